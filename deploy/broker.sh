@@ -63,15 +63,17 @@ allow_service_start() {
 # Installs rabbitmq-server without letting the package start its service.
 install_rabbitmq() {
     rabbitmq_scripts >/dev/null && return
+    local services=(rabbitmq-server.service)
+    find_epmd >/dev/null || services+=(epmd.service epmd.socket)
     forbid_service_start
     apt_install rabbitmq-server
     allow_service_start
     rabbitmq_scripts >/dev/null || die "rabbitmq-server was installed but its scripts are not where Debian puts them"
-    # The package enables its service for the next boot; that is more than was asked for.
+    # The packages enable their services for the next boot; that is more than was asked for.
     if command -v systemctl >/dev/null; then
-        as_root systemctl --quiet disable rabbitmq-server.service 2>/dev/null || true
+        as_root systemctl --quiet disable "${services[@]}" 2>/dev/null || true
     fi
-    note "installed; its system service is neither running nor enabled"
+    note "installed; its system service was not started"
 }
 
 # Starts a private node with everything it writes under <directory>; registers its end with at_exit.
@@ -109,6 +111,7 @@ start_private_rabbitmq() { # <directory>
     cat >"$directory/start" <<-END
 		#!/bin/sh
 		. '$directory/environment'
+		cd '$directory' || exit 1   # a crash dump of Erlang lands in the current directory
 		export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}'
 		exec '$scripts/rabbitmq-server'
 	END
@@ -138,8 +141,8 @@ start_private_rabbitmq() { # <directory>
 }
 
 find_epmd() {
-    command -v epmd && return
     local candidate
+    ! command -v epmd || return 0
     for candidate in /usr/lib/erlang/bin/epmd /usr/lib/erlang/erts-*/bin/epmd; do
         [[ ! -x $candidate ]] || { echo "$candidate"; return; }
     done
