@@ -182,7 +182,7 @@ find_or_start_broker() { # <directory for a private node>
         if command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 && start_docker_rabbitmq; then
             return
         fi
-        note "no AMQP_URL, no broker on 5672 that lets guest in, no docker: RabbitMQ comes from apt"
+        note "no AMQP_URL, no broker on 5672 that lets guest in, no docker that could start one: RabbitMQ comes from apt"
         install_rabbitmq
         start_private_rabbitmq "$1"
     fi
