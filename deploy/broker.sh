@@ -47,14 +47,15 @@ rabbitmq_scripts() {
 }
 
 # The one switch that Debian's maintainer scripts ask before they start a service. It is ours only while
-# apt runs; a policy that the machine already has is left alone.
+# apt runs; a policy that the machine already has is left alone. Every first start is forbidden, not only
+# RabbitMQ's: the package brings logrotate along, and that one cron.
 service_policy=/usr/sbin/policy-rc.d
 forbid_service_start() {
     [[ ! -e $service_policy ]] || return 0
     at_exit allow_service_start
     # shellcheck disable=SC2016  # the policy's own $1
     as_root sh -c "printf '%s\n' '#!/bin/sh' '# by countersign, for one installation' \
-        'case \$1 in rabbitmq-server|epmd*) exit 101 ;; esac' 'exit 0' >$service_policy && chmod 755 $service_policy"
+        'case \$2 in start) exit 101 ;; esac' 'exit 0' >$service_policy && chmod 755 $service_policy"
 }
 allow_service_start() {
     ! grep -qs 'by countersign' "$service_policy" || (as_root rm -f "$service_policy")
