@@ -53,9 +53,11 @@ service_policy=/usr/sbin/policy-rc.d
 forbid_service_start() {
     [[ ! -e $service_policy ]] || return 0
     at_exit allow_service_start
-    # shellcheck disable=SC2016  # the policy's own $1
-    as_root sh -c "printf '%s\n' '#!/bin/sh' '# by countersign, for one installation' \
-        'case \$2 in start) exit 101 ;; esac' 'exit 0' >$service_policy && chmod 755 $service_policy"
+    # A start that the runlevel would not ask for comes as "(start)"; services that already run may restart.
+    # shellcheck disable=SC2016  # the policy's own $2
+    printf '%s\n' '#!/bin/sh' '# by countersign, for one installation' \
+        'case "$2" in *restart*) exit 0 ;; *start*) exit 101 ;; esac' | as_root tee "$service_policy" >/dev/null
+    as_root chmod 755 "$service_policy"
 }
 allow_service_start() {
     ! grep -qs 'by countersign' "$service_policy" || (as_root rm -f "$service_policy")
@@ -66,15 +68,21 @@ install_rabbitmq() {
     rabbitmq_scripts >/dev/null && return
     local services=(rabbitmq-server.service)
     find_epmd >/dev/null || services+=(epmd.service epmd.socket)
+    local someone_was_there=
+    ! port_is_taken 5672 || someone_was_there=yes
     forbid_service_start
     apt_install rabbitmq-server
     allow_service_start
+    # Only when the machine has a policy of its own that permits it.
+    if [[ -z $someone_was_there ]] && port_is_taken 5672; then
+        as_root service rabbitmq-server stop >&2 || note "the package started its service, and it could not be stopped"
+    fi
     rabbitmq_scripts >/dev/null || die "rabbitmq-server was installed but its scripts are not where Debian puts them"
     # The packages enable their services for the next boot; that is more than was asked for.
     if command -v systemctl >/dev/null; then
         as_root systemctl --quiet disable "${services[@]}" 2>/dev/null || true
     fi
-    note "installed; its system service was not started"
+    note "installed; its system service does not run"
 }
 
 # Starts a private node with everything it writes under <directory>; registers its end with at_exit.

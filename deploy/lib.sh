@@ -88,7 +88,7 @@ as_root() {
         "$@"
     elif ! command -v sudo >/dev/null; then
         die "this needs root, and there is neither root nor sudo here: $*"
-    elif [[ -t 0 ]]; then
+    elif [[ -t 2 ]]; then
         sudo "$@"
     else
         sudo -n "$@" || die "sudo could not run (it may want a password and there is no terminal): $*"
