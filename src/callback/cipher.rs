@@ -10,7 +10,7 @@ use std::fmt;
 use aes::Aes256;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cbc::cipher::{
-    BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit,
+    BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit,
     block_padding::{NoPadding, Pkcs7},
 };
 use sha2::{Digest, Sha256};
@@ -129,6 +129,7 @@ pub fn decrypt(key: &Key, text: &str) -> Option<Vec<u8>> {
 /// One block through the bare cipher: only for test vectors.
 #[cfg(test)]
 fn encrypt_block(key: &Key, block: [u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
+    use cbc::cipher::BlockCipherEncrypt;
     let mut block = block.into();
     key.0.encrypt_block(&mut block);
     block.into()

@@ -60,8 +60,13 @@ pub struct Verified {
     pub attachments: Vec<Attachment>,
     /// Members this version does not know, verbatim, in their order.
     pub extra: Vec<(String, Box<RawValue>)>,
-    _sealed: (),
+    #[expect(dead_code, reason = "it is there so that nobody else can fill it")]
+    seal: Seal,
 }
+
+/// Keeps [`Verified`] from being made elsewhere.
+#[derive(Debug)]
+struct Seal;
 
 impl Verified {
     /// Where the approver acted, told by the member that each origin must carry (§1.4).
@@ -200,7 +205,7 @@ fn read(members: Members<'_>, credential: usize) -> Result<Verified, Fault> {
         reason: None,
         attachments: Vec::new(),
         extra: Vec::new(),
-        _sealed: (),
+        seal: Seal,
     };
     let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
     for (name, value) in members.into_inner() {
