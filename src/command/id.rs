@@ -1,0 +1,285 @@
+//! Identities: of a command, of a decision (what makes two callbacks the same), of a task.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The position of a command in the ledger's log: 1, 2, 3 … without gaps.
+pub type Seq = u64;
+
+/// The identity of a command: a UUIDv7, so that an index over it grows only at its right edge.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(Uuid);
+
+impl CommandId {
+    /// A new id for a command received at `at`. Ids made within one process grow even within a millisecond.
+    #[must_use]
+    pub fn new(at: Timestamp) -> Self {
+        static CONTEXT: std::sync::Mutex<uuid::timestamp::context::ContextV7> =
+            std::sync::Mutex::new(uuid::timestamp::context::ContextV7::new());
+        let seconds = u64::try_from(at.as_second()).unwrap_or(0);
+        let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or(0);
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos)))
+    }
+
+    /// Reads the hyphenated or simple text form. `None` if it is not a UUID.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The 16 bytes that the ledger stores.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The id with these 16 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl serde::Serialize for CommandId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What a callback says, as far as it makes it *this* callback and no other.
+///
+/// The platform sends no event id, no timestamp and no nonce (§1.1), so sameness has to be read off the content.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FingerprintParts<'a> {
+    /// Two endpoints may carry the same ids of two systems.
+    pub endpoint: &'a str,
+    /// For a card it may be the only thing that says which task is meant (§1.4).
+    pub action_context: Option<&'a str>,
+    /// With `task_id`, names the task of a list operation.
+    pub instance_id: Option<&'a str>,
+    /// See `instance_id`.
+    pub task_id: Option<&'a str>,
+    /// Names the task of a search operation.
+    pub id: Option<&'a str>,
+    /// Two cards about one task are two questions, and may be answered twice.
+    pub message_id: Option<&'a str>,
+    /// A task that was rolled back and opened again is a new question.
+    pub round: Option<&'a str>,
+    /// Two approvers of one task decide for themselves.
+    pub user_id: &'a str,
+    /// Approve and reject are two decisions.
+    pub action_type: &'a str,
+}
+
+/// SHA-256 over the length-prefixed [`FingerprintParts`].
+///
+/// What is *not* in it: `reason`, `attachments` and unknown members. A repeat that differs only there is still the
+/// same decision, and the token and the definition's code do not change what was decided.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of these parts. Absent and empty are the same, as they are on the wire (§1.5).
+    #[must_use]
+    pub fn of(parts: &FingerprintParts<'_>) -> Self {
+        Self(digest([
+            parts.endpoint,
+            parts.action_context.unwrap_or_default(),
+            parts.instance_id.unwrap_or_default(),
+            parts.task_id.unwrap_or_default(),
+            parts.id.unwrap_or_default(),
+            parts.message_id.unwrap_or_default(),
+            parts.round.unwrap_or_default(),
+            parts.user_id,
+            parts.action_type,
+        ]))
+    }
+
+    /// The 32 bytes that the ledger stores.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The fingerprint with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The first eight bytes, for tables in memory that check a hit against the whole value.
+    #[must_use]
+    pub fn short(&self) -> u64 {
+        first_eight(&self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}…", self.short())
+    }
+}
+
+/// A 64-bit key of a task: commands with the same key are published in the order of their acceptance.
+///
+/// Two tasks that share a key by chance merely wait for one another, so 64 bits are plenty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskKey(u64);
+
+impl TaskKey {
+    /// The key of the resolved task; of what else may name it, if no id is known.
+    #[must_use]
+    pub fn of(command: &super::Command) -> Self {
+        Self(first_eight(&task_digest(command)))
+    }
+
+    /// The key as the ledger stores it.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The key with this value.
+    #[must_use]
+    pub fn from_value(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+/// Names "the same operator on the same task", the unit within which decisions can contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DecisionKey([u8; 16]);
+
+impl DecisionKey {
+    /// The key of this command's operator and task.
+    #[must_use]
+    pub fn of(command: &super::Command) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(task_digest(command));
+        absorb(&mut hash, command.task.round.as_deref().unwrap_or_default());
+        absorb(&mut hash, &command.user_id);
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self(key)
+    }
+
+    /// The 16 bytes that the ledger stores.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The first eight bytes, for tables in memory that check a hit against the whole value.
+    #[must_use]
+    pub fn short(&self) -> u64 {
+        first_eight(&self.0)
+    }
+}
+
+fn task_digest(command: &super::Command) -> [u8; 32] {
+    let task = &command.task;
+    // A task whose ids are known is the same task whichever card, list or search it was decided from. Where no id is
+    // known, the context, the card or the search hit is the only name there is.
+    let names = match (&task.instance_id, &task.task_id) {
+        (None, None) => [
+            "unresolved",
+            command.action_context.as_deref().unwrap_or_default(),
+            command.message_id.as_deref().unwrap_or_default(),
+            command.search_id.as_deref().unwrap_or_default(),
+        ],
+        (instance_id, task_id) => [
+            "task",
+            instance_id.as_deref().unwrap_or_default(),
+            task_id.as_deref().unwrap_or_default(),
+            // Without a task id the context is what tells the steps of one instance apart.
+            if task_id.is_none() { command.action_context.as_deref().unwrap_or_default() } else { "" },
+        ],
+    };
+    digest([&*command.endpoint, names[0], names[1], names[2], names[3]])
+}
+
+/// SHA-256 over parts, each preceded by its length in bytes (64 bits, big endian): no two different lists of parts
+/// give the same input.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        absorb(&mut hash, part);
+    }
+    hash.finalize().into()
+}
+
+fn absorb(hash: &mut Sha256, part: &str) {
+    hash.update((part.len() as u64).to_be_bytes());
+    hash.update(part.as_bytes());
+}
+
+fn first_eight(bytes: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    head.copy_from_slice(&bytes[..8]);
+    u64::from_be_bytes(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_made_within_one_millisecond_grow() {
+        let at = Timestamp::from_millisecond(1_790_000_000_000).unwrap();
+        let ids: Vec<_> = (0..1000).map(|_| CommandId::new(at)).collect();
+        assert!(ids.is_sorted() && ids[0] != ids[1]);
+        assert_eq!(ids[0].to_string().as_bytes()[14], b'7');
+        assert_eq!(CommandId::parse(&ids[0].to_string()), Some(ids[0]));
+    }
+
+    #[test]
+    fn every_part_changes_the_fingerprint() {
+        let base =
+            FingerprintParts { endpoint: "e", user_id: "u", action_type: "APPROVE", ..Default::default() };
+        let changed = [
+            FingerprintParts { endpoint: "f", ..base },
+            FingerprintParts { action_context: Some("x"), ..base },
+            FingerprintParts { instance_id: Some("x"), ..base },
+            FingerprintParts { task_id: Some("x"), ..base },
+            FingerprintParts { id: Some("x"), ..base },
+            FingerprintParts { message_id: Some("x"), ..base },
+            FingerprintParts { round: Some("x"), ..base },
+            FingerprintParts { user_id: "v", ..base },
+            FingerprintParts { action_type: "REJECT", ..base },
+        ];
+        let mut seen = std::collections::HashSet::from([Fingerprint::of(&base)]);
+        for parts in &changed {
+            assert!(seen.insert(Fingerprint::of(parts)), "{parts:?} must differ from all others");
+        }
+    }
+
+    #[test]
+    fn a_part_cannot_leak_into_its_neighbour() {
+        let one = FingerprintParts { instance_id: Some("ab"), task_id: Some("c"), ..Default::default() };
+        let two = FingerprintParts { instance_id: Some("a"), task_id: Some("bc"), ..Default::default() };
+        assert_ne!(Fingerprint::of(&one), Fingerprint::of(&two));
+    }
+
+    #[test]
+    fn absent_and_empty_are_the_same_callback() {
+        let absent = FingerprintParts { endpoint: "e", ..Default::default() };
+        let empty = FingerprintParts { action_context: Some(""), round: Some(""), ..absent };
+        assert_eq!(Fingerprint::of(&absent), Fingerprint::of(&empty));
+    }
+}

@@ -1,0 +1,413 @@
+//! The published form of a command: a contract with consumers in other languages and other teams.
+//!
+//! Inside `approval.command/1` changes are additive only. Every member is always there; what is absent is `null`.
+//! The golden files in `tests/fixtures/commands/` hold it.
+
+use std::{fmt::Write, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{
+    Serialize,
+    ser::{SerializeMap, Serializer},
+};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{Action, Attachment, Command, CommandId};
+
+/// The schema's name, in the member and in the header of that name.
+pub const SCHEMA: &str = "approval.command/1";
+
+/// What the broker is told beside the body: enough to route a command and to fill its properties.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// AMQP `message_id`.
+    pub command_id: CommandId,
+    /// AMQP `timestamp` (which has whole seconds only).
+    pub received_at: Timestamp,
+    /// Header `endpoint`, part of the routing key.
+    pub endpoint: Arc<str>,
+    /// Header `action`, part of the routing key.
+    pub action: Action,
+    /// Header of that name, part of the routing key.
+    pub approval_code: Option<String>,
+    /// Header of that name; AMQP `correlation_id`.
+    pub instance_id: Option<String>,
+    /// Header of that name.
+    pub task_id: Option<String>,
+}
+
+impl Envelope {
+    /// The envelope of a command.
+    #[must_use]
+    pub fn of(command: &Command) -> Self {
+        Self {
+            command_id: command.command_id,
+            received_at: command.received_at,
+            endpoint: command.endpoint.clone(),
+            action: command.action,
+            approval_code: command.approval_code.clone(),
+            instance_id: command.task.instance_id.clone(),
+            task_id: command.task.task_id.clone(),
+        }
+    }
+
+    /// `approval.<endpoint>.<approval_code or ->.<action>`: lower case, every byte outside `[a-z0-9_-]` as `%` and two
+    /// hex digits, at most 255 bytes (the limit of a short string in AMQP 0-9-1 §4.2.5.3).
+    ///
+    /// A code too long for that is cut, and a digest of the whole code is put in the place of the rest.
+    #[must_use]
+    pub fn routing_key(&self) -> String {
+        const LIMIT: usize = 255;
+        let mut key = String::with_capacity(64);
+        key.push_str("approval.");
+        escape(&self.endpoint, &mut key);
+        key.push('.');
+        let action = self.action.as_str();
+        let room = LIMIT - key.len() - 1 - action.len();
+        match self.approval_code.as_deref() {
+            None => key.push('-'),
+            Some(code) => {
+                let mut escaped = String::with_capacity(code.len());
+                escape(code, &mut escaped);
+                if escaped.len() <= room {
+                    key.push_str(&escaped);
+                } else {
+                    let mut keep = room - 17;
+                    // Not in the middle of an escape.
+                    if let Some(at) = escaped[keep.saturating_sub(2)..keep].find('%') {
+                        keep = keep - 2 + at;
+                    }
+                    key.push_str(&escaped[..keep]);
+                    key.push('-');
+                    for byte in &Sha256::digest(code.as_bytes())[..8] {
+                        push_hex(*byte, &mut key);
+                    }
+                }
+            }
+        }
+        key.push('.');
+        key.push_str(action);
+        key
+    }
+
+    /// The flat text headers, `cloudEvents_*` among them (CloudEvents AMQP binding, binary mode: the content type
+    /// stands in the property, the data in the body).
+    ///
+    /// An absent value leaves its header out: a header cannot be null for every client library.
+    #[must_use]
+    pub fn headers(&self, message_type: &str) -> Vec<(&'static str, String)> {
+        let id = self.command_id.to_string();
+        let mut headers = Vec::with_capacity(13);
+        headers.push(("schema", SCHEMA.to_owned()));
+        headers.push(("endpoint", self.endpoint.to_string()));
+        headers.push(("action", self.action.as_str().to_owned()));
+        let ids = [
+            ("approval_code", &self.approval_code),
+            ("instance_id", &self.instance_id),
+            ("task_id", &self.task_id),
+        ];
+        for (name, value) in ids {
+            if let Some(value) = value {
+                headers.push((name, value.clone()));
+            }
+        }
+        headers.push(("traceparent", traceparent(self.command_id)));
+        headers.push(("cloudEvents_specversion", "1.0".to_owned()));
+        headers.push(("cloudEvents_source", format!("/callbacks/{}", self.endpoint)));
+        headers.push(("cloudEvents_type", message_type.to_owned()));
+        headers.push(("cloudEvents_time", millis(self.received_at)));
+        if let Some(instance_id) = &self.instance_id {
+            headers.push(("cloudEvents_subject", instance_id.clone()));
+        }
+        headers.push(("cloudEvents_id", id));
+        headers
+    }
+}
+
+/// A W3C trace context that starts at the command. The platform sends none, so the trace id *is* the command id: a
+/// command published again after a crash carries the same one, and whoever has a trace has the command.
+fn traceparent(command_id: CommandId) -> String {
+    let mut text = String::with_capacity(55);
+    text.push_str("00-");
+    let bytes = command_id.as_bytes();
+    for byte in bytes {
+        push_hex(*byte, &mut text);
+    }
+    text.push('-');
+    for byte in &bytes[8..] {
+        push_hex(*byte, &mut text);
+    }
+    text.push_str("-00");
+    text
+}
+
+fn escape(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        match byte.to_ascii_lowercase() {
+            plain @ (b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-') => into.push(char::from(plain)),
+            _ => {
+                into.push('%');
+                push_hex(byte, into);
+            }
+        }
+    }
+}
+
+fn push_hex(byte: u8, into: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    into.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    into.push(char::from(DIGITS[usize::from(byte & 15)]));
+}
+
+/// `2026-11-20T08:15:30.123Z`
+fn millis(at: Timestamp) -> String {
+    let mut text = String::with_capacity(24);
+    write!(text, "{at:.3}").expect("writing to a String cannot fail");
+    text
+}
+
+/// The body of the message: the command as compact JSON, members in the order of the contract.
+#[must_use]
+pub fn render(command: &Command) -> Vec<u8> {
+    let mut body = Vec::with_capacity(768);
+    serde_json::to_writer(&mut body, &Body::of(command))
+        .expect("a command holds nothing that JSON cannot express, and a Vec takes every write");
+    body
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    schema: &'static str,
+    command_id: CommandId,
+    endpoint: &'a str,
+    received_at: String,
+    action: &'static str,
+    action_type: &'a str,
+    origin: Option<&'static str>,
+    operator: Operator<'a>,
+    task: Task<'a>,
+    reason: Option<&'a str>,
+    attachments: Vec<AttachmentBody<'a>>,
+    action_context: Option<&'a str>,
+    message_id: Option<&'a str>,
+    search_id: Option<&'a str>,
+    conflicts_with: Option<CommandId>,
+    extra: Extra<'a>,
+}
+
+#[derive(Serialize)]
+struct Operator<'a> {
+    user_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Task<'a> {
+    approval_code: Option<&'a str>,
+    instance_id: Option<&'a str>,
+    task_id: Option<&'a str>,
+    round: Option<&'a str>,
+    business_key: Option<&'a str>,
+    resolved_by: Option<&'static str>,
+    data: Data<'a>,
+}
+
+struct Data<'a>(Option<&'a RawValue>);
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(data) => data.serialize(serializer),
+            None => serializer.serialize_map(Some(0))?.end(),
+        }
+    }
+}
+
+struct Extra<'a>(&'a [(String, Box<RawValue>)]);
+
+impl Serialize for Extra<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+struct AttachmentBody<'a>(&'a Attachment);
+
+impl Serialize for AttachmentBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let file = self.0;
+        let mut map = serializer.serialize_map(Some(4 + file.extra.len()))?;
+        map.serialize_entry("file_type", &file.file_type)?;
+        map.serialize_entry("file_name", &file.file_name)?;
+        map.serialize_entry("file_size", &file.file_size)?;
+        map.serialize_entry("url", &file.url)?;
+        for (name, value) in &file.extra {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'a> Body<'a> {
+    fn of(command: &'a Command) -> Self {
+        let task = &command.task;
+        Self {
+            schema: SCHEMA,
+            command_id: command.command_id,
+            endpoint: &command.endpoint,
+            received_at: millis(command.received_at),
+            action: command.action.as_str(),
+            action_type: &command.action_type,
+            origin: command.origin.map(super::Origin::as_str),
+            operator: Operator { user_id: &command.user_id },
+            task: Task {
+                approval_code: command.approval_code.as_deref(),
+                instance_id: task.instance_id.as_deref(),
+                task_id: task.task_id.as_deref(),
+                round: task.round.as_deref(),
+                business_key: task.business_key.as_deref(),
+                resolved_by: task.resolved_by.map(super::ResolvedBy::as_str),
+                data: Data(task.data.as_deref()),
+            },
+            reason: command.reason.as_deref(),
+            attachments: command.attachments.iter().map(AttachmentBody).collect(),
+            action_context: command.action_context.as_deref(),
+            message_id: command.message_id.as_deref(),
+            search_id: command.search_id.as_deref(),
+            conflicts_with: command.conflicts_with,
+            extra: Extra(&command.extra),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Origin, ResolvedBy, TaskRef};
+
+    fn golden(name: &str, command: &Command) {
+        let rendered: serde_json::Value = serde_json::from_slice(&render(command)).unwrap();
+        let envelope = Envelope::of(command);
+        let headers: serde_json::Map<_, _> = envelope
+            .headers("approval.command.v1")
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        let whole = serde_json::json!({
+            "routing_key": envelope.routing_key(), "headers": headers, "body": rendered,
+        });
+        let path = format!("{}/tests/fixtures/commands/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("COUNTERSIGN_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, serde_json::to_string_pretty(&whole).unwrap() + "\n").unwrap();
+        }
+        let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(whole, kept, "{path} is the contract with consumers");
+        // `Value` forgets the order of members; consumers do not need it, people who read a queue do.
+        let order = String::from_utf8(render(command)).unwrap();
+        let mut last = 0;
+        for member in ["schema", "command_id", "endpoint", "received_at", "action", "action_type", "origin"] {
+            let at = order.find(&format!("\"{member}\":")).unwrap();
+            assert!(at >= last, "{member} is out of order in {order}");
+            last = at;
+        }
+    }
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn card() -> Command {
+        Command {
+            command_id: CommandId::parse("019a0000-0000-7000-8000-000000000001").unwrap(),
+            endpoint: "purchase".into(),
+            received_at: "2026-11-20T08:15:30.123456Z".parse().unwrap(),
+            action: Action::Approve,
+            action_type: "APPROVE".to_owned(),
+            origin: Some(Origin::Card),
+            user_id: "zhang3".to_owned(),
+            approval_code: None,
+            task: TaskRef { resolved_by: Some(ResolvedBy::Opaque), ..TaskRef::default() },
+            reason: None,
+            attachments: Vec::new(),
+            action_context: Some("{\"t\":\"PO-77/n2\"}".to_owned()),
+            message_id: Some("7123456789012345678".to_owned()),
+            search_id: None,
+            conflicts_with: None,
+            extra: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_card_of_the_reference_renders_as_its_golden_file() {
+        golden("card", &card());
+    }
+
+    #[test]
+    fn a_list_operation_with_everything_renders_as_its_golden_file() {
+        let command = Command {
+            action: Action::Reject,
+            action_type: "REJECT".to_owned(),
+            origin: Some(Origin::List),
+            approval_code: Some("0F0E0D0C-1111-4222-8333-444455556666".to_owned()),
+            task: TaskRef {
+                instance_id: Some("erp:PO-77".to_owned()),
+                task_id: Some("erp:PO-77:n2:zhang3".to_owned()),
+                round: Some("2".to_owned()),
+                business_key: Some("PO-77".to_owned()),
+                resolved_by: Some(ResolvedBy::Json),
+                data: Some(raw(r#"{"amount":12345678901234567890.10}"#)),
+            },
+            reason: Some("金额不符".to_owned()),
+            attachments: vec![Attachment {
+                file_type: Some("ATTACHMENTS".to_owned()),
+                file_name: Some("quote.pdf".to_owned()),
+                file_size: Some(2048),
+                url: Some("https://cdn.example.invalid/q.pdf".to_owned()),
+                extra: vec![("pages".to_owned(), raw("3"))],
+            }],
+            message_id: None,
+            conflicts_with: CommandId::parse("019a0000-0000-7000-8000-000000000000"),
+            extra: vec![("new_member".to_owned(), raw(r#"{"a":[1,2.50]}"#))],
+            ..card()
+        };
+        golden("list", &command);
+        let text = String::from_utf8(render(&command)).unwrap();
+        assert!(
+            text.contains("12345678901234567890.10") && text.contains("2.50"),
+            "numbers pass untouched: {text}"
+        );
+    }
+
+    #[test]
+    fn a_custom_action_from_a_search_renders_as_its_golden_file() {
+        let command = Command {
+            action: Action::Custom,
+            action_type: "HOLD".to_owned(),
+            origin: Some(Origin::Search),
+            approval_code: Some("采购.A".to_owned()),
+            task: TaskRef { task_id: Some("t-9".to_owned()), ..TaskRef::default() },
+            action_context: None,
+            message_id: None,
+            search_id: Some("t-9".to_owned()),
+            ..card()
+        };
+        golden("search_custom", &command);
+    }
+
+    #[test]
+    fn a_routing_key_is_never_longer_than_a_short_string() {
+        for length in 0..400 {
+            for code in ["C".repeat(length), "采".repeat(length), format!("{}采采", "x".repeat(length))] {
+                let mut envelope = Envelope::of(&card());
+                envelope.approval_code = Some(code.clone());
+                let key = envelope.routing_key();
+                assert!(key.len() <= 255, "{key}");
+                assert!(key.starts_with("approval.purchase.") && key.ends_with(".approve"), "{key}");
+                let escapes_whole = key.match_indices('%').all(|(at, _)| {
+                    key[at + 1..].len() >= 2 && key[at + 1..at + 3].bytes().all(|b| b.is_ascii_hexdigit())
+                });
+                assert!(escapes_whole && key.matches('.').count() == 3, "{key}");
+            }
+        }
+    }
+}

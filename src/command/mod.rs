@@ -1,0 +1,158 @@
+//! The domain: what an approver decided, about which task. Pure: no I/O, no clock, no async.
+
+pub mod id;
+pub mod message;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+pub use id::{CommandId, Fingerprint, Seq, TaskKey};
+
+/// One decision of one approver, ready to be committed and published.
+///
+/// Identifiers are texts, whatever their type was on the wire; what was absent, null or empty is `None`.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The identity of the command for ever; also the AMQP `message_id`.
+    pub command_id: CommandId,
+    /// Name of the endpoint that received the callback.
+    pub endpoint: Arc<str>,
+    /// When the callback was received, by this machine's clock, in milliseconds.
+    pub received_at: Timestamp,
+    /// What the approver decided, in this product's words.
+    pub action: Action,
+    /// What the approver decided, in the platform's words (`APPROVE`, `REJECT` or a custom key, §1.6).
+    pub action_type: String,
+    /// Where the approver acted, as far as the fields of the callback tell.
+    pub origin: Option<Origin>,
+    /// The approver's tenant-wide `user_id` (§1.8).
+    pub user_id: String,
+    /// The definition's code as the callback gives it: real or custom (§4.3), often absent (§1.4).
+    pub approval_code: Option<String>,
+    /// The third party's task that this decision is about.
+    pub task: TaskRef,
+    /// The approver's comment.
+    pub reason: Option<String>,
+    /// Files the approver added.
+    pub attachments: Vec<Attachment>,
+    /// The context as the platform echoed it, byte for byte.
+    pub action_context: Option<String>,
+    /// The bot message's id in decimal digits, for a card.
+    pub message_id: Option<String>,
+    /// The member `id` of the callback, for a search.
+    pub search_id: Option<String>,
+    /// The earlier command of the same operator on the same task that this one contradicts.
+    pub conflicts_with: Option<CommandId>,
+    /// Members of the callback that this version does not know, verbatim, in their order.
+    pub extra: Vec<(String, Box<RawValue>)>,
+}
+
+/// What is to be done with the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `APPROVE`
+    Approve,
+    /// `REJECT`
+    Reject,
+    /// Any other configured action type.
+    Custom,
+}
+
+impl Action {
+    /// The action that an `action_type` of the platform stands for. Case-sensitive, as §1.5 advises.
+    #[must_use]
+    pub fn of(action_type: &str) -> Self {
+        match action_type {
+            "APPROVE" => Self::Approve,
+            "REJECT" => Self::Reject,
+            _ => Self::Custom,
+        }
+    }
+
+    /// The word in the message, the header and the routing key.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// Where in the platform's client the approver acted (§1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The list of pending approvals.
+    List,
+    /// The approval bot's card.
+    Card,
+    /// A search hit.
+    Search,
+}
+
+impl Origin {
+    /// The word in the message.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Card => "card",
+            Self::Search => "search",
+        }
+    }
+}
+
+/// A task of the third-party approval system, as far as it is known without asking anybody.
+#[derive(Debug, Clone, Default)]
+pub struct TaskRef {
+    /// The third party's instance id.
+    pub instance_id: Option<String>,
+    /// The third party's task id.
+    pub task_id: Option<String>,
+    /// Which round of the task: a task that was rolled back and opened again has a new one.
+    pub round: Option<String>,
+    /// The third party's document number.
+    pub business_key: Option<String>,
+    /// The context format that fitted; `None` if none did.
+    pub resolved_by: Option<ResolvedBy>,
+    /// Free data that the context carries for the worker: a JSON value, `{}` if absent.
+    pub data: Option<Box<RawValue>>,
+}
+
+/// The context format that told the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolvedBy {
+    /// The callback's own fields, the context passed on as it is.
+    Opaque,
+    /// JSON pointers into the context.
+    Json,
+}
+
+impl ResolvedBy {
+    /// The word in the message and in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opaque => "opaque",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// A file the approver added (§1.2). Members may be absent; the URL may be short-lived (§12 Q12).
+#[derive(Debug, Clone, Default)]
+pub struct Attachment {
+    /// `IMAGE` or `ATTACHMENTS`.
+    pub file_type: Option<String>,
+    /// The file's name.
+    pub file_name: Option<String>,
+    /// Size in bytes as the platform says.
+    pub file_size: Option<u64>,
+    /// Where the platform keeps the file.
+    pub url: Option<String>,
+    /// Members this version does not know, verbatim.
+    pub extra: Vec<(String, Box<RawValue>)>,
+}

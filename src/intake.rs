@@ -1,0 +1,363 @@
+//! The story of a callback, top to bottom; the only code that knows the order.
+
+use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    callback::{self, CredentialSettings, Credentials, OpenError, Verified},
+    command::{Action, Command, CommandId, Fingerprint, id::FingerprintParts},
+    context,
+    ledger::{self, AcceptError, Acceptance, Ledger, OnConflict, Receipt},
+    telemetry::metrics::UNKNOWN_ENDPOINT,
+};
+
+/// Everything about the endpoints that the accept path needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// At least one; names are unique.
+    pub endpoints: Vec<EndpointSettings>,
+    /// The language of sentences before an endpoint is known.
+    pub locale: Locale,
+}
+
+/// What one `action_callback_url` points at.
+#[derive(Debug, Clone)]
+pub struct EndpointSettings {
+    /// `POST /callbacks/{name}`.
+    pub name: String,
+    /// If not empty, a callback with another `approval_code` is refused; one without passes.
+    pub approval_codes: Vec<String>,
+    /// 1 to 4; all with a key or all without.
+    pub credentials: Vec<CredentialSettings>,
+    /// Allowed `action_type`s.
+    pub actions: Vec<String>,
+    /// The language of sentences for its approvers.
+    pub locale: Locale,
+    /// How long a callback without a round is the same callback.
+    pub dedupe_window: Duration,
+    /// What to do with contradictions.
+    pub on_conflict: OnConflict,
+    /// How contexts are read.
+    pub context: context::Settings,
+}
+
+/// A language that refusals are worded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Locale {
+    /// Chinese.
+    #[default]
+    Zh,
+    /// English.
+    En,
+    /// Japanese.
+    Ja,
+}
+
+/// Why a callback was refused: the closed list. The same word stands in answer, log, metric and console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Unknown endpoint, wrong or missing token, anything wrong with the cipher: one answer for all.
+    Unauthenticated,
+    /// A plain body that is not one JSON object, or an authenticated one with a field of the wrong type.
+    Malformed,
+    /// `action_type` is not among the endpoint's `actions`.
+    ActionNotAllowed,
+    /// `approval_code` is not among the endpoint's `approval_codes`.
+    DefinitionNotAllowed,
+    /// The context fits no format and must, or contradicts the callback's own fields.
+    ContextInvalid,
+    /// The context was valid once.
+    ContextExpired,
+    /// The context does not permit this operator.
+    OperatorNotAllowed,
+    /// Contradicts an earlier decision, and conflicts are refused.
+    Conflicting,
+    /// The body is larger than `max_body_bytes`.
+    BodyTooLarge,
+    /// The body did not arrive within `body_read_timeout_ms`.
+    TooSlow,
+    /// The queue to the ledger's writer is full.
+    Overloaded,
+    /// Disk full, read-only, failed fsync.
+    LedgerUnavailable,
+    /// The service is draining.
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// Every refusal, in the order of the table in `design.md` §4.
+    pub const ALL: [Self; 13] = [
+        Self::Unauthenticated,
+        Self::Malformed,
+        Self::ActionNotAllowed,
+        Self::DefinitionNotAllowed,
+        Self::ContextInvalid,
+        Self::ContextExpired,
+        Self::OperatorNotAllowed,
+        Self::Conflicting,
+        Self::BodyTooLarge,
+        Self::TooSlow,
+        Self::Overloaded,
+        Self::LedgerUnavailable,
+        Self::ShuttingDown,
+    ];
+
+    /// The stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::Malformed => "malformed",
+            Self::ActionNotAllowed => "action_not_allowed",
+            Self::DefinitionNotAllowed => "definition_not_allowed",
+            Self::ContextInvalid => "context_invalid",
+            Self::ContextExpired => "context_expired",
+            Self::OperatorNotAllowed => "operator_not_allowed",
+            Self::Conflicting => "conflicting",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TooSlow => "too_slow",
+            Self::Overloaded => "overloaded",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// A callback that was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The command it became, now or when it came first.
+    pub command_id: CommandId,
+    /// True if it had come before.
+    pub duplicate: bool,
+}
+
+/// How a callback ended, with what the answer, the log line and the metric need.
+#[must_use]
+#[derive(Debug)]
+pub struct Verdict {
+    /// The configured endpoint's name; [`crate::telemetry::metrics::UNKNOWN_ENDPOINT`] if it is not configured.
+    pub endpoint: Arc<str>,
+    /// The language for the approver.
+    pub locale: Locale,
+    /// Kept, or the one reason why not.
+    pub outcome: Result<Kept, Refusal>,
+    /// The cause in an operator's words, for the log only; nothing secret, no context.
+    pub detail: Option<String>,
+}
+
+/// The accept path of all endpoints.
+pub struct Intake {
+    endpoints: HashMap<String, Endpoint>,
+    /// Stands in for every endpoint that is not configured, so that the work for it is the same.
+    decoy: Credentials,
+    unknown: Arc<str>,
+    locale: Locale,
+    ledger: Arc<dyn Ledger>,
+}
+
+struct Endpoint {
+    name: Arc<str>,
+    credentials: Credentials,
+    settings: EndpointSettings,
+}
+
+/// A refusal, with the cause for the operator.
+struct Refused {
+    refusal: Refusal,
+    detail: Option<Cow<'static, str>>,
+}
+
+impl Refused {
+    fn because(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { refusal, detail: Some(detail.into()) }
+    }
+}
+
+impl Intake {
+    /// Prepares the endpoints: hashes keys and tokens once.
+    #[must_use]
+    pub fn new(settings: &Settings, ledger: Arc<dyn Ledger>) -> Self {
+        let endpoints = settings.endpoints.iter().map(|endpoint| {
+            let prepared = Endpoint {
+                name: endpoint.name.as_str().into(),
+                credentials: Credentials::new(&endpoint.credentials),
+                settings: endpoint.clone(),
+            };
+            (endpoint.name.clone(), prepared)
+        });
+        Self {
+            endpoints: endpoints.collect(),
+            decoy: Credentials::decoy(),
+            unknown: UNKNOWN_ENDPOINT.into(),
+            locale: settings.locale,
+            ledger,
+        }
+    }
+
+    /// Takes one callback from its bytes to its verdict. Refusals are kept in the ledger too.
+    ///
+    /// Safe to cancel: a command that was handed to the ledger is committed whether or not anybody waits.
+    pub async fn receive(&self, endpoint: &str, body: &[u8], peer: Option<IpAddr>) -> Verdict {
+        let Some(known) = self.endpoints.get(endpoint) else {
+            // The same work as for a known one, whatever comes of it.
+            drop(callback::open(&self.decoy, body));
+            let refused = Refused::because(Refusal::Unauthenticated, "no such endpoint");
+            return self.refuse(endpoint, None, refused, None, body.len() as u64, peer);
+        };
+        let verified = match callback::open(&known.credentials, body) {
+            Ok(verified) => verified,
+            Err(error) => {
+                let refused = match error {
+                    OpenError::Unauthenticated(cause) => Refused::because(Refusal::Unauthenticated, cause),
+                    OpenError::Malformed(fault) => Refused::because(Refusal::Malformed, fault.to_string()),
+                };
+                return self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
+            }
+        };
+        match self.keep(known, &verified).await {
+            Ok(kept) => Verdict {
+                endpoint: known.name.clone(),
+                locale: known.settings.locale,
+                outcome: Ok(kept),
+                detail: None,
+            },
+            Err(refused) => {
+                self.refuse(endpoint, Some(known), refused, Some(&verified), body.len() as u64, peer)
+            }
+        }
+    }
+
+    /// From a verified callback to a receipt.
+    async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<Kept, Refused> {
+        let settings = &endpoint.settings;
+        let Some(action_type) =
+            callback.action_type.as_ref().filter(|action| settings.actions.contains(action))
+        else {
+            let detail = if callback.action_type.is_some() {
+                "action_type is not among the actions of the endpoint"
+            } else {
+                "action_type is missing"
+            };
+            return Err(Refused::because(Refusal::ActionNotAllowed, detail));
+        };
+        let Some(user_id) = callback.user_id.as_ref() else {
+            return Err(Refused::because(Refusal::Malformed, "user_id is missing: nobody decided"));
+        };
+        if let Some(code) = &callback.approval_code
+            && !settings.approval_codes.is_empty()
+            && !settings.approval_codes.contains(code)
+        {
+            let detail = "approval_code is not among the approval_codes of the endpoint";
+            return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
+        }
+        let task = context::resolve(&settings.context, callback)
+            .map_err(|error| Refused::because(Refusal::ContextInvalid, error.to_string()))?;
+        let message_id = callback.message_id.map(|id| id.to_string());
+        let fingerprint = Fingerprint::of(&FingerprintParts {
+            endpoint: &endpoint.name,
+            action_context: callback.action_context.as_deref(),
+            instance_id: callback.instance_id.as_deref(),
+            task_id: callback.task_id.as_deref(),
+            id: callback.id.as_deref(),
+            message_id: message_id.as_deref(),
+            round: task.round.as_deref(),
+            user_id,
+            action_type,
+        });
+        let received_at = Timestamp::now();
+        let command = Command {
+            command_id: CommandId::new(received_at),
+            endpoint: endpoint.name.clone(),
+            received_at,
+            action: Action::of(action_type),
+            action_type: action_type.clone(),
+            origin: callback.origin(),
+            user_id: user_id.clone(),
+            approval_code: callback.approval_code.clone(),
+            task,
+            reason: callback.reason.clone(),
+            attachments: callback.attachments.clone(),
+            action_context: callback.action_context.clone(),
+            message_id,
+            search_id: callback.id.clone(),
+            conflicts_with: None,
+            extra: callback.extra.clone(),
+        };
+        let acceptance = Acceptance {
+            command,
+            fingerprint,
+            window: settings.dedupe_window,
+            on_conflict: settings.on_conflict,
+        };
+        match self.ledger.accept(acceptance).await {
+            Ok(Receipt::Accepted { command_id }) => Ok(Kept { command_id, duplicate: false }),
+            Ok(Receipt::Duplicate { command_id }) => Ok(Kept { command_id, duplicate: true }),
+            Ok(Receipt::Conflicting { with }) => {
+                Err(Refused::because(Refusal::Conflicting, format!("contradicts {with}")))
+            }
+            Err(AcceptError::Overloaded) => Err(Refused { refusal: Refusal::Overloaded, detail: None }),
+            Err(AcceptError::Unavailable) => {
+                Err(Refused { refusal: Refusal::LedgerUnavailable, detail: None })
+            }
+        }
+    }
+
+    /// The verdict on a callback that the transport could not even read: too large, too slow, or while draining.
+    /// `body_bytes` is how much of it was read.
+    pub fn turn_away(
+        &self,
+        endpoint: &str,
+        refusal: Refusal,
+        body_bytes: u64,
+        peer: Option<IpAddr>,
+    ) -> Verdict {
+        let known = self.endpoints.get(endpoint);
+        self.refuse(endpoint, known, Refused { refusal, detail: None }, None, body_bytes, peer)
+    }
+
+    fn refuse(
+        &self,
+        asked_for: &str,
+        endpoint: Option<&Endpoint>,
+        refused: Refused,
+        callback: Option<&Verified>,
+        body_bytes: u64,
+        peer: Option<IpAddr>,
+    ) -> Verdict {
+        let Refused { refusal, detail } = refused;
+        let detail = detail.map(Cow::into_owned);
+        let field = |field: fn(&Verified) -> Option<&String>| callback.and_then(field).cloned();
+        self.ledger.refused(ledger::Refused {
+            refused_at: Timestamp::now(),
+            endpoint: asked_for.chars().filter(|c| !c.is_control()).take(64).collect(),
+            reason: refusal.as_str().to_owned(),
+            detail: detail.clone(),
+            peer: peer.map(|peer| peer.to_string()),
+            body_bytes,
+            action_type: field(|callback| callback.action_type.as_ref()),
+            user_id: field(|callback| callback.user_id.as_ref()),
+            approval_code: field(|callback| callback.approval_code.as_ref()),
+            instance_id: field(|callback| callback.instance_id.as_ref()),
+            task_id: field(|callback| callback.task_id.as_ref()),
+            message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
+        });
+        Verdict {
+            endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
+            // Before the sender is authenticated the language must not tell whether the endpoint exists.
+            locale: match (callback, endpoint) {
+                (Some(_), Some(endpoint)) => endpoint.settings.locale,
+                _ => self.locale,
+            },
+            outcome: Err(refusal),
+            detail,
+        }
+    }
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake").field("endpoints", &self.endpoints.keys()).finish_non_exhaustive()
+    }
+}

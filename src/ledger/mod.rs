@@ -1,0 +1,339 @@
+//! The ledger: durable accept, sameness, and what the broker has not confirmed yet.
+//!
+//! # Entities
+//! - **Log.** `commands` is append-only. [`Seq`] counts 1, 2, 3 … without gaps; a row holds the rendered message and the
+//!   few columns that people filter by.
+//! - **Cursor.** Everything at or below it is published, unless an exception says otherwise.
+//! - **Exception.** A row beside the log for a command that is not in the state its position says: `retrying` (the
+//!   broker refused it, or it waits for an earlier command of its task), `parked` (an operator must act), `requeued`
+//!   (an operator acted).
+//! - **Window.** What was accepted within `dedupe_window`, in the writer's memory, rebuilt from the tail of the log.
+//!   Fingerprints that have a round are kept for ever, in a table.
+//!
+//! The state of a command is derived ([`state::State::of`]) and never stored twice.
+//!
+//! # Who writes what
+//! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
+//! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
+//! refused callbacks. The command line's `ledger requeue` and `park` write exceptions from another process, in a
+//! transaction of their own; the relay finds them when it next looks for due exceptions.
+//!
+//! # Invariants
+//! 1. A receipt is given only after the transaction that holds the command was committed and synced.
+//! 2. Sameness is looked up and written in that same transaction.
+//! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
+
+pub mod sqlite;
+pub mod state;
+
+use std::{path::PathBuf, time::Duration};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::command::{Command, CommandId, Fingerprint, Seq, TaskKey, message::Envelope};
+pub use state::State;
+
+/// Where the ledger is and how much it may take on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The SQLite file. Its directory must exist and be on a local disk.
+    pub path: PathBuf,
+    /// Accepts that may wait for the writer; one more is refused as [`AcceptError::Overloaded`].
+    pub queue_capacity: usize,
+    /// Accepts in one commit at the most.
+    pub max_batch: usize,
+    /// Refused callbacks kept; the oldest go first.
+    pub refusals_kept: u64,
+    /// The longest `dedupe_window` of any endpoint: how far back the window is rebuilt at start.
+    pub longest_window: Duration,
+}
+
+/// What [`Ledger::accept`] is asked to keep.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// The command. `conflicts_with` is the ledger's to fill.
+    pub command: Command,
+    /// What makes its callback the same as another.
+    pub fingerprint: Fingerprint,
+    /// How long the same callback is a duplicate. A callback with a round is one for ever.
+    pub window: Duration,
+    /// What to do with a different action by the same operator on the same task within the window.
+    pub on_conflict: OnConflict,
+}
+
+/// What to do with a decision that contradicts an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// Keep and publish it, naming the earlier one.
+    #[default]
+    Publish,
+    /// Refuse it.
+    Refuse,
+}
+
+/// The answer of [`Ledger::accept`].
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// Committed and synced now.
+    Accepted {
+        /// The new command's id.
+        command_id: CommandId,
+    },
+    /// The same callback was committed before; nothing was written.
+    Duplicate {
+        /// The id of the command it became then.
+        command_id: CommandId,
+    },
+    /// Contradicts an earlier decision, and conflicts are refused; nothing was written.
+    Conflicting {
+        /// The earlier command.
+        with: CommandId,
+    },
+}
+
+/// Why nothing was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    /// The queue to the writer is full.
+    #[error("the queue to the ledger's writer is full")]
+    Overloaded,
+    /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
+    #[error("the ledger cannot keep anything now")]
+    Unavailable,
+}
+
+/// A committed command as the relay needs it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// Commands with the same key are published in order.
+    pub task_key: TaskKey,
+    /// What the broker is told beside the body.
+    pub envelope: Envelope,
+    /// The rendered message.
+    pub body: Vec<u8>,
+}
+
+/// An exception that is due: the command, and how often the broker has refused it.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// The command.
+    pub entry: Entry,
+    /// Refusals so far.
+    pub attempts: u32,
+}
+
+/// What the relay learned from the broker; written in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// Everything up to here was confirmed and routed, or has an exception. Never moves back.
+    pub through: Option<Seq>,
+    /// New exceptions, and new states of old ones.
+    pub exceptions: Vec<Exception>,
+    /// Exceptions whose command was confirmed and routed at last.
+    pub cleared: Vec<Seq>,
+}
+
+impl Settlement {
+    /// True if there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.through.is_none() && self.exceptions.is_empty() && self.cleared.is_empty()
+    }
+}
+
+/// A command that is not in the state its position in the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// The command.
+    pub seq: Seq,
+    /// What is to happen with it.
+    pub state: state::Exceptional,
+    /// How often the broker has refused it; 0 while it only waits for an earlier command of its task.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt_at: Timestamp,
+    /// Why, in words for an operator. No secret, nothing of the message.
+    pub reason: String,
+}
+
+/// A refused callback, redacted: it holds neither token nor context nor ciphertext.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refused {
+    /// When.
+    pub refused_at: Timestamp,
+    /// The endpoint's name as asked for, cut to 64 characters.
+    pub endpoint: String,
+    /// The reason, the same word as in the answer.
+    pub reason: String,
+    /// The cause in an operator's words, which the answer does not tell.
+    pub detail: Option<String>,
+    /// The peer's address.
+    pub peer: Option<String>,
+    /// Size of the body as far as it was read.
+    pub body_bytes: u64,
+    /// What an authenticated body said.
+    pub action_type: Option<String>,
+    /// What an authenticated body said.
+    pub user_id: Option<String>,
+    /// What an authenticated body said.
+    pub approval_code: Option<String>,
+    /// What an authenticated body said.
+    pub instance_id: Option<String>,
+    /// What an authenticated body said.
+    pub task_id: Option<String>,
+    /// What an authenticated body said.
+    pub message_id: Option<String>,
+}
+
+/// Numbers for metrics, health and `ledger stats`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Stats {
+    /// Commands that the broker has not confirmed.
+    pub pending: u64,
+    /// Commands that it has, and that are still kept.
+    pub published: u64,
+    /// Commands that wait for an operator.
+    pub parked: u64,
+    /// When the oldest pending command was received.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Highest place in the log.
+    pub head: Seq,
+    /// The cursor.
+    pub cursor: Seq,
+    /// Refused callbacks kept.
+    pub refusals: u64,
+}
+
+/// A command as people look at it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Record {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// Its id.
+    pub command_id: CommandId,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// Its derived state.
+    pub state: State,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// `approve`, `reject` or `custom`.
+    pub action: String,
+    /// The operator.
+    pub user_id: String,
+    /// As in the callback.
+    pub approval_code: Option<String>,
+    /// As resolved.
+    pub instance_id: Option<String>,
+    /// As resolved.
+    pub task_id: Option<String>,
+    /// Refusals by the broker so far; `None` without an exception.
+    pub attempts: Option<u32>,
+    /// When it is tried again.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Why it is not published, or what an operator did.
+    pub note: Option<String>,
+    /// The rendered message; only where one command is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Box<serde_json::value::RawValue>>,
+}
+
+/// Which commands to list; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only in this state.
+    pub state: Option<State>,
+    /// Only of this endpoint.
+    pub endpoint: Option<String>,
+    /// Only about this instance.
+    pub instance_id: Option<String>,
+    /// Only about this task.
+    pub task_id: Option<String>,
+    /// Only by this operator.
+    pub user_id: Option<String>,
+    /// Only with a lower [`Seq`]: the place where the page before ended.
+    pub before: Option<Seq>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A look into the ledger failed. The cause is in `source`.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} the ledger")]
+pub struct LookError {
+    /// What was tried, as a verb.
+    pub operation: &'static str,
+    /// The cause.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a ledger does, in verbs of the domain. SQLite now; PostgreSQL, for several replicas, is the same trait.
+///
+/// Every method may be called from any thread and may be dropped while it waits: what was handed over is carried out
+/// whether or not somebody still waits for the answer.
+pub trait Ledger: Send + Sync + 'static {
+    /// Keeps a command, or finds that it was kept before.
+    ///
+    /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. On an error nothing was promised; the
+    /// command may or may not be there, and its repeat finds out.
+    fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>>;
+
+    /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller.
+    fn refused(&self, refused: Refused);
+
+    /// The highest [`Seq`] that is committed; changes after every commit that appended. Never moves back.
+    fn head(&self) -> watch::Receiver<Seq>;
+
+    /// Takes the commands that were committed lately and are still in memory: in order, possibly with gaps, possibly
+    /// none. For one reader, the relay.
+    fn take_fresh(&self) -> Vec<Entry>;
+
+    /// Tells whether anybody takes fresh commands; without a taker none are kept in memory.
+    fn keep_fresh(&self, wanted: bool);
+
+    /// The cursor as it stands.
+    fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>>;
+
+    /// Up to `limit` commands after `seq`, in order, exceptions left out.
+    fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>>;
+
+    /// Up to `limit` exceptions to be tried at `now`, in order of [`Seq`].
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>>;
+
+    /// The keys of tasks that have a `retrying` or `requeued` exception, each with its lowest [`Seq`]: later commands of
+    /// these tasks wait.
+    fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>>;
+
+    /// Writes what the relay learned. Resolves after commit; the commit may share the sync of the next accepts, since
+    /// a settlement that is lost only means publishing again.
+    fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>>;
+
+    /// One command with its message.
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>>;
+
+    /// Commands, newest first.
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
+
+    /// Refused callbacks, newest first; `reason` and `endpoint` narrow them.
+    fn refusals(
+        &self,
+        reason: Option<String>,
+        endpoint: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>>;
+
+    /// Numbers.
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
+
+    /// Checks that a commit can be made now, by making one.
+    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
+
+    /// Commits what is queued and closes the writer. Accepts that come later are refused as unavailable.
+    fn flush(&self) -> BoxFuture<'static, ()>;
+}

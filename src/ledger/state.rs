@@ -1,0 +1,155 @@
+//! The states of a command, and every legal move between them.
+//!
+//! ```text
+//!               accept                 confirmed and routed
+//!   (nothing) ─────────▶ pending ──────────────────────────▶ published
+//!                         │  ▲ ▲                               │  │
+//!      max_attempts, park │  │ └───────── late return ─────────┘  │
+//!                         ▼  │ requeue                            │ requeue
+//!                        parked                pending ◀──────────┘
+//! ```
+
+use super::Seq;
+
+/// The state of a command, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Committed; the broker has not confirmed it yet.
+    Pending,
+    /// The broker confirmed it, and it was routed to a queue.
+    Published,
+    /// The broker refused it too often; an operator must act.
+    Parked,
+}
+
+/// What an exception row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceptional {
+    /// To be tried again by itself.
+    Retrying,
+    /// To be looked at by an operator.
+    Parked,
+    /// To be tried again because an operator said so.
+    Requeued,
+}
+
+/// What happens to a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The broker confirmed it and did not return it.
+    Confirmed,
+    /// The broker refused or returned it, and it may be tried again.
+    Refused,
+    /// The broker refused or returned it once too often.
+    RefusedForGood,
+    /// An operator wants it published (again).
+    Requeue,
+    /// An operator takes it out of the way.
+    Park,
+}
+
+impl State {
+    /// Every state, in the order in which people read them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Published, Self::Parked];
+
+    /// The state of the command at `seq`, given the cursor and its exception.
+    #[must_use]
+    pub fn of(seq: Seq, cursor: Seq, exception: Option<Exceptional>) -> Self {
+        match exception {
+            Some(Exceptional::Parked) => Self::Parked,
+            Some(Exceptional::Retrying | Exceptional::Requeued) => Self::Pending,
+            None if seq <= cursor => Self::Published,
+            None => Self::Pending,
+        }
+    }
+
+    /// The word in answers, metrics and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Published => "published",
+            Self::Parked => "parked",
+        }
+    }
+
+    /// The state with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// The exception that `event` leaves behind, `Ok(None)` for none; `Err` if the move is not legal from this state.
+    ///
+    /// INVARIANT 3: nothing but a confirmed, routed publish or an operator's act leads out of `pending`.
+    pub fn after(self, event: Event) -> Result<Option<Exceptional>, IllegalMove> {
+        match (self, event) {
+            // A confirm of a published or parked command is the late answer to an earlier publish of it.
+            (Self::Pending | Self::Published, Event::Confirmed) => Ok(None),
+            (Self::Parked, Event::Confirmed) => Ok(None),
+            (Self::Pending | Self::Published, Event::Refused) => Ok(Some(Exceptional::Retrying)),
+            (Self::Pending | Self::Published, Event::RefusedForGood) => Ok(Some(Exceptional::Parked)),
+            (Self::Parked, Event::Refused | Event::RefusedForGood) => Ok(Some(Exceptional::Parked)),
+            (Self::Parked | Self::Published, Event::Requeue) => Ok(Some(Exceptional::Requeued)),
+            (Self::Pending, Event::Park) => Ok(Some(Exceptional::Parked)),
+            (Self::Pending, Event::Requeue)
+            | (Self::Published, Event::Park)
+            | (Self::Parked, Event::Park) => Err(IllegalMove { from: self, event }),
+        }
+    }
+}
+
+/// A move that no rule allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a command that is {} cannot be moved by {event:?}", from.as_str())]
+pub struct IllegalMove {
+    /// Where the command is.
+    pub from: State,
+    /// What was asked.
+    pub event: Event,
+}
+
+impl Exceptional {
+    /// The word in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Requeued => "requeued",
+        }
+    }
+
+    /// The exception with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Retrying, Self::Parked, Self::Requeued].into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_follows_from_cursor_and_exception() {
+        assert_eq!(State::of(5, 4, None), State::Pending);
+        assert_eq!(State::of(5, 5, None), State::Published);
+        assert_eq!(State::of(5, 9, Some(Exceptional::Retrying)), State::Pending);
+        assert_eq!(State::of(5, 9, Some(Exceptional::Requeued)), State::Pending);
+        assert_eq!(State::of(5, 4, Some(Exceptional::Parked)), State::Parked);
+    }
+
+    #[test]
+    fn only_a_confirm_or_an_operator_leads_out_of_pending() {
+        for event in [Event::Confirmed, Event::Refused, Event::RefusedForGood, Event::Requeue, Event::Park] {
+            let leads_out = match State::Pending.after(event) {
+                Ok(exception) => State::of(5, 5, exception) != State::Pending,
+                Err(_) => false,
+            };
+            let may = matches!(event, Event::Confirmed | Event::RefusedForGood | Event::Park);
+            assert_eq!(leads_out, may, "{event:?}");
+        }
+    }
+}

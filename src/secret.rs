@@ -1,0 +1,60 @@
+//! Values that must never be shown.
+//!
+//! INVARIANT 6: a secret is never in `Debug`, a log line, a metric label, an error message or a console page.
+//! Everything secret is held as [`Secret`] from the moment it is read; the few places that need the text
+//! call [`Secret::expose`], which is easy to search for.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+/// A secret text. `Debug` prints `[redacted]`; there is no `Display` and no serialization.
+///
+/// The memory is overwritten when the value is dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a text. The caller's own copy, if any, is the caller's to forget.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text itself. Never pass it to a log, an error or an answer.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// True if the secret is the empty text, which no key or token may be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Compares with `other` in a time that depends only on the lengths.
+    #[must_use]
+    pub fn equals(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_of_the_secret() {
+        let secret = Secret::new("fake-token");
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[redacted] Some([redacted])");
+        assert!(secret.equals("fake-token") && !secret.equals("fake-tokeN") && !secret.equals(""));
+    }
+}

@@ -1,0 +1,230 @@
+//! The catalogue of metrics: every name, what is counted, and by which labels. Label sets are closed: endpoint names
+//! come from the configuration, outcomes and results from enums; nothing a sender writes becomes a label.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The label `endpoint` of callbacks whose endpoint is not configured. No endpoint can have this name.
+pub const UNKNOWN_ENDPOINT: &str = "-";
+
+/// How a publish ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Confirmed by the broker and routed to a queue.
+    Confirmed,
+    /// Returned by the broker: no queue was bound for it.
+    Returned,
+    /// Refused by the broker (`basic.nack`).
+    Nacked,
+    /// Not answered before the connection ended or the deadline passed; published again later.
+    Unanswered,
+}
+
+impl PublishResult {
+    /// Every result.
+    pub const ALL: [Self; 4] = [Self::Confirmed, Self::Returned, Self::Nacked, Self::Unanswered];
+
+    /// The value of the label `result`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Returned => "returned",
+            Self::Nacked => "nacked",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallbackLabels {
+    endpoint: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// All metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    callbacks: Family<CallbackLabels, Counter>,
+    callback_duration: Histogram,
+    ledger_rows: Family<StateLabels, Gauge>,
+    ledger_oldest_pending: Gauge<f64, AtomicU64>,
+    publishes: [Counter; PublishResult::ALL.len()],
+    confirm_duration: Histogram,
+    amqp_connected: Gauge<i64, AtomicI64>,
+    amqp_blocked: Gauge<i64, AtomicI64>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Bounds in seconds: 100 µs to 10 s, which is when the platform gives up (§1.1).
+const DURATION_BOUNDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+
+impl Metrics {
+    /// The metrics of a process that serves these endpoints, each at zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("countersign");
+        let callbacks = Family::<CallbackLabels, Counter>::default();
+        registry.register("callbacks", "Callbacks answered, by endpoint and outcome", callbacks.clone());
+        let callback_duration = Histogram::new(DURATION_BOUNDS);
+        registry.register(
+            "callback_duration_seconds",
+            "Time from the first byte of a callback's body to its answer",
+            callback_duration.clone(),
+        );
+        let ledger_rows = Family::<StateLabels, Gauge>::default();
+        registry.register("ledger_rows", "Commands in the ledger, by state", ledger_rows.clone());
+        let ledger_oldest_pending = Gauge::default();
+        registry.register(
+            "ledger_oldest_pending_seconds",
+            "Age of the oldest command that is not published, 0 if there is none",
+            ledger_oldest_pending.clone(),
+        );
+        let family = Family::<ResultLabels, Counter>::default();
+        registry.register("publishes", "Publishes to the broker, by result", family.clone());
+        let publishes = PublishResult::ALL
+            .map(|result| family.get_or_create(&ResultLabels { result: result.as_str() }).clone());
+        let confirm_duration = Histogram::new(DURATION_BOUNDS);
+        registry.register(
+            "confirm_duration_seconds",
+            "Time from a publish to the broker's confirm",
+            confirm_duration.clone(),
+        );
+        let amqp_connected = Gauge::default();
+        registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
+        let amqp_blocked = Gauge::default();
+        registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        registry.register(
+            "build",
+            "The running program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        Arc::new(Self {
+            registry,
+            callbacks,
+            callback_duration,
+            ledger_rows,
+            ledger_oldest_pending,
+            publishes,
+            confirm_duration,
+            amqp_connected,
+            amqp_blocked,
+        })
+    }
+
+    /// The counter of one endpoint and outcome, created at zero. Fetched once at start: counting takes no lock.
+    #[must_use]
+    pub fn callback_counter(&self, endpoint: &str, outcome: &'static str) -> Counter {
+        self.callbacks.get_or_create(&CallbackLabels { endpoint: endpoint.to_owned(), outcome }).clone()
+    }
+
+    /// Records how long a callback took, whatever its outcome.
+    pub fn callback_took(&self, duration: Duration) {
+        self.callback_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Sets the number of commands in a state.
+    pub fn set_ledger_rows(&self, state: &'static str, rows: u64) {
+        self.ledger_rows.get_or_create(&StateLabels { state }).set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the age of the oldest pending command.
+    pub fn set_oldest_pending(&self, age: Duration) {
+        self.ledger_oldest_pending.set(age.as_secs_f64());
+    }
+
+    /// Counts ended publishes.
+    pub fn published(&self, result: PublishResult, count: u64) {
+        self.publishes[result as usize].inc_by(count);
+    }
+
+    /// Records how long the broker took to confirm.
+    pub fn confirm_took(&self, duration: Duration) {
+        self.confirm_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Whether the relay is connected to the broker.
+    pub fn set_connected(&self, connected: bool) {
+        self.amqp_connected.set(connected.into());
+    }
+
+    /// Whether the broker blocks publishing (`connection.blocked`).
+    pub fn set_blocked(&self, blocked: bool) {
+        self.amqp_blocked.set(blocked.into());
+    }
+
+    /// Whether the relay is connected, as last set.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.amqp_connected.get() == 1
+    }
+
+    /// All metrics as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(8192);
+        encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_has_the_names_of_the_contract() {
+        let metrics = Metrics::new();
+        metrics.callback_counter("purchase", "accepted").inc();
+        metrics.callback_took(Duration::from_millis(3));
+        metrics.set_ledger_rows("pending", 7);
+        metrics.published(PublishResult::Returned, 2);
+        metrics.set_connected(true);
+        let text = metrics.render();
+        for line in [
+            "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
+            "countersign_callback_duration_seconds_count 1",
+            "countersign_ledger_rows{state=\"pending\"} 7",
+            "countersign_ledger_oldest_pending_seconds 0.0",
+            "countersign_publishes_total{result=\"returned\"} 2",
+            "countersign_publishes_total{result=\"confirmed\"} 0",
+            "countersign_confirm_duration_seconds_count 0",
+            "countersign_amqp_connected 1",
+            "countersign_amqp_blocked 0",
+            "countersign_build_info{version=",
+        ] {
+            assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What the service tells about itself: logs and metrics. Imports nothing of ours; everybody may import it.
+
+pub mod metrics;
