@@ -5,6 +5,8 @@
 //! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
 //! has its own threads as well. What is left for the caller's runtime is waiting.
 
+#[cfg(test)]
+mod openapi;
 mod relay_thread;
 
 use std::{

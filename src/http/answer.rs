@@ -211,7 +211,7 @@ fn kept_body(kept: &Kept) -> Bytes {
 
 /// The answer to a callback whose body was read to its end.
 ///
-/// The connection is closed after a refusal by which the sender did not authenticate itself: the server's timeout on a
+/// The connection is closed after a refusal that a sender can get without the token: the server's timeout on a
 /// request's head covers only the first request of a connection, so a stranger does not get a second one.
 #[must_use]
 pub fn response(outcome: &Result<Kept, Refusal>, locale: Locale) -> HttpResponse {
@@ -219,7 +219,7 @@ pub fn response(outcome: &Result<Kept, Refusal>, locale: Locale) -> HttpResponse
         Ok(kept) => json(StatusCode::OK).body(kept_body(kept)),
         Err(refusal) => {
             let mut response = json(Rule::of(*refusal).status);
-            if matches!(refusal, Refusal::Unauthenticated) {
+            if matches!(refusal, Refusal::Unauthenticated | Refusal::Malformed) {
                 response.force_close();
             }
             response.body(refusal_body(*refusal, locale))
