@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod openapi;
 mod relay_thread;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future,
@@ -25,7 +27,7 @@ use tokio::{net::TcpSocket, task::JoinHandle, time::Instant};
 
 use crate::{
     console, http,
-    intake::{self, Intake},
+    intake::{self, Intake, Refusal},
     ledger::Ledger,
     telemetry::metrics::Metrics,
 };
@@ -47,6 +49,9 @@ pub struct Settings {
 
 /// Connections that may wait to be accepted, where the kernel allows as many: those that come within one stall.
 const BACKLOG: u32 = 1024;
+
+/// The relay ends by the deadline, and then has to get off its thread.
+const RELAY_SLACK: Duration = Duration::from_millis(250);
 
 /// The ledger's writer gets this long even when the grace has run out: it only has to commit what it holds.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
@@ -94,9 +99,15 @@ impl App {
             settings.shutdown_grace,
         )
         .context("cannot serve callbacks")?;
-        let console =
-            console::serve(&settings.console, console, ledger.clone(), metrics.clone(), draining.clone())
-                .context("cannot serve the internal listener")?;
+        let console = console::serve(
+            &settings.console,
+            console,
+            ledger.clone(),
+            metrics.clone(),
+            draining.clone(),
+            Refusal::ALL.map(Refusal::as_str).to_vec(),
+        )
+        .context("cannot serve the internal listener")?;
         Ok(Self {
             callbacks: (callbacks, addresses.0),
             console: (console, addresses.1),
@@ -211,8 +222,8 @@ impl Running {
         }
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it.
-        self.relay.ask_to_stop();
-        if !within(deadline, self.relay.stopped()).await {
+        self.relay.ask_to_stop(deadline);
+        if !within(deadline + RELAY_SLACK, self.relay.stopped()).await {
             tracing::warn!(
                 step = "relay",
                 "the grace ran out; what the broker has not confirmed is published again after the next start"

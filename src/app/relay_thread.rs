@@ -13,6 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::{
     runtime::Runtime,
     sync::{oneshot, watch},
+    time::Instant,
 };
 
 use crate::{ledger::Ledger, telemetry::metrics::Metrics};
@@ -28,14 +29,15 @@ pub struct RelaySeat {
     pub ledger: Arc<dyn Ledger>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
-    /// Turns true once, when it is to stop: publish nothing more, settle what is in flight, end.
-    pub stop: watch::Receiver<bool>,
-    ask: watch::Sender<bool>,
+    /// `None` while the relay is wanted, then the moment by which it must have ended. From then on it publishes nothing
+    /// more, settles what is in flight, and ends.
+    pub stop: watch::Receiver<Option<Instant>>,
+    ask: watch::Sender<Option<Instant>>,
 }
 
 impl RelaySeat {
     pub(super) fn new(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Self {
-        let (ask, stop) = watch::channel(false);
+        let (ask, stop) = watch::channel(None);
         Self { ledger, metrics, stop, ask }
     }
 }
@@ -45,7 +47,7 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// The running relay.
 pub(super) struct RelayThread {
-    ask: watch::Sender<bool>,
+    ask: watch::Sender<Option<Instant>>,
     ended: oneshot::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -65,8 +67,8 @@ impl RelayThread {
         Ok(Self { ask, ended, thread: Some(thread) })
     }
 
-    pub(super) fn ask_to_stop(&self) {
-        self.ask.send_replace(true);
+    pub(super) fn ask_to_stop(&self, deadline: Instant) {
+        self.ask.send_replace(Some(deadline));
     }
 
     /// Resolves when the relay has ended, and joins its thread. Safe to drop; the thread then goes on alone.
@@ -83,7 +85,8 @@ impl RelayThread {
 
 impl Drop for RelayThread {
     fn drop(&mut self) {
-        self.ask_to_stop();
+        // Stopping asked for it long ago; only an `App` that was dropped while it served did not.
+        self.ask.send_if_modified(|stop| stop.is_none() && stop.replace(Instant::now()).is_none());
     }
 }
 
@@ -96,7 +99,7 @@ fn keep_running(mut runtime: Runtime, start: &StartRelay, seat: &RelaySeat) {
         runtime.shutdown_background();
         seat.metrics.set_connected(false);
         seat.metrics.set_blocked(false);
-        if *seat.stop.borrow() {
+        if seat.stop.borrow().is_some() {
             return;
         }
         let cause = match &ended {
@@ -111,7 +114,7 @@ fn keep_running(mut runtime: Runtime, start: &StartRelay, seat: &RelaySeat) {
                 Err(error) => {
                     tracing::error!(%error, "no runtime for the relay");
                     std::thread::sleep(RESTART_AFTER);
-                    if *seat.stop.borrow() {
+                    if seat.stop.borrow().is_some() {
                         return;
                     }
                 }
@@ -119,7 +122,7 @@ fn keep_running(mut runtime: Runtime, start: &StartRelay, seat: &RelaySeat) {
         };
         let mut stop = seat.stop.clone();
         let asked = runtime.block_on(async {
-            tokio::time::timeout(RESTART_AFTER, stop.wait_for(|stop| *stop)).await.is_ok()
+            tokio::time::timeout(RESTART_AFTER, stop.wait_for(Option::is_some)).await.is_ok()
         });
         if asked {
             return;

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::{Desk, Operator, problem::Problem};
 use crate::{
     command::{CommandId, Seq},
-    intake::Refusal,
     ledger::{Filter, LookError, Record, Refused, State},
 };
 
@@ -92,7 +91,7 @@ pub(super) async fn list_refusals(
     let (mut reason, mut endpoint, mut rows) = (None, None, DEFAULT_LIMIT);
     for (name, value) in query(&request)? {
         match &*name {
-            "reason" => reason = Some(known_reason(value)?),
+            "reason" => reason = Some(known_reason(&desk.reasons, value)?),
             "endpoint" => endpoint = Some(value),
             "limit" => rows = limit(&value)?,
             _ => return Err(unknown(&name)),
@@ -129,12 +128,11 @@ fn state(value: &str) -> Result<State, Problem> {
     })
 }
 
-fn known_reason(value: String) -> Result<String, Problem> {
-    if Refusal::ALL.into_iter().any(|refusal| refusal.as_str() == value) {
+fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
+    if reasons.contains(&&*value) {
         return Ok(value);
     }
-    let words = Refusal::ALL.map(Refusal::as_str).join(", ");
-    Err(Problem::bad_parameter("reason", format!("Is one of: {words}.")))
+    Err(Problem::bad_parameter("reason", format!("Is one of: {}.", reasons.join(", "))))
 }
 
 fn before(value: &str) -> Result<Seq, Problem> {

@@ -64,10 +64,13 @@ struct Desk {
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     token: Option<Secret>,
+    reasons: Vec<&'static str>,
     probe: health::Probe,
 }
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
+///
+/// `reasons` are the words that a callback may be refused with, for checking what operators ask for.
 ///
 /// It is meant to be stopped last: while `draining` is true it goes on answering, and says unready.
 ///
@@ -79,9 +82,11 @@ pub fn serve(
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
+    reasons: Vec<&'static str>,
 ) -> io::Result<Server> {
     let probe = health::Probe::new(ledger.clone());
-    let desk = web::Data::new(Desk { ledger, metrics, draining, token: settings.token.clone(), probe });
+    let desk =
+        web::Data::new(Desk { ledger, metrics, draining, token: settings.token.clone(), reasons, probe });
     let server = HttpServer::new(move || {
         App::new()
             .wrap(

@@ -237,7 +237,6 @@ pub(super) fn json(status: StatusCode) -> HttpResponseBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::CommandId;
 
     #[test]
     fn every_refusal_has_a_place_in_the_rendered_table() {
@@ -281,19 +280,5 @@ mod tests {
             std::str::from_utf8(&body).unwrap(),
             r#"{"code":40800,"msg":"too_slow","message":"The submission did not arrive in time. Please try again in a moment.","without_prefix":"true"}"#
         );
-    }
-
-    #[test]
-    fn a_kept_callback_is_answered_with_its_command() {
-        let command_id = CommandId::parse("019a0000-0000-7000-8000-000000000001").unwrap();
-        for (duplicate, status) in [(false, "accepted"), (true, "duplicate")] {
-            let body = kept_body(&Kept { command_id, duplicate });
-            assert_eq!(
-                std::str::from_utf8(&body).unwrap(),
-                format!(
-                    r#"{{"code":0,"msg":"success","data":{{"command_id":"019a0000-0000-7000-8000-000000000001","status":"{status}"}}}}"#
-                )
-            );
-        }
     }
 }
