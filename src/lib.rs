@@ -47,9 +47,12 @@
 //! decision. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
 //! operator. *Settle*: to write down what the broker answered.
 
+pub mod app;
 pub mod callback;
 pub mod command;
+pub mod console;
 pub mod context;
+pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod secret;
