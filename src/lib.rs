@@ -5,5 +5,6 @@ pub mod command;
 pub mod context;
 pub mod intake;
 pub mod ledger;
+pub mod relay;
 pub mod secret;
 pub mod telemetry;
