@@ -55,5 +55,6 @@ pub mod context;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod relay;
 pub mod secret;
 pub mod telemetry;
