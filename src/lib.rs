@@ -2,6 +2,7 @@
 
 pub mod callback;
 pub mod command;
+pub mod config;
 pub mod context;
 pub mod intake;
 pub mod ledger;
