@@ -51,6 +51,7 @@ pub mod app;
 pub mod callback;
 pub mod command;
 pub mod console;
+pub mod config;
 pub mod context;
 pub mod http;
 pub mod intake;
