@@ -1,4 +1,11 @@
 //! The whole program against a real RabbitMQ, one file per part of the contract.
 
+mod accept;
+mod context;
+mod dedupe;
 mod harness;
+mod refuse;
+mod relay;
+mod restart;
+mod shutdown;
 mod support;

@@ -145,6 +145,12 @@ impl Config {
         self
     }
 
+    /// Takes the limit off again.
+    pub(crate) fn without_limits(mut self) -> Self {
+        self.file_size_limit_kib = None;
+        self
+    }
+
     /// The directory of this configuration.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()

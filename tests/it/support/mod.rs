@@ -12,9 +12,9 @@ mod program;
 mod proxy;
 mod worker;
 
-pub(crate) use app::{App, Config, Endpoint};
+pub(crate) use app::{App, Config, Endpoint, post, quoted};
 pub(crate) use broker::{Broker, Vhost};
-pub(crate) use callback::{Callback, open, seal, seal_blocks};
+pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use http::{Answer, Line};
 pub(crate) use program::{Program, Ran};
 pub(crate) use proxy::Proxy;
@@ -28,6 +28,10 @@ use tokio::time::Instant;
 pub(crate) const TOKEN: &str = "fake-token-0f3a";
 /// The key of every encrypted endpoint unless a test says otherwise.
 pub(crate) const KEY: &str = "fake-key-审批-77c1";
+
+/// A broker that is away for good: nobody listens on port 1 of the loopback. For tests of the accept path, which
+/// has to do without one.
+pub(crate) const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:1/%2f";
 
 /// How long a state may take to come about before a test gives up. Far above what any of them needs, because a
 /// busy machine is not a fault of the program; no test measures time against it.
