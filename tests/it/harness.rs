@@ -12,7 +12,7 @@ async fn declare(vhost: &Vhost) {
     let (_connection, channel) = vhost.channel().await;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    channel.queue_declare(QUEUE.into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
+    channel.queue_declare(QUEUE.into(), QueueDeclareOptions::durable(), arguments).await.expect("a queue");
 }
 
 async fn publish(url: &str, message_id: &str) -> lapin::Result<()> {

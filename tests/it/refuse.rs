@@ -31,21 +31,24 @@ pub(crate) fn assert_refused(answer: &Answer, reason: &str) {
         TABLE.into_iter().find(|(known, ..)| *known == reason).expect("a reason of the table");
     assert_eq!((answer.status, answer.reason().as_str()), (status, reason), "{}", answer.text());
     let body = answer.json();
-    let members: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    let members: BTreeSet<&str> = body.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(members, BTreeSet::from(["code", "msg", "message", "without_prefix"]), "{body}");
     assert_eq!(body["code"], code, "{body}");
     assert_eq!(body["without_prefix"], "true", "{body}");
-    assert!(!body["message"].as_str().unwrap().trim().is_empty(), "a sentence for the approver: {body}");
-    assert!(answer.header("content-type").unwrap().starts_with("application/json"));
+    assert!(
+        !body["message"].as_str().expect("a string").trim().is_empty(),
+        "a sentence for the approver: {body}"
+    );
+    assert!(answer.header("content-type").is_some_and(|value| value.starts_with("application/json")));
 }
 
 /// Sends a body and returns the answer as it came over the wire, header by header, without its date; the
 /// connection must still be usable.
 async fn wire_answer(app: &App, path: &str, body: &[u8]) -> Answer {
     let mut line = Line::to(app.public()).await;
-    line.post(path, body).await.unwrap();
+    line.post(path, body).await.expect("an open connection");
     let answer = line.answer().await.expect("an answer").without_date();
-    line.post("/callbacks/leave", &Callback::list("i", "t").plain()).await.unwrap();
+    line.post("/callbacks/leave", &Callback::list("i", "t").plain()).await.expect("an open connection");
     let next = line.answer().await.expect("the connection stays open");
     assert_eq!(next.status, 200, "{}", next.text());
     answer

@@ -44,6 +44,12 @@ impl Endpoint {
         self
     }
 
+    /// Puts credentials in place of the usual one, as TOML.
+    pub(crate) fn credentials_toml(mut self, toml: &str) -> Self {
+        self.credentials.clear();
+        self.set("credentials", toml)
+    }
+
     /// Sets a key of the endpoint to a TOML value.
     pub(crate) fn set(mut self, key: &str, toml: &str) -> Self {
         self.keys.push((key.to_owned(), toml.to_owned()));
@@ -67,7 +73,9 @@ impl Endpoint {
             .collect();
         line(text, "\n[[endpoints]]");
         line(text, &format!("name = {}", quoted(&self.name)));
-        line(text, &format!("credentials = [{}]", credentials.join(", ")));
+        if !credentials.is_empty() {
+            line(text, &format!("credentials = [{}]", credentials.join(", ")));
+        }
         for (key, value) in &self.keys {
             line(text, &format!("{key} = {value}"));
         }
@@ -425,7 +433,7 @@ async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
 }
 
 /// A client that talks to 127.0.0.1 only, so it needs no certificates and must not ask a proxy.
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let installed = rustls::crypto::ring::default_provider().install_default();

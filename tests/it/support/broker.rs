@@ -12,11 +12,11 @@
 use super::{PATIENCE, eventually, ports};
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -309,6 +309,17 @@ impl Stoppable {
         off_the_runtime(move || broker.start()).await;
     }
 
+    /// Imports definitions, as an administrator does.
+    pub(crate) async fn import(&self, definitions: &Path) {
+        let broker = self.broker;
+        let path = Value::from(definitions.display().to_string());
+        let answer = off_the_runtime(move || {
+            broker
+                .eval(&format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body)."))
+        });
+        assert_eq!(answer.await, "ok", "the broker takes the definitions");
+    }
+
     /// Sets the memory alarm off, which makes the node block every publishing connection, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
         let broker = self.broker;
@@ -440,12 +451,6 @@ impl Vhost {
     pub(crate) async fn delete_queue(&self, name: &str) {
         let (_connection, channel) = self.channel().await;
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue.delete");
-    }
-
-    /// Empties a queue.
-    pub(crate) async fn purge(&self, name: &str) {
-        let (_connection, channel) = self.channel().await;
-        channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.expect("queue.purge");
     }
 
     /// Takes a queue off an exchange.

@@ -12,11 +12,12 @@ mod program;
 mod proxy;
 mod worker;
 
-pub(crate) use app::{App, Config, Endpoint, post, quoted};
+pub(crate) use app::{App, Config, Endpoint, client, post, quoted};
 pub(crate) use broker::{Broker, Vhost};
 pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use http::{Answer, Line};
-pub(crate) use program::{Program, Ran};
+pub(crate) use ports::free as free_port;
+pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
 pub(crate) use worker::{Message, Worker};
 

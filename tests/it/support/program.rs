@@ -3,9 +3,10 @@
 use super::PATIENCE;
 use serde_json::Value;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -60,8 +61,25 @@ impl Program {
         self
     }
 
-    /// Starts it, with its two output streams as pipes.
-    pub(crate) fn spawn(&self) -> Child {
+    /// Starts it and lets it run until the value is dropped.
+    pub(crate) fn start(&self) -> Running {
+        let mut child = self.spawn();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        for stream in [
+            Box::new(child.stdout.take().expect("a pipe")) as Box<dyn Read + Send>,
+            Box::new(child.stderr.take().expect("a pipe")),
+        ] {
+            let lines = Arc::clone(&lines);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                }
+            });
+        }
+        Running { child, lines }
+    }
+
+    fn spawn(&self) -> Child {
         let mut command = command();
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
@@ -103,6 +121,32 @@ impl Program {
             Ran { code: status.and_then(|status| status.code()), stdout: text(stdout), stderr: text(stderr) };
         assert!(status.is_some(), "{:?} did not end within {PATIENCE:?}: {ran:?}", self.args);
         ran
+    }
+}
+
+/// A program that runs on; dropping it kills it.
+pub(crate) struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    /// The lines it has written so far, on both streams.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How it ended, when it has.
+    pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().expect("our own child").map(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then both only say so.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -56,8 +56,15 @@ impl Message {
 
 /// Consumes one queue until it is dropped, through any loss of the broker, and keeps what came.
 pub(crate) struct Worker {
-    seen: Arc<Mutex<Vec<Message>>>,
+    seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    messages: Vec<Message>,
+    /// How often each `message_id` came.
+    counts: BTreeMap<String, usize>,
 }
 
 impl Worker {
@@ -73,31 +80,41 @@ impl Worker {
 
     /// Consumes a queue of the broker at this URL.
     pub(crate) fn at(url: &str, queue: &str) -> Self {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::new(Mutex::new(Seen::default()));
         let task = tokio::spawn(consume_for_ever(url.to_owned(), queue.to_owned(), Arc::clone(&seen)));
         Self { seen, task }
     }
 
     /// Everything that came so far, redeliveries included.
     pub(crate) fn seen(&self) -> Vec<Message> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.look().messages.clone()
+    }
+
+    /// How many messages came so far.
+    pub(crate) fn count(&self) -> usize {
+        self.look().messages.len()
+    }
+
+    fn look(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until at least `count` messages came and returns all that did.
     pub(crate) async fn messages(&self, count: usize) -> Vec<Message> {
         eventually(&format!("{count} messages in the queue"), async || {
-            let seen = self.seen();
-            if seen.len() >= count { Ok(seen) } else { Err(format!("{} messages", seen.len())) }
+            let came = self.count();
+            if came >= count { Ok(()) } else { Err(format!("{came} messages")) }
         })
-        .await
+        .await;
+        self.seen()
     }
 
     /// Waits for the message of one command.
     pub(crate) async fn command(&self, command_id: &str) -> Message {
         eventually(&format!("command {command_id} in the queue"), async || {
-            let seen = self.seen();
-            let found = seen.iter().find(|message| message.message_id() == command_id).cloned();
-            found.ok_or_else(|| seen.iter().map(Message::message_id).collect::<Vec<_>>())
+            let seen = self.look();
+            let found = seen.messages.iter().find(|message| message.message_id() == command_id).cloned();
+            found.ok_or_else(|| seen.counts.keys().cloned().collect::<Vec<_>>())
         })
         .await
     }
@@ -105,12 +122,9 @@ impl Worker {
     /// Waits until every one of these commands came, and returns how often each id came at all.
     pub(crate) async fn commands(&self, wanted: &BTreeSet<String>) -> BTreeMap<String, usize> {
         eventually(&format!("all of {} commands in the queue", wanted.len()), async || {
-            let mut came: BTreeMap<String, usize> = BTreeMap::new();
-            for message in self.seen() {
-                *came.entry(message.message_id()).or_default() += 1;
-            }
-            let missing = wanted.iter().filter(|id| !came.contains_key(*id)).count();
-            if missing == 0 { Ok(came) } else { Err(format!("{missing} missing")) }
+            let seen = self.look();
+            let missing = wanted.iter().filter(|id| !seen.counts.contains_key(*id)).count();
+            if missing == 0 { Ok(seen.counts.clone()) } else { Err(format!("{missing} missing")) }
         })
         .await
     }
@@ -122,7 +136,7 @@ impl Drop for Worker {
     }
 }
 
-async fn consume_for_ever(url: String, queue: String, seen: Arc<Mutex<Vec<Message>>>) {
+async fn consume_for_ever(url: String, queue: String, seen: Arc<Mutex<Seen>>) {
     loop {
         // Why it ended does not matter: the broker was stopped, or the queue is not there yet. Whoever waits for
         // a message bounds the waiting.
@@ -131,7 +145,7 @@ async fn consume_for_ever(url: String, queue: String, seen: Arc<Mutex<Vec<Messag
     }
 }
 
-async fn consume(url: &str, queue: &str, seen: &Mutex<Vec<Message>>) -> lapin::Result<()> {
+async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> lapin::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.basic_qos(500, BasicQosOptions::default()).await?;
@@ -142,7 +156,12 @@ async fn consume(url: &str, queue: &str, seen: &Mutex<Vec<Message>>) -> lapin::R
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
         let acker = delivery.acker.clone();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Message::from(delivery));
+        let message = Message::from(delivery);
+        {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen.counts.entry(message.message_id()).or_default() += 1;
+            seen.messages.push(message);
+        }
         acker.ack(BasicAckOptions::default()).await?;
     }
     Ok(())
