@@ -48,6 +48,7 @@
 //! operator. *Settle*: to write down what the broker answered.
 
 pub mod callback;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod context;
