@@ -47,12 +47,16 @@
 //! decision. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
 //! operator. *Settle*: to write down what the broker answered.
 
+pub mod app;
 pub mod callback;
 pub mod cli;
 pub mod command;
+pub mod console;
 pub mod config;
 pub mod context;
+pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod relay;
 pub mod secret;
 pub mod telemetry;

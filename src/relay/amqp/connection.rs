@@ -1,0 +1,193 @@
+//! Connecting, blocked, closing; the only owner of a lapin `Connection`.
+
+use std::{
+    net::Shutdown,
+    os::fd::AsFd,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt};
+use lapin::{
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, Event,
+    options::ConfirmSelectOptions,
+    tcp::OwnedTLSConfig,
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::time::timeout;
+
+use super::{Address, Broker, Error, Settings, topology};
+
+/// How long the broker may take to say goodbye.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection with one channel that confirms.
+pub(super) struct Link {
+    pub(super) broker: Address,
+    pub(super) channel: Arc<Channel>,
+    connection: Connection,
+    events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    /// Whether the broker blocks publishing, as last told.
+    blocked: bool,
+    /// Last, so that the socket outlives what still wants to write to it.
+    socket: Socket,
+}
+
+/// Something happened to the connection.
+pub(super) enum Turn {
+    Blocked(bool),
+    Ended(Option<lapin::Error>),
+}
+
+impl Link {
+    /// Connects to one broker, sees to the topology, and opens a channel that confirms, all within
+    /// [`Settings::connect_timeout`].
+    pub(super) async fn open(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
+        let limit = settings.connect_timeout;
+        let opening = Self::open_unbounded(broker, settings);
+        timeout(limit, opening)
+            .await
+            .unwrap_or_else(|_| Err(Error::ConnectTimeout { broker: broker.address.clone(), limit }))
+    }
+
+    async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
+        let address = || broker.address.clone();
+        let socket = Socket::default();
+        let connection = connect(broker.uri.clone(), socket.0.clone(), settings.connect_timeout)
+            .await
+            .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
+        let events = Box::pin(connection.events_listener());
+        let channel = connection
+            .create_channel()
+            .await
+            .map_err(|source| Error::Channel { broker: address(), source: source.into() })?;
+        topology::prepare(&channel, settings, &broker.address).await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(|source| Error::Channel { broker: address(), source: source.into() })?;
+        let link = Self {
+            broker: address(),
+            channel: Arc::new(channel),
+            connection,
+            events,
+            blocked: false,
+            socket,
+        };
+        Ok(link)
+    }
+
+    /// Tells what happened to the connection since.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        // The status rather than the event: a connection may be blocked before anybody listens.
+        let blocked = self.connection.status().blocked();
+        if blocked != self.blocked {
+            self.blocked = blocked;
+            return Poll::Ready(Turn::Blocked(blocked));
+        }
+        loop {
+            match self.events.poll_next_unpin(cx) {
+                Poll::Ready(Some(Event::ConnectionBlocked(_) | Event::ConnectionUnblocked)) => {
+                    let blocked = self.connection.status().blocked();
+                    if blocked != self.blocked {
+                        self.blocked = blocked;
+                        return Poll::Ready(Turn::Blocked(blocked));
+                    }
+                }
+                Poll::Ready(Some(Event::Error(error))) => return Poll::Ready(Turn::Ended(Some(error))),
+                Poll::Ready(None) => return Poll::Ready(Turn::Ended(None)),
+                Poll::Ready(Some(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// True as long as connection and channel are open. Not every end of them is an event.
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Closes channel and connection within [`CLOSE_LIMIT`], then the socket in any case.
+    pub(super) async fn close(self) {
+        let Self { channel, connection, socket, .. } = self;
+        let goodbye = async {
+            // Neither error tells anything: the connection is over either way.
+            channel.close(200, "OK".into()).await.ok();
+            connection.close(200, "OK".into()).await.ok();
+        };
+        timeout(CLOSE_LIMIT, goodbye).await.ok();
+        drop(socket);
+    }
+}
+
+async fn connect(uri: AMQPUri, socket: SocketState, limit: Duration) -> lapin::Result<Connection> {
+    // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
+    // somebody has chosen before.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let properties = ConnectionProperties::default()
+        .with_connection_name("countersign".into())
+        .with_client_property("product".into(), "countersign".into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let runtime = lapin::runtime::default_runtime()?;
+    let reactor = runtime.clone();
+    // lapin connects on a thread of its own, which goes on when the connect is given up; so the limit stands here too.
+    let open = async move |uri: AMQPUri, _| {
+        let opening = async {
+            let authority = &uri.authority;
+            let addresses = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await?;
+            let addresses: Vec<_> = addresses.collect();
+            let stream = AsyncTcpStream::connect(&reactor, addresses).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                hold(&socket, plain.get_ref())?;
+            }
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => {
+                    let config = OwnedTLSConfig::default();
+                    stream.into_tls(&authority.host, config.as_ref()).await
+                }
+            }
+        };
+        let opened = timeout(limit, opening).await;
+        Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
+    };
+    Connection::connector(uri, runtime, open, properties).await
+}
+
+/// A second handle of the connection's socket, which shuts it down when it is dropped.
+///
+/// lapin runs a connection on a thread that ends when the socket does. It cannot write while the broker blocks
+/// publishing, not even `connection.close`, and it waits for the answer of a peer that is silent; each session given up
+/// would leave a thread and a socket behind until the kernel gives up, which takes a quarter of an hour.
+#[derive(Default)]
+struct Socket(SocketState);
+
+type SocketState = Arc<Mutex<Option<Handle>>>;
+
+enum Handle {
+    Open(std::net::TcpStream),
+    Dropped,
+}
+
+/// Takes hold of a socket, unless it is not wanted any longer.
+fn hold(state: &SocketState, socket: &tokio::net::TcpStream) -> std::io::Result<()> {
+    let handle = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Handle::Dropped) = *state {
+        return Err(std::io::ErrorKind::ConnectionAborted.into());
+    }
+    *state = Some(Handle::Open(handle));
+    Ok(())
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(Handle::Dropped);
+        if let Some(Handle::Open(socket)) = before {
+            // An error means that it is shut down already.
+            socket.shutdown(Shutdown::Both).ok();
+        }
+    }
+}

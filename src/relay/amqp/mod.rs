@@ -1,0 +1,280 @@
+//! RabbitMQ over AMQP 0-9-1, by way of lapin.
+//!
+//! lapin prints every returned message, body and all, as a warning of the target `lapin::returned_messages`. The body
+//! holds what approvers wrote, so the subscriber silences that target; what matters of a return is logged by the relay.
+//! At level `trace` lapin prints every frame.
+
+mod connection;
+mod publisher;
+pub mod topology;
+mod window;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use lapin::{ErrorKind, uri::AMQPUri};
+
+pub use publisher::{Publisher, Session};
+
+use super::Failure;
+use crate::secret::Secret;
+
+/// Where and how to publish.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Brokers, tried in turn. Each `amqp://` or `amqps://`, and checked by [`fault_of_url`].
+    pub urls: Vec<Secret>,
+    /// The topic exchange that commands are published to.
+    pub exchange: String,
+    /// The queue that is bound to it by `#`. Empty: no queue is declared.
+    pub queue: String,
+    /// What to do about exchanges and queues.
+    pub topology: Topology,
+    /// AMQP property `type`, at most 255 bytes.
+    pub message_type: String,
+    /// How long connecting to one broker may take, up to the first publish.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            exchange: "countersign.commands".to_owned(),
+            queue: "countersign.commands".to_owned(),
+            topology: Topology::Declare,
+            message_type: "approval.command.v1".to_owned(),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What to do about exchanges and queues at the start of each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Topology {
+    /// Declare what is missing. An exchange that somebody deletes is there again a moment later.
+    #[default]
+    Declare,
+    /// See that it is there; change nothing. For brokers whose definitions are managed elsewhere, and for users without
+    /// the permission `configure`. Bindings cannot be checked over AMQP.
+    Check,
+    /// Do not even look.
+    None,
+}
+
+/// Why there is no session, or none any longer.
+///
+/// The texts name the broker by host, port and virtual host; nothing of user and password.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An URL cannot be used.
+    #[error("broker URL number {number} {fault}")]
+    Url {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// No broker is configured.
+    #[error("no broker URL is configured")]
+    NoUrl,
+    /// A broker did not accept the connection.
+    #[error("cannot connect to {broker}")]
+    Connect {
+        /// The broker.
+        broker: Address,
+        /// The cause.
+        #[source]
+        source: Box<lapin::Error>,
+    },
+    /// A broker did not answer in time.
+    #[error("cannot connect to {broker} within {limit:?}")]
+    ConnectTimeout {
+        /// The broker.
+        broker: Address,
+        /// [`Settings::connect_timeout`].
+        limit: Duration,
+    },
+    /// An exchange, queue or binding cannot be declared, or is not there.
+    #[error("cannot {verb} {object} on {broker}; {advice}")]
+    Topology {
+        /// `declare` or `find`.
+        verb: &'static str,
+        /// Which one.
+        object: String,
+        /// The broker.
+        broker: Address,
+        /// What to do.
+        advice: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<lapin::Error>,
+    },
+    /// No channel that confirms.
+    #[error("cannot open a confirming channel on {broker}")]
+    Channel {
+        /// The broker.
+        broker: Address,
+        /// The cause.
+        #[source]
+        source: Box<lapin::Error>,
+    },
+    /// The connection or the channel ended.
+    #[error("the connection to {broker} ended")]
+    Ended {
+        /// The broker.
+        broker: Address,
+        /// The cause, if it is known.
+        #[source]
+        source: Option<Box<lapin::Error>>,
+    },
+}
+
+impl Failure for Error {
+    fn needs_operator(&self) -> bool {
+        match self {
+            Self::Url { .. } | Self::NoUrl => true,
+            Self::ConnectTimeout { .. } => false,
+            Self::Connect { source, .. } | Self::Channel { source, .. } => is_refusal(source),
+            // Without the exchange there is nothing to publish to, and waiting does not make it.
+            Self::Topology { source, .. } => is_refusal(source) || code(source) == Some(404),
+            Self::Ended { source, .. } => source.as_deref().is_some_and(is_refusal),
+        }
+    }
+}
+
+/// The AMQP reply code of an error, if the broker sent one.
+fn code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+/// 403 access refused (user, password or permission), 406 precondition failed (declared with other properties),
+/// 530 not allowed (no such virtual host).
+fn is_refusal(error: &lapin::Error) -> bool {
+    matches!(code(error), Some(403 | 406 | 530))
+}
+
+/// A broker as it may be shown: host, port and virtual host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(Arc<str>);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A parsed broker URL. `Debug` shows the address only.
+#[derive(Clone)]
+struct Broker {
+    uri: AMQPUri,
+    address: Address,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)
+    }
+}
+
+/// What is wrong with a broker URL, as the end of a sentence; `None` if it can be used. Shows nothing of it.
+#[must_use]
+pub fn fault_of_url(url: &Secret) -> Option<&'static str> {
+    Broker::parse(url).err()
+}
+
+/// The virtual host that a broker URL names; `/` if it names none, or cannot be read.
+#[must_use]
+pub fn vhost_of_url(url: &Secret) -> String {
+    Broker::parse(url).map_or_else(|_| "/".to_owned(), |broker| broker.uri.vhost)
+}
+
+impl Broker {
+    fn parse(url: &Secret) -> Result<Self, &'static str> {
+        let text = url.expose();
+        // lapin's own words for what is wrong quote the URL, password and all.
+        let mut uri: AMQPUri = text.parse().map_err(|_: String| "is not an amqp:// or amqps:// URL")?;
+        if let Some(host) = bracketed_host(text) {
+            // lapin takes every IPv6 address for "localhost".
+            uri.authority.host = host.to_owned();
+        } else if authority(text).is_none_or(|authority| host_of(authority).is_empty()) {
+            return Err("names no host");
+        }
+        // Half of what lapin would take over from RabbitMQ's proposal: a dead peer is noticed within 20 s.
+        uri.query.heartbeat.get_or_insert(10);
+        let (host, port, vhost) = (&uri.authority.host, uri.authority.port, uri.vhost.replace('/', "%2f"));
+        let address = if host.contains(':') {
+            format!("[{host}]:{port}/{vhost}")
+        } else {
+            format!("{host}:{port}/{vhost}")
+        };
+        Ok(Self { uri, address: Address(address.into()) })
+    }
+}
+
+/// `user:password@host:port` of an URL.
+fn authority(url: &str) -> Option<&str> {
+    let rest = url.split_once("://")?.1;
+    Some(rest.split(['/', '?', '#']).next().unwrap_or(rest))
+}
+
+fn host_of(authority: &str) -> &str {
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    host.split(':').next().unwrap_or(host)
+}
+
+fn bracketed_host(url: &str) -> Option<&str> {
+    let authority = authority(url)?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Broker, &'static str> {
+        Broker::parse(&Secret::new(url))
+    }
+
+    #[test]
+    fn an_address_shows_host_port_and_virtual_host_only() {
+        let broker = parse("amqp://fake-user:fake-password@mq.example.invalid:5673/%2f").unwrap();
+        assert_eq!(broker.address.to_string(), "mq.example.invalid:5673/%2f");
+        assert_eq!(format!("{broker:?}"), "mq.example.invalid:5673/%2f");
+        assert_eq!(
+            parse("amqps://mq.example.invalid/a").unwrap().address.to_string(),
+            "mq.example.invalid:5671/a"
+        );
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_not_taken_for_localhost() {
+        let broker = parse("amqp://fake-user:fake-password@[2001:db8::7]:5673/v").unwrap();
+        assert_eq!((&*broker.uri.authority.host, broker.uri.authority.port), ("2001:db8::7", 5673));
+        assert_eq!(broker.address.to_string(), "[2001:db8::7]:5673/v");
+    }
+
+    #[test]
+    fn the_heartbeat_is_ten_seconds_unless_the_url_says_otherwise() {
+        assert_eq!(parse("amqp://localhost").unwrap().uri.query.heartbeat, Some(10));
+        assert_eq!(parse("amqp://localhost/%2f?heartbeat=3").unwrap().uri.query.heartbeat, Some(3));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_url_is_told_without_the_url() {
+        for url in [
+            "",
+            "fake-password",
+            "http://fake-password@h/",
+            "amqp:fake-password",
+            "amqp:///v",
+            "amqp://u:fake-password@/v",
+        ] {
+            let fault = fault_of_url(&Secret::new(url)).unwrap_or_else(|| panic!("{url} is accepted"));
+            assert!(!fault.contains("fake"), "{fault}");
+        }
+    }
+}

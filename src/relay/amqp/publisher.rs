@@ -1,0 +1,278 @@
+//! Persistent and mandatory publishes on one channel; confirm or return → outcome.
+//!
+//! One task publishes on a channel: lapin numbers a publish and queues its frames in two steps, so two tasks could have
+//! their confirms swapped.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::FutureExt;
+use lapin::{
+    BasicProperties, Confirmation,
+    message::BasicReturnMessage,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tracing::{info, warn};
+
+use super::{
+    Broker, Error, Settings,
+    connection::{Link, Turn},
+    window::{Answer, Returned, Window},
+};
+use crate::{
+    command::{CommandId, message::Envelope},
+    ledger::Entry,
+    relay::{Chain, News},
+};
+
+/// A header longer than this is left out; the body has the whole value.
+///
+/// All properties of a message go into one frame, whose size the broker limits (131072 bytes by default, 8192 at the
+/// least from RabbitMQ 4 on), and a larger one ends the connection. Such a command would be published again and again,
+/// and nothing after it.
+const MAX_HEADER_BYTES: usize = 1024;
+
+/// `delivery_mode`: on disk before it is confirmed.
+const PERSISTENT: u8 = 2;
+
+/// Connects to one of several brokers.
+#[derive(Debug)]
+pub struct Publisher {
+    settings: Settings,
+    brokers: Vec<Broker>,
+    next: usize,
+}
+
+impl Publisher {
+    /// A publisher that has not connected yet.
+    ///
+    /// # Errors
+    /// An URL is missing or unusable.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let mut brokers = Vec::with_capacity(settings.urls.len());
+        for (index, url) in settings.urls.iter().enumerate() {
+            brokers.push(Broker::parse(url).map_err(|fault| Error::Url { number: index + 1, fault })?);
+        }
+        if brokers.is_empty() {
+            return Err(Error::NoUrl);
+        }
+        Ok(Self { settings, brokers, next: 0 })
+    }
+}
+
+impl crate::relay::Publisher for Publisher {
+    type Session = Session;
+    type Error = Error;
+
+    /// Tries every broker once, beginning with the one that was connected last.
+    async fn connect(&mut self) -> Result<Session, Error> {
+        let mut last = Error::NoUrl;
+        for tried in 1..=self.brokers.len() {
+            let broker = &self.brokers[self.next];
+            match Link::open(broker, &self.settings).await {
+                Ok(link) => {
+                    info!(broker = %broker.address, "connected to the broker");
+                    return Ok(Session::new(link, &self.settings));
+                }
+                Err(error) => {
+                    self.next = (self.next + 1) % self.brokers.len();
+                    if tried < self.brokers.len() {
+                        warn!(error = %Chain(&error), "trying the next broker");
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+type Answers = Pin<Box<dyn Future<Output = lapin::Result<Answer>> + Send>>;
+
+/// A connected channel that confirms.
+pub struct Session {
+    link: Link,
+    window: Window<Answers>,
+    exchange: ShortString,
+    message_type: String,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("broker", &self.link.broker).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    fn new(link: Link, settings: &Settings) -> Self {
+        Self {
+            link,
+            window: Window::new(),
+            exchange: short(&settings.exchange),
+            message_type: settings.message_type.clone(),
+        }
+    }
+
+    fn ended(&self, source: Option<lapin::Error>) -> Error {
+        Error::Ended { broker: self.link.broker.clone(), source: source.map(Box::new) }
+    }
+}
+
+impl crate::relay::Session for Session {
+    type Error = Error;
+
+    fn publish(&mut self, entry: Entry) -> Result<(), Error> {
+        let Entry { envelope, body, .. } = entry;
+        let command_id = envelope.command_id;
+        let properties = properties(&envelope, &self.message_type);
+        // At most 255 bytes by contract of `Envelope::routing_key`.
+        let routing_key = ShortString::from(envelope.routing_key());
+        let channel = self.link.channel.clone();
+        let exchange = self.exchange.clone();
+        // The first poll queues the frames; the io thread writes many of them in one go.
+        let answer = async move {
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
+            drop(body);
+            drop(channel);
+            Ok(answer(confirm.await?))
+        };
+        self.window.push(command_id, Box::pin(answer)).map_err(|error| self.ended(Some(error)))
+    }
+
+    fn poll_news(&mut self, cx: &mut Context<'_>, news: &mut News) -> Poll<Result<(), Error>> {
+        if let Poll::Ready(turn) = self.link.poll_turn(cx) {
+            return Poll::Ready(match turn {
+                Turn::Blocked(blocked) => {
+                    news.blocked = Some(blocked);
+                    Ok(())
+                }
+                Turn::Ended(error) => Err(self.ended(error)),
+            });
+        }
+        let channel = &self.link.channel;
+        let barrier = || {
+            // Takes the lock under which lapin completes the confirms of one ack; see `window`. It is not waited for:
+            // with confirms outstanding the future would only resolve after the last of them.
+            let unclaimed = channel.wait_for_confirms().now_or_never();
+            unclaimed.and_then(Result::ok).unwrap_or_default().into_iter().map(returned).collect()
+        };
+        match self.window.poll(cx, barrier, news) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.ended(Some(error)))),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        self.window.be_thorough();
+        if self.link.is_open() { Ok(()) } else { Err(self.ended(None)) }
+    }
+
+    async fn close(self) {
+        self.link.close().await;
+    }
+}
+
+fn answer(confirmation: Confirmation) -> Answer {
+    // Without confirm mode nothing would be confirmed, so `NotRequested` is none.
+    let ack = confirmation.is_ack();
+    Answer { ack, returned: confirmation.take_message().map(returned) }
+}
+
+fn returned(message: BasicReturnMessage) -> Returned {
+    let id = message.properties.message_id().as_ref();
+    Returned {
+        command_id: id.and_then(|id| CommandId::parse(id.as_str())),
+        reason: format!("{} {}", message.reply_code, message.reply_text),
+    }
+}
+
+/// The properties of the contract. Never `expiration` (a decision does not go stale by itself), `user_id` (the broker
+/// would compare it with the connection's user) or `priority` (quorum queues have none).
+fn properties(envelope: &Envelope, message_type: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in envelope.headers(message_type) {
+        if value.len() <= MAX_HEADER_BYTES {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+    }
+    let mut properties = BasicProperties::default()
+        .with_message_id(envelope.command_id.to_string().into())
+        .with_type(short(message_type))
+        .with_content_type("application/json".into())
+        .with_content_encoding("utf-8".into())
+        .with_delivery_mode(PERSISTENT)
+        .with_timestamp(u64::try_from(envelope.received_at.as_second()).unwrap_or(0))
+        .with_app_id("countersign".into())
+        .with_headers(headers);
+    if let Some(instance_id) = &envelope.instance_id {
+        properties = properties.with_correlation_id(short(instance_id));
+    }
+    properties
+}
+
+/// A short string holds 255 bytes; what is longer is cut between two characters.
+fn short(text: &str) -> ShortString {
+    let mut end = text.len().min(255);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::command::Action;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            command_id: CommandId::parse("019a0000-0000-7000-8000-000000000001").unwrap(),
+            received_at: "2026-11-20T08:15:30.123Z".parse().unwrap(),
+            endpoint: Arc::from("purchase"),
+            action: Action::Approve,
+            approval_code: None,
+            instance_id: Some("people_1234".to_owned()),
+            task_id: None,
+        }
+    }
+
+    #[test]
+    fn a_message_has_the_properties_of_the_contract() {
+        let properties = properties(&envelope(), "approval.command.v1");
+        assert_eq!(
+            properties.message_id().as_ref().map(ShortString::as_str),
+            Some("019a0000-0000-7000-8000-000000000001")
+        );
+        assert_eq!(properties.kind().as_ref().map(ShortString::as_str), Some("approval.command.v1"));
+        assert_eq!(properties.content_type().as_ref().map(ShortString::as_str), Some("application/json"));
+        assert_eq!(properties.content_encoding().as_ref().map(ShortString::as_str), Some("utf-8"));
+        assert_eq!(properties.app_id().as_ref().map(ShortString::as_str), Some("countersign"));
+        assert_eq!(properties.correlation_id().as_ref().map(ShortString::as_str), Some("people_1234"));
+        assert_eq!((*properties.delivery_mode(), *properties.timestamp()), (Some(2), Some(1_795_162_530)));
+        assert_eq!(
+            (properties.expiration(), properties.user_id(), properties.priority()),
+            (&None, &None, &None)
+        );
+        let headers = properties.headers().as_ref().unwrap();
+        let expected = AMQPValue::LongString("purchase".into());
+        assert_eq!(headers.inner().get("endpoint"), Some(&expected));
+        assert!(!headers.contains_key("approval_code"));
+    }
+
+    #[test]
+    fn a_long_instance_id_is_cut_between_characters_and_left_out_of_the_headers() {
+        let long = Envelope { instance_id: Some("审".repeat(400)), ..envelope() };
+        let properties = properties(&long, "approval.command.v1");
+        let cut = properties.correlation_id().as_ref().unwrap().as_str();
+        assert_eq!(cut, "审".repeat(85));
+        let headers = properties.headers().as_ref().unwrap();
+        assert!(!headers.contains_key("instance_id") && !headers.contains_key("cloudEvents_subject"));
+    }
+}

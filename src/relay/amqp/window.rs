@@ -1,0 +1,325 @@
+//! The publishes without an outcome, and the search for the returns among their answers.
+//!
+//! # Why a confirm alone does not tell the outcome
+//! RabbitMQ sends `basic.return` for a command before it confirms it. lapin (4.12.3, `acknowledgement.rs` and
+//! `returned_messages.rs`) keeps the returned message in a queue of the channel and gives it to *whichever confirm
+//! completes next*; and a `basic.ack` with `multiple` completes what it covers in the order of a hash map. So the
+//! confirm of command 7 may carry the return of command 3, and command 3 then looks confirmed and routed. A return is
+//! therefore matched by its own `message_id`, and the outcome of a command is told only when no confirm that could carry
+//! its return is left unread:
+//!
+//! 1. Read the answers from the front, as far as they are there: the *prefix*.
+//! 2. Pass the barrier. lapin completes all that one ack or nack covers under one lock, so when the lock can be had,
+//!    the batch that completed anything in the prefix is complete. The return of a command in the prefix was received
+//!    before its confirm, so it was given to a confirm of that batch or of an earlier one.
+//! 3. Read all other answers once. Now every confirm of those batches has been read.
+//! 4. Only then tell the outcomes of the prefix.
+//!
+//! A return that comes later than that, against the protocol, is told as late.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    command::CommandId,
+    relay::{LateReturn, News, Outcome},
+};
+
+/// What came with one confirm.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) ack: bool,
+    /// Some returned message; not necessarily the one that was confirmed.
+    pub(super) returned: Option<Returned>,
+}
+
+/// A returned message.
+#[derive(Debug)]
+pub(super) struct Returned {
+    /// `None` if it is not one of ours.
+    pub(super) command_id: Option<CommandId>,
+    pub(super) reason: String,
+}
+
+/// Publishes in order, each with the future of its answer.
+pub(super) struct Window<F> {
+    slots: VecDeque<Slot<F>>,
+    /// Returns that were read and not yet matched.
+    returned: Vec<Returned>,
+    /// Read everything at the next poll, whoever has been woken.
+    thorough: bool,
+}
+
+struct Slot<F> {
+    command_id: CommandId,
+    answer: Awaited<F>,
+    returned: Option<String>,
+}
+
+enum Awaited<F> {
+    Future(F),
+    Here { ack: bool },
+}
+
+impl<F, E> Window<F>
+where
+    F: Future<Output = Result<Answer, E>> + Unpin,
+{
+    pub(super) fn new() -> Self {
+        Self { slots: VecDeque::new(), returned: Vec::new(), thorough: false }
+    }
+
+    /// Starts a publish: polls its future once, and keeps it.
+    pub(super) fn push(&mut self, command_id: CommandId, future: F) -> Result<(), E> {
+        self.slots.push_back(Slot { command_id, answer: Awaited::Future(future), returned: None });
+        self.read(self.slots.len() - 1).map(drop)
+    }
+
+    /// Makes the next poll read everything.
+    pub(super) fn be_thorough(&mut self) {
+        self.thorough = true;
+    }
+
+    /// Tells the outcomes that are certain. `barrier` passes the barrier and tells what was returned to nobody.
+    ///
+    /// Wakes up for a quarter of the window at a time where there is much in it: answers come by the hundred, and a
+    /// wake-up for each would cost more than the answers do. An answer that comes out of order can delay the wake-up
+    /// for those before it, so somebody has to call [`be_thorough`](Self::be_thorough) now and then.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut barrier: impl FnMut() -> Vec<Returned>,
+        news: &mut News,
+    ) -> Poll<Result<(), E>> {
+        if self.slots.is_empty() {
+            return Poll::Pending;
+        }
+        if !std::mem::take(&mut self.thorough) && !self.is_here(self.slots.len() / 4, cx)? {
+            return Poll::Pending;
+        }
+        loop {
+            let mut prefix = 0;
+            while prefix < self.slots.len() && self.read(prefix)? {
+                prefix += 1;
+            }
+            if prefix > 0 {
+                self.returned.extend(barrier());
+                for index in prefix..self.slots.len() {
+                    self.read(index)?;
+                }
+            }
+            self.match_returns(news);
+            news.outcomes.extend(self.slots.drain(..prefix).map(Slot::outcome));
+            if prefix > 0 || !news.late.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // Answers may be here, but not the first.
+            if !self.is_here(0, cx)? {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// True if the answer of a slot is here; wakes up when it will be.
+    fn is_here(&mut self, index: usize, cx: &mut Context<'_>) -> Result<bool, E> {
+        let slot = &mut self.slots[index];
+        if let Awaited::Future(future) = &mut slot.answer {
+            let Poll::Ready(answer) = Pin::new(future).poll(cx) else { return Ok(false) };
+            let Answer { ack, returned } = answer?;
+            slot.answer = Awaited::Here { ack };
+            self.returned.extend(returned);
+        }
+        Ok(true)
+    }
+
+    /// True if the answer of a slot is here; wakes nobody.
+    fn read(&mut self, index: usize) -> Result<bool, E> {
+        self.is_here(index, &mut Context::from_waker(Waker::noop()))
+    }
+
+    fn match_returns(&mut self, news: &mut News) {
+        for Returned { command_id, reason } in self.returned.drain(..) {
+            let Some(command_id) = command_id else {
+                tracing::warn!(reason, "a message was returned that has no id of ours");
+                continue;
+            };
+            match self.slots.iter_mut().find(|slot| slot.command_id == command_id) {
+                Some(slot) => slot.returned = Some(reason),
+                None => news.late.push(LateReturn { command_id, reason }),
+            }
+        }
+    }
+}
+
+impl<F> Slot<F> {
+    fn outcome(self) -> Outcome {
+        match (self.returned, self.answer) {
+            (Some(reason), _) => Outcome::Returned(reason),
+            (None, Awaited::Here { ack: true }) => Outcome::Confirmed,
+            // A slot is drained only with its answer; without one, nothing may be taken for confirmed.
+            (None, Awaited::Here { ack: false } | Awaited::Future(_)) => Outcome::Nacked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, task::noop_waker};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    type Answers = futures_util::future::BoxFuture<'static, Result<Answer, &'static str>>;
+
+    /// A window, and the broker's side of it.
+    struct Bench {
+        window: Window<Answers>,
+        broker: Vec<Option<oneshot::Sender<Result<Answer, &'static str>>>>,
+    }
+
+    fn id(number: usize) -> CommandId {
+        let mut bytes = [0; 16];
+        bytes[15] = u8::try_from(number).unwrap();
+        CommandId::from_bytes(bytes)
+    }
+
+    fn returned(number: usize) -> Returned {
+        Returned { command_id: Some(id(number)), reason: "NO_ROUTE".to_owned() }
+    }
+
+    fn lost() -> Outcome {
+        Outcome::Returned("NO_ROUTE".to_owned())
+    }
+
+    impl Bench {
+        fn new(publishes: usize) -> Self {
+            let mut bench = Self { window: Window::new(), broker: Vec::new() };
+            for number in 0..publishes {
+                let (sender, receiver) = oneshot::channel();
+                bench.broker.push(Some(sender));
+                let answer = receiver.map(|answer| answer.unwrap_or(Err("closed"))).boxed();
+                bench.window.push(id(number), answer).unwrap();
+            }
+            bench
+        }
+
+        fn answer(&mut self, number: usize, ack: bool, carried: Option<usize>) {
+            let answer = Answer { ack, returned: carried.map(returned) };
+            self.broker[number].take().unwrap().send(Ok(answer)).unwrap();
+        }
+
+        fn news(&mut self) -> News {
+            self.news_behind(|_| Vec::new())
+        }
+
+        /// What is told if `meanwhile` happens while the barrier is passed.
+        fn news_behind(
+            &mut self,
+            mut meanwhile: impl FnMut(
+                &mut Vec<Option<oneshot::Sender<Result<Answer, &'static str>>>>,
+            ) -> Vec<Returned>,
+        ) -> News {
+            let mut news = News::default();
+            let broker = &mut self.broker;
+            let waker = noop_waker();
+            let mut cx = Context::from_waker(&waker);
+            match self.window.poll(&mut cx, || meanwhile(broker), &mut news) {
+                Poll::Ready(result) => result.unwrap(),
+                Poll::Pending => assert!(news.outcomes.is_empty() && news.late.is_empty()),
+            }
+            news
+        }
+    }
+
+    #[test]
+    fn outcomes_come_in_the_order_of_publishing() {
+        let mut bench = Bench::new(3);
+        bench.answer(2, true, None);
+        bench.answer(1, false, None);
+        assert_eq!(bench.news().outcomes, []);
+        bench.answer(0, true, None);
+        assert_eq!(bench.news().outcomes, [Outcome::Confirmed, Outcome::Nacked, Outcome::Confirmed]);
+    }
+
+    #[test]
+    fn a_return_counts_for_its_own_command_in_every_interleaving_of_confirms() {
+        // Whose return, by whose confirm: the broker returned `lost` before it confirmed it, lapin gave it to `carrier`.
+        for (publishes, lost_one, carrier) in
+            (1..7).flat_map(|n| (0..n).flat_map(move |l| (0..n).map(move |c| (n, l, c))))
+        {
+            let mut bench = Bench::new(publishes);
+            for number in 0..publishes {
+                bench.answer(number, true, (number == carrier).then_some(lost_one));
+            }
+            let expected: Vec<_> = (0..publishes)
+                .map(|number| if number == lost_one { lost() } else { Outcome::Confirmed })
+                .collect();
+            let news = bench.news();
+            assert_eq!((news.outcomes, news.late), (expected, vec![]), "{publishes} {lost_one} {carrier}");
+        }
+    }
+
+    #[test]
+    fn a_return_carried_by_a_confirm_further_back_is_found_before_the_prefix_is_told() {
+        let mut bench = Bench::new(4);
+        bench.answer(0, true, None);
+        bench.answer(3, true, Some(0));
+        assert_eq!(bench.news().outcomes, [lost()]);
+        bench.answer(1, true, None);
+        bench.answer(2, true, None);
+        assert_eq!(bench.news().outcomes, vec![Outcome::Confirmed; 3]);
+    }
+
+    #[test]
+    fn a_return_that_lapin_hands_over_while_the_barrier_is_passed_is_found() {
+        let mut bench = Bench::new(3);
+        bench.answer(0, true, None);
+        let news = bench.news_behind(|broker| {
+            // The rest of the batch whose first confirm has just been read.
+            let answer = Answer { ack: true, returned: Some(returned(0)) };
+            broker[2].take().unwrap().send(Ok(answer)).unwrap();
+            Vec::new()
+        });
+        assert_eq!((news.outcomes, news.late), (vec![lost()], vec![]));
+    }
+
+    #[test]
+    fn a_return_that_nobody_carries_is_found_behind_the_barrier() {
+        let mut bench = Bench::new(2);
+        bench.answer(0, true, None);
+        assert_eq!(bench.news_behind(|_| vec![returned(0)]).outcomes, [lost()]);
+    }
+
+    #[test]
+    fn a_return_after_the_outcome_is_late() {
+        let mut bench = Bench::new(2);
+        bench.answer(0, true, None);
+        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+        bench.answer(1, true, Some(0));
+        let news = bench.news();
+        assert_eq!(news.outcomes, [Outcome::Confirmed]);
+        assert_eq!(news.late, [LateReturn { command_id: id(0), reason: "NO_ROUTE".to_owned() }]);
+    }
+
+    #[test]
+    fn a_thorough_look_tells_what_no_wake_up_has_told() {
+        let mut bench = Bench::new(8);
+        bench.answer(0, true, None);
+        assert_eq!(bench.news().outcomes, [], "woken by the third of eight only");
+        bench.window.be_thorough();
+        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+    }
+
+    #[test]
+    fn an_error_of_any_answer_ends_the_window() {
+        let mut bench = Bench::new(2);
+        bench.broker[0].take().unwrap().send(Err("channel closed")).unwrap();
+        let mut news = News::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let told = bench.window.poll(&mut cx, Vec::new, &mut news);
+        assert_eq!(told, Poll::Ready(Err("channel closed")));
+    }
+}

@@ -1,0 +1,53 @@
+//! Delays as a pure function of attempts and a random number.
+
+use std::time::Duration;
+
+/// No delay is longer: a broker that is back is found within half a minute.
+pub const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long to wait after the `attempts`-th failure in a row (1 is the first), if the first wait is `first`.
+///
+/// The wait doubles with every attempt up to [`LONGEST`]; `random`, uniform over all of `u32`, places it in the upper
+/// half of that. Half is certain so that a broken broker is left in peace, half is drawn so that many relays, or many
+/// commands refused together, do not come back together.
+#[must_use]
+pub fn delay(first: Duration, attempts: u32, random: u32) -> Duration {
+    // 2^16 times anything above a millisecond is beyond LONGEST already.
+    let doublings = attempts.saturating_sub(1).min(16);
+    let whole = first.saturating_mul(1 << doublings).min(LONGEST);
+    let half = whole / 2;
+    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// A random number for [`delay`].
+#[must_use]
+pub fn random() -> u32 {
+    // Without a source of randomness the relay still has to wait some time or other.
+    getrandom::u32().unwrap_or(u32::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Duration = Duration::from_millis(250);
+
+    #[test]
+    fn delays_double_from_the_first_up_to_the_longest() {
+        let whole: Vec<_> = (1..=9).map(|attempts| delay(FIRST, attempts, u32::MAX).as_millis()).collect();
+        assert_eq!(whole, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(delay(FIRST, u32::MAX, u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn the_random_number_moves_a_delay_within_its_upper_half() {
+        assert_eq!(delay(FIRST, 1, 0), FIRST / 2);
+        let middle = delay(FIRST, 1, u32::MAX / 2);
+        assert!(middle > FIRST * 7 / 10 && middle < FIRST * 8 / 10, "{middle:?}");
+    }
+
+    #[test]
+    fn there_is_always_some_delay() {
+        assert_eq!(delay(FIRST, 0, 0), FIRST / 2);
+    }
+}

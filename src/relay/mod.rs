@@ -1,0 +1,291 @@
+//! The relay: outbox to broker. It publishes what the ledger holds as pending, and tells the ledger what became of it.
+//!
+//! # Entities
+//! - **Session.** One connection, one channel, from the first publish on it to the first thing that goes wrong with it.
+//!   Sessions are not mended: on any error, or when the broker does not answer in time, everything is built anew and
+//!   what lies above the cursor is published again, in order of [`Seq`](crate::command::Seq).
+//! - **Window.** The commands handed to the session whose outcome is not known, at most
+//!   [`max_in_flight`](Settings::max_in_flight). Outcomes come in the order of publishing, whatever order the broker
+//!   answers in, so the confirmed part of the log is always a prefix, and a thousand confirms are one row in the ledger.
+//! - **Exception.** A command that the broker refused (nack, or returned as unroutable), or that waits for such a one. It
+//!   leaves the log's order: the cursor moves past it, and it is tried again by itself.
+//!
+//! # The order of a task
+//! Commands of one task are published in the order of their acceptance. When one is refused, the later ones wait: each
+//! becomes an exception with 0 attempts as its turn comes, and is published after the earlier one was published or
+//! parked, in order, one at a time. Commands of other tasks go on. After [`max_attempts`](Settings::max_attempts)
+//! refusals a command is parked for an operator, and its task goes on without it: an operator who requeues it later
+//! publishes it out of order.
+//!
+//! One thing can break the order, and cannot be mended from here: a later command of the same task that was already in
+//! the window when the earlier one was refused. It has been sent and may be in the queue.
+//!
+//! When [`max_exceptions`](Settings::max_exceptions) commands wait (a full queue that rejects everything), new ones stay
+//! in the log until some of them are through.
+//!
+//! # Who may write
+//! Only the relay calls [`Ledger::settle`]; at most one settlement is under way. Between the settlement that moves an
+//! exception and its commit the ledger's list of due exceptions would be out of date, so the relay never reads that
+//! list while a settlement is being written.
+//!
+//! # Invariants
+//! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
+//!    only after [`Outcome::Confirmed`], or with its exception in the same settlement or an earlier one.
+
+pub mod amqp;
+pub mod backoff;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod unsettled;
+mod work;
+
+use std::{error::Error, sync::Arc, task::Poll, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    command::CommandId,
+    ledger::{Entry, Ledger},
+    telemetry::metrics::{Metrics, PublishResult},
+};
+
+use work::{End, Relay};
+
+/// How the relay works, whatever broker it publishes to.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Commands published and not yet confirmed, at the most. At least 1.
+    pub max_in_flight: usize,
+    /// Refusals after which a command is parked. At least 1.
+    pub max_attempts: u32,
+    /// How long the oldest publish may be without an answer before the session is given up. Time during which the
+    /// broker blocks publishing does not count.
+    pub confirm_timeout: Duration,
+    /// Exceptions that may wait before new commands are held back in the log.
+    pub max_exceptions: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 1024,
+            max_attempts: 20,
+            confirm_timeout: Duration::from_secs(30),
+            max_exceptions: 10_000,
+        }
+    }
+}
+
+/// A broker that can be connected to.
+pub trait Publisher: Send {
+    /// What a connection is.
+    type Session: Session<Error = Self::Error>;
+    /// Why there is none, or none any longer.
+    type Error: Failure;
+
+    /// Opens a session that is ready to publish. Takes a bounded time; may be dropped while it waits, and leaves nothing
+    /// behind then.
+    fn connect(&mut self) -> impl Future<Output = Result<Self::Session, Self::Error>> + Send;
+}
+
+/// A connection to a broker. After an error nothing but [`close`](Session::close) may be called.
+pub trait Session: Send {
+    /// Why the session is over.
+    type Error: Failure;
+
+    /// Hands one command to the broker; returns at once.
+    ///
+    /// On `Ok` exactly one [`Outcome`] will come, after those of all commands handed over before, unless the session
+    /// ends.
+    fn publish(&mut self, entry: Entry) -> Result<(), Self::Error>;
+
+    /// Adds to `news` what the broker said since; pending when that is nothing.
+    ///
+    /// May come in lots: one wake-up for many outcomes.
+    fn poll_news(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        news: &mut News,
+    ) -> Poll<Result<(), Self::Error>>;
+
+    /// Called about once a second: fails if the session is over, and makes the next
+    /// [`poll_news`](Session::poll_news) tell everything that is known.
+    fn look(&mut self) -> Result<(), Self::Error>;
+
+    /// Takes leave of the broker, within a bounded time. A session that is only dropped is cut off.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+/// An error of a [`Publisher`] or [`Session`].
+pub trait Failure: Error + Send + Sync + 'static {
+    /// True if waiting will not help: somebody has to change the broker or the configuration.
+    fn needs_operator(&self) -> bool;
+}
+
+/// What a broker said.
+#[derive(Debug, Default)]
+pub struct News {
+    /// One for each command, in the order of [`Session::publish`].
+    pub outcomes: Vec<Outcome>,
+    /// Commands that were returned after their outcome was told as confirmed.
+    pub late: Vec<LateReturn>,
+    /// The broker has begun, or ceased, to block publishing.
+    pub blocked: Option<bool>,
+}
+
+/// How a publish ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Confirmed by the broker and routed to a queue.
+    Confirmed,
+    /// Refused by the broker.
+    Nacked,
+    /// Returned by the broker, with its words: no queue was bound for it.
+    Returned(String),
+}
+
+/// A command that was returned after it had been told as confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateReturn {
+    /// The command.
+    pub command_id: CommandId,
+    /// The broker's words.
+    pub reason: String,
+}
+
+/// What was left undone when the relay stopped. All of it is published again at the next start.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Commands confirmed in this run.
+    pub confirmed: u64,
+    /// Commands published and without an answer when the grace period ended.
+    pub unanswered: usize,
+    /// Whether all that the broker said is in the ledger.
+    pub settled: bool,
+}
+
+/// Publishes until it is told to stop.
+///
+/// `stop` holds `None` while the relay is wanted, then the moment by which it must have stopped; a sender that is gone
+/// means at once. From then on nothing new is published; what is in flight is waited for and settled, and the session
+/// closed, until that moment at the latest. The ledger is needed until this returns: its
+/// [`flush`](Ledger::flush) comes after it.
+///
+/// Runs on the caller's task and spawns none. May be dropped at any time; what was not settled is published again at
+/// the next start.
+pub async fn run<P: Publisher>(
+    ledger: Arc<dyn Ledger>,
+    mut publisher: P,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) -> Report {
+    let mut relay = Relay::new(ledger, settings, metrics);
+    let mut deadline = stop.clone();
+    tokio::select! {
+        () = supervise(&mut relay, &mut publisher, &mut stop) => {}
+        () = passed(&mut deadline) => warn!("the grace period ended before the relay was done"),
+    }
+    relay.end()
+}
+
+/// Builds session after session.
+async fn supervise<P: Publisher>(
+    relay: &mut Relay,
+    publisher: &mut P,
+    stop: &mut watch::Receiver<Option<Instant>>,
+) {
+    /// The first wait. Most sessions end because a broker restarts or an exchange was deleted; both are quickly mended.
+    const FIRST_DELAY: Duration = Duration::from_millis(250);
+    let mut failures = 0;
+    loop {
+        let connected = tokio::select! {
+            connected = publisher.connect() => connected,
+            () = requested(stop) => return relay.settle_all().await,
+        };
+        let problem = match connected {
+            Ok(mut session) => {
+                relay.metrics.set_connected(true);
+                let confirmed = relay.confirmed;
+                let end = relay.serve(&mut session, stop).await;
+                relay.session_over();
+                if relay.confirmed > confirmed {
+                    failures = 0;
+                }
+                session.close().await;
+                relay.settle_all().await;
+                match end {
+                    End::Stopped => return info!("the relay has stopped"),
+                    End::Failed(failure) => Some(failure),
+                    End::Unanswered => None,
+                }
+            }
+            Err(failure) => Some(failure),
+        };
+        failures += 1;
+        let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
+        let delay_ms = delay.as_millis();
+        match problem {
+            Some(failure) if failure.needs_operator() => {
+                error!(delay_ms, failures, error = %Chain(&failure), "cannot publish until somebody mends this");
+            }
+            Some(failure) => {
+                warn!(delay_ms, failures, error = %Chain(&failure), "lost the broker; connecting again");
+            }
+            None => {
+                warn!(delay_ms, failures, "the broker did not answer a publish in time; connecting again");
+            }
+        }
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = requested(stop) => return,
+        }
+    }
+}
+
+/// Resolves when the relay is to stop.
+async fn requested(stop: &mut watch::Receiver<Option<Instant>>) {
+    // An error means that the sender is gone, which is a request as well.
+    stop.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
+}
+
+/// Resolves when the relay must have stopped.
+async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
+    let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
+    if let Some(deadline) = deadline {
+        sleep_until(deadline).await;
+    }
+}
+
+/// An error with its causes, for one line of the log.
+struct Chain<'a>(&'a dyn Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            f.write_str(": ")?;
+            write!(f, "{error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// The result as it is counted.
+    fn result(&self) -> PublishResult {
+        match self {
+            Self::Confirmed => PublishResult::Confirmed,
+            Self::Nacked => PublishResult::Nacked,
+            Self::Returned(_) => PublishResult::Returned,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The tasks that have an exception, and who of them comes first.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+
+use crate::{
+    command::{Seq, TaskKey},
+    ledger::Due,
+};
+
+/// The `retrying` and `requeued` exceptions that the relay knows of, by task.
+///
+/// INVARIANT (of this module): as long as a task is in here, the only command of it that may be published is its
+/// first. Without messages: what an exception costs here is some 60 bytes.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    by_key: HashMap<TaskKey, BTreeMap<Seq, Known>>,
+    len: usize,
+}
+
+/// What is known of one exception.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Refusals so far; `None` if the ledger has not told yet.
+    pub(super) attempts: Option<u32>,
+    /// When the ledger will call it due, at the latest; `None` if unknown.
+    pub(super) next_attempt_at: Option<Timestamp>,
+    /// Where it is.
+    pub(super) stage: Stage,
+}
+
+/// Where an exception is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// In the ledger, until it is due.
+    Resting,
+    /// Due, read, and waiting for an earlier command of its task that is with the broker.
+    Held(Box<Due>),
+    /// With the broker, or about to be.
+    Tried,
+}
+
+impl Tasks {
+    /// Exceptions known.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if a new command of this task has to wait.
+    pub(super) fn block(&self, key: TaskKey) -> bool {
+        self.len > 0 && self.by_key.contains_key(&key)
+    }
+
+    /// Takes over what the ledger says at the start of a session, when it is up to date and nothing is being tried.
+    pub(super) fn load(&mut self, listed: Vec<(TaskKey, Seq)>) {
+        let mut before = std::mem::take(self);
+        for (key, seq) in listed {
+            let mut known = before.remove(key, seq).unwrap_or(Known {
+                attempts: None,
+                next_attempt_at: None,
+                stage: Stage::Resting,
+            });
+            known.stage = Stage::Resting;
+            self.insert(key, seq, known);
+        }
+    }
+
+    /// Notes an exception, in place of what was known of it.
+    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known) {
+        if self.by_key.entry(key).or_default().insert(seq, known).is_none() {
+            self.len += 1;
+        }
+    }
+
+    /// Forgets an exception, because it is none any longer, or is parked.
+    pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known> {
+        let task = self.by_key.get_mut(&key)?;
+        let known = task.remove(&seq)?;
+        if task.is_empty() {
+            self.by_key.remove(&key);
+        }
+        self.len -= 1;
+        Some(known)
+    }
+
+    /// The first exception of a task: the one that the others wait for.
+    pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known)> {
+        self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
+    }
+
+    pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known> {
+        self.by_key.get_mut(&key)?.get_mut(&seq)
+    }
+
+    /// Every exception of a task, in order.
+    pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known)> {
+        self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))
+    }
+}
