@@ -19,7 +19,7 @@ use super::{
     exit::{Exit, Failure},
     output::{json, line, say},
 };
-use crate::config::{Amqp, Loaded};
+use crate::{config::Loaded, relay::amqp::Settings as Amqp};
 
 /// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 const PREFETCH: u16 = 256;
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let amqp = loaded.amqp()?;
+    let amqp = &loaded.amqp()?.broker;
     block_on(async {
         let connection = connect(amqp).await.map_err(Failure::Unavailable)?;
         let followed = tokio::select! {

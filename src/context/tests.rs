@@ -321,7 +321,8 @@ fn a_registered_context_names_its_task_until_it_expires() {
     let registry = settings(vec![Format::Registry], OnUnresolved::Refuse);
     assert!(registry.uses_registry());
     let callback = |user: &str| with_context("any-key", &format!(r#","user_id":"{user}""#));
-    let solve = |callback: &Verified, found: Option<Registered>| solve_with(&registry, callback, found.as_ref());
+    let solve =
+        |callback: &Verified, found: Option<Registered>| solve_with(&registry, callback, found.as_ref());
     let task = solve(&callback("zhang3"), Some(registered(Some("2026-11-20T08:00:01Z")))).unwrap();
     assert_eq!((task.task_id.as_deref(), task.resolved_by), (Some("t1"), Some(ResolvedBy::Registry)));
     let refused = |user, found| solve(&callback(user), found).unwrap_err();
