@@ -1,9 +1,13 @@
 //! `topology print`
 
+use anyhow::Context;
 use clap::Subcommand;
 
-use super::exit::{Exit, Failure};
-use crate::config::Loaded;
+use super::{
+    exit::{Exit, Failure},
+    output::line,
+};
+use crate::{config::Loaded, relay::amqp::topology::definitions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -16,10 +20,10 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::Print => print(loaded.amqp()?),
+        Command::Print => {
+            let definitions = definitions(&loaded.amqp()?.broker);
+            line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
+            Ok(Exit::Done)
+        }
     }
-}
-
-fn print(_amqp: &crate::config::Amqp) -> Result<Exit, Failure> {
-    Err(anyhow::anyhow!("being wired").into())
 }
