@@ -50,8 +50,8 @@
 pub mod app;
 pub mod callback;
 pub mod command;
-pub mod console;
 pub mod config;
+pub mod console;
 pub mod context;
 pub mod http;
 pub mod intake;
