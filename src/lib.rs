@@ -49,6 +49,7 @@
 
 pub mod app;
 pub mod callback;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod console;

@@ -14,7 +14,6 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use self::{
     layers::{Entry, Step, Table, Value},
     read::{Report, Section},
 };
-use crate::{intake, ledger, secret::Secret, telemetry::log};
+use crate::{console, http, intake, ledger, relay, telemetry::log};
 
 pub use self::{
     fault::{Fault, Faults, Warning},
@@ -46,9 +45,9 @@ pub struct Config {
     /// How long stopping may take.
     pub shutdown_grace: Duration,
     /// The public listener.
-    pub http: Http,
+    pub http: http::Settings,
     /// The internal listener.
-    pub admin: Admin,
+    pub admin: console::Settings,
     /// The ledger.
     pub ledger: ledger::Settings,
     /// The broker.
@@ -59,62 +58,13 @@ pub struct Config {
     pub intake: intake::Settings,
 }
 
-/// The public listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
-    /// Where callbacks are taken.
-    pub listen: SocketAddr,
-    /// A larger body is refused.
-    pub max_body_bytes: usize,
-    /// A slower body is refused.
-    pub body_read_timeout: Duration,
-    /// The shortest time of an answer to a callback that is not authenticated.
-    pub unauthenticated_floor: Duration,
-    /// Threads; 0 for one per core.
-    pub workers: usize,
-}
-
-/// The internal listener.
-#[derive(Debug, Clone)]
-pub struct Admin {
-    /// Where health, metrics, API and console are.
-    pub listen: SocketAddr,
-    /// The bearer token; `None` only on a loopback address.
-    pub token: Option<Secret>,
-}
-
-/// The broker.
+/// The broker, and how the relay works with it.
 #[derive(Debug, Clone)]
 pub struct Amqp {
-    /// At least one; each was checked to be an AMQP URL.
-    pub urls: Vec<Secret>,
-    /// The exchange that commands are published to.
-    pub exchange: String,
-    /// The queue bound to it; empty for none.
-    pub queue: String,
-    /// What is made sure of before publishing.
-    pub topology: Topology,
-    /// Unconfirmed commands at a time.
-    pub max_in_flight: u16,
-    /// The AMQP property `type`.
-    pub message_type: String,
-    /// The deadline of connecting.
-    pub connect_timeout: Duration,
-    /// The deadline of a confirm.
-    pub confirm_timeout: Duration,
-    /// Refusals after which a command is parked.
-    pub max_attempts: u32,
-}
-
-/// What is made sure of about exchanges and queues before publishing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topology {
-    /// They are made.
-    Declare,
-    /// They are looked for.
-    Check,
-    /// Nothing.
-    None,
+    /// Where and how to publish.
+    pub broker: relay::amqp::Settings,
+    /// How much at a time, and how often.
+    pub relay: relay::Settings,
 }
 
 /// What a configuration is read from.
@@ -141,8 +91,8 @@ pub struct Loaded {
     pub effective: Effective,
     faults: Vec<Fault>,
     shutdown_grace: Option<Duration>,
-    http: Option<Http>,
-    admin: Option<Admin>,
+    http: Option<http::Settings>,
+    admin: Option<console::Settings>,
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
@@ -177,12 +127,12 @@ impl Loaded {
 
     /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
     /// and should not fail because, say, a secret of another one cannot be read by whoever runs them.
-    pub fn http(&self) -> Result<&Http, Faults> {
+    pub fn http(&self) -> Result<&http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
 
     /// The internal listener, whatever is wrong elsewhere.
-    pub fn admin(&self) -> Result<&Admin, Faults> {
+    pub fn admin(&self) -> Result<&console::Settings, Faults> {
         self.part(self.admin.as_ref(), "admin")
     }
 

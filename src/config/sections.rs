@@ -7,13 +7,15 @@ use std::{
 };
 
 use super::{
-    Admin, Amqp, Http, Topology,
+    Amqp,
     read::{Given, Section},
     show::{REDACTED, redact_url},
 };
 use crate::{
+    console, http,
     intake::Locale,
     ledger,
+    relay::{self, amqp::Topology},
     telemetry::log::{self, Format},
 };
 
@@ -36,7 +38,7 @@ fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     })
 }
 
-pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<Http>, Option<Locale>) {
+pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>, Option<Locale>) {
     let listen = listen(section);
     let max_body_bytes = section.number("max_body_bytes", 1_024..=16_777_216);
     if max_body_bytes.is_some_and(|bytes| bytes > 1_048_576) {
@@ -59,7 +61,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<Http>, Option<L
         Given::Absent | Given::Faulty => None,
     };
     let settings = || {
-        Some(Http {
+        Some(http::Settings {
             listen: listen?,
             max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
             body_read_timeout: body_read_timeout?,
@@ -70,7 +72,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<Http>, Option<L
     (settings(), locale)
 }
 
-pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<Admin> {
+pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {
     let listen = listen(section);
     let token = section.secret("token", "token_file", |_| Ok(()), |_| REDACTED.to_owned());
     if matches!(token, Given::Absent)
@@ -84,7 +86,7 @@ pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<Admin> {
         );
         return None;
     }
-    Some(Admin { listen: listen?, token: token.optional()? })
+    Some(console::Settings { listen: listen?, token: token.optional()? })
 }
 
 /// The two listeners must not want the same port.
@@ -181,15 +183,20 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
     Some(Amqp {
-        urls: urls?,
-        exchange: exchange?,
-        queue: queue?,
-        topology: topology?,
-        max_in_flight: u16::try_from(max_in_flight?).ok()?,
-        message_type: message_type?,
-        connect_timeout: connect_timeout?,
-        confirm_timeout: confirm_timeout?,
-        max_attempts: u32::try_from(max_attempts?).ok()?,
+        broker: relay::amqp::Settings {
+            urls: urls?,
+            exchange: exchange?,
+            queue: queue?,
+            topology: topology?,
+            message_type: message_type?,
+            connect_timeout: connect_timeout?,
+        },
+        relay: relay::Settings {
+            max_in_flight: usize::try_from(max_in_flight?).ok()?,
+            max_attempts: u32::try_from(max_attempts?).ok()?,
+            confirm_timeout: confirm_timeout?,
+            ..relay::Settings::default()
+        },
     })
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::relay::amqp::Topology;
 use crate::{
     context::{Format, JsonFields, OnUnresolved},
     intake::Locale,
@@ -79,16 +80,10 @@ fn has(lines: &[String], expected: &str) {
 fn the_defaults_are_those_of_the_contract() {
     let config = Case::file(SMALL).config();
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
-    assert_eq!(
-        config.http,
-        Http {
-            listen: "0.0.0.0:8080".parse().unwrap(),
-            max_body_bytes: 65_536,
-            body_read_timeout: Duration::from_secs(2),
-            unauthenticated_floor: Duration::from_millis(25),
-            workers: 0,
-        }
-    );
+    assert_eq!(config.http.listen, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!((config.http.max_body_bytes, config.http.workers), (65_536, 0));
+    assert_eq!(config.http.body_read_timeout, Duration::from_secs(2));
+    assert_eq!(config.http.unauthenticated_floor, Duration::from_millis(25));
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.token.is_none());
     assert_eq!(config.ledger.path, Path::new("countersign.db"));
@@ -97,16 +92,17 @@ fn the_defaults_are_those_of_the_contract() {
         (4096, 256, 10_000)
     );
     assert_eq!(config.ledger.longest_window, Duration::from_secs(60));
-    let amqp = &config.amqp;
+    let Amqp { broker: amqp, relay } = &config.amqp;
     assert!(amqp.urls.len() == 1 && amqp.urls[0].equals("amqp://guest:guest@127.0.0.1:5672/%2f"));
     assert_eq!(
         (amqp.exchange.as_str(), amqp.queue.as_str()),
         ("countersign.commands", "countersign.commands")
     );
-    assert_eq!((amqp.topology, amqp.max_in_flight, amqp.max_attempts), (Topology::Declare, 1024, 20));
+    assert_eq!(amqp.topology, Topology::Declare);
+    assert_eq!((relay.max_in_flight, relay.max_attempts), (1024, 20));
     assert_eq!(amqp.message_type, "approval.command.v1");
     assert_eq!(amqp.connect_timeout, Duration::from_secs(10));
-    assert_eq!(amqp.confirm_timeout, Duration::from_secs(30));
+    assert_eq!(relay.confirm_timeout, Duration::from_secs(30));
     assert_eq!(config.log, log::Settings::default());
     assert_eq!(config.intake.locale, Locale::Zh);
     let [endpoint] = config.intake.endpoints.as_slice() else { panic!("one endpoint") };
@@ -115,7 +111,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(endpoint.actions, ["APPROVE", "REJECT"]);
     assert_eq!((endpoint.locale, endpoint.on_conflict), (Locale::Zh, OnConflict::Publish));
     assert_eq!(endpoint.dedupe_window, Duration::from_secs(60));
-    assert_eq!(endpoint.context.formats, [Format::Opaque]);
+    assert!(matches!(*endpoint.context.formats, [Format::Opaque]));
     assert_eq!(endpoint.context.on_unresolved, OnUnresolved::Publish);
     assert!(endpoint.credentials[0].action_callback_token.equals("fake-token"));
 }
@@ -153,7 +149,8 @@ fn every_key_of_an_endpoint_is_read() {
     assert_eq!(config.ledger.longest_window, Duration::from_secs(300));
     let fields =
         JsonFields { task_id: Some("/t".to_owned()), data: Some(String::new()), ..JsonFields::default() };
-    assert_eq!(second.context.formats, [Format::Json(fields), Format::Opaque]);
+    let [Format::Json(found), Format::Opaque] = &*second.context.formats else { panic!("{second:?}") };
+    assert_eq!(*found, fields);
     assert_eq!(second.context.on_unresolved, OnUnresolved::Refuse);
     assert!(second.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-4"));
 }
@@ -196,7 +193,7 @@ fn it_starts_from_the_environment_alone() {
     assert!(endpoint.credentials[0].action_callback_token.equals("fake-token"));
     assert!(endpoint.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-key"));
     assert_eq!(endpoint.context.on_unresolved, OnUnresolved::Refuse);
-    assert!(config.amqp.urls[0].equals("amqp://broker"));
+    assert!(config.amqp.broker.urls[0].equals("amqp://broker"));
 
     let case = Case::empty();
     let path = case.dir.path().join("token");
@@ -453,7 +450,7 @@ fn the_formats_of_contexts_are_checked() {
 #[test]
 fn the_broker_is_given_in_one_way() {
     let with = |amqp: &str| Case::file(&format!("[amqp]\n{amqp}\n{SMALL}"));
-    let urls = with("urls = ['amqp://a', 'amqps://b']").config().amqp.urls;
+    let urls = with("urls = ['amqp://a', 'amqps://b']").config().amqp.broker.urls;
     assert!(urls.len() == 2 && urls[0].equals("amqp://a") && urls[1].equals("amqps://b"));
     has(
         &with("url = 'amqp://a'\nurls = ['amqp://b']").faults(),
@@ -463,13 +460,16 @@ fn the_broker_is_given_in_one_way() {
     let case = with("urls = ['amqp://a', 'http://u:hush@b']");
     has(&case.faults(), "countersign.toml:2: amqp.urls[1]: does not begin with amqp:// or amqps://");
     let case = with("url = 'amqp://a'").env("COUNTERSIGN__AMQP__URLS", "['amqp://b']");
-    assert!(case.config().amqp.urls[0].equals("amqp://b"), "the environment wins");
+    assert!(case.config().amqp.broker.urls[0].equals("amqp://b"), "the environment wins");
     let case = with("").env("COUNTERSIGN_AMQP_URL", "amqp://b");
-    assert!(case.config().amqp.urls[0].equals("amqp://b"));
+    assert!(case.config().amqp.broker.urls[0].equals("amqp://b"));
     let case = Case::file(SMALL);
     let path = case.dir.path().join("urls");
     fs::write(&path, "amqp://a\n\namqp://b\n").unwrap();
-    assert_eq!(case.env("COUNTERSIGN__AMQP__URLS_FILE", path.to_str().unwrap()).config().amqp.urls.len(), 2);
+    assert_eq!(
+        case.env("COUNTERSIGN__AMQP__URLS_FILE", path.to_str().unwrap()).config().amqp.broker.urls.len(),
+        2
+    );
 }
 
 #[test]
