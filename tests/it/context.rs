@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 const FIELDS: &str =
     r#"{ task_id = "/task/id", instance_id = "/i", round = "/r", business_key = "/no", data = "/data" }"#;
 
+/// A context in which every pointer of [`FIELDS`] to an id finds one.
+const WHOLE: &str = r#"{"task":{"id":"t"},"i":"i","r":"1"}"#;
+
 fn json_endpoint(name: &str) -> Endpoint {
     Endpoint::plain(name).context("format", "\"json\"").context("fields", FIELDS)
 }
@@ -67,7 +70,7 @@ async fn pointers_with_escapes_and_indexes_are_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_context_that_contradicts_the_callback_is_invalid() {
     let app = App::with(Config::bare(NOWHERE).endpoint(json_endpoint("j"))).await;
-    let context = r#"{"task":{"id":"t-1"},"i":"i-1"}"#;
+    let context = r#"{"task":{"id":"t-1"},"i":"i-1","r":1}"#;
     let agreeing = Callback::list("i-1", "t-1").context(context);
     assert_eq!(app.post("j", agreeing.plain()).await.status, 200);
     let contradicting = [
@@ -102,7 +105,7 @@ async fn where_it_must_be_resolved_a_context_that_does_not_fit_is_invalid() {
     for context in ["not JSON", "[]", "", r#"{"other":1}"#] {
         assert_refused(&app.post("j", Callback::card(context, 7).plain()).await, "context_invalid");
     }
-    assert_eq!(app.post("j", Callback::card(r#"{"task":{"id":"t"}}"#, 7).plain()).await.status, 200);
+    assert_eq!(app.post("j", Callback::card(WHOLE, 7).plain()).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,8 +115,8 @@ async fn formats_are_tried_in_their_order() {
         Endpoint::plain("both").context("format", r#"["json", "opaque"]"#).context("fields", FIELDS);
     let app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
     let worker = Worker::on(&vhost);
-    for (context, resolved_by) in [(r#"{"task":{"id":"t"}}"#, "json"), ("no JSON at all", "opaque")] {
-        let id = app.post("both", Callback::list("", "t").context(context).plain()).await.command_id();
+    for (context, resolved_by) in [(WHOLE, "json"), ("no JSON at all", "opaque")] {
+        let id = app.post("both", Callback::list("i", "t").context(context).plain()).await.command_id();
         assert_eq!(worker.command(&id).await.json()["task"]["resolved_by"], resolved_by, "{context}");
     }
 }

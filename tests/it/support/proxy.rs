@@ -24,8 +24,11 @@ impl Proxy {
         self.port
     }
 
-    /// Lets clients through from now on.
+    /// Lets clients through from now on. Does nothing while it is open.
     pub(crate) async fn open(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is still ours");
         let target = self.target;
         self.running = Some(tokio::spawn(async move {
