@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     callback::{self, CredentialSettings, Credentials, OpenError, Verified},
     command::{Action, Command, CommandId, Fingerprint, id::FingerprintParts},
-    context,
+    context::{self, ContextError, Surroundings},
     ledger::{self, AcceptError, Acceptance, Ledger, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
 };
@@ -252,8 +252,10 @@ impl Intake {
             let detail = "approval_code is not among the approval_codes of the endpoint";
             return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
         }
-        let task = context::resolve(&settings.context, callback)
-            .map_err(|error| Refused::because(Refusal::ContextInvalid, error.to_string()))?;
+        let received_at = Timestamp::now();
+        let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered: None };
+        let task = context::resolve(&settings.context, callback, surroundings)
+            .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
         let message_id = callback.message_id.map(|id| id.to_string());
         let fingerprint = Fingerprint::of(&FingerprintParts {
             endpoint: &endpoint.name,
@@ -266,7 +268,6 @@ impl Intake {
             user_id,
             action_type,
         });
-        let received_at = Timestamp::now();
         let command = Command {
             command_id: CommandId::new(received_at),
             endpoint: endpoint.name.clone(),
@@ -353,6 +354,17 @@ impl Intake {
             outcome: Err(refusal),
             detail,
         }
+    }
+}
+
+fn context_refusal(error: ContextError) -> Refusal {
+    match error {
+        ContextError::Unresolved | ContextError::Contradiction(_) | ContextError::Forged(_) => {
+            Refusal::ContextInvalid
+        }
+        ContextError::Expired => Refusal::ContextExpired,
+        ContextError::OperatorNotAllowed => Refusal::OperatorNotAllowed,
+        ContextError::ActionNotAllowed => Refusal::ActionNotAllowed,
     }
 }
 

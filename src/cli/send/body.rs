@@ -75,7 +75,7 @@ pub(super) fn render(origin: Origin, decision: &Decision, token: &str) -> Vec<u8
 pub(super) fn context(origin: Origin, formats: &[Format], instance: &str, task: &str) -> Option<String> {
     let fields = formats.iter().find_map(|format| match format {
         Format::Json(fields) => Some(fields.clone()),
-        Format::Opaque => None,
+        _ => None,
     });
     let fields = match (fields, origin) {
         (Some(fields), _) => fields,
