@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::Faults;
+use crate::{config::Faults, telemetry::log::chain};
 
 /// The exit codes: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +55,11 @@ impl Failure {
                 Exit::Usage
             }
             Self::Failed(error) => {
-                say(format_args!("countersign: {error:#}"));
+                say(format_args!("countersign: {}", chain(error.as_ref())));
                 Exit::Failed
             }
             Self::Unavailable(error) => {
-                say(format_args!("countersign: {error:#}"));
+                say(format_args!("countersign: {}", chain(error.as_ref())));
                 Exit::Unavailable
             }
             Self::Said(exit) => exit,

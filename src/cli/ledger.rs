@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    output::{json, line, say, table, write},
+    output::{indented, json, line, say, table, write},
 };
 use crate::{
     command::CommandId,
@@ -15,6 +15,7 @@ use crate::{
         Filter, Record, Settings, State, Stats,
         sqlite::{ActError, Operator, Reader},
     },
+    telemetry::log::chain,
 };
 
 #[derive(Debug, Subcommand)]
@@ -205,9 +206,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), format!("{at:.3}")]));
     write(table(["", ""], &rows).trim_start_matches('\n').as_bytes())?;
     if let Some(command) = &record.command {
-        let value: serde_json::Value =
-            serde_json::from_str(command.get()).context("the message is not JSON")?;
-        line(serde_json::to_string_pretty(&value).context("the message is not JSON")?)?;
+        line(indented(command))?;
     }
     Ok(Exit::Done)
 }
@@ -251,7 +250,7 @@ fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit
 fn tell(done: &str, acts: Vec<(CommandId, Result<(), ActError>)>, as_json: bool) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for (command_id, act) in acts {
-        let problem = act.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+        let problem = act.err().map(|error| chain(&error));
         if problem.is_some() {
             exit = Exit::Failed;
         }

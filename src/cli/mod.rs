@@ -56,7 +56,8 @@ struct SourceArguments {
         help_heading = "Configuration"
     )]
     config: Option<PathBuf>,
-    /// Set one key, over file and environment: --set http.listen=127.0.0.1:0 (may be repeated)
+    /// Set one key, over file and environment: --set http.listen=127.0.0.1:0 (may be repeated). Not for secrets:
+    /// everybody on the machine can see a command line
     #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
     set: Vec<String>,
 }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
 
@@ -67,6 +68,55 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     text
 }
 
+/// JSON with a line for each member. Names keep their order and numbers their digits, which a round trip through values
+/// would cost. Control characters cannot be in it: JSON escapes them.
+pub(super) fn indented(json: &RawValue) -> String {
+    let mut text = String::with_capacity(json.get().len() * 2);
+    let mut depth = 0;
+    let mut rest = json.get().chars().peekable();
+    let (mut in_string, mut escaped) = (false, false);
+    let line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.push_str(&"  ".repeat(depth));
+    };
+    while let Some(c) = rest.next() {
+        if in_string {
+            text.push(c);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            ' ' | '\t' | '\n' | '\r' => {}
+            '{' | '[' => {
+                text.push(c);
+                while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                if let Some(end) = rest.next_if(|c| matches!(c, '}' | ']')) {
+                    text.push(end);
+                } else {
+                    depth += 1;
+                    line(&mut text, depth);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut text, depth);
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                line(&mut text, depth);
+            }
+            ':' => text.push_str(": "),
+            _ => {
+                in_string = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
 /// Columns on a terminal, near enough: from Hangul Jamo on, scripts are drawn two columns wide.
 fn width(text: &str) -> usize {
     text.chars().map(|c| if c >= '\u{1100}' { 2 } else { 1 }).sum()
@@ -75,6 +125,17 @@ fn width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_indented_and_otherwise_left_as_it_is() {
+        let compact = r#"{"b":12345678901234567890.10,"a":[],"c":[1, {"d" : "x\"{,:\\"} ],"e":{ }}"#;
+        let raw = RawValue::from_string(compact.to_owned()).unwrap();
+        let shown = indented(&raw);
+        assert_eq!(
+            shown,
+            "{\n  \"b\": 12345678901234567890.10,\n  \"a\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"x\\\"{,:\\\\\"\n    }\n  ],\n  \"e\": {}\n}"
+        );
+    }
 
     #[test]
     fn a_table_is_aligned_and_cannot_be_broken_by_what_is_in_it() {

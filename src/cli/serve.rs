@@ -31,7 +31,8 @@ pub(super) fn run(loaded: &Loaded) -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Done),
         // stderr is the log now, and whoever reads it may expect JSON.
         Err(Failure::Failed(error)) => {
-            tracing::error!("ended: {error:#}");
+            let chain = log::chain(error.as_ref());
+            tracing::error!("ended: {chain}");
             Err(Failure::Said(Exit::Failed))
         }
         Err(other) => Err(other),

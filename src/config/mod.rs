@@ -7,6 +7,7 @@ mod endpoints;
 mod fault;
 mod layers;
 mod read;
+mod secrets;
 mod sections;
 mod show;
 
@@ -33,7 +34,7 @@ pub use self::{
     layers::Origin,
     show::Effective,
 };
-pub(crate) use read::read_secret;
+pub(crate) use secrets::read_secret;
 
 /// The documented defaults: the reference of every key.
 pub const REFERENCE: &str = include_str!("default.toml");

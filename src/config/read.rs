@@ -1,17 +1,13 @@
 //! Reading typed values out of the merged tree. Whatever is wrong is noted in the [`Report`] and reading goes on, so
 //! that all faults come out at once; whatever is read is noted there too, for `config show`.
 
-use std::{collections::HashMap, fs, io::Read as _, ops::RangeInclusive, path::Path, time::Duration};
+use std::{borrow::Cow, collections::HashMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     fault::{Fault, Warning, probably},
     layers::{Entry, Origin, Step, Table, Value, parse_word, spell},
     show::Effective,
 };
-use crate::secret::Secret;
-
-/// A file that holds one secret is small; more is a slip, such as naming a log or a device.
-const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
 
 /// What reading has found so far.
 pub(super) struct Report<'e> {
@@ -22,17 +18,17 @@ pub(super) struct Report<'e> {
 }
 
 /// A value before it has a type.
-struct Found<'t> {
-    value: std::borrow::Cow<'t, Value>,
-    origin: Origin,
+pub(super) struct Found<'t> {
+    pub(super) value: Cow<'t, Value>,
+    pub(super) origin: Origin,
     /// The environment variable that the value was taken from by `${NAME}`. It may be a secret that ended up in the
     /// wrong place, so it is not quoted in faults.
-    reference: Option<String>,
+    pub(super) reference: Option<String>,
 }
 
 impl Found<'_> {
     /// The value as a fault may show it.
-    fn quote(&self) -> String {
+    pub(super) fn quote(&self) -> String {
         match (&self.reference, &*self.value) {
             (Some(name), _) => format!("the value of ${{{name}}}"),
             (None, Value::Text(text) | Value::Word(text)) => {
@@ -48,7 +44,7 @@ impl Found<'_> {
 /// One table of the configuration, while its keys are read.
 pub(super) struct Section<'t, 'r, 'e> {
     path: Vec<Step>,
-    table: &'t Table,
+    pub(super) table: &'t Table,
     origin: Option<Origin>,
     asked: Vec<&'static str>,
     pub(super) report: &'r mut Report<'e>,
@@ -154,7 +150,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
     }
 
     /// Notes the value that is in force. Texts that are secret come here redacted.
-    fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
+    pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
         let mut origin = found.origin.to_string();
         if let Some(name) = &found.reference {
             origin = format!("{origin}, from environment {name}");
@@ -163,7 +159,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
     }
 
     /// Looks a key up, and what it refers to if it is a `${NAME}`.
-    fn find(&mut self, key: &'static str) -> Given<Found<'t>> {
+    pub(super) fn find(&mut self, key: &'static str) -> Given<Found<'t>> {
         self.know(&[key]);
         let Some(entry) = self.table.get(key) else { return Given::Absent };
         self.follow(key, entry)
@@ -178,11 +174,11 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
             _ => None,
         };
         let Some(name) = name else {
-            return Given::Value(found(std::borrow::Cow::Borrowed(&entry.value), None));
+            return Given::Value(found(Cow::Borrowed(&entry.value), None));
         };
         match self.report.environment.get(name) {
             Some(text) => {
-                let value = std::borrow::Cow::Owned(Value::Word(text.clone()));
+                let value = Cow::Owned(Value::Word(text.clone()));
                 Given::Value(found(value, Some(name.to_owned())))
             }
             None => {
@@ -385,7 +381,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         }
     }
 
-    fn list(&mut self, key: &str, expected: &str, found: &Found<'_>) -> Option<Vec<Entry>> {
+    pub(super) fn list(&mut self, key: &str, expected: &str, found: &Found<'_>) -> Option<Vec<Entry>> {
         match &*found.value {
             Value::List(list) => Some(list.clone()),
             Value::Word(word) => match parse_word(word, &found.origin) {
@@ -402,7 +398,13 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         }
     }
 
-    fn fault_at(&mut self, place: &str, entry: &Entry, problem: impl Into<String>, expected: &str) {
+    pub(super) fn fault_at(
+        &mut self,
+        place: &str,
+        entry: &Entry,
+        problem: impl Into<String>,
+        expected: &str,
+    ) {
         let fault = Fault {
             key: self.name(place),
             problem: problem.into(),
@@ -413,7 +415,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
     }
 
     /// The text at a place in a list, references followed.
-    fn text_at(&mut self, place: &str, expected: &str, entry: &Entry) -> Option<String> {
+    pub(super) fn text_at(&mut self, place: &str, expected: &str, entry: &Entry) -> Option<String> {
         let text = match &entry.value {
             Value::Text(text) | Value::Word(text) => text,
             other => {
@@ -430,137 +432,6 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
             self.fault_at(place, entry, problem, "");
         }
         value
-    }
-
-    /// A secret: the key itself, or the file that `key_file` names. Both in one layer are a fault; otherwise the
-    /// higher layer wins. `show` turns the secret into what may be shown of it.
-    pub(super) fn secret(
-        &mut self,
-        key: &'static str,
-        file_key: &'static str,
-        check: impl FnOnce(&str) -> Result<(), String>,
-        show: impl FnOnce(&str) -> String,
-    ) -> Given<Secret> {
-        let rank = |entry: Option<&Entry>| entry.map(|entry| entry.origin.rank());
-        let (direct, by_file) = (rank(self.table.get(key)), rank(self.table.get(file_key)));
-        self.know(&[key, file_key]);
-        if direct.is_some() && direct == by_file {
-            let other = self.name(file_key);
-            self.fault(key, format!("is given twice, also by {other}"), "one of the two");
-            return Given::Faulty;
-        }
-        let (text, found) = if by_file > direct {
-            match self.secret_file(file_key) {
-                Some((text, found)) => (text, found),
-                None => return Given::Faulty,
-            }
-        } else {
-            let found = match self.find(key) {
-                Given::Absent => return Given::Absent,
-                Given::Faulty => return Given::Faulty,
-                Given::Value(found) => found,
-            };
-            let (Value::Text(text) | Value::Word(text)) = &*found.value else {
-                self.fault(key, format!("is {}", found.value.kind()), "a text");
-                return Given::Faulty;
-            };
-            (Secret::new(text.clone()), found)
-        };
-        let named = if by_file > direct { file_key } else { key };
-        if text.is_empty() {
-            let problem = match &found.reference {
-                _ if named == file_key => "names a file that is empty".to_owned(),
-                Some(name) => format!("is empty, because the environment variable {name} is"),
-                None => "is empty".to_owned(),
-            };
-            self.fault(named, problem, "a value that is not empty");
-            return Given::Faulty;
-        }
-        if let Err(problem) = check(text.expose()) {
-            self.fault(named, problem, "");
-            return Given::Faulty;
-        }
-        if named == key {
-            self.note(key, show(text.expose()), &found);
-        }
-        Given::Value(text)
-    }
-
-    /// The content of the file that a key names.
-    fn secret_file(&mut self, key: &'static str) -> Option<(Secret, Found<'t>)> {
-        let Given::Value(found) = self.find(key) else { return None };
-        let (Value::Text(path) | Value::Word(path)) = &*found.value else {
-            self.fault(key, format!("is {}", found.value.kind()), "the path of a file");
-            return None;
-        };
-        match read_secret(Path::new(path)) {
-            Ok(secret) => {
-                self.note(key, path.as_str(), &found);
-                Some((secret, found))
-            }
-            Err(problem) => {
-                self.fault(key, format!("{}: {problem}", found.quote()), "the path of a readable file");
-                None
-            }
-        }
-    }
-
-    /// A list of secrets, each shown by `show`.
-    pub(super) fn secrets(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        check: impl Fn(&str) -> Result<(), String>,
-        show: impl Fn(&str) -> String,
-    ) -> Option<Vec<Secret>> {
-        let Given::Value(found) = self.find(key) else { return None };
-        let list = self.list(key, expected, &found)?;
-        if list.is_empty() {
-            self.fault(key, "is empty", expected);
-            return None;
-        }
-        let mut shown = Vec::with_capacity(list.len());
-        let mut secrets = Vec::with_capacity(list.len());
-        for (index, entry) in list.iter().enumerate() {
-            let place = format!("{key}[{index}]");
-            let Some(text) = self.text_at(&place, expected, entry).map(Secret::new) else { continue };
-            if let Err(problem) = check(text.expose()) {
-                self.fault_at(&place, entry, problem, expected);
-                continue;
-            }
-            shown.push(toml::Value::from(show(text.expose())));
-            secrets.push(text);
-        }
-        (secrets.len() == list.len()).then(|| {
-            self.note(key, shown, &found);
-            secrets
-        })
-    }
-
-    /// A list of secrets in a file, one a line.
-    pub(super) fn secret_lines(
-        &mut self,
-        key: &'static str,
-        check: impl Fn(&str) -> Result<(), String>,
-    ) -> Option<Vec<Secret>> {
-        let (content, _) = self.secret_file(key)?;
-        let mut secrets = Vec::new();
-        for (index, line) in content.expose().lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() {
-                continue;
-            }
-            if let Err(problem) = check(line) {
-                self.fault(key, format!("line {} of the file {problem}", index + 1), "");
-                return None;
-            }
-            secrets.push(Secret::new(line));
-        }
-        if secrets.is_empty() {
-            self.fault(key, "names a file that is empty", "one URL a line");
-            return None;
-        }
-        Some(secrets)
     }
 
     /// Marks keys as known, whether or not they are read.
@@ -685,21 +556,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
-/// Reads a secret from a file; the error says what is wrong with the file.
-///
-/// Line ends at the end are cut off: most ways to write such a file put one there.
-pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_SECRET_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > MAX_SECRET_FILE_BYTES {
-        return Err(format!("is larger than {MAX_SECRET_FILE_BYTES} bytes"));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -715,18 +571,5 @@ mod tests {
         {
             assert_eq!(parse_duration(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn the_line_end_of_a_secret_file_is_not_part_of_the_secret() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "fake token \r\n\n").unwrap();
-        assert!(read_secret(&path).unwrap().equals("fake token "));
-        fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert_eq!(read_secret(&path).unwrap_err(), "is not UTF-8 text");
-        fs::write(&path, vec![b'a'; 70_000]).unwrap();
-        assert!(read_secret(&path).unwrap_err().starts_with("is larger than"));
-        assert!(read_secret(&dir.path().join("none")).unwrap_err().starts_with("cannot be read"));
     }
 }

@@ -122,6 +122,23 @@ where
     Ok(Registry::default().with(layer))
 }
 
+/// An error and its causes on one line. A cause that the text before it ends with already, as many crates have it, is
+/// not told twice.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// `2026-11-20T08:15:30.123456Z`
 struct Utc;
 
@@ -221,6 +238,17 @@ mod tests {
             });
             assert!(!text.contains("hush") && text.contains("kept"), "{filter}: {text}");
         }
+    }
+
+    #[test]
+    fn a_chain_of_errors_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Told(&'static str, #[source] Option<Box<Told>>);
+        let inner = Told("no such file", None);
+        let middle = Told("IO error: no such file", Some(inner.into()));
+        let outer = Told("cannot open the ledger", Some(middle.into()));
+        assert_eq!(chain(&outer), "cannot open the ledger: IO error: no such file");
     }
 
     #[test]

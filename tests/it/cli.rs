@@ -155,7 +155,10 @@ async fn what_is_encrypted_is_decrypted_again_and_by_anybody_who_has_the_key() {
     let text = "{\"reason\":\"同意\"}";
     let sealed =
         run(&file, &["encrypt", "--endpoint", "purchase"]).stdin(text).run().await.ended_with(0).stdout;
-    assert_eq!(open(KEY, &sealed), text.as_bytes());
+    let body: Value = serde_json::from_str(&sealed).expect("the body that the platform sends");
+    assert_eq!(open(KEY, body["encrypt"].as_str().unwrap()), text.as_bytes());
+    let raw = run(&file, &["encrypt", "--raw", "--endpoint", "purchase"]).stdin(text).run().await;
+    assert_eq!(open(KEY, raw.ended_with(0).stdout.trim_end()), text.as_bytes());
     let opened =
         run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(sealed).run().await.ended_with(0).stdout;
     assert_eq!(opened.trim_end_matches('\n'), text);

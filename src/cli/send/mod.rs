@@ -19,7 +19,7 @@ use super::{
     output::{json, line, say},
     reachable, url,
 };
-use crate::{config::Loaded, intake::EndpointSettings, secret::Secret};
+use crate::{config::Loaded, intake::EndpointSettings, secret::Secret, telemetry::log::chain};
 use body::{Decision, Origin};
 
 /// The platform itself waits 5 to 10 s (§1.1); a little more shows an answer that comes too late for it.
@@ -286,7 +286,7 @@ async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, bod
             http_status: None,
             outcome: "unanswered".to_owned(),
             command_id: None,
-            message: Some(format!("{:#}", anyhow::Error::new(error.without_url()))),
+            message: Some(chain(&error.without_url())),
             elapsed_ms: millis(began.elapsed()),
         },
     }
