@@ -1,14 +1,17 @@
 //! `serve`
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::exit::{Exit, Failure};
+use super::{
+    block_on,
+    exit::{Exit, Failure},
+};
 use crate::{
     app::{self, App, RelaySeat, StartRelay},
-    config::{Config, Loaded},
+    config::{Amqp, Config, Loaded},
     ledger::{Ledger, sqlite::SqliteLedger},
     relay::{self, amqp::Publisher},
     telemetry::log,
@@ -22,51 +25,64 @@ pub(super) fn run(loaded: &Loaded) -> Result<Exit, Failure> {
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, "configuration: {warning}");
     }
-    serve(&config)
+    // This thread only waits: the listeners, the relay and the ledger have theirs.
+    let served = block_on(async { serve(&config).await.map_err(Failure::Failed) });
+    match served {
+        Ok(()) => Ok(Exit::Done),
+        // stderr is the log now, and whoever reads it may expect JSON.
+        Err(Failure::Failed(error)) => {
+            tracing::error!("ended: {error:#}");
+            Err(Failure::Said(Exit::Failed))
+        }
+        Err(other) => Err(other),
+    }
 }
 
-/// Resolves when the process is told to stop.
-async fn told_to_stop() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        tracing::error!("signals cannot be waited for; only a kill will end this process");
-        return std::future::pending().await;
-    };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    tracing::info!(signal = name, "told to stop");
-}
-
-fn serve(config: &Config) -> Result<Exit, Failure> {
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // First of all: a signal that comes while the ledger opens is to be obeyed as well.
+    let told_to_stop = told_to_stop()?;
     let settings = app::Settings {
         http: config.http.clone(),
         console: config.admin.clone(),
         intake: config.intake.clone(),
         shutdown_grace: config.shutdown_grace,
     };
-    let open_ledger =
-        || -> anyhow::Result<Arc<dyn Ledger>> { Ok(Arc::new(SqliteLedger::open(&config.ledger)?)) };
-    let amqp = config.amqp.clone();
-    Publisher::new(amqp.broker.clone()).context("cannot use the configuration of the broker")?;
-    let start_relay: StartRelay = Arc::new(move |seat: RelaySeat| {
-        let publisher = Publisher::new(amqp.broker.clone()).expect("the same settings were usable at start");
-        let relay = amqp.relay.clone();
+    let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
+        Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
+    };
+    App::build(&settings, open_ledger, relay(&config.amqp))?.run(told_to_stop).await
+}
+
+fn relay(settings: &Amqp) -> StartRelay {
+    let settings = settings.clone();
+    Arc::new(move |seat: RelaySeat| {
+        let Amqp { broker, relay: settings } = settings.clone();
         Box::pin(async move {
-            let report = relay::run(seat.ledger, publisher, relay, seat.metrics, seat.stop).await;
-            tracing::info!(
-                confirmed = report.confirmed,
-                unanswered = report.unanswered,
-                settled = report.settled,
-                "the relay has ended"
-            );
+            match Publisher::new(broker) {
+                Ok(publisher) => {
+                    let report = relay::run(seat.ledger, publisher, settings, seat.metrics, seat.stop).await;
+                    tracing::debug!(
+                        confirmed = report.confirmed,
+                        unanswered = report.unanswered,
+                        settled = report.settled,
+                        "the relay has ended"
+                    );
+                }
+                Err(error) => tracing::error!("no relay: {error}"),
+            }
         })
-    });
-    let system = actix_web::rt::System::new();
-    system.block_on(async {
-        let app = App::build(&settings, open_ledger, start_relay)?;
-        app.run(told_to_stop()).await
-    })?;
-    Ok(Exit::Done)
+    })
+}
+
+/// A future that resolves when the process is told to stop. Signals count from now on, not from its first poll.
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "told to stop");
+    })
 }

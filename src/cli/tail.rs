@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use futures_util::StreamExt;
 use lapin::{
-    Channel, Connection, ConnectionProperties, Consumer,
+    Channel, Connection, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
@@ -19,7 +19,10 @@ use super::{
     exit::{Exit, Failure},
     output::{json, line, say},
 };
-use crate::{config::Loaded, relay::amqp::Settings as Amqp};
+use crate::{
+    config::Loaded,
+    relay::amqp::{Settings, listen_in},
+};
 
 /// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 const PREFETCH: u16 = 256;
@@ -52,7 +55,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let amqp = &loaded.amqp()?.broker;
     block_on(async {
-        let connection = connect(amqp).await.map_err(Failure::Unavailable)?;
+        let connection =
+            listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let followed = tokio::select! {
             followed = follow(arguments, amqp, &connection) => followed,
             interrupted = tokio::signal::ctrl_c() => {
@@ -66,22 +70,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-/// Connects to the first broker that answers.
-async fn connect(amqp: &Amqp) -> anyhow::Result<Connection> {
-    let mut last = anyhow!("no broker is configured");
-    for url in &amqp.urls {
-        let properties = ConnectionProperties::default().with_connection_name("countersign tail".into());
-        let connecting = Connection::connect(url.expose(), properties);
-        last = match tokio::time::timeout(amqp.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error.into(),
-            Err(_elapsed) => anyhow!("no answer within {:?}", amqp.connect_timeout),
-        };
-    }
-    Err(last.context("cannot connect to RabbitMQ"))
-}
-
-async fn follow(arguments: &Arguments, amqp: &Amqp, connection: &Connection) -> Result<Exit, Failure> {
+async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection) -> Result<Exit, Failure> {
     let channel =
         connection.create_channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
     let mut consumer = subscribe(arguments, amqp, &channel).await.with_context(|| {
@@ -108,7 +97,7 @@ async fn follow(arguments: &Arguments, amqp: &Amqp, connection: &Connection) -> 
     Ok(Exit::Done)
 }
 
-async fn subscribe(arguments: &Arguments, amqp: &Amqp, channel: &Channel) -> lapin::Result<Consumer> {
+async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     // Named by the broker, seen by this connection alone, gone with it.
     let options =

@@ -7,7 +7,7 @@ use super::{
     exit::{Exit, Failure},
     output::line,
 };
-use crate::{config::Loaded, relay::amqp::topology};
+use crate::{config::Loaded, relay::amqp::topology::definitions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -21,8 +21,8 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
         Command::Print => {
-            let definitions = topology::definitions(&loaded.amqp()?.broker);
-            line(serde_json::to_string_pretty(&definitions).context("definitions that are not JSON")?)?;
+            let definitions = definitions(&loaded.amqp()?.broker);
+            line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
             Ok(Exit::Done)
         }
     }

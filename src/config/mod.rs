@@ -22,7 +22,11 @@ use self::{
     layers::{Entry, Step, Table, Value},
     read::{Report, Section},
 };
-use crate::{console, http, intake, ledger, relay, telemetry::log};
+use crate::{
+    console, http, intake, ledger,
+    relay::{self, amqp},
+    telemetry::log,
+};
 
 pub use self::{
     fault::{Fault, Faults, Warning},
@@ -58,12 +62,12 @@ pub struct Config {
     pub intake: intake::Settings,
 }
 
-/// The broker, and how the relay works with it.
+/// The section `[amqp]`: where and how commands are published.
 #[derive(Debug, Clone)]
 pub struct Amqp {
-    /// Where and how to publish.
-    pub broker: relay::amqp::Settings,
-    /// How much at a time, and how often.
+    /// The broker. At least one URL; each was checked.
+    pub broker: amqp::Settings,
+    /// The relay.
     pub relay: relay::Settings,
 }
 

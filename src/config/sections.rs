@@ -15,9 +15,16 @@ use crate::{
     console, http,
     intake::Locale,
     ledger,
-    relay::{self, amqp::Topology},
+    relay::{
+        self,
+        amqp::{self, Topology},
+    },
+    secret::Secret,
     telemetry::log::{self, Format},
 };
+
+const AMQP_URL: &str = "it is amqp://user:password@host:port/vhost, where other characters than letters, digits and -._~ \
+     in user, password and vhost are percent-encoded";
 
 const ADDRESS: &str = "IP:port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
 
@@ -183,7 +190,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
     Some(Amqp {
-        broker: relay::amqp::Settings {
+        broker: amqp::Settings {
             urls: urls?,
             exchange: exchange?,
             queue: queue?,
@@ -193,8 +200,8 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
         },
         relay: relay::Settings {
             max_in_flight: usize::try_from(max_in_flight?).ok()?,
-            max_attempts: u32::try_from(max_attempts?).ok()?,
             confirm_timeout: confirm_timeout?,
+            max_attempts: u32::try_from(max_attempts?).ok()?,
             ..relay::Settings::default()
         },
     })
@@ -212,7 +219,7 @@ fn amqp_name(name: &str) -> Result<String, String> {
 }
 
 /// One of `url`, `url_file`, `urls`, `urls_file`: of those in the highest layer there may be only one.
-fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<crate::secret::Secret>> {
+fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
     const WAYS: [&str; 4] = ["url", "url_file", "urls", "urls_file"];
     section.know(&WAYS);
     let ranks = WAYS.map(|way| section.rank(way));
@@ -249,17 +256,9 @@ fn amqp_url(url: &str) -> Result<(), String> {
     if url.contains("${") {
         return Err("has a ${NAME} within; a reference must be the whole text".to_owned());
     }
-    if !url.starts_with("amqp://") && !url.starts_with("amqps://") {
-        return Err("does not begin with amqp:// or amqps://".to_owned());
-    }
-    // The parser's own words quote the URL.
-    match url.parse::<lapin::uri::AMQPUri>() {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            Err("is not amqp://user:password@host:port/vhost; in user, password and vhost, other characters \
-                       than letters and digits are percent-encoded"
-                .to_owned())
-        }
+    match amqp::fault_of_url(&Secret::new(url)) {
+        None => Ok(()),
+        Some(fault) => Err(format!("{fault}; {AMQP_URL}")),
     }
 }
 
@@ -310,7 +309,7 @@ mod tests {
     fn what_is_wrong_with_a_url_does_not_quote_it() {
         assert_eq!(amqp_url("amqp://guest:guest@127.0.0.1:5672/%2f"), Ok(()));
         assert_eq!(amqp_url("amqps://broker"), Ok(()));
-        for url in ["http://u:hush@h", "amqp://u:hush@h:port/", "amqp://u:${hush}@h", "hush"] {
+        for url in ["http://u:hush@h", "amqp://u:hush@h:port/", "amqp://u:${hush}@h", "amqp://", "hush"] {
             let problem = amqp_url(url).unwrap_err();
             assert!(!problem.contains("hush"), "{problem}");
         }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::*;
-use crate::relay::amqp::Topology;
 use crate::{
     context::{Format, JsonFields, OnUnresolved},
     intake::Locale,
@@ -80,10 +79,11 @@ fn has(lines: &[String], expected: &str) {
 fn the_defaults_are_those_of_the_contract() {
     let config = Case::file(SMALL).config();
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
-    assert_eq!(config.http.listen, "0.0.0.0:8080".parse().unwrap());
-    assert_eq!((config.http.max_body_bytes, config.http.workers), (65_536, 0));
-    assert_eq!(config.http.body_read_timeout, Duration::from_secs(2));
-    assert_eq!(config.http.unauthenticated_floor, Duration::from_millis(25));
+    let http = &config.http;
+    assert_eq!(http.listen, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!((http.max_body_bytes, http.workers), (65_536, 0));
+    assert_eq!(http.body_read_timeout, Duration::from_secs(2));
+    assert_eq!(http.unauthenticated_floor, Duration::from_millis(25));
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.token.is_none());
     assert_eq!(config.ledger.path, Path::new("countersign.db"));
@@ -92,16 +92,16 @@ fn the_defaults_are_those_of_the_contract() {
         (4096, 256, 10_000)
     );
     assert_eq!(config.ledger.longest_window, Duration::from_secs(60));
-    let Amqp { broker: amqp, relay } = &config.amqp;
+    let amqp = &config.amqp.broker;
     assert!(amqp.urls.len() == 1 && amqp.urls[0].equals("amqp://guest:guest@127.0.0.1:5672/%2f"));
     assert_eq!(
         (amqp.exchange.as_str(), amqp.queue.as_str()),
         ("countersign.commands", "countersign.commands")
     );
-    assert_eq!(amqp.topology, Topology::Declare);
-    assert_eq!((relay.max_in_flight, relay.max_attempts), (1024, 20));
-    assert_eq!(amqp.message_type, "approval.command.v1");
+    assert_eq!((amqp.topology, amqp.message_type.as_str()), (amqp::Topology::Declare, "approval.command.v1"));
     assert_eq!(amqp.connect_timeout, Duration::from_secs(10));
+    let relay = &config.amqp.relay;
+    assert_eq!((relay.max_in_flight, relay.max_attempts), (1024, 20));
     assert_eq!(relay.confirm_timeout, Duration::from_secs(30));
     assert_eq!(config.log, log::Settings::default());
     assert_eq!(config.intake.locale, Locale::Zh);
@@ -458,7 +458,7 @@ fn the_broker_is_given_in_one_way() {
     );
     has(&with("urls = []").faults(), "countersign.toml:2: amqp.urls: is empty");
     let case = with("urls = ['amqp://a', 'http://u:hush@b']");
-    has(&case.faults(), "countersign.toml:2: amqp.urls[1]: does not begin with amqp:// or amqps://");
+    has(&case.faults(), "countersign.toml:2: amqp.urls[1]: is not an amqp:// or amqps:// URL");
     let case = with("url = 'amqp://a'").env("COUNTERSIGN__AMQP__URLS", "['amqp://b']");
     assert!(case.config().amqp.broker.urls[0].equals("amqp://b"), "the environment wins");
     let case = with("").env("COUNTERSIGN_AMQP_URL", "amqp://b");

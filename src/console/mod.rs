@@ -1,6 +1,6 @@
 //! The internal listener: health, metrics, and the JSON API for operators. Never to be reachable from outside.
 //!
-//! Each route's function names the permission it needs in its signature: [`Anyone`] or [`Operator`].
+//! Each route's function names the permission it needs in its signature: `Anyone` or `Operator`.
 
 mod api;
 mod health;

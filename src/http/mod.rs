@@ -3,11 +3,11 @@
 //! # What bounds a stranger
 //! | resource | bound |
 //! |---|---|
-//! | time to send a request's head | [`HEAD_TIMEOUT`], first request of a connection; strangers get no second one |
+//! | time to send a request's head | 5 s, first request of a connection; strangers get no second one |
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
-//! | idle connection | [`KEEP_ALIVE`] |
-//! | connections | [`MAX_CONNECTIONS`] per worker; more wait in the accept queue |
+//! | idle connection | 75 s |
+//! | connections | 4096 per worker; more wait in the accept queue |
 
 pub mod answer;
 mod body;

@@ -1,7 +1,5 @@
 //! The public listener.
 
-use std::time::{Duration, Instant};
-
 use super::*;
 use crate::{callback::cipher, intake::Refusal};
 use double::Fault;
@@ -287,5 +285,19 @@ async fn while_draining_callbacks_are_told_to_come_again() {
     let answer = service.post("plain", &callback("t1")).await;
     assert_eq!((answer.status, &answer.json()["code"]), (503, &50302.into()));
     assert_eq!(service.ledger.len(), 0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_sender_who_hangs_up_is_counted_all_the_same() {
+    let service = Service::start();
+    let mut connection = Connection::open(service.callbacks).await;
+    connection.send(&post("plain", &callback("t1"))).await;
+    drop(connection);
+    eventually("counted", async || {
+        let metrics = service.get("/metrics").await.body;
+        metrics.contains(r#"countersign_callbacks_total{endpoint="plain",outcome="accepted"} 1"#)
+    })
+    .await;
     service.stop().await;
 }

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -37,6 +37,15 @@ const KEY: &str = "fake-key";
 
 /// No step of a test takes nearly so long; it only keeps a broken one from hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `reached`; fails with `what` if it is not in time.
+async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !reached().await {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()

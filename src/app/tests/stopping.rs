@@ -1,19 +1,10 @@
 //! Starting, stopping, and what the relay's end does to the rest.
 
-use std::{sync::atomic::AtomicUsize, time::Instant};
+use std::sync::atomic::AtomicUsize;
 
 use futures_util::future::pending;
 
 use super::*;
-
-/// Waits until `reached`; fails with `what` if it is not in time.
-async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !reached().await {
-        assert!(began.elapsed() < PATIENCE, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 #[tokio::test]
 async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer_is_flushed() {
@@ -32,8 +23,8 @@ async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer
     let (early, late) = request.split_at(request.len() - 10);
     let mut connection = Connection::open(callbacks).await;
     connection.send(early).await;
-    // The request counts as begun once the server is waiting for the rest of it, which only the server knows. A second
-    // request that was answered on the same worker came after it.
+    // Only the server knows when it has begun to wait for the rest. The same worker was handed this one later, and had
+    // to wait for the floor before it could answer.
     assert_eq!(service.post("nowhere", "").await.status, 403);
 
     let stopping = tokio::spawn(service.stop());
