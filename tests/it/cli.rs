@@ -127,10 +127,13 @@ async fn send_with_a_count_sends_so_many_different_callbacks() {
     let vhost = Vhost::new().await;
     let app = App::start(&vhost).await;
     let worker = Worker::on(&vhost);
-    run(app.file(), &["send", "--endpoint", "purchase", "--origin", "list", "--count", "25"])
-        .run()
-        .await
-        .ended_with(0);
+    run(
+        app.file(),
+        &["send", "--endpoint", "purchase", "--origin", "list", "--count", "25", "--connections", "3"],
+    )
+    .run()
+    .await
+    .ended_with(0);
     let ids: BTreeSet<String> =
         worker.messages(25).await.iter().map(crate::support::Message::message_id).collect();
     assert_eq!(ids.len(), 25);
@@ -143,6 +146,12 @@ async fn send_fails_when_it_is_refused_and_says_when_nobody_is_there() {
     let refused = run(app.file(), &["send", "--endpoint", "leave", "--origin", "list", "--action", "HOLD"]);
     let refused = refused.run().await.ended_with(FAILED);
     assert!(format!("{}{}", refused.stdout, refused.stderr).contains("action_not_allowed"), "{refused:?}");
+    let downgraded =
+        run(app.file(), &["send", "--endpoint", "purchase", "--plain"]).run().await.ended_with(FAILED);
+    assert!(
+        format!("{}{}", downgraded.stdout, downgraded.stderr).contains("unauthenticated"),
+        "{downgraded:?}"
+    );
     app.kill();
     run(app.file(), &["send", "--endpoint", "leave", "--origin", "list"]).run().await.ended_with(AWAY);
     run(app.file(), &["send", "--endpoint", "nowhere", "--origin", "list"]).run().await.ended_with(USAGE);
@@ -153,17 +162,22 @@ async fn what_is_encrypted_is_decrypted_again_and_by_anybody_who_has_the_key() {
     let config = Config::with_url(NOWHERE);
     let file = config.write();
     let text = "{\"reason\":\"同意\"}";
-    let sealed =
-        run(&file, &["encrypt", "--endpoint", "purchase"]).stdin(text).run().await.ended_with(0).stdout;
-    let body: Value = serde_json::from_str(&sealed).expect("the body that the platform sends");
+    let encrypt = async |more: &[&str]| {
+        let args = [&["encrypt", "--endpoint", "purchase"][..], more].concat();
+        run(&file, &args).stdin(text).run().await.ended_with(0)
+    };
+    let body = encrypt(&[]).await.json();
     assert_eq!(open(KEY, body["encrypt"].as_str().unwrap()), text.as_bytes());
-    let raw = run(&file, &["encrypt", "--raw", "--endpoint", "purchase"]).stdin(text).run().await;
-    assert_eq!(open(KEY, raw.ended_with(0).stdout.trim_end()), text.as_bytes());
-    let opened =
-        run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(sealed).run().await.ended_with(0).stdout;
+    let raw = encrypt(&["--raw"]).await.stdout;
+    assert_eq!(open(KEY, &raw), text.as_bytes());
+    assert_ne!(Some(raw.trim()), body["encrypt"].as_str(), "a fresh IV each time");
+    for sealed in [body.to_string(), raw, seal(KEY, text.as_bytes())] {
+        let decrypt = run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(sealed);
+        assert_eq!(decrypt.run().await.ended_with(0).stdout.trim_end_matches('\n'), text);
+    }
+    let elsewhere = Program::new(["decrypt"]).env("COUNTERSIGN_ACTION_CALLBACK_KEY", KEY).dir(config.dir());
+    let opened = elsewhere.stdin(seal(KEY, text.as_bytes())).run().await.ended_with(0).stdout;
     assert_eq!(opened.trim_end_matches('\n'), text);
-    let ours = run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(seal(KEY, text.as_bytes()));
-    assert_eq!(ours.run().await.ended_with(0).stdout.trim_end_matches('\n'), text);
 }
 
 /// P1 of §3.4, the only vector that the platform itself published.
@@ -185,8 +199,12 @@ async fn generated_secrets_are_long_and_never_the_same() {
     let mut seen = BTreeSet::new();
     for _ in 0..3 {
         let ran = Program::new(["keygen"]).run().await.ended_with(0);
-        assert!(ran.stdout.trim().len() >= 32, "{}", ran.stdout);
-        assert!(seen.insert(ran.stdout), "twice the same");
+        let made: toml::Table = ran.stdout.parse().unwrap();
+        for key in ["action_callback_token", "action_callback_key"] {
+            let secret = made["credentials"][0][key].as_str().unwrap();
+            assert!(secret.len() >= 32, "{}", ran.stdout);
+            assert!(seen.insert(secret.to_owned()), "twice the same");
+        }
     }
 }
 
@@ -281,17 +299,31 @@ async fn tail_follows_the_commands_and_takes_none_from_the_workers() {
     let worker = Worker::on(&vhost);
     worker.command(&app.accept(&Callback::list("i", "before")).await).await;
     let mut tail = run(app.file(), &["tail"]).start();
-    let mut accepted = BTreeSet::new();
-    // It sees what is published from the moment its queue is bound; when that was, only it knows.
-    let line = eventually("a command on the tail", async || {
+    eventually("the word `ready`", async || {
         assert_eq!(tail.exit_code(), None, "{:?}", tail.lines());
-        accepted.insert(app.accept(&Callback::list("i", &format!("t{}", accepted.len()))).await);
         let lines = tail.lines();
-        let json = lines.iter().find_map(|line| serde_json::from_str::<Value>(line).ok());
-        json.filter(Value::is_object).ok_or(lines)
+        if lines.iter().any(|line| line.contains("ready")) { Ok(()) } else { Err(lines) }
     })
     .await;
-    let text = line.to_string();
-    assert!(accepted.iter().any(|id| text.contains(id.as_str())), "{text}");
-    worker.commands(&accepted).await;
+    let accepted = [
+        app.accept(&Callback::list("i", "first")).await,
+        app.accept(&Callback::list("i", "second").action("REJECT")).await,
+    ];
+    let told = eventually("two commands on the tail", async || {
+        let lines = tail.lines();
+        let json = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let commands: Vec<Value> = json.filter(|value| value["schema"] == "approval.command/1").collect();
+        if commands.len() == 2 { Ok(commands) } else { Err(lines) }
+    })
+    .await;
+    for (command, id) in told.iter().zip(&accepted) {
+        assert_eq!(*command, worker.command(id).await.json(), "the same as the worker's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_says_when_the_broker_is_away() {
+    let config = Config::with_url(NOWHERE);
+    let ran = run(&config.write(), &["tail"]).run().await.ended_with(AWAY);
+    assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{ran:?}");
 }

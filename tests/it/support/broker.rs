@@ -417,10 +417,11 @@ impl Vhost {
         channel.exchange_declare(name.into(), ExchangeKind::Topic, look, FieldTable::default()).await.is_ok()
     }
 
-    /// Takes the first message of a queue, waiting for one.
+    /// Takes the first message of a queue, waiting for the queue and for one.
     pub(crate) async fn take(&self, queue: &str) -> Message {
-        let (_connection, channel) = self.channel().await;
         eventually(&format!("a message in {queue}"), async || {
+            // A queue that is not there ends the channel that asked, so that each look has its own.
+            let (_connection, channel) = self.channel().await;
             let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
             match got.map_err(|error| error.to_string())? {
                 Some(message) => Ok(Message::from(message.delivery)),
