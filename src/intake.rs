@@ -1,12 +1,15 @@
 //! The story of a callback, top to bottom; the only code that knows the order.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
 
 use crate::{
-    callback::CredentialSettings,
-    command::CommandId,
-    context,
-    ledger::{Ledger, OnConflict},
+    callback::{self, CredentialSettings, Credentials, OpenError, Verified},
+    command::{Action, Command, CommandId, Fingerprint, id::FingerprintParts},
+    context::{self, ContextError, Surroundings},
+    ledger::{self, AcceptError, Acceptance, Ledger, OnConflict, Receipt},
+    telemetry::metrics::UNKNOWN_ENDPOINT,
 };
 
 /// Everything about the endpoints that the accept path needs to know.
@@ -146,33 +149,227 @@ pub struct Verdict {
 
 /// The accept path of all endpoints.
 pub struct Intake {
-    #[expect(dead_code, reason = "the body of this type is being written")]
+    endpoints: HashMap<String, Endpoint>,
+    /// Stands in for every endpoint that is not configured, so that the work for it is the same.
+    decoy: Credentials,
+    unknown: Arc<str>,
+    locale: Locale,
     ledger: Arc<dyn Ledger>,
+}
+
+struct Endpoint {
+    name: Arc<str>,
+    credentials: Credentials,
+    settings: EndpointSettings,
+}
+
+/// A refusal, with the cause for the operator.
+struct Refused {
+    refusal: Refusal,
+    detail: Option<Cow<'static, str>>,
+}
+
+impl Refused {
+    fn because(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { refusal, detail: Some(detail.into()) }
+    }
 }
 
 impl Intake {
     /// Prepares the endpoints: hashes keys and tokens once.
     #[must_use]
-    pub fn new(_settings: &Settings, ledger: Arc<dyn Ledger>) -> Self {
-        Self { ledger }
+    pub fn new(settings: &Settings, ledger: Arc<dyn Ledger>) -> Self {
+        let endpoints = settings.endpoints.iter().map(|endpoint| {
+            let prepared = Endpoint {
+                name: endpoint.name.as_str().into(),
+                credentials: Credentials::new(&endpoint.credentials),
+                settings: endpoint.clone(),
+            };
+            (endpoint.name.clone(), prepared)
+        });
+        Self {
+            endpoints: endpoints.collect(),
+            decoy: Credentials::decoy(),
+            unknown: UNKNOWN_ENDPOINT.into(),
+            locale: settings.locale,
+            ledger,
+        }
     }
 
     /// Takes one callback from its bytes to its verdict. Refusals are kept in the ledger too.
     ///
     /// Safe to cancel: a command that was handed to the ledger is committed whether or not anybody waits.
-    pub async fn receive(&self, _endpoint: &str, _body: &[u8], _peer: Option<IpAddr>) -> Verdict {
-        unimplemented!("being written")
+    pub async fn receive(&self, endpoint: &str, body: &[u8], peer: Option<IpAddr>) -> Verdict {
+        let Some(known) = self.endpoints.get(endpoint) else {
+            // The same work as for a known one, whatever comes of it.
+            drop(callback::open(&self.decoy, body));
+            let refused = Refused::because(Refusal::Unauthenticated, "no such endpoint");
+            return self.refuse(endpoint, None, refused, None, body.len() as u64, peer);
+        };
+        let verified = match callback::open(&known.credentials, body) {
+            Ok(verified) => verified,
+            Err(error) => {
+                let refused = match error {
+                    OpenError::Unauthenticated(cause) => Refused::because(Refusal::Unauthenticated, cause),
+                    OpenError::Malformed(fault) => Refused::because(Refusal::Malformed, fault.to_string()),
+                };
+                return self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
+            }
+        };
+        match self.keep(known, &verified).await {
+            Ok(kept) => Verdict {
+                endpoint: known.name.clone(),
+                locale: known.settings.locale,
+                outcome: Ok(kept),
+                detail: None,
+            },
+            Err(refused) => {
+                self.refuse(endpoint, Some(known), refused, Some(&verified), body.len() as u64, peer)
+            }
+        }
+    }
+
+    /// From a verified callback to a receipt.
+    async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<Kept, Refused> {
+        let settings = &endpoint.settings;
+        let Some(action_type) =
+            callback.action_type.as_ref().filter(|action| settings.actions.contains(action))
+        else {
+            let detail = if callback.action_type.is_some() {
+                "action_type is not among the actions of the endpoint"
+            } else {
+                "action_type is missing"
+            };
+            return Err(Refused::because(Refusal::ActionNotAllowed, detail));
+        };
+        let Some(user_id) = callback.user_id.as_ref() else {
+            return Err(Refused::because(Refusal::Malformed, "user_id is missing: nobody decided"));
+        };
+        if let Some(code) = &callback.approval_code
+            && !settings.approval_codes.is_empty()
+            && !settings.approval_codes.contains(code)
+        {
+            let detail = "approval_code is not among the approval_codes of the endpoint";
+            return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
+        }
+        let received_at = Timestamp::now();
+        let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered: None };
+        let task = context::resolve(&settings.context, callback, surroundings)
+            .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
+        let message_id = callback.message_id.map(|id| id.to_string());
+        let fingerprint = Fingerprint::of(&FingerprintParts {
+            endpoint: &endpoint.name,
+            action_context: callback.action_context.as_deref(),
+            instance_id: callback.instance_id.as_deref(),
+            task_id: callback.task_id.as_deref(),
+            id: callback.id.as_deref(),
+            message_id: message_id.as_deref(),
+            round: task.round.as_deref(),
+            user_id,
+            action_type,
+        });
+        let command = Command {
+            command_id: CommandId::new(received_at),
+            endpoint: endpoint.name.clone(),
+            received_at,
+            action: Action::of(action_type),
+            action_type: action_type.clone(),
+            origin: callback.origin(),
+            user_id: user_id.clone(),
+            approval_code: callback.approval_code.clone(),
+            task,
+            reason: callback.reason.clone(),
+            attachments: callback.attachments.clone(),
+            action_context: callback.action_context.clone(),
+            message_id,
+            search_id: callback.id.clone(),
+            conflicts_with: None,
+            extra: callback.extra.clone(),
+        };
+        let acceptance = Acceptance {
+            command,
+            fingerprint,
+            window: settings.dedupe_window,
+            on_conflict: settings.on_conflict,
+        };
+        match self.ledger.accept(acceptance).await {
+            Ok(Receipt::Accepted { command_id }) => Ok(Kept { command_id, duplicate: false }),
+            Ok(Receipt::Duplicate { command_id }) => Ok(Kept { command_id, duplicate: true }),
+            Ok(Receipt::Conflicting { with }) => {
+                Err(Refused::because(Refusal::Conflicting, format!("contradicts {with}")))
+            }
+            Err(AcceptError::Overloaded) => Err(Refused { refusal: Refusal::Overloaded, detail: None }),
+            Err(AcceptError::Unavailable) => {
+                Err(Refused { refusal: Refusal::LedgerUnavailable, detail: None })
+            }
+        }
     }
 
     /// The verdict on a callback that the transport could not even read: too large, too slow, or while draining.
     /// `body_bytes` is how much of it was read.
     pub fn turn_away(
         &self,
-        _endpoint: &str,
-        _refusal: Refusal,
-        _body_bytes: u64,
-        _peer: Option<IpAddr>,
+        endpoint: &str,
+        refusal: Refusal,
+        body_bytes: u64,
+        peer: Option<IpAddr>,
     ) -> Verdict {
-        unimplemented!("being written")
+        let known = self.endpoints.get(endpoint);
+        self.refuse(endpoint, known, Refused { refusal, detail: None }, None, body_bytes, peer)
+    }
+
+    fn refuse(
+        &self,
+        asked_for: &str,
+        endpoint: Option<&Endpoint>,
+        refused: Refused,
+        callback: Option<&Verified>,
+        body_bytes: u64,
+        peer: Option<IpAddr>,
+    ) -> Verdict {
+        let Refused { refusal, detail } = refused;
+        let detail = detail.map(Cow::into_owned);
+        let field = |field: fn(&Verified) -> Option<&String>| callback.and_then(field).cloned();
+        self.ledger.refused(ledger::Refused {
+            refused_at: Timestamp::now(),
+            endpoint: asked_for.chars().filter(|c| !c.is_control()).take(64).collect(),
+            reason: refusal.as_str().to_owned(),
+            detail: detail.clone(),
+            peer: peer.map(|peer| peer.to_string()),
+            body_bytes,
+            action_type: field(|callback| callback.action_type.as_ref()),
+            user_id: field(|callback| callback.user_id.as_ref()),
+            approval_code: field(|callback| callback.approval_code.as_ref()),
+            instance_id: field(|callback| callback.instance_id.as_ref()),
+            task_id: field(|callback| callback.task_id.as_ref()),
+            message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
+        });
+        Verdict {
+            endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
+            // Before the sender is authenticated the language must not tell whether the endpoint exists.
+            locale: match (callback, endpoint) {
+                (Some(_), Some(endpoint)) => endpoint.settings.locale,
+                _ => self.locale,
+            },
+            outcome: Err(refusal),
+            detail,
+        }
+    }
+}
+
+fn context_refusal(error: ContextError) -> Refusal {
+    match error {
+        ContextError::Unresolved | ContextError::Contradiction(_) | ContextError::Forged(_) => {
+            Refusal::ContextInvalid
+        }
+        ContextError::Expired => Refusal::ContextExpired,
+        ContextError::OperatorNotAllowed => Refusal::OperatorNotAllowed,
+        ContextError::ActionNotAllowed => Refusal::ActionNotAllowed,
+    }
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake").field("endpoints", &self.endpoints.keys()).finish_non_exhaustive()
     }
 }

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: [`countersign::cli`] does it all.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    countersign::cli::run()
+}

@@ -122,6 +122,38 @@ pub struct TaskRef {
     pub data: Option<Box<RawValue>>,
 }
 
+/// What the third party permits with a context: the task, and who may do what with it.
+#[derive(Debug, Clone, Default)]
+pub struct Grant {
+    /// The task.
+    pub task: TaskRef,
+    /// The `user_id`s that may decide; `None` for anybody.
+    pub operators: Option<Vec<String>>,
+    /// The `action_type`s that may be taken; `None` for any.
+    pub actions: Option<Vec<String>>,
+    /// The definition it is for; `None` for any.
+    pub approval_code: Option<String>,
+    /// The endpoint it is for; `None` for any.
+    pub endpoint: Option<String>,
+}
+
+impl Grant {
+    /// A grant that permits everything to everybody.
+    #[must_use]
+    pub fn unbound(task: TaskRef) -> Self {
+        Self { task, ..Self::default() }
+    }
+}
+
+/// A context that the third party registered beforehand.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// What it permits.
+    pub grant: Grant,
+    /// From when on it counts no more.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// The context format that told the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolvedBy {
@@ -129,6 +161,12 @@ pub enum ResolvedBy {
     Opaque,
     /// JSON pointers into the context.
     Json,
+    /// A regular expression over the context or the instance id.
+    Pattern,
+    /// A token that the third party signed.
+    Jwt,
+    /// What the third party registered beforehand.
+    Registry,
 }
 
 impl ResolvedBy {
@@ -138,6 +176,9 @@ impl ResolvedBy {
         match self {
             Self::Opaque => "opaque",
             Self::Json => "json",
+            Self::Pattern => "pattern",
+            Self::Jwt => "jwt",
+            Self::Registry => "registry",
         }
     }
 }

@@ -23,6 +23,7 @@
 //! 2. Sameness is looked up and written in that same transaction.
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
+pub mod sqlite;
 pub mod state;
 
 use std::{path::PathBuf, time::Duration};

@@ -1,3 +1,4 @@
 //! What the service tells about itself: logs and metrics. Imports nothing of ours; everybody may import it.
 
+pub mod log;
 pub mod metrics;

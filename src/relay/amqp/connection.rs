@@ -55,9 +55,10 @@ impl Link {
     async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
-        let connection = connect(broker.uri.clone(), socket.0.clone(), settings.connect_timeout)
-            .await
-            .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
+        let connection =
+            connect(broker.uri.clone(), socket.0.clone(), settings.connect_timeout, "countersign")
+                .await
+                .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
         let events = Box::pin(connection.events_listener());
         let channel = connection
             .create_channel()
@@ -122,12 +123,37 @@ impl Link {
     }
 }
 
-async fn connect(uri: AMQPUri, socket: SocketState, limit: Duration) -> lapin::Result<Connection> {
+/// Connects to the first broker that answers, each within [`Settings::connect_timeout`].
+pub(super) async fn listen_in(
+    brokers: &[Broker],
+    settings: &Settings,
+    name: &str,
+) -> Result<Connection, Error> {
+    let limit = settings.connect_timeout;
+    let mut failure = Error::NoUrl;
+    for broker in brokers {
+        let address = broker.address.clone();
+        let connecting = connect(broker.uri.clone(), SocketState::default(), limit, name);
+        failure = match timeout(limit, connecting).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(source)) => Error::Connect { broker: address, source: source.into() },
+            Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
+        };
+    }
+    Err(failure)
+}
+
+async fn connect(
+    uri: AMQPUri,
+    socket: SocketState,
+    limit: Duration,
+    name: &str,
+) -> lapin::Result<Connection> {
     // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
     // somebody has chosen before.
     rustls::crypto::ring::default_provider().install_default().ok();
     let properties = ConnectionProperties::default()
-        .with_connection_name("countersign".into())
+        .with_connection_name(name.into())
         .with_client_property("product".into(), "countersign".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let runtime = lapin::runtime::default_runtime()?;

@@ -191,7 +191,21 @@ pub fn vhost_of_url(url: &Secret) -> String {
     Broker::parse(url).map_or_else(|_| "/".to_owned(), |broker| broker.uri.vhost)
 }
 
+/// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that
+/// the broker shows. Declares nothing. The caller closes it.
+///
+/// # Errors
+/// An URL is missing or unusable, or no broker answers; then what the last one had to say.
+pub async fn listen_in(settings: &Settings, name: &str) -> Result<lapin::Connection, Error> {
+    connection::listen_in(&Broker::parse_all(&settings.urls)?, settings, name).await
+}
+
 impl Broker {
+    fn parse_all(urls: &[Secret]) -> Result<Vec<Self>, Error> {
+        let parse = |(index, url)| Self::parse(url).map_err(|fault| Error::Url { number: index + 1, fault });
+        urls.iter().enumerate().map(parse).collect()
+    }
+
     fn parse(url: &Secret) -> Result<Self, &'static str> {
         let text = url.expose();
         // lapin's own words for what is wrong quote the URL, password and all.

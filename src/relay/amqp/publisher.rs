@@ -52,10 +52,7 @@ impl Publisher {
     /// # Errors
     /// An URL is missing or unusable.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let mut brokers = Vec::with_capacity(settings.urls.len());
-        for (index, url) in settings.urls.iter().enumerate() {
-            brokers.push(Broker::parse(url).map_err(|fault| Error::Url { number: index + 1, fault })?);
-        }
+        let brokers = Broker::parse_all(&settings.urls)?;
         if brokers.is_empty() {
             return Err(Error::NoUrl);
         }

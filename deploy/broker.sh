@@ -1,0 +1,198 @@
+# shellcheck shell=bash disable=SC2034  # results are read by the scripts that source this
+# Finds or starts a RabbitMQ. Sourced after lib.sh; each function that succeeds leaves $AMQP_URL exported.
+#
+# A node that is started here is private: own ports, own data, own cookie, own epmd, reachable from this
+# machine only. No service of the system is started, stopped or configured for it.
+
+broker_is_ours=   # find_or_start_broker: "yes" when the broker goes away again at the end
+rabbitmqctl=      # start_private_rabbitmq: the program that looks into the private node
+
+# True when something on the port speaks AMQP 0-9-1 and lets guest/guest in. It is the handshake itself up
+# to Connection.Tune, so "ready" means that a client would get in, and not just that a port is open.
+amqp_answers() { # <port>
+    # shellcheck disable=SC2016  # the inner bash expands these
+    timeout 5 bash -c '
+        exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+        read_hex() { dd bs=1 count="$1" <&3 2>/dev/null | od -An -v -tx1 | tr -d " \n"; }
+        # Reads one frame and leaves class and method of it in $method.
+        read_method() {
+            local header payload
+            header=$(read_hex 7)
+            [[ $header == 010000* && ${#header} == 14 ]] || exit 1
+            payload=$(read_hex $((16#${header:6} + 1)))
+            method=${payload:0:8}
+        }
+        printf "AMQP\x00\x00\x09\x01" >&3
+        read_method
+        [[ $method == 000a000a ]] || exit 1   # Connection.Start
+        # Connection.StartOk: no client properties, PLAIN, \0guest\0guest, en_US
+        printf "\x01\x00\x00\x00\x00\x00\x24\x00\x0a\x00\x0b\x00\x00\x00\x00\x05PLAIN" >&3
+        printf "\x00\x00\x00\x0c\x00guest\x00guest\x05en_US\xce" >&3
+        read_method
+        [[ $method == 000a001e ]]             # Connection.Tune: the credentials were good
+    ' amqp_answers "$1" 2>/dev/null
+}
+
+# Prints the folder with the real scripts. Debian's /usr/sbin/rabbitmq-server is a wrapper that changes the
+# user and fixes every path, so it cannot start a second node.
+rabbitmq_scripts() {
+    local found
+    if [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]]; then
+        echo /usr/lib/rabbitmq/bin
+    elif found=$(command -v rabbitmq-server) && ! grep -qs 'su rabbitmq' "$found"; then
+        dirname "$(readlink -f "$found")"
+    else
+        return 1
+    fi
+}
+
+# The one switch that Debian's maintainer scripts ask before they start a service. It is ours only while
+# apt runs; a policy that the machine already has is left alone. Every first start is forbidden, not only
+# RabbitMQ's: the package brings logrotate along, and that one cron.
+service_policy=/usr/sbin/policy-rc.d
+forbid_service_start() {
+    [[ ! -e $service_policy ]] || return 0
+    at_exit allow_service_start
+    # A start that the runlevel would not ask for comes as "(start)"; services that already run may restart.
+    # shellcheck disable=SC2016  # the policy's own $2
+    printf '%s\n' '#!/bin/sh' '# by countersign, for one installation' \
+        'case "$2" in *restart*) exit 0 ;; *start*) exit 101 ;; esac' | as_root tee "$service_policy" >/dev/null
+    as_root chmod 755 "$service_policy"
+}
+allow_service_start() {
+    ! grep -qs 'by countersign' "$service_policy" || (as_root rm -f "$service_policy")
+}
+
+# Installs rabbitmq-server without letting the package start its service.
+install_rabbitmq() {
+    rabbitmq_scripts >/dev/null && return
+    local services=(rabbitmq-server.service)
+    find_epmd >/dev/null || services+=(epmd.service epmd.socket)
+    local someone_was_there=
+    ! port_is_taken 5672 || someone_was_there=yes
+    forbid_service_start
+    apt_install rabbitmq-server
+    allow_service_start
+    # Only when the machine has a policy of its own that permits it.
+    if [[ -z $someone_was_there ]] && port_is_taken 5672; then
+        as_root service rabbitmq-server stop >&2 || note "the package started its service, and it could not be stopped"
+    fi
+    rabbitmq_scripts >/dev/null || die "rabbitmq-server was installed but its scripts are not where Debian puts them"
+    # The packages enable their services for the next boot; that is more than was asked for.
+    if command -v systemctl >/dev/null; then
+        as_root systemctl --quiet disable "${services[@]}" 2>/dev/null || true
+    fi
+    note "installed; its system service does not run"
+}
+
+# Starts a private node with everything it writes under <directory>; registers its end with at_exit.
+start_private_rabbitmq() { # <directory>
+    local directory=$1 scripts node amqp_port dist_port epmd_port epmd_pid node_pid
+    scripts=$(rabbitmq_scripts) || die "rabbitmq-server is not installed"
+    pick_port; amqp_port=$port
+    pick_port; dist_port=$port
+    pick_port; epmd_port=$port
+    node=countersign-$amqp_port@localhost
+
+    mkdir -p "$directory"
+    (umask 077 && random_hex 20 >"$directory/.erlang.cookie" && chmod 400 "$directory/.erlang.cookie")
+    echo '[].' >"$directory/enabled_plugins"
+    : >"$directory/rabbitmq-env.conf"
+    cat >"$directory/rabbitmq.conf" <<-END
+		listeners.tcp.1 = 127.0.0.1:$amqp_port
+		log.file.level = info
+		# A demo and tests hold little; the defaults would stop publishers on a small or full machine.
+		disk_free_limit.absolute = 50MB
+	END
+    # One file says where the node lives: the server starts with it, and so does the rabbitmqctl beside it.
+    cat >"$directory/environment" <<-END
+		export HOME='$directory'
+		export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
+		export RABBITMQ_NODENAME=$node RABBITMQ_DIST_PORT=$dist_port
+		export RABBITMQ_CONF_ENV_FILE='$directory/rabbitmq-env.conf' RABBITMQ_CONFIG_FILE='$directory/rabbitmq.conf'
+		export RABBITMQ_ENABLED_PLUGINS_FILE='$directory/enabled_plugins'
+		export RABBITMQ_MNESIA_BASE='$directory/data' RABBITMQ_LOG_BASE='$directory/log'
+		export RABBITMQ_PID_FILE='$directory/rabbitmq.pid'
+		unset RABBITMQ_NODE_PORT RABBITMQ_NODE_IP_ADDRESS RABBITMQ_MNESIA_DIR RABBITMQ_LOGS RABBITMQ_USE_LONGNAME
+		unset RABBITMQ_ADVANCED_CONFIG_FILE RABBITMQ_SERVER_START_ARGS RABBITMQ_SERVER_ERL_ARGS NOTIFY_SOCKET
+	END
+    # Two schedulers that sleep instead of spinning: the node shares the machine with what it serves.
+    cat >"$directory/start" <<-END
+		#!/bin/sh
+		. '$directory/environment'
+		cd '$directory' || exit 1   # a crash dump of Erlang lands in the current directory
+		export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}'
+		exec '$scripts/rabbitmq-server'
+	END
+    printf '#!/bin/sh\n. %q\nexec %q "$@"\n' "$directory/environment" "$scripts/rabbitmqctl" >"$directory/rabbitmqctl"
+    chmod 700 "$directory/start" "$directory/rabbitmqctl"
+
+    say "starting a private RabbitMQ node on 127.0.0.1:$amqp_port (data in $directory)"
+    # Started by hand so that it ends with us; the node would leave a daemon behind.
+    local epmd
+    epmd=$(find_epmd) || die "epmd is missing; it comes with Erlang"
+    start "$directory/epmd.log" env ERL_EPMD_ADDRESS=127.0.0.1 "$epmd" -port "$epmd_port"
+    epmd_pid=$started
+    at_exit "stop_process $epmd_pid 5"
+    wait_until 10 "$epmd_pid" port_is_taken "$epmd_port" || die "epmd did not start: $(tail -n 5 "$directory/epmd.log")"
+
+    start "$directory/startup.log" "$directory/start"
+    node_pid=$started
+    at_exit "stop_process $node_pid 20"
+    if ! wait_until 120 "$node_pid" amqp_answers "$amqp_port"; then
+        tail -n 20 "$directory/startup.log" >&2
+        die "the private RabbitMQ node did not become ready"
+    fi
+    AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
+    export AMQP_URL
+    rabbitmqctl=$directory/rabbitmqctl
+    note "ready; look into it with $rabbitmqctl list_queues name messages"
+}
+
+find_epmd() {
+    local candidate
+    ! command -v epmd || return 0
+    for candidate in /usr/lib/erlang/bin/epmd /usr/lib/erlang/erts-*/bin/epmd; do
+        [[ ! -x $candidate ]] || { echo "$candidate"; return; }
+    done
+    return 1
+}
+
+# Starts RabbitMQ in docker. Fails, with a word, when the image cannot be had: there is another way then.
+start_docker_rabbitmq() {
+    local name=countersign-$$-$RANDOM pid
+    pick_port
+    say "starting RabbitMQ in docker on 127.0.0.1:$port (container $name)"
+    if ! docker run --detach --rm --name "$name" --publish "127.0.0.1:$port:5672" rabbitmq:4-alpine >/dev/null; then
+        note "docker could not start it"
+        return 1
+    fi
+    at_exit "timeout 60 docker rm --force --volumes $name >/dev/null"
+    # The container's own life: `docker wait` ends when it does.
+    start /dev/null docker wait "$name"
+    pid=$started
+    at_exit "stop_process $pid 5"
+    wait_until 120 "$pid" amqp_answers "$port" || die "RabbitMQ in container $name did not become ready: $(docker logs --tail 10 "$name" 2>&1)"
+    AMQP_URL=amqp://guest:guest@127.0.0.1:$port/%2f
+    export AMQP_URL
+}
+
+# A broker by the nearest way: the one that is named, the one that runs, docker, a private node.
+find_or_start_broker() { # <directory for a private node>
+    broker_is_ours=
+    if [[ -n ${AMQP_URL:-} ]]; then
+        say "using the broker of AMQP_URL"
+        export AMQP_URL
+    elif amqp_answers 5672; then
+        say "using the broker that runs on 127.0.0.1:5672"
+        export AMQP_URL=amqp://guest:guest@127.0.0.1:5672/%2f
+    else
+        broker_is_ours=yes
+        if command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 && start_docker_rabbitmq; then
+            return
+        fi
+        note "no AMQP_URL, no broker on 5672 that lets guest in, no docker that could start one: RabbitMQ comes from apt"
+        install_rabbitmq
+        start_private_rabbitmq "$1"
+    fi
+}

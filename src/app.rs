@@ -1,0 +1,249 @@
+//! The composition root: [`App::build`] binds and wires, [`App::run`] serves until it is told to stop.
+//!
+//! # Threads
+//! The public listener has its workers, the internal one a worker of its own, so that health and metrics are answered
+//! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
+//! has its own threads as well. What is left for the caller's runtime is waiting.
+
+#[cfg(test)]
+mod openapi;
+mod relay_thread;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::dev::{Server, ServerHandle};
+use anyhow::Context;
+use tokio::{net::TcpSocket, task::JoinHandle, time::Instant};
+
+use crate::{
+    console, http,
+    intake::{self, Intake, Refusal},
+    ledger::Ledger,
+    telemetry::metrics::Metrics,
+};
+use relay_thread::RelayThread;
+pub use relay_thread::{RelaySeat, StartRelay};
+
+/// What the service is made of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public listener.
+    pub http: http::Settings,
+    /// The internal listener.
+    pub console: console::Settings,
+    /// The endpoints.
+    pub intake: intake::Settings,
+    /// How long stopping may take.
+    pub shutdown_grace: Duration,
+}
+
+/// Connections that may wait to be accepted, where the kernel allows as many: those that come within one stall.
+const BACKLOG: u32 = 1024;
+
+/// The relay ends by the deadline, and then has to get off its thread.
+const RELAY_SLACK: Duration = Duration::from_millis(250);
+
+/// The ledger's writer gets this long even when the grace has run out: it only has to commit what it holds.
+const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// The service, bound and wired, not serving yet.
+pub struct App {
+    callbacks: (Server, SocketAddr),
+    console: (Server, SocketAddr),
+    ledger: Arc<dyn Ledger>,
+    metrics: Arc<Metrics>,
+    draining: Arc<AtomicBool>,
+    start_relay: StartRelay,
+    shutdown_grace: Duration,
+}
+
+impl App {
+    /// Binds both listeners, then opens the ledger, then wires the rest. Connections wait in the accept queues until
+    /// [`App::run`] is polled. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A port is taken, or the ledger cannot be opened. Nothing is left behind then.
+    pub fn build(
+        settings: &Settings,
+        open_ledger: impl FnOnce() -> anyhow::Result<Arc<dyn Ledger>>,
+        start_relay: StartRelay,
+    ) -> anyhow::Result<Self> {
+        // The ports first: whoever starts a second instance by mistake learns it before the ledger is touched.
+        let callbacks = bind("http.listen", settings.http.listen)?;
+        let console = bind("admin.listen", settings.console.listen)?;
+        let addresses = (callbacks.local_addr()?, console.local_addr()?);
+
+        let ledger = open_ledger()?;
+        let metrics = Metrics::new();
+        let draining = Arc::new(AtomicBool::new(false));
+        let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
+        let endpoints: Vec<String> =
+            settings.intake.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let callbacks = http::serve(
+            &settings.http,
+            callbacks,
+            intake,
+            &endpoints,
+            metrics.clone(),
+            draining.clone(),
+            settings.shutdown_grace,
+        )
+        .context("cannot serve callbacks")?;
+        let console = console::serve(
+            &settings.console,
+            console,
+            ledger.clone(),
+            metrics.clone(),
+            draining.clone(),
+            Refusal::ALL.map(Refusal::as_str).to_vec(),
+        )
+        .context("cannot serve the internal listener")?;
+        Ok(Self {
+            callbacks: (callbacks, addresses.0),
+            console: (console, addresses.1),
+            ledger,
+            metrics,
+            draining,
+            start_relay,
+            shutdown_grace: settings.shutdown_grace,
+        })
+    }
+
+    /// Where callbacks are received: the real port if 0 was asked for.
+    #[must_use]
+    pub fn callbacks_address(&self) -> SocketAddr {
+        self.callbacks.1
+    }
+
+    /// Where the internal listener is: the real port if 0 was asked for.
+    #[must_use]
+    pub fn console_address(&self) -> SocketAddr {
+        self.console.1
+    }
+
+    /// Serves until `shutdown` resolves, then stops in order. Returns once everything has stopped, or when the grace
+    /// has run out and what still runs was left behind; the log says so.
+    ///
+    /// If dropped, both listeners and the relay stop serving at some later moment, in no order. Nothing that was
+    /// answered is lost by it.
+    ///
+    /// # Errors
+    /// A listener or the relay's thread cannot start, or a listener ended by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let relay = RelayThread::start(self.start_relay, RelaySeat::new(self.ledger.clone(), self.metrics))
+            .context("cannot start the relay's thread")?;
+        let mut running = Running {
+            callbacks: Listener::start(self.callbacks.0),
+            console: Listener::start(self.console.0),
+            relay,
+            ledger: self.ledger,
+            draining: self.draining,
+        };
+        tracing::info!(callbacks = %self.callbacks.1, internal = %self.console.1, "serving");
+
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
+            ended = running.console.ended() => Err(ended.context("the internal listener ended")),
+        };
+        running.stop(self.shutdown_grace).await;
+        ended
+    }
+}
+
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the connections of the process before it to time out. It does not let two
+        // processes listen on one port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bound().with_context(|| format!("cannot listen on {address} ({key})"))
+}
+
+/// A listener being served.
+struct Listener {
+    handle: ServerHandle,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Listener {
+    fn start(server: Server) -> Self {
+        Self { handle: server.handle(), task: tokio::spawn(server) }
+    }
+
+    /// Resolves when the listener has ended although nobody stopped it.
+    async fn ended(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("it was not asked to"),
+            Ok(Err(error)) => error.into(),
+            Err(panicked) => panicked.into(),
+        }
+    }
+}
+
+/// Everything that runs.
+struct Running {
+    callbacks: Listener,
+    console: Listener,
+    relay: RelayThread,
+    ledger: Arc<dyn Ledger>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Running {
+    /// The order of stopping. Each step has what the steps before have left of `grace`.
+    async fn stop(mut self, grace: Duration) {
+        let began = Instant::now();
+        let deadline = began + grace;
+        tracing::info!(?grace, "stopping");
+
+        // Unready, and refusing: whoever still gets through to us is told to come again.
+        self.draining.store(true, Ordering::Relaxed);
+
+        // Stop listening, and finish the requests that are in progress: their decisions are still kept.
+        if !within(deadline, self.callbacks.handle.stop(true)).await {
+            tracing::warn!(
+                step = "requests",
+                "the grace ran out; unanswered callbacks were not promised anything"
+            );
+        }
+
+        // Before the writer is closed, since what the relay learns of its last publishes is written by it.
+        self.relay.ask_to_stop(deadline);
+        if !within(deadline + RELAY_SLACK, self.relay.stopped()).await {
+            tracing::warn!(
+                step = "relay",
+                "the grace ran out; what the broker has not confirmed is published again after the next start"
+            );
+        }
+
+        let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
+        if !within(flush_deadline, self.ledger.flush()).await {
+            tracing::error!(step = "ledger", "the ledger's writer does not end; what was answered is safe");
+        }
+
+        // Last, so that health told the truth all the while. Nobody waits for an answer here.
+        if !within(flush_deadline, self.console.handle.stop(false)).await {
+            tracing::warn!(step = "internal listener", "the grace ran out");
+        }
+        tracing::info!(took = ?began.elapsed(), "stopped");
+    }
+}
+
+/// False if the deadline came first.
+async fn within(deadline: Instant, step: impl Future<Output = ()>) -> bool {
+    tokio::time::timeout_at(deadline, step).await.is_ok()
+}

@@ -1,0 +1,120 @@
+//! `openapi.yaml` says what the program does: its routes, its refusals, its words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{
+    console,
+    http::{self, answer},
+    intake::{Locale, Refusal},
+    ledger::State,
+};
+
+fn document() -> Value {
+    serde_saphyr::from_str(include_str!("../../openapi.yaml")).unwrap()
+}
+
+fn words(value: &Value) -> BTreeSet<&str> {
+    value.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
+}
+
+/// Method, path, and the listener's port.
+type Route = (String, String, u16);
+
+#[test]
+fn the_routes_of_both_listeners_are_those_of_the_document() {
+    let document = document();
+    let port = |servers: &Value| -> u16 {
+        let url = servers[0]["url"].as_str().unwrap();
+        url.rsplit_once(':').unwrap().1.parse().unwrap()
+    };
+    let public = port(&document["servers"]);
+
+    let mut documented = BTreeSet::<Route>::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let port = item.get("servers").map_or(public, port);
+        for member in item.as_object().unwrap().keys() {
+            if !matches!(&**member, "servers" | "parameters") {
+                documented.insert((member.to_uppercase(), path.clone(), port));
+            }
+        }
+    }
+
+    let route = |(method, path): (&str, &str), port| (method.to_owned(), path.to_owned(), port);
+    let served: BTreeSet<Route> = http::ROUTES
+        .into_iter()
+        .map(|entry| route(entry, 8080))
+        .chain(console::routes().map(|entry| route(entry, 9090)))
+        .collect();
+    assert_eq!(documented, served);
+}
+
+#[test]
+fn every_refusal_has_its_answer_as_an_example_under_its_status() {
+    let document = document();
+    let responses = document["paths"]["/callbacks/{endpoint}"]["post"]["responses"].as_object().unwrap();
+
+    let mut documented = BTreeMap::new();
+    for (status, response) in responses {
+        let media = &response["content"]["application/json"];
+        // The answers without a reason are shared, and given by reference.
+        if status == "200" || response.get("$ref").is_some() {
+            continue;
+        }
+        let narrowed = &media["schema"]["allOf"][1]["properties"];
+        let examples = media["examples"].as_object().unwrap();
+        let (mut codes, mut reasons) = (BTreeSet::new(), BTreeSet::new());
+        for (name, example) in examples {
+            let value = &example["value"];
+            assert_eq!(&value["msg"], name, "an example is named after its reason");
+            assert!(example["summary"].is_string(), "{name} is explained");
+            codes.insert(value["code"].as_u64().unwrap());
+            reasons.insert(name.as_str());
+            documented.insert(name.clone(), (status.clone(), value.clone()));
+        }
+        assert_eq!(words(&narrowed["msg"]["enum"]), reasons, "reasons of {status}");
+        let narrowed: BTreeSet<_> =
+            narrowed["code"]["enum"].as_array().unwrap().iter().map(|code| code.as_u64().unwrap()).collect();
+        assert_eq!(narrowed, codes, "codes of {status}");
+    }
+
+    let answered: BTreeMap<_, _> = Refusal::ALL
+        .into_iter()
+        .map(|refusal| {
+            let status = answer::Rule::of(refusal).status.as_str().to_owned();
+            let body = answer::refusal_body(refusal, Locale::Zh);
+            (refusal.as_str().to_owned(), (status, serde_json::from_slice::<Value>(&body).unwrap()))
+        })
+        .collect();
+    assert_eq!(documented, answered);
+}
+
+#[test]
+fn the_closed_lists_are_those_of_the_program() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let reasons = Refusal::ALL.into_iter().map(Refusal::as_str).collect();
+    assert_eq!(words(&schemas["Reason"]["enum"]), reasons);
+    let states = State::ALL.into_iter().map(State::as_str).collect();
+    assert_eq!(words(&schemas["State"]["enum"]), states);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn check(value: &Value, document: &Value) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(to)) = members.get("$ref") {
+                    let pointer = to.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{to} leads nowhere");
+                }
+                members.values().for_each(|member| check(member, document));
+            }
+            Value::Array(items) => items.iter().for_each(|item| check(item, document)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let document = document();
+    check(&document, &document);
+}

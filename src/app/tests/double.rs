@@ -1,0 +1,223 @@
+//! A ledger in memory whose failures are at hand.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, pending, ready},
+};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::{
+    command::{Command, CommandId, Fingerprint, Seq, TaskKey, message},
+    ledger::{
+        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Settlement,
+        State, Stats,
+    },
+};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Fault {
+    #[default]
+    None,
+    /// Every call that can fail does, as it does when the disk is full.
+    Broken,
+    /// The writer's queue is full.
+    Full,
+    /// Nothing is ever answered.
+    Hanging,
+}
+
+#[derive(Default)]
+pub(super) struct Double {
+    fault: Mutex<Fault>,
+    log: Mutex<Vec<(Command, Fingerprint)>>,
+    refused: Mutex<Vec<Refused>>,
+    pub(super) probes: AtomicUsize,
+    /// What happened, in order: the calls that matter when stopping.
+    pub(super) story: Mutex<Vec<&'static str>>,
+    cursor: AtomicU64,
+}
+
+impl Double {
+    pub(super) fn fail(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Everything up to here counts as published.
+    pub(super) fn publish_through(&self, seq: Seq) {
+        self.cursor.store(seq, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self, event: &'static str) {
+        self.story.lock().unwrap().push(event);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
+    fn looked<T: Send + 'static>(&self, found: T) -> BoxFuture<'static, Result<T, LookError>> {
+        match *self.fault.lock().unwrap() {
+            Fault::None | Fault::Full => ready(Ok(found)).boxed(),
+            Fault::Broken => {
+                ready(Err(LookError { operation: "read", source: "the disk is gone".into() })).boxed()
+            }
+            Fault::Hanging => pending().boxed(),
+        }
+    }
+
+    fn written<T: Send + 'static>(
+        &self,
+        write: impl FnOnce() -> T,
+    ) -> BoxFuture<'static, Result<T, AcceptError>> {
+        match *self.fault.lock().unwrap() {
+            Fault::None => ready(Ok(write())).boxed(),
+            Fault::Broken => ready(Err(AcceptError::Unavailable)).boxed(),
+            Fault::Full => ready(Err(AcceptError::Overloaded)).boxed(),
+            Fault::Hanging => pending().boxed(),
+        }
+    }
+
+    fn record(&self, seq: Seq, command: &Command, whole: bool) -> Record {
+        let body = String::from_utf8(message::render(command)).unwrap();
+        Record {
+            seq,
+            command_id: command.command_id,
+            received_at: command.received_at,
+            state: State::of(seq, self.cursor.load(Ordering::Relaxed), None),
+            endpoint: command.endpoint.to_string(),
+            action: command.action.as_str().to_owned(),
+            user_id: command.user_id.clone(),
+            approval_code: command.approval_code.clone(),
+            instance_id: command.task.instance_id.clone(),
+            task_id: command.task.task_id.clone(),
+            attempts: None,
+            next_attempt_at: None,
+            note: None,
+            command: whole.then(|| RawValue::from_string(body).unwrap()),
+        }
+    }
+
+    fn records(&self, whole: bool) -> Vec<Record> {
+        let log = self.log.lock().unwrap();
+        (1..).zip(log.iter()).map(|(seq, (command, _))| self.record(seq, command, whole)).collect()
+    }
+}
+
+impl Ledger for Double {
+    fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
+        self.written(|| {
+            let mut log = self.log.lock().unwrap();
+            let same = log.iter().find(|(_, fingerprint)| *fingerprint == acceptance.fingerprint);
+            if let Some((command, _)) = same {
+                return Receipt::Duplicate { command_id: command.command_id };
+            }
+            let command_id = acceptance.command.command_id;
+            log.push((acceptance.command, acceptance.fingerprint));
+            self.tell("accept");
+            Receipt::Accepted { command_id }
+        })
+    }
+
+    fn refused(&self, refused: Refused) {
+        self.refused.lock().unwrap().insert(0, refused);
+    }
+
+    fn head(&self) -> watch::Receiver<Seq> {
+        watch::channel(0).1
+    }
+
+    fn take_fresh(&self) -> Vec<Entry> {
+        Vec::new()
+    }
+
+    fn keep_fresh(&self, _wanted: bool) {}
+
+    fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
+        self.looked(self.cursor.load(Ordering::Relaxed))
+    }
+
+    fn since(&self, _seq: Seq, _limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn due(&self, _now: Timestamp, _limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn settle(&self, _settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| self.tell("settle"))
+    }
+
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
+        self.looked(self.records(true).into_iter().find(|record| record.command_id == command_id))
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
+        let fits = |wanted: &Option<String>, value: &Option<String>| wanted.is_none() || wanted == value;
+        let found = self
+            .records(false)
+            .into_iter()
+            .rev()
+            .filter(|record| {
+                filter.before.is_none_or(|before| record.seq < before)
+                    && filter.state.is_none_or(|state| record.state == state)
+                    && fits(&filter.task_id, &record.task_id)
+                    && fits(&filter.instance_id, &record.instance_id)
+                    && fits(&filter.endpoint, &Some(record.endpoint.clone()))
+                    && fits(&filter.user_id, &Some(record.user_id.clone()))
+            })
+            .take(filter.limit)
+            .collect();
+        self.looked(found)
+    }
+
+    fn refusals(
+        &self,
+        reason: Option<String>,
+        endpoint: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
+        let all = self.refused.lock().unwrap().clone();
+        let fits = |refused: &Refused| {
+            reason.as_ref().is_none_or(|reason| *reason == refused.reason)
+                && endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
+        };
+        self.looked(all.into_iter().filter(fits).take(limit).collect())
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        let log = self.log.lock().unwrap();
+        let (head, cursor) = (log.len() as u64, self.cursor.load(Ordering::Relaxed));
+        let stats = Stats {
+            pending: head - cursor,
+            published: cursor,
+            oldest_pending_at: log.get(cursor as usize).map(|(command, _)| command.received_at),
+            head,
+            cursor,
+            ..Stats::default()
+        };
+        self.looked(stats)
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        self.written(|| ())
+    }
+
+    fn flush(&self) -> BoxFuture<'static, ()> {
+        self.tell("flush");
+        ready(()).boxed()
+    }
+}

@@ -1,0 +1,280 @@
+//! The internal listener.
+
+use std::sync::atomic::Ordering;
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{command::CommandId, telemetry::metrics};
+use double::Fault;
+
+const API: [&str; 3] =
+    ["/api/v1/commands", "/api/v1/commands/019a0000-0000-7000-8000-000000000001", "/api/v1/refusals"];
+
+fn with_token() -> Settings {
+    let mut settings = settings();
+    settings.console.token = Some(Secret::new("fake-admin-token"));
+    settings
+}
+
+/// Tasks `t1`, `t2` … are kept; their ids.
+async fn keep(service: &Service, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for task in 1..=count {
+        let answer = service.post("plain", &callback(&format!("t{task}"))).await;
+        ids.push(answer.json()["data"]["command_id"].as_str().unwrap().to_owned());
+    }
+    ids
+}
+
+#[tokio::test]
+async fn ready_means_that_a_callback_can_be_kept() {
+    for (fault, check) in [
+        (Fault::None, "ok"),
+        (Fault::Full, "overloaded"),
+        (Fault::Broken, "unavailable"),
+        (Fault::Hanging, "timeout"),
+    ] {
+        let service = Service::start();
+        service.ledger.fail(fault);
+        let answer = service.get("/readyz").await;
+        let ready = fault == Fault::None;
+        assert_eq!(answer.status, if ready { 200 } else { 503 }, "{fault:?}");
+        // Nobody ever connected to a broker here.
+        assert_eq!(
+            answer.json(),
+            serde_json::json!({
+                "ready": ready, "checks": {"ledger": check, "accepting": "ok"}, "broker": "disconnected",
+            })
+        );
+        assert_eq!(service.get("/livez").await.status, 200, "alive whatever happens: {fault:?}");
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn draining_is_unready_and_alive() {
+    let service = Service::start();
+    service.drain();
+    let answer = service.get("/readyz").await;
+    assert_eq!((answer.status, &answer.json()["checks"]["accepting"]), (503, &"draining".into()));
+    assert_eq!(service.get("/livez").await.status, 200);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn probers_that_come_together_share_one_probe() {
+    let service = Service::start();
+    for answer in join_all((0..20).map(|_| service.get("/readyz"))).await {
+        assert_eq!(answer.status, 200);
+    }
+    // One, or two if the machine was so slow that a second passed.
+    assert!(service.ledger.probes.load(Ordering::Relaxed) <= 2);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_tell_the_state_of_the_ledger_at_the_scrape() {
+    let service = Service::start();
+    keep(&service, 3).await;
+    service.ledger.publish_through(2);
+    let answer = service.get("/metrics").await;
+    assert_eq!(answer.header("content-type"), Some(metrics::CONTENT_TYPE));
+    for line in [
+        r#"countersign_ledger_rows{state="pending"} 1"#,
+        r#"countersign_ledger_rows{state="published"} 2"#,
+        r#"countersign_ledger_rows{state="parked"} 0"#,
+    ] {
+        assert!(answer.body.lines().any(|l| l == line), "{line} is not in\n{}", answer.body);
+    }
+    let age =
+        answer.body.lines().find_map(|line| line.strip_prefix("countersign_ledger_oldest_pending_seconds "));
+    assert!(age.unwrap().parse::<f64>().unwrap() > 0.0, "{age:?}");
+
+    service.ledger.fail(Fault::Broken);
+    let stale = service.get("/metrics").await;
+    assert_eq!(stale.status, 200);
+    assert!(stale.body.contains(r#"countersign_ledger_rows{state="pending"} 1"#));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn the_api_asks_for_the_token_and_health_does_not() {
+    let service = Service::with(with_token(), idle_relay());
+    for path in API {
+        for headers in [
+            "",
+            "Authorization: Bearer\r\n",
+            "Authorization: Bearer \r\n",
+            "Authorization: Bearer other\r\n",
+            "Authorization: Basic fake-admin-token\r\n",
+            "Authorization: fake-admin-token\r\n",
+        ] {
+            let answer = service.get_with(path, headers).await;
+            assert_eq!(
+                (answer.status, &answer.json()["error"]),
+                (401, &"unauthorized".into()),
+                "{path} {headers}"
+            );
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"countersign\""));
+        }
+        for scheme in ["Bearer", "bearer"] {
+            let answer =
+                service.get_with(path, &format!("Authorization: {scheme} fake-admin-token\r\n")).await;
+            assert!(matches!(answer.status, 200 | 404), "{path}: {}", answer.status);
+        }
+    }
+    for path in ["/", "/livez", "/readyz", "/metrics"] {
+        assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_is_stored_or_taken_for_something_else() {
+    let service = Service::with(with_token(), idle_relay());
+    for path in ["/", "/readyz", "/api/v1/commands", "/nowhere"] {
+        let answer = service.get(path).await;
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn commands_are_listed_newest_first_page_by_page() {
+    let service = Service::start();
+    let ids = keep(&service, 5).await;
+    let mut seen = Vec::new();
+    let mut query = "?limit=2".to_owned();
+    loop {
+        let page = service.get(&format!("/api/v1/commands{query}")).await.json();
+        for record in page["commands"].as_array().unwrap() {
+            assert!(record.get("command").is_none(), "a list is short");
+            seen.push(record["command_id"].as_str().unwrap().to_owned());
+        }
+        let Some(before) = page["next_before"].as_u64() else { break };
+        query = format!("?limit=2&before={before}");
+    }
+    seen.reverse();
+    assert_eq!(seen, ids);
+
+    service.ledger.publish_through(3);
+    for (query, count) in [
+        ("state=pending", 2),
+        ("state=published", 3),
+        ("state=parked", 0),
+        ("task_id=t4", 1),
+        ("task_id=t4&state=published", 0),
+        ("instance_id=i1&user_id=u1&endpoint=plain", 5),
+        ("endpoint=ke%79ed", 0),
+        ("before=3", 2),
+    ] {
+        let page = service.get(&format!("/api/v1/commands?{query}")).await.json();
+        assert_eq!(page["commands"].as_array().unwrap().len(), count, "{query}");
+        assert!(page["next_before"].is_null(), "{query}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_is_shown_with_its_message() {
+    let service = Service::start();
+    let ids = keep(&service, 1).await;
+    let record = service.get(&format!("/api/v1/commands/{}", ids[0])).await.json();
+    assert_eq!(record["command_id"], ids[0]);
+    assert_eq!(record["command"]["schema"], "approval.command/1");
+    assert_eq!(record["command"]["task"]["task_id"], "t1");
+
+    let absent = CommandId::new(jiff::Timestamp::now());
+    for (id, status, error) in [
+        (absent.to_string(), 404, "no_such_command"),
+        ("1".to_owned(), 400, "bad_parameter"),
+        ("%F0%9F".to_owned(), 400, "bad_parameter"),
+        (format!("{}?limit=1", ids[0]), 400, "bad_parameter"),
+    ] {
+        let answer = service.get(&format!("/api/v1/commands/{id}")).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (status, &error.into()), "{id}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn refused_callbacks_are_listed_with_their_cause() {
+    let service = Service::start();
+    assert_eq!(service.post("plain", &callback("t1").replace("APPROVE", "HOLD")).await.status, 422);
+    assert_eq!(service.post("nowhere", "{}").await.status, 403);
+    let all = service.get("/api/v1/refusals").await.json();
+    let reasons: Vec<_> =
+        all["refusals"].as_array().unwrap().iter().map(|refused| &refused["reason"]).collect();
+    assert_eq!(reasons, ["unauthenticated", "action_not_allowed"]);
+    for (query, count) in
+        [("reason=unauthenticated", 1), ("endpoint=nowhere", 1), ("limit=1", 1), ("reason=malformed", 0)]
+    {
+        let some = service.get(&format!("/api/v1/refusals?{query}")).await.json();
+        assert_eq!(some["refusals"].as_array().unwrap().len(), count, "{query}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_parameter_is_named() {
+    let service = Service::start();
+    for (query, parameter) in [
+        ("commands?state=lost", "state"),
+        ("commands?state=Pending", "state"),
+        ("commands?limit=0", "limit"),
+        ("commands?limit=501", "limit"),
+        ("commands?limit=-1", "limit"),
+        ("commands?limit=%2B1", "limit"),
+        ("commands?limit=many", "limit"),
+        ("commands?limit=99999999999999999999", "limit"),
+        ("commands?before=0", "before"),
+        ("commands?before=9223372036854775808", "before"),
+        ("commands?endpoint=", "endpoint"),
+        ("commands?endpoint", "endpoint"),
+        ("commands?task_id=a&task_id=b", "task_id"),
+        ("commands?task=a", "task"),
+        ("commands?reason=malformed", "reason"),
+        ("refusals?reason=other", "reason"),
+        ("refusals?before=1", "before"),
+    ] {
+        let answer = service.get(&format!("/api/v1/{query}")).await;
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["error"]), (400, &"bad_parameter".into()), "{query}");
+        assert_eq!(problem["parameter"], parameter, "{query}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_read_is_503() {
+    let service = Service::start();
+    service.ledger.fail(Fault::Broken);
+    for path in API {
+        let answer = service.get(path).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (503, &"ledger_unavailable".into()), "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_answered_in_json() {
+    let service = Service::start();
+    for path in ["/nowhere", "/api", "/api/v1/commands/", "/callbacks/plain"] {
+        let answer = service.get(path).await;
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &"not_found".into()), "{path}");
+    }
+    for (_, path) in console::routes() {
+        let mut connection = Connection::open(service.internal).await;
+        connection.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;
+        let answer = connection.answer().await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}");
+        assert_eq!(answer.json()["error"], "method_not_allowed");
+    }
+    let home = service.get("/").await.body;
+    for (_, path) in console::routes() {
+        assert!(home.contains(path), "{path} is not on the front page");
+    }
+    service.stop().await;
+}

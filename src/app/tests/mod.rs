@@ -1,0 +1,239 @@
+//! The whole service but for the broker, over real sockets.
+
+mod callbacks;
+mod double;
+mod internal;
+mod stopping;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{App, RelaySeat, Settings, StartRelay};
+use crate::{
+    callback::CredentialSettings,
+    console, context, http,
+    intake::{self, EndpointSettings, Locale},
+    ledger::{Ledger, OnConflict},
+    secret::Secret,
+};
+use double::Double;
+
+const TOKEN: &str = "fake-token";
+const KEY: &str = "fake-key";
+
+/// No step of a test takes nearly so long; it only keeps a broken one from hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `reached`; fails with `what` if it is not in time.
+async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !reached().await {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+fn endpoint(name: &str, key: Option<&str>, locale: Locale) -> EndpointSettings {
+    EndpointSettings {
+        name: name.to_owned(),
+        approval_codes: Vec::new(),
+        credentials: vec![CredentialSettings {
+            action_callback_token: Secret::new(TOKEN),
+            action_callback_key: key.map(Secret::new),
+        }],
+        actions: vec!["APPROVE".to_owned(), "REJECT".to_owned()],
+        locale,
+        dedupe_window: Duration::from_secs(60),
+        on_conflict: OnConflict::Refuse,
+        context: context::Settings {
+            formats: vec![context::Format::Opaque],
+            on_unresolved: context::OnUnresolved::Publish,
+        },
+    }
+}
+
+/// Two endpoints: `plain`, whose approvers read Japanese, and `keyed`, English. Strangers read Chinese.
+fn settings() -> Settings {
+    Settings {
+        http: http::Settings {
+            listen: loopback(),
+            max_body_bytes: 1024,
+            body_read_timeout: Duration::from_secs(2),
+            unauthenticated_floor: Duration::from_millis(5),
+            workers: 1,
+        },
+        console: console::Settings { listen: loopback(), token: None },
+        intake: intake::Settings {
+            endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],
+            locale: Locale::Zh,
+        },
+        shutdown_grace: Duration::from_secs(5),
+    }
+}
+
+/// A relay that does nothing until it is told to stop.
+fn idle_relay() -> StartRelay {
+    Arc::new(|mut seat: RelaySeat| {
+        async move {
+            seat.stop.wait_for(Option::is_some).await.unwrap();
+        }
+        .boxed_local()
+    })
+}
+
+/// The service, serving.
+struct Service {
+    callbacks: SocketAddr,
+    internal: SocketAddr,
+    ledger: Arc<Double>,
+    draining: Arc<AtomicBool>,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    fn start() -> Self {
+        Self::with(settings(), idle_relay())
+    }
+
+    fn with(settings: Settings, relay: StartRelay) -> Self {
+        let ledger = Arc::new(Double::default());
+        let app = App::build(&settings, || Ok(ledger.clone() as Arc<dyn Ledger>), relay).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            callbacks: app.callbacks_address(),
+            internal: app.console_address(),
+            ledger,
+            draining: app.draining.clone(),
+            stop,
+            running: tokio::spawn(app.run(async {
+                stopped.await.unwrap();
+            })),
+        }
+    }
+
+    async fn post(&self, endpoint: &str, body: &str) -> Answer {
+        let mut connection = Connection::open(self.callbacks).await;
+        connection.send(&post(endpoint, body)).await;
+        connection.answer().await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, "").await
+    }
+
+    async fn get_with(&self, path: &str, headers: &str) -> Answer {
+        let mut connection = Connection::open(self.internal).await;
+        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+        connection.answer().await
+    }
+
+    /// Sets the flag alone, as the first step of stopping does.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        tokio::time::timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
+    }
+}
+
+fn post(endpoint: &str, body: &str) -> String {
+    format!("POST /callbacks/{endpoint} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A plain callback about a task of this name.
+fn callback(task: &str) -> String {
+    format!(
+        r#"{{"action_type":"APPROVE","user_id":"u1","instance_id":"i1","task_id":"{task}","token":"{TOKEN}"}}"#
+    )
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (header, value) = line.split_once(": ")?;
+            header.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}\n{}", self.head, self.body))
+    }
+
+    /// All of it but the clock, which is the same for everybody.
+    fn but_the_date(&self) -> String {
+        let mut head: Vec<_> =
+            self.head.lines().filter(|line| !line.to_lowercase().starts_with("date:")).collect();
+        head.push(&self.body);
+        head.join("\n")
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.unwrap(), received: Vec::new() }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn read_some(&mut self) -> usize {
+        tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await.unwrap().unwrap()
+    }
+
+    /// The next answer on this connection.
+    async fn answer(&mut self) -> Answer {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at;
+            }
+            assert!(self.read_some().await > 0, "closed after {:?}", String::from_utf8_lossy(&self.received));
+        };
+        let head = String::from_utf8(self.received[..end].to_vec()).unwrap();
+        let mut answer = Answer { status: head[9..12].parse().unwrap(), head, body: String::new() };
+        let length: usize = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        self.received.drain(..end + 4);
+        while self.received.len() < length {
+            assert!(self.read_some().await > 0, "closed in the middle of a body");
+        }
+        answer.body = String::from_utf8(self.received.drain(..length).collect()).unwrap();
+        answer
+    }
+
+    /// Resolves when the other side has closed the connection; nothing more may come before that.
+    async fn closed(&mut self) {
+        assert_eq!(self.read_some().await, 0, "got {:?}", String::from_utf8_lossy(&self.received));
+    }
+}

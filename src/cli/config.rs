@@ -1,0 +1,123 @@
+//! `config check`, `config show`, `config defaults`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{
+    exit::{Exit, Failure},
+    output::{json, line, say, write},
+};
+use crate::config::{Fault, Loaded, Origin, REFERENCE, Warning};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Check the configuration: all that is wrong or risky, with key and origin
+    ///
+    /// Faults and warnings go to stderr, one a line. Exits with 64 if there is a fault.
+    Check(CheckArguments),
+    /// Show the configuration in force, secrets redacted
+    Show(ShowArguments),
+    /// Print every key with its meaning, limits and default
+    Defaults,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// Print one JSON object, also about faults, in place of words
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// Also show where each value was set
+    #[arg(long)]
+    origins: bool,
+    /// Print JSON in place of TOML; with --origins, an object with `values` and `origins`
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
+    match command {
+        Command::Check(arguments) => check(&arguments, &load()),
+        Command::Show(arguments) => show(&arguments, &load()),
+        Command::Defaults => {
+            write(REFERENCE.as_bytes())?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    let config = loaded.config();
+    if arguments.json {
+        let endpoints: Vec<_> = config
+            .iter()
+            .flat_map(|config| &config.intake.endpoints)
+            .map(|endpoint| &endpoint.name)
+            .collect();
+        json(&json!({
+            "ok": config.is_ok(),
+            "file": file,
+            "endpoints": endpoints,
+            "warnings": loaded.warnings.iter().map(of_warning).collect::<Vec<_>>(),
+            "faults": loaded.faults().iter().map(of_fault).collect::<Vec<_>>(),
+        }))?;
+        return Ok(if config.is_ok() { Exit::Done } else { Exit::Usage });
+    }
+    for warning in &loaded.warnings {
+        say(format_args!("warning: {warning}"));
+    }
+    let config = config?;
+    line(format_args!("configuration  {}", file.as_deref().unwrap_or("no file; environment and defaults")))?;
+    line(format_args!("callbacks      {}", config.http.listen))?;
+    line(format_args!("internal       {}", config.admin.listen))?;
+    line(format_args!("ledger         {}", config.ledger.path.display()))?;
+    for endpoint in &config.intake.endpoints {
+        let encrypted =
+            endpoint.credentials.iter().any(|credential| credential.action_callback_key.is_some());
+        let count = endpoint.credentials.len();
+        line(format_args!(
+            "endpoint       POST /callbacks/{}  {}, {count} {}",
+            endpoint.name,
+            if encrypted { "encrypted" } else { "plain" },
+            if count == 1 { "credential" } else { "credentials" },
+        ))?;
+    }
+    line(match loaded.warnings.len() {
+        0 => "ok".to_owned(),
+        1 => "ok, 1 warning".to_owned(),
+        count => format!("ok, {count} warnings"),
+    })?;
+    Ok(Exit::Done)
+}
+
+fn of_fault(fault: &Fault) -> serde_json::Value {
+    json!({
+        "key": fault.key,
+        "problem": fault.problem,
+        "expected": fault.expected,
+        "origin": fault.origin.as_ref().map(Origin::to_string),
+    })
+}
+
+fn of_warning(warning: &Warning) -> serde_json::Value {
+    json!({
+        "key": warning.key,
+        "problem": warning.problem,
+        "origin": warning.origin.as_ref().map(Origin::to_string),
+    })
+}
+
+fn show(arguments: &ShowArguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    loaded.config()?;
+    let effective = &loaded.effective;
+    match (arguments.json, arguments.origins) {
+        (false, origins) => write(effective.to_toml(origins).as_bytes())?,
+        (true, false) => json(&effective.to_json())?,
+        (true, true) => json(&json!({ "values": effective.to_json(), "origins": effective.origins() }))?,
+    }
+    Ok(Exit::Done)
+}

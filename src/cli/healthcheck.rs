@@ -1,0 +1,74 @@
+//! `healthcheck`
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+
+use super::{
+    block_on, client,
+    exit::{Exit, Failure},
+    output::{line, say},
+    reachable, url,
+};
+use crate::config::Loaded;
+
+/// Exits with 0 if the service is ready, 1 if it answers that it is not, 69 if it does not answer
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Ask only whether the process lives (/livez), not whether it can keep callbacks (/readyz)
+    #[arg(long)]
+    live: bool,
+    /// The internal listener of another machine [default: admin.listen of the configuration]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let path = if arguments.live { "/livez" } else { "/readyz" };
+    let url = match &arguments.url {
+        Some(text) => url(text, path)?,
+        None => {
+            let listen = loaded.admin()?.listen;
+            if listen.port() == 0 {
+                return Err(Failure::Usage("admin.listen has no fixed port; say --url".to_owned()));
+            }
+            url(&format!("http://{}", reachable(listen)), path)?
+        }
+    };
+    let timeout = Duration::from_secs(arguments.timeout);
+    block_on(async {
+        let away = || format!("{url} does not answer");
+        let answer = client(&url, timeout)?
+            .get(url.clone())
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .with_context(away)
+            .map_err(Failure::Unavailable)?;
+        let status = answer.status();
+        let text = answer
+            .text()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .with_context(away)
+            .map_err(Failure::Unavailable)?;
+        match status.as_u16() {
+            200 => {
+                line(text.trim())?;
+                Ok(Exit::Done)
+            }
+            503 => {
+                line(text.trim())?;
+                say(format_args!("countersign: {url} is not ready"));
+                Ok(Exit::Failed)
+            }
+            other => {
+                Err(anyhow!("{url} answers {other}, so it is not countersign's internal listener").into())
+            }
+        }
+    })
+}

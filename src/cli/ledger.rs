@@ -1,0 +1,267 @@
+//! `ledger list|show|stats|requeue|park`: works on the ledger's file, whether or not `serve` runs.
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::{
+    exit::{Exit, Failure},
+    output::{json, line, say, table, write},
+};
+use crate::{
+    command::CommandId,
+    config::Loaded,
+    ledger::{
+        Filter, Record, Settings, State, Stats,
+        sqlite::{ActError, Operator, Reader},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List commands, newest first
+    List(ListArguments),
+    /// Show one command with its message
+    Show(ShowArguments),
+    /// Show how many commands are in which state, and how far publishing has come
+    Stats(StatsArguments),
+    /// Have commands published again that are parked or were published
+    ///
+    /// A running service finds them within seconds. Their message_id stays the same.
+    Requeue(RequeueArguments),
+    /// Take pending commands out of the way, until they are requeued
+    Park(ParkArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArguments {
+    /// Only in this state
+    #[arg(long, value_enum)]
+    state: Option<StateWord>,
+    /// Only of this endpoint
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Only about this task
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
+    /// Only about this instance
+    #[arg(long, value_name = "ID")]
+    instance: Option<String>,
+    /// Only by this operator
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
+    /// Print one JSON object per command in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// The command_id
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_id)]
+    command_id: CommandId,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatsArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RequeueArguments {
+    /// The commands
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandId>,
+    /// All that are parked
+    #[arg(long, conflicts_with = "command_ids")]
+    all_parked: bool,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ParkArguments {
+    /// The commands
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required = true)]
+    command_ids: Vec<CommandId>,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+/// The states, as words of the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StateWord {
+    /// The broker has not confirmed it yet
+    Pending,
+    /// The broker has it
+    Published,
+    /// The broker refused it too often, or an operator parked it
+    Parked,
+}
+
+impl From<StateWord> for State {
+    fn from(word: StateWord) -> Self {
+        match word {
+            StateWord::Pending => Self::Pending,
+            StateWord::Published => Self::Published,
+            StateWord::Parked => Self::Parked,
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<CommandId, String> {
+    CommandId::parse(text).ok_or_else(|| "not a command_id, which is a UUID".to_owned())
+}
+
+pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
+    let settings = loaded.ledger()?;
+    match command {
+        Command::List(arguments) => list(&arguments, &reader(settings)?),
+        Command::Show(arguments) => show(&arguments, &reader(settings)?),
+        Command::Stats(arguments) => stats(&arguments, &reader(settings)?),
+        Command::Requeue(arguments) => requeue(&arguments, &mut operator(settings)?),
+        Command::Park(arguments) => {
+            let mut operator = operator(settings)?;
+            let acts = arguments.command_ids.iter().map(|id| (*id, operator.park(*id))).collect();
+            tell("parked", acts, arguments.json)
+        }
+    }
+}
+
+fn reader(settings: &Settings) -> Result<Reader, Failure> {
+    Ok(Reader::open(&settings.path).context("cannot look into the ledger")?)
+}
+
+fn operator(settings: &Settings) -> Result<Operator, Failure> {
+    Ok(Operator::open(&settings.path).context("cannot write to the ledger")?)
+}
+
+fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
+    let filter = Filter {
+        state: arguments.state.map(State::from),
+        endpoint: arguments.endpoint.clone(),
+        instance_id: arguments.instance.clone(),
+        task_id: arguments.task.clone(),
+        user_id: arguments.user.clone(),
+        before: None,
+        limit: usize::try_from(arguments.limit).unwrap_or(usize::MAX),
+    };
+    let records = reader.list(&filter).context("cannot list the commands")?;
+    if arguments.json {
+        records.iter().try_for_each(json)?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<_> = records.iter().map(row).collect();
+    let head = ["RECEIVED", "STATE", "ENDPOINT", "ACTION", "USER", "INSTANCE", "TASK", "COMMAND", "NOTE"];
+    write(table(head, &rows).as_bytes())?;
+    if records.len() == filter.limit {
+        say(format_args!("the newest {}; there may be more (--limit)", records.len()));
+    }
+    Ok(Exit::Done)
+}
+
+fn row(record: &Record) -> [String; 9] {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    [
+        format!("{:.3}", record.received_at),
+        record.state.as_str().to_owned(),
+        record.endpoint.clone(),
+        record.action.clone(),
+        record.user_id.clone(),
+        or_dash(&record.instance_id),
+        or_dash(&record.task_id),
+        record.command_id.to_string(),
+        record.note.clone().unwrap_or_default(),
+    ]
+}
+
+fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
+    let found = reader.find(arguments.command_id).context("cannot look the command up")?;
+    let Some(record) = found else {
+        return Err(anyhow!("the ledger has no command {}", arguments.command_id).into());
+    };
+    if arguments.json {
+        json(&record)?;
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![
+        ["command".to_owned(), record.command_id.to_string()],
+        ["state".to_owned(), record.state.as_str().to_owned()],
+        ["received".to_owned(), format!("{:.3}", record.received_at)],
+        ["place".to_owned(), record.seq.to_string()],
+    ];
+    rows.extend(record.note.clone().map(|note| ["note".to_owned(), note]));
+    rows.extend(record.attempts.map(|attempts| ["refusals".to_owned(), attempts.to_string()]));
+    rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), format!("{at:.3}")]));
+    write(table(["", ""], &rows).trim_start_matches('\n').as_bytes())?;
+    if let Some(command) = &record.command {
+        let value: serde_json::Value =
+            serde_json::from_str(command.get()).context("the message is not JSON")?;
+        line(serde_json::to_string_pretty(&value).context("the message is not JSON")?)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
+    let stats = reader.stats().context("cannot take the numbers")?;
+    if arguments.json {
+        json(&stats)?;
+        return Ok(Exit::Done);
+    }
+    let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals } = stats;
+    let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.3}"));
+    for (name, value) in [
+        ("pending", pending.to_string()),
+        ("published", published.to_string()),
+        ("parked", parked.to_string()),
+        ("oldest pending", oldest),
+        ("head of the log", head.to_string()),
+        ("cursor", cursor.to_string()),
+        ("refusals kept", refusals.to_string()),
+    ] {
+        line(format_args!("{name:<16} {value}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit, Failure> {
+    let acts = if arguments.all_parked {
+        let requeued = operator.requeue_parked().context("nothing was requeued")?;
+        if requeued.is_empty() {
+            say("nothing is parked");
+        }
+        requeued.into_iter().map(|id| (id, Ok(()))).collect()
+    } else {
+        arguments.command_ids.iter().map(|id| (*id, operator.requeue(*id))).collect()
+    };
+    tell("requeued", acts, arguments.json)
+}
+
+/// Tells what became of each command.
+fn tell(done: &str, acts: Vec<(CommandId, Result<(), ActError>)>, as_json: bool) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for (command_id, act) in acts {
+        let problem = act.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+        if problem.is_some() {
+            exit = Exit::Failed;
+        }
+        match (as_json, problem) {
+            (true, problem) => {
+                json(&json!({ "command_id": command_id, "done": problem.is_none(), "problem": problem }))?;
+            }
+            (false, None) => line(format_args!("{command_id} {done}"))?,
+            (false, Some(problem)) => say(format_args!("{command_id} not {done}: {problem}")),
+        }
+    }
+    Ok(exit)
+}

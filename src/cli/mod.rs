@@ -1,0 +1,228 @@
+//! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
+
+mod config;
+mod crypt;
+mod exit;
+mod healthcheck;
+mod ledger;
+mod output;
+mod send;
+mod serve;
+mod tail;
+mod topology;
+
+use std::{future::Future, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Loaded, Sources, load};
+pub use exit::Exit;
+use exit::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign keygen             a token and a key, for the approval center and the configuration
+  countersign config defaults    every key of the configuration, explained
+  countersign config check       what is wrong with the configuration, all of it
+  countersign serve              run the service
+  countersign tail               in another terminal: see the commands as they come
+  countersign send               play the approval center
+
+It starts without any file if COUNTERSIGN_ACTION_CALLBACK_TOKEN is set, and (unless they have
+nothing to say) COUNTERSIGN_ACTION_CALLBACK_KEY and COUNTERSIGN_AMQP_URL.
+
+Exit codes: 0 done, 1 failed or refused, 64 wrong usage or configuration, 69 a service is away.";
+
+/// Turns quick approval callbacks of the Feishu/Lark approval center into durable commands on RabbitMQ
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    sources: SourceArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+struct SourceArguments {
+    /// The configuration file [default: countersign.toml, if there is one]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "COUNTERSIGN_CONFIG",
+        help_heading = "Configuration"
+    )]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment: --set http.listen=127.0.0.1:0 (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: take callbacks, keep them, publish commands
+    ///
+    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. Logs go to stderr.
+    Serve,
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Play the approval center: send callbacks, as from a list, a card or a search
+    Send(send::Arguments),
+    /// Follow the commands: one JSON line for each, through a queue of its own
+    Tail(tail::Arguments),
+    /// Look into the ledger, or have commands published again
+    #[command(subcommand)]
+    Ledger(ledger::Command),
+    /// Encrypt what stands on stdin, as the approval center does
+    Encrypt(crypt::EncryptArguments),
+    /// Decrypt a callback that stands on stdin
+    Decrypt(crypt::DecryptArguments),
+    /// Make a fresh token and a fresh key
+    Keygen(crypt::KeygenArguments),
+    /// Print the topology
+    #[command(subcommand)]
+    Topology(topology::Command),
+    /// Ask a running service whether it is ready: for probes of containers
+    Healthcheck(healthcheck::Arguments),
+}
+
+impl SourceArguments {
+    fn load(&self) -> Loaded {
+        // Not read by clap, to which an empty variable is an error: it is how compose files and shells say "none".
+        let named = || std::env::var_os("COUNTERSIGN_CONFIG").filter(|name| !name.is_empty());
+        load(&Sources {
+            file: self.config.clone().or_else(|| named().map(PathBuf::from)),
+            directory: PathBuf::new(),
+            environment: std::env::vars_os().collect(),
+            set: self.set.clone(),
+        })
+    }
+}
+
+/// Parses the command line, does what it says, and returns the exit code. Sets the process-wide TLS provider and, for
+/// `serve`, the process-wide log subscriber and panic hook.
+#[must_use]
+pub fn run() -> ExitCode {
+    let exit = match Arguments::try_parse() {
+        Ok(arguments) => execute(arguments).unwrap_or_else(Failure::report),
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // To stdout for --help, to stderr for errors; if that is closed nothing can be said.
+            error.print().ok();
+            exit
+        }
+    };
+    exit.into()
+}
+
+fn execute(arguments: Arguments) -> Result<Exit, Failure> {
+    // The one TLS provider of the program; an error says that it is installed already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let sources = arguments.sources;
+    match arguments.command {
+        Command::Serve => serve::run(&sources.load()),
+        Command::Config(command) => config::run(command, || sources.load()),
+        Command::Send(arguments) => send::run(&arguments, &sources.load()),
+        Command::Tail(arguments) => tail::run(&arguments, &sources.load()),
+        Command::Ledger(command) => ledger::run(command, &sources.load()),
+        Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load()),
+        Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load()),
+        Command::Keygen(arguments) => crypt::keygen(&arguments),
+        Command::Topology(command) => topology::run(&command, &sources.load()),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
+    }
+}
+
+/// Runs a command that waits for others, on this thread.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?
+        .block_on(future)
+}
+
+/// The address at which a listener of this machine is reached from this machine.
+fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
+    let mut address = listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// A client that does not send what stays on this machine through a proxy.
+fn client(url: &reqwest::Url, timeout: std::time::Duration) -> Result<reqwest::Client, Failure> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(timeout);
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    if host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        builder = builder.no_proxy();
+    }
+    Ok(builder.build().context("cannot make an HTTP client")?)
+}
+
+/// Reads a URL of the command line, and completes one that names no path.
+fn url(text: &str, path: &str) -> Result<reqwest::Url, Failure> {
+    let wrong = |problem: &str| Failure::Usage(format!("--url {text}: {problem}"));
+    let mut url: reqwest::Url =
+        text.parse().map_err(|_| wrong("is not a URL such as http://127.0.0.1:8080"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("is neither http:// nor https://"));
+    }
+    if url.path() == "/" {
+        url.set_path(path);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_and_its_arguments() {
+        fn look(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} has no words");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} has no words", argument.get_id());
+            }
+            command.get_subcommands().for_each(|inner| look(inner, &path));
+        }
+        look(&Arguments::command(), "");
+    }
+
+    #[test]
+    fn an_address_for_all_interfaces_is_reached_by_loopback() {
+        for (listen, reached) in
+            [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:8080", "[::1]:8080"), ("10.0.0.1:80", "10.0.0.1:80")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_url_without_a_path_is_completed() {
+        let whole = |text| url(text, "/readyz").map(|url| url.to_string());
+        assert_eq!(whole("http://h:1").unwrap(), "http://h:1/readyz");
+        assert_eq!(whole("https://h/x").unwrap(), "https://h/x");
+        assert!(matches!(whole("ftp://h"), Err(Failure::Usage(_))));
+        assert!(matches!(whole("h:1"), Err(Failure::Usage(_))));
+    }
+}

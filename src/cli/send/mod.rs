@@ -1,0 +1,435 @@
+//! `send`: plays the approval center.
+
+mod body;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    block_on, client,
+    crypt::{choose, random, seal, secret_from},
+    exit::{Exit, Failure},
+    output::{json, line, say},
+    reachable, url,
+};
+use crate::{config::Loaded, intake::EndpointSettings, secret::Secret};
+use body::{Decision, Origin};
+
+/// The platform itself waits 5 to 10 s (§1.1); a little more shows an answer that comes too late for it.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Refusals that are told in words; more than a screen of them tells nothing new.
+const TOLD: u64 = 5;
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign send                                  approve a made-up task, as from the list
+  countersign send --origin card --context 'PO-77'  as from the bot's card
+  countersign send --action REJECT --instance PO-77 --task n2 --reason 'too dear'
+  countersign send --count 1000 --connections 8     a thousand tasks
+  countersign send --dry-run | countersign decrypt  what is inside an encrypted callback
+  countersign send --plain                          see how a plain callback is refused
+
+Token and key are those of the endpoint's first credential in the configuration, or of the
+environment (COUNTERSIGN_ACTION_CALLBACK_TOKEN, COUNTERSIGN_ACTION_CALLBACK_KEY), or of files.
+With a key the callback is encrypted.
+
+Prints one JSON line per answer. Exits with 0 if all were answered 200, 1 if one was refused,
+69 if one was not answered; then nothing more is sent.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Which endpoint's URL, token and key [default: the only one configured]
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// Where the approver acts, which decides what the callback carries
+    #[arg(long, value_enum, default_value_t = Origin::List)]
+    origin: Origin,
+    /// The action_type
+    #[arg(long, value_name = "TYPE", default_value = "APPROVE")]
+    action: String,
+    /// The action_context, verbatim [default: for a card and for a JSON context, one that names the task; else none]
+    #[arg(long, value_name = "TEXT")]
+    context: Option<String>,
+    /// The approver's comment
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The approver's user_id
+    #[arg(long, value_name = "ID", default_value = "demo-user")]
+    user: String,
+    /// The instance_id [default: a fresh one]
+    #[arg(long, value_name = "ID")]
+    instance: Option<String>,
+    /// The task_id, or the id of a search hit [default: a fresh one]; with --count, -1, -2 … are added
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
+    /// The message_id of a card [default: a fresh one]; with --count, it goes up
+    #[arg(long, value_name = "NUMBER")]
+    message_id: Option<u64>,
+    /// The approval_code [default: the endpoint's first, else "demo"; a card has none]
+    #[arg(long, value_name = "CODE")]
+    approval_code: Option<String>,
+    /// Where to send: the whole URL, or only scheme, host and port [default: http.listen of the configuration]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Take the action_callback_token from this file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Take the action_callback_key from this file
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Send it plain although there is a key
+    #[arg(long, conflicts_with = "key_file")]
+    plain: bool,
+    /// Send so many callbacks, each about a task of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Send over so many connections at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Print the body, one line each, and send nothing. A plain body shows the token
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the summary too as JSON on stdout, as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+/// How one callback was answered.
+#[derive(Debug, Serialize)]
+struct Answer {
+    task_id: String,
+    /// Absent if there was no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_status: Option<u16>,
+    /// `accepted`, `duplicate`, a reason, `unanswered`, or `unknown` for an answer that is not countersign's.
+    outcome: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_id: Option<String>,
+    /// The sentence for the approver, or why there was no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    elapsed_ms: f64,
+}
+
+/// What is counted over all answers.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    sent: u64,
+    accepted: u64,
+    duplicate: u64,
+    refused: u64,
+    unanswered: u64,
+    elapsed_ms: f64,
+}
+
+/// All that does not change from one callback to the next.
+struct Plan<'a> {
+    arguments: &'a Arguments,
+    endpoint: Option<&'a EndpointSettings>,
+    endpoint_name: String,
+    token: Secret,
+    key: Option<Secret>,
+    /// What fresh ids begin with: two runs do not get in each other's way.
+    run: String,
+    first_message_id: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let plan = plan(arguments, loaded)?;
+    if arguments.dry_run {
+        for number in 0..arguments.count {
+            line(String::from_utf8_lossy(&plan.body(number)))?;
+        }
+        return Ok(Exit::Done);
+    }
+    let path = format!("/callbacks/{}", plan.endpoint_name);
+    let url = match &arguments.url {
+        Some(text) => url(text, &path)?,
+        None => {
+            let listen = loaded.http()?.listen;
+            if listen.port() == 0 {
+                return Err(Failure::Usage("http.listen has no fixed port; say --url".to_owned()));
+            }
+            url(&format!("http://{}", reachable(listen)), &path)?
+        }
+    };
+    block_on(send(&plan, &url))
+}
+
+fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Failure> {
+    let by_file = arguments.token_file.is_some();
+    let endpoint = match loaded.endpoints() {
+        Ok(endpoints) => match choose(endpoints, arguments.endpoint.as_deref()) {
+            Ok(endpoint) => Some(endpoint),
+            // With a token at hand, an endpoint of another machine's configuration will do.
+            Err(_) if by_file && (endpoints.is_empty() || arguments.endpoint.is_some()) => None,
+            Err(failure) => return Err(failure),
+        },
+        Err(_) if by_file => None,
+        Err(faults) => return Err(faults.into()),
+    };
+    let credential = endpoint.and_then(|endpoint| endpoint.credentials.first());
+    let token = match (&arguments.token_file, credential) {
+        (Some(path), _) => secret_from(path, "--token-file")?,
+        (None, Some(credential)) => credential.action_callback_token.clone(),
+        (None, None) => return Err(Failure::Usage("there is no token; say --token-file".to_owned())),
+    };
+    let key = match &arguments.key_file {
+        Some(path) => Some(secret_from(path, "--key-file")?),
+        None => credential.and_then(|credential| credential.action_callback_key.clone()),
+    };
+    let name = endpoint.map(|endpoint| endpoint.name.clone()).or_else(|| arguments.endpoint.clone());
+    let fresh = u64::from_be_bytes(random());
+    Ok(Plan {
+        arguments,
+        endpoint,
+        endpoint_name: name.unwrap_or_else(|| "default".to_owned()),
+        token,
+        key: key.filter(|_| !arguments.plain),
+        run: format!("demo-{:08x}", fresh >> 32),
+        // 19 digits, as the captured one: beyond what a double holds exactly.
+        first_message_id: arguments
+            .message_id
+            .unwrap_or(7_000_000_000_000_000_000 + fresh % 1_000_000_000_000_000_000),
+    })
+}
+
+impl Plan<'_> {
+    fn decision(&self, number: u64) -> Decision {
+        let arguments = self.arguments;
+        let origin = arguments.origin;
+        let instance = arguments.instance.clone().unwrap_or_else(|| self.run.clone());
+        let mut task = arguments.task.clone().unwrap_or_else(|| format!("{}-task", self.run));
+        if arguments.count > 1 {
+            task = format!("{task}-{}", number + 1);
+        }
+        let formats = self.endpoint.map_or(&[][..], |endpoint| &endpoint.context.formats);
+        let context = arguments.context.clone().or_else(|| body::context(origin, formats, &instance, &task));
+        let approval_code = arguments.approval_code.clone().or_else(|| match origin {
+            Origin::Card => None,
+            Origin::List | Origin::Search => Some(
+                self.endpoint
+                    .and_then(|endpoint| endpoint.approval_codes.first().cloned())
+                    .unwrap_or_else(|| "demo".to_owned()),
+            ),
+        });
+        Decision {
+            action: arguments.action.clone(),
+            user: arguments.user.clone(),
+            approval_code,
+            instance,
+            task,
+            message_id: self.first_message_id.wrapping_add(number),
+            context,
+            reason: arguments.reason.clone(),
+        }
+    }
+
+    /// The body as it goes over the wire.
+    fn body(&self, number: u64) -> Vec<u8> {
+        let plain = body::render(self.arguments.origin, &self.decision(number), self.token.expose());
+        match &self.key {
+            Some(key) => json!({ "encrypt": seal(key, &plain) }).to_string().into_bytes(),
+            None => plain,
+        }
+    }
+}
+
+async fn send(plan: &Plan<'_>, url: &reqwest::Url) -> Result<Exit, Failure> {
+    let client = client(url, PATIENCE)?;
+    let began = Instant::now();
+    let mut summary = Summary::default();
+    let mut answers = stream::iter(0..plan.arguments.count)
+        .map(|number| post(&client, url, plan.decision(number).task, plan.body(number)))
+        .buffer_unordered(usize::from(plan.arguments.connections));
+    while let Some(answer) = answers.next().await {
+        json(&answer)?;
+        summary.count(&answer);
+        if summary.refused + summary.unanswered <= TOLD && answer.http_status != Some(200) {
+            say(answer.words());
+        }
+        if answer.http_status.is_none() {
+            break;
+        }
+    }
+    drop(answers);
+    summary.elapsed_ms = millis(began.elapsed());
+    if plan.arguments.json {
+        json(&json!({ "summary": summary }))?;
+    } else {
+        say(summary.words(plan.arguments.count));
+    }
+    Ok(summary.exit())
+}
+
+async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, body: Vec<u8>) -> Answer {
+    let began = Instant::now();
+    let request = client.post(url.clone()).header("content-type", "application/json").body(body);
+    let answered = async {
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Ok::<_, reqwest::Error>((status, response.bytes().await?))
+    };
+    match answered.await {
+        Ok((status, bytes)) => read(task_id, status, &bytes, millis(began.elapsed())),
+        Err(error) => Answer {
+            task_id,
+            http_status: None,
+            outcome: "unanswered".to_owned(),
+            command_id: None,
+            message: Some(format!("{:#}", anyhow::Error::new(error.without_url()))),
+            elapsed_ms: millis(began.elapsed()),
+        },
+    }
+}
+
+fn read(task_id: String, status: u16, bytes: &[u8], elapsed_ms: f64) -> Answer {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let outcome = if status == 200 { text("/data/status") } else { text("/msg") };
+    Answer {
+        task_id,
+        http_status: Some(status),
+        outcome: outcome.unwrap_or_else(|| "unknown".to_owned()),
+        command_id: text("/data/command_id"),
+        message: text("/message"),
+        elapsed_ms,
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl Answer {
+    fn words(&self) -> String {
+        let message = self.message.as_deref().unwrap_or_default();
+        match self.http_status {
+            Some(status) => format!("countersign: refused with {status} {}: {message}", self.outcome),
+            None => format!("countersign: no answer: {message}"),
+        }
+    }
+}
+
+impl Summary {
+    fn count(&mut self, answer: &Answer) {
+        self.sent += 1;
+        match answer.http_status {
+            None => self.unanswered += 1,
+            Some(200) if answer.outcome == "duplicate" => self.duplicate += 1,
+            Some(200) => self.accepted += 1,
+            Some(_) => self.refused += 1,
+        }
+    }
+
+    fn words(&self, wanted: u64) -> String {
+        format!(
+            "{} of {wanted} sent in {:.2} s: {} accepted, {} duplicate, {} refused, {} unanswered",
+            self.sent,
+            self.elapsed_ms / 1e3,
+            self.accepted,
+            self.duplicate,
+            self.refused,
+            self.unanswered
+        )
+    }
+
+    fn exit(&self) -> Exit {
+        if self.unanswered > 0 {
+            Exit::Unavailable
+        } else if self.refused > 0 {
+            Exit::Failed
+        } else {
+            Exit::Done
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_whatever_it_is() {
+        let body = br#"{"code":0,"msg":"success","data":{"command_id":"0199","status":"duplicate"}}"#;
+        let answer = read("t".to_owned(), 200, body, 1.0);
+        assert_eq!((answer.outcome.as_str(), answer.command_id.as_deref()), ("duplicate", Some("0199")));
+        let body = br#"{"code":40300,"msg":"unauthenticated","message":"no","without_prefix":"true"}"#;
+        let answer = read("t".to_owned(), 403, body, 1.0);
+        assert_eq!((answer.outcome.as_str(), answer.message.as_deref()), ("unauthenticated", Some("no")));
+        assert_eq!(read("t".to_owned(), 502, b"<html>", 1.0).outcome, "unknown");
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_worst_answer() {
+        let answer = |status: Option<u16>| Answer {
+            task_id: String::new(),
+            http_status: status,
+            outcome: String::new(),
+            command_id: None,
+            message: None,
+            elapsed_ms: 0.0,
+        };
+        let mut summary = Summary::default();
+        let mut exit = |status| {
+            summary.count(&answer(status));
+            summary.exit()
+        };
+        assert_eq!(exit(Some(200)), Exit::Done);
+        assert_eq!(exit(Some(403)), Exit::Failed);
+        assert_eq!(exit(None), Exit::Unavailable);
+        assert_eq!(exit(Some(200)), Exit::Unavailable);
+    }
+
+    /// Answers one request with these bytes; `None` hangs up.
+    async fn answering(answer: Option<&'static str>) -> reqwest::Url {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"the body") {
+                let mut some = [0; 1024];
+                let count = stream.read(&mut some).await.unwrap();
+                assert!(count > 0, "the whole request comes");
+                seen.extend_from_slice(&some[..count]);
+            }
+            let head = String::from_utf8_lossy(&seen).to_lowercase();
+            assert!(head.starts_with("post /callbacks/a http/1.1"), "{head}");
+            assert!(head.contains("content-type: application/json"), "{head}");
+            if let Some(answer) = answer {
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        format!("http://{address}/callbacks/a").parse().unwrap()
+    }
+
+    async fn posted(url: &reqwest::Url) -> Answer {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        post(&client(url, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
+    }
+
+    #[tokio::test]
+    async fn a_post_ends_in_an_answer_or_in_none() {
+        let url = answering(Some(
+            "HTTP/1.1 422 X\r\ncontent-length: 34\r\n\r\n{\"msg\":\"malformed\",\"message\":\"no\"}",
+        ))
+        .await;
+        let answer = posted(&url).await;
+        assert_eq!((answer.http_status, answer.outcome.as_str()), (Some(422), "malformed"));
+        let answer = posted(&answering(None).await).await;
+        assert_eq!((answer.http_status, answer.outcome.as_str()), (None, "unanswered"));
+        let answer = posted(&"http://127.0.0.1:1/".parse().unwrap()).await;
+        assert!(answer.message.unwrap().contains("refused"));
+    }
+}

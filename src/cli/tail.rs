@@ -1,0 +1,207 @@
+//! `tail`: follows the commands.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+use super::{
+    block_on,
+    exit::{Exit, Failure},
+    output::{json, line, say},
+};
+use crate::{
+    config::Loaded,
+    relay::amqp::{Settings, listen_in},
+};
+
+/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
+const PREFETCH: u16 = 256;
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign tail                                    all commands from now on
+  countersign tail --binding 'approval.purchase.#'    of one endpoint
+  countersign tail --binding 'approval.*.*.reject'    only rejections
+  countersign tail --count 1 | jq                     wait for one command and end
+
+Says `ready` on stderr once every later command will be seen. Takes nothing away from the
+consumers: it has a queue of its own, which RabbitMQ deletes when the command ends. Exits with 69
+if the broker is or goes away.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Which routing keys, in the syntax of topic exchanges; may be repeated
+    #[arg(long, value_name = "PATTERN", default_value = "#")]
+    binding: Vec<String>,
+    /// Print an object with routing_key, properties, headers and body in place of the body alone
+    #[arg(long)]
+    headers: bool,
+    /// End after so many commands
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let amqp = &loaded.amqp()?.broker;
+    block_on(async {
+        let connection =
+            listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
+        let followed = tokio::select! {
+            followed = follow(arguments, amqp, &connection) => followed,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
+            }
+        };
+        // A farewell that is not answered changes nothing: the queue goes with the connection.
+        let farewell = connection.close(200, "tail has ended".into());
+        tokio::time::timeout(Duration::from_secs(1), farewell).await.map(drop).ok();
+        followed
+    })
+}
+
+async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection) -> Result<Exit, Failure> {
+    let channel =
+        connection.create_channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
+    let mut consumer = subscribe(arguments, amqp, &channel).await.with_context(|| {
+        format!(
+            "cannot listen to the exchange {:?}; `countersign serve` makes it if topology = \"declare\"",
+            amqp.exchange
+        )
+    })?;
+    say("ready");
+    let mut seen = 0;
+    while arguments.count.is_none_or(|count| seen < count) {
+        let delivery = match consumer.next().await {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => {
+                return Err(Failure::Unavailable(anyhow::Error::new(error).context("the broker went away")));
+            }
+            None => return Err(Failure::Unavailable(anyhow!("the broker ended the subscription"))),
+        };
+        print(&delivery, arguments.headers)?;
+        seen += 1;
+        let acked = delivery.acker.ack(BasicAckOptions::default()).await;
+        acked.context("the broker went away").map_err(Failure::Unavailable)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    // Named by the broker, seen by this connection alone, gone with it.
+    let options =
+        QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
+    for binding in &arguments.binding {
+        channel
+            .queue_bind(
+                queue.name().clone(),
+                amqp.exchange.as_str().into(),
+                binding.as_str().into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+    }
+    channel
+        .basic_consume(
+            queue.name().clone(),
+            "".into(),
+            BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() },
+            FieldTable::default(),
+        )
+        .await
+}
+
+fn print(delivery: &Delivery, headers: bool) -> Result<(), Failure> {
+    let body = body(&delivery.data);
+    if !headers {
+        return line(body.get());
+    }
+    let properties = &delivery.properties;
+    let headers = properties.headers().as_ref().map_or_else(Map::new, |table| {
+        table.inner().iter().map(|(name, value)| (name.to_string(), value_of(value))).collect()
+    });
+    json(&Described {
+        routing_key: delivery.routing_key.as_str(),
+        redelivered: delivery.redelivered,
+        properties: json!({
+            "message_id": text_of(properties.message_id()),
+            "type": text_of(properties.kind()),
+            "content_type": text_of(properties.content_type()),
+            "content_encoding": text_of(properties.content_encoding()),
+            "delivery_mode": properties.delivery_mode(),
+            "timestamp": properties.timestamp(),
+            "app_id": text_of(properties.app_id()),
+            "correlation_id": text_of(properties.correlation_id()),
+        }),
+        headers,
+        body: &body,
+    })
+}
+
+#[derive(Serialize)]
+struct Described<'a> {
+    routing_key: &'a str,
+    redelivered: bool,
+    properties: Value,
+    headers: Map<String, Value>,
+    /// As it came: numbers keep their digits, members their order.
+    body: &'a RawValue,
+}
+
+fn text_of(property: &Option<ShortString>) -> Option<&str> {
+    property.as_ref().map(ShortString::as_str)
+}
+
+/// A header as JSON. countersign's own are texts; other publishers' may be anything.
+fn value_of(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
+        AMQPValue::ShortString(text) => text.as_str().into(),
+        AMQPValue::Boolean(value) => (*value).into(),
+        other => serde_json::to_value(other).unwrap_or_default(),
+    }
+}
+
+/// The body on one line: as it is if it is JSON without line breaks, else as JSON again, else as a text.
+fn body(data: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(data);
+    let as_text = || RawValue::from_string(Value::from(&*text).to_string());
+    let raw = if text.contains(['\n', '\r']) {
+        serde_json::from_str::<Value>(&text).and_then(|value| RawValue::from_string(value.to_string()))
+    } else {
+        RawValue::from_string(text.clone().into_owned())
+    };
+    raw.or_else(|_| as_text()).expect("a JSON text is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_line_of_json_whatever_came() {
+        for (data, shown) in [
+            (&b"{\"b\":1.50,\"a\":12345678901234567890}"[..], "{\"b\":1.50,\"a\":12345678901234567890}"),
+            (b"{\n  \"a\": 1\n}", "{\"a\":1}"),
+            (b"not json", "\"not json\""),
+            (b"two\nlines", "\"two\\nlines\""),
+            (b"", "\"\""),
+            (b"\xff", "\"\u{fffd}\""),
+        ] {
+            assert_eq!(body(data).get(), shown);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The endpoints.
+
+use std::time::Duration;
+
+use super::{
+    layers::{Origin, Table, Value},
+    read::{Given, Section},
+    sections::LOCALES,
+    show::REDACTED,
+};
+use crate::{
+    callback::CredentialSettings,
+    context::{self, Format, JsonFields, OnUnresolved},
+    intake::{EndpointSettings, Locale},
+    ledger::OnConflict,
+    secret::Secret,
+};
+
+/// What may be a duplicate is held in memory.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Old and new, and the same again for a second sender.
+const MAX_CREDENTIALS: usize = 4;
+
+pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Option<EndpointSettings> {
+    let expected = "1 to 64 of a-z, 0-9, _ and -, not beginning with _ or -";
+    let name = section.required("name", expected, |text| {
+        if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
+    });
+    let not_empty = |text: &str| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
+    let approval_codes = section.texts("approval_codes", "a list of codes", not_empty);
+    let actions = section.texts("actions", "a list such as [\"APPROVE\", \"REJECT\"]", not_empty);
+    if let Some(actions) = &actions {
+        if actions.is_empty() {
+            section.fault(
+                "actions",
+                "is empty, so every callback would be refused",
+                "at least one action type",
+            );
+        }
+        for known in ["APPROVE", "REJECT"] {
+            if let Some(other) = actions.iter().find(|a| a.eq_ignore_ascii_case(known) && *a != known) {
+                section.warn(
+                    "actions",
+                    format!("{other:?} is not {known:?}: action types are compared exactly"),
+                );
+            }
+        }
+    }
+    let locale = match section.one_of("locale", &LOCALES) {
+        Given::Value(locale) => Some(locale),
+        Given::Absent => Some(default),
+        Given::Faulty => None,
+    };
+    let dedupe_window = section.duration("dedupe_window", LONGEST_WINDOW);
+    if dedupe_window.is_some_and(|window| window.is_zero()) {
+        section.warn("dedupe_window", "0: a callback that is repeated becomes two commands");
+    }
+    let on_conflict = match section
+        .one_of("on_conflict", &[("publish", OnConflict::Publish), ("refuse", OnConflict::Refuse)])
+    {
+        Given::Value(on_conflict) => Some(on_conflict),
+        Given::Absent | Given::Faulty => None,
+    };
+    let credentials = credentials(section);
+    let context = section.table("context", context);
+    Some(EndpointSettings {
+        name: name?,
+        approval_codes: approval_codes?,
+        credentials: credentials?,
+        actions: actions.filter(|actions| !actions.is_empty())?,
+        locale: locale?,
+        dedupe_window: dedupe_window?,
+        on_conflict: on_conflict?,
+        context: context?,
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 64
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|byte| word(byte) || byte == b'_' || byte == b'-')
+}
+
+fn credentials(section: &mut Section<'_, '_, '_>) -> Option<Vec<CredentialSettings>> {
+    let credentials = section.tables("credentials", credential)?;
+    let expected = "1 to 4, each with an action_callback_token";
+    if credentials.is_empty() {
+        section.fault("credentials", "there is none", expected);
+        return None;
+    }
+    let mut sound = true;
+    if credentials.len() > MAX_CREDENTIALS {
+        section.fault("credentials", format!("there are {}", credentials.len()), expected);
+        sound = false;
+    }
+    let keyed = credentials.iter().filter(|credential| credential.action_callback_key.is_some()).count();
+    if keyed == 0 {
+        section.warn(
+            "credentials",
+            "no action_callback_key: callbacks come unencrypted, and whoever reads one has the token",
+        );
+    } else if keyed < credentials.len() {
+        section.fault(
+            "credentials",
+            format!("{keyed} of {} have an action_callback_key", credentials.len()),
+            "all or none: one without would let plain callbacks in beside encrypted ones",
+        );
+        sound = false;
+    }
+    for (index, credential) in credentials.iter().enumerate() {
+        if let Some(twin) = credentials[..index].iter().position(|other| same(other, credential)) {
+            section.fault(
+                "credentials",
+                format!("[{index}] is the same as [{twin}]"),
+                "different ones; one is enough when nothing rotates",
+            );
+            sound = false;
+        }
+    }
+    sound.then_some(credentials)
+}
+
+fn same(left: &CredentialSettings, right: &CredentialSettings) -> bool {
+    let key = |credential: &CredentialSettings| credential.action_callback_key.clone();
+    left.action_callback_token.equals(right.action_callback_token.expose())
+        && match (key(left), key(right)) {
+            (None, None) => true,
+            (Some(left), Some(right)) => left.equals(right.expose()),
+            _ => false,
+        }
+}
+
+fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
+    let mut read = |key, file_key| section.secret(key, file_key, |_| Ok(()), |_| REDACTED.to_owned());
+    let token: Given<Secret> = read("action_callback_token", "action_callback_token_file");
+    let key: Given<Secret> = read("action_callback_key", "action_callback_key_file");
+    if matches!(token, Given::Absent) {
+        section.fault("action_callback_token", "is missing", "the token as entered at the approval center");
+    }
+    match token {
+        Given::Value(action_callback_token) => {
+            Some(CredentialSettings { action_callback_token, action_callback_key: key.optional()? })
+        }
+        Given::Absent | Given::Faulty => None,
+    }
+}
+
+fn context(section: &mut Section<'_, '_, '_>) -> Option<context::Settings> {
+    let expected = "opaque, json, or a list of them";
+    let names = section.text_or_texts("format", expected);
+    let on_unresolved = match section
+        .one_of("on_unresolved", &[("publish", OnUnresolved::Publish), ("refuse", OnUnresolved::Refuse)])
+    {
+        Given::Value(on_unresolved) => Some(on_unresolved),
+        Given::Absent | Given::Faulty => None,
+    };
+    let fields = section.table("fields", json_fields);
+    let names = names?;
+    if names.is_empty() {
+        section.fault("format", "is empty", expected);
+        return None;
+    }
+    let (mut formats, mut sound) = (Vec::with_capacity(names.len()), true);
+    for name in &names {
+        match name.as_str() {
+            "opaque" => formats.push(Format::Opaque),
+            "json" => match &fields {
+                Some(fields) if fields.task_id.is_none() && fields.instance_id.is_none() => {
+                    section.fault(
+                        "fields",
+                        "json needs to know where in the context the task is named",
+                        "JSON pointers for task_id or instance_id, such as fields = { task_id = \"/task\" }",
+                    );
+                    sound = false;
+                }
+                Some(fields) => formats.push(Format::Json(fields.clone())),
+                None => sound = false,
+            },
+            "pattern" | "jwt" | "registry" => {
+                section.fault("format", format!("{name:?} is not in this version"), expected);
+                sound = false;
+            }
+            _ => {
+                section.fault("format", format!("{name:?} is not a format of contexts"), expected);
+                sound = false;
+            }
+        }
+    }
+    if section.is_set("fields") && !names.iter().any(|name| name == "json") {
+        section.warn("fields", "has no effect, because format is not json");
+    }
+    Some(context::Settings { formats: sound.then_some(formats)?, on_unresolved: on_unresolved? })
+}
+
+fn json_fields(section: &mut Section<'_, '_, '_>) -> Option<JsonFields> {
+    let mut pointer = |key: &'static str, whole: bool| {
+        let expected = "a JSON pointer (RFC 6901) such as \"/task/id\"";
+        section.parsed(key, expected, |text| check_pointer(text, whole).map(|()| text.to_owned())).optional()
+    };
+    let task_id = pointer("task_id", false);
+    let instance_id = pointer("instance_id", false);
+    let round = pointer("round", false);
+    let business_key = pointer("business_key", false);
+    // Free data may well be the whole context.
+    let data = pointer("data", true);
+    Some(JsonFields {
+        task_id: task_id?,
+        instance_id: instance_id?,
+        round: round?,
+        business_key: business_key?,
+        data: data?,
+    })
+}
+
+fn check_pointer(text: &str, whole: bool) -> Result<(), String> {
+    if text.is_empty() && !whole {
+        return Err("points at the whole context, which is no identifier".to_owned());
+    }
+    if !text.is_empty() && !text.starts_with('/') {
+        return Err("does not begin with /".to_owned());
+    }
+    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if escapes { Ok(()) } else { Err("has a ~ that is neither ~0 nor ~1".to_owned()) }
+}
+
+/// Names must differ, whatever else is wrong with the endpoints.
+pub(super) fn check_names(root: &mut Section<'_, '_, '_>, tree: &Table) {
+    let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
+    let mut seen: Vec<(&str, &Origin)> = Vec::new();
+    for (index, endpoint) in list.iter().enumerate() {
+        let Value::Table(endpoint) = &endpoint.value else { continue };
+        let Some(entry) = endpoint.get("name") else { continue };
+        let (Value::Text(name) | Value::Word(name)) = &entry.value else { continue };
+        match seen.iter().find(|(other, _)| other == name) {
+            Some((_, first)) => {
+                let problem = format!("{name:?} is already the name of the endpoint at {first}");
+                root.fault_of(
+                    &format!("endpoints[{index}].name"),
+                    problem,
+                    "a name of its own",
+                    &entry.origin,
+                );
+            }
+            None => seen.push((name, &entry.origin)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_part_of_a_path() {
+        for name in ["a", "0", "purchase", "po-2_b", &"x".repeat(64)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "-a", "_a", "A", "a.b", "a/b", "采购", "a b", &"x".repeat(65)] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_json_pointer_begins_with_a_slash_and_escapes_its_tildes() {
+        for pointer in ["/t", "/a/b/0", "/a~1b~0c", "/", "/采"] {
+            assert_eq!(check_pointer(pointer, false), Ok(()), "{pointer}");
+        }
+        for pointer in ["", "t", "a/b", "/~", "/a~2", "/~~0"] {
+            assert!(check_pointer(pointer, false).is_err(), "{pointer}");
+        }
+        assert_eq!(check_pointer("", true), Ok(()));
+    }
+}

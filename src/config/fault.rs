@@ -1,0 +1,114 @@
+//! What is wrong with a configuration, and what is merely risky.
+
+use std::fmt;
+
+use super::layers::Origin;
+
+/// One thing that is wrong. All of them are reported at once.
+///
+/// `Display` is one line and holds no secret: origin, key, what is wrong, what is expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, as in `endpoints[0].credentials[1].action_callback_key`; empty if the file as a whole is meant.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What would be right; empty if the problem says it.
+    pub expected: String,
+    /// Where the value was set; `None` if it was not set anywhere.
+    pub origin: Option<Origin>,
+}
+
+/// A pair or a value that is legal and probably not what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The key that would have to change.
+    pub key: String,
+    /// What may come of it.
+    pub problem: String,
+    /// Where the value was set.
+    pub origin: Option<Origin>,
+}
+
+/// Every fault that was found: at least one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {} {}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" })]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(f, self.origin.as_ref(), &self.key, &self.problem)?;
+        if self.expected.is_empty() { Ok(()) } else { write!(f, "; expected {}", self.expected) }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line(f, self.origin.as_ref(), &self.key, &self.problem)
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, origin: Option<&Origin>, key: &str, problem: &str) -> fmt::Result {
+    if let Some(origin) = origin {
+        write!(f, "{origin}: ")?;
+    }
+    if key.is_empty() { f.write_str(problem) } else { write!(f, "{key}: {problem}") }
+}
+
+/// The one of `known` that `word` was probably meant to be.
+pub(super) fn probably<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, with one row of the table at a time.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_recognised_and_another_word_is_not() {
+        let known = ["listen", "max_body_bytes", "workers"];
+        assert_eq!(probably("listen", known), Some("listen"));
+        assert_eq!(probably("listn", known), Some("listen"));
+        assert_eq!(probably("max_body_byte", known), Some("max_body_bytes"));
+        assert_eq!(probably("token", known), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn a_fault_is_one_line_with_origin_key_problem_and_what_is_expected() {
+        let mut fault = Fault {
+            key: "http.listen".to_owned(),
+            problem: "\"x\" is not an address".to_owned(),
+            expected: "IP:port".to_owned(),
+            origin: Some(Origin::Environment("COUNTERSIGN__HTTP__LISTEN".to_owned())),
+        };
+        assert_eq!(
+            fault.to_string(),
+            "environment COUNTERSIGN__HTTP__LISTEN: http.listen: \"x\" is not an address; expected IP:port"
+        );
+        fault.origin = None;
+        fault.expected.clear();
+        assert_eq!(fault.to_string(), "http.listen: \"x\" is not an address");
+    }
+}

@@ -1,0 +1,424 @@
+//! The configuration: layers of one TOML file, the environment and flags over documented defaults, read into the typed
+//! settings of each module. All faults are found at once, each with its key and where it was set.
+//!
+//! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
+
+mod endpoints;
+mod fault;
+mod layers;
+mod read;
+mod sections;
+mod show;
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use self::{
+    layers::{Entry, Step, Table, Value},
+    read::{Report, Section},
+};
+use crate::{
+    console, http, intake, ledger,
+    relay::{self, amqp},
+    telemetry::log,
+};
+
+pub use self::{
+    fault::{Fault, Faults, Warning},
+    layers::Origin,
+    show::Effective,
+};
+pub(crate) use read::read_secret;
+
+/// The documented defaults: the reference of every key.
+pub const REFERENCE: &str = include_str!("default.toml");
+
+/// The file that is read if it exists and no other is named.
+const USUAL_FILE: &str = "countersign.toml";
+
+const PREFIX: &str = "COUNTERSIGN__";
+
+/// What `serve` runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long stopping may take.
+    pub shutdown_grace: Duration,
+    /// The public listener.
+    pub http: http::Settings,
+    /// The internal listener.
+    pub admin: console::Settings,
+    /// The ledger.
+    pub ledger: ledger::Settings,
+    /// The broker.
+    pub amqp: Amqp,
+    /// Logs.
+    pub log: log::Settings,
+    /// The endpoints: at least one.
+    pub intake: intake::Settings,
+}
+
+/// The section `[amqp]`: where and how commands are published.
+#[derive(Debug, Clone)]
+pub struct Amqp {
+    /// The broker. At least one URL; each was checked.
+    pub broker: amqp::Settings,
+    /// The relay.
+    pub relay: relay::Settings,
+}
+
+/// What a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file that was named, by a flag or by `COUNTERSIGN_CONFIG`; without one, `countersign.toml` in `directory`.
+    pub file: Option<PathBuf>,
+    /// Where `countersign.toml` is looked for.
+    pub directory: PathBuf,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// `key=value`, as often as given.
+    pub set: Vec<String>,
+}
+
+/// A configuration as far as it could be read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    /// What is risky.
+    pub warnings: Vec<Warning>,
+    /// The values in force, redacted.
+    pub effective: Effective,
+    faults: Vec<Fault>,
+    shutdown_grace: Option<Duration>,
+    http: Option<http::Settings>,
+    admin: Option<console::Settings>,
+    ledger: Option<ledger::Settings>,
+    amqp: Option<Amqp>,
+    log: Option<log::Settings>,
+    intake: Option<intake::Settings>,
+}
+
+impl Loaded {
+    /// Everything; all faults if there is one.
+    pub fn config(&self) -> Result<Config, Faults> {
+        let all = || {
+            Some(Config {
+                shutdown_grace: self.shutdown_grace?,
+                http: self.http.clone()?,
+                admin: self.admin.clone()?,
+                ledger: self.ledger.clone()?,
+                amqp: self.amqp.clone()?,
+                log: self.log.clone()?,
+                intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
+            })
+        };
+        match all() {
+            Some(config) if self.faults.is_empty() => Ok(config),
+            _ => Err(Faults(self.faults.clone())),
+        }
+    }
+
+    /// Every fault; empty if [`Self::config`] succeeds.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
+    /// and should not fail because, say, a secret of another one cannot be read by whoever runs them.
+    pub fn http(&self) -> Result<&http::Settings, Faults> {
+        self.part(self.http.as_ref(), "http")
+    }
+
+    /// The internal listener, whatever is wrong elsewhere.
+    pub fn admin(&self) -> Result<&console::Settings, Faults> {
+        self.part(self.admin.as_ref(), "admin")
+    }
+
+    /// The ledger, whatever is wrong elsewhere.
+    pub fn ledger(&self) -> Result<&ledger::Settings, Faults> {
+        self.part(self.ledger.as_ref(), "ledger")
+    }
+
+    /// The broker, whatever is wrong elsewhere.
+    pub fn amqp(&self) -> Result<&Amqp, Faults> {
+        self.part(self.amqp.as_ref(), "amqp")
+    }
+
+    /// How to log, whatever is wrong elsewhere.
+    pub fn log(&self) -> Result<&log::Settings, Faults> {
+        self.part(self.log.as_ref(), "log")
+    }
+
+    /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
+    pub fn endpoints(&self) -> Result<&[intake::EndpointSettings], Faults> {
+        match &self.intake {
+            Some(intake) if intake.endpoints.is_empty() => Ok(&[]),
+            intake => self.part(intake.as_ref(), "endpoints").map(|intake| intake.endpoints.as_slice()),
+        }
+    }
+
+    fn part<'a, T>(&self, part: Option<&'a T>, section: &str) -> Result<&'a T, Faults> {
+        // A fault without a key is one of the file or the environment as a whole.
+        let concerns = |key: &str| {
+            key.is_empty()
+                || key
+                    .strip_prefix(section)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let own: Vec<_> = self.faults.iter().filter(|fault| concerns(&fault.key)).cloned().collect();
+        match part {
+            Some(part) if own.is_empty() => Ok(part),
+            None if own.is_empty() => Err(Faults(self.faults.clone())),
+            _ => Err(Faults(own)),
+        }
+    }
+}
+
+/// Reads the configuration. Does not fail: what is wrong is in [`Loaded::faults`].
+#[must_use]
+pub fn load(sources: &Sources) -> Loaded {
+    let (environment, mut faults) = utf8(&sources.environment);
+    let mut tree = layers::parse_defaults(REFERENCE);
+    let template = take_endpoint_template(&mut tree);
+    let mut warnings = Vec::new();
+    let mut readable = true;
+
+    let file = sources.file.clone().or_else(|| {
+        let usual = sources.directory.join(USUAL_FILE);
+        usual
+            .exists()
+            .then(|| if sources.directory == Path::new("") { PathBuf::from(USUAL_FILE) } else { usual })
+    });
+    if let Some(path) = &file {
+        match read_file(path) {
+            Ok(layer) => tree.overlay(layer),
+            Err(found) => {
+                faults.extend(found);
+                readable = false;
+            }
+        }
+    }
+    short_names(&mut tree, &environment, &mut faults, &mut warnings);
+    for (path, entry) in
+        variables(&environment, &mut faults).into_iter().chain(flags(&sources.set, &mut faults))
+    {
+        if let Err(fault) = layers::set(&mut tree, &path, entry) {
+            faults.push(fault);
+        }
+    }
+    complete_endpoints(&mut tree, &template);
+
+    let mut report = Report { environment: &environment, faults, warnings, effective: Effective::default() };
+    let mut loaded = Loaded {
+        file,
+        warnings: Vec::new(),
+        effective: Effective::default(),
+        faults: Vec::new(),
+        shutdown_grace: None,
+        http: None,
+        admin: None,
+        ledger: None,
+        amqp: None,
+        log: None,
+        intake: None,
+    };
+    // A file that cannot be read as a whole makes every other fault guesswork.
+    if readable {
+        read_sections(&tree, &mut report, &mut loaded);
+    }
+    loaded.faults = report.faults;
+    loaded.warnings = report.warnings;
+    loaded.effective = report.effective;
+    loaded
+}
+
+fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
+    let mut root = Section::root(tree, report);
+    loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
+    let mut locale = None;
+    loaded.http = root.table("http", |section| {
+        let (http, language) = sections::http(section);
+        locale = language;
+        http
+    });
+    loaded.admin = root.table("admin", sections::admin);
+    if let (Some(http), Some(admin)) = (&loaded.http, &loaded.admin) {
+        sections::check_ports(&mut root, http.listen, admin.listen);
+    }
+    loaded.ledger = root.table("ledger", sections::ledger);
+    loaded.amqp = root.table("amqp", sections::amqp);
+    loaded.log = root.table("log", sections::log);
+    let endpoints =
+        root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
+    endpoints::check_names(&mut root, tree);
+    if let Some(endpoints) = endpoints {
+        if endpoints.is_empty() {
+            root.fault(
+                "endpoints",
+                "there is none",
+                "an [[endpoints]] in the file, or COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment",
+            );
+        }
+        if let Some(ledger) = &mut loaded.ledger {
+            ledger.longest_window =
+                endpoints.iter().map(|endpoint| endpoint.dedupe_window).max().unwrap_or_default();
+        }
+        loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale });
+    }
+    root.finish();
+}
+
+fn read_file(path: &Path) -> Result<Table, Vec<Fault>> {
+    let fault = |problem: String| {
+        vec![Fault {
+            key: String::new(),
+            problem,
+            expected: "a TOML file".to_owned(),
+            origin: Some(Origin::File { path: path.into(), line: 0 }),
+        }]
+    };
+    let bytes = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| fault("is not UTF-8 text".to_owned()))?;
+    layers::parse_file(&text, path)
+}
+
+/// What an endpoint has that does not say otherwise: the one endpoint of the reference.
+fn take_endpoint_template(defaults: &mut Table) -> Table {
+    match defaults.remove("endpoints").map(|entry| entry.value) {
+        Some(Value::List(mut list)) => match list.pop().map(|entry| entry.value) {
+            Some(Value::Table(template)) => template,
+            _ => Table::default(),
+        },
+        _ => Table::default(),
+    }
+}
+
+fn complete_endpoints(tree: &mut Table, template: &Table) {
+    let Some(entry) = tree.get_mut("endpoints") else { return };
+    if let Value::Word(word) = &entry.value
+        && let Some(list) = layers::parse_word(word, &entry.origin)
+    {
+        entry.value = list;
+    }
+    if let Value::List(list) = &mut entry.value {
+        for endpoint in list {
+            if let Value::Table(endpoint) = &mut endpoint.value {
+                endpoint.underlay(template);
+            }
+        }
+    }
+}
+
+/// The environment as text. A variable of ours that is not UTF-8 is a fault; others do not concern us.
+fn utf8(environment: &[(OsString, OsString)]) -> (HashMap<String, String>, Vec<Fault>) {
+    let mut texts = HashMap::new();
+    let mut faults = Vec::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        match value.to_str() {
+            Some(value) => drop(texts.insert(name.to_owned(), value.to_owned())),
+            None if name.starts_with("COUNTERSIGN_") => faults.push(Fault {
+                key: String::new(),
+                problem: "is not UTF-8 text".to_owned(),
+                expected: String::new(),
+                origin: Some(Origin::Environment(name.to_owned())),
+            }),
+            None => {}
+        }
+    }
+    (texts, faults)
+}
+
+/// `COUNTERSIGN__…`, in an order in which a list comes before its places, and place 9 before place 10.
+fn variables(environment: &HashMap<String, String>, faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
+    let mut found = Vec::new();
+    for (name, value) in environment {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let origin = Origin::Environment(name.clone());
+        match layers::path_of_variable(rest) {
+            Some(path) => found.push((path, Entry { value: Value::Word(value.clone()), origin })),
+            None => faults.push(Fault {
+                key: String::new(),
+                problem: "names no key".to_owned(),
+                expected: format!("{PREFIX}SECTION__KEY"),
+                origin: Some(origin),
+            }),
+        }
+    }
+    found.sort_by(|(left, _), (right, _)| left.cmp(right));
+    found
+}
+
+/// `--set key=value`, in the order of the command line.
+fn flags(set: &[String], faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
+    let mut found = Vec::new();
+    for assignment in set {
+        let (key, value) = match assignment.split_once('=') {
+            Some((key, value)) => (key.trim(), Some(value)),
+            None => (assignment.as_str(), None),
+        };
+        let origin = Origin::Flag(key.to_owned());
+        match (layers::path_of_flag(key), value) {
+            (Some(path), Some(value)) => {
+                found.push((path, Entry { value: Value::Word(value.to_owned()), origin }));
+            }
+            _ => faults.push(Fault {
+                key: String::new(),
+                problem: "sets nothing".to_owned(),
+                expected: "--set SECTION.KEY=VALUE".to_owned(),
+                origin: Some(origin),
+            }),
+        }
+    }
+    found
+}
+
+/// The variables that make a start without a file possible.
+fn short_names(
+    tree: &mut Table,
+    environment: &HashMap<String, String>,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<Warning>,
+) {
+    let text = |key: &str| Step::Key(key.to_owned());
+    let credential =
+        |key: &str| vec![text("endpoints"), Step::Index(0), text("credentials"), Step::Index(0), text(key)];
+    let names = [
+        ("COUNTERSIGN_AMQP_URL", vec![text("amqp"), text("url")]),
+        ("COUNTERSIGN_AMQP_URL_FILE", vec![text("amqp"), text("url_file")]),
+        ("COUNTERSIGN_ACTION_CALLBACK_TOKEN", credential("action_callback_token")),
+        ("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", credential("action_callback_token_file")),
+        ("COUNTERSIGN_ACTION_CALLBACK_KEY", credential("action_callback_key")),
+        ("COUNTERSIGN_ACTION_CALLBACK_KEY_FILE", credential("action_callback_key_file")),
+    ];
+    let configured = tree.get("endpoints").is_some();
+    for (name, path) in names {
+        let Some(value) = environment.get(name) else { continue };
+        let origin = Origin::Environment(name.to_owned());
+        let of_endpoint = path[0] == text("endpoints");
+        if of_endpoint && configured {
+            warnings.push(Warning {
+                key: "endpoints".to_owned(),
+                problem: "the file configures endpoints, so this variable has no effect".to_owned(),
+                origin: Some(origin),
+            });
+            continue;
+        }
+        if of_endpoint && tree.get("endpoints").is_none() {
+            let name = Entry { value: Value::Text("default".to_owned()), origin: origin.clone() };
+            let set = layers::set(tree, &[text("endpoints"), Step::Index(0), text("name")], name);
+            faults.extend(set.err());
+        }
+        let entry = Entry { value: Value::Word(value.clone()), origin };
+        faults.extend(layers::set(tree, &path, entry).err());
+    }
+}
+
+#[cfg(test)]
+mod tests;

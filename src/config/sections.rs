@@ -1,0 +1,317 @@
+//! The sections that there is one of each.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Amqp,
+    read::{Given, Section},
+    show::{REDACTED, redact_url},
+};
+use crate::{
+    console, http,
+    intake::Locale,
+    ledger,
+    relay::{
+        self,
+        amqp::{self, Topology},
+    },
+    secret::Secret,
+    telemetry::log::{self, Format},
+};
+
+const AMQP_URL: &str = "it is amqp://user:password@host:port/vhost, where other characters than letters, digits and -._~ \
+     in user, password and vhost are percent-encoded";
+
+const ADDRESS: &str = "IP:port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
+
+/// Ways to write a locale.
+pub(super) const LOCALES: [(&str, Locale); 3] = [("zh", Locale::Zh), ("en", Locale::En), ("ja", Locale::Ja)];
+
+fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
+    section.required("listen", ADDRESS, |text| {
+        text.parse().map_err(|_| match text.rsplit_once(':') {
+            Some(("", _)) => "has no IP address".to_owned(),
+            Some((host, port))
+                if port.parse::<u16>().is_ok() && host.parse::<std::net::IpAddr>().is_err() =>
+            {
+                "has a name in place of an IP address".to_owned()
+            }
+            _ => "is not an IP address and a port".to_owned(),
+        })
+    })
+}
+
+pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>, Option<Locale>) {
+    let listen = listen(section);
+    let max_body_bytes = section.number("max_body_bytes", 1_024..=16_777_216);
+    if max_body_bytes.is_some_and(|bytes| bytes > 1_048_576) {
+        section.warn("max_body_bytes", "over 1 MiB lets anybody fill much memory; callbacks have a few KiB");
+    }
+    let body_read_timeout = section.millis("body_read_timeout_ms", 1..=600_000);
+    if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
+        section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
+    }
+    let unauthenticated_floor = section.millis("unauthenticated_floor_ms", 0..=5_000);
+    if unauthenticated_floor.is_some_and(|floor| floor.is_zero()) {
+        section.warn(
+            "unauthenticated_floor_ms",
+            "0 lets the time of an answer tell how far a forged callback came",
+        );
+    }
+    let workers = section.number("workers", 0..=1_024);
+    let locale = match section.one_of("locale", &LOCALES) {
+        Given::Value(locale) => Some(locale),
+        Given::Absent | Given::Faulty => None,
+    };
+    let settings = || {
+        Some(http::Settings {
+            listen: listen?,
+            max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
+            body_read_timeout: body_read_timeout?,
+            unauthenticated_floor: unauthenticated_floor?,
+            workers: usize::try_from(workers?).ok()?,
+        })
+    };
+    (settings(), locale)
+}
+
+pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {
+    let listen = listen(section);
+    let token = section.secret("token", "token_file", |_| Ok(()), |_| REDACTED.to_owned());
+    if matches!(token, Given::Absent)
+        && let Some(listen) = listen
+        && !listen.ip().is_loopback()
+    {
+        section.fault(
+            "token",
+            format!("is missing, and {listen} can be reached from other machines"),
+            "a token, or a loopback address in admin.listen",
+        );
+        return None;
+    }
+    Some(console::Settings { listen: listen?, token: token.optional()? })
+}
+
+/// The two listeners must not want the same port.
+pub(super) fn check_ports(root: &mut Section<'_, '_, '_>, public: SocketAddr, internal: SocketAddr) {
+    let overlap =
+        public.ip() == internal.ip() || public.ip().is_unspecified() || internal.ip().is_unspecified();
+    if public.port() == internal.port() && public.port() != 0 && overlap {
+        root.table_fault(
+            "admin",
+            "listen",
+            &format!("{internal} and http.listen {public} are the same port"),
+            "two ports: the internal listener is never to be reached from outside",
+        );
+    }
+}
+
+pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settings> {
+    let path = section.required("url", "sqlite:PATH, such as \"sqlite:countersign.db\"", sqlite_path);
+    if let Some(path) = &path {
+        let directory =
+            path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
+        if !directory.is_dir() {
+            section.warn(
+                "url",
+                format!("the directory {} is not there; serve will not make it", directory.display()),
+            );
+        }
+    }
+    let queue_capacity = section.number("queue_capacity", 1..=1_000_000);
+    let max_batch = section.number("max_batch", 1..=65_536);
+    let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
+    if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
+        && batch > queue
+    {
+        section.warn("max_batch", "is larger than queue_capacity, so no commit will ever be so large");
+    }
+    Some(ledger::Settings {
+        path: path?,
+        queue_capacity: usize::try_from(queue_capacity?).ok()?,
+        max_batch: usize::try_from(max_batch?).ok()?,
+        refusals_kept: refusals_kept?,
+        longest_window: Duration::ZERO,
+    })
+}
+
+/// `sqlite:PATH`; `sqlite://PATH` says the same, so that `sqlite:///abs` is `/abs`.
+fn sqlite_path(url: &str) -> Result<PathBuf, String> {
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        return Err("is PostgreSQL, which is not in this version".to_owned());
+    }
+    let path = url.strip_prefix("sqlite:").ok_or("does not begin with sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.ends_with('/') {
+        return Err("names no file".to_owned());
+    }
+    if path == ":memory:" {
+        return Err("is not a file, so nothing would be kept".to_owned());
+    }
+    if path.contains('?') {
+        return Err("has parameters, which are not taken".to_owned());
+    }
+    Ok(PathBuf::from(path))
+}
+
+pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
+    let urls = amqp_urls(section);
+    let exchange = section.required("exchange", "1 to 255 bytes, not beginning with amq.", |text| {
+        if text.is_empty() {
+            return Err("is the nameless exchange, which is bound to every queue by its name".to_owned());
+        }
+        amqp_name(text)
+    });
+    let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", amqp_name);
+    let topology = match section.one_of(
+        "topology",
+        &[("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)],
+    ) {
+        Given::Value(topology) => Some(topology),
+        Given::Absent | Given::Faulty => None,
+    };
+    if topology == Some(Topology::None) && queue.as_deref() == Some("") {
+        section.warn(
+            "topology",
+            "none, with queue = \"\": if no consumer has bound a queue, every command comes back and is parked",
+        );
+    }
+    let max_in_flight = section.number("max_in_flight", 1..=65_535);
+    let message_type = section.required("message_type", "1 to 255 bytes", |text| match text.len() {
+        1..=255 => Ok(text.to_owned()),
+        0 => Err("is empty".to_owned()),
+        _ => Err("is too long".to_owned()),
+    });
+    let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
+    let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
+    let max_attempts = section.number("max_attempts", 1..=1_000_000);
+    Some(Amqp {
+        broker: amqp::Settings {
+            urls: urls?,
+            exchange: exchange?,
+            queue: queue?,
+            topology: topology?,
+            message_type: message_type?,
+            connect_timeout: connect_timeout?,
+        },
+        relay: relay::Settings {
+            max_in_flight: usize::try_from(max_in_flight?).ok()?,
+            confirm_timeout: confirm_timeout?,
+            max_attempts: u32::try_from(max_attempts?).ok()?,
+            ..relay::Settings::default()
+        },
+    })
+}
+
+/// RabbitMQ keeps names that begin with `amq.` to itself and refuses to declare them.
+fn amqp_name(name: &str) -> Result<String, String> {
+    if name.len() > 255 {
+        Err("is too long".to_owned())
+    } else if name.starts_with("amq.") {
+        Err("begins with amq., which RabbitMQ keeps to itself".to_owned())
+    } else {
+        Ok(name.to_owned())
+    }
+}
+
+/// One of `url`, `url_file`, `urls`, `urls_file`: of those in the highest layer there may be only one.
+fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
+    const WAYS: [&str; 4] = ["url", "url_file", "urls", "urls_file"];
+    section.know(&WAYS);
+    let ranks = WAYS.map(|way| section.rank(way));
+    let highest = ranks.iter().max().copied().flatten();
+    let given: Vec<&str> = WAYS
+        .iter()
+        .zip(ranks)
+        .filter(|(_, rank)| rank.is_some() && *rank == highest)
+        .map(|(way, _)| *way)
+        .collect();
+    match given.as_slice() {
+        [] => {
+            section.fault("url", "is missing", "amqp://user:password@host:port/vhost");
+            None
+        }
+        ["url" | "url_file"] => match section.secret("url", "url_file", amqp_url, redact_url) {
+            Given::Value(url) => Some(vec![url]),
+            Given::Absent | Given::Faulty => None,
+        },
+        ["urls"] => section.secrets("urls", "a list of AMQP URLs", amqp_url, redact_url),
+        ["urls_file"] => section.secret_lines("urls_file", amqp_url),
+        [.., second] => {
+            let names: Vec<_> = given.iter().map(|way| section.name(way)).collect();
+            let problem =
+                format!("the broker's address is given {} times: {}", names.len(), names.join(", "));
+            section.fault(second, problem, "one of them");
+            None
+        }
+    }
+}
+
+/// Says what is wrong with an AMQP URL, without a word of it: it holds a password.
+fn amqp_url(url: &str) -> Result<(), String> {
+    if url.contains("${") {
+        return Err("has a ${NAME} within; a reference must be the whole text".to_owned());
+    }
+    match amqp::fault_of_url(&Secret::new(url)) {
+        None => Ok(()),
+        Some(fault) => Err(format!("{fault}; {AMQP_URL}")),
+    }
+}
+
+pub(super) fn log(section: &mut Section<'_, '_, '_>) -> Option<log::Settings> {
+    let format = match section
+        .one_of("format", &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)])
+    {
+        Given::Value(format) => Some(format),
+        Given::Absent | Given::Faulty => None,
+    };
+    let filter = section.required(
+        "filter",
+        "a level, or directives such as \"info,countersign::relay=debug\"",
+        |text| log::check_filter(text).map(|()| text.to_owned()),
+    );
+    Some(log::Settings { format: format?, filter: filter? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_url_names_a_file() {
+        for (url, path) in [
+            ("sqlite:countersign.db", "countersign.db"),
+            ("sqlite:/var/lib/c.db", "/var/lib/c.db"),
+            ("sqlite:///var/lib/c.db", "/var/lib/c.db"),
+            ("sqlite://./c.db", "./c.db"),
+        ] {
+            assert_eq!(sqlite_path(url), Ok(PathBuf::from(path)), "{url}");
+        }
+        for url in [
+            "",
+            "sqlite:",
+            "sqlite:///",
+            "sqlite::memory:",
+            "countersign.db",
+            "sqlite:a.db?mode=ro",
+            "mysql://x",
+        ] {
+            assert!(sqlite_path(url).is_err(), "{url}");
+        }
+        assert_eq!(sqlite_path("postgres://h/d").unwrap_err(), "is PostgreSQL, which is not in this version");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_does_not_quote_it() {
+        assert_eq!(amqp_url("amqp://guest:guest@127.0.0.1:5672/%2f"), Ok(()));
+        assert_eq!(amqp_url("amqps://broker"), Ok(()));
+        for url in ["http://u:hush@h", "amqp://u:hush@h:port/", "amqp://u:${hush}@h", "amqp://", "hush"] {
+            let problem = amqp_url(url).unwrap_err();
+            assert!(!problem.contains("hush"), "{problem}");
+        }
+    }
+}

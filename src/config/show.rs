@@ -1,0 +1,124 @@
+//! The configuration in force, as `config show` prints it. It holds no secret: they come here redacted.
+
+use super::layers::{Step, spell};
+
+/// Every value that was read, in the order in which the reference lists them, with where it came from.
+#[derive(Debug, Default)]
+pub struct Effective {
+    values: Vec<(Vec<Step>, toml::Value, String)>,
+}
+
+/// What stands in place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+impl Effective {
+    pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String) {
+        self.values.push((path, value, origin));
+    }
+
+    /// As TOML; with `origins`, each value is followed by a comment that says where it was set.
+    #[must_use]
+    pub fn to_toml(&self, origins: bool) -> String {
+        let mut text = String::new();
+        let mut table: &[Step] = &[];
+        for (path, value, origin) in &self.values {
+            let Some((Step::Key(key), around)) = path.split_last() else { continue };
+            if around != table {
+                table = around;
+                let name: Vec<&str> = around
+                    .iter()
+                    .filter_map(|step| match step {
+                        Step::Key(key) => Some(key.as_str()),
+                        Step::Index(_) => None,
+                    })
+                    .collect();
+                let name = name.join(".");
+                match around.last() {
+                    Some(Step::Index(_)) => text.push_str(&format!("\n[[{name}]]\n")),
+                    _ => text.push_str(&format!("\n[{name}]\n")),
+                }
+            }
+            text.push_str(&format!("{key} = {value}"));
+            if origins {
+                text.push_str(&format!("  # {origin}"));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// As JSON, with the same members as the TOML form.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut root = serde_json::Value::Null;
+        for (path, value, _) in &self.values {
+            let mut place = &mut root;
+            for step in path {
+                place = match step {
+                    Step::Key(key) => {
+                        if place.is_null() {
+                            *place = serde_json::Value::Object(serde_json::Map::new());
+                        }
+                        &mut place[key.as_str()]
+                    }
+                    Step::Index(index) => {
+                        if place.is_null() {
+                            *place = serde_json::Value::Array(Vec::new());
+                        }
+                        let list = place.as_array_mut().expect("a place is only ever in a list");
+                        while list.len() <= *index {
+                            list.push(serde_json::Value::Null);
+                        }
+                        &mut list[*index]
+                    }
+                };
+            }
+            *place = serde_json::to_value(value).expect("what a key may hold, JSON can express");
+        }
+        root
+    }
+
+    /// Key and origin of every value.
+    #[must_use]
+    pub fn origins(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.values.iter().map(|(path, _, origin)| (spell(path), origin.as_str().into())).collect()
+    }
+}
+
+/// A URL without its password. What cannot be taken apart with certainty is redacted as a whole.
+pub(super) fn redact_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return REDACTED.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if path.contains('@') || path.to_ascii_lowercase().contains("password") {
+        return REDACTED.to_owned();
+    }
+    match authority.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((userinfo, host)) => match userinfo.split_once(':') {
+            Some((user, _)) => format!("{scheme}://{user}:{REDACTED}@{host}{path}"),
+            None => url.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown_whatever_characters_it_has() {
+        for (url, shown) in [
+            ("amqp://guest:hush@127.0.0.1:5672/%2f", "amqp://guest:[redacted]@127.0.0.1:5672/%2f"),
+            ("amqps://broker/prod?heartbeat=5", "amqps://broker/prod?heartbeat=5"),
+            ("amqp://user@broker", "amqp://user@broker"),
+            ("amqp://u:hu:s@h@broker/v", "amqp://u:[redacted]@broker/v"),
+            ("amqp://u:hu/sh@broker/v", "[redacted]"),
+            ("amqp://u:hu#sh@broker/v", "[redacted]"),
+            ("amqp://broker/v?password=hush", "[redacted]"),
+            ("u:hush@broker", "[redacted]"),
+        ] {
+            assert_eq!(redact_url(url), shown);
+        }
+    }
+}

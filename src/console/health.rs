@@ -1,0 +1,131 @@
+//! Alive, ready, and metrics.
+//!
+//! Ready means: a callback that comes now can be kept. The broker's absence is shown and is *not* unready: callbacks
+//! are kept without it for days, and taking this instance out of service would turn approvers away for nothing.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use actix_web::{HttpResponse, web};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{Anyone, Desk};
+use crate::{
+    ledger::{AcceptError, Ledger, State},
+    telemetry::metrics,
+};
+
+/// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the
+/// cause still arrives.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// Several probers at several times a second are no load on the disk.
+const PROBE_KEPT: Duration = Duration::from_secs(1);
+
+/// Below the 10 s that Prometheus gives a scrape by default.
+const STATS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the ledger took the last probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum LedgerCheck {
+    Ok,
+    /// The queue to the writer is full.
+    Overloaded,
+    /// Nothing can be committed.
+    Unavailable,
+    /// No commit within [`PROBE_TIMEOUT`].
+    Timeout,
+}
+
+/// Probes the ledger, and remembers the result for a second. Probers that come together share one probe.
+pub(super) struct Probe {
+    ledger: Arc<dyn Ledger>,
+    last: Mutex<Option<(Instant, LedgerCheck)>>,
+}
+
+impl Probe {
+    pub(super) fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, last: Mutex::new(None) }
+    }
+
+    async fn look(&self) -> LedgerCheck {
+        let mut last = self.last.lock().await;
+        if let Some((at, check)) = *last
+            && at.elapsed() < PROBE_KEPT
+        {
+            return check;
+        }
+        let check = match tokio::time::timeout(PROBE_TIMEOUT, self.ledger.probe()).await {
+            Ok(Ok(())) => LedgerCheck::Ok,
+            Ok(Err(AcceptError::Overloaded)) => LedgerCheck::Overloaded,
+            Ok(Err(AcceptError::Unavailable)) => LedgerCheck::Unavailable,
+            Err(_elapsed) => LedgerCheck::Timeout,
+        };
+        *last = Some((Instant::now(), check));
+        check
+    }
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    checks: Checks,
+    broker: &'static str,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    ledger: LedgerCheck,
+    accepting: &'static str,
+}
+
+/// `GET /livez`: 200 as long as anything runs at all.
+pub(super) async fn livez(_: Anyone) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(r#"{"alive":true}"#)
+}
+
+/// `GET /readyz`: 200 if a callback that comes now can be kept, else 503; the body says which check failed.
+pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
+    let draining = desk.draining.load(Ordering::Relaxed);
+    let ledger = desk.probe.look().await;
+    let readiness = Readiness {
+        ready: !draining && ledger == LedgerCheck::Ok,
+        checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
+        broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
+    };
+    let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.json(readiness)
+}
+
+/// `GET /metrics`. What is counted in the ledger is counted now; if it cannot be, the last numbers stand.
+pub(super) async fn metrics(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
+    match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
+        Ok(Ok(stats)) => {
+            for state in State::ALL {
+                let rows = match state {
+                    State::Pending => stats.pending,
+                    State::Published => stats.published,
+                    State::Parked => stats.parked,
+                };
+                desk.metrics.set_ledger_rows(state.as_str(), rows);
+            }
+            let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| age(at, Timestamp::now()));
+            desk.metrics.set_oldest_pending(age);
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "metrics of the ledger are stale");
+        }
+        Err(_elapsed) => tracing::warn!(timeout = ?STATS_TIMEOUT, "metrics of the ledger are stale"),
+    }
+    HttpResponse::Ok().content_type(metrics::CONTENT_TYPE).body(desk.metrics.render())
+}
+
+/// Zero if the clock was set back meanwhile.
+fn age(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(at)).unwrap_or(Duration::ZERO)
+}

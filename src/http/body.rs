@@ -1,0 +1,122 @@
+//! A callback's body: read to its end within bounds of size and time, or turned away.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::{BodySize, MessageBody},
+    http::header::CONTENT_LENGTH,
+    web::{Bytes, BytesMut, Payload},
+};
+use futures_util::StreamExt;
+
+use crate::intake::Refusal;
+
+/// A body that was not read to its end.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// Why: [`Refusal::BodyTooLarge`] or [`Refusal::TooSlow`].
+    pub(super) refusal: Refusal,
+    /// How much of it was read.
+    pub(super) bytes: u64,
+    /// The cause, for the log.
+    pub(super) detail: &'static str,
+}
+
+/// Reads the body: at most `max_bytes`, complete within `timeout`.
+///
+/// A body whose `Content-Length` is too large is turned away before any of it is read; one without is turned away when
+/// it has grown too large. A body that ends early or breaks its chunked encoding counts as one that did not arrive.
+/// Compressed bodies are not unpacked: the platform sends none, and they would undo the limit.
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    max_bytes: usize,
+    timeout: Duration,
+) -> Result<Bytes, Unread> {
+    // What is not a number never gets here: the server answers it with 400.
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > max_bytes as u64) {
+        return Err(Unread {
+            refusal: Refusal::BodyTooLarge,
+            bytes: 0,
+            detail: "announced by Content-Length",
+        });
+    }
+
+    let mut bytes = 0;
+    match tokio::time::timeout(timeout, collect(payload, max_bytes, &mut bytes)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err((refusal, detail))) => Err(Unread { refusal, bytes: bytes as u64, detail }),
+        Err(_elapsed) => {
+            Err(Unread { refusal: Refusal::TooSlow, bytes: bytes as u64, detail: "not complete in time" })
+        }
+    }
+}
+
+/// `bytes` says how much was read, also when it ends badly or is dropped.
+async fn collect(
+    payload: &mut Payload,
+    max_bytes: usize,
+    bytes: &mut usize,
+) -> Result<Bytes, (Refusal, &'static str)> {
+    // Nearly every body arrives whole, and is then passed on without a copy.
+    let mut whole = Bytes::new();
+    let mut pieces = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_broken| (Refusal::TooSlow, "ended before it was complete"))?;
+        let before = *bytes;
+        *bytes = before.saturating_add(chunk.len());
+        if *bytes > max_bytes {
+            return Err((Refusal::BodyTooLarge, "longer than the limit"));
+        }
+        if before == 0 {
+            whole = chunk;
+        } else {
+            if pieces.is_empty() {
+                pieces.extend_from_slice(&whole);
+            }
+            pieces.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
+}
+
+/// Finishes an answer that is given although the body was not read, and closes the connection after it.
+///
+/// The answer keeps hold of the payload. While somebody holds it the server does not wait for the rest of a chunked
+/// body (which has no deadline and may never end), but closes: it sends the answer, discards what still comes for a
+/// second so that a sender in the middle of its body gets to read the answer, and hangs up.
+pub(super) fn close_after(mut response: HttpResponseBuilder, body: Bytes, payload: Payload) -> HttpResponse {
+    response.force_close();
+    response.body(Holding { body: Some(body), _payload: payload })
+}
+
+struct Holding {
+    body: Option<Bytes>,
+    _payload: Payload,
+}
+
+impl MessageBody for Holding {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(self.body.take().map(Ok))
+    }
+}

@@ -1,0 +1,121 @@
+//! The public listener: callbacks and nothing else. Transport only; what a callback means is decided by [`Intake`].
+//!
+//! # What bounds a stranger
+//! | resource | bound |
+//! |---|---|
+//! | time to send a request's head | 5 s, first request of a connection; strangers get no second one |
+//! | size of the head | 128 KiB (the server's own), answered 431 |
+//! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
+//! | idle connection | 75 s |
+//! | connections | 4096 per worker; more wait in the accept queue |
+
+pub mod answer;
+mod body;
+mod callback;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    dev::Server,
+    http::{
+        StatusCode,
+        header::{ALLOW, HeaderValue},
+    },
+    web,
+};
+
+use crate::{intake::Intake, telemetry::metrics::Metrics};
+
+/// The public listener's settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// A callback's body may have so many bytes.
+    pub max_body_bytes: usize,
+    /// A callback's body must be complete so long after its head.
+    pub body_read_timeout: Duration,
+    /// An `unauthenticated` answer leaves no sooner than this after the end of the body.
+    pub unauthenticated_floor: Duration,
+    /// Threads that serve; 0 is one per core.
+    pub workers: usize,
+}
+
+/// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
+pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
+
+/// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longer than the 60 s after which common reverse proxies give up an idle connection: the side that may still send a
+/// request should be the one that closes, or it sends into a closed connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// A connection in use costs some 16 KiB of buffers, up to its body's size more while it sends one.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// Starts the listener on a socket that listens already. The server runs while the result is polled.
+///
+/// `endpoints` are the names of all configured endpoints. While `draining` is true callbacks are refused as
+/// `shutting_down`. After a graceful stop, requests have `shutdown_grace` (rounded up to seconds) to finish.
+///
+/// # Errors
+/// The socket cannot be used.
+pub fn serve(
+    settings: &Settings,
+    socket: TcpListener,
+    intake: Arc<Intake>,
+    endpoints: &[String],
+    metrics: Arc<Metrics>,
+    draining: Arc<AtomicBool>,
+    shutdown_grace: Duration,
+) -> io::Result<Server> {
+    let desk = web::Data::new(callback::Desk::new(settings, intake, endpoints, metrics, draining));
+    let workers = match settings.workers {
+        0 => std::thread::available_parallelism()?.get(),
+        workers => workers,
+    };
+    let server = HttpServer::new(move || App::new().app_data(desk.clone()).configure(routes))
+        .workers(workers)
+        .max_connections(MAX_CONNECTIONS)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(KEEP_ALIVE)
+        // An answer is one small packet; waiting for more to send with it only delays it.
+        .tcp_nodelay(true)
+        .shutdown_timeout(shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+        .disable_signals()
+        .listen(socket)?
+        .run();
+    Ok(server)
+}
+
+/// All of it.
+fn routes(config: &mut web::ServiceConfig) {
+    let [(_post, callbacks)] = ROUTES;
+    config
+        .service(
+            web::resource(callbacks)
+                .route(web::post().to(callback::receive))
+                .default_service(web::to(method_not_allowed)),
+        )
+        .default_service(web::to(not_found));
+}
+
+/// Mostly a wrong `action_callback_url`, whose approvers get no sentence here: nothing tells their language.
+async fn not_found(payload: web::Payload) -> HttpResponse {
+    let body = web::Bytes::from_static(br#"{"code":40400,"msg":"not_found"}"#);
+    body::close_after(answer::json(StatusCode::NOT_FOUND), body, payload)
+}
+
+async fn method_not_allowed(payload: web::Payload) -> HttpResponse {
+    let body = web::Bytes::from_static(br#"{"code":40500,"msg":"method_not_allowed"}"#);
+    let mut response = answer::json(StatusCode::METHOD_NOT_ALLOWED);
+    response.insert_header((ALLOW, HeaderValue::from_static("POST")));
+    body::close_after(response, body, payload)
+}

@@ -1,0 +1,342 @@
+//! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, readers beside it.
+
+mod operator;
+mod reader;
+mod schema;
+mod window;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+pub use operator::{ActError, Operator};
+pub use reader::Reader;
+pub use schema::OpenError;
+
+use super::{
+    AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Settings,
+    Settlement, Stats,
+};
+use crate::command::{CommandId, Seq, TaskKey, id::DecisionKey, message};
+use window::{Kind, Window};
+use writer::{Accepting, Job, Shared, Writer};
+
+/// Refused callbacks that may wait to be written; more are dropped, and counted by the metric alone.
+const REFUSED_WAITING: usize = 1024;
+
+/// The ledger. Dropping it waits until the writer has finished what it was given; [`Ledger::flush`] does so without
+/// blocking.
+pub struct SqliteLedger {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+    capacity: usize,
+    path: Arc<Path>,
+    readers: Arc<Mutex<Vec<Reader>>>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    // Held until the writer has ended.
+    lock: schema::Lock,
+}
+
+impl std::fmt::Debug for SqliteLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteLedger").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SqliteLedger {
+    /// Opens or creates the ledger and starts its writer.
+    ///
+    /// The time this takes depends on what was accepted within the longest window, not on the size of the log.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A broken ledger is never opened, repaired or begun anew.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let path = &*settings.path;
+        let lock = schema::Lock::take(path)?;
+        let connection = schema::open_writer(path)?;
+        let started = Instant::now();
+        let (head, window) = rebuild(&connection, settings.longest_window)
+            .map_err(OpenError::sqlite(path, "read the tail of"))?;
+        let (jobs, receiver) = channel();
+        let shared = Arc::new(Shared {
+            waiting: AtomicUsize::new(0),
+            refused_waiting: AtomicUsize::new(0),
+            fresh_wanted: AtomicBool::new(false),
+            fresh: Mutex::default(),
+            head: watch::channel(head).0,
+            wal_full: AtomicBool::new(false),
+        });
+        let writer = Writer {
+            connection,
+            path: path.to_owned(),
+            jobs: receiver,
+            shared: shared.clone(),
+            max_batch: settings.max_batch.max(1),
+            refusals_kept: settings.refusals_kept,
+            window,
+            started,
+            next_seq: head + 1,
+            poisoned: false,
+        };
+        let thread_failed = |source| OpenError::File { path: path.to_owned(), source };
+        let writer = thread::Builder::new()
+            .name("ledger-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(thread_failed)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let checkpointer = {
+            let connection = schema::open_checkpointer(path)?;
+            let mut wal = path.as_os_str().to_owned();
+            wal.push("-wal");
+            let (wal, shared, stop) = (PathBuf::from(wal), shared.clone(), stop.clone());
+            thread::Builder::new()
+                .name("ledger-checkpoint".to_owned())
+                .spawn(move || writer::checkpoint(&connection, &wal, &shared, &stop))
+                .map_err(thread_failed)?
+        };
+        Ok(Self {
+            jobs,
+            shared,
+            capacity: settings.queue_capacity,
+            path: path.into(),
+            readers: Arc::default(),
+            threads: Mutex::new(Some(Threads { writer, checkpointer, stop, lock })),
+        })
+    }
+
+    /// Runs a look-up on a thread that may block, with a connection from the pool.
+    fn look<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        look: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, LookError>> {
+        let (path, readers) = (self.path.clone(), self.readers.clone());
+        let work = move || -> Result<T, LookError> {
+            let failed = |source| LookError { operation, source };
+            let pooled = readers.lock().expect("nobody panics with the lock").pop();
+            let reader = match pooled {
+                Some(reader) => reader,
+                None => Reader::open(&path).map_err(|error| failed(error.into()))?,
+            };
+            let found = look(&reader).map_err(|error| failed(error.into()))?;
+            // A connection whose look-up failed is not put back.
+            readers.lock().expect("nobody panics with the lock").push(reader);
+            Ok(found)
+        };
+        Box::pin(async move {
+            tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|ended| Err(LookError { operation, source: ended.into() }))
+        })
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, AcceptError>>) -> Job,
+    ) -> BoxFuture<'static, Result<T, AcceptError>> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(job(reply)).is_ok();
+        Box::pin(async move {
+            if !sent {
+                return Err(AcceptError::Unavailable);
+            }
+            // The writer drops a reply only when it ends.
+            answer.await.unwrap_or(Err(AcceptError::Unavailable))
+        })
+    }
+}
+
+/// Finds the end of the log and fills the window from its tail.
+fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Result<(Seq, Window)> {
+    let mut window = Window::new(longest, 0);
+    let now = Timestamp::now().as_millisecond();
+    let horizon = now - i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    let mut tail = connection
+        .prepare("SELECT seq, received_at, fingerprint, decision_key FROM commands ORDER BY seq DESC")?;
+    let mut rows = tail.query([])?;
+    let mut recent = Vec::new();
+    let mut head = None;
+    while let Some(row) = rows.next()? {
+        let seq = row.get::<_, i64>(0)? as Seq;
+        head.get_or_insert(seq);
+        let received_at: i64 = row.get(1)?;
+        if received_at < horizon {
+            break;
+        }
+        let first = |column| -> rusqlite::Result<u64> {
+            let bytes = row.get_ref(column)?.as_blob()?;
+            Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
+        };
+        // A command from the future, after the clock was set back, counts as of now.
+        recent.push((seq, (received_at - now).min(0), first(2)?, first(3)?));
+    }
+    for (seq, at_ms, fingerprint, decision) in recent.into_iter().rev() {
+        window.insert(Kind::Fingerprint, fingerprint, seq, at_ms);
+        window.insert(Kind::Decision, decision, seq, at_ms);
+    }
+    let pruned: i64 = connection.query_row("SELECT pruned_through FROM cursor", [], |row| row.get(0))?;
+    Ok((head.unwrap_or(0).max(pruned as Seq), window))
+}
+
+impl Ledger for SqliteLedger {
+    fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
+        let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if waiting >= self.capacity {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Box::pin(std::future::ready(Err(AcceptError::Overloaded)));
+        }
+        let Acceptance { command, fingerprint, window, on_conflict } = acceptance;
+        // Rendered and hashed here, on the caller's core: the writer has only rows to write.
+        let body = message::render(&command);
+        let decision_key = DecisionKey::of(&command);
+        let task_key = TaskKey::of(&command);
+        self.ask(move |reply| {
+            Job::Accept(Box::new(Accepting {
+                command,
+                body,
+                fingerprint,
+                decision_key,
+                task_key,
+                window,
+                on_conflict,
+                reply,
+            }))
+        })
+    }
+
+    fn refused(&self, refused: Refused) {
+        if self.shared.refused_waiting.fetch_add(1, Ordering::Relaxed) >= REFUSED_WAITING
+            || self.jobs.send(Job::Refused(Box::new(refused))).is_err()
+        {
+            self.shared.refused_waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn head(&self) -> watch::Receiver<Seq> {
+        self.shared.head.subscribe()
+    }
+
+    fn take_fresh(&self) -> Vec<Entry> {
+        let mut fresh = self.shared.fresh.lock().expect("nobody panics with the lock");
+        fresh.bytes = 0;
+        std::mem::take(&mut fresh.entries)
+    }
+
+    fn keep_fresh(&self, wanted: bool) {
+        self.shared.fresh_wanted.store(wanted, Ordering::Relaxed);
+        if !wanted {
+            drop(self.take_fresh());
+        }
+    }
+
+    fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
+        self.look("read the cursor of", Reader::cursor)
+    }
+
+    fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
+        self.look("read commands from", move |reader| reader.since(seq, limit))
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
+        self.look("read exceptions from", move |reader| reader.due(now, limit))
+    }
+
+    fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
+        self.look("read waiting tasks from", Reader::waiting_tasks)
+    }
+
+    fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(|reply| Job::Settle(settlement, reply))
+    }
+
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
+        self.look("look up a command in", move |reader| reader.find(command_id))
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
+        self.look("list commands of", move |reader| reader.list(&filter))
+    }
+
+    fn refusals(
+        &self,
+        reason: Option<String>,
+        endpoint: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
+        self.look("list refusals of", move |reader| {
+            reader.refusals(reason.as_deref(), endpoint.as_deref(), limit)
+        })
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        self.look("take the numbers of", Reader::stats)
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(Job::Probe)
+    }
+
+    fn flush(&self) -> BoxFuture<'static, ()> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Flush(reply)).is_ok();
+        let threads = self.threads.lock().expect("nobody panics with the lock").take();
+        // Readers would keep the last checkpoint from truncating the log.
+        self.readers.lock().expect("nobody panics with the lock").clear();
+        Box::pin(async move {
+            if sent && answer.await.is_err() {
+                tracing::error!("the ledger's writer ended without finishing");
+            }
+            if let Some(threads) = threads {
+                let joined = tokio::task::spawn_blocking(move || threads.join()).await;
+                if joined.is_err() {
+                    tracing::error!("the ledger's threads could not be joined");
+                }
+            }
+        })
+    }
+}
+
+impl Drop for SqliteLedger {
+    fn drop(&mut self) {
+        let threads = self.threads.get_mut().ok().and_then(Option::take);
+        if let Some(threads) = threads {
+            // The writer may have ended already.
+            self.jobs.send(Job::Flush(oneshot::channel().0)).ok();
+            threads.join();
+        }
+    }
+}
+
+impl Threads {
+    fn join(self) {
+        self.stop.store(true, Ordering::Release);
+        self.checkpointer.thread().unpark();
+        for (name, thread) in [("checkpointer", self.checkpointer), ("writer", self.writer)] {
+            if thread.join().is_err() {
+                tracing::error!("the ledger's {name} panicked");
+            }
+        }
+        drop(self.lock);
+    }
+}
+
+#[cfg(test)]
+mod tests;

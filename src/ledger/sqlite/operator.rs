@@ -1,0 +1,137 @@
+//! What an operator may do to a command, from another process while `serve` runs.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::schema::{self, OpenError};
+use crate::{
+    command::{CommandId, Seq},
+    ledger::state::{Event, Exceptional, IllegalMove, State},
+};
+
+/// A connection for an operator's acts. Each act is one short transaction, recorded in `operator_acts`.
+#[derive(Debug)]
+pub struct Operator {
+    connection: Connection,
+}
+
+/// Why an act was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The ledger has no such command.
+    #[error("the ledger has no command {0}")]
+    NotFound(CommandId),
+    /// The command's state does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] IllegalMove),
+    /// SQLite failed.
+    #[error("the ledger could not be written")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl Operator {
+    /// Opens a ledger that exists, beside its writer if there is one.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let connection = schema::open_reader(path)?;
+        let failed = OpenError::sqlite(path, "open");
+        connection.pragma_update(None, "query_only", false).map_err(&failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
+        Ok(Self { connection })
+    }
+
+    /// Has a command published again that is parked or was published. The relay finds it within a second or two.
+    ///
+    /// # Errors
+    /// [`ActError::Illegal`] for a command that is still pending.
+    pub fn requeue(&mut self, command_id: CommandId) -> Result<(), ActError> {
+        self.act(command_id, Event::Requeue, "requeued by an operator")
+    }
+
+    /// Takes a pending command out of the way, until it is requeued.
+    ///
+    /// # Errors
+    /// [`ActError::Illegal`] for a command that is not pending.
+    pub fn park(&mut self, command_id: CommandId) -> Result<(), ActError> {
+        self.act(command_id, Event::Park, "parked by an operator")
+    }
+
+    /// Requeues everything that is parked; returns what it was.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing is requeued then.
+    pub fn requeue_parked(&mut self) -> Result<Vec<CommandId>, ActError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let parked: Vec<(i64, [u8; 16])> = transaction
+            .prepare(
+                "SELECT e.seq, c.command_id FROM exceptions e JOIN commands c ON c.seq = e.seq
+                 WHERE e.state = 'parked' ORDER BY e.seq",
+            )?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let now = Timestamp::now().as_millisecond();
+        for (seq, _) in &parked {
+            write(
+                &transaction,
+                *seq as Seq,
+                Exceptional::Requeued,
+                Event::Requeue,
+                "requeued by an operator",
+                now,
+            )?;
+        }
+        transaction.commit()?;
+        Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+    }
+
+    fn act(&mut self, command_id: CommandId, event: Event, note: &str) -> Result<(), ActError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = transaction
+            .query_row(
+                "SELECT c.seq, (SELECT published_through FROM cursor), e.state
+                 FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.command_id = ?1",
+                [command_id.as_bytes().as_slice()],
+                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<String>>(2)?)),
+            )
+            .optional()?;
+        let Some((seq, cursor, exception)) = found else { return Err(ActError::NotFound(command_id)) };
+        let exception = exception.as_deref().and_then(Exceptional::parse);
+        let state = State::of(seq as Seq, cursor as Seq, exception);
+        let Some(next) = state.after(event)? else {
+            return Err(ActError::Illegal(IllegalMove { from: state, event }));
+        };
+        write(&transaction, seq as Seq, next, event, note, Timestamp::now().as_millisecond())?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn write(
+    transaction: &Connection,
+    seq: Seq,
+    state: Exceptional,
+    event: Event,
+    note: &str,
+    now: i64,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
+         VALUES (?1, ?2, 0, ?3, ?3, ?4)
+         ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = 0, next_attempt_at = ?3, changed_at = ?3, note = ?4",
+        params![seq as i64, state.as_str(), now, note],
+    )?;
+    let act = match event {
+        Event::Requeue => "requeue",
+        _ => "park",
+    };
+    transaction.execute(
+        "INSERT INTO operator_acts (acted_at, seq, act) VALUES (?1, ?2, ?3)",
+        params![now, seq as i64, act],
+    )?;
+    Ok(())
+}

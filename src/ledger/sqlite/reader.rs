@@ -1,0 +1,290 @@
+//! Looks into the ledger, by connections that cannot write.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
+use serde_json::value::RawValue;
+
+use super::schema::{self, OpenError};
+use crate::{
+    command::{Action, CommandId, Seq, TaskKey, message::Envelope},
+    ledger::{
+        Due, Entry, Filter, Record, Refused, Stats,
+        state::{Exceptional, State},
+    },
+};
+
+/// A connection for look-ups. Cheap to keep, not to be shared between threads at the same time.
+#[derive(Debug)]
+pub struct Reader {
+    connection: Connection,
+}
+
+const ENTRY: &str =
+    "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.approval_code, c.instance_id,
+    c.task_id, c.task_key, c.message";
+
+const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
+    c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
+    (SELECT published_through FROM cursor)";
+
+impl Reader {
+    /// Opens a ledger that exists.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: missing, of another program, of a newer version, damaged.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Ok(Self { connection: schema::open_reader(path)? })
+    }
+
+    /// The cursor.
+    pub(super) fn cursor(&self) -> rusqlite::Result<Seq> {
+        self.connection.query_row("SELECT published_through FROM cursor", [], |row| seq(row, 0))
+    }
+
+    /// Up to `limit` commands after `after`, in order, exceptions left out.
+    pub(super) fn since(&self, after: Seq, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {ENTRY} FROM commands c WHERE c.seq > ?1
+                   AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
+                 ORDER BY c.seq LIMIT ?2"
+            ))?
+            .query_map(params![after as i64, limit as i64], entry)?
+            .collect()
+    }
+
+    /// Up to `limit` exceptions that are due, in order.
+    pub(super) fn due(&self, now: Timestamp, limit: usize) -> rusqlite::Result<Vec<Due>> {
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {ENTRY}, e.attempts FROM exceptions e JOIN commands c ON c.seq = e.seq
+                 WHERE e.state <> 'parked' AND e.next_attempt_at <= ?1
+                 ORDER BY e.seq LIMIT ?2"
+            ))?
+            .query_map(params![now.as_millisecond(), limit as i64], |row| {
+                Ok(Due { entry: entry(row)?, attempts: row.get(10)? })
+            })?
+            .collect()
+    }
+
+    /// Tasks whose later commands wait, each with the first of its exceptions.
+    pub(super) fn waiting_tasks(&self) -> rusqlite::Result<Vec<(TaskKey, Seq)>> {
+        self.connection
+            .prepare_cached(
+                "SELECT c.task_key, min(e.seq) FROM exceptions e JOIN commands c ON c.seq = e.seq
+                 WHERE e.state <> 'parked' GROUP BY c.task_key",
+            )?
+            .query_map([], |row| Ok((TaskKey::from_value(row.get::<_, i64>(0)? as u64), seq(row, 1)?)))?
+            .collect()
+    }
+
+    /// One command with its message.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn find(&self, command_id: CommandId) -> rusqlite::Result<Option<Record>> {
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {RECORD}, c.message FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq
+                 WHERE c.command_id = ?1"
+            ))?
+            .query_row([command_id.as_bytes().as_slice()], |row| {
+                let mut record = record(row)?;
+                let message: Vec<u8> = row.get(14)?;
+                record.command =
+                    String::from_utf8(message).ok().and_then(|text| RawValue::from_string(text).ok());
+                Ok(record)
+            })
+            .optional()
+    }
+
+    /// Commands that pass the filter, newest first.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn list(&self, filter: &Filter) -> rusqlite::Result<Vec<Record>> {
+        let mut conditions = vec!["1".to_owned()];
+        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+        let mut equal = |column: &str, value: Option<&String>| {
+            if let Some(value) = value {
+                values.push(Box::new(value.clone()));
+                conditions.push(format!("c.{column} = ?{}", values.len()));
+            }
+        };
+        equal("endpoint", filter.endpoint.as_ref());
+        equal("instance_id", filter.instance_id.as_ref());
+        equal("task_id", filter.task_id.as_ref());
+        equal("user_id", filter.user_id.as_ref());
+        if let Some(before) = filter.before {
+            values.push(Box::new(i64::try_from(before).unwrap_or(i64::MAX)));
+            conditions.push(format!("c.seq < ?{}", values.len()));
+        }
+        conditions.push(
+            match filter.state {
+                None => "1",
+                Some(State::Parked) => "e.state = 'parked'",
+                Some(State::Pending) => {
+                    "(e.state IN ('retrying', 'requeued')
+                      OR (e.seq IS NULL AND c.seq > (SELECT published_through FROM cursor)))"
+                }
+                Some(State::Published) => {
+                    "(e.seq IS NULL AND c.seq <= (SELECT published_through FROM cursor))"
+                }
+            }
+            .to_owned(),
+        );
+        values.push(Box::new(filter.limit as i64));
+        // A state other than published is rare in a long log: begin with the few rows that can have it.
+        let from = match filter.state {
+            Some(State::Parked) => "exceptions e JOIN commands c ON c.seq = e.seq",
+            _ => "commands c LEFT JOIN exceptions e ON e.seq = c.seq",
+        };
+        let sql = format!(
+            "SELECT {RECORD} FROM {from} WHERE {} ORDER BY c.seq DESC LIMIT ?{}",
+            conditions.join(" AND "),
+            values.len()
+        );
+        let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
+        self.connection.prepare(&sql)?.query_map(&*values, record)?.collect()
+    }
+
+    /// Refused callbacks, newest first.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn refusals(
+        &self,
+        reason: Option<&str>,
+        endpoint: Option<&str>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Refused>> {
+        self.connection
+            .prepare_cached(
+                "SELECT refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id, approval_code,
+                    instance_id, task_id, message_id
+                 FROM refusals WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR endpoint = ?2)
+                 ORDER BY id DESC LIMIT ?3",
+            )?
+            .query_map(params![reason, endpoint, limit as i64], |row| {
+                Ok(Refused {
+                    refused_at: timestamp(row.get(0)?),
+                    endpoint: row.get(1)?,
+                    reason: row.get(2)?,
+                    detail: row.get(3)?,
+                    peer: row.get(4)?,
+                    body_bytes: row.get::<_, i64>(5)? as u64,
+                    action_type: row.get(6)?,
+                    user_id: row.get(7)?,
+                    approval_code: row.get(8)?,
+                    instance_id: row.get(9)?,
+                    task_id: row.get(10)?,
+                    message_id: row.get(11)?,
+                })
+            })?
+            .collect()
+    }
+
+    /// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them
+    /// cost nothing.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn stats(&self) -> rusqlite::Result<Stats> {
+        // One read transaction, so that the numbers belong together.
+        let transaction = self.connection.unchecked_transaction()?;
+        let (cursor, pruned, head) = transaction.query_row(
+            "SELECT published_through, pruned_through, coalesce((SELECT max(seq) FROM commands), 0) FROM cursor",
+            [],
+            |row| Ok((seq(row, 0)?, seq(row, 1)?, seq(row, 2)?)),
+        )?;
+        let count = |sql: &str| transaction.query_row(sql, [], |row| seq(row, 0));
+        let parked = count("SELECT count(*) FROM exceptions WHERE state = 'parked'")?;
+        let waiting = count("SELECT count(*) FROM exceptions WHERE state <> 'parked'")?;
+        let above =
+            count("SELECT count(*) FROM exceptions WHERE seq > (SELECT published_through FROM cursor)")?;
+        let kept_below = count(
+            "SELECT count(*) FROM exceptions WHERE seq > (SELECT pruned_through FROM cursor)
+               AND seq <= (SELECT published_through FROM cursor)",
+        )?;
+        let oldest: Option<i64> = transaction.query_row(
+            "SELECT min(received_at) FROM (
+               SELECT * FROM (SELECT c.received_at FROM commands c
+                 WHERE c.seq > (SELECT published_through FROM cursor)
+                   AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq AND e.state = 'parked')
+                 ORDER BY c.seq LIMIT 1)
+               UNION ALL
+               SELECT * FROM (SELECT c.received_at FROM exceptions e JOIN commands c ON c.seq = e.seq
+                 WHERE e.state <> 'parked' ORDER BY e.seq LIMIT 1))",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Stats {
+            pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
+            published: cursor.saturating_sub(pruned).saturating_sub(kept_below),
+            parked,
+            oldest_pending_at: oldest.map(timestamp),
+            head,
+            cursor,
+            refusals: count("SELECT count(*) FROM refusals")?,
+        })
+    }
+}
+
+fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+    Ok(row.get::<_, i64>(column)? as Seq)
+}
+
+fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn action(word: &str) -> Action {
+    match word {
+        "approve" => Action::Approve,
+        "reject" => Action::Reject,
+        _ => Action::Custom,
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        seq: seq(row, 0)?,
+        task_key: TaskKey::from_value(row.get::<_, i64>(8)? as u64),
+        envelope: Envelope {
+            command_id: CommandId::from_bytes(row.get(1)?),
+            received_at: timestamp(row.get(2)?),
+            endpoint: row.get::<_, String>(3)?.into(),
+            action: action(row.get_ref(4)?.as_str()?),
+            approval_code: row.get(5)?,
+            instance_id: row.get(6)?,
+            task_id: row.get(7)?,
+        },
+        body: row.get(9)?,
+    })
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let exception = row.get::<_, Option<String>>(9)?.as_deref().and_then(Exceptional::parse);
+    let position = seq(row, 0)?;
+    Ok(Record {
+        seq: position,
+        command_id: CommandId::from_bytes(row.get(1)?),
+        received_at: timestamp(row.get(2)?),
+        state: State::of(position, seq(row, 13)?, exception),
+        endpoint: row.get(3)?,
+        action: row.get(4)?,
+        user_id: row.get(5)?,
+        approval_code: row.get(6)?,
+        instance_id: row.get(7)?,
+        task_id: row.get(8)?,
+        attempts: row.get(10)?,
+        next_attempt_at: match exception {
+            Some(Exceptional::Parked) => None,
+            _ => row.get::<_, Option<i64>>(11)?.map(timestamp),
+        },
+        note: row.get(12)?,
+        command: None,
+    })
+}

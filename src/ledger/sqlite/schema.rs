@@ -1,0 +1,264 @@
+//! The file: who may have it, what it must be, how it is opened, and how it grows from version to version.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// `CSGN`: marks a file as a ledger of ours (SQLite's `application_id`).
+const APPLICATION_ID: i32 = 0x4353_474E;
+
+/// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
+/// that the program before it still finds its way.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+
+/// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory is missing, or the file cannot be read, written or created.
+    #[error("cannot open the ledger file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another `serve` has it.
+    #[error("the ledger {path} is in use by another countersign; one ledger has one writer")]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a database of something else.
+    #[error("{path} is an SQLite database, but not a ledger of countersign (application id {found:#x})")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it says it is.
+        found: i32,
+    },
+    /// A newer program wrote it.
+    #[error(
+        "the ledger {path} has schema version {found}; this program knows versions up to {known}. Run the newer program"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// What it holds contradicts itself.
+    #[error(
+        "the ledger {path} is damaged: {what}. Restore it from a backup, or move it away and know what is lost"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// SQLite failed.
+    #[error("cannot {operation} the ledger {path}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The cause.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn sqlite(path: &Path, operation: &'static str) -> impl Fn(rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => {
+                Self::Damaged { path: path.clone(), what: "it is not an SQLite database".to_owned() }
+            }
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+                Self::Damaged { path: path.clone(), what: source.to_string() }
+            }
+            _ => Self::Sqlite { path: path.clone(), operation, source },
+        }
+    }
+}
+
+/// The right to write to a ledger; given back when dropped, or by the kernel when the process ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    #[expect(dead_code, reason = "the lock lasts as long as the file is open")]
+    file: File,
+}
+
+impl Lock {
+    /// Takes `<ledger>.lock`. A file of its own, because SQLite's locks on the ledger must stay usable for readers.
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let lock_path = PathBuf::from(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|source| OpenError::File { path: lock_path.clone(), source })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock_path, source }),
+        }
+    }
+}
+
+/// Opens the connection that writes: creates the file if there is none, checks it, and brings its schema up to date.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let fresh = match fs::metadata(path) {
+        Ok(found) => found.len() == 0,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(OpenError::File { path: path.to_owned(), source }),
+    };
+    if fresh {
+        // A WAL without its database is what is left when somebody removed or lost the database alone.
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+            let what = "its -wal file is there, but the database is empty or missing".to_owned();
+            return Err(OpenError::Damaged { path: path.to_owned(), what });
+        }
+        File::create(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        sync_directory(path)?;
+    }
+    let failed = OpenError::sqlite(path, "open");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    // Another process writes only for an operator's act, which is short.
+    connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
+    identify(&connection, path, fresh)?;
+    let pragma = |name: &str, value: &str| {
+        connection
+            .query_row(&format!("PRAGMA {name} = {value}"), [], |row| row.get::<_, rusqlite::types::Value>(0))
+    };
+    // Readers beside one writer, and a commit that appends to one file and syncs it once.
+    // https://www.sqlite.org/wal.html
+    let mode = pragma("journal_mode", "WAL").map_err(&failed)?;
+    if mode != rusqlite::types::Value::Text("wal".to_owned()) {
+        let what =
+            format!("its journal mode cannot be set to WAL ({mode:?}); is it on a network file system?");
+        return Err(OpenError::Damaged { path: path.to_owned(), what });
+    }
+    // INVARIANT 1: in WAL mode anything less than FULL does not sync at commit.
+    // https://www.sqlite.org/pragma.html#pragma_synchronous
+    connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
+    // A checkpoint inside a commit makes that commit's waiters pay for everybody's pages; see `checkpoint.rs`.
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
+    connection.pragma_update(None, "cache_size", -8192).map_err(&failed)?;
+    connection.pragma_update(None, "trusted_schema", false).map_err(&failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    migrate(&mut connection, path)?;
+    verify(&connection, path)?;
+    Ok(connection)
+}
+
+/// Opens a connection that cannot write, to a ledger that exists.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let failed = OpenError::sqlite(path, "open");
+    fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    // Not SQLITE_OPEN_READ_ONLY: the first reader of a WAL that a crash left behind has to recover its index.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
+    identify(&connection, path, false)?;
+    connection.pragma_update(None, "query_only", true).map_err(&failed)?;
+    connection.pragma_update(None, "cache_size", -2048).map_err(&failed)?;
+    connection.pragma_update(None, "trusted_schema", false).map_err(&failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Opens the connection that moves pages from the write-ahead log to the database beside the writer.
+pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    let failed = OpenError::sqlite(path, "open");
+    connection.pragma_update(None, "query_only", false).map_err(&failed)?;
+    // The database has to be synced before the log may be overwritten.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
+    Ok(connection)
+}
+
+fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), OpenError> {
+    let failed = OpenError::sqlite(path, "read");
+    let number =
+        |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
+    let found = number("application_id").map_err(&failed)?;
+    let version = usize::try_from(number("user_version").map_err(&failed)?).unwrap_or(usize::MAX);
+    if found != APPLICATION_ID && !fresh {
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(&failed)?;
+        // A crash between the creation of the file and the first migration leaves an empty database.
+        if tables > 0 || found != 0 || version != 0 {
+            return Err(OpenError::Foreign { path: path.to_owned(), found });
+        }
+    }
+    if found == APPLICATION_ID && version > MIGRATIONS.len() {
+        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: MIGRATIONS.len() });
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = OpenError::sqlite(path, "migrate");
+    let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(&failed)?;
+    let done = usize::try_from(version).unwrap_or(0);
+    for (at, step) in MIGRATIONS.iter().enumerate().skip(done) {
+        // Each step with its version number in one transaction: a crash leaves the version before or the one after.
+        let transaction = connection.transaction().map_err(&failed)?;
+        transaction.execute_batch(step).map_err(&failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
+        transaction.pragma_update(None, "user_version", at as i32 + 1).map_err(&failed)?;
+        transaction.commit().map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Cheap checks for a log that lost its end: a whole check of a large file would take minutes at every start.
+fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = OpenError::sqlite(path, "check");
+    let damaged = |what: String| Err(OpenError::Damaged { path: path.to_owned(), what });
+    let (cursor, pruned, head): (i64, i64, i64) = connection
+        .query_row(
+            "SELECT published_through, pruned_through, coalesce((SELECT max(seq) FROM commands), 0) FROM cursor",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(&failed)?;
+    if cursor > head.max(pruned) {
+        return damaged(format!("{cursor} commands are marked as published, but the log ends at {head}"));
+    }
+    let above: i64 = connection
+        .query_row("SELECT count(*) FROM exceptions WHERE seq > ?1", [head], |row| row.get(0))
+        .map_err(&failed)?;
+    if above > 0 {
+        return damaged(format!("{above} exceptions stand beyond the end of the log"));
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> Result<(), OpenError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| OpenError::File { path: directory.to_owned(), source })
+}

@@ -1,0 +1,386 @@
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::{
+    command::{Action, Command, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
+    ledger::{
+        Exception, OnConflict,
+        state::{Exceptional, State},
+    },
+};
+
+struct Scratch {
+    directory: tempfile::TempDir,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            path: self.directory.path().join("ledger.db"),
+            queue_capacity: 1000,
+            max_batch: 256,
+            refusals_kept: 10,
+            longest_window: Duration::from_secs(60),
+        }
+    }
+
+    fn open(&self) -> SqliteLedger {
+        SqliteLedger::open(&self.settings()).unwrap()
+    }
+
+    fn sql<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        Connection::open(self.settings().path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    fn execute(&self, sql: &str) {
+        Connection::open(self.settings().path).unwrap().execute_batch(sql).unwrap();
+    }
+}
+
+fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) -> Acceptance {
+    let received_at = Timestamp::now();
+    let command = Command {
+        command_id: CommandId::new(received_at),
+        endpoint: "purchase".into(),
+        received_at,
+        action: Action::of(action_type),
+        action_type: action_type.to_owned(),
+        origin: Some(Origin::List),
+        user_id: "zhang3".to_owned(),
+        approval_code: Some("CODE".to_owned()),
+        task: TaskRef {
+            instance_id: Some("i".to_owned()),
+            task_id: Some(task_id.to_owned()),
+            round: round.map(str::to_owned),
+            resolved_by: Some(ResolvedBy::Opaque),
+            ..TaskRef::default()
+        },
+        reason: None,
+        attachments: Vec::new(),
+        action_context: None,
+        message_id: None,
+        search_id: None,
+        conflicts_with: None,
+        extra: Vec::new(),
+    };
+    let fingerprint = Fingerprint::of(&FingerprintParts {
+        endpoint: "purchase",
+        task_id: Some(task_id),
+        round,
+        user_id: "zhang3",
+        action_type,
+        ..Default::default()
+    });
+    Acceptance { command, fingerprint, window: Duration::from_secs(60), on_conflict: OnConflict::Publish }
+}
+
+async fn accepted(ledger: &SqliteLedger, acceptance: Acceptance) -> CommandId {
+    match ledger.accept(acceptance).await {
+        Ok(Receipt::Accepted { command_id }) => command_id,
+        other => panic!("expected accepted, got {other:?}"),
+    }
+}
+
+async fn duplicate_of(ledger: &SqliteLedger, acceptance: Acceptance) -> CommandId {
+    match ledger.accept(acceptance).await {
+        Ok(Receipt::Duplicate { command_id }) => command_id,
+        other => panic!("expected a duplicate, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_command_is_on_the_disk_with_its_message() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    let stored: Vec<u8> = scratch.sql("SELECT message FROM commands");
+    let message: serde_json::Value = serde_json::from_slice(&stored).unwrap();
+    assert_eq!(message["command_id"], id.to_string());
+    let record = ledger.find(id).await.unwrap().unwrap();
+    assert_eq!((record.state, record.seq, record.task_id.as_deref()), (State::Pending, 1, Some("t1")));
+    assert_eq!(record.command.unwrap().get().as_bytes(), stored);
+}
+
+#[tokio::test]
+async fn a_repeat_is_a_duplicate_within_one_commit_and_after_a_restart() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    // Handed over at once, so that they meet in one commit.
+    let both = tokio::join!(
+        ledger.accept(acceptance("t1", "APPROVE", None)),
+        ledger.accept(acceptance("t1", "APPROVE", None))
+    );
+    let (Ok(Receipt::Accepted { command_id }), Ok(Receipt::Duplicate { command_id: again })) = both else {
+        panic!("{both:?}")
+    };
+    assert_eq!(command_id, again);
+    ledger.flush().await;
+    drop(ledger);
+    let ledger = scratch.open();
+    assert_eq!(duplicate_of(&ledger, acceptance("t1", "APPROVE", None)).await, command_id);
+    assert_eq!(ledger.stats().await.unwrap().head, 1);
+}
+
+#[tokio::test]
+async fn without_a_round_a_repeat_after_the_window_is_a_new_decision() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    let short = Acceptance { window: Duration::ZERO, ..acceptance("t1", "APPROVE", None) };
+    assert_ne!(accepted(&ledger, short).await, first);
+    drop(ledger);
+    scratch.execute("UPDATE commands SET received_at = received_at - 61000");
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+}
+
+#[tokio::test]
+async fn a_command_from_the_future_is_still_remembered_after_a_restart() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    drop(ledger);
+    scratch.execute("UPDATE commands SET received_at = received_at + 3600000");
+    assert_eq!(duplicate_of(&scratch.open(), acceptance("t1", "APPROVE", None)).await, first);
+}
+
+#[tokio::test]
+async fn with_a_round_a_repeat_is_a_duplicate_for_ever_and_a_new_round_is_not() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", Some("1"))).await;
+    drop(ledger);
+    scratch.execute("UPDATE commands SET received_at = received_at - 3153600000000");
+    let ledger = scratch.open();
+    assert_eq!(duplicate_of(&ledger, acceptance("t1", "APPROVE", Some("1"))).await, first);
+    accepted(&ledger, acceptance("t1", "APPROVE", Some("2"))).await;
+}
+
+#[tokio::test]
+async fn a_contradiction_is_published_with_the_earlier_one_named_or_refused() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    let refusing = Acceptance { on_conflict: OnConflict::Refuse, ..acceptance("t1", "REJECT", None) };
+    assert_eq!(ledger.accept(refusing).await, Ok(Receipt::Conflicting { with: first }));
+    assert_eq!(ledger.stats().await.unwrap().head, 1);
+    let second = accepted(&ledger, acceptance("t1", "REJECT", None)).await;
+    let record = ledger.find(second).await.unwrap().unwrap();
+    let message: serde_json::Value = serde_json::from_str(record.command.unwrap().get()).unwrap();
+    assert_eq!(message["conflicts_with"], first.to_string());
+    accepted(&ledger, acceptance("t2", "REJECT", None)).await;
+    let other = ledger.list(Filter { limit: 1, ..Filter::default() }).await.unwrap();
+    let other = ledger.find(other[0].command_id).await.unwrap().unwrap().command.unwrap();
+    assert!(other.get().contains("\"conflicts_with\":null"), "another task: {other}");
+}
+
+#[tokio::test]
+async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let mut ids = Vec::new();
+    for task in ["a", "b", "c", "d"] {
+        ids.push(accepted(&ledger, acceptance(task, "APPROVE", None)).await);
+    }
+    let now = Timestamp::now();
+    let exception = |seq, state| Exception {
+        seq,
+        state,
+        attempts: 3,
+        next_attempt_at: now,
+        reason: "returned: NO_ROUTE".to_owned(),
+    };
+    let settlement = Settlement {
+        through: Some(3),
+        exceptions: vec![exception(1, Exceptional::Retrying), exception(2, Exceptional::Parked)],
+        cleared: Vec::new(),
+    };
+    ledger.settle(settlement).await.unwrap();
+    let states = async || {
+        let mut states = Vec::new();
+        for id in &ids {
+            states.push(ledger.find(*id).await.unwrap().unwrap().state);
+        }
+        states
+    };
+    assert_eq!(states().await, [State::Pending, State::Parked, State::Published, State::Pending]);
+    let stats = ledger.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.parked, stats.published), (2, 1, 1));
+    assert_eq!(ledger.cursor().await.unwrap(), 3);
+    let above: Vec<_> = ledger.since(0, 10).await.unwrap().iter().map(|entry| entry.seq).collect();
+    assert_eq!(above, [3, 4], "exceptions are left out");
+    let due = ledger.due(now, 10).await.unwrap();
+    assert_eq!((due.len(), due[0].entry.seq, due[0].attempts), (1, 1, 3));
+    assert_eq!(ledger.waiting_tasks().await.unwrap().len(), 1);
+    for state in State::ALL {
+        let filter = Filter { state: Some(state), limit: 10, ..Filter::default() };
+        let listed: Vec<_> =
+            ledger.list(filter).await.unwrap().iter().map(|record| record.seq).rev().collect();
+        let expected: Vec<_> =
+            (1..=4).zip(states().await).filter(|(_, s)| *s == state).map(|(n, _)| n).collect();
+        assert_eq!(listed, expected, "{state:?}");
+    }
+    // An operator requeues the parked one, from beside the running writer.
+    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    assert_eq!(operator.requeue_parked().unwrap(), [ids[1]]);
+    assert_eq!(states().await[1], State::Pending);
+    operator.requeue(ids[2]).unwrap();
+    assert!(matches!(operator.requeue(ids[3]), Err(ActError::Illegal(_))));
+    assert!(matches!(operator.requeue(CommandId::new(now)), Err(ActError::NotFound(_))));
+    ledger.settle(Settlement { cleared: vec![1, 2, 3], ..Settlement::default() }).await.unwrap();
+    assert_eq!(states().await, [State::Published, State::Published, State::Published, State::Pending]);
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM operator_acts"), 2);
+}
+
+#[tokio::test]
+async fn the_cursor_never_moves_back() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    for task in ["a", "b"] {
+        accepted(&ledger, acceptance(task, "APPROVE", None)).await;
+    }
+    for through in [2, 1] {
+        ledger.settle(Settlement { through: Some(through), ..Settlement::default() }).await.unwrap();
+    }
+    assert_eq!(ledger.cursor().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn fresh_commands_reach_a_taker_in_order_and_nobody_else() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    assert!(ledger.take_fresh().is_empty());
+    ledger.keep_fresh(true);
+    let mut head = ledger.head();
+    assert_eq!(*head.borrow_and_update(), 1);
+    for task in ["b", "c"] {
+        accepted(&ledger, acceptance(task, "APPROVE", None)).await;
+    }
+    head.wait_for(|head| *head == 3).await.unwrap();
+    let fresh = ledger.take_fresh();
+    assert_eq!(fresh.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3]);
+    let read = ledger.since(1, 10).await.unwrap();
+    assert_eq!(
+        fresh.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
+        read.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
+        "what is handed on in memory is what stands in the log"
+    );
+    ledger.keep_fresh(false);
+    assert!(ledger.take_fresh().is_empty());
+}
+
+#[tokio::test]
+async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    for n in 0..15 {
+        ledger.refused(Refused {
+            refused_at: Timestamp::now(),
+            endpoint: "purchase".to_owned(),
+            reason: if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned(),
+            detail: None,
+            peer: None,
+            body_bytes: n,
+            action_type: None,
+            user_id: None,
+            approval_code: None,
+            instance_id: None,
+            task_id: None,
+            message_id: None,
+        });
+    }
+    // The probe is a commit that takes along what was handed over before it.
+    ledger.flush().await;
+    let kept = ledger.refusals(None, None, 100).await.unwrap();
+    assert_eq!(kept.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), (5..15).rev().collect::<Vec<_>>());
+    let malformed = ledger.refusals(Some("malformed".to_owned()), None, 2).await.unwrap();
+    assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_keeps_nothing() {
+    let scratch = Scratch::new();
+    let ledger = SqliteLedger::open(&Settings { queue_capacity: 0, ..scratch.settings() }).unwrap();
+    assert_eq!(ledger.accept(acceptance("a", "APPROVE", None)).await, Err(AcceptError::Overloaded));
+    assert_eq!(ledger.stats().await.unwrap().head, 0);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_promises_nothing_and_forgets_nothing() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    // A table that is away stands in for any failing statement.
+    scratch.execute("ALTER TABLE commands RENAME TO gone");
+    assert_eq!(ledger.accept(acceptance("b", "APPROVE", None)).await, Err(AcceptError::Unavailable));
+    assert_eq!(ledger.probe().await, Ok(()));
+    scratch.execute("ALTER TABLE gone RENAME TO commands");
+    // Not a duplicate: the failed one was taken back from the window, and its place in the log is used now.
+    accepted(&ledger, acceptance("b", "APPROVE", None)).await;
+    assert_eq!(ledger.stats().await.unwrap().head, 2);
+}
+
+#[tokio::test]
+async fn after_flush_nothing_is_accepted_and_one_file_is_left() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    ledger.flush().await;
+    assert_eq!(ledger.accept(acceptance("b", "APPROVE", None)).await, Err(AcceptError::Unavailable));
+    let wal = fs::metadata(scratch.directory.path().join("ledger.db-wal")).map(|wal| wal.len()).unwrap_or(0);
+    assert_eq!(wal, 0);
+}
+
+#[test]
+fn a_ledger_has_one_writer() {
+    let scratch = Scratch::new();
+    let first = scratch.open();
+    assert!(matches!(SqliteLedger::open(&scratch.settings()), Err(OpenError::Locked { .. })));
+    drop(first);
+    scratch.open();
+}
+
+#[tokio::test]
+async fn a_broken_ledger_is_refused_rather_than_begun_anew() {
+    let refused = |prepare: &dyn Fn(&Scratch)| {
+        let scratch = Scratch::new();
+        drop(scratch.open());
+        prepare(&scratch);
+        let error = SqliteLedger::open(&scratch.settings()).expect_err("must be refused");
+        format!("{error}")
+    };
+    let newer = refused(&|scratch| scratch.execute("PRAGMA user_version = 99"));
+    assert!(newer.contains("version 99"), "{newer}");
+    let foreign = refused(&|scratch| scratch.execute("PRAGMA application_id = 1"));
+    assert!(foreign.contains("not a ledger of countersign"), "{foreign}");
+    let garbage = refused(&|scratch| fs::write(scratch.settings().path, vec![b'x'; 8192]).unwrap());
+    assert!(garbage.contains("damaged"), "{garbage}");
+    let cut_off = refused(&|scratch| scratch.execute("UPDATE cursor SET published_through = 7"));
+    assert!(cut_off.contains("damaged"), "{cut_off}");
+    let halved = refused(&|scratch| {
+        let file = fs::OpenOptions::new().write(true).open(scratch.settings().path).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    });
+    assert!(halved.contains("damaged"), "{halved}");
+    let orphaned = refused(&|scratch| {
+        fs::write(scratch.directory.path().join("ledger.db-wal"), b"something").unwrap();
+        fs::remove_file(scratch.settings().path).unwrap();
+    });
+    assert!(orphaned.contains("damaged"), "{orphaned}");
+    let nowhere = Settings { path: "/nonexistent/ledger.db".into(), ..Scratch::new().settings() };
+    assert!(matches!(SqliteLedger::open(&nowhere), Err(OpenError::File { .. })));
+}
+
+#[tokio::test]
+async fn what_a_failed_start_left_behind_is_taken_over() {
+    let scratch = Scratch::new();
+    fs::write(scratch.settings().path, b"").unwrap();
+    accepted(&scratch.open(), acceptance("a", "APPROVE", None)).await;
+}

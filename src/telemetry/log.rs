@@ -1,0 +1,257 @@
+//! Logs: tracing events on stderr, for a person or as JSON lines, with times in RFC 3339 and UTC.
+//!
+//! INVARIANT 6: some events are never written, whatever the filter says. See [`is_safe`].
+
+use std::{
+    any::Any,
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt,
+    io::{self, IsTerminal},
+    panic::PanicHookInfo,
+};
+
+use jiff::Timestamp;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
+    fmt::{format::Writer, time::FormatTime},
+    layer::SubscriberExt,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// How and what to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// For whom.
+    pub format: Format,
+    /// Which events: `tracing_subscriber`'s [`EnvFilter`] syntax.
+    pub filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { format: Format::Auto, filter: "info".to_owned() }
+    }
+}
+
+/// For whom to log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For a person if stderr is a terminal, else as JSON.
+    Auto,
+    /// For a person; with colours on a terminal.
+    Human,
+    /// An object per line.
+    Json,
+}
+
+/// What the crates below say by themselves. A directive of the configured filter about the same crate wins.
+const QUIET: &str = "lapin=warn,actix_server=warn,";
+
+/// Logs could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter is not one. [`check_filter`] tells beforehand.
+    #[error("the log filter {0}")]
+    Filter(String),
+    /// This process logs already.
+    #[error("logs are set up already")]
+    Twice(#[source] TryInitError),
+}
+
+/// Says what is wrong with a filter.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    parse(filter).map(drop)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    // Without this an empty filter means "errors only", which nobody who writes "" has in mind.
+    if filter.trim().is_empty() {
+        return Err("is empty".to_owned());
+    }
+    EnvFilter::builder()
+        .parse(format!("{QUIET}{filter}"))
+        .map_err(|error| format!("is not understood: {error}"))
+}
+
+/// False for events that may carry what must not be logged: lapin prints returned messages with their whole bodies at
+/// warn, and frames, the login among them, at trace. No filter brings them back.
+fn is_safe(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let of =
+        |name: &str| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let unsafe_to_print =
+        of("lapin::returned_messages") || (of("lapin") && *metadata.level() == Level::TRACE);
+    !unsafe_to_print
+}
+
+/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on.
+pub fn init(settings: &Settings) -> Result<(), Error> {
+    let terminal = io::stderr().is_terminal();
+    let human = match settings.format {
+        Format::Auto => terminal,
+        Format::Human => true,
+        Format::Json => false,
+    };
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    layer(human, colours, &settings.filter, io::stderr)?.try_init().map_err(Error::Twice)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A subscriber that writes to `writer`.
+fn layer<W>(human: bool, colours: bool, filter: &str, writer: W) -> Result<impl SubscriberInitExt, Error>
+where
+    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = parse(filter).map_err(Error::Filter)?.and(filter_fn(is_safe));
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(Utc);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = if human {
+        Box::new(layer.with_ansi(colours).with_target(false).with_filter(filter))
+    } else {
+        Box::new(
+            layer
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false)
+                .with_filter(filter),
+        )
+    };
+    Ok(Registry::default().with(layer))
+}
+
+/// `2026-11-20T08:15:30.123456Z`
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:.6}", Timestamp::now())
+    }
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let what = describe(panic.payload());
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(location, thread, %backtrace, "panic: {what}");
+    } else {
+        tracing::error!(location, thread, "panic: {what}");
+    }
+}
+
+/// What a panic says, as far as it was written in the source. What was formatted into it may be anything that a request
+/// or a secret brought along, so a formatted text is cut at its first colon: `expect` and `assert` put their data there.
+fn describe(payload: &(dyn Any + Send)) -> String {
+    if let Some(literal) = payload.downcast_ref::<&'static str>() {
+        return (*literal).to_owned();
+    }
+    match payload.downcast_ref::<String>() {
+        Some(text) => match text.split_once([':', ';', '`']) {
+            Some((head, _)) => format!("{} […]", head.trim_end()),
+            None => "[…]".to_owned(),
+        },
+        None => "without words".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn log(human: bool, filter: &str, events: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = layer(human, false, filter, move || writer.clone()).unwrap();
+        let guard = subscriber.set_default();
+        events();
+        drop(guard);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_for_machines_is_an_object_with_time_level_and_fields() {
+        let text = log(false, "info", || tracing::info!(endpoint = "purchase", "callback accepted"));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["endpoint"], "purchase");
+        assert_eq!(line["message"], "callback accepted");
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.parse::<Timestamp>().is_ok(), "{time}");
+    }
+
+    #[test]
+    fn a_line_for_people_begins_with_the_time_and_has_no_colour_unless_asked() {
+        let text = log(true, "info", || tracing::warn!(reason = "too_slow", "callback refused"));
+        assert!(text.contains("WARN callback refused reason=\"too_slow\""), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn returned_messages_stay_out_whatever_the_filter_says() {
+        for filter in
+            ["trace", "lapin::returned_messages=trace", "lapin=trace,lapin::returned_messages[{x}]=trace"]
+        {
+            let text = log(true, filter, || {
+                tracing::warn!(target: "lapin::returned_messages", x = 1, "hush");
+                tracing::error!(target: "lapin::returned_messages::inner", "hush");
+                tracing::trace!(target: "lapin::channels", "hush");
+                tracing::error!(target: "lapinary", "kept");
+            });
+            assert!(!text.contains("hush") && text.contains("kept"), "{filter}: {text}");
+        }
+    }
+
+    #[test]
+    fn lapin_is_quiet_unless_asked() {
+        let speak = || {
+            tracing::info!(target: "lapin::connection", "chatter");
+            tracing::warn!(target: "lapin::connection", "trouble");
+        };
+        let text = log(true, "debug", speak);
+        assert!(!text.contains("chatter") && text.contains("trouble"), "{text}");
+        assert!(log(true, "info,lapin=debug", speak).contains("chatter"));
+    }
+
+    #[test]
+    fn a_filter_that_is_not_one_is_told_beforehand() {
+        assert_eq!(check_filter("info,countersign::relay=debug"), Ok(()));
+        for filter in ["", "info,countersign=loud", "a=b=c"] {
+            assert!(check_filter(filter).is_err(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_panic_tells_what_the_source_says_and_not_what_was_formatted_into_it() {
+        let hush = std::hint::black_box("hush");
+        let token = || std::hint::black_box(Err::<(), &str>(hush));
+        let said = |panics: &(dyn Fn() + std::panic::RefUnwindSafe)| {
+            describe(&*std::panic::catch_unwind(panics).unwrap_err())
+        };
+        assert_eq!(said(&|| panic!("the queue was closed")), "the queue was closed");
+        assert_eq!(said(&|| panic!("{hush} came")), "[…]");
+        assert_eq!(said(&|| token().expect("a token is text")), "a token is text […]");
+        assert_eq!(said(&|| assert_eq!(hush, "x", "tokens differ")), "assertion […]");
+    }
+}

@@ -1,0 +1,294 @@
+//! The program as a tool: data on stdout, words on stderr, exit codes 0, 1, 64, 69.
+
+use crate::support::{
+    App, Broker, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, Vhost, Worker, eventually, open,
+    seal,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 64;
+const AWAY: i32 = 69;
+
+fn run(app_file: &Path, args: &[&str]) -> Program {
+    Program::new(args).config(app_file).dir(app_file.parent().expect("a file in a directory"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_has_help_and_a_wrong_one_is_a_usage_error() {
+    for args in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["config", "check", "--help"],
+        &["config", "show", "--help"],
+        &["send", "--help"],
+        &["tail", "--help"],
+        &["ledger", "--help"],
+        &["ledger", "list", "--help"],
+        &["ledger", "show", "--help"],
+        &["ledger", "stats", "--help"],
+        &["ledger", "requeue", "--help"],
+        &["encrypt", "--help"],
+        &["decrypt", "--help"],
+        &["keygen", "--help"],
+        &["topology", "print", "--help"],
+        &["healthcheck", "--help"],
+        &["--version"],
+    ] {
+        let ran = Program::new(args).run().await.ended_with(0);
+        assert!(ran.stdout.contains("countersign") && ran.stderr.is_empty(), "{args:?}: {ran:?}");
+    }
+    for args in [&["nonsense"][..], &["serve", "--nonsense"], &["send", "--origin", "nowhere"], &[]] {
+        let ran = Program::new(args).run().await.ended_with(USAGE);
+        assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{args:?}: {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_send_prints_the_body_of_every_origin() {
+    let file = Config::with_url(NOWHERE);
+    let file = (file.write(), file);
+    let cases = [
+        ("list", &["instance_id", "task_id"][..], &["message_id", "id"][..]),
+        ("card", &["message_id"], &["instance_id", "task_id", "id", "approval_code"]),
+        ("search", &["id"], &["instance_id", "task_id", "message_id"]),
+    ];
+    for (origin, there, not_there) in cases {
+        for endpoint in ["leave", "purchase"] {
+            let args = [
+                "send",
+                "--endpoint",
+                endpoint,
+                "--origin",
+                origin,
+                "--action",
+                "REJECT",
+                "--context",
+                "ctx 1",
+            ];
+            let args = [&args[..], &["--reason", "金额不符", "--dry-run"]].concat();
+            let ran = run(&file.0, &args).run().await.ended_with(0);
+            let mut body = ran.json();
+            if endpoint == "purchase" {
+                assert_eq!(body.as_object().unwrap().len(), 1, "nothing beside the ciphertext: {body}");
+                body = serde_json::from_slice(&open(KEY, body["encrypt"].as_str().unwrap())).unwrap();
+            }
+            assert_eq!(
+                (&body["action_type"], &body["action_context"], &body["reason"], &body["token"]),
+                (&json!("REJECT"), &json!("ctx 1"), &json!("金额不符"), &json!(TOKEN))
+            );
+            for member in there {
+                assert!(!body[*member].is_null(), "{origin} without {member}: {body}");
+            }
+            for member in not_there {
+                assert!(body.get(member).is_none(), "{origin} with {member}: {body}");
+            }
+            assert!(
+                origin != "card" || body["message_id"].is_u64(),
+                "a number, as the platform sends it: {body}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_plays_the_approval_center() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    let worker = Worker::on(&vhost);
+    for (count, (endpoint, origin)) in
+        [("leave", "list"), ("purchase", "card"), ("purchase", "search")].into_iter().enumerate()
+    {
+        let context = format!("context {count}");
+        let args = [
+            "send",
+            "--endpoint",
+            endpoint,
+            "--origin",
+            origin,
+            "--action",
+            "APPROVE",
+            "--context",
+            &context,
+        ];
+        let ran = run(app.file(), &args).run().await.ended_with(0);
+        let command = worker.messages(count + 1).await[count].json();
+        assert_eq!((&command["endpoint"], &command["origin"]), (&json!(endpoint), &json!(origin)));
+        assert_eq!(command["action_context"], context.as_str());
+        let id = command["command_id"].as_str().unwrap();
+        assert!(ran.stdout.contains(id), "it tells the command id: {}", ran.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_with_a_count_sends_so_many_different_callbacks() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    let worker = Worker::on(&vhost);
+    run(app.file(), &["send", "--endpoint", "purchase", "--origin", "list", "--count", "25"])
+        .run()
+        .await
+        .ended_with(0);
+    let ids: BTreeSet<String> =
+        worker.messages(25).await.iter().map(crate::support::Message::message_id).collect();
+    assert_eq!(ids.len(), 25);
+    app.until_metric("countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"}", 25.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_fails_when_it_is_refused_and_says_when_nobody_is_there() {
+    let mut app = App::with(Config::with_url(NOWHERE)).await;
+    let refused = run(app.file(), &["send", "--endpoint", "leave", "--origin", "list", "--action", "HOLD"]);
+    let refused = refused.run().await.ended_with(FAILED);
+    assert!(format!("{}{}", refused.stdout, refused.stderr).contains("action_not_allowed"), "{refused:?}");
+    app.kill();
+    run(app.file(), &["send", "--endpoint", "leave", "--origin", "list"]).run().await.ended_with(AWAY);
+    run(app.file(), &["send", "--endpoint", "nowhere", "--origin", "list"]).run().await.ended_with(USAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encrypted_is_decrypted_again_and_by_anybody_who_has_the_key() {
+    let config = Config::with_url(NOWHERE);
+    let file = config.write();
+    let text = "{\"reason\":\"同意\"}";
+    let sealed =
+        run(&file, &["encrypt", "--endpoint", "purchase"]).stdin(text).run().await.ended_with(0).stdout;
+    assert_eq!(open(KEY, &sealed), text.as_bytes());
+    let opened =
+        run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(sealed).run().await.ended_with(0).stdout;
+    assert_eq!(opened.trim_end_matches('\n'), text);
+    let ours = run(&file, &["decrypt", "--endpoint", "purchase"]).stdin(seal(KEY, text.as_bytes()));
+    assert_eq!(ours.run().await.ended_with(0).stdout.trim_end_matches('\n'), text);
+}
+
+/// P1 of §3.4, the only vector that the platform itself published.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_published_vector_is_decrypted_and_a_spoilt_one_is_not() {
+    let endpoint = Endpoint::plain("p1").credentials(&[("fake", Some("test key"))]);
+    let config = Config::bare(NOWHERE).endpoint(endpoint);
+    let file = config.write();
+    let vector = "P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk=";
+    let ran = run(&file, &["decrypt", "--endpoint", "p1"]).stdin(vector).run().await.ended_with(0);
+    assert_eq!(ran.stdout.trim_end_matches('\n'), "hello world");
+    let spoilt = vector.replace("zghk=", "zgak=");
+    let ran = run(&file, &["decrypt", "--endpoint", "p1"]).stdin(spoilt).run().await.ended_with(FAILED);
+    assert_eq!(ran.stdout, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_secrets_are_long_and_never_the_same() {
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let ran = Program::new(["keygen"]).run().await.ended_with(0);
+        assert!(ran.stdout.trim().len() >= 32, "{}", ran.stdout);
+        assert!(seen.insert(ran.stdout), "twice the same");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_topology_is_that_of_the_contract_and_a_broker_takes_it() {
+    let broker = Broker::stoppable().await;
+    let vhost = broker.vhost().await;
+    let config = Config::new(&vhost).set("amqp", "topology", "\"check\"");
+    let ran = run(&config.write(), &["topology", "print"]).run().await.ended_with(0);
+    let definitions = ran.json();
+    let named = |kind: &str, name: &str| -> Value {
+        let all = definitions[kind].as_array().unwrap_or_else(|| panic!("no {kind} in {definitions}"));
+        all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in {kind}")).clone()
+    };
+    let commands = named("exchanges", "countersign.commands");
+    assert_eq!((&commands["type"], &commands["durable"]), (&json!("topic"), &json!(true)));
+    assert_eq!(commands["arguments"]["alternate-exchange"], "countersign.unrouted");
+    assert_eq!(named("exchanges", "countersign.unrouted")["type"], "fanout");
+    assert_eq!(named("exchanges", "countersign.dead")["durable"], true);
+    let queue = named("queues", "countersign.commands");
+    assert_eq!(queue["arguments"]["x-queue-type"], "quorum");
+    assert_eq!(queue["arguments"]["x-dead-letter-exchange"], "countersign.dead");
+    named("queues", "countersign.unrouted");
+    named("queues", "countersign.dead");
+    let bindings = definitions["bindings"].as_array().unwrap();
+    for (source, key) in
+        [("countersign.commands", Some("#")), ("countersign.unrouted", None), ("countersign.dead", None)]
+    {
+        let found = bindings.iter().any(|binding| {
+            binding["source"] == source
+                && binding["destination"] == source
+                && key.is_none_or(|key| binding["routing_key"] == key)
+        });
+        assert!(found, "no binding of {source} in {definitions}");
+    }
+    let path = config.dir().join("definitions.json");
+    std::fs::write(&path, &ran.stdout).unwrap();
+    broker.import(&path).await;
+    let app = App::with(config).await;
+    let id = app.accept(&Callback::list("i", "t")).await;
+    Worker::on(&vhost).command(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_is_listed_shown_and_counted_while_the_service_runs() {
+    let app = App::with(Config::with_url(NOWHERE)).await;
+    let first = app.accept(&Callback::list("i", "t1")).await;
+    let second = app.accept(&Callback::list("i", "t2")).await;
+    let listed = run(app.file(), &["ledger", "list"]).run().await.ended_with(0).stdout;
+    assert!(listed.contains(&first) && listed.contains(&second), "{listed}");
+    let json = run(app.file(), &["ledger", "list", "--json"]).run().await.ended_with(0).stdout;
+    assert!(json.contains(&first) && json.contains(&second), "{json}");
+    let shown = run(app.file(), &["ledger", "show", &first]).run().await.ended_with(0).stdout;
+    assert!(shown.contains(&first) && shown.contains("t1") && shown.contains("pending"), "{shown}");
+    let shown = run(app.file(), &["ledger", "show", &first, "--json"]).run().await.ended_with(0).json();
+    assert_eq!((&shown["command_id"], &shown["command"]["task"]["task_id"]), (&json!(first), &json!("t1")));
+    let stats = run(app.file(), &["ledger", "stats", "--json"]).run().await.ended_with(0).json();
+    assert_eq!((&stats["pending"], &stats["published"], &stats["parked"]), (&json!(2), &json!(0), &json!(0)));
+    let missing = ["ledger", "show", "019a0000-0000-7000-8000-000000000001"];
+    run(app.file(), &missing).run().await.ended_with(FAILED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requeued_command_is_published_again_under_the_same_id() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    let worker = Worker::on(&vhost);
+    let id = app.accept(&Callback::list("i", "t")).await;
+    worker.command(&id).await;
+    app.until_metric("countersign_ledger_rows{state=\"published\"}", 1.0).await;
+    run(app.file(), &["ledger", "requeue", &id]).run().await.ended_with(0);
+    let messages = worker.messages(2).await;
+    assert_eq!((messages[0].message_id(), messages[1].message_id()), (id.clone(), id.clone()));
+    assert_eq!(messages[0].body, messages[1].body);
+    app.until_metric("countersign_ledger_rows{state=\"published\"}", 1.0).await;
+    app.until_metric("countersign_ledger_rows{state=\"pending\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_tells_by_its_exit_code() {
+    let mut app = App::with(Config::with_url(NOWHERE)).await;
+    run(app.file(), &["healthcheck"]).run().await.ended_with(0);
+    app.kill();
+    let ran = run(app.file(), &["healthcheck"]).run().await.ended_with(AWAY);
+    assert!(!ran.stderr.is_empty(), "it says why");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_follows_the_commands_and_takes_none_from_the_workers() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    let worker = Worker::on(&vhost);
+    worker.command(&app.accept(&Callback::list("i", "before")).await).await;
+    let mut tail = run(app.file(), &["tail"]).start();
+    let mut accepted = BTreeSet::new();
+    // It sees what is published from the moment its queue is bound; when that was, only it knows.
+    let line = eventually("a command on the tail", async || {
+        assert_eq!(tail.exit_code(), None, "{:?}", tail.lines());
+        accepted.insert(app.accept(&Callback::list("i", &format!("t{}", accepted.len()))).await);
+        let lines = tail.lines();
+        let json = lines.iter().find_map(|line| serde_json::from_str::<Value>(line).ok());
+        json.filter(Value::is_object).ok_or(lines)
+    })
+    .await;
+    let text = line.to_string();
+    assert!(accepted.iter().any(|id| text.contains(id.as_str())), "{text}");
+    worker.commands(&accepted).await;
+}

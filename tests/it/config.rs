@@ -1,0 +1,168 @@
+//! Where settings come from, and what happens when they are wrong.
+
+use crate::support::{
+    App, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, eventually, free_port, post, quoted,
+};
+
+const USAGE: i32 = 64;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_faults_are_told_at_once_with_key_and_origin_and_the_exit_code_is_64() {
+    let config = Config::bare(NOWHERE)
+        .set("http", "listen", "\"nowhere\"")
+        .set("http", "max_bodybytes", "1")
+        .set("ledger", "url", "\"mysql://x\"")
+        .set("amqp", "topology", "\"perhaps\"")
+        .endpoint(Endpoint::plain("twice"))
+        .endpoint(Endpoint::plain("twice"))
+        .endpoint(Endpoint::plain("Bad Name"))
+        .endpoint(Endpoint::plain("empty").credentials(&[("", None)]))
+        .endpoint(Endpoint::plain("unset").credentials(&[("${COUNTERSIGN_TEST_NOT_SET}", None)]))
+        .endpoint(Endpoint::plain("mixed").credentials(&[("a-fake", Some("k-fake")), ("b-fake", None)]))
+        .endpoint(Endpoint::plain("later").context("format", "\"jwt\""));
+    let file = config.write();
+    for command in [&["config", "check"][..], &["serve"]] {
+        let ran = Program::new(command)
+            .config(&file)
+            .env("COUNTERSIGN__AMQP__MAX_IN_FLIGHT", "many")
+            .dir(config.dir());
+        let ran = ran.run().await.ended_with(USAGE);
+        for word in [
+            "countersign.toml",
+            "http.listen",
+            "max_bodybytes",
+            "ledger.url",
+            "amqp.topology",
+            "twice",
+            "endpoints[2].name",
+            "endpoints[3].credentials[0].action_callback_token",
+            "COUNTERSIGN_TEST_NOT_SET",
+            "endpoints[5].credentials",
+            "endpoints[6].context.format",
+            "COUNTERSIGN__AMQP__MAX_IN_FLIGHT",
+        ] {
+            assert!(ran.stderr.contains(word), "{word} is not in\n{}", ran.stderr);
+        }
+        assert_eq!(ran.stdout, "", "faults are words, not data");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_configuration_passes_the_check() {
+    let config = Config::with_url(NOWHERE);
+    Program::new(["config", "check"]).config(&config.write()).dir(config.dir()).run().await.ended_with(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_endpoint_or_with_a_missing_file_it_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = Program::new(["serve"]).dir(dir.path()).run().await.ended_with(USAGE);
+    assert!(ran.stderr.contains("COUNTERSIGN_ACTION_CALLBACK_TOKEN"), "says what to set: {}", ran.stderr);
+    let missing = dir.path().join("missing.toml");
+    let ran = Program::new(["serve"]).config(&missing).dir(dir.path()).run().await.ended_with(USAGE);
+    assert!(ran.stderr.contains("missing.toml"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_file_the_environment_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let (public, admin) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+    let mut program = Program::new(["serve"])
+        .dir(dir.path())
+        .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", TOKEN)
+        .env("COUNTERSIGN_ACTION_CALLBACK_KEY", KEY)
+        .env("COUNTERSIGN_AMQP_URL", NOWHERE)
+        .env("COUNTERSIGN__HTTP__LISTEN", &public)
+        .env("COUNTERSIGN__ADMIN__LISTEN", &admin)
+        .start();
+    let client = crate::support::client();
+    let url = format!("http://{public}/callbacks/default");
+    let answer = eventually("an answer at the endpoint `default`", async || {
+        assert_eq!(program.exit_code(), None, "{:?}", program.lines());
+        post(&client, &url, Callback::list("i", "t").encrypted(KEY)).await
+    })
+    .await;
+    assert_eq!(answer.status_word(), "accepted", "{}", answer.text());
+    assert!(dir.path().join("countersign.db").exists(), "the ledger is where the defaults say");
+    let plain = post(&client, &url, Callback::list("i", "t").plain()).await.unwrap();
+    assert_eq!(plain.status, 403, "a key was given, so a plain body is refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_come_from_files_too_without_the_newline_at_their_end() {
+    let config = Config::bare(NOWHERE);
+    for (name, text) in [("token", TOKEN), ("key", KEY), ("admin", "fake-admin-token")] {
+        std::fs::write(config.dir().join(name), format!("{text}\n")).unwrap();
+    }
+    let path = |name: &str| quoted(config.dir().join(name).to_str().unwrap());
+    let credentials = format!(
+        "[{{ action_callback_token_file = {}, action_callback_key_file = {} }}]",
+        path("token"),
+        path("key")
+    );
+    let admin = path("admin");
+    let endpoint = Endpoint::plain("purchase").credentials_toml(&credentials);
+    let app = App::with(config.set("admin", "token_file", &admin).endpoint(endpoint)).await;
+    assert_eq!(app.post("purchase", Callback::list("i", "t").encrypted(KEY)).await.status, 200);
+    assert_eq!(app.get("/api/v1/commands").await.status, 401);
+    assert_eq!(app.get_as("fake-admin-token", "/api/v1/commands").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_may_refer_to_an_environment_variable() {
+    let endpoint = Endpoint::plain("leave").credentials(&[("${TEST_LEAVE_TOKEN}", None)]);
+    let app =
+        App::with(Config::bare(NOWHERE).endpoint(endpoint).env("TEST_LEAVE_TOKEN", "fake-referred")).await;
+    assert_eq!(app.post("leave", Callback::list("i", "t").token("fake-referred").plain()).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_wins_over_the_file_and_flags_over_both() {
+    let config =
+        Config::with_url(NOWHERE).set("amqp", "max_in_flight", "11").set("amqp", "max_attempts", "12");
+    let config = config.set("ledger", "max_batch", "13");
+    let ran = Program::new(["config", "show", "--set", "ledger.max_batch=33"])
+        .config(&config.write())
+        .env("COUNTERSIGN__AMQP__MAX_ATTEMPTS", "22")
+        .env("COUNTERSIGN__LEDGER__MAX_BATCH", "23")
+        .dir(config.dir())
+        .run()
+        .await
+        .ended_with(0);
+    let shown: toml::Table = ran.stdout.parse().unwrap();
+    assert_eq!(shown["amqp"]["max_in_flight"].as_integer(), Some(11));
+    assert_eq!(shown["amqp"]["max_attempts"].as_integer(), Some(22));
+    assert_eq!(shown["ledger"]["max_batch"].as_integer(), Some(33));
+    assert_eq!(shown["http"]["max_body_bytes"].as_integer(), Some(65536), "the default");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_is_shown_without_its_secrets() {
+    let config = Config::with_url("amqp://fake-user:fake-amqp-password@broker.invalid:5672/%2f").set(
+        "admin",
+        "token",
+        "\"fake-admin-token\"",
+    );
+    let file = config.write();
+    for args in [&["config", "show"][..], &["config", "show", "--json"], &["config", "check"]] {
+        let ran = Program::new(args).config(&file).dir(config.dir()).run().await.ended_with(0);
+        for secret in [TOKEN, KEY, "fake-admin-token", "fake-amqp-password"] {
+            assert!(
+                !ran.stdout.contains(secret) && !ran.stderr.contains(secret),
+                "{args:?}: {secret} in {ran:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_internal_listener_that_others_can_reach_needs_a_token() {
+    let config = Config::with_url(NOWHERE).set("admin", "listen", "\"0.0.0.0:9090\"");
+    let ran = Program::new(["config", "check"])
+        .config(&config.write())
+        .dir(config.dir())
+        .run()
+        .await
+        .ended_with(USAGE);
+    assert!(ran.stderr.contains("admin.token"), "{}", ran.stderr);
+}

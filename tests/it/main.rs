@@ -1,0 +1,15 @@
+//! The whole program against a real RabbitMQ, one file per part of the contract.
+
+mod accept;
+mod cli;
+mod config;
+mod console;
+mod context;
+mod dedupe;
+mod harness;
+mod logs;
+mod refuse;
+mod relay;
+mod restart;
+mod shutdown;
+mod support;

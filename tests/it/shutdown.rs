@@ -1,0 +1,91 @@
+//! SIGTERM: unready, no new connections, everything under way is finished.
+
+use crate::support::{App, Callback, Config, Line, Vhost, Worker, eventually};
+use std::collections::BTreeSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_loses_nothing_that_was_answered_and_exits_0() {
+    let vhost = Vhost::new().await;
+    let mut app = App::start(&vhost).await;
+    let worker = Worker::on(&vhost);
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..8 {
+        let (client, url) = (app.client(), app.callback_url("leave"));
+        senders.spawn(async move {
+            let mut accepted = BTreeSet::new();
+            // Until the listener is gone.
+            for number in 0.. {
+                let body = Callback::list("i", &format!("{sender}-{number}")).plain();
+                match crate::support::post(&client, &url, body).await {
+                    Ok(answer) if answer.status == 200 => drop(accepted.insert(answer.command_id())),
+                    Ok(answer) => assert_eq!(answer.reason(), "shutting_down", "{}", answer.text()),
+                    Err(_) => break,
+                }
+            }
+            accepted
+        });
+    }
+    worker.messages(50).await;
+    app.terminate();
+    let status = app.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", app.stderr());
+    let accepted: BTreeSet<String> = senders.join_all().await.into_iter().flatten().collect();
+    // Settled within the grace period, or published by the next start; never lost.
+    app.restart().await;
+    worker.commands(&accepted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_drains_it_is_not_ready_and_finishes_the_request_under_way() {
+    let vhost = Vhost::new().await;
+    let config = Config::new(&vhost).set("http", "body_read_timeout_ms", "30000").set(
+        "",
+        "shutdown_grace_ms",
+        "30000",
+    );
+    let mut app = App::with(config).await;
+    let body = Callback::list("i", "under way").plain();
+    let (start, rest) = body.split_at(40);
+    let mut line = Line::to(app.public()).await;
+    let head = format!("POST /callbacks/leave HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    line.write(&[head.as_bytes(), start].concat()).await.unwrap();
+    // An answer on another connection shows that the server had time to see the first.
+    assert_eq!(app.post("leave", Callback::list("i", "before").plain()).await.status, 200);
+    app.terminate();
+    eventually("/readyz to say 503", async || match app.try_admin("/readyz").await {
+        Ok(answer) if answer.status == 503 => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert!(app.runs(), "a request is under way");
+    line.write(rest).await.unwrap();
+    let answer = line.answer().await.expect("the request under way is answered");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.command_id();
+    assert_eq!(app.ended().await.code(), Some(0), "{}", app.stderr());
+    app.restart().await;
+    Worker::on(&vhost).command(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_finishes_does_not_hold_up_the_stop_beyond_the_grace_period() {
+    let vhost = Vhost::new().await;
+    let config =
+        Config::new(&vhost).set("http", "body_read_timeout_ms", "600000").set("", "shutdown_grace_ms", "500");
+    let mut app = App::with(config).await;
+    let mut line = Line::to(app.public()).await;
+    line.write(b"POST /callbacks/leave HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{").await.unwrap();
+    assert_eq!(app.post("leave", Callback::list("i", "t").plain()).await.status, 200);
+    app.terminate();
+    app.ended().await;
+    line.until_closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_broker_away_it_stops_within_the_grace_period_and_exits_0() {
+    let config = Config::with_url(crate::support::NOWHERE).set("", "shutdown_grace_ms", "500");
+    let mut app = App::with(config).await;
+    app.accept(&Callback::list("i", "t")).await;
+    app.terminate();
+    assert_eq!(app.ended().await.code(), Some(0), "{}", app.stderr());
+}

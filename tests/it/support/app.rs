@@ -1,0 +1,492 @@
+//! The real program, started with a configuration of its own in a directory of its own.
+
+use super::program;
+use super::{Answer, Callback, KEY, TOKEN, Vhost, eventually, ports};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// An endpoint of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    name: String,
+    credentials: Vec<(String, Option<String>)>,
+    keys: Vec<(String, String)>,
+    context: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// An endpoint whose callbacks are not encrypted, with the token [`TOKEN`].
+    pub(crate) fn plain(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            credentials: vec![(TOKEN.to_owned(), None)],
+            keys: Vec::new(),
+            context: Vec::new(),
+        }
+    }
+
+    /// An endpoint whose callbacks are encrypted under [`KEY`], with the token [`TOKEN`].
+    pub(crate) fn encrypted(name: &str) -> Self {
+        Self { credentials: vec![(TOKEN.to_owned(), Some(KEY.to_owned()))], ..Self::plain(name) }
+    }
+
+    /// Puts other credentials in place of the usual one.
+    pub(crate) fn credentials(mut self, credentials: &[(&str, Option<&str>)]) -> Self {
+        self.credentials =
+            credentials.iter().map(|(token, key)| ((*token).to_owned(), key.map(str::to_owned))).collect();
+        self
+    }
+
+    /// Puts credentials in place of the usual one, as TOML.
+    pub(crate) fn credentials_toml(mut self, toml: &str) -> Self {
+        self.credentials.clear();
+        self.set("credentials", toml)
+    }
+
+    /// Sets a key of the endpoint to a TOML value.
+    pub(crate) fn set(mut self, key: &str, toml: &str) -> Self {
+        self.keys.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Sets a key of the endpoint's context to a TOML value.
+    pub(crate) fn context(mut self, key: &str, toml: &str) -> Self {
+        self.context.push((key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    fn write(&self, text: &mut String) {
+        let credentials: Vec<String> = self
+            .credentials
+            .iter()
+            .map(|(token, key)| {
+                let key = key.as_ref().map(|key| format!(", action_callback_key = {}", quoted(key)));
+                format!("{{ action_callback_token = {}{} }}", quoted(token), key.unwrap_or_default())
+            })
+            .collect();
+        line(text, "\n[[endpoints]]");
+        line(text, &format!("name = {}", quoted(&self.name)));
+        if !credentials.is_empty() {
+            line(text, &format!("credentials = [{}]", credentials.join(", ")));
+        }
+        for (key, value) in &self.keys {
+            line(text, &format!("{key} = {value}"));
+        }
+        if !self.context.is_empty() {
+            line(text, "[endpoints.context]");
+            for (key, value) in &self.context {
+                line(text, &format!("{key} = {value}"));
+            }
+        }
+    }
+}
+
+/// A configuration file in the making. It lives in a directory of its own, in which the ledger is too, and which
+/// is removed with the last thing that uses it.
+#[derive(Clone)]
+pub(crate) struct Config {
+    dir: Arc<TempDir>,
+    settings: Vec<(String, String, String)>,
+    endpoints: Vec<Endpoint>,
+    env: Vec<(String, String)>,
+    file_size_limit_kib: Option<u32>,
+}
+
+impl Config {
+    /// Nothing but the broker and the ledger; the endpoints are up to the test.
+    pub(crate) fn bare(amqp_url: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("countersign-test-").tempdir().expect("a directory");
+        let ledger = dir.path().join("ledger.db");
+        let config = Self {
+            dir: Arc::new(dir),
+            settings: Vec::new(),
+            endpoints: Vec::new(),
+            env: Vec::new(),
+            file_size_limit_kib: None,
+        };
+        config.set("amqp", "url", &quoted(amqp_url)).set(
+            "ledger",
+            "url",
+            &quoted(&format!("sqlite:{}", ledger.display())),
+        )
+    }
+
+    /// The endpoints most tests want: `purchase`, encrypted, and `leave`, plain.
+    pub(crate) fn new(vhost: &Vhost) -> Self {
+        Self::with_url(vhost.url())
+    }
+
+    /// [`Config::new`] for a broker at some URL.
+    pub(crate) fn with_url(amqp_url: &str) -> Self {
+        Self::bare(amqp_url).endpoint(Endpoint::encrypted("purchase")).endpoint(Endpoint::plain("leave"))
+    }
+
+    /// Adds an endpoint.
+    pub(crate) fn endpoint(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Sets a key of a section (`""` for the top level) to a TOML value, in place of an earlier one.
+    pub(crate) fn set(mut self, section: &str, key: &str, toml: &str) -> Self {
+        self.settings.retain(|(known, name, _)| (known.as_str(), name.as_str()) != (section, key));
+        self.settings.push((section.to_owned(), key.to_owned(), toml.to_owned()));
+        self
+    }
+
+    /// Sets an environment variable of the program.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets no file of the program grow beyond this size: what a full disk looks like to it.
+    pub(crate) fn file_size_limit_kib(mut self, kib: u32) -> Self {
+        self.file_size_limit_kib = Some(kib);
+        self
+    }
+
+    /// Takes the limit off again.
+    pub(crate) fn without_limits(mut self) -> Self {
+        self.file_size_limit_kib = None;
+        self
+    }
+
+    /// The directory of this configuration.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The file as TOML.
+    pub(crate) fn toml(&self) -> String {
+        let mut text = String::new();
+        let mut sections: Vec<&str> = Vec::new();
+        for (section, _, _) in &self.settings {
+            if !sections.contains(&section.as_str()) {
+                sections.push(section);
+            }
+        }
+        // Keys of the top level have to come before the first table.
+        sections.sort_by_key(|section| !section.is_empty());
+        for section in sections {
+            if !section.is_empty() {
+                line(&mut text, &format!("\n[{section}]"));
+            }
+            for (_, key, value) in self.settings.iter().filter(|(known, _, _)| known == section) {
+                line(&mut text, &format!("{key} = {value}"));
+            }
+        }
+        for endpoint in &self.endpoints {
+            endpoint.write(&mut text);
+        }
+        text
+    }
+
+    /// Writes the file and returns its path.
+    pub(crate) fn write(&self) -> PathBuf {
+        let path = self.dir.path().join("countersign.toml");
+        std::fs::write(&path, self.toml()).expect("the directory is ours");
+        path
+    }
+}
+
+/// A running program. Dropping it kills it; a test that fails then sees the end of its log.
+pub(crate) struct App {
+    config: Config,
+    file: PathBuf,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    client: reqwest::Client,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl App {
+    /// `countersign serve` with [`Config::new`], ready to accept.
+    pub(crate) async fn start(vhost: &Vhost) -> Self {
+        Self::with(Config::new(vhost)).await
+    }
+
+    /// `countersign serve` with this configuration, ready to accept.
+    ///
+    /// # Panics
+    /// When it ends instead or does not become ready.
+    pub(crate) async fn with(config: Config) -> Self {
+        let mut last = String::new();
+        // Another process may take a port between our look and the program's bind; nothing else is tried again.
+        for _ in 0..5 {
+            let mut app = Self::spawn(config.clone());
+            match app.ready().await {
+                Ok(()) => return app,
+                Err(output) if output.to_lowercase().contains("address already in use") => last = output,
+                Err(output) => panic!("serve ended instead of becoming ready:\n{output}"),
+            }
+        }
+        panic!("serve found its ports taken five times:\n{last}");
+    }
+
+    fn spawn(config: Config) -> Self {
+        let public = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let config = config.set("http", "listen", &quoted(&public.to_string())).set(
+            "admin",
+            "listen",
+            &quoted(&admin.to_string()),
+        );
+        let file = config.write();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (child, reader) = serve(&config, &file, &log);
+        Self { config, file, child, log, reader: Some(reader), client: client(), public, admin }
+    }
+
+    /// Waits for `/readyz`; what the program said when it ended instead.
+    async fn ready(&mut self) -> Result<(), String> {
+        eventually("/readyz to say 200", async || {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                self.read_to_the_end();
+                return Ok(Err(format!("{status}\n{}", self.stderr())));
+            }
+            match self.try_admin("/readyz").await {
+                Ok(answer) if answer.status == 200 => Ok(Ok(())),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
+                Err(error) => Err(format!("{error:?}\n{}", self.stderr())),
+            }
+        })
+        .await
+    }
+
+    /// The public listener.
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// The internal listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The directory with the configuration and the ledger.
+    pub(crate) fn dir(&self) -> &Path {
+        self.config.dir()
+    }
+
+    /// The URL of an endpoint's callbacks.
+    pub(crate) fn callback_url(&self, endpoint: &str) -> String {
+        format!("http://{}/callbacks/{endpoint}", self.public)
+    }
+
+    /// A client for this program.
+    pub(crate) fn client(&self) -> reqwest::Client {
+        self.client.clone()
+    }
+
+    /// Sends a body to an endpoint.
+    pub(crate) async fn post(&self, endpoint: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.try_post(endpoint, body).await.expect("the public listener answers")
+    }
+
+    /// Sends a body to an endpoint of a program that may just be going away.
+    pub(crate) async fn try_post(&self, endpoint: &str, body: impl Into<Vec<u8>>) -> reqwest::Result<Answer> {
+        post(&self.client, &self.callback_url(endpoint), body.into()).await
+    }
+
+    /// Sends an encrypted callback to `purchase`, which must be kept, and returns the command id.
+    pub(crate) async fn accept(&self, callback: &Callback) -> String {
+        self.post("purchase", callback.encrypted(KEY)).await.command_id()
+    }
+
+    /// `GET` on the internal listener.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.try_admin(path).await.expect("the internal listener answers")
+    }
+
+    /// `GET` on the internal listener of a program that may just be going away.
+    pub(crate) async fn try_admin(&self, path: &str) -> reqwest::Result<Answer> {
+        answer(self.client.get(format!("http://{}{path}", self.admin)).send().await?).await
+    }
+
+    /// `GET` on the internal listener with a bearer token.
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> Answer {
+        let request = self.client.get(format!("http://{}{path}", self.admin)).bearer_auth(token);
+        answer(request.send().await.expect("the internal listener answers")).await.expect("a whole answer")
+    }
+
+    /// The value of one line of `/metrics`, named with its labels as they stand there.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.get("/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.split(' ').next()?.parse().ok()
+    }
+
+    /// Waits until a metric has a value.
+    pub(crate) async fn until_metric(&self, name: &str, wanted: f64) {
+        eventually(&format!("{name} = {wanted}"), async || match self.metric(name).await {
+            Some(value) if (value - wanted).abs() < f64::EPSILON => Ok(()),
+            other => Err(other),
+        })
+        .await;
+    }
+
+    /// Kills it as a power switch would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+        self.read_to_the_end();
+    }
+
+    /// Asks it to stop, as a supervisor does.
+    pub(crate) fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be started");
+        assert!(sent.success(), "SIGTERM to our own child");
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = eventually("the program to end", async || {
+            self.child.try_wait().expect("our own child").ok_or_else(|| self.stderr())
+        })
+        .await;
+        self.read_to_the_end();
+        status
+    }
+
+    /// Starts it again on the same ports, configuration and ledger, and waits until it is ready.
+    pub(crate) async fn restart(&mut self) {
+        assert!(!self.runs(), "restart is for a program that has ended");
+        let (child, reader) = serve(&self.config, &self.file, &self.log);
+        self.child = child;
+        self.reader = Some(reader);
+        if let Err(output) = self.ready().await {
+            panic!("serve did not start again:\n{output}");
+        }
+    }
+
+    /// Changes the configuration for the next [`App::restart`].
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(Config) -> Config) {
+        self.config = change(self.config.clone());
+        self.config.write();
+    }
+
+    /// Everything it has said on standard error, over all its starts.
+    pub(crate) fn stderr(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// The lines of the log that are JSON objects.
+    pub(crate) fn log_lines(&self) -> Vec<Value> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+    }
+
+    fn read_to_the_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading lines does not panic");
+        }
+    }
+}
+
+impl Drop for App {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it with the failure it belongs to")]
+    fn drop(&mut self) {
+        // It may have ended by itself; then both only say so.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        self.read_to_the_end();
+        if std::thread::panicking() {
+            let log = self.stderr();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- the program's log\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// Sends a callback body by a client of one's own, as concurrent senders do.
+pub(crate) async fn post(client: &reqwest::Client, url: &str, body: Vec<u8>) -> reqwest::Result<Answer> {
+    answer(client.post(url).header("content-type", "application/json").body(body).send().await?).await
+}
+
+async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
+    let status = response.status().as_u16();
+    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers =
+        response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+}
+
+/// A client that talks to 127.0.0.1 only, so it needs no certificates and must not ask a proxy.
+pub(crate) fn client() -> reqwest::Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        let installed = rustls::crypto::ring::default_provider().install_default();
+        installed.expect("nobody else in this process installs a provider");
+    });
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client without certificates")
+}
+
+fn serve(config: &Config, file: &Path, log: &Arc<Mutex<Vec<String>>>) -> (Child, JoinHandle<()>) {
+    let program = program::command();
+    let mut command = match config.file_size_limit_kib {
+        None => program,
+        Some(kib) => {
+            // Ignored signals stay ignored over exec, so that a write beyond the limit is an error and no signal.
+            // POSIX counts the limit in blocks of 512 bytes.
+            let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script]).arg(program.get_program());
+            for (name, value) in program.get_envs() {
+                match value {
+                    Some(value) => shell.env(name, value),
+                    None => shell.env_remove(name),
+                };
+            }
+            shell
+        }
+    };
+    let mut child = command
+        .arg("serve")
+        .env("COUNTERSIGN_CONFIG", file)
+        .envs(config.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(config.dir())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built with these tests");
+    let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let log = Arc::clone(log);
+    let reader = std::thread::spawn(move || {
+        for line in stderr.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    });
+    (child, reader)
+}
+
+/// A TOML basic string. JSON's escapes are a subset of TOML's.
+pub(crate) fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a String takes all text");
+}

@@ -1,0 +1,189 @@
+//! The program on the command line: one run, its two streams, its exit code.
+
+use super::PATIENCE;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A command line to be run.
+pub(crate) struct Program {
+    args: Vec<OsString>,
+    env: Vec<(String, OsString)>,
+    dir: Option<PathBuf>,
+    stdin: Vec<u8>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Program {
+    /// `countersign` with these arguments, an environment without any of the program's variables, and nothing on
+    /// standard input.
+    pub(crate) fn new<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
+        Self {
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            dir: None,
+            stdin: Vec::new(),
+        }
+    }
+
+    /// Names the configuration file, by the variable that is part of the contract.
+    pub(crate) fn config(self, file: &Path) -> Self {
+        self.env("COUNTERSIGN_CONFIG", file)
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Sets the working directory.
+    pub(crate) fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// What the program reads.
+    pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Starts it and lets it run until the value is dropped.
+    pub(crate) fn start(&self) -> Running {
+        let mut child = self.spawn();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        for stream in [
+            Box::new(child.stdout.take().expect("a pipe")) as Box<dyn Read + Send>,
+            Box::new(child.stderr.take().expect("a pipe")),
+        ] {
+            let lines = Arc::clone(&lines);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                }
+            });
+        }
+        Running { child, lines }
+    }
+
+    fn spawn(&self) -> Child {
+        let mut command = command();
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the program was built with these tests")
+    }
+
+    /// Runs it to its end, at most [`PATIENCE`] long, without holding up the tasks of the test.
+    pub(crate) async fn run(self) -> Ran {
+        tokio::task::spawn_blocking(move || self.run_to_its_end()).await.expect("the run does not panic")
+    }
+
+    fn run_to_its_end(self) -> Ran {
+        let mut child = self.spawn();
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // A program that fails before it reads closes the pipe; its exit code tells more than this error.
+        drop(stdin.write_all(&self.stdin));
+        drop(stdin);
+        let stdout = drain(child.stdout.take().expect("a pipe"));
+        let stderr = drain(child.stderr.take().expect("a pipe"));
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("our own child") {
+                break Some(status);
+            }
+            if Instant::now() >= deadline {
+                child.kill().expect("our own child");
+                child.wait().expect("our own child");
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let text = |reader: JoinHandle<Vec<u8>>| {
+            String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
+        };
+        let ran =
+            Ran { code: status.and_then(|status| status.code()), stdout: text(stdout), stderr: text(stderr) };
+        assert!(status.is_some(), "{:?} did not end within {PATIENCE:?}: {ran:?}", self.args);
+        ran
+    }
+}
+
+/// A program that runs on; dropping it kills it.
+pub(crate) struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    /// The lines it has written so far, on both streams.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How it ended, when it has.
+    pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().expect("our own child").map(|status| status.code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then both only say so.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Ran {
+    /// This run, when it ended with the code.
+    ///
+    /// # Panics
+    /// With both streams when it did not.
+    pub(crate) fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The one JSON value on standard output.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|fault| panic!("not one JSON value ({fault}): {}\n{}", self.stdout, self.stderr))
+    }
+}
+
+/// The program with an environment in which nothing configures it.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COUNTERSIGN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // The stream ends with the program; what was read until then is what there is.
+        drop(stream.read_to_end(&mut bytes));
+        bytes
+    })
+}
