@@ -1,5 +1,8 @@
 //! The loop: which command, when again, when to park.
 
+mod accounts;
+mod outcomes;
+
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
@@ -11,15 +14,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Chain, LateReturn, News, Outcome, Report, Session, Settings, backoff, requested,
+    Chain, News, Report, Session, Settings, requested,
     tasks::{Known, Stage, Tasks},
     unsettled::Unsettled,
 };
 use crate::{
     command::{Seq, TaskKey},
-    ledger::{
-        AcceptError, Due, Entry, Exception, Filter, Ledger, LookError, Settlement, State, state::Event,
-    },
+    ledger::{AcceptError, Due, Entry, Ledger, LookError, Settlement, state::Event},
     telemetry::metrics::{Metrics, PublishResult},
 };
 
@@ -191,20 +192,9 @@ impl Relay {
             }
             let wants_more = !stopping && self.wants_more();
             let now = &mut self.now;
+            // What comes rarely stands first: under load there is always news.
             tokio::select! {
                 biased;
-                told = poll_fn(|cx| session.poll_news(cx, &mut news)) => {
-                    told?;
-                    self.learn(&mut news).await;
-                }
-                result = ready(&mut self.settling, |(future, _)| future) => self.settled(result),
-                result = ready(&mut now.looking, |future| future) => {
-                    now.looking = None;
-                    self.take_due(result).await;
-                }
-                result = ready(&mut now.reading, |(future, _)| future) => self.take_read(result),
-                changed = head.changed(), if wants_more && head_is_open => head_is_open = changed.is_ok(),
-                () = requested(stop), if !stopping => {}
                 _ = ticks.tick() => {
                     session.look()?;
                     self.tick();
@@ -212,6 +202,18 @@ impl Relay {
                         return Err(End::Unanswered);
                     }
                 }
+                result = ready(&mut self.settling, |(future, _)| future) => self.settled(result),
+                result = ready(&mut now.looking, |future| future) => {
+                    now.looking = None;
+                    self.take_due(result).await;
+                }
+                result = ready(&mut now.reading, |(future, _)| future) => self.take_read(result),
+                told = poll_fn(|cx| session.poll_news(cx, &mut news)) => {
+                    told?;
+                    self.learn(&mut news).await;
+                }
+                changed = head.changed(), if wants_more && head_is_open => head_is_open = changed.is_ok(),
+                () = requested(stop), if !stopping => {}
             }
         }
     }
@@ -262,8 +264,6 @@ impl Relay {
             }
         }
     }
-
-    // ---- to the broker
 
     /// Hands over what may be handed over.
     fn feed<S: Session>(&mut self, session: &mut S, head: &mut watch::Receiver<Seq>) -> Result<(), S::Error> {
@@ -391,308 +391,6 @@ impl Relay {
         }
         crowded
     }
-
-    // ---- from the broker
-
-    async fn learn(&mut self, news: &mut News) {
-        let learned_at = Instant::now();
-        let mut confirmed = 0;
-        for outcome in news.outcomes.drain(..) {
-            let flight = self.now.in_flight.pop_front();
-            let flight = flight.expect("a session tells one outcome for each publish");
-            self.metrics.confirm_took(learned_at.saturating_duration_since(flight.sent_at));
-            match outcome {
-                Outcome::Confirmed => {
-                    confirmed += 1;
-                    if flight.attempts.is_some() {
-                        self.unsettled.clear(flight.seq);
-                        self.tasks.remove(flight.key, flight.seq);
-                        self.release(flight.key);
-                    }
-                }
-                refused => self.refused(flight, refused),
-            }
-        }
-        self.confirmed += confirmed;
-        self.metrics.published(PublishResult::Confirmed, confirmed);
-        if let Some(blocked) = news.blocked.take() {
-            self.blocked(blocked, learned_at);
-        }
-        for late in news.late.drain(..) {
-            self.returned_late(late).await;
-        }
-    }
-
-    fn refused(&mut self, flight: Flight, outcome: Outcome) {
-        let Flight { seq, key, attempts, .. } = flight;
-        self.metrics.published(outcome.result(), 1);
-        let reason = match outcome {
-            Outcome::Returned(words) => format!("returned by the broker: {words}"),
-            Outcome::Nacked | Outcome::Confirmed => "refused by the broker (basic.nack)".to_owned(),
-        };
-        let attempts = attempts.unwrap_or(0) + 1;
-        let for_good = attempts >= self.settings.max_attempts;
-        self.tally.refused += 1;
-        self.tally.parked += u64::from(for_good);
-        self.tally.last = Some((seq, reason.clone()));
-        let now = self.clock.now();
-        if for_good {
-            self.tasks.remove(key, seq);
-            self.except(seq, Event::RefusedForGood, attempts, now, reason);
-            self.release(key);
-        } else {
-            let next = now + backoff::delay(FIRST_RETRY, attempts, backoff::random());
-            let known =
-                Known { attempts: Some(attempts), next_attempt_at: Some(next), stage: Stage::Resting };
-            self.tasks.insert(key, seq, known);
-            self.except(seq, Event::Refused, attempts, next, reason);
-            self.postpone(key, seq, next);
-        }
-    }
-
-    /// Notes a new exception, or the new state of an old one.
-    fn except(&mut self, seq: Seq, event: Event, attempts: u32, next_attempt_at: Timestamp, reason: String) {
-        let state = match State::Pending.after(event) {
-            Ok(Some(state)) => state,
-            Ok(None) | Err(_) => unreachable!("a refusal of a pending command leaves an exception"),
-        };
-        self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
-    }
-
-    /// The first of a task was refused again: those that only wait for it will not be due before it is.
-    fn postpone(&mut self, key: TaskKey, first: Seq, next: Timestamp) {
-        let mut moved = Vec::new();
-        for (seq, known) in self.tasks.of_mut(key) {
-            if seq > first && !matches!(known.stage, Stage::Tried) {
-                if matches!(known.stage, Stage::Held(_)) {
-                    self.now.held -= 1;
-                    known.stage = Stage::Resting;
-                }
-                if known.attempts == Some(0) {
-                    known.next_attempt_at = Some(next);
-                    moved.push(seq);
-                }
-            }
-        }
-        for seq in moved {
-            self.except(seq, Event::Refused, 0, next, WAITS.to_owned());
-        }
-    }
-
-    /// The first of a task is out of the way: its next is tried, and what only waited is due at once.
-    fn release(&mut self, key: TaskKey) {
-        let Some((first, _)) = self.tasks.first(key) else { return };
-        let now = self.clock.now();
-        let next_is_here = match self.stage(key, first, Stage::Tried) {
-            Some(Stage::Held(due)) => {
-                self.now.held -= 1;
-                self.now.retries.push_back(*due);
-                true
-            }
-            Some(Stage::Resting) => {
-                self.stage(key, first, Stage::Resting);
-                false
-            }
-            Some(Stage::Tried) | None => true,
-        };
-        let mut moved = Vec::new();
-        for (seq, known) in self.tasks.of_mut(key) {
-            if !next_is_here && matches!(known.stage, Stage::Held(_)) {
-                // Read again when its turn comes; an operator may have acted on it by then.
-                known.stage = Stage::Resting;
-                self.now.held -= 1;
-            }
-            let waits = matches!(known.stage, Stage::Resting) && known.attempts == Some(0);
-            if waits && known.next_attempt_at.is_none_or(|next| next > now) {
-                known.next_attempt_at = Some(now);
-                moved.push(seq);
-            }
-        }
-        for seq in moved {
-            self.except(seq, Event::Refused, 0, now, WAITS.to_owned());
-        }
-        self.now.release_wanted |= !next_is_here;
-    }
-
-    fn blocked(&mut self, blocked: bool, at: Instant) {
-        if blocked != self.now.blocked {
-            self.now.blocked = blocked;
-            self.metrics.set_blocked(blocked);
-            if blocked {
-                warn!("the broker blocks publishing (memory or disk alarm); waiting");
-            } else {
-                info!("the broker has ceased to block publishing");
-                self.now.patience_from = Some(at);
-            }
-        }
-    }
-
-    /// A return that came after the confirm. The protocol has it the other way round, but the promise of a *routed*
-    /// publish is kept against a broker, or something between, that does not.
-    async fn returned_late(&mut self, late: LateReturn) {
-        self.metrics.published(PublishResult::Returned, 1);
-        let LateReturn { command_id, reason } = late;
-        match self.ledger.find(command_id).await {
-            Ok(Some(record)) => {
-                warn!(%command_id, reason, "returned after it was confirmed; publishing it again");
-                let attempts = record.attempts.unwrap_or(0) + 1;
-                let next = self.clock.now() + backoff::delay(FIRST_RETRY, attempts, backoff::random());
-                let state = match record.state.after(Event::Refused) {
-                    Ok(Some(state)) => state,
-                    Ok(None) | Err(_) => unreachable!("a refusal leaves an exception in every state"),
-                };
-                let reason = format!("returned by the broker after it was confirmed: {reason}");
-                let seq = record.seq;
-                self.unsettled.except(Exception { seq, state, attempts, next_attempt_at: next, reason });
-            }
-            // Pruned, or not ours at all.
-            Ok(None) => warn!(%command_id, reason, "a message was returned that is not in the ledger"),
-            Err(error) => {
-                warn!(%command_id, error = %Chain(&error), "returned after it was confirmed; cannot be found");
-            }
-        }
-    }
-
-    // ---- the ledger
-
-    /// Where the cursor may go: before the first command of the log that is not through.
-    fn reach(&mut self) {
-        let now = &self.now;
-        let flying = now.in_flight.iter().find(|flight| flight.attempts.is_none()).map(|flight| flight.seq);
-        let open = flying.or_else(|| now.ready.front().map(|entry| entry.seq));
-        let through = open.map_or(now.position, |seq| seq - 1);
-        if through > self.through {
-            self.through = through;
-            self.unsettled.reach(through);
-        }
-    }
-
-    /// Starts the next settlement, or the next look for due exceptions; never both.
-    fn write(&mut self, stopping: bool) {
-        if self.now.looking.is_some() || self.settling.is_some() {
-            return;
-        }
-        self.reach();
-        let room = self.now.retries.len() + self.now.held < self.settings.max_in_flight;
-        if self.now.look_wanted && room && !self.now.blocked && !stopping {
-            self.now.look_wanted = false;
-            self.now.looking = Some(self.ledger.due(self.clock.now(), self.due_limit()));
-        } else if !self.now.settle_paused {
-            self.send();
-        }
-    }
-
-    fn send(&mut self) {
-        if self.settling.is_none() && !self.unsettled.is_empty() {
-            let settlement = self.unsettled.take();
-            self.look_after |= std::mem::take(&mut self.now.release_wanted);
-            self.settling = Some((self.ledger.settle(settlement.clone()), settlement));
-        }
-    }
-
-    fn settled(&mut self, result: Result<(), AcceptError>) {
-        let Some((_, settlement)) = self.settling.take() else { return };
-        match result {
-            Ok(()) => {
-                self.now.look_wanted |= std::mem::take(&mut self.look_after);
-                if std::mem::take(&mut self.ledger_fails) {
-                    info!("the ledger takes settlements again");
-                }
-            }
-            Err(error) => {
-                self.unsettled.put_back(settlement);
-                self.now.settle_paused = true;
-                if !std::mem::replace(&mut self.ledger_fails, true) {
-                    warn!(%error, "cannot settle what the broker confirmed; trying again until it is settled");
-                }
-            }
-        }
-    }
-
-    fn due_limit(&self) -> usize {
-        // Twice what may be with the broker: those are listed as well, and must not crowd out the others.
-        2 * self.settings.max_in_flight
-    }
-
-    async fn take_due(&mut self, result: Result<Vec<Due>, LookError>) {
-        let dues = match result {
-            Ok(dues) => dues,
-            Err(error) => {
-                warn!(error = %Chain(&error), "cannot look for due exceptions; trying again");
-                return;
-            }
-        };
-        let now = self.clock.now();
-        let mut suspect = None;
-        for due in dues {
-            let (seq, key) = (due.entry.seq, due.entry.task_key);
-            if self.unsettled.mentions(seq) {
-                continue;
-            }
-            match self.tasks.get_mut(key, seq) {
-                Some(known) if !matches!(known.stage, Stage::Resting) => continue,
-                Some(known) => {
-                    known.attempts = Some(due.attempts);
-                    known.next_attempt_at = Some(now);
-                }
-                None => {
-                    let known = Known {
-                        attempts: Some(due.attempts),
-                        next_attempt_at: Some(now),
-                        stage: Stage::Resting,
-                    };
-                    self.tasks.insert(key, seq, known);
-                }
-            }
-            let Some((first, known)) = self.tasks.first(key) else { continue };
-            let first_rests = matches!(known.stage, Stage::Resting);
-            let first_next = known.next_attempt_at;
-            if first == seq {
-                self.stage(key, seq, Stage::Tried);
-                self.now.retries.push_back(due);
-            } else if !first_rests && self.now.held < self.settings.max_in_flight {
-                self.stage(key, seq, Stage::Held(Box::new(due)));
-                self.now.held += 1;
-            } else {
-                if first_rests && first_next.is_none_or(|next| next <= now) {
-                    // It should have been due before this one.
-                    suspect = Some((key, first));
-                }
-                // Out of the way of those that can be published.
-                let next = first_next.unwrap_or(now).max(now + TICK);
-                if let Some(known) = self.tasks.get_mut(key, seq) {
-                    known.next_attempt_at = Some(next);
-                }
-                self.except(seq, Event::Refused, due.attempts, next, WAITS.to_owned());
-            }
-        }
-        if let Some((key, first)) = suspect {
-            self.look_at(key, first).await;
-        }
-    }
-
-    /// Moves an exception, and tells where it was.
-    fn stage(&mut self, key: TaskKey, seq: Seq, stage: Stage) -> Option<Stage> {
-        self.tasks.get_mut(key, seq).map(|known| std::mem::replace(&mut known.stage, stage))
-    }
-
-    /// Others wait for a command that is not tried: has an operator parked it, through another process?
-    async fn look_at(&mut self, key: TaskKey, seq: Seq) {
-        let filter = Filter { before: Some(seq + 1), limit: 1, ..Filter::default() };
-        match self.ledger.list(filter).await {
-            Ok(records) => {
-                let pending = records.first().is_some_and(|r| r.seq == seq && r.state == State::Pending);
-                if !pending {
-                    info!(seq, "no longer pending; its task goes on");
-                    self.tasks.remove(key, seq);
-                    self.release(key);
-                }
-            }
-            Err(error) => warn!(error = %Chain(&error), "cannot read the ledger; trying again"),
-        }
-    }
-
-    // ---- time
 
     fn tick(&mut self) {
         self.now.look_wanted = true;
