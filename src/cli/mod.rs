@@ -1,6 +1,7 @@
 //! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
 
 mod config;
+mod context;
 mod crypt;
 mod exit;
 mod healthcheck;
@@ -84,6 +85,9 @@ enum Command {
     Decrypt(crypt::DecryptArguments),
     /// Make a fresh token and a fresh key
     Keygen(crypt::KeygenArguments),
+    /// Sign and check contexts that are tokens (format jwt)
+    #[command(subcommand)]
+    Context(context::Command),
     /// Print the topology
     #[command(subcommand)]
     Topology(topology::Command),
@@ -133,6 +137,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load()),
         Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load()),
         Command::Keygen(arguments) => crypt::keygen(&arguments),
+        Command::Context(command) => context::run(command, || sources.load()),
         Command::Topology(command) => topology::run(&command, &sources.load()),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    contexts,
     layers::{Origin, Table, Value},
     read::{Given, Section},
     sections::LOCALES,
@@ -10,7 +11,6 @@ use super::{
 };
 use crate::{
     callback::CredentialSettings,
-    context::{self, Format, JsonFields, OnUnresolved},
     intake::{EndpointSettings, Locale},
     ledger::OnConflict,
     secret::Secret,
@@ -63,7 +63,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         Given::Absent | Given::Faulty => None,
     };
     let credentials = credentials(section);
-    let context = section.table("context", context);
+    let context = section.table("context", contexts::context);
     Some(EndpointSettings {
         name: name?,
         approval_codes: approval_codes?,
@@ -147,84 +147,6 @@ fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
     }
 }
 
-fn context(section: &mut Section<'_, '_, '_>) -> Option<context::Settings> {
-    let expected = "opaque, json, or a list of them";
-    let names = section.text_or_texts("format", expected);
-    let on_unresolved = match section
-        .one_of("on_unresolved", &[("publish", OnUnresolved::Publish), ("refuse", OnUnresolved::Refuse)])
-    {
-        Given::Value(on_unresolved) => Some(on_unresolved),
-        Given::Absent | Given::Faulty => None,
-    };
-    let fields = section.table("fields", json_fields);
-    let names = names?;
-    if names.is_empty() {
-        section.fault("format", "is empty", expected);
-        return None;
-    }
-    let (mut formats, mut sound) = (Vec::with_capacity(names.len()), true);
-    for name in &names {
-        match name.as_str() {
-            "opaque" => formats.push(Format::Opaque),
-            "json" => match &fields {
-                Some(fields) if fields.task_id.is_none() && fields.instance_id.is_none() => {
-                    section.fault(
-                        "fields",
-                        "json needs to know where in the context the task is named",
-                        "JSON pointers for task_id or instance_id, such as fields = { task_id = \"/task\" }",
-                    );
-                    sound = false;
-                }
-                Some(fields) => formats.push(Format::Json(fields.clone())),
-                None => sound = false,
-            },
-            "pattern" | "jwt" | "registry" => {
-                section.fault("format", format!("{name:?} is not in this version"), expected);
-                sound = false;
-            }
-            _ => {
-                section.fault("format", format!("{name:?} is not a format of contexts"), expected);
-                sound = false;
-            }
-        }
-    }
-    if section.is_set("fields") && !names.iter().any(|name| name == "json") {
-        section.warn("fields", "has no effect, because format is not json");
-    }
-    Some(context::Settings { formats: sound.then_some(formats)?, on_unresolved: on_unresolved? })
-}
-
-fn json_fields(section: &mut Section<'_, '_, '_>) -> Option<JsonFields> {
-    let mut pointer = |key: &'static str, whole: bool| {
-        let expected = "a JSON pointer (RFC 6901) such as \"/task/id\"";
-        section.parsed(key, expected, |text| check_pointer(text, whole).map(|()| text.to_owned())).optional()
-    };
-    let task_id = pointer("task_id", false);
-    let instance_id = pointer("instance_id", false);
-    let round = pointer("round", false);
-    let business_key = pointer("business_key", false);
-    // Free data may well be the whole context.
-    let data = pointer("data", true);
-    Some(JsonFields {
-        task_id: task_id?,
-        instance_id: instance_id?,
-        round: round?,
-        business_key: business_key?,
-        data: data?,
-    })
-}
-
-fn check_pointer(text: &str, whole: bool) -> Result<(), String> {
-    if text.is_empty() && !whole {
-        return Err("points at the whole context, which is no identifier".to_owned());
-    }
-    if !text.is_empty() && !text.starts_with('/') {
-        return Err("does not begin with /".to_owned());
-    }
-    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if escapes { Ok(()) } else { Err("has a ~ that is neither ~0 nor ~1".to_owned()) }
-}
-
 /// Names must differ, whatever else is wrong with the endpoints.
 pub(super) fn check_names(root: &mut Section<'_, '_, '_>, tree: &Table) {
     let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
@@ -260,16 +182,5 @@ mod tests {
         for name in ["", "-a", "_a", "A", "a.b", "a/b", "采购", "a b", &"x".repeat(65)] {
             assert!(!is_name(name), "{name}");
         }
-    }
-
-    #[test]
-    fn a_json_pointer_begins_with_a_slash_and_escapes_its_tildes() {
-        for pointer in ["/t", "/a/b/0", "/a~1b~0c", "/", "/采"] {
-            assert_eq!(check_pointer(pointer, false), Ok(()), "{pointer}");
-        }
-        for pointer in ["", "t", "a/b", "/~", "/a~2", "/~~0"] {
-            assert!(check_pointer(pointer, false).is_err(), "{pointer}");
-        }
-        assert_eq!(check_pointer("", true), Ok(()));
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
+mod contexts;
 mod endpoints;
 mod fault;
 mod layers;
@@ -34,6 +35,7 @@ pub use self::{
     layers::Origin,
     show::Effective,
 };
+pub(crate) use read::parse_duration;
 pub(crate) use secrets::read_secret;
 
 /// The documented defaults: the reference of every key.

@@ -541,7 +541,7 @@ fn list_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// `500ms`, `90s`, `5m`, `1h`, `1d`
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().ok()?;

@@ -41,6 +41,8 @@ struct Key {
     kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
+    /// What can sign as well as check.
+    shared: Option<Secret>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -67,6 +69,16 @@ pub enum KeySettings {
         /// A PEM `PUBLIC KEY`.
         public_key: String,
     },
+}
+
+impl KeySettings {
+    /// The header `kid` of tokens signed with it.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        match self {
+            Self::Hs256 { kid, .. } | Self::EdDsa { kid, .. } => kid.as_deref(),
+        }
+    }
 }
 
 /// A key cannot be used.
@@ -137,15 +149,25 @@ impl Keys {
                     kid: kid.clone(),
                     algorithm: Algorithm::HS256,
                     key: DecodingKey::from_secret(secret.expose().as_bytes()),
+                    shared: Some(secret.clone()),
                 },
                 KeySettings::EdDsa { kid, public_key } => Key {
                     kid: kid.clone(),
                     algorithm: Algorithm::EdDSA,
                     key: DecodingKey::from_ed_pem(public_key.as_bytes()).map_err(|_| (at, KeyError::Pem))?,
+                    shared: None,
                 },
             })
         });
         Ok(Self { list: list.collect::<Result<_, _>>()?, leeway_seconds })
+    }
+
+    /// The first key that can sign as well, with its `kid`: an HS256 secret.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<(Option<&str>, SigningKey)> {
+        let (kid, secret) =
+            self.list.iter().find_map(|key| Some((key.kid.as_deref(), key.shared.clone()?)))?;
+        Some((kid, SigningKey::Hs256(secret)))
     }
 
     /// `Ok(None)` if the context is no JWT at all.

@@ -156,10 +156,6 @@ fn the_formats_of_contexts_are_checked() {
         &with("format = 'json'\nfields = { task_id = 't' }"),
         "countersign.toml:7: endpoints[0].context.fields.task_id: \"t\" does not begin with /",
     );
-    has(
-        &with("format = ['opaque', 'jwt']"),
-        "countersign.toml:6: endpoints[0].context.format: \"jwt\" is not in this version; expected opaque, json",
-    );
     has(&with("format = []"), "countersign.toml:6: endpoints[0].context.format: is empty");
     has(
         &with("format = ['opaque', 'opaque']"),
@@ -168,5 +164,58 @@ fn the_formats_of_contexts_are_checked() {
     has(
         &with("format = 'json'\nfields = { task = '/t' }"),
         "countersign.toml:7: endpoints[0].context.fields.task: is not a key of this version",
+    );
+}
+
+#[test]
+fn patterns_of_contexts_are_checked() {
+    let with = |context: &str| Case::file(&format!("{SMALL}[endpoints.context]\n{context}\n")).faults();
+    assert!(with("format = 'pattern'\npattern = '(?P<task_id>.+)'").is_empty());
+    has(&with("format = 'pattern'"), "countersign.toml:5: endpoints[0].context.pattern: is missing");
+    for (pattern, problem) in [
+        ("(", "\"(\" is no regular expression"),
+        ("(?P<task>.+)", "\"(?P<task>.+)\" has a group named `task`"),
+        (".+", "\".+\" has no group named task_id or instance_id"),
+    ] {
+        has(
+            &with(&format!("format = 'pattern'\npattern = '{pattern}'")),
+            &format!("countersign.toml:7: endpoints[0].context.pattern: {problem}"),
+        );
+    }
+    has(
+        &with("format = 'pattern'\npattern = '(?P<task_id>.+)'\npattern_over = 'user_id'"),
+        "countersign.toml:8: endpoints[0].context.pattern_over: \"user_id\" is not one of its values",
+    );
+}
+
+#[test]
+fn keys_of_tokens_are_checked() {
+    let keys = |keys: &str| {
+        let context = format!("format = 'jwt'\n[endpoints.context.jwt]\nleeway = '10s'\nkeys = [{keys}]\n");
+        Case::file(&format!("{SMALL}[endpoints.context]\n{context}")).faults()
+    };
+    let long = "fake-fake-fake-fake-fake-fake-32";
+    assert!(keys(&format!("{{ secret = '{long}' }}")).is_empty());
+    let at = |rest: &str| format!("countersign.toml:9: endpoints[0].context.jwt.{rest}");
+    has(&keys(""), "countersign.toml:7: endpoints[0].context.jwt: has no keys");
+    has(&keys("{ secret = 'short' }"), &at("keys: [0] is shorter than 32 bytes"));
+    has(&keys("{ public_key = 'x' }"), &at("keys: [0] is no Ed25519 key in PEM"));
+    has(&keys("{ kid = 'a' }"), &at("keys[0].secret: is missing"));
+    let both = format!("{{ secret = '{long}', public_key = 'x' }}");
+    has(&keys(&both), &at("keys[0].secret: is given beside public_key"));
+    let no_kid = format!("{{ kid = 'a', secret = '{long}' }}, {{ secret = '{long}' }}");
+    has(&keys(&no_kid), &at("keys: [1] has no kid"));
+    let twins = format!("{{ kid = 'a', secret = '{long}' }}, {{ kid = 'a', secret = '{long}' }}");
+    has(&keys(&twins), &at("keys: [1] has the kid of another"));
+    assert!(!keys("{ secret = 'short-and-fake' }").concat().contains("short-and-fake"));
+}
+
+#[test]
+fn signed_contexts_that_may_be_left_out_are_a_risk() {
+    let case = Case::file(&format!("{SMALL}[endpoints.context]\nformat = 'registry'\n"));
+    let warnings = case.load().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.key == "endpoints[0].context.on_unresolved"),
+        "{warnings:?}"
     );
 }
