@@ -7,6 +7,7 @@ mod exit;
 mod healthcheck;
 mod ledger;
 mod output;
+mod schema;
 mod send;
 mod serve;
 mod tail;
@@ -91,6 +92,8 @@ enum Command {
     /// Print the topology
     #[command(subcommand)]
     Topology(topology::Command),
+    /// Print the contract with consumers: the JSON Schema of a command, or the AsyncAPI document
+    Schema(schema::Arguments),
     /// Ask a running service whether it is ready: for probes of containers
     Healthcheck(healthcheck::Arguments),
 }
@@ -139,6 +142,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Keygen(arguments) => crypt::keygen(&arguments),
         Command::Context(command) => context::run(command, || sources.load()),
         Command::Topology(command) => topology::run(&command, &sources.load()),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod console;
 mod context;
+mod contract;
 mod dedupe;
 mod harness;
 mod logs;

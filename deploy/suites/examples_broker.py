@@ -1,0 +1,86 @@
+"""What the suite `examples` does to the broker, with pika.
+
+usage: examples_broker.py depth QUEUE COUNT SECONDS      waits until COUNT messages stand ready
+       examples_broker.py consumers QUEUE COUNT SECONDS  waits until there are COUNT consumers
+       examples_broker.py disturb QUEUE                  adds one copy of a message that waits, and two poisoned ones
+       examples_broker.py drain QUEUE                    takes all messages; prints message_id and reason of each
+
+The broker is that of AMQP_URL. Exits 1, with what was seen last, if the time is over.
+"""
+
+import json
+import os
+import sys
+import time
+
+import pika
+
+
+def wait(channel, queue, attribute, wanted, seconds):
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = getattr(channel.queue_declare(queue, passive=True).method, attribute)
+        if seen == wanted:
+            return
+        if time.monotonic() >= deadline:
+            sys.exit(f"{queue}: {attribute} is {seen} after {seconds:g} s, not {wanted}")
+        time.sleep(0.1)
+
+
+def publish(channel, queue, properties, body):
+    channel.basic_publish("", queue, body, properties, mandatory=True)  # raises unless confirmed and routed
+
+
+def disturb(channel, queue):
+    channel.confirm_delivery()
+    method, properties, body = channel.basic_get(queue)
+    publish(channel, queue, properties, body)  # the same once more, as after a lost acknowledgement
+    channel.basic_nack(method.delivery_tag)
+
+    # Poison, in the very dress of the real ones: cut off in the middle, and a schema that nobody knows.
+    publish(channel, queue, poisoned(properties, "poison-cut"), body[: len(body) // 2])
+    command = body.replace(b'"approval.command/1"', b'"approval.command/9"').replace(
+        properties.message_id.encode(), b"poison-schema"
+    )
+    assert json.loads(command) != json.loads(body)
+    publish(channel, queue, poisoned(properties, "poison-schema"), command)
+
+
+def poisoned(properties, message_id):
+    headers = dict(properties.headers)
+    for name in ("id", "root_id", "cloudEvents_id"):
+        if name in headers:
+            headers[name] = message_id
+    return pika.BasicProperties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        delivery_mode=2,
+        message_id=message_id,
+        correlation_id=message_id,
+        type=properties.type,
+        headers=headers,
+    )
+
+
+def drain(channel, queue):
+    while True:
+        method, properties, _body = channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            return
+        deaths = (properties.headers or {}).get("x-death") or [{}]
+        print(properties.message_id, deaths[0].get("reason"))
+
+
+def main():
+    what, queue, *numbers = sys.argv[1:]
+    connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
+    channel = connection.channel()
+    if what in ("depth", "consumers"):
+        attribute = {"depth": "message_count", "consumers": "consumer_count"}[what]
+        wait(channel, queue, attribute, int(numbers[0]), float(numbers[1]))
+    else:
+        {"disturb": disturb, "drain": drain}[what](channel, queue)
+    connection.close()
+
+
+main()

@@ -1,0 +1,126 @@
+// A worker for countersign's commands, with RabbitMQ's amqp-client. See README.md beside it.
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.rabbitmq.client.Channel;
+import com.rabbitmq.client.Connection;
+import com.rabbitmq.client.ConnectionFactory;
+import com.rabbitmq.client.Delivery;
+import java.io.IOException;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Set;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+
+public class Worker {
+    private static final int PREFETCH = 20;
+    private static final Set<String> ACTIONS = Set.of("approve", "reject", "custom");
+    private static final ObjectMapper JSON =
+            new ObjectMapper().enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS);
+
+    /** Forgets with the process, and the oldest beyond 100 000. In earnest: a table with a unique message_id, written in
+     *  the transaction that changes the task. */
+    private static final Set<String> handled = Collections.newSetFromMap(new LinkedHashMap<>() {
+        @Override protected boolean removeEldestEntry(Map.Entry<String, Boolean> eldest) {
+            return size() > 100_000;
+        }
+    });
+
+    private static volatile boolean stopping;
+
+    /** The message is no command. */
+    private static class Poison extends Exception {
+        Poison(String problem) { super(problem); }
+    }
+
+    private static JsonNode read(Delivery message) throws Poison {
+        JsonNode command;
+        try {
+            command = JSON.readTree(message.getBody());
+        } catch (JsonProcessingException problem) {
+            throw new Poison("not JSON");
+        } catch (IOException problem) {
+            throw new Poison("not UTF-8");
+        }
+        if (command == null || !"approval.command/1".equals(command.path("schema").asText())) {
+            throw new Poison("not an approval.command/1");
+        }
+        if (!ACTIONS.contains(command.path("action").asText())) throw new Poison("no action that is known here");
+        if (!command.path("task").isObject()
+                || !command.path("command_id").asText().equals(message.getProperties().getMessageId())) {
+            throw new Poison("not a whole command");
+        }
+        return command;
+    }
+
+    /** Tell your approval system. */
+    private static void act(JsonNode command) {}
+
+    private static String handle(Delivery message) throws Poison {
+        JsonNode command = read(message);
+        String id = message.getProperties().getMessageId();
+        boolean fresh = !handled.contains(id);
+        if (fresh) {
+            act(command);
+            handled.add(id);
+        }
+        return (fresh ? "handled " : "duplicate ") + id + " " + command.get("action").asText() + " "
+                + command.get("task").path("task_id").asText();
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Map<String, String> options = new HashMap<>(Map.of("--queue", "countersign.commands"));
+        for (int at = 0; at + 1 < arguments.length; at += 2) options.put(arguments[at], arguments[at + 1]);
+        int count = Integer.parseInt(options.getOrDefault("--count", "0"));       // end after so many messages
+        double idle = Double.parseDouble(options.getOrDefault("--idle", "0"));    // or seconds without one
+
+        ConnectionFactory factory = new ConnectionFactory();
+        factory.setUri(System.getenv().getOrDefault("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"));
+        Connection connection = factory.newConnection("countersign example");
+        Channel channel = connection.createChannel();
+        channel.basicQos(PREFETCH);   // without it the broker would hand over the whole queue
+
+        BlockingQueue<Delivery> inbox = new LinkedBlockingQueue<>();
+        String consumer = channel.basicConsume(options.get("--queue"), false,
+                (tag, message) -> inbox.add(message),
+                tag -> stopping = true);   // the queue was deleted
+        Thread main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {   // SIGTERM, Ctrl-C: let main end in order
+            stopping = true;
+            try { main.join(10_000); } catch (InterruptedException ended) { /* the process ends anyway */ }
+        }));
+
+        int seen = 0;
+        long last = System.nanoTime();
+        while (!stopping && (count == 0 || seen < count)) {
+            Delivery message = inbox.poll(200, TimeUnit.MILLISECONDS);
+            if (message == null) {
+                if (!connection.isOpen()) throw new IOException("the broker is away");   // systemd starts it again
+                if (idle > 0 && System.nanoTime() - last > idle * 1e9) break;
+                continue;
+            }
+            long tag = message.getEnvelope().getDeliveryTag();
+            try {
+                System.out.println(handle(message));
+                channel.basicAck(tag, false);
+            } catch (Poison poison) {
+                // Not to be had again, but not lost either: it goes to countersign.dead.
+                System.out.println("rejected " + message.getProperties().getMessageId() + ": " + poison.getMessage());
+                channel.basicReject(tag, false);
+            }
+            seen++;
+            last = System.nanoTime();
+        }
+        if (channel.isOpen()) {
+            channel.basicCancel(consumer);
+            channel.close();   // gives back what was fetched and not begun
+        }
+        connection.close();
+    }
+}

@@ -1,0 +1,113 @@
+// A worker for countersign's commands, with amqplib. See README.md beside it.
+import { appendFileSync, closeSync, existsSync, fsyncSync, openSync, readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { connect } from "amqplib";
+
+const { values: options } = parseArgs({
+  options: {
+    queue: { type: "string", default: "countersign.commands" },
+    store: { type: "string", default: "handled.log" }, // remembers what was done: a message_id per line
+    count: { type: "string" }, // end after so many messages
+    idle: { type: "string" }, // end after so many seconds without a message
+  },
+});
+
+// A file is enough for one worker. Several workers share a table with a unique message_id, and write to it in the
+// transaction that changes the task.
+const handled = new Set(existsSync(options.store) ? readFileSync(options.store, "utf8").split("\n") : []);
+const store = openSync(options.store, "a");
+
+function remember(messageId) {
+  appendFileSync(store, `${messageId}\n`);
+  fsyncSync(store);
+  handled.add(messageId);
+}
+
+/** The command; throws if the message is none. */
+function read(message) {
+  const text = new TextDecoder("utf-8", { fatal: true }).decode(message.content);
+  const command = JSON.parse(text); // ids are strings, so nothing is lost in a double
+  if (command?.schema !== "approval.command/1") throw new Error("not an approval.command/1");
+  if (!["approve", "reject", "custom"].includes(command.action)) throw new Error("no action that is known here");
+  if (typeof command.task !== "object" || command.command_id !== message.properties.messageId) {
+    throw new Error("not a whole command");
+  }
+  return command;
+}
+
+/** Tell your approval system; if it fails, the command comes again. */
+async function act(_command) {}
+
+async function handle(message, command) {
+  const id = message.properties.messageId;
+  const fresh = !handled.has(id);
+  if (fresh) {
+    await act(command);
+    remember(id);
+  }
+  return `${fresh ? "handled" : "duplicate"} ${id} ${command.action} ${command.task.task_id}`;
+}
+
+const connection = await connect(process.env.AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672/%2f");
+const channel = await connection.createChannel();
+await channel.prefetch(20); // without it the broker would hand over the whole queue
+
+let seen = 0;
+let last = Date.now();
+let chain = Promise.resolve(); // one message after the other, in the order of the queue
+let finish;
+const finished = new Promise((resolve) => (finish = resolve));
+process.once("SIGTERM", finish).once("SIGINT", finish);
+connection.on("close", finish).on("error", (problem) => {
+  console.error(`the broker is away: ${problem.message}`);
+  process.exitCode = 1; // systemd or Kubernetes starts it again
+});
+
+const onMessage = async (message) => {
+  let command;
+  try {
+    command = read(message);
+  } catch (problem) {
+    console.log(`rejected ${message.properties.messageId}: ${problem.message}`);
+    channel.reject(message, false); // not to be had again, but not lost either: it goes to countersign.dead
+    return;
+  }
+  console.log(await handle(message, command));
+  channel.ack(message);
+};
+
+let stopping = false;
+const { consumerTag } = await channel.consume(options.queue, (message) => {
+  if (message === null) return finish(); // the queue was deleted
+  chain = chain.then(async () => {
+    if (stopping) return; // given back to the broker when the channel closes
+    await onMessage(message);
+    last = Date.now();
+    if (++seen === Number(options.count)) {
+      stopping = true;
+      finish();
+    }
+  });
+  chain.catch((problem) => {
+    console.error(problem);
+    process.exitCode = 1;
+    finish();
+  });
+});
+const watch = setInterval(() => {
+  if (options.idle && Date.now() - last > Number(options.idle) * 1000) finish();
+}, 200);
+
+await finished;
+stopping = true;
+clearInterval(watch);
+try {
+  await channel.cancel(consumerTag);
+  await chain;
+  await channel.close(); // what was written before this has reached the broker
+  await connection.close();
+} catch (problem) {
+  console.error(`while closing: ${problem.message}`);
+  process.exitCode = 1;
+}
+closeSync(store);

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""A worker for countersign's commands, with Celery. See README.md beside it.
+
+The endpoint has to say profile = "celery": what is not dressed as a call of a task, Celery rejects unread.
+"""
+
+import argparse
+import os
+import signal
+import sqlite3
+import threading
+import time
+
+from celery import Celery
+from celery.exceptions import Reject
+from celery.worker.consumer import Consumer
+from kombu import Queue
+
+QUEUE = os.environ.get("QUEUE", "countersign.commands")
+STORE = os.environ.get("STORE", "handled.db")
+
+
+class KeepPoison(Consumer):
+    """Celery's own consumer acknowledges a message that it cannot decode: it would be gone. This one rejects it."""
+
+    class Blueprint(Consumer.Blueprint):
+        # Celery sees a quorum queue and would declare 28 queues for tasks with an ETA, which commands never have.
+        default_steps = [step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step]
+
+    def on_decode_error(self, message, exc):
+        message.reject()
+        tell(f"rejected {message.properties.get('message_id')}: {type(exc).__name__}")
+
+    def on_unknown_message(self, body, message):
+        super().on_unknown_message(body, message)
+        tell(f"rejected {message.properties.get('message_id')}: not a call of a task")
+
+    def on_unknown_task(self, body, message, exc):
+        super().on_unknown_task(body, message, exc)
+        tell(f"rejected {message.headers.get('id')}: no task {exc}")
+
+
+app = Celery("approvals", broker=os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f"))
+app.conf.update(
+    # The queue is countersign's, and declared by it. Celery has to know that it is a quorum queue: such have no
+    # global prefetch.
+    task_queues=[Queue(QUEUE, no_declare=True, queue_arguments={"x-queue-type": "quorum"})],
+    task_default_queue=QUEUE,
+    worker_consumer=KeepPoison,
+    worker_prefetch_multiplier=20,
+    task_acks_late=True,  # acknowledge after the task, not before it
+    task_acks_on_failure_or_timeout=False,  # what fails goes to countersign.dead
+    task_reject_on_worker_lost=True,
+    task_ignore_result=True,
+    broker_connection_retry_on_startup=True,
+    worker_enable_remote_control=False,  # no queues beside the one
+    worker_redirect_stdouts=False,
+)
+
+
+@app.task(name="approval.command", bind=True)
+def approval_command(self, command=None, *_arguments):
+    """Reject(requeue=False) and every other exception send the message to countersign.dead."""
+    message_id = self.request.id
+    task = command.get("task") if isinstance(command, dict) else None
+    if (
+        not isinstance(task, dict)
+        or command.get("schema") != "approval.command/1"
+        or command.get("action") not in ("approve", "reject", "custom")
+        or command.get("command_id") != message_id
+    ):
+        tell(f"rejected {message_id}: not an approval.command/1")
+        raise Reject("not an approval.command/1", requeue=False)
+    with sqlite3.connect(STORE) as database:  # one transaction: the decision and the memory of it
+        fresh = database.execute("INSERT OR IGNORE INTO handled VALUES (?)", (message_id,)).rowcount
+        if fresh:
+            act(database, command)
+    database.close()
+    tell(f"{'handled' if fresh else 'duplicate'} {message_id} {command['action']} {task.get('task_id')}")
+
+
+def act(database, command):
+    """Tell your approval system. What you write into `database` here is kept together with the id or not at all."""
+
+
+with sqlite3.connect(STORE) as _database:
+    _database.execute("CREATE TABLE IF NOT EXISTS handled (message_id TEXT PRIMARY KEY)")
+
+# What follows makes the example end by itself. Without --count and --idle it runs until SIGTERM, as any worker of
+# Celery does, which then finishes what it has begun; `celery -A worker worker` serves as well.
+
+seen, last, count = 0, time.monotonic(), None
+
+
+def tell(line):
+    global seen, last
+    print(line, flush=True)
+    seen, last = seen + 1, time.monotonic()
+    if seen == count:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main():
+    global count
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--count", type=int, help="end after so many messages")
+    arguments.add_argument("--idle", type=float, help="end after so many seconds without a message")
+    options = arguments.parse_args()
+    count = options.count
+
+    def end_when_idle():
+        while time.monotonic() - last < options.idle:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if options.idle:
+        threading.Thread(target=end_when_idle, daemon=True).start()
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    app.worker_main(["worker", "--pool", "solo", "--loglevel", "WARNING", *quiet])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""A worker for countersign's commands, with pika. See README.md beside it."""
+
+import argparse
+import json
+import os
+import signal
+import sqlite3
+import sys
+
+import pika
+
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("--queue", default="countersign.commands")
+arguments.add_argument("--store", default="handled.db", help="SQLite file that remembers what was done")
+arguments.add_argument("--count", type=int, help="end after so many messages")
+arguments.add_argument("--idle", type=float, help="end after so many seconds without a message")
+options = arguments.parse_args()
+
+stopping = False
+
+
+def stop(_signal, _frame):
+    global stopping
+    stopping = True
+
+
+def read(properties, body):
+    """The command; ValueError if it is none."""
+    command = json.loads(body)  # what is not JSON, or not UTF-8, is a ValueError too
+    if not isinstance(command, dict) or command.get("schema") != "approval.command/1":
+        raise ValueError("not an approval.command/1")
+    if command.get("action") not in ("approve", "reject", "custom"):
+        raise ValueError("no action that is known here")
+    if not isinstance(command.get("task"), dict) or command.get("command_id") != properties.message_id:
+        raise ValueError("not a whole command")
+    return command
+
+
+def act(database, command):
+    """Tell your approval system. What you write into `database` here is kept together with the message_id or not at all."""
+
+
+def handle(database, properties, body):
+    """What was done with the message, in a line. Commits before it returns; ValueError: poison."""
+    command = read(properties, body)
+    with database:  # one transaction: the decision and the memory of it
+        fresh = database.execute("INSERT OR IGNORE INTO handled VALUES (?)", (properties.message_id,)).rowcount
+        if fresh:
+            act(database, command)
+    word = "handled" if fresh else "duplicate"
+    return f"{word} {properties.message_id} {command['action']} {command['task'].get('task_id')}"
+
+
+def main():
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    database = sqlite3.connect(options.store)
+    database.execute("CREATE TABLE IF NOT EXISTS handled (message_id TEXT PRIMARY KEY)")
+
+    url = os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2f")
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=20)  # without it the broker would hand over the whole queue
+
+    seen, quiet, look_every = 0, 0.0, 0.2
+    # Yields (None, None, None) after `look_every` seconds of silence, so that a signal is noticed.
+    for method, properties, body in channel.consume(options.queue, inactivity_timeout=look_every):
+        if method is None:
+            quiet += look_every
+        else:
+            quiet = 0.0
+            try:
+                print(handle(database, properties, body), flush=True)
+                channel.basic_ack(method.delivery_tag)
+            except ValueError as problem:
+                # Not to be had again, but not lost either: it goes to countersign.dead.
+                print(f"rejected {properties.message_id}: {problem}", flush=True)
+                channel.basic_reject(method.delivery_tag, requeue=False)
+            seen += 1
+        if stopping or seen == options.count or (options.idle and quiet >= options.idle):
+            break
+    channel.cancel()  # gives back what was fetched and not begun
+    connection.close()
+    database.close()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except pika.exceptions.AMQPError as problem:
+        sys.exit(f"the broker is away: {problem!r}")  # systemd or Kubernetes starts it again

@@ -1,0 +1,148 @@
+//! A worker for countersign's commands, with lapin. See README.md beside it.
+//!
+//! `cargo run --example consumer -- --count 10`, with the broker in `AMQP_URL`.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use futures_util::StreamExt;
+use lapin::{
+    Connection, ConnectionProperties,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+    },
+    types::FieldTable,
+};
+use rusqlite::Transaction;
+use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What this worker needs of a command. Members that it does not know may come at any time, and are ignored.
+#[derive(Debug, Deserialize)]
+struct Command {
+    schema: String,
+    command_id: String,
+    action: Action,
+    task: Task,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    Approve,
+    Reject,
+    Custom,
+}
+
+#[derive(Debug, Deserialize)]
+struct Task {
+    task_id: Option<String>,
+}
+
+fn read(message_id: &str, body: &[u8]) -> anyhow::Result<Command> {
+    let command: Command = serde_json::from_slice(body)?;
+    ensure!(command.schema == "approval.command/1", "not an approval.command/1");
+    ensure!(command.command_id == message_id, "not a whole command");
+    Ok(command)
+}
+
+/// Tell your approval system. What is written to the database here is kept together with the message id or not at all.
+fn act(_transaction: &Transaction<'_>, _command: &Command) -> anyhow::Result<()> {
+    Ok(())
+}
+
+/// True if it is the first time.
+fn handle(database: &mut rusqlite::Connection, command: &Command) -> anyhow::Result<bool> {
+    let transaction = database.transaction()?;
+    let fresh =
+        transaction.execute("INSERT OR IGNORE INTO handled VALUES (?)", [&command.command_id])? == 1;
+    if fresh {
+        act(&transaction, command)?;
+    }
+    transaction.commit()?;
+    Ok(fresh)
+}
+
+fn message_id(delivery: &Delivery) -> String {
+    delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+#[expect(clippy::print_stdout, reason = "a line for each message is what this program is for")]
+async fn settle(database: &mut rusqlite::Connection, delivery: Delivery) -> anyhow::Result<()> {
+    let id = message_id(&delivery);
+    match read(&id, &delivery.data) {
+        Ok(command) => {
+            // SQLite blocks this thread, which has nothing else to do.
+            let word = if handle(database, &command)? { "handled" } else { "duplicate" };
+            println!("{word} {id} {:?} {}", command.action, command.task.task_id.as_deref().unwrap_or("-"));
+            delivery.acker.ack(BasicAckOptions::default()).await?;
+        }
+        Err(problem) => {
+            // Not to be had again, but not lost either: it goes to countersign.dead.
+            println!("rejected {id}: {problem}");
+            delivery.acker.reject(BasicRejectOptions { requeue: false }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// `--name value`, as often as there are any.
+fn options() -> anyhow::Result<HashMap<String, String>> {
+    let mut options = HashMap::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        match (name.strip_prefix("--"), arguments.next()) {
+            (Some(known @ ("queue" | "store" | "count" | "idle")), Some(value)) => {
+                options.insert(known.to_owned(), value);
+            }
+            _ => bail!("usage: consumer [--queue NAME] [--store FILE] [--count N] [--idle SECONDS]"),
+        }
+    }
+    Ok(options)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = options()?;
+    let option = |name: &str, default: &str| options.get(name).cloned().unwrap_or_else(|| default.to_owned());
+    let count: u64 = option("count", "0").parse().context("--count")?;
+    let idle = match option("idle", "0").parse().context("--idle")? {
+        0 => Duration::MAX,
+        seconds => Duration::from_secs(seconds),
+    };
+
+    let mut database = rusqlite::Connection::open(option("store", "handled.db"))?;
+    database.execute("CREATE TABLE IF NOT EXISTS handled (message_id TEXT PRIMARY KEY)", [])?;
+
+    let url = std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned());
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    // Without it the broker would hand over the whole queue.
+    channel.basic_qos(20, BasicQosOptions::default()).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let queue = option("queue", "countersign.commands");
+    let mut deliveries = channel
+        .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await?;
+
+    let mut seen = 0;
+    while count == 0 || seen < count {
+        tokio::select! {
+            // First, so that a full queue cannot keep a worker from stopping.
+            biased;
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+            delivery = tokio::time::timeout(idle, deliveries.next()) => match delivery {
+                Err(_idle) => break,
+                Ok(Some(delivery)) => settle(&mut database, delivery?).await?,
+                Ok(None) => bail!("the broker has ended the consumer"),
+            },
+        }
+        seen += 1;
+    }
+    // Gives back what was fetched and not begun.
+    channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The AsyncAPI document: whole in itself, and true.
+
+use super::{faults, golden, validator};
+use crate::support::Program;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The document as the program prints it.
+pub(super) async fn document() -> Value {
+    let printed = Program::new(["schema", "--asyncapi"]).run().await.ended_with(0).stdout;
+    serde_saphyr::from_str(&printed).expect("YAML")
+}
+
+/// A value with every reference followed.
+///
+/// # Panics
+/// When one leads nowhere, or out of the document.
+fn resolved(value: &Value, document: &Value) -> Value {
+    match value {
+        Value::Object(object) => match object.get("$ref").map(|to| to.as_str().expect("a text")) {
+            Some(to) => {
+                let target = to.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
+                resolved(target.unwrap_or_else(|| panic!("{to} leads nowhere")), document)
+            }
+            None => object.iter().map(|(name, value)| (name.clone(), resolved(value, document))).collect(),
+        },
+        Value::Array(list) => list.iter().map(|value| resolved(value, document)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The description of the message that a golden file or a real message is an instance of.
+fn message_of<'a>(document: &'a Value, content_type: &str, headers: &Value) -> &'a Value {
+    let name = match content_type {
+        "application/json" if headers.get("task").is_some() => "approvalCommandCelery",
+        "application/json" => "approvalCommand",
+        "application/cloudevents+json" => "approvalCommandCloudEvent",
+        "application/vnd.masstransit+json" => "approvalCommandMassTransit",
+        other => panic!("{other} is no profile's"),
+    };
+    let message = &document["components"]["messages"][name];
+    assert_eq!(message["contentType"], content_type);
+    message
+}
+
+/// What is wrong with headers and body of a message.
+pub(super) fn faults_of_message(
+    document: &Value,
+    content_type: &str,
+    headers: &Value,
+    body: &Value,
+) -> Vec<String> {
+    let message = resolved(message_of(document, content_type, headers), document);
+    assert_eq!(message["payload"]["schemaFormat"], "application/schema+json;version=draft-2020-12");
+    let mut found = faults(&validator(&message["payload"]["schema"]), body);
+    found.extend(faults(&validator(&message["headers"]), headers));
+    let listed = listed_headers(&message["headers"]);
+    let unlisted = headers.as_object().expect("a table").keys().filter(|name| !listed.contains(*name));
+    found.extend(unlisted.map(|name| format!("the header {name} is not in the document")));
+    found
+}
+
+fn listed_headers(schema: &Value) -> BTreeSet<String> {
+    let parts = schema["allOf"].as_array().cloned().unwrap_or_else(|| vec![schema.clone()]);
+    parts.iter().flat_map(|part| part["properties"].as_object().expect("headers").keys().cloned()).collect()
+}
+
+/// Every golden file: name, content type, headers, body.
+fn every_golden() -> Vec<(String, String, Value, Value)> {
+    let files = golden("commands").into_iter().chain(golden("commands/profiles"));
+    files
+        .map(|(name, file)| {
+            let content_type = file["content_type"].as_str().unwrap_or("application/json").to_owned();
+            (name, content_type, file["headers"].clone(), file["body"].clone())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn it_is_asyncapi_3_0_and_every_reference_leads_somewhere() {
+    let document = document().await;
+    assert_eq!(document["asyncapi"], "3.0.0");
+    for part in ["info", "servers", "channels", "operations", "components"] {
+        assert!(document[part].as_object().is_some_and(|part| !part.is_empty()), "{part}");
+    }
+    for (text, what) in [(&document["info"]["title"], "title"), (&document["info"]["version"], "version")] {
+        assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{what}");
+    }
+    let whole = resolved(&document, &document);
+    assert!(!whole.to_string().contains("\"$ref\""), "nothing refers out of the document");
+    // An operation's channel has to be one of the document's own.
+    for (name, operation) in document["operations"].as_object().unwrap() {
+        assert!(["send", "receive"].contains(&operation["action"].as_str().unwrap()), "{name}");
+        assert!(operation["channel"]["$ref"].as_str().unwrap().starts_with("#/channels/"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn its_queues_are_those_that_the_program_declares() {
+    let document = document().await;
+    let printed = Program::new(["topology", "print"]).run().await.ended_with(0).json();
+    let names = |list: &Value| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let channels = document["channels"].as_object().unwrap();
+    let queues: BTreeSet<String> =
+        channels.values().map(|channel| channel["address"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(queues, names(&printed["queues"]));
+    for channel in channels.values() {
+        let queue = &channel["bindings"]["amqp"]["queue"];
+        assert_eq!((&queue["name"], &queue["durable"]), (&channel["address"], &json!(true)));
+        assert_eq!(
+            channel["messages"].as_object().map(serde_json::Map::len),
+            Some(4),
+            "one for each profile"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_golden_file_is_a_message_of_the_document() {
+    let document = document().await;
+    let files = every_golden();
+    assert!(files.len() >= 13, "{} golden files", files.len());
+    for (name, content_type, headers, body) in &files {
+        assert_eq!(faults_of_message(&document, content_type, headers, body), [""; 0], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_headers_it_lists_are_those_that_are_produced() {
+    let document = resolved(&document().await, &document().await);
+    for name in [
+        "approvalCommand",
+        "approvalCommandCelery",
+        "approvalCommandCloudEvent",
+        "approvalCommandMassTransit",
+    ] {
+        let message = &document["components"]["messages"][name];
+        let produced: BTreeSet<String> = every_golden()
+            .into_iter()
+            .filter(|(_, content_type, headers, _)| message_of(&document, content_type, headers) == message)
+            .flat_map(|(_, _, headers, _)| {
+                headers.as_object().expect("a table").keys().cloned().collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(listed_headers(&message["headers"]), produced, "{name}");
+    }
+}
+
+/// Otherwise the tests above could not fail.
+#[tokio::test]
+async fn what_is_not_as_documented_is_found() {
+    let document = document().await;
+    for (name, content_type, headers, body) in every_golden() {
+        let find = |headers: &Value, body: &Value| faults_of_message(&document, &content_type, headers, body);
+        let mut more = headers.clone();
+        more["x-new"] = "1".into();
+        assert_eq!(find(&more, &body), ["the header x-new is not in the document"], "{name}");
+        let mut less = headers.clone();
+        less.as_object_mut().unwrap().remove("traceparent");
+        assert_eq!(find(&less, &body).len(), 1, "{name}");
+        let text = body.to_string();
+        let other = text.replace("\"approval.command/1\"", "\"approval.command/9\"");
+        assert_ne!(text, other, "{name}");
+        assert_eq!(find(&headers, &serde_json::from_str(&other).unwrap()).len(), 1, "{name}");
+    }
+}
