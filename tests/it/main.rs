@@ -7,6 +7,7 @@ mod console;
 mod context;
 mod dedupe;
 mod harness;
+mod layering;
 mod logs;
 mod refuse;
 mod relay;
