@@ -86,7 +86,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every refusal, in the order of the table in `design.md` §4.
+    /// Every refusal, in the order of the table in `openapi.yaml`.
     pub const ALL: [Self; 13] = [
         Self::Unauthenticated,
         Self::Malformed,

@@ -156,7 +156,7 @@ impl Rule {
     }
 }
 
-/// The body of a refusal, its members in the order of `design.md` §4.
+/// The body of a refusal, its members in the order of `openapi.yaml`.
 #[derive(Serialize)]
 struct RefusalBody {
     code: u32,
