@@ -75,7 +75,6 @@ pub(super) struct World {
     /// Every command that was ever confirmed.
     pub(super) confirmed: BTreeSet<Seq>,
     /// How publishes are answered; `None`, and an answer `None`: when the test says so.
-    #[expect(clippy::type_complexity, reason = "one closure, once")]
     pub(super) policy: Option<Box<dyn FnMut(Seq) -> Option<Outcome> + Send>>,
     /// The current session's.
     pub(super) flying: VecDeque<(Seq, Option<Outcome>)>,
