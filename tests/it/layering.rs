@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Leaves that everybody may import.
@@ -70,17 +70,24 @@ fn name(text: &str) -> String {
     text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
 }
 
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the source is there");
+    entries.map(|entry| entry.expect("the source is readable").path()).collect()
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).expect("files of ours have plain names")
+}
+
 fn collect(path: &Path, module: &str, into: &mut BTreeMap<String, BTreeSet<String>>) {
     if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            let path = entry.unwrap().path();
-            let stem = path.file_stem().unwrap().to_str().unwrap();
-            if stem != "tests" {
+        for path in entries(path) {
+            if stem(&path) != "tests" {
                 collect(&path, module, into);
             }
         }
     } else if path.extension().is_some_and(|extension| extension == "rs") {
-        let found = imports(&fs::read_to_string(path).unwrap());
+        let found = imports(&fs::read_to_string(path).expect("a source file is readable"));
         into.entry(module.to_owned()).or_default().extend(found);
     }
 }
@@ -88,9 +95,8 @@ fn collect(path: &Path, module: &str, into: &mut BTreeMap<String, BTreeSet<Strin
 #[test]
 fn modules_import_only_along_the_arrows() {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap() {
-        let path = entry.unwrap().path();
-        let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    for path in entries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+        let module = stem(&path).to_owned();
         if module != "lib" && module != "main" {
             collect(&path, &module, &mut found);
         }
