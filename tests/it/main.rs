@@ -6,6 +6,7 @@ mod config;
 mod console;
 mod context;
 mod dedupe;
+mod formats;
 mod harness;
 mod layering;
 mod logs;
