@@ -283,7 +283,7 @@ impl<'a> Body<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Origin, ResolvedBy, TaskRef};
+    use crate::command::{ResolvedBy, samples};
 
     fn golden(name: &str, command: &Command) {
         let rendered: serde_json::Value = serde_json::from_slice(&render(command)).unwrap();
@@ -296,12 +296,7 @@ mod tests {
         let whole = serde_json::json!({
             "routing_key": envelope.routing_key(), "headers": headers, "body": rendered,
         });
-        let path = format!("{}/tests/fixtures/commands/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("COUNTERSIGN_WRITE_GOLDEN").is_some() {
-            std::fs::write(&path, serde_json::to_string_pretty(&whole).unwrap() + "\n").unwrap();
-        }
-        let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(whole, kept, "{path} is the contract with consumers");
+        samples::golden(name, &whole);
         // `Value` forgets the order of members; consumers do not need it, people who read a queue do.
         let order = String::from_utf8(render(command)).unwrap();
         let mut last = 0;
@@ -312,64 +307,14 @@ mod tests {
         }
     }
 
-    fn raw(text: &str) -> Box<RawValue> {
-        RawValue::from_string(text.to_owned()).unwrap()
-    }
-
-    fn card() -> Command {
-        Command {
-            command_id: CommandId::parse("019a0000-0000-7000-8000-000000000001").unwrap(),
-            endpoint: "purchase".into(),
-            received_at: "2026-11-20T08:15:30.123456Z".parse().unwrap(),
-            action: Action::Approve,
-            action_type: "APPROVE".to_owned(),
-            origin: Some(Origin::Card),
-            user_id: "zhang3".to_owned(),
-            approval_code: None,
-            task: TaskRef { resolved_by: Some(ResolvedBy::Opaque), ..TaskRef::default() },
-            reason: None,
-            attachments: Vec::new(),
-            action_context: Some("{\"t\":\"PO-77/n2\"}".to_owned()),
-            message_id: Some("7123456789012345678".to_owned()),
-            search_id: None,
-            conflicts_with: None,
-            extra: Vec::new(),
-        }
-    }
-
     #[test]
     fn the_card_of_the_reference_renders_as_its_golden_file() {
-        golden("card", &card());
+        golden("card", &samples::card());
     }
 
     #[test]
     fn a_list_operation_with_everything_renders_as_its_golden_file() {
-        let command = Command {
-            action: Action::Reject,
-            action_type: "REJECT".to_owned(),
-            origin: Some(Origin::List),
-            approval_code: Some("0F0E0D0C-1111-4222-8333-444455556666".to_owned()),
-            task: TaskRef {
-                instance_id: Some("erp:PO-77".to_owned()),
-                task_id: Some("erp:PO-77:n2:zhang3".to_owned()),
-                round: Some("2".to_owned()),
-                business_key: Some("PO-77".to_owned()),
-                resolved_by: Some(ResolvedBy::Json),
-                data: Some(raw(r#"{"amount":12345678901234567890.10}"#)),
-            },
-            reason: Some("金额不符".to_owned()),
-            attachments: vec![Attachment {
-                file_type: Some("ATTACHMENTS".to_owned()),
-                file_name: Some("quote.pdf".to_owned()),
-                file_size: Some(2048),
-                url: Some("https://cdn.example.invalid/q.pdf".to_owned()),
-                extra: vec![("pages".to_owned(), raw("3"))],
-            }],
-            message_id: None,
-            conflicts_with: CommandId::parse("019a0000-0000-7000-8000-000000000000"),
-            extra: vec![("new_member".to_owned(), raw(r#"{"a":[1,2.50]}"#))],
-            ..card()
-        };
+        let command = samples::list();
         golden("list", &command);
         let text = String::from_utf8(render(&command)).unwrap();
         assert!(
@@ -380,25 +325,22 @@ mod tests {
 
     #[test]
     fn a_custom_action_from_a_search_renders_as_its_golden_file() {
-        let command = Command {
-            action: Action::Custom,
-            action_type: "HOLD".to_owned(),
-            origin: Some(Origin::Search),
-            approval_code: Some("采购.A".to_owned()),
-            task: TaskRef { task_id: Some("t-9".to_owned()), ..TaskRef::default() },
-            action_context: None,
-            message_id: None,
-            search_id: Some("t-9".to_owned()),
-            ..card()
-        };
-        golden("search_custom", &command);
+        golden("search_custom", &samples::search_custom());
+    }
+
+    #[test]
+    fn each_context_format_renders_as_its_golden_file() {
+        for format in [ResolvedBy::Pattern, ResolvedBy::Jwt, ResolvedBy::Registry] {
+            golden(&format!("card_{}", format.as_str()), &samples::card_resolved_by(format));
+        }
+        golden("card_unresolved", &samples::card_unresolved());
     }
 
     #[test]
     fn a_routing_key_is_never_longer_than_a_short_string() {
         for length in 0..400 {
             for code in ["C".repeat(length), "采".repeat(length), format!("{}采采", "x".repeat(length))] {
-                let mut envelope = Envelope::of(&card());
+                let mut envelope = Envelope::of(&samples::card());
                 envelope.approval_code = Some(code.clone());
                 let key = envelope.routing_key();
                 assert!(key.len() <= 255, "{key}");

@@ -2,6 +2,9 @@
 
 pub mod id;
 pub mod message;
+pub mod profile;
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::sync::Arc;
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     callback::CredentialSettings,
+    command::profile::Profile,
     intake::{EndpointSettings, Locale, Refusal},
     ledger::OnConflict,
     secret::Secret,
@@ -22,7 +23,11 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Old and new, and the same again for a second sender.
 const MAX_CREDENTIALS: usize = 4;
 
-pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Option<EndpointSettings> {
+/// An endpoint, and how its commands are dressed.
+pub(super) fn endpoint(
+    section: &mut Section<'_, '_, '_>,
+    default: Locale,
+) -> Option<(EndpointSettings, Profile)> {
     let expected = "1 to 64 of a-z, 0-9, _ and -, not beginning with _ or -";
     let name = section.required("name", expected, |text| {
         if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
@@ -64,8 +69,9 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     };
     let credentials = credentials(section);
     let sentences = section.table("sentences", sentences);
+    let profile = profile(section);
     let context = section.table("context", contexts::context);
-    Some(EndpointSettings {
+    let endpoint = EndpointSettings {
         name: name?,
         approval_codes: approval_codes?,
         credentials: credentials?,
@@ -75,7 +81,28 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         dedupe_window: dedupe_window?,
         on_conflict: on_conflict?,
         context: context?,
-    })
+    };
+    Some((endpoint, profile?))
+}
+
+fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
+    let task =
+        section.required("celery_task", "1 to 255 bytes: the name of the task", |text| match text.len() {
+            1..=255 => Ok(text.to_owned()),
+            0 => Err("is empty".to_owned()),
+            _ => Err("is too long".to_owned()),
+        });
+    let names = [
+        ("plain", Profile::Plain),
+        ("cloudevents", Profile::CloudEvents),
+        ("celery", Profile::Celery { task: task.clone().unwrap_or_default() }),
+        ("masstransit", Profile::MassTransit),
+    ];
+    match section.one_of("profile", &names) {
+        // Without a sound name there is no sound profile, whether or not it is the one that needs it.
+        Given::Value(profile) => task.map(|_| profile),
+        Given::Absent | Given::Faulty => None,
+    }
 }
 
 /// Characters of a sentence: what a phone shows of it.

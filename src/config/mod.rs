@@ -261,6 +261,11 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);
     if let Some(endpoints) = endpoints {
+        let (endpoints, profiles): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        if let Some(amqp) = &mut loaded.amqp {
+            let names = endpoints.iter().map(|endpoint| endpoint.name.clone());
+            amqp.broker.profiles = names.zip(profiles).collect();
+        }
         if endpoints.is_empty() {
             root.fault(
                 "endpoints",

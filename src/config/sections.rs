@@ -197,6 +197,8 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             topology: topology?,
             message_type: message_type?,
             connect_timeout: connect_timeout?,
+            // Filled in when the endpoints have been read.
+            ..amqp::Settings::default()
         },
         relay: relay::Settings {
             max_in_flight: usize::try_from(max_in_flight?).ok()?,

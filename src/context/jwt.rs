@@ -18,7 +18,7 @@ use ring::{hmac, signature as ring_signature};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ContextError, json};
+use super::{ContextError, MAX_ID_BYTES, json};
 use crate::{
     command::{Grant, ResolvedBy, TaskRef},
     secret::Secret,
@@ -183,7 +183,13 @@ impl Keys {
         };
         let round = match id(&claims.round)? {
             Some(round) => Some(round),
-            None => claims.jti.filter(|jti| !jti.is_empty()),
+            None => match claims.jti.filter(|jti| !jti.is_empty()) {
+                // It becomes the round of the command, for which consumers have a limit in writing.
+                Some(jti) if jti.len() > MAX_ID_BYTES => {
+                    return Err(ContextError::Forged("a claim is no identifier"));
+                }
+                jti => jti,
+            },
         };
         let task = TaskRef {
             instance_id: id(&claims.instance_id)?,

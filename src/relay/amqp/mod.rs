@@ -9,14 +9,14 @@ mod publisher;
 pub mod topology;
 mod window;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use lapin::{ErrorKind, uri::AMQPUri};
 
 pub use publisher::{Publisher, Session};
 
 use super::Failure;
-use crate::secret::Secret;
+use crate::{command::profile::Profile, secret::Secret};
 
 /// Where and how to publish.
 #[derive(Debug, Clone)]
@@ -31,6 +31,9 @@ pub struct Settings {
     pub topology: Topology,
     /// AMQP property `type`, at most 255 bytes.
     pub message_type: String,
+    /// How the commands of an endpoint, by its name, are dressed. Those of endpoints that are not in it are
+    /// [`Profile::Plain`].
+    pub profiles: HashMap<String, Profile>,
     /// How long connecting to one broker may take, up to the first publish.
     pub connect_timeout: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for Settings {
             queue: "countersign.commands".to_owned(),
             topology: Topology::Declare,
             message_type: "approval.command.v1".to_owned(),
+            profiles: HashMap::new(),
             connect_timeout: Duration::from_secs(10),
         }
     }

@@ -4,6 +4,8 @@
 //! their confirms swapped.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -23,7 +25,11 @@ use super::{
     window::{Answer, Returned, Window},
 };
 use crate::{
-    command::{CommandId, message::Envelope},
+    command::{
+        CommandId,
+        message::Envelope,
+        profile::{Form, Profile},
+    },
     ledger::Entry,
     relay::News,
     telemetry::log::chain,
@@ -96,6 +102,7 @@ pub struct Session {
     window: Window<Answers>,
     exchange: ShortString,
     message_type: String,
+    profiles: HashMap<String, Profile>,
 }
 
 impl std::fmt::Debug for Session {
@@ -111,6 +118,7 @@ impl Session {
             window: Window::new(),
             exchange: short(&settings.exchange),
             message_type: settings.message_type.clone(),
+            profiles: settings.profiles.clone(),
         }
     }
 
@@ -125,7 +133,13 @@ impl crate::relay::Session for Session {
     fn publish(&mut self, entry: Entry) -> Result<(), Error> {
         let Entry { envelope, body, .. } = entry;
         let command_id = envelope.command_id;
-        let properties = properties(&envelope, &self.message_type);
+        let profile = self.profiles.get(&*envelope.endpoint).unwrap_or(&Profile::Plain);
+        let form = profile.form(&envelope, &self.message_type, &body);
+        let properties = properties(&envelope, &self.message_type, &form);
+        let body = match form.body {
+            Cow::Owned(dressed) => dressed,
+            Cow::Borrowed(_) => body,
+        };
         // At most 255 bytes by contract of `Envelope::routing_key`.
         let routing_key = ShortString::from(envelope.routing_key());
         let channel = self.link.channel.clone();
@@ -191,24 +205,24 @@ fn returned(message: BasicReturnMessage) -> Returned {
 
 /// The properties of the contract. Never `expiration` (a decision does not go stale by itself), `user_id` (the broker
 /// would compare it with the connection's user) or `priority` (quorum queues have none).
-fn properties(envelope: &Envelope, message_type: &str) -> BasicProperties {
+fn properties(envelope: &Envelope, message_type: &str, form: &Form<'_>) -> BasicProperties {
     let mut headers = FieldTable::default();
-    for (name, value) in envelope.headers(message_type) {
+    for (name, value) in &form.headers {
         if value.len() <= MAX_HEADER_BYTES {
-            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
         }
     }
     let mut properties = BasicProperties::default()
         .with_message_id(envelope.command_id.to_string().into())
         .with_type(short(message_type))
-        .with_content_type("application/json".into())
+        .with_content_type(form.content_type.into())
         .with_content_encoding("utf-8".into())
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(u64::try_from(envelope.received_at.as_second()).unwrap_or(0))
         .with_app_id("countersign".into())
         .with_headers(headers);
-    if let Some(instance_id) = &envelope.instance_id {
-        properties = properties.with_correlation_id(short(instance_id));
+    if let Some(correlation_id) = &form.correlation_id {
+        properties = properties.with_correlation_id(short(correlation_id));
     }
     properties
 }
@@ -241,9 +255,32 @@ mod tests {
         }
     }
 
+    fn properties(envelope: &Envelope, profile: &Profile) -> BasicProperties {
+        let form = profile.form(envelope, "approval.command.v1", b"{}");
+        super::properties(envelope, "approval.command.v1", &form)
+    }
+
+    #[test]
+    fn a_profile_decides_content_type_correlation_and_further_headers_and_nothing_else() {
+        let plain = properties(&envelope(), &Profile::Plain);
+        let celery = properties(&envelope(), &Profile::Celery { task: "t.approve".to_owned() });
+        let id = celery.message_id().as_ref().map(ShortString::as_str);
+        assert_eq!(celery.correlation_id().as_ref().map(ShortString::as_str), id);
+        let headers = celery.headers().as_ref().unwrap();
+        assert_eq!(headers.inner().get("task"), Some(&AMQPValue::LongString("t.approve".into())));
+        assert!(celery.reply_to().is_none(), "nobody waits for a result");
+        for (profile, content_type) in [
+            (Profile::CloudEvents, "application/cloudevents+json"),
+            (Profile::MassTransit, "application/vnd.masstransit+json"),
+        ] {
+            let dressed = properties(&envelope(), &profile);
+            assert_eq!(dressed, plain.clone().with_content_type(content_type.into()));
+        }
+    }
+
     #[test]
     fn a_message_has_the_properties_of_the_contract() {
-        let properties = properties(&envelope(), "approval.command.v1");
+        let properties = properties(&envelope(), &Profile::Plain);
         assert_eq!(
             properties.message_id().as_ref().map(ShortString::as_str),
             Some("019a0000-0000-7000-8000-000000000001")
@@ -267,7 +304,7 @@ mod tests {
     #[test]
     fn a_long_instance_id_is_cut_between_characters_and_left_out_of_the_headers() {
         let long = Envelope { instance_id: Some("审".repeat(400)), ..envelope() };
-        let properties = properties(&long, "approval.command.v1");
+        let properties = properties(&long, &Profile::Plain);
         let cut = properties.correlation_id().as_ref().unwrap().as_str();
         assert_eq!(cut, "审".repeat(85));
         let headers = properties.headers().as_ref().unwrap();
