@@ -34,6 +34,8 @@ pub struct EndpointSettings {
     pub actions: Vec<String>,
     /// The language of sentences for its approvers.
     pub locale: Locale,
+    /// The third party's own words for some refusals of authenticated callbacks.
+    pub sentences: HashMap<Refusal, Arc<str>>,
     /// How long a callback without a round is the same callback.
     pub dedupe_window: Duration,
     /// What to do with contradictions.
@@ -86,7 +88,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every refusal, in the order of the table in `design.md` §4.
+    /// Every refusal, in the order of the table in `openapi.yaml`.
     pub const ALL: [Self; 13] = [
         Self::Unauthenticated,
         Self::Malformed,
@@ -101,6 +103,19 @@ impl Refusal {
         Self::Overloaded,
         Self::LedgerUnavailable,
         Self::ShuttingDown,
+    ];
+
+    /// The refusals that only an authenticated sender sees, so that an endpoint may have its own words for them.
+    pub const OF_AUTHENTICATED: [Self; 9] = [
+        Self::Malformed,
+        Self::ActionNotAllowed,
+        Self::DefinitionNotAllowed,
+        Self::ContextInvalid,
+        Self::ContextExpired,
+        Self::OperatorNotAllowed,
+        Self::Conflicting,
+        Self::Overloaded,
+        Self::LedgerUnavailable,
     ];
 
     /// The stable word.
@@ -141,6 +156,8 @@ pub struct Verdict {
     pub endpoint: Arc<str>,
     /// The language for the approver.
     pub locale: Locale,
+    /// The endpoint's own words for the approver, in place of the service's.
+    pub sentence: Option<Arc<str>>,
     /// Kept, or the one reason why not.
     pub outcome: Result<Kept, Refusal>,
     /// The cause in an operator's words, for the log only; nothing secret, no context.
@@ -220,6 +237,7 @@ impl Intake {
             Ok(kept) => Verdict {
                 endpoint: known.name.clone(),
                 locale: known.settings.locale,
+                sentence: None,
                 outcome: Ok(kept),
                 detail: None,
             },
@@ -344,13 +362,12 @@ impl Intake {
             task_id: field(|callback| callback.task_id.as_ref()),
             message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
         });
+        // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
+        let own = callback.and(endpoint).map(|endpoint| &endpoint.settings);
         Verdict {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
-            // Before the sender is authenticated the language must not tell whether the endpoint exists.
-            locale: match (callback, endpoint) {
-                (Some(_), Some(endpoint)) => endpoint.settings.locale,
-                _ => self.locale,
-            },
+            locale: own.map_or(self.locale, |settings| settings.locale),
+            sentence: own.and_then(|settings| settings.sentences.get(&refusal).cloned()),
             outcome: Err(refusal),
             detail,
         }

@@ -1,6 +1,6 @@
 //! The endpoints.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     contexts,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     callback::CredentialSettings,
     command::profile::Profile,
-    intake::{EndpointSettings, Locale},
+    intake::{EndpointSettings, Locale, Refusal},
     ledger::OnConflict,
     secret::Secret,
 };
@@ -68,6 +68,7 @@ pub(super) fn endpoint(
         Given::Absent | Given::Faulty => None,
     };
     let credentials = credentials(section);
+    let sentences = section.table("sentences", sentences);
     let profile = profile(section);
     let context = section.table("context", contexts::context);
     let endpoint = EndpointSettings {
@@ -76,6 +77,7 @@ pub(super) fn endpoint(
         credentials: credentials?,
         actions: actions.filter(|actions| !actions.is_empty())?,
         locale: locale?,
+        sentences: sentences?,
         dedupe_window: dedupe_window?,
         on_conflict: on_conflict?,
         context: context?,
@@ -101,6 +103,28 @@ fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
         Given::Value(profile) => task.map(|_| profile),
         Given::Absent | Given::Faulty => None,
     }
+}
+
+/// Characters of a sentence: what a phone shows of it.
+const MAX_SENTENCE: usize = 120;
+
+fn sentences(section: &mut Section<'_, '_, '_>) -> Option<HashMap<Refusal, Arc<str>>> {
+    let mut sentences = HashMap::new();
+    let mut sound = true;
+    for refusal in Refusal::OF_AUTHENTICATED {
+        let expected = "a sentence for the approver of up to 120 characters";
+        let sentence = section.parsed(refusal.as_str(), expected, |text| match text.chars().count() {
+            0 => Err("is empty".to_owned()),
+            1..=MAX_SENTENCE => Ok(Arc::from(text)),
+            _ => Err("is too long for a phone".to_owned()),
+        });
+        match sentence {
+            Given::Value(sentence) => drop(sentences.insert(refusal, sentence)),
+            Given::Absent => {}
+            Given::Faulty => sound = false,
+        }
+    }
+    sound.then_some(sentences)
 }
 
 fn is_name(text: &str) -> bool {

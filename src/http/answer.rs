@@ -16,7 +16,7 @@ use actix_web::{
 use serde::Serialize;
 use tracing::Level;
 
-use crate::intake::{Kept, Locale, Refusal};
+use crate::intake::{Kept, Locale, Refusal, Verdict};
 
 /// How one refusal is told.
 #[derive(Debug, Clone, Copy)]
@@ -156,12 +156,12 @@ impl Rule {
     }
 }
 
-/// The body of a refusal, its members in the order of `design.md` §4.
+/// The body of a refusal, its members in the order of `openapi.yaml`.
 #[derive(Serialize)]
-struct RefusalBody {
+struct RefusalBody<'a> {
     code: u32,
     msg: &'static str,
-    message: &'static str,
+    message: &'a str,
     /// A text, not a bool: that is what the platform reads.
     without_prefix: &'static str,
 }
@@ -172,19 +172,21 @@ const LOCALES: [Locale; 3] = [Locale::Zh, Locale::En, Locale::Ja];
 static REFUSALS: LazyLock<[[Bytes; LOCALES.len()]; Refusal::ALL.len()]> = LazyLock::new(|| {
     Refusal::ALL.map(|refusal| {
         let rule = Rule::of(refusal);
-        LOCALES.map(|locale| {
-            let body = RefusalBody {
-                code: rule.code,
-                msg: refusal.as_str(),
-                message: rule.sentence(locale),
-                without_prefix: "true",
-            };
-            Bytes::from(serde_json::to_vec(&body).expect("a struct of numbers and texts always renders"))
-        })
+        LOCALES.map(|locale| render(refusal, rule.sentence(locale)))
     })
 });
 
-/// The body of a refusal.
+fn render(refusal: Refusal, sentence: &str) -> Bytes {
+    let body = RefusalBody {
+        code: Rule::of(refusal).code,
+        msg: refusal.as_str(),
+        message: sentence,
+        without_prefix: "true",
+    };
+    Bytes::from(serde_json::to_vec(&body).expect("a struct of numbers and texts always renders"))
+}
+
+/// The body of a refusal in the service's own words.
 #[must_use]
 pub fn refusal_body(refusal: Refusal, locale: Locale) -> Bytes {
     REFUSALS[refusal as usize][locale as usize].clone()
@@ -214,15 +216,18 @@ fn kept_body(kept: &Kept) -> Bytes {
 /// The connection is closed after a refusal that a sender can get without the token: the server's timeout on a
 /// request's head covers only the first request of a connection, so a stranger does not get a second one.
 #[must_use]
-pub fn response(outcome: &Result<Kept, Refusal>, locale: Locale) -> HttpResponse {
-    match outcome {
+pub fn response(verdict: &Verdict) -> HttpResponse {
+    match &verdict.outcome {
         Ok(kept) => json(StatusCode::OK).body(kept_body(kept)),
         Err(refusal) => {
             let mut response = json(Rule::of(*refusal).status);
             if matches!(refusal, Refusal::Unauthenticated | Refusal::Malformed) {
                 response.force_close();
             }
-            response.body(refusal_body(*refusal, locale))
+            response.body(match &verdict.sentence {
+                Some(sentence) => render(*refusal, sentence),
+                None => refusal_body(*refusal, verdict.locale),
+            })
         }
     }
 }

@@ -147,7 +147,7 @@ pub(super) async fn receive(
         // so the moment of the answer does not tell how far the callback got.
         tokio::time::sleep_until(complete + desk.unauthenticated_floor).await;
     }
-    answer::response(&verdict.outcome, verdict.locale)
+    answer::response(&verdict)
 }
 
 impl Desk {
@@ -170,7 +170,7 @@ impl Desk {
                 answer::refusal_body(refusal, verdict.locale),
                 payload,
             ),
-            Ok(_) => answer::response(&verdict.outcome, verdict.locale),
+            Ok(_) => answer::response(&verdict),
         }
     }
 }

@@ -306,8 +306,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// Up to `limit` exceptions to be tried at `now`, in order of [`Seq`].
     fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>>;
 
-    /// The keys of tasks that have a `retrying` or `requeued` exception, each with its lowest [`Seq`]: later commands of
-    /// these tasks wait.
+    /// Every `retrying` or `requeued` exception, with the key of its task: later commands of these tasks wait.
     fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>>;
 
     /// Writes what the relay learned. Resolves after commit; the commit may share the sync of the next accepts, since

@@ -51,7 +51,10 @@ use tracing::{error, info, warn};
 use crate::{
     command::CommandId,
     ledger::{Entry, Ledger},
-    telemetry::metrics::{Metrics, PublishResult},
+    telemetry::{
+        log::chain,
+        metrics::{Metrics, PublishResult},
+    },
 };
 
 use work::{End, Relay};
@@ -233,10 +236,10 @@ async fn supervise<P: Publisher>(
         let delay_ms = delay.as_millis();
         match problem {
             Some(failure) if failure.needs_operator() => {
-                error!(delay_ms, failures, error = %Chain(&failure), "cannot publish until somebody mends this");
+                error!(delay_ms, failures, error = %chain(&failure), "cannot publish until somebody mends this");
             }
             Some(failure) => {
-                warn!(delay_ms, failures, error = %Chain(&failure), "lost the broker; connecting again");
+                warn!(delay_ms, failures, error = %chain(&failure), "lost the broker; connecting again");
             }
             None => {
                 warn!(delay_ms, failures, "the broker did not answer a publish in time; connecting again");
@@ -260,22 +263,6 @@ async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
     let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
     if let Some(deadline) = deadline {
         sleep_until(deadline).await;
-    }
-}
-
-/// An error with its causes, for one line of the log.
-struct Chain<'a>(&'a dyn Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            f.write_str(": ")?;
-            write!(f, "{error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

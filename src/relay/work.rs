@@ -14,14 +14,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Chain, News, Report, Session, Settings, requested,
+    News, Report, Session, Settings, requested,
     tasks::{Known, Stage, Tasks},
     unsettled::Unsettled,
 };
 use crate::{
     command::{Seq, TaskKey},
     ledger::{AcceptError, Due, Entry, Ledger, LookError, Settlement, state::Event},
-    telemetry::metrics::{Metrics, PublishResult},
+    telemetry::{
+        log::chain,
+        metrics::{Metrics, PublishResult},
+    },
 };
 
 /// How often due exceptions are looked for, and the session and its oldest publish are looked at.
@@ -233,7 +236,7 @@ impl Relay {
                     self.now = Passing { position: cursor, look_wanted: true, ..Passing::default() };
                     return Some(());
                 }
-                Err(error) => warn!(error = %Chain(&error), "cannot read the ledger; trying again"),
+                Err(error) => warn!(error = %chain(&error), "cannot read the ledger; trying again"),
             }
             sleep(LEDGER_PAUSE).await;
         }
@@ -357,7 +360,7 @@ impl Relay {
                 self.now.ready.extend(entries);
             }
             Err(error) => {
-                warn!(error = %Chain(&error), "cannot read the ledger; trying again");
+                warn!(error = %chain(&error), "cannot read the ledger; trying again");
                 self.now.read_paused = true;
             }
         }

@@ -102,11 +102,9 @@ async fn nothing_answered_200_is_lost_by_kill_9_under_load() {
     let mut kept: BTreeMap<String, Decision> = BTreeMap::new();
     let (mut answered, mut unanswered, mut found_again) = (0, 0, 0);
     for round in 0..rounds {
-        // Sometimes with a broker, sometimes onto a backlog that nobody takes.
-        proxy.shut().await;
-        if chance.below(3) > 0 {
-            proxy.open().await;
-        }
+        // The broker is there or away when the round begins, and in half of the rounds that changes under load.
+        let (there, changes) = (chance.below(2) == 0, chance.below(2) == 0);
+        set(&mut proxy, there).await;
         let count = Arc::new(AtomicUsize::new(0));
         let mut senders = JoinSet::new();
         for sender in 0..SENDERS {
@@ -118,8 +116,12 @@ async fn nothing_answered_200_is_lost_by_kill_9_under_load() {
             _ => Ok(()),
         })
         .await;
-        // Not a wait for anything: the moment of the kill is meant to be any.
-        sleep(Duration::from_micros(chance.below(400_000))).await;
+        // Not waits for anything: the moments of the change and of the kill are meant to be any.
+        sleep(Duration::from_micros(chance.below(200_000))).await;
+        if changes {
+            set(&mut proxy, !there).await;
+        }
+        sleep(Duration::from_micros(chance.below(200_000))).await;
         app.kill();
         let sent: Vec<(Decision, Option<String>)> = senders.join_all().await.into_iter().flatten().collect();
         app.restart().await;
@@ -231,6 +233,10 @@ async fn through_an_outage_of_the_broker_all_is_accepted_and_arrives_in_order_pe
     ));
     assert_eq!(accepted.len(), (rate * seconds / TASKS * TASKS) as usize, "each its own command");
     assert_eq!(out_of_order, 0);
+}
+
+async fn set(broker: &mut Proxy, there: bool) {
+    if there { broker.open().await } else { broker.shut().await }
 }
 
 /// xorshift64*: a run can be repeated from its seed as far as the moments of the kills go.

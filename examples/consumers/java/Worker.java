@@ -1,4 +1,4 @@
-// A worker for countersign's commands, with RabbitMQ's amqp-client. See README.md beside it.
+// A worker for countersign's commands, with RabbitMQ's amqp-client. See ../README.md.
 
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;

@@ -1,4 +1,4 @@
-// A worker for countersign's commands, with amqplib. See README.md beside it.
+// A worker for countersign's commands, with amqplib. See ../README.md.
 import { appendFileSync, closeSync, existsSync, fsyncSync, openSync, readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { connect } from "amqplib";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A worker for countersign's commands, with Celery. See README.md beside it.
+"""A worker for countersign's commands, with Celery. See ../README.md.
 
 The endpoint has to say profile = "celery": what is not dressed as a call of a task, Celery rejects unread.
 """

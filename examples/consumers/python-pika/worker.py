@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A worker for countersign's commands, with pika. See README.md beside it."""
+"""A worker for countersign's commands, with pika. See ../README.md."""
 
 import argparse
 import json

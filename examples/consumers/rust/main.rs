@@ -1,4 +1,4 @@
-//! A worker for countersign's commands, with lapin. See README.md beside it.
+//! A worker for countersign's commands, with lapin. See ../README.md.
 //!
 //! `cargo run --example consumer -- --count 10`, with the broker in `AMQP_URL`.
 

@@ -61,6 +61,7 @@ fn endpoint(name: &str, key: Option<&str>, locale: Locale) -> EndpointSettings {
         }],
         actions: vec!["APPROVE".to_owned(), "REJECT".to_owned()],
         locale,
+        sentences: std::collections::HashMap::new(),
         dedupe_window: Duration::from_secs(60),
         on_conflict: OnConflict::Refuse,
         context: context::Settings {

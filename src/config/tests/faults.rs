@@ -219,3 +219,13 @@ fn signed_contexts_that_may_be_left_out_are_a_risk() {
         "{warnings:?}"
     );
 }
+
+#[test]
+fn own_sentences_are_for_refusals_of_authenticated_callbacks_only() {
+    let with = |line: &str| Case::file(&format!("{SMALL}[endpoints.sentences]\n{line}\n")).faults();
+    assert!(with("operator_not_allowed = '不是您的任务'").is_empty());
+    let at = "countersign.toml:6: endpoints[0].sentences";
+    has(&with("unauthenticated = 'x'"), &format!("{at}.unauthenticated: is not a key of this version"));
+    has(&with("conflicting = ''"), &format!("{at}.conflicting: \"\" is empty"));
+    has(&with(&format!("conflicting = '{}'", "长".repeat(121))), &format!("{at}.conflicting: \"长"));
+}

@@ -69,12 +69,12 @@ impl Reader {
             .collect()
     }
 
-    /// Tasks whose later commands wait, each with the first of its exceptions.
+    /// The exceptions that later commands of their tasks wait for.
     pub(super) fn waiting_tasks(&self) -> rusqlite::Result<Vec<(TaskKey, Seq)>> {
         self.connection
             .prepare_cached(
-                "SELECT c.task_key, min(e.seq) FROM exceptions e JOIN commands c ON c.seq = e.seq
-                 WHERE e.state <> 'parked' GROUP BY c.task_key",
+                "SELECT c.task_key, e.seq FROM exceptions e JOIN commands c ON c.seq = e.seq
+                 WHERE e.state <> 'parked'",
             )?
             .query_map([], |row| Ok((TaskKey::from_value(row.get::<_, i64>(0)? as u64), seq(row, 1)?)))?
             .collect()

@@ -31,7 +31,8 @@ use crate::{
         profile::{Form, Profile},
     },
     ledger::Entry,
-    relay::{Chain, News},
+    relay::News,
+    telemetry::log::chain,
 };
 
 /// A header longer than this is left out; the body has the whole value.
@@ -83,7 +84,7 @@ impl crate::relay::Publisher for Publisher {
                 Err(error) => {
                     self.next = (self.next + 1) % self.brokers.len();
                     if tried < self.brokers.len() {
-                        warn!(error = %Chain(&error), "trying the next broker");
+                        warn!(error = %chain(&error), "trying the next broker");
                     }
                     last = error;
                 }

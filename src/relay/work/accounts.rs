@@ -6,10 +6,8 @@ use super::{Relay, TICK, WAITS};
 use crate::{
     command::{Seq, TaskKey},
     ledger::{AcceptError, Due, Filter, LookError, State, state::Event},
-    relay::{
-        Chain,
-        tasks::{Known, Stage},
-    },
+    relay::tasks::{Known, Stage},
+    telemetry::log::chain,
 };
 
 impl Relay {
@@ -76,7 +74,7 @@ impl Relay {
         let dues = match result {
             Ok(dues) => dues,
             Err(error) => {
-                warn!(error = %Chain(&error), "cannot look for due exceptions; trying again");
+                warn!(error = %chain(&error), "cannot look for due exceptions; trying again");
                 return;
             }
         };
@@ -146,7 +144,7 @@ impl Relay {
                     self.release(key);
                 }
             }
-            Err(error) => warn!(error = %Chain(&error), "cannot read the ledger; trying again"),
+            Err(error) => warn!(error = %chain(&error), "cannot read the ledger; trying again"),
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::{
     command::{Seq, TaskKey},
     ledger::{Exception, State, state::Event},
     relay::{
-        Chain, LateReturn, News, Outcome, backoff,
+        LateReturn, News, Outcome, backoff,
         tasks::{Known, Stage},
     },
-    telemetry::metrics::PublishResult,
+    telemetry::{log::chain, metrics::PublishResult},
 };
 
 impl Relay {
@@ -177,7 +177,7 @@ impl Relay {
             // Pruned, or not ours at all.
             Ok(None) => warn!(%command_id, reason, "a message was returned that is not in the ledger"),
             Err(error) => {
-                warn!(%command_id, error = %Chain(&error), "returned after it was confirmed; cannot be found");
+                warn!(%command_id, error = %chain(&error), "returned after it was confirmed; cannot be found");
             }
         }
     }

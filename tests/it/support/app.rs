@@ -413,8 +413,11 @@ impl Drop for App {
         self.read_to_the_end();
         if std::thread::panicking() {
             let log = self.stderr();
+            let whole = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", self.public.port()));
+            let kept = std::fs::write(&whole, &log);
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- the program's log\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("--- the end of the program's log; the whole: {} ({kept:?})\n{last}", whole.display());
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A message as it came from the queue.
 #[derive(Clone, Debug)]
@@ -145,16 +146,22 @@ async fn consume_for_ever(url: String, queue: String, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> lapin::Result<()> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(500, BasicQosOptions::default()).await?;
-    let tag = "worker".into();
-    let mut deliveries = channel
-        .basic_consume(queue.into(), tag, BasicConsumeOptions::default(), FieldTable::default())
-        .await?;
-    while let Some(delivery) = deliveries.next().await {
-        let delivery = delivery?;
+/// Every step has a bound of its own: lapin's `ack`, for one, never resolves when the connection ends under it, and a
+/// worker that hangs would look like a lost message.
+async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> Result<(), Ended> {
+    let connection = step(Connection::connect(url, ConnectionProperties::default())).await?;
+    let channel = step(connection.create_channel()).await?;
+    step(channel.basic_qos(500, BasicQosOptions::default())).await?;
+    let (tag, options) = ("worker".into(), BasicConsumeOptions::default());
+    let consuming = channel.basic_consume(queue.into(), tag, options, FieldTable::default());
+    let mut deliveries = step(consuming).await?;
+    loop {
+        let delivery = match timeout(STEP, deliveries.next()).await {
+            Ok(Some(delivery)) => delivery?,
+            Ok(None) => return Ok(()),
+            Err(_) if connection.status().connected() && channel.status().connected() => continue,
+            Err(_) => return Err(Ended),
+        };
         let acker = delivery.acker.clone();
         let message = Message::from(delivery);
         {
@@ -162,7 +169,22 @@ async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> lapin::Result<()
             *seen.counts.entry(message.message_id()).or_default() += 1;
             seen.messages.push(message);
         }
-        acker.ack(BasicAckOptions::default()).await?;
+        step(acker.ack(BasicAckOptions::default())).await?;
     }
-    Ok(())
+}
+
+/// Why a session with the broker ended is nobody's question; that it did is.
+struct Ended;
+
+impl From<lapin::Error> for Ended {
+    fn from(_: lapin::Error) -> Self {
+        Self
+    }
+}
+
+/// Far above what any step takes.
+const STEP: Duration = Duration::from_secs(5);
+
+async fn step<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Ended> {
+    Ok(timeout(STEP, step).await.map_err(|_| Ended)??)
 }

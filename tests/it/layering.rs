@@ -1,0 +1,120 @@
+//! Who may import whom: the arrows of the map in the crate doc, read off the source.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Leaves that everybody may import.
+const LEAVES: [&str; 2] = ["secret", "telemetry"];
+
+/// What each module may import of ours, beside itself and the leaves.
+const ARROWS: [(&str, &[&str]); 13] = [
+    ("cli", &["app", "callback", "command", "config", "context", "intake", "ledger", "relay"]),
+    ("app", &["command", "console", "http", "intake", "ledger", "relay"]),
+    ("http", &["command", "intake"]),
+    ("console", &["command", "ledger"]),
+    ("intake", &["callback", "command", "context", "ledger"]),
+    ("callback", &["command"]),
+    ("context", &["callback", "command"]),
+    ("ledger", &["command"]),
+    ("relay", &["command", "ledger"]),
+    ("command", &[]),
+    // The settings of the modules, and nothing that works.
+    ("config", &["callback", "command", "console", "context", "http", "intake", "ledger", "relay"]),
+    ("secret", &[]),
+    ("telemetry", &[]),
+];
+
+/// The modules of ours that a source file names after `crate::`, tests and comments left out.
+fn imports(source: &str) -> BTreeSet<String> {
+    let code: String = source
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => drop(found.insert(name(rest))),
+            Some(group) => {
+                let (mut depth, mut fresh) = (1, true);
+                for (at, char) in group.char_indices() {
+                    match char {
+                        '{' => depth += 1,
+                        '}' => depth -= 1,
+                        ',' => fresh = true,
+                        _ if fresh && depth == 1 && char.is_alphabetic() => {
+                            found.insert(name(&group[at..]));
+                            fresh = false;
+                        }
+                        _ => {}
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    found.retain(|name| ARROWS.iter().any(|(module, _)| module == name));
+    found
+}
+
+fn name(text: &str) -> String {
+    text.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the source is there");
+    entries.map(|entry| entry.expect("the source is readable").path()).collect()
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).expect("files of ours have plain names")
+}
+
+fn collect(path: &Path, module: &str, into: &mut BTreeMap<String, BTreeSet<String>>) {
+    if path.is_dir() {
+        for path in entries(path) {
+            if stem(&path) != "tests" {
+                collect(&path, module, into);
+            }
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let found = imports(&fs::read_to_string(path).expect("a source file is readable"));
+        into.entry(module.to_owned()).or_default().extend(found);
+    }
+}
+
+#[test]
+fn modules_import_only_along_the_arrows() {
+    let mut found = BTreeMap::new();
+    for path in entries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+        let module = stem(&path).to_owned();
+        if module != "lib" && module != "main" {
+            collect(&path, &module, &mut found);
+        }
+    }
+    let known: BTreeSet<_> = ARROWS.iter().map(|(module, _)| (*module).to_owned()).collect();
+    let there: BTreeSet<_> = found.keys().cloned().collect();
+    assert_eq!(there, known, "every module has a row in ARROWS, and every row a module");
+    for (module, allowed) in ARROWS {
+        for import in &found[module] {
+            let fine = import == module || LEAVES.contains(&&**import) || allowed.contains(&&**import);
+            assert!(fine, "{module} imports {import}, which its arrows do not allow");
+        }
+    }
+}
+
+#[test]
+fn imports_are_found_however_they_are_written() {
+    let source = "use crate::{\n    command::{Command, id::Seq},\n    ledger::Ledger,\n};\nfn f() -> crate::relay::Report {}\n// crate::http\n";
+    let found: Vec<_> = imports(source).into_iter().collect();
+    assert_eq!(found, ["command", "ledger", "relay"]);
+}
