@@ -2,7 +2,8 @@
 
 usage: examples_broker.py depth QUEUE COUNT SECONDS      waits until COUNT messages stand ready
        examples_broker.py consumers QUEUE COUNT SECONDS  waits until there are COUNT consumers
-       examples_broker.py disturb QUEUE                  adds one copy of a message that waits, and two poisoned ones
+       examples_broker.py disturb QUEUE                  adds one copy of a message that waits, and two poisoned ones,
+                                                         and a plain command where the messages are calls for Celery
        examples_broker.py drain QUEUE                    takes all messages; prints message_id and reason of each
 
 The broker is that of AMQP_URL. Exits 1, with what was seen last, if the time is over.
@@ -44,6 +45,11 @@ def disturb(channel, queue):
     )
     assert json.loads(command) != json.loads(body)
     publish(channel, queue, poisoned(properties, "poison-schema"), command)
+    if "task" in properties.headers:
+        plain = poisoned(properties, "poison-plain")
+        for name in ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "origin"):
+            del plain.headers[name]
+        publish(channel, queue, plain, json.dumps(json.loads(body)[0][0]).encode())
 
 
 def poisoned(properties, message_id):

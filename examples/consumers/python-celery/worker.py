@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A worker for countersign's commands, with Celery. See ../README.md.
 
-The endpoint has to say profile = "celery": what is not dressed as a call of a task, Celery rejects unread.
+The endpoint has to say profile = "celery": a plain command is no call of a task.
 """
 
 import argparse
@@ -21,11 +21,16 @@ STORE = os.environ.get("STORE", "handled.db")
 
 
 class KeepPoison(Consumer):
-    """Celery's own consumer acknowledges a message that it cannot decode: it would be gone. This one rejects it."""
+    """Celery's own consumer acknowledges a message that it cannot decode, so that it is gone, and dies of a plain command,
+    whose member `task` it takes for the name of one. This one rejects both."""
 
     class Blueprint(Consumer.Blueprint):
         # Celery sees a quorum queue and would declare 28 queues for tasks with an ETA, which commands never have.
         default_steps = [step for step in Consumer.Blueprint.default_steps if "delayed_delivery" not in step]
+
+    def create_task_handler(self, *arguments, **options):
+        receive = super().create_task_handler(*arguments, **options)
+        return lambda message: receive(message) if "task" in message.headers else self.on_unknown_message(None, message)
 
     def on_decode_error(self, message, exc):
         message.reject()

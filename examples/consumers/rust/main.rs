@@ -55,8 +55,7 @@ fn act(_transaction: &Transaction<'_>, _command: &Command) -> anyhow::Result<()>
 /// True if it is the first time.
 fn handle(database: &mut rusqlite::Connection, command: &Command) -> anyhow::Result<bool> {
     let transaction = database.transaction()?;
-    let fresh =
-        transaction.execute("INSERT OR IGNORE INTO handled VALUES (?)", [&command.command_id])? == 1;
+    let fresh = transaction.execute("INSERT OR IGNORE INTO handled VALUES (?)", [&command.command_id])? == 1;
     if fresh {
         act(&transaction, command)?;
     }
@@ -115,7 +114,8 @@ async fn main() -> anyhow::Result<()> {
     let mut database = rusqlite::Connection::open(option("store", "handled.db"))?;
     database.execute("CREATE TABLE IF NOT EXISTS handled (message_id TEXT PRIMARY KEY)", [])?;
 
-    let url = std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned());
+    let url =
+        std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned());
     let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     // Without it the broker would hand over the whole queue.

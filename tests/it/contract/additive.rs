@@ -209,7 +209,10 @@ fn what_takes_away_or_restricts_or_widens_is_found() {
         ),
         // Behind a reference, wherever it leads.
         ("/search_id: maxLength was 512 and is 64", changed("/$defs/id/maxLength", replace(64.into()))),
-        ("/search_id: type has lost \"null\"", changed("/properties/search_id/$ref", replace("#/$defs/command_id".into()))),
+        (
+            "/search_id: type has lost \"null\"",
+            changed("/properties/search_id/$ref", replace("#/$defs/command_id".into())),
+        ),
         (
             "/conflicts_with/anyOf/0: pattern was",
             changed("/$defs/command_id/pattern", replace("^.*$".into())),
