@@ -67,9 +67,10 @@ pub(super) fn endpoint(
         Given::Value(on_conflict) => Some(on_conflict),
         Given::Absent | Given::Faulty => None,
     };
+    // Tables last, in the order in which they can be written as TOML.
+    let profile = profile(section);
     let credentials = credentials(section);
     let sentences = section.table("sentences", sentences);
-    let profile = profile(section);
     let context = section.table("context", contexts::context);
     let endpoint = EndpointSettings {
         name: name?,

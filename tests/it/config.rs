@@ -38,7 +38,7 @@ async fn all_faults_are_told_at_once_with_key_and_origin_and_the_exit_code_is_64
             "endpoints[3].credentials[0].action_callback_token",
             "COUNTERSIGN_TEST_NOT_SET",
             "endpoints[5].credentials",
-            "endpoints[6].context.format",
+            "endpoints[6].context.jwt",
             "COUNTERSIGN__AMQP__MAX_IN_FLIGHT",
         ] {
             assert!(ran.stderr.contains(word), "{word} is not in\n{}", ran.stderr);

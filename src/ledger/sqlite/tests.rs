@@ -239,6 +239,26 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
 }
 
 #[tokio::test]
+async fn an_exception_from_before_the_clock_was_set_back_is_due_now() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    let now = Timestamp::now();
+    for (ahead_s, due) in [(30, 0), (3600, 1)] {
+        let exception = Exception {
+            seq: 1,
+            state: Exceptional::Retrying,
+            attempts: 1,
+            next_attempt_at: now + Duration::from_secs(ahead_s),
+            reason: "nacked".to_owned(),
+        };
+        let settlement = Settlement { through: Some(1), exceptions: vec![exception], cleared: Vec::new() };
+        ledger.settle(settlement).await.unwrap();
+        assert_eq!(ledger.due(now, 10).await.unwrap().len(), due, "{ahead_s} s ahead");
+    }
+}
+
+#[tokio::test]
 async fn the_cursor_never_moves_back() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
