@@ -87,22 +87,25 @@ pub(super) fn endpoint(
 }
 
 fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
-    let task =
+    let names = [
+        ("plain", Profile::Plain),
+        ("cloudevents", Profile::CloudEvents),
+        ("celery", Profile::Celery { task: String::new() }),
+        ("masstransit", Profile::MassTransit),
+    ];
+    let profile = match section.one_of("profile", &names) {
+        Given::Value(profile) => Some(profile),
+        Given::Absent | Given::Faulty => None,
+    };
+    let name =
         section.required("celery_task", "1 to 255 bytes: the name of the task", |text| match text.len() {
             1..=255 => Ok(text.to_owned()),
             0 => Err("is empty".to_owned()),
             _ => Err("is too long".to_owned()),
-        });
-    let names = [
-        ("plain", Profile::Plain),
-        ("cloudevents", Profile::CloudEvents),
-        ("celery", Profile::Celery { task: task.clone().unwrap_or_default() }),
-        ("masstransit", Profile::MassTransit),
-    ];
-    match section.one_of("profile", &names) {
-        // Without a sound name there is no sound profile, whether or not it is the one that needs it.
-        Given::Value(profile) => task.map(|_| profile),
-        Given::Absent | Given::Faulty => None,
+        })?;
+    match profile? {
+        Profile::Celery { .. } => Some(Profile::Celery { task: name }),
+        other => Some(other),
     }
 }
 

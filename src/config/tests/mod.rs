@@ -7,6 +7,7 @@ use std::fs;
 
 use super::*;
 use crate::{
+    command::profile::Profile,
     context::{Format, JsonFields, OnUnresolved},
     intake::Locale,
     ledger::OnConflict,
@@ -204,6 +205,36 @@ fn it_starts_from_the_environment_alone() {
     let config = case.env("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", path.to_str().unwrap()).config();
     assert!(config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token"));
     assert!(config.intake.endpoints[0].credentials[0].action_callback_key.is_none());
+}
+
+#[test]
+fn each_endpoint_has_the_profile_that_it_names() {
+    let endpoint = |name: &str, more: &str| {
+        format!(
+            "[[endpoints]]\nname = '{name}'\n{more}\ncredentials = [ {{ action_callback_token = 'fake' }} ]\n"
+        )
+    };
+    let text = [
+        endpoint("a", ""),
+        endpoint("b", "profile = 'cloudevents'"),
+        endpoint("c", "profile = 'celery'"),
+        endpoint("d", "profile = 'celery'\ncelery_task = 'erp.approve'"),
+        endpoint("e", "profile = 'masstransit'\ncelery_task = 'unused'"),
+    ];
+    let profiles = Case::file(&text.concat()).config().amqp.broker.profiles;
+    let celery = |task: &str| Profile::Celery { task: task.to_owned() };
+    let expected = [
+        ("a", Profile::Plain),
+        ("b", Profile::CloudEvents),
+        ("c", celery("approval.command")),
+        ("d", celery("erp.approve")),
+        ("e", Profile::MassTransit),
+    ];
+    assert_eq!(profiles, expected.map(|(name, profile)| (name.to_owned(), profile)).into());
+    let faults =
+        Case::file(&(endpoint("a", "profile = 'kafka'") + &endpoint("b", "celery_task = ''"))).faults();
+    has(&faults, "countersign.toml:3: endpoints[0].profile: \"kafka\" is not one of its values");
+    has(&faults, "countersign.toml:7: endpoints[1].celery_task: \"\" is empty");
 }
 
 #[test]
