@@ -5,24 +5,26 @@ use serde_json::{Value, value::RawValue};
 use super::{JsonFields, MAX_ID_BYTES};
 use crate::command::{ResolvedBy, TaskRef};
 
-/// Fits a JSON object in which every pointer to an id that is configured finds a text or a number.
+/// Fits a JSON object in which a pointer finds the task id or the instance id.
 ///
-/// The round is part of what makes two callbacks the same, so a context without the configured round does not fit
-/// either: it would silently turn "for ever" into "for a minute".
+/// What a pointer finds is a text or a number; nothing, null and "" are the same, as in a callback (§1.5). Anything else
+/// in the place of an id is not the context that was configured.
 pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     let context: &RawValue = serde_json::from_str(context).ok()?;
     if !context.get().starts_with('{') {
         return None;
     }
-    let at = |pointer: &Option<String>| match pointer {
+    let at = |pointer: &Option<String>| match pointer.as_ref().and_then(|pointer| value_at(context, pointer))
+    {
         None => Some(None),
-        Some(pointer) => Some(Some(id_at(context, pointer)?)),
+        Some(value) if matches!(value.get(), "null" | "\"\"") => Some(None),
+        Some(value) => id(&value).map(Some),
     };
     let found = TaskRef {
         task_id: at(&fields.task_id)?,
         instance_id: at(&fields.instance_id)?,
         round: at(&fields.round)?,
-        business_key: fields.business_key.as_ref().and_then(|pointer| id_at(context, pointer)),
+        business_key: at(&fields.business_key)?,
         resolved_by: Some(ResolvedBy::Json),
         data: fields.data.as_ref().and_then(|pointer| value_at(context, pointer)),
     };
@@ -49,10 +51,6 @@ fn value_at(context: &RawValue, pointer: &str) -> Option<Box<RawValue>> {
         };
     }
     Some(value)
-}
-
-fn id_at(context: &RawValue, pointer: &str) -> Option<String> {
-    id(&value_at(context, pointer)?)
 }
 
 /// An identifier in a context: a text, or a whole number, of which the literal digits are taken.

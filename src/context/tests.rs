@@ -87,12 +87,12 @@ fn a_context_that_json_does_not_fit_is_unresolved() {
         "PO-77/n2",
         "[1]",
         "\"x\"",
-        r#"{"t":"t1","i":"i1"}"#,
-        r#"{"t":"t1","i":null,"r":1}"#,
-        r#"{"t":"","i":"i1","r":1}"#,
+        r#"{"r":1}"#,
+        r#"{"t":null,"i":"","r":1}"#,
         r#"{"t":{"x":1},"i":"i1","r":1}"#,
         r#"{"t":1.5,"i":"i1","r":1}"#,
-        r#"{"t":"a","t":"b","i":"i1","r":1}"#,
+        r#"{"t":"t1","i":"i1","r":[2]}"#,
+        r#"{"t":"a","t":"b","r":1}"#,
     ] {
         assert_eq!(
             solve(&json, &with_context(context, "")).unwrap_err(),
@@ -100,6 +100,16 @@ fn a_context_that_json_does_not_fit_is_unresolved() {
             "{context}"
         );
     }
+}
+
+#[test]
+fn json_takes_the_ids_that_are_there() {
+    let json = settings(vec![json_format()], OnUnresolved::Refuse);
+    let task = solve(&json, &with_context(r#"{"t":"t1"}"#, r#","instance_id":"i1""#)).unwrap();
+    assert_eq!((task.task_id.as_deref(), task.instance_id.as_deref()), (Some("t1"), Some("i1")));
+    assert_eq!((task.round, task.resolved_by), (None, Some(ResolvedBy::Json)));
+    let contradicted = solve(&json, &with_context(r#"{"t":"t1"}"#, r#","task_id":"t2""#)).unwrap_err();
+    assert_eq!(contradicted, ContextError::Contradiction("the task"));
 }
 
 #[test]

@@ -277,14 +277,24 @@ async fn checking_the_topology_accepts_but_publishes_only_once_all_of_it_is_ther
     assert!(!vhost.has_exchange(COMMANDS).await, "a check declares nothing");
     let state = async |app: &App| app.get(&format!("/api/v1/commands/{id}")).await.json();
     assert!(state(&app).await.to_string().contains("pending"));
-    // Somebody with the permission to declare does it: here, the program itself in its other mode.
-    app.kill();
-    app.reconfigure(|config| config.set("amqp", "topology", "\"declare\""));
-    app.restart().await;
+    // Somebody with the permission to declare makes what publishing needs, and nothing else.
+    let (_connection, channel) = vhost.channel().await;
+    let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..Default::default() };
+    channel
+        .exchange_declare(COMMANDS.into(), lapin::ExchangeKind::Topic, durable, Default::default())
+        .await
+        .unwrap();
+    channel
+        .queue_declare(COMMANDS.into(), lapin::options::QueueDeclareOptions::durable(), Default::default())
+        .await
+        .unwrap();
+    channel
+        .queue_bind(COMMANDS.into(), COMMANDS.into(), "#".into(), Default::default(), Default::default())
+        .await
+        .unwrap();
     let worker = Worker::on(&vhost);
     worker.command(&id).await;
     app.kill();
-    app.reconfigure(|config| config.set("amqp", "topology", "\"check\""));
     app.restart().await;
     worker.command(&app.accept(&Callback::list("i", "t2")).await).await;
 }

@@ -177,8 +177,11 @@ pub(super) async fn prepare(channel: &Channel, settings: &Settings, broker: &Add
             source: source.into(),
         }
     };
+    // A check is for what publishing needs. Where unrouted and dead commands go is whoever's business it is that made
+    // the topology; without an alternate exchange an unrouted command comes back, which is noticed.
+    let wanted = |name: &str| !passive || name == settings.exchange || name == settings.queue;
     let plan = plan(settings);
-    for exchange in plan.exchanges {
+    for exchange in plan.exchanges.into_iter().filter(|exchange| wanted(&exchange.name)) {
         // Durable: what is not is gone when the broker restarts, and every publish fails.
         let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
         channel
@@ -191,7 +194,7 @@ pub(super) async fn prepare(channel: &Channel, settings: &Settings, broker: &Add
             .await
             .map_err(failed(format!("exchange {}", exchange.name)))?;
     }
-    for queue in plan.queues {
+    for queue in plan.queues.into_iter().filter(|queue| wanted(&queue.name)) {
         let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
         channel
             .queue_declare(queue.name.as_str().into(), options, table(queue.arguments))
