@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use crate::{
     callback::{self, CredentialSettings, Credentials, OpenError, Verified},
-    command::{Action, Command, CommandId, Fingerprint, id::FingerprintParts},
+    command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ContextError, Surroundings},
-    ledger::{self, AcceptError, Acceptance, Ledger, OnConflict, Receipt},
+    ledger::{self, AcceptError, Acceptance, Ledger, MAX_KEY_BYTES, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
 };
 
@@ -271,7 +271,9 @@ impl Intake {
             return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
         }
         let received_at = Timestamp::now();
-        let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered: None };
+        let registered = self.registered(settings, callback).await?;
+        let surroundings =
+            Surroundings { endpoint: &endpoint.name, now: received_at, registered: registered.as_ref() };
         let task = context::resolve(&settings.context, callback, surroundings)
             .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
         let message_id = callback.message_id.map(|id| id.to_string());
@@ -316,11 +318,25 @@ impl Intake {
             Ok(Receipt::Conflicting { with }) => {
                 Err(Refused::because(Refusal::Conflicting, format!("contradicts {with}")))
             }
-            Err(AcceptError::Overloaded) => Err(Refused { refusal: Refusal::Overloaded, detail: None }),
-            Err(AcceptError::Unavailable) => {
-                Err(Refused { refusal: Refusal::LedgerUnavailable, detail: None })
-            }
+            Err(error) => Err(unkept(error)),
         }
+    }
+
+    /// What the third party registered for this callback, if its endpoint asks for that at all: by the context, else by
+    /// the bot message.
+    async fn registered(
+        &self,
+        settings: &EndpointSettings,
+        callback: &Verified,
+    ) -> Result<Option<Registered>, Refused> {
+        if !settings.context.uses_registry() {
+            return Ok(None);
+        }
+        let key = callback.action_context.as_ref().filter(|context| context.len() <= MAX_KEY_BYTES);
+        if key.is_none() && callback.message_id.is_none() {
+            return Ok(None);
+        }
+        self.ledger.registered(key.cloned(), callback.message_id).await.map_err(unkept)
     }
 
     /// The verdict on a callback that the transport could not even read: too large, too slow, or while draining.
@@ -372,6 +388,14 @@ impl Intake {
             detail,
         }
     }
+}
+
+fn unkept(error: AcceptError) -> Refused {
+    let refusal = match error {
+        AcceptError::Overloaded => Refusal::Overloaded,
+        AcceptError::Unavailable => Refusal::LedgerUnavailable,
+    };
+    Refused { refusal, detail: None }
 }
 
 fn context_refusal(error: ContextError) -> Refusal {

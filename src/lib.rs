@@ -32,7 +32,7 @@
 //! | [`cli`] | the command line | app config ledger relay callback and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
-//! | [`console`] | internal listener: health, metrics, API | command ledger |
+//! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
 //! | [`intake`] | the story of a callback; the closed list of refusals | callback context command ledger |
 //! | [`callback`] | bytes to `Verified` | command |
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
@@ -44,7 +44,8 @@
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
-//! decision. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
+//! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
+//! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
 //! operator. *Settle*: to write down what the broker answered.
 
 pub mod app;

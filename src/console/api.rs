@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Serialize;
 
-use super::{Desk, Operator, problem::Problem};
+use super::{Desk, permission::Operator, problem::Problem};
 use crate::{
     command::{CommandId, Seq},
     ledger::{Filter, LookError, Record, Refused, State},
@@ -67,9 +67,7 @@ pub(super) async fn find_command(
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
-    if let Some((name, _)) = query(&request)?.first() {
-        return Err(unknown(name));
-    }
+    no_query(&request)?;
     let command_id = CommandId::parse(request.match_info().get("command_id").unwrap_or_default())
         .ok_or_else(|| Problem::bad_parameter("command_id", "A command_id is a UUID."))?;
     match look(desk.ledger.find(command_id)).await? {
@@ -117,6 +115,14 @@ fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Problem> {
     Ok(pairs)
 }
 
+/// Refuses any parameter at all.
+pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
+    match query(request)?.first() {
+        Some((name, _)) => Err(unknown(name)),
+        None => Ok(()),
+    }
+}
+
 fn unknown(name: &str) -> Problem {
     Problem::bad_parameter(name, "There is no such parameter.")
 }
@@ -154,7 +160,8 @@ fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
-async fn look<T>(looking: impl Future<Output = Result<T, LookError>>) -> Result<T, Problem> {
+/// Waits for a look into the ledger, for as long as people wait.
+pub(super) async fn look<T>(looking: impl Future<Output = Result<T, LookError>>) -> Result<T, Problem> {
     match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {

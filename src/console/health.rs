@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Anyone, Desk};
+use super::{Desk, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
     telemetry::metrics,

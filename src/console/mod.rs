@@ -1,13 +1,16 @@
-//! The internal listener: health, metrics, and the JSON API for operators. Never to be reachable from outside.
+//! The internal listener: health, metrics, the JSON API for operators, and that by which the third party registers
+//! contexts. Never to be reachable from outside.
 //!
-//! Each route's function names the permission it needs in its signature: `Anyone` or `Operator`.
+//! Each route's function names the permission it needs in its signature: `Anyone`, `Operator` or `Registrar`.
 
 mod api;
+mod contexts;
 mod health;
+mod permission;
 mod problem;
+mod registration;
 
 use std::{
-    future::{Ready, ready},
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::AtomicBool},
@@ -15,17 +18,18 @@ use std::{
 };
 
 use actix_web::{
-    App, FromRequest, HttpRequest, HttpResponse, HttpServer, Route,
-    dev::{Payload, Server},
+    App, HttpRequest, HttpResponse, HttpServer, Route,
+    dev::Server,
     http::{
         StatusCode,
-        header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+        header::{ALLOW, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::DefaultHeaders,
     web,
 };
 
 use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
+use permission::Anyone;
 use problem::Problem;
 
 /// The internal listener's settings.
@@ -37,10 +41,10 @@ pub struct Settings {
     pub token: Option<Secret>,
 }
 
-/// A route: method, path, and what serves it. All methods here are `GET`: nothing is changed through this listener.
+/// A route: method, path, and what serves it. Routes of one path stand together.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 7] = [
+const TABLE: [Entry; 11] = [
     ("GET", "/", || web::get().to(home)),
     ("GET", "/livez", || web::get().to(health::livez)),
     ("GET", "/readyz", || web::get().to(health::readyz)),
@@ -48,6 +52,10 @@ const TABLE: [Entry; 7] = [
     ("GET", "/api/v1/commands", || web::get().to(api::list_commands)),
     ("GET", "/api/v1/commands/{command_id}", || web::get().to(api::find_command)),
     ("GET", "/api/v1/refusals", || web::get().to(api::list_refusals)),
+    ("GET", "/api/v1/contexts/{key}", || web::get().to(contexts::get)),
+    ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),
+    ("DELETE", "/api/v1/contexts/{key}", || web::delete().to(contexts::delete)),
+    ("POST", "/api/v1/contexts:batch", || web::post().to(contexts::batch)),
 ];
 
 /// Every internal route: method and path. `openapi.yaml` documents them, and a test compares.
@@ -109,45 +117,14 @@ pub fn serve(
 }
 
 fn register(config: &mut web::ServiceConfig) {
-    for (_, path, route) in TABLE {
-        config.service(web::resource(path).route(route()).default_service(web::to(method_not_allowed)));
+    for routes in TABLE.chunk_by(|(_, one, _), (_, other, _)| one == other) {
+        let mut resource = web::resource(routes[0].1);
+        for (_, _, route) in routes {
+            resource = resource.route(route());
+        }
+        config.service(resource.default_service(web::to(method_not_allowed)));
     }
     config.default_service(web::to(not_found));
-}
-
-/// The permission to look at what tells nothing about any callback.
-struct Anyone;
-
-impl FromRequest for Anyone {
-    type Error = std::convert::Infallible;
-    type Future = Ready<Result<Self, Self::Error>>;
-
-    fn from_request(_request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        ready(Ok(Self))
-    }
-}
-
-/// The permission of operators: whoever has the configured token, everybody if none is configured.
-struct Operator;
-
-impl FromRequest for Operator {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Self::Error>>;
-
-    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let desk =
-            request.app_data::<web::Data<Desk>>().expect("the listener shares its desk with every route");
-        let permitted = match &desk.token {
-            None => true,
-            Some(token) => bearer(request).is_some_and(|offered| token.equals(offered)),
-        };
-        ready(if permitted { Ok(Self) } else { Err(Problem::unauthorized()) })
-    }
-}
-
-fn bearer(request: &HttpRequest) -> Option<&str> {
-    let (scheme, token) = request.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 async fn home(_: Anyone) -> HttpResponse {
@@ -166,12 +143,16 @@ async fn not_found(_: Anyone) -> Problem {
 }
 
 async fn method_not_allowed(_: Anyone, request: HttpRequest) -> HttpResponse {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let possible: Vec<_> = routes().filter(|(_, path)| *path == pattern).map(|(method, _)| method).collect();
+    let possible = possible.join(", ");
     let mut response = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        format!("{} is not possible here, only GET.", request.method()),
+        format!("{} is not possible here, only {possible}.", request.method()),
     )
     .response();
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    let allow = HeaderValue::from_str(&possible).expect("methods are ASCII");
+    response.headers_mut().insert(ALLOW, allow);
     response
 }

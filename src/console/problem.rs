@@ -5,13 +5,14 @@ use std::fmt;
 use actix_web::{
     HttpRequest, HttpResponse, Responder, ResponseError,
     http::{
-        StatusCode,
+        ConnectionType, StatusCode,
         header::{HeaderValue, WWW_AUTHENTICATE},
     },
 };
 use serde::Serialize;
 
-/// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"[,"parameter":"<name>"]}`.
+/// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"}`, and what is to be mended: a
+/// `"parameter"` of the request, or a `"member"` of the body and the `"item"` of the list that it stands in.
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
     #[serde(skip)]
@@ -23,11 +24,21 @@ pub(super) struct Problem {
     /// The parameter to be mended.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
+    /// The place in a list of the body, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<usize>,
+    /// The member of the body to be mended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
+    /// Nothing more is read from this sender.
+    #[serde(skip)]
+    closing: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
-        Self { status, error, message: message.into(), parameter: None }
+        let message = message.into();
+        Self { status, error, message, parameter: None, item: None, member: None, closing: false }
     }
 
     pub(super) fn unauthorized() -> Self {
@@ -41,6 +52,38 @@ impl Problem {
     pub(super) fn bad_parameter(name: &str, message: impl Into<String>) -> Self {
         let parameter = Some(name.to_owned());
         Self { parameter, ..Self::new(StatusCode::BAD_REQUEST, "bad_parameter", message) }
+    }
+
+    pub(super) fn bad_body(item: Option<usize>, message: impl Into<String>) -> Self {
+        Self { item, ..Self::new(StatusCode::BAD_REQUEST, "bad_body", message) }
+    }
+
+    pub(super) fn bad_member(
+        item: Option<usize>,
+        member: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        let member = Some(member.into());
+        Self { item, member, ..Self::new(StatusCode::BAD_REQUEST, "bad_member", message) }
+    }
+
+    pub(super) fn message_taken(item: Option<usize>) -> Self {
+        let message = "A context with another key has this message, and has not expired.";
+        let member = Some("message_id".to_owned());
+        Self { item, member, ..Self::new(StatusCode::CONFLICT, "message_taken", message) }
+    }
+
+    /// Has the connection closed after the answer, because the rest of the body is not read.
+    pub(super) fn closing(self) -> Self {
+        Self { closing: true, ..self }
+    }
+
+    pub(super) fn ledger_unwritable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger_unavailable",
+            "The ledger cannot be written now. The change may have been made all the same; ask for it again.",
+        )
     }
 
     pub(super) fn ledger_unavailable() -> Self {
@@ -57,6 +100,9 @@ impl Problem {
             response
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"countersign\""));
+        }
+        if self.closing {
+            response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
     }

@@ -9,13 +9,15 @@
 //!   (an operator acted).
 //! - **Window.** What was accepted within `dedupe_window`, in the writer's memory, rebuilt from the tail of the log.
 //!   Fingerprints that have a round are kept for ever, in a table.
+//! - **Context.** A row that the third party registered beforehand: which task a key or a bot message means, and who may
+//!   do what with it. Kept for a week after it expired, so that "expired" can be told from "unknown".
 //!
 //! The state of a command is derived ([`state::State::of`]) and never stored twice.
 //!
 //! # Who writes what
 //! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
 //! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
-//! refused callbacks. The command line's `ledger requeue` and `park` write exceptions from another process, in a
+//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts, and it prunes those that expired. The command line's `ledger requeue` and `park` write exceptions from another process, in a
 //! transaction of their own; the relay finds them when it next looks for due exceptions.
 //!
 //! # Invariants
@@ -23,6 +25,7 @@
 //! 2. Sameness is looked up and written in that same transaction.
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
+mod contexts;
 pub mod sqlite;
 pub mod state;
 
@@ -32,7 +35,8 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::command::{Command, CommandId, Fingerprint, Seq, TaskKey, message::Envelope};
+use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
+pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.
@@ -326,6 +330,29 @@ pub trait Ledger: Send + Sync + 'static {
         endpoint: Option<String>,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>>;
+
+    /// Registers contexts, all of them or none; one whose key is known is replaced, whole.
+    ///
+    /// Resolves after commit and sync: a callback that is received from then on finds them. No two of one call may have
+    /// the same key.
+    fn register(
+        &self,
+        registrations: Vec<Registration>,
+    ) -> BoxFuture<'static, Result<Registering, AcceptError>>;
+
+    /// Removes the context with this key; false if there is none. Resolves after commit and sync.
+    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>>;
+
+    /// The context with this key, be it expired, as it was registered. For people.
+    fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>>;
+
+    /// What a callback is registered for, be it expired: by the key, else by the bot message. For the accept path: by local
+    /// data only, and without waiting for the writer. The cause of an error is logged where it arises.
+    fn registered(
+        &self,
+        key: Option<String>,
+        message_id: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>>;
 
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;

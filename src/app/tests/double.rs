@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::{
-    command::{Command, CommandId, Fingerprint, Seq, TaskKey, message},
+    command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Settlement,
-        State, Stats,
+        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused,
+        Registering, Registration, Settlement, State, Stats,
     },
 };
 
@@ -39,6 +39,7 @@ pub(super) struct Double {
     fault: Mutex<Fault>,
     log: Mutex<Vec<(Command, Fingerprint)>>,
     refused: Mutex<Vec<Refused>>,
+    contexts: Mutex<Vec<Registration>>,
     pub(super) probes: AtomicUsize,
     /// What happened, in order: the calls that matter when stopping.
     pub(super) story: Mutex<Vec<&'static str>>,
@@ -195,6 +196,57 @@ impl Ledger for Double {
                 && endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
         };
         self.looked(all.into_iter().filter(fits).take(limit).collect())
+    }
+
+    fn register(
+        &self,
+        registrations: Vec<Registration>,
+    ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
+        self.written(|| {
+            let mut contexts = self.contexts.lock().unwrap();
+            let taken = registrations.iter().position(|one| {
+                let others = contexts.iter().filter(|other| other.key != one.key);
+                one.message_id.is_some() && others.into_iter().any(|other| other.message_id == one.message_id)
+            });
+            if let Some(item) = taken {
+                return Registering::MessageTaken { item };
+            }
+            let replaced = registrations.into_iter().map(|one| {
+                let before = contexts.len();
+                contexts.retain(|other| other.key != one.key);
+                let replaced = contexts.len() < before;
+                contexts.push(one);
+                replaced
+            });
+            Registering::Kept { replaced: replaced.collect() }
+        })
+    }
+
+    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
+        self.written(|| {
+            let mut contexts = self.contexts.lock().unwrap();
+            let before = contexts.len();
+            contexts.retain(|other| other.key != key);
+            contexts.len() < before
+        })
+    }
+
+    fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
+        self.looked(self.contexts.lock().unwrap().iter().find(|one| one.key == key).cloned())
+    }
+
+    fn registered(
+        &self,
+        key: Option<String>,
+        message_id: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
+        let contexts = self.contexts.lock().unwrap();
+        let found = contexts
+            .iter()
+            .find(|one| key.as_ref() == Some(&one.key))
+            .or_else(|| contexts.iter().find(|one| message_id.is_some() && one.message_id == message_id))
+            .map(|one| one.registered.clone());
+        self.written(|| found)
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

@@ -266,11 +266,21 @@ async fn other_paths_and_methods_are_answered_in_json() {
         assert_eq!((answer.status, &answer.json()["error"]), (404, &"not_found".into()), "{path}");
     }
     for (_, path) in console::routes() {
-        let mut connection = Connection::open(service.internal).await;
-        connection.send(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;
-        let answer = connection.answer().await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{path}");
-        assert_eq!(answer.json()["error"], "method_not_allowed");
+        let possible: Vec<_> =
+            console::routes().filter(|(_, other)| *other == path).map(|(method, _)| method).collect();
+        let allow = possible.join(", ");
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"] {
+            if possible.contains(&method) {
+                continue;
+            }
+            let mut connection = Connection::open(service.internal).await;
+            connection
+                .send(&format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"))
+                .await;
+            let answer = connection.answer().await;
+            assert_eq!((answer.status, answer.header("allow")), (405, Some(&*allow)), "{method} {path}");
+            assert_eq!(answer.json()["error"], "method_not_allowed");
+        }
     }
     let home = service.get("/").await.body;
     for (_, path) in console::routes() {

@@ -1,8 +1,10 @@
 //! The whole service but for the broker, over real sockets.
 
 mod callbacks;
+mod contexts;
 mod double;
 mod internal;
+mod registry;
 mod stopping;
 
 use std::{

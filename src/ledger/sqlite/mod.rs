@@ -1,5 +1,8 @@
 //! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, readers beside it.
 
+mod checkpoint;
+mod contexts;
+mod lookup;
 mod operator;
 mod reader;
 mod schema;
@@ -10,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -26,10 +29,12 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Settings,
-    Settlement, Stats,
+    AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Registering,
+    Registration, Settings, Settlement, Stats,
 };
-use crate::command::{CommandId, Seq, TaskKey, id::DecisionKey, message};
+use crate::command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message};
+use contexts::Change;
+use lookup::{Lookup, Lookups};
 use window::{Kind, Window};
 use writer::{Accepting, Job, Shared, Writer};
 
@@ -44,6 +49,7 @@ pub struct SqliteLedger {
     capacity: usize,
     path: Arc<Path>,
     readers: Arc<Mutex<Vec<Reader>>>,
+    lookups: Arc<Lookups>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -82,6 +88,7 @@ impl SqliteLedger {
             fresh_wanted: AtomicBool::new(false),
             fresh: Mutex::default(),
             head: watch::channel(head).0,
+            written: AtomicU64::new(0),
             wal_full: AtomicBool::new(false),
         });
         let writer = Writer {
@@ -94,6 +101,7 @@ impl SqliteLedger {
             window,
             started,
             next_seq: head + 1,
+            prune_at: started,
             poisoned: false,
         };
         let thread_failed = |source| OpenError::File { path: path.to_owned(), source };
@@ -109,15 +117,18 @@ impl SqliteLedger {
             let (wal, shared, stop) = (PathBuf::from(wal), shared.clone(), stop.clone());
             thread::Builder::new()
                 .name("ledger-checkpoint".to_owned())
-                .spawn(move || writer::checkpoint(&connection, &wal, &shared, &stop))
+                .spawn(move || checkpoint::run(&connection, &wal, &shared, &stop))
                 .map_err(thread_failed)?
         };
+        let path: Arc<Path> = path.into();
+        let lookups = Arc::new(Lookups::start(&path).map_err(thread_failed)?);
         Ok(Self {
             jobs,
             shared,
             capacity: settings.queue_capacity,
-            path: path.into(),
+            path,
             readers: Arc::default(),
+            lookups,
             threads: Mutex::new(Some(Threads { writer, checkpointer, stop, lock })),
         })
     }
@@ -286,6 +297,32 @@ impl Ledger for SqliteLedger {
         })
     }
 
+    fn register(
+        &self,
+        registrations: Vec<Registration>,
+    ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
+        self.ask(|reply| Job::Change(Change::register(registrations, reply)))
+    }
+
+    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
+        self.ask(|reply| Job::Change(Change::unregister(key, reply)))
+    }
+
+    fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
+        self.look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
+    }
+
+    fn registered(
+        &self,
+        key: Option<String>,
+        message_id: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
+        let (reply, answer) = oneshot::channel();
+        self.lookups.ask(Lookup { key, message_id, reply });
+        // A thread drops a reply only when the ledger is closed.
+        Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
+    }
+
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
         self.look("take the numbers of", Reader::stats)
     }
@@ -297,6 +334,7 @@ impl Ledger for SqliteLedger {
     fn flush(&self) -> BoxFuture<'static, ()> {
         let (reply, answer) = oneshot::channel();
         let sent = self.jobs.send(Job::Flush(reply)).is_ok();
+        let lookups = self.lookups.clone();
         let threads = self.threads.lock().expect("nobody panics with the lock").take();
         // Readers would keep the last checkpoint from truncating the log.
         self.readers.lock().expect("nobody panics with the lock").clear();
@@ -305,7 +343,11 @@ impl Ledger for SqliteLedger {
                 tracing::error!("the ledger's writer ended without finishing");
             }
             if let Some(threads) = threads {
-                let joined = tokio::task::spawn_blocking(move || threads.join()).await;
+                let joined = tokio::task::spawn_blocking(move || {
+                    lookups.close();
+                    threads.join();
+                })
+                .await;
                 if joined.is_err() {
                     tracing::error!("the ledger's threads could not be joined");
                 }

@@ -41,6 +41,11 @@ impl Reader {
         Ok(Self { connection: schema::open_reader(path)? })
     }
 
+    /// For look-ups that stand beside what they look for.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// The cursor.
     pub(super) fn cursor(&self) -> rusqlite::Result<Seq> {
         self.connection.query_row("SELECT published_through FROM cursor", [], |row| seq(row, 0))

@@ -10,11 +10,12 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 /// `CSGN`: marks a file as a ledger of ours (SQLite's `application_id`).
-const APPLICATION_ID: i32 = 0x4353_474E;
+pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
 /// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
 /// that the program before it still finds its way.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_contexts.sql")];
 
 /// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
 #[derive(Debug, thiserror::Error)]
@@ -209,8 +210,13 @@ fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), Ope
             return Err(OpenError::Foreign { path: path.to_owned(), found });
         }
     }
-    if found == APPLICATION_ID && version > MIGRATIONS.len() {
-        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: MIGRATIONS.len() });
+    if found == APPLICATION_ID { admit(path, version, MIGRATIONS.len()) } else { Ok(()) }
+}
+
+/// What a program that knows versions up to `known` says to a ledger of version `found`.
+pub(super) fn admit(path: &Path, found: usize, known: usize) -> Result<(), OpenError> {
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     Ok(())
 }

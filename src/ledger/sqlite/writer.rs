@@ -5,11 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -19,7 +18,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use super::window::{Kind, Window};
+use super::{
+    contexts::{self, Change},
+    window::{Kind, Window},
+};
 use crate::{
     command::{Command, CommandId, Fingerprint, Seq, TaskKey, id::DecisionKey, message, message::Envelope},
     ledger::{AcceptError, Entry, OnConflict, Receipt, Refused, Settlement},
@@ -31,8 +33,14 @@ const LAZY: Duration = Duration::from_millis(50);
 const REFUSED_PER_COMMIT: usize = 64;
 /// Fresh commands kept for the relay; beyond that it reads the log.
 const FRESH_BYTES: usize = 4 << 20;
-/// The write-ahead log beyond which the writer itself finishes what the checkpointer began.
-pub(super) const WAL_FULL_BYTES: u64 = 32 << 20;
+/// Registered contexts written in one commit, unless one change alone has more: whoever registers a million must not
+/// keep accepts waiting for longer than one change.
+const CHANGED_PER_COMMIT: usize = 256;
+/// Expired contexts removed in one commit, and the pause until the next. Each stands on a page of its own.
+const PRUNED_PER_COMMIT: usize = 64;
+const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// When to look again if nothing was left to prune.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// A command on its way to the log.
 pub(super) struct Accepting {
@@ -51,6 +59,7 @@ pub(super) enum Job {
     Accept(Box<Accepting>),
     Refused(Box<Refused>),
     Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
+    Change(Change),
     Probe(oneshot::Sender<Result<(), AcceptError>>),
     Flush(oneshot::Sender<()>),
 }
@@ -65,6 +74,8 @@ pub(super) struct Shared {
     pub(super) fresh_wanted: AtomicBool,
     pub(super) fresh: Mutex<Fresh>,
     pub(super) head: watch::Sender<Seq>,
+    /// Rows that were written since the start, of those kinds that make the log grow.
+    pub(super) written: AtomicU64,
     /// Set by the checkpointer when the log has grown although it works.
     pub(super) wal_full: AtomicBool,
 }
@@ -86,9 +97,39 @@ pub(super) struct Writer {
     pub(super) window: Window,
     pub(super) started: Instant,
     pub(super) next_seq: Seq,
+    /// When to look for contexts that expired long ago.
+    pub(super) prune_at: Instant,
     /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
     /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/).
     pub(super) poisoned: bool,
+}
+
+/// What goes into the next commits.
+#[derive(Default)]
+struct Waiting {
+    accepts: Vec<Accepting>,
+    changes: VecDeque<Change>,
+    probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
+    lazy: Lazy,
+}
+
+impl Waiting {
+    /// True if a commit had no room for all of it.
+    fn left_over(&self) -> bool {
+        !self.lazy.is_empty() || !self.changes.is_empty()
+    }
+
+    /// Takes what one commit carries out, in the order in which it was asked for; at least one change if there is any.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut rows = 0;
+        let count = self.changes.iter().take_while(|change| {
+            let first = rows == 0;
+            rows += change.rows();
+            first || rows <= CHANGED_PER_COMMIT
+        });
+        let count = count.count();
+        self.changes.drain(..count).collect()
+    }
 }
 
 /// What waits for the next commit without anybody waiting for it urgently.
@@ -105,6 +146,22 @@ impl Lazy {
     }
 }
 
+/// What one commit is to write.
+struct Batch<'a> {
+    accepts: &'a mut [Accepting],
+    changes: &'a mut [Change],
+    settlements: &'a [(Settlement, oneshot::Sender<Result<(), AcceptError>>)],
+    refused: &'a [Box<Refused>],
+    probe: bool,
+    prune: bool,
+}
+
+/// What one commit did.
+struct Done {
+    receipts: Vec<Receipt>,
+    pruned: usize,
+}
+
 /// What one commit appended, until it is known whether it succeeded.
 #[derive(Default)]
 struct Appended {
@@ -115,48 +172,45 @@ struct Appended {
 impl Writer {
     /// Works until it is flushed, or nobody is left to ask for anything.
     pub(super) fn run(mut self) {
-        let mut lazy = Lazy::default();
-        let mut batch: Vec<Accepting> = Vec::with_capacity(self.max_batch);
+        let mut waiting = Waiting { accepts: Vec::with_capacity(self.max_batch), ..Waiting::default() };
         let mut flush = None;
         loop {
-            let first = match lazy.since {
-                None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => {
-                    self.jobs.recv_timeout((since + LAZY).saturating_duration_since(Instant::now()))
-                }
-            };
-            let mut next = match first {
+            let mut next = match self.next_job(&waiting) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let mut probes = Vec::new();
             while let Some(job) = next {
                 match job {
-                    Job::Accept(accepting) => batch.push(*accepting),
-                    Job::Refused(refused) => lazy.refused.push_back(refused),
-                    Job::Settle(settlement, reply) => lazy.settlements.push((settlement, reply)),
-                    Job::Probe(reply) => probes.push(reply),
+                    Job::Accept(accepting) => waiting.accepts.push(*accepting),
+                    Job::Refused(refused) => waiting.lazy.refused.push_back(refused),
+                    Job::Settle(settlement, reply) => waiting.lazy.settlements.push((settlement, reply)),
+                    Job::Change(change) => waiting.changes.push_back(change),
+                    Job::Probe(reply) => waiting.probes.push(reply),
                     Job::Flush(reply) => flush = Some(reply),
                 }
-                if batch.len() >= self.max_batch || flush.is_some() {
+                if waiting.accepts.len() >= self.max_batch || flush.is_some() {
                     break;
                 }
                 next = self.jobs.try_recv().ok();
             }
+            let lazy = &mut waiting.lazy;
             if !lazy.is_empty() && lazy.since.is_none() {
                 lazy.since = Some(Instant::now());
             }
-            let lazy_due = lazy.since.is_some_and(|since| since.elapsed() >= LAZY);
-            if !batch.is_empty() || !probes.is_empty() || lazy_due || flush.is_some() {
-                self.commit(&mut batch, &mut lazy, probes);
+            let due = lazy.since.is_some_and(|since| since.elapsed() >= LAZY)
+                || Instant::now() >= self.prune_at
+                || flush.is_some();
+            if due || !waiting.accepts.is_empty() || !waiting.changes.is_empty() || !waiting.probes.is_empty()
+            {
+                self.commit(&mut waiting);
             }
-            if flush.is_some() && lazy.is_empty() {
+            if flush.is_some() && !waiting.left_over() {
                 break;
             }
         }
-        while !lazy.is_empty() && !self.poisoned {
-            self.commit(&mut batch, &mut lazy, Vec::new());
+        while waiting.left_over() && !self.poisoned {
+            self.commit(&mut waiting);
         }
         // A clean end leaves one file without a log beside it; if a reader is in the way, the next start does it.
         if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
@@ -169,36 +223,62 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        batch: &mut Vec<Accepting>,
-        lazy: &mut Lazy,
-        probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
-    ) {
+    /// Waits for something to do, until what waits already has to be done.
+    fn next_job(&self, waiting: &Waiting) -> Result<Job, RecvTimeoutError> {
+        let until = match waiting.lazy.since {
+            // What the last commit had no room for.
+            _ if !waiting.changes.is_empty() => Instant::now(),
+            Some(since) => self.prune_at.min(since + LAZY),
+            None => self.prune_at,
+        };
+        self.jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
+    }
+
+    fn commit(&mut self, waiting: &mut Waiting) {
         if self.poisoned {
-            refuse(&self.shared, batch, lazy, probes);
+            refuse(&self.shared, waiting, Vec::new());
             return;
         }
         let now_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.window.advance(now_ms);
         let mut appended = Appended::default();
+        let mut changes = waiting.take_changes();
+        let lazy = &mut waiting.lazy;
         let refused: Vec<_> = lazy.refused.drain(..lazy.refused.len().min(REFUSED_PER_COMMIT)).collect();
-        let done =
-            self.transact(batch, &lazy.settlements, &refused, !probes.is_empty(), &mut appended, now_ms);
+        let batch = Batch {
+            accepts: &mut waiting.accepts,
+            changes: &mut changes,
+            settlements: &lazy.settlements,
+            refused: &refused,
+            probe: !waiting.probes.is_empty(),
+            prune: Instant::now() >= self.prune_at,
+        };
+        let prune = batch.prune;
+        let done = self.transact(batch, &mut appended, now_ms);
         self.shared.refused_waiting.fetch_sub(refused.len(), Ordering::Relaxed);
+        if prune {
+            let more = done.as_ref().is_ok_and(|done| done.pruned == PRUNED_PER_COMMIT);
+            self.prune_at = Instant::now() + if more { PRUNE_PAUSE } else { PRUNE_EVERY };
+        }
         match done {
-            Ok(receipts) => {
+            Ok(done) => {
                 // INVARIANT 1: the commit has returned, so the sync has.
-                self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-                for (accepting, receipt) in batch.drain(..).zip(receipts) {
+                self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
+                let written =
+                    appended.entries.len() + changes.iter().map(Change::rows).sum::<usize>() + done.pruned;
+                self.shared.written.fetch_add(written as u64, Ordering::Relaxed);
+                for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
                     accepting.reply.send(Ok(receipt)).ok();
                 }
                 self.hand_on(appended.entries);
+                for change in changes {
+                    change.tell(true);
+                }
                 for (_, reply) in lazy.settlements.drain(..) {
                     reply.send(Ok(())).ok();
                 }
-                for reply in probes {
+                for reply in waiting.probes.drain(..) {
                     reply.send(Ok(())).ok();
                 }
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
@@ -215,7 +295,7 @@ impl Writer {
                 } else {
                     tracing::error!(%error, %path, "a commit to the ledger failed; callbacks are refused until it works again");
                 }
-                refuse(&self.shared, batch, lazy, probes);
+                refuse(&self.shared, waiting, changes);
             }
         }
         if self.shared.wal_full.swap(false, Ordering::Relaxed) {
@@ -223,34 +303,33 @@ impl Writer {
         }
     }
 
-    fn transact(
-        &mut self,
-        batch: &mut [Accepting],
-        settlements: &[(Settlement, oneshot::Sender<Result<(), AcceptError>>)],
-        refused: &[Box<Refused>],
-        probe: bool,
-        appended: &mut Appended,
-        now_ms: i64,
-    ) -> rusqlite::Result<Vec<Receipt>> {
+    fn transact(&mut self, batch: Batch<'_>, appended: &mut Appended, now_ms: i64) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut receipts = Vec::with_capacity(batch.len());
-        for accepting in batch {
+        let mut receipts = Vec::with_capacity(batch.accepts.len());
+        for accepting in batch.accepts {
             let receipt =
                 accept(&transaction, &mut self.window, &mut self.next_seq, accepting, appended, now_ms)?;
             receipts.push(receipt);
         }
-        for (settlement, _) in settlements {
+        for change in batch.changes {
+            change.apply(&transaction)?;
+        }
+        for (settlement, _) in batch.settlements {
             settle(&transaction, settlement)?;
         }
-        if !refused.is_empty() {
-            keep_refused(&transaction, refused, self.refusals_kept)?;
+        if !batch.refused.is_empty() {
+            keep_refused(&transaction, batch.refused, self.refusals_kept)?;
         }
-        if probe {
-            let now = Timestamp::now().as_millisecond();
-            transaction.execute("UPDATE cursor SET probed_at = ?1", [now])?;
+        let now = Timestamp::now();
+        let pruned = match batch.prune {
+            true => contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?,
+            false => 0,
+        };
+        if batch.probe {
+            transaction.execute("UPDATE cursor SET probed_at = ?1", [now.as_millisecond()])?;
         }
         transaction.commit()?;
-        Ok(receipts)
+        Ok(Done { receipts, pruned })
     }
 
     /// Tells the relay. Entries go by memory if there is room, and the new head in any case.
@@ -292,20 +371,20 @@ fn poisons(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
 }
 
-fn refuse(
-    shared: &Shared,
-    batch: &mut Vec<Accepting>,
-    lazy: &mut Lazy,
-    probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
-) {
-    shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-    for accepting in batch.drain(..) {
+/// Answers everybody who waits, and those whose `changes` were in the commit that failed.
+fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
+    let Waiting { accepts, changes: later, probes, lazy } = waiting;
+    shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
+    for accepting in accepts.drain(..) {
         accepting.reply.send(Err(AcceptError::Unavailable)).ok();
+    }
+    for change in changes.into_iter().chain(later.drain(..)) {
+        change.tell(false);
     }
     for (_, reply) in lazy.settlements.drain(..) {
         reply.send(Err(AcceptError::Unavailable)).ok();
     }
-    for reply in probes {
+    for reply in probes.drain(..) {
         reply.send(Err(AcceptError::Unavailable)).ok();
     }
     // Refused callbacks are told for information; what cannot be written now is not worth holding on to.
@@ -489,36 +568,4 @@ fn keep_refused(transaction: &Transaction<'_>, refused: &[Box<Refused>], kept: u
         .prepare_cached("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?1")?
         .execute([i64::try_from(kept).unwrap_or(i64::MAX)])?;
     Ok(())
-}
-
-/// Copies pages from the write-ahead log to the database beside the writer, so that no commit has to.
-///
-/// Ends when `stop` is set and it is unparked.
-pub(super) fn checkpoint(connection: &Connection, wal: &std::path::Path, shared: &Shared, stop: &AtomicBool) {
-    const CHECK_EVERY: Duration = Duration::from_millis(200);
-    const WORTH_IT_BYTES: u64 = 4 << 20;
-    let mut done_at = 0;
-    while !stop.load(Ordering::Acquire) {
-        std::thread::park_timeout(CHECK_EVERY);
-        let bytes = fs::metadata(wal).map(|wal| wal.len()).unwrap_or(0);
-        // The file keeps its size when the log begins anew inside it, so size alone says only that there was a lot.
-        let head = *shared.head.borrow();
-        if bytes < WORTH_IT_BYTES || head == done_at {
-            continue;
-        }
-        let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
-        match result {
-            Ok((pages, moved)) => {
-                done_at = head;
-                // 4 KiB a page; what is left is what was appended meanwhile.
-                let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;
-                if moved < pages && pages_bytes > WAL_FULL_BYTES {
-                    shared.wal_full.store(true, Ordering::Relaxed);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "a checkpoint of the ledger failed and is tried again"),
-        }
-    }
 }

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    command::{Action, CommandId, Seq, TaskKey, message::Envelope},
+    command::{Action, CommandId, Registered, Seq, TaskKey, message::Envelope},
     ledger::{
         AcceptError, Acceptance, Due, Entry, Exception, Filter, Ledger, LookError, Receipt, Record, Refused,
-        Settlement, State, Stats, state::Exceptional,
+        Registering, Registration, Settlement, State, Stats, state::Exceptional,
     },
     relay::{Failure, LateReturn, News, Outcome, Publisher, Session},
 };
@@ -324,6 +324,26 @@ impl Ledger for Handle {
         _: usize,
     ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
         unreachable!("the relay asks for no refusals")
+    }
+
+    fn register(&self, _: Vec<Registration>) -> BoxFuture<'static, Result<Registering, AcceptError>> {
+        unreachable!("the relay registers nothing")
+    }
+
+    fn unregister(&self, _: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
+        unreachable!("the relay registers nothing")
+    }
+
+    fn registration(&self, _: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
+        unreachable!("the relay asks for no contexts")
+    }
+
+    fn registered(
+        &self,
+        _: Option<String>,
+        _: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
+        unreachable!("the relay asks for no contexts")
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

@@ -1,6 +1,6 @@
 //! Ports for servers whose configuration wants to know them beforehand.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +17,9 @@ pub(crate) fn free() -> u16 {
     for _ in 0..COUNT {
         let candidate = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = u16::try_from(candidate).expect("the range ends below 32768");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Asked by connecting: a listener of our own would be inherited for a moment by every process that another
+        // thread starts just now, and be in the way of the server that is to have the port.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }

@@ -1,6 +1,6 @@
 //! A broker that goes away and comes back within a test: a TCP forwarder that can be shut and opened again.
 
-use super::ports;
+use super::{eventually, ports};
 use std::net::SocketAddr;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,7 +29,10 @@ impl Proxy {
         if self.running.is_some() {
             return;
         }
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is still ours");
+        // A process that another test starts holds a copy of every socket of this one between its fork and its exec,
+        // so the old listener may outlive its closing by a moment.
+        let listener =
+            eventually("the port is free", async || TcpListener::bind(("127.0.0.1", self.port)).await).await;
         let target = self.target;
         self.running = Some(tokio::spawn(async move {
             let mut pairs = JoinSet::new();

@@ -1,0 +1,48 @@
+//! Moving pages from the write-ahead log to the database, beside the writer.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use super::writer::Shared;
+
+/// The write-ahead log beyond which the writer itself finishes what the checkpointer began.
+pub(super) const WAL_FULL_BYTES: u64 = 32 << 20;
+
+/// Copies pages from the write-ahead log to the database beside the writer, so that no commit has to.
+///
+/// Ends when `stop` is set and it is unparked.
+pub(super) fn run(connection: &Connection, wal: &Path, shared: &Shared, stop: &AtomicBool) {
+    const CHECK_EVERY: Duration = Duration::from_millis(200);
+    const WORTH_IT_BYTES: u64 = 4 << 20;
+    let mut done_at = 0;
+    while !stop.load(Ordering::Acquire) {
+        thread::park_timeout(CHECK_EVERY);
+        let bytes = fs::metadata(wal).map(|wal| wal.len()).unwrap_or(0);
+        // The file keeps its size when the log begins anew inside it, so size alone says only that there was a lot.
+        let written = shared.written.load(Ordering::Relaxed);
+        if bytes < WORTH_IT_BYTES || written == done_at {
+            continue;
+        }
+        let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        match result {
+            Ok((pages, moved)) => {
+                done_at = written;
+                // 4 KiB a page; what is left is what was appended meanwhile.
+                let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;
+                if moved < pages && pages_bytes > WAL_FULL_BYTES {
+                    shared.wal_full.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a checkpoint of the ledger failed and is tried again"),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The registered contexts: how they are written by the writer, found by readers, and pruned.
+
+use std::collections::HashSet;
+
+use jiff::{Timestamp, ToSpan};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use crate::{
+    command::{Grant, Registered, ResolvedBy, TaskRef},
+    ledger::{AcceptError, Registering, Registration},
+};
+
+/// An expired context is kept so long, in hours, that the approver of an old card reads "expired" and not "unknown".
+const KEPT_AFTER_EXPIRY_HOURS: i64 = 7 * 24;
+
+const COLUMNS: &str = "key, message_id, expires_at, registered_at, instance_id, task_id, round, business_key,
+    operators, actions, approval_code, endpoint, data";
+
+/// A change on its way to the writer: what is asked for, what came of it, and who waits for the commit.
+pub(super) struct Asked<Q, A> {
+    what: Q,
+    answer: Option<A>,
+    reply: oneshot::Sender<Result<A, AcceptError>>,
+}
+
+impl<Q, A> Asked<Q, A> {
+    fn new(what: Q, reply: oneshot::Sender<Result<A, AcceptError>>) -> Self {
+        Self { what, answer: None, reply }
+    }
+
+    fn tell(self, committed: bool) {
+        let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
+        // Whoever does not wait any more asks again, or looks.
+        self.reply.send(answer).ok();
+    }
+}
+
+/// A change of what is registered. Changes are carried out in the order in which they were asked for.
+pub(super) enum Change {
+    Register(Asked<Vec<Registration>, Registering>),
+    Unregister(Asked<String, bool>),
+}
+
+impl Change {
+    pub(super) fn register(
+        registrations: Vec<Registration>,
+        reply: oneshot::Sender<Result<Registering, AcceptError>>,
+    ) -> Self {
+        Self::Register(Asked::new(registrations, reply))
+    }
+
+    pub(super) fn unregister(key: String, reply: oneshot::Sender<Result<bool, AcceptError>>) -> Self {
+        Self::Unregister(Asked::new(key, reply))
+    }
+
+    /// Rows that it writes at the most.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Register(asked) => asked.what.len(),
+            Self::Unregister(_) => 1,
+        }
+    }
+
+    /// Carries it out, so that it is committed with the rest of the transaction.
+    pub(super) fn apply(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        match self {
+            Self::Register(asked) => asked.answer = Some(register(transaction, &asked.what)?),
+            Self::Unregister(asked) => {
+                let gone = transaction
+                    .prepare_cached("DELETE FROM contexts WHERE key = ?1")?
+                    .execute([&asked.what])?;
+                asked.answer = Some(gone > 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whoever waits what came of it, once the commit has succeeded or failed.
+    pub(super) fn tell(self, committed: bool) {
+        match self {
+            Self::Register(asked) => asked.tell(committed),
+            Self::Unregister(asked) => asked.tell(committed),
+        }
+    }
+}
+
+/// All of them or none. Nothing is written before it is known that nothing is in the way: this transaction holds
+/// accepts as well, and taking back a part of it would cost a copy of each page.
+fn register(transaction: &Transaction<'_>, registrations: &[Registration]) -> rusqlite::Result<Registering> {
+    let keys: HashSet<&str> = registrations.iter().map(|one| one.key.as_str()).collect();
+    let mut messages = HashSet::new();
+    let mut freed = Vec::new();
+    let now = Timestamp::now().as_millisecond();
+    for (item, one) in registrations.iter().enumerate() {
+        let Some(message_id) = one.message_id else { continue };
+        if !messages.insert(message_id) {
+            return Ok(Registering::MessageTaken { item });
+        }
+        let holder: Option<(String, Option<i64>)> = transaction
+            .prepare_cached("SELECT key, expires_at FROM contexts WHERE message_id = ?1")?
+            .query_row([message_id as i64], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match holder {
+            None => {}
+            Some((key, _)) if key == one.key => {}
+            // It gets another one, or none, by this very change.
+            Some((key, _)) if keys.contains(&*key) => freed.push(message_id),
+            Some((_, expires_at)) if expires_at.is_some_and(|at| at <= now) => freed.push(message_id),
+            Some(_) => return Ok(Registering::MessageTaken { item }),
+        }
+    }
+    for message_id in freed {
+        transaction
+            .prepare_cached("UPDATE contexts SET message_id = NULL WHERE message_id = ?1")?
+            .execute([message_id as i64])?;
+    }
+    let mut replaced = Vec::with_capacity(registrations.len());
+    for one in registrations {
+        replaced.push(write(transaction, one)?);
+    }
+    Ok(Registering::Kept { replaced })
+}
+
+/// True if there was one with this key.
+fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<bool> {
+    let known = transaction.prepare_cached("SELECT 1 FROM contexts WHERE key = ?1")?.exists([&one.key])?;
+    let Registered { grant, expires_at } = &one.registered;
+    let list = |texts: &Option<Vec<String>>| {
+        texts.as_ref().map(|texts| serde_json::to_string(texts).expect("a list of texts always renders"))
+    };
+    transaction
+        .prepare_cached(
+            "INSERT INTO contexts (key, message_id, expires_at, registered_at, instance_id, task_id, round,
+                business_key, operators, actions, approval_code, endpoint, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (key) DO UPDATE SET message_id = ?2, expires_at = ?3, registered_at = ?4, instance_id = ?5,
+                task_id = ?6, round = ?7, business_key = ?8, operators = ?9, actions = ?10, approval_code = ?11,
+                endpoint = ?12, data = ?13",
+        )?
+        .execute(params![
+            one.key,
+            one.message_id.map(|id| id as i64),
+            expires_at.map(Timestamp::as_millisecond),
+            one.registered_at.as_millisecond(),
+            grant.task.instance_id,
+            grant.task.task_id,
+            grant.task.round,
+            grant.task.business_key,
+            list(&grant.operators),
+            list(&grant.actions),
+            grant.approval_code,
+            grant.endpoint,
+            grant.task.data.as_ref().map(|data| data.get()),
+        ])?;
+    Ok(known)
+}
+
+/// Removes up to `limit` contexts that expired long ago, the oldest first; returns how many it were.
+pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
+    let Ok(horizon) = now.checked_sub(KEPT_AFTER_EXPIRY_HOURS.hours()) else { return Ok(0) };
+    transaction
+        .prepare_cached(
+            "DELETE FROM contexts WHERE key IN
+                (SELECT key FROM contexts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        )?
+        .execute(params![horizon.as_millisecond(), limit as i64])
+}
+
+/// The context with this key, be it expired.
+pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Option<Registration>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM contexts WHERE key = ?1"))?
+        .query_row([key], registration)
+        .optional()
+}
+
+/// The context of this bot message, be it expired.
+pub(super) fn by_message(connection: &Connection, message_id: u64) -> rusqlite::Result<Option<Registration>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM contexts WHERE message_id = ?1"))?
+        .query_row([message_id as i64], registration)
+        .optional()
+}
+
+fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
+    let list = |column| -> rusqlite::Result<Option<Vec<String>>> {
+        let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|error| unreadable(column, error))
+    };
+    let data = match row.get::<_, Option<String>>(12)? {
+        None => None,
+        Some(text) => Some(RawValue::from_string(text).map_err(|error| unreadable(12, error))?),
+    };
+    let time = |millis| Timestamp::from_millisecond(millis).map_err(|error| unreadable(2, error));
+    Ok(Registration {
+        key: row.get(0)?,
+        message_id: row.get::<_, Option<i64>>(1)?.map(|id| id as u64),
+        registered: Registered {
+            grant: Grant {
+                task: TaskRef {
+                    instance_id: row.get(4)?,
+                    task_id: row.get(5)?,
+                    round: row.get(6)?,
+                    business_key: row.get(7)?,
+                    resolved_by: Some(ResolvedBy::Registry),
+                    data,
+                },
+                operators: list(8)?,
+                actions: list(9)?,
+                approval_code: row.get(10)?,
+                endpoint: row.get(11)?,
+            },
+            expires_at: row.get::<_, Option<i64>>(2)?.map(time).transpose()?,
+        },
+        registered_at: time(row.get(3)?)?,
+    })
+}
+
+/// Somebody else wrote the row. A list of operators that cannot be read must not become "anybody".
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}

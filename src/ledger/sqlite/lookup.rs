@@ -1,0 +1,157 @@
+//! Threads that look up registered contexts for the accept path.
+//!
+//! A look-up takes microseconds, and a callback waits for it. Handing each to tokio's blocking pool would start a thread,
+//! with a connection and its cache, for each callback that waits. Here a few threads share one queue, and each takes
+//! all that wait, so that many look-ups share one read transaction as many accepts share one commit.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread::{self, JoinHandle},
+};
+
+use tokio::sync::oneshot;
+
+use super::{contexts, reader::Reader};
+use crate::{command::Registered, ledger::AcceptError};
+
+/// More than one, so that a look-up that has to wait for the disk does not hold up all others. On two cores four were not
+/// faster, and each costs a page cache.
+const THREADS: usize = 2;
+
+/// Look-ups in one read transaction at the most. A reader that never ends keeps the write-ahead log from beginning anew.
+const MAX_BATCH: usize = 64;
+
+/// A callback that waits for what was registered for it.
+pub(super) struct Lookup {
+    /// Tried first.
+    pub(super) key: Option<String>,
+    /// Tried if nothing has the key.
+    pub(super) message_id: Option<u64>,
+    pub(super) reply: oneshot::Sender<Result<Option<Registered>, AcceptError>>,
+}
+
+/// The threads. They end when it is closed or dropped.
+pub(super) struct Lookups {
+    queue: Arc<Queue>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Lookup>,
+    closed: bool,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with the lock")
+    }
+}
+
+impl Lookups {
+    /// Starts the threads. Each opens its connection when it is first needed: without a registry there is none.
+    pub(super) fn start(path: &Arc<Path>) -> std::io::Result<Self> {
+        let lookups = Self { queue: Arc::default(), threads: Mutex::default() };
+        for _ in 0..THREADS {
+            let (path, queue) = (path.clone(), lookups.queue.clone());
+            let thread =
+                thread::Builder::new().name("ledger-lookup".to_owned()).spawn(move || work(&path, &queue))?;
+            lookups.threads.lock().expect("nobody panics with the lock").push(thread);
+        }
+        Ok(lookups)
+    }
+
+    /// Hands over a look-up; once it is closed, the reply is dropped.
+    pub(super) fn ask(&self, lookup: Lookup) {
+        let mut state = self.queue.state();
+        if !state.closed {
+            state.waiting.push_back(lookup);
+            drop(state);
+            self.queue.wake.notify_one();
+        }
+    }
+
+    /// Lets the threads finish what waits, and waits for them.
+    pub(super) fn close(&self) {
+        self.queue.state().closed = true;
+        self.queue.wake.notify_all();
+        for thread in self.threads.lock().expect("nobody panics with the lock").drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that looks up contexts panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Lookups {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn work(path: &Path, queue: &Queue) {
+    let mut reader = None;
+    loop {
+        let mut batch: Vec<Lookup> = {
+            let mut state = queue.state();
+            while state.waiting.is_empty() && !state.closed {
+                state = queue.wake.wait(state).expect("nobody panics with the lock");
+            }
+            let taken = state.waiting.len().min(MAX_BATCH);
+            state.waiting.drain(..taken).collect()
+        };
+        if batch.is_empty() {
+            return;
+        }
+        // Nobody needs to know what a callback is registered for whose sender has hung up.
+        batch.retain(|lookup| !lookup.reply.is_closed());
+        match look_up(path, &mut reader, &batch) {
+            Ok(found) => {
+                for (lookup, found) in batch.into_iter().zip(found) {
+                    lookup.reply.send(Ok(found)).ok();
+                }
+            }
+            Err(error) => {
+                let path = path.display();
+                tracing::error!(error = &*error, %path, "registered contexts cannot be read; callbacks that need them are refused");
+                // A connection that failed is not used again.
+                reader = None;
+                for lookup in batch {
+                    lookup.reply.send(Err(AcceptError::Unavailable)).ok();
+                }
+            }
+        }
+    }
+}
+
+fn look_up(
+    path: &Path,
+    reader: &mut Option<Reader>,
+    batch: &[Lookup],
+) -> Result<Vec<Option<Registered>>, Box<dyn std::error::Error + Send + Sync>> {
+    let reader = match reader {
+        Some(reader) => reader,
+        none => none.insert(Reader::open(path)?),
+    };
+    let transaction = reader.connection().unchecked_transaction()?;
+    let mut found = Vec::with_capacity(batch.len());
+    for Lookup { key, message_id, .. } in batch {
+        let mut one = match key {
+            Some(key) => contexts::by_key(&transaction, key)?,
+            None => None,
+        };
+        if let (None, Some(message_id)) = (&one, message_id) {
+            one = contexts::by_message(&transaction, *message_id)?;
+        }
+        found.push(one.map(|one| one.registered));
+    }
+    Ok(found)
+}

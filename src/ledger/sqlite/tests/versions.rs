@@ -1,0 +1,106 @@
+//! From one version of the schema to the next.
+
+use super::*;
+
+/// A ledger as the first version left it: of seven commands the first is published, then one each is retrying, parked,
+/// requeued and published, and the last two are pending.
+const FIRST: &str = "
+    INSERT INTO commands SELECT value, CAST(printf('%016d', value) AS BLOB), 1700000000000 + value, 'purchase', 'approve',
+        'APPROVE', 'zhang3', NULL, 'i', 't' || value, value, zeroblob(32), zeroblob(16), CAST('{\"n\":' || value || '}' AS BLOB)
+        FROM generate_series(1, 7);
+    UPDATE cursor SET published_through = 5;
+    INSERT INTO exceptions VALUES (2, 'retrying', 3, 1700000000000, 1700000000000, 'returned'),
+        (3, 'parked', 20, 1700000000000, 1700000000000, 'returned'),
+        (4, 'requeued', 0, 1700000000000, 1700000000000, 'requeued by an operator');
+    INSERT INTO rounds VALUES (zeroblob(32), CAST('0000000000000001' AS BLOB));
+    INSERT INTO operator_acts VALUES (1, 1700000000000, 4, 'requeue');
+    INSERT INTO refusals VALUES (1, 1700000000000, 'purchase', 'malformed', NULL, NULL, 3, NULL, NULL, NULL, NULL, NULL,
+        NULL);";
+
+fn first_version(scratch: &Scratch) {
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    connection.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    // The bundled SQLite has no generate_series.
+    let rows = "(WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 7)
+                 SELECT value FROM n)";
+    connection.execute_batch(&FIRST.replace("generate_series(1, 7)", rows)).unwrap();
+}
+
+/// Everything that the first version knows, as text.
+fn contents(scratch: &Scratch) -> Vec<String> {
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    let mut all = Vec::new();
+    // What the probe wrote is nobody's loss.
+    let cursor = "(SELECT published_through, pruned_through FROM cursor)";
+    for table in ["commands", "exceptions", "rounds", "operator_acts", "refusals", cursor] {
+        let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            Ok((0..columns).map(|column| format!("{:?}", row.get_ref(column).unwrap())).collect::<String>())
+        });
+        all.extend(rows.unwrap().map(Result::unwrap));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_ledger_of_the_first_version_keeps_every_row_and_gains_the_contexts() {
+    let scratch = Scratch::new();
+    first_version(&scratch);
+    let before = contents(&scratch);
+    assert_eq!(before.len(), 7 + 3 + 1 + 1 + 1 + 1);
+    let read_only = Reader::open(&scratch.settings().path).unwrap().stats().unwrap();
+
+    let ledger = scratch.open();
+    assert_eq!(scratch.sql::<i64>("PRAGMA user_version"), 2);
+    assert_eq!(contents(&scratch), before);
+    let listed = ledger.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    let states: Vec<_> = listed.iter().rev().map(|record| record.state).collect();
+    assert_eq!(
+        states,
+        [
+            State::Published,
+            State::Pending,
+            State::Parked,
+            State::Pending,
+            State::Published,
+            State::Pending,
+            State::Pending
+        ]
+    );
+    let stats = ledger.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.published, stats.parked, stats.refusals), (4, 2, 1, 1));
+    assert_eq!(stats, read_only, "the command line looks at a ledger without bringing it up to date");
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM contexts"), 0);
+    accepted(&ledger, acceptance("t8", "APPROVE", None)).await;
+    assert_eq!(ledger.stats().await.unwrap().head, 8);
+
+    let schema = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+    let fresh = Scratch::new();
+    drop(fresh.open());
+    assert_eq!(scratch.sql::<String>(schema), fresh.sql::<String>(schema));
+}
+
+#[test]
+fn a_program_that_does_not_know_a_version_says_which_it_knows_and_touches_nothing() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let path = scratch.settings().path;
+    let words = |found, known| {
+        format!(
+            "the ledger {} has schema version {found}; this program knows versions up to {known}. Run the newer program",
+            path.display()
+        )
+    };
+    // The program before the contexts, and this one before whatever comes next.
+    assert_eq!(schema::admit(&path, 2, 1).unwrap_err().to_string(), words(2, 1));
+    assert!(schema::admit(&path, 1, 1).is_ok() && schema::admit(&path, 1, 2).is_ok());
+    scratch.execute("PRAGMA user_version = 3");
+    let before = fs::read(&path).unwrap();
+    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(3, 2));
+    assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(3, 2));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
