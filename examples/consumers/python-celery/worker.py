@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 
@@ -120,8 +121,10 @@ def main():
 
     if options.idle:
         threading.Thread(target=end_when_idle, daemon=True).start()
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    app.worker_main(["worker", "--pool", "solo", "--loglevel", "WARNING", *quiet])
+    alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+    worker = app.Worker(pool="solo", loglevel="WARNING", **alone)
+    worker.start()
+    sys.exit(worker.exitcode)  # app.worker_main() would end with 0 whatever happened
 
 
 if __name__ == "__main__":
