@@ -22,12 +22,12 @@ pub(super) fn run(connection: &Connection, wal: &Path, shared: &Shared, stop: &A
     const CHECK_EVERY: Duration = Duration::from_millis(200);
     const WORTH_IT_BYTES: u64 = 4 << 20;
     let mut done_at = 0;
-    while !stop.load(Ordering::Acquire) {
+    while !stop.load(Ordering::Acquire) && !shared.poisoned.load(Ordering::Acquire) {
         thread::park_timeout(CHECK_EVERY);
         let bytes = fs::metadata(wal).map(|wal| wal.len()).unwrap_or(0);
         // The file keeps its size when the log begins anew inside it, so size alone says only that there was a lot.
-        let written = shared.written.load(Ordering::Relaxed);
-        if bytes < WORTH_IT_BYTES || written == done_at {
+        let commits = shared.commits.load(Ordering::Relaxed);
+        if bytes < WORTH_IT_BYTES || commits == done_at {
             continue;
         }
         let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
@@ -35,12 +35,18 @@ pub(super) fn run(connection: &Connection, wal: &Path, shared: &Shared, stop: &A
         });
         match result {
             Ok((pages, moved)) => {
-                done_at = written;
+                done_at = commits;
                 // 4 KiB a page; what is left is what was appended meanwhile.
                 let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;
                 if moved < pages && pages_bytes > WAL_FULL_BYTES {
                     shared.wal_full.store(true, Ordering::Relaxed);
                 }
+            }
+            // A sync of the database that failed must not be tried again: the kernel tells of an error once, and a second
+            // sync that succeeds would let the only good copy of these pages, in the log, be overwritten.
+            Err(error) if shared.poison_by(&error) => {
+                tracing::error!(%error, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
+                return;
             }
             Err(error) => tracing::warn!(%error, "a checkpoint of the ledger failed and is tried again"),
         }

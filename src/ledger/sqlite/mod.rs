@@ -22,6 +22,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
 pub use operator::{ActError, Operator};
@@ -88,8 +89,9 @@ impl SqliteLedger {
             fresh_wanted: AtomicBool::new(false),
             fresh: Mutex::default(),
             head: watch::channel(head).0,
-            written: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
             wal_full: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
         });
         let writer = Writer {
             connection,
@@ -102,7 +104,6 @@ impl SqliteLedger {
             started,
             next_seq: head + 1,
             prune_at: started,
-            poisoned: false,
         };
         let thread_failed = |source| OpenError::File { path: path.to_owned(), source };
         let writer = thread::Builder::new()
@@ -178,7 +179,12 @@ impl SqliteLedger {
 /// Finds the end of the log and fills the window from its tail.
 fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Result<(Seq, Window)> {
     let mut window = Window::new(longest, 0);
-    let now = Timestamp::now().as_millisecond();
+    // After the clock was set back the newest row tells the time better than the clock: otherwise all that was accepted
+    // since then would count as of now.
+    let newest: Option<i64> = connection
+        .query_row("SELECT received_at FROM commands ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    let now = Timestamp::now().as_millisecond().max(newest.unwrap_or(i64::MIN));
     let horizon = now - i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
     let mut tail = connection
         .prepare("SELECT seq, received_at, fingerprint, decision_key FROM commands ORDER BY seq DESC")?;
@@ -196,7 +202,6 @@ fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Re
             let bytes = row.get_ref(column)?.as_blob()?;
             Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
         };
-        // A command from the future, after the clock was set back, counts as of now.
         recent.push((seq, (received_at - now).min(0), first(2)?, first(3)?));
     }
     for (seq, at_ms, fingerprint, decision) in recent.into_iter().rev() {

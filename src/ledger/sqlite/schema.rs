@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 /// `CSGN`: marks a file as a ledger of ours (SQLite's `application_id`).
 pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
@@ -164,9 +164,28 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "cache_size", -8192).map_err(&failed)?;
     connection.pragma_update(None, "trusted_schema", false).map_err(&failed)?;
     connection.set_prepared_statement_cache_capacity(32);
+    keep_log_at_close(&connection).map_err(&failed)?;
     migrate(&mut connection, path)?;
     verify(&connection, path)?;
+    settle_log(&connection, path)?;
     Ok(connection)
+}
+
+/// Moves all that is in the write-ahead log to the database, and syncs it.
+///
+/// INVARIANT 1: a crash may leave commits in the log that were written and never synced. They are visible, and from now
+/// on they count: as duplicates, as commands to publish. A log whose sync failed may even have a hole that only the
+/// page cache covers, and a commit appended behind it would be lost with it. Written anew and synced, they are there.
+fn settle_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let (pages, moved): (i64, i64) = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+        .map_err(OpenError::sqlite(path, "sync"))?;
+    // A reader may keep the log from being cut, but not from being moved.
+    if moved < pages {
+        let source = io::Error::other("another process reads it and does not let its log be moved");
+        return Err(OpenError::File { path: path.to_owned(), source });
+    }
+    Ok(())
 }
 
 /// Opens a connection that cannot write, to a ledger that exists.
@@ -182,7 +201,14 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     connection.pragma_update(None, "cache_size", -2048).map_err(&failed)?;
     connection.pragma_update(None, "trusted_schema", false).map_err(&failed)?;
     connection.set_prepared_statement_cache_capacity(32);
+    keep_log_at_close(&connection).map_err(&failed)?;
     Ok(connection)
+}
+
+/// Whether the log is moved when a connection closes is for the writer to say: after its disk failed the log may be the
+/// only good copy.
+fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
 }
 
 /// Opens the connection that moves pages from the write-ahead log to the database beside the writer.

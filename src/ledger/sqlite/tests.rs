@@ -262,6 +262,86 @@ async fn an_exception_from_before_the_clock_was_set_back_is_due_now() {
 }
 
 #[tokio::test]
+async fn an_operators_park_stands_whatever_the_relay_was_about_to_write() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    Operator::open(&scratch.settings().path).unwrap().park(id).unwrap();
+    let exception = Exception {
+        seq: 1,
+        state: Exceptional::Retrying,
+        attempts: 2,
+        next_attempt_at: Timestamp::now(),
+        reason: "nacked".to_owned(),
+    };
+    let settlement = Settlement { through: Some(1), exceptions: vec![exception], cleared: Vec::new() };
+    ledger.settle(settlement).await.unwrap();
+    assert_eq!(ledger.find(id).await.unwrap().unwrap().state, State::Parked);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_in_the_log_is_moved_and_synced_before_it_counts() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    // What the disk holds of a process that is killed now.
+    let after = Scratch::new();
+    for file in ["ledger.db", "ledger.db-wal"] {
+        fs::copy(scratch.directory.path().join(file), after.directory.path().join(file)).unwrap();
+    }
+    let restarted = after.open();
+    let left = fs::metadata(after.directory.path().join("ledger.db-wal")).map(|wal| wal.len()).unwrap_or(0);
+    assert_eq!(left, 0, "the log was moved to the database");
+    assert_eq!(duplicate_of(&restarted, acceptance("a", "APPROVE", None)).await, id);
+}
+
+#[tokio::test]
+async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let wal = scratch.directory.path().join("ledger.db-wal");
+    let (mut largest, mut steady) = (0, 0);
+    for _ in 0..60_000 {
+        ledger.probe().await.unwrap();
+        let size = fs::metadata(&wal).unwrap().len();
+        steady = if size > largest { 0 } else { steady + 1 };
+        largest = largest.max(size);
+        // It was begun anew, and went on for a while within what it had.
+        if steady > 300 {
+            return;
+        }
+    }
+    panic!("after 60 000 commits the log has {largest} bytes and still grows");
+}
+
+#[tokio::test]
+async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let refused = |user_id: Option<&str>| Refused {
+        refused_at: Timestamp::now(),
+        endpoint: "purchase".to_owned(),
+        reason: if user_id.is_some() { "conflicting" } else { "unauthenticated" }.to_owned(),
+        detail: None,
+        peer: None,
+        body_bytes: 0,
+        action_type: None,
+        user_id: user_id.map(str::to_owned),
+        approval_code: None,
+        instance_id: None,
+        task_id: None,
+        message_id: None,
+    };
+    ledger.refused(refused(Some("zhang3")));
+    for _ in 0..30 {
+        ledger.refused(refused(None));
+    }
+    ledger.flush().await;
+    let of = async |reason: &str| ledger.refusals(Some(reason.to_owned()), None, 100).await.unwrap().len();
+    assert_eq!((of("conflicting").await, of("unauthenticated").await), (1, 10));
+}
+
+#[tokio::test]
 async fn the_cursor_never_moves_back() {
     let scratch = Scratch::new();
     let ledger = scratch.open();

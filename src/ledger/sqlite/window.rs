@@ -41,6 +41,10 @@ struct Seen {
     at_ms: i32,
 }
 
+/// An earlier entry of the same key, in the same generation.
+#[derive(Clone, Copy)]
+pub(super) struct Displaced(Seen);
+
 type Table = HashMap<u64, Seen, BuildHasherDefault<Digested>>;
 
 struct Generation {
@@ -115,8 +119,8 @@ impl Window {
         }
     }
 
-    /// Remembers that `key` belongs to the command at `seq`, seen at `at_ms`.
-    pub(super) fn insert(&mut self, kind: Kind, key: u64, seq: Seq, at_ms: i64) {
+    /// Remembers that `key` belongs to the command at `seq`, seen at `at_ms`; returns what that takes the place of.
+    pub(super) fn insert(&mut self, kind: Kind, key: u64, seq: Seq, at_ms: i64) -> Option<Displaced> {
         let newest = self.generations.back_mut().expect("never empty");
         let seq = seq as i64;
         if newest.first_seq < 0 {
@@ -126,16 +130,19 @@ impl Window {
             seq: (seq - newest.first_seq) as i32,
             at_ms: (at_ms - newest.opened_at_ms).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32,
         };
-        newest.table_mut(kind).insert(key, seen);
+        newest.table_mut(kind).insert(key, seen).map(Displaced)
     }
 
-    /// Takes back an insertion whose commit failed.
-    pub(super) fn remove(&mut self, kind: Kind, key: u64, seq: Seq) {
-        for generation in &mut self.generations {
-            let first = generation.first_seq;
-            let table = generation.table_mut(kind);
-            if table.get(&key).is_some_and(|seen| first + i64::from(seen.seq) == seq as i64) {
-                table.remove(&key);
+    /// Takes back the latest insertion, whose commit failed. Insertions are taken back in reverse order, before the
+    /// next [`advance`](Self::advance).
+    pub(super) fn remove(&mut self, kind: Kind, key: u64, seq: Seq, displaced: Option<Displaced>) {
+        let newest = self.generations.back_mut().expect("never empty");
+        let first = newest.first_seq;
+        let table = newest.table_mut(kind);
+        if table.get(&key).is_some_and(|seen| first + i64::from(seen.seq) == seq as i64) {
+            match displaced {
+                Some(Displaced(seen)) => drop(table.insert(key, seen)),
+                None => drop(table.remove(&key)),
             }
         }
     }
@@ -194,7 +201,14 @@ mod tests {
         window.advance(20_000);
         window.insert(Kind::Decision, 7, 200, 20_000);
         assert_eq!(window.find(Kind::Decision, 7, 20_000, MINUTE), Some(200));
-        window.remove(Kind::Decision, 7, 200);
+        let displaced = window.insert(Kind::Decision, 7, 300, 20_001);
+        window.remove(Kind::Decision, 7, 300, displaced);
+        assert_eq!(
+            window.find(Kind::Decision, 7, 20_001, MINUTE),
+            Some(200),
+            "what it took the place of is back"
+        );
+        window.remove(Kind::Decision, 7, 200, None);
         assert_eq!(window.find(Kind::Decision, 7, 20_000, MINUTE), Some(100));
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     contexts::{self, Change},
-    window::{Kind, Window},
+    window::{Displaced, Kind, Window},
 };
 use crate::{
     command::{Command, CommandId, Fingerprint, Seq, TaskKey, id::DecisionKey, message, message::Envelope},
@@ -74,10 +74,14 @@ pub(super) struct Shared {
     pub(super) fresh_wanted: AtomicBool,
     pub(super) fresh: Mutex<Fresh>,
     pub(super) head: watch::Sender<Seq>,
-    /// Rows that were written since the start, of those kinds that make the log grow.
-    pub(super) written: AtomicU64,
+    /// Commits since the start that wrote anything: each makes the write-ahead log grow, whatever it wrote.
+    pub(super) commits: AtomicU64,
     /// Set by the checkpointer when the log has grown although it works.
     pub(super) wal_full: AtomicBool,
+    /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
+    /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
+    /// from the log to the database either: the log may be the only good copy.
+    pub(super) poisoned: AtomicBool,
 }
 
 /// Commands that were committed lately, for the relay.
@@ -99,9 +103,6 @@ pub(super) struct Writer {
     pub(super) next_seq: Seq,
     /// When to look for contexts that expired long ago.
     pub(super) prune_at: Instant,
-    /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
-    /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/).
-    pub(super) poisoned: bool,
 }
 
 /// What goes into the next commits.
@@ -166,10 +167,24 @@ struct Done {
 #[derive(Default)]
 struct Appended {
     entries: Vec<Entry>,
-    remembered: Vec<(Kind, u64, Seq)>,
+    remembered: Vec<(Kind, u64, Seq, Option<Displaced>)>,
+}
+
+impl Shared {
+    /// Notes an error; true if nothing may be promised any more.
+    pub(super) fn poison_by(&self, error: &rusqlite::Error) -> bool {
+        if poisons(error) {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        self.poisoned.load(Ordering::Acquire)
+    }
 }
 
 impl Writer {
+    fn poisoned(&self) -> bool {
+        self.shared.poisoned.load(Ordering::Acquire)
+    }
+
     /// Works until it is flushed, or nobody is left to ask for anything.
     pub(super) fn run(mut self) {
         let mut waiting = Waiting { accepts: Vec::with_capacity(self.max_batch), ..Waiting::default() };
@@ -209,11 +224,13 @@ impl Writer {
                 break;
             }
         }
-        while waiting.left_over() && !self.poisoned {
+        while waiting.left_over() && !self.poisoned() {
             self.commit(&mut waiting);
         }
         // A clean end leaves one file without a log beside it; if a reader is in the way, the next start does it.
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        if !self.poisoned()
+            && let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        {
             tracing::debug!(%error, "the last checkpoint of the ledger was left to the next start");
         }
         drop(self.connection);
@@ -235,7 +252,7 @@ impl Writer {
     }
 
     fn commit(&mut self, waiting: &mut Waiting) {
-        if self.poisoned {
+        if self.poisoned() {
             refuse(&self.shared, waiting, Vec::new());
             return;
         }
@@ -264,9 +281,7 @@ impl Writer {
             Ok(done) => {
                 // INVARIANT 1: the commit has returned, so the sync has.
                 self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
-                let written =
-                    appended.entries.len() + changes.iter().map(Change::rows).sum::<usize>() + done.pruned;
-                self.shared.written.fetch_add(written as u64, Ordering::Relaxed);
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
                     accepting.reply.send(Ok(receipt)).ok();
@@ -284,13 +299,12 @@ impl Writer {
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
             }
             Err(error) => {
-                for (kind, key, seq) in appended.remembered {
-                    self.window.remove(kind, key, seq);
+                for (kind, key, seq, displaced) in appended.remembered.into_iter().rev() {
+                    self.window.remove(kind, key, seq, displaced);
                 }
                 self.next_seq -= appended.entries.len() as Seq;
-                self.poisoned = poisons(&error);
                 let path = self.path.display();
-                if self.poisoned {
+                if self.shared.poison_by(&error) {
                     tracing::error!(%error, %path, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
                 } else {
                     tracing::error!(%error, %path, "a commit to the ledger failed; callbacks are refused until it works again");
@@ -298,7 +312,7 @@ impl Writer {
                 refuse(&self.shared, waiting, changes);
             }
         }
-        if self.shared.wal_full.swap(false, Ordering::Relaxed) {
+        if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {
             self.finish_checkpoint();
         }
     }
@@ -358,7 +372,7 @@ impl Writer {
                 tracing::debug!(pages, moved, took = ?before.elapsed(), "checkpoint by the writer");
             }
             Err(error) => {
-                self.poisoned = poisons(&error);
+                self.shared.poison_by(&error);
                 tracing::error!(%error, "a checkpoint of the ledger failed");
             }
         }
@@ -367,7 +381,23 @@ impl Writer {
 
 /// True if an error leaves it unknown what is on the disk.
 fn poisons(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
+    use rusqlite::{
+        ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure},
+        ffi,
+    };
+    // The index beside the log is made anew from the log, and locks hold no data: a full disk that shows there first
+    // can be cleaned up while we run.
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    let harmless = [
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_SHMLOCK,
+        ffi::SQLITE_IOERR_LOCK,
+    ];
+    if extended.is_some_and(|code| harmless.contains(&code)) {
+        return false;
+    }
     matches!(error.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
 }
 
@@ -421,8 +451,8 @@ fn accept(
     for (kind, key) in
         [(Kind::Fingerprint, accepting.fingerprint.short()), (Kind::Decision, accepting.decision_key.short())]
     {
-        window.insert(kind, key, seq, now_ms);
-        appended.remembered.push((kind, key, seq));
+        let displaced = window.insert(kind, key, seq, now_ms);
+        appended.remembered.push((kind, key, seq, displaced));
     }
     appended.entries.push(Entry {
         seq,
@@ -522,13 +552,15 @@ fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> rusqlite::R
         transaction.prepare_cached("DELETE FROM exceptions WHERE seq = ?1")?.execute([*seq as i64])?;
     }
     let now = Timestamp::now().as_millisecond();
+    // An operator's park stands, whatever the relay was about to do: it may have read the exception before.
     for exception in &settlement.exceptions {
         transaction
             .prepare_cached(
                 "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = ?3, next_attempt_at = ?4, changed_at = ?5,
-                    note = ?6",
+                    note = ?6
+                    WHERE exceptions.state <> 'parked'",
             )?
             .execute(params![
                 exception.seq as i64,
@@ -545,8 +577,8 @@ fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> rusqlite::R
 fn keep_refused(transaction: &Transaction<'_>, refused: &[Box<Refused>], kept: u64) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id,
-            approval_code, instance_id, task_id, message_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            approval_code, instance_id, task_id, message_id, strange)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     for one in refused {
         insert.execute(params![
@@ -562,10 +594,19 @@ fn keep_refused(transaction: &Transaction<'_>, refused: &[Box<Refused>], kept: u
             one.instance_id,
             one.task_id,
             one.message_id,
+            one.user_id.is_none(),
         ])?;
     }
     transaction
-        .prepare_cached("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?1")?
-        .execute([i64::try_from(kept).unwrap_or(i64::MAX)])?;
+        .prepare_cached(
+            "DELETE FROM refusals WHERE strange = ?2
+               AND id <= (SELECT id FROM refusals WHERE strange = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+        )
+        .and_then(|mut prune| {
+            // Each kind by itself, so that a stranger's noise does not push out what approvers ask about.
+            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+            prune.execute(params![kept, true])?;
+            prune.execute(params![kept, false])
+        })?;
     Ok(())
 }

@@ -54,7 +54,7 @@ CREATE TABLE operator_acts (
     act      TEXT    NOT NULL
 ) STRICT;
 
--- Refused callbacks, redacted; the oldest are dropped.
+-- Refused callbacks, redacted; the oldest of each kind are dropped.
 CREATE TABLE refusals (
     id            INTEGER PRIMARY KEY,
     refused_at    INTEGER NOT NULL,
@@ -68,5 +68,7 @@ CREATE TABLE refusals (
     approval_code TEXT,
     instance_id   TEXT,
     task_id       TEXT,
-    message_id    TEXT
+    message_id    TEXT,
+    strange       INTEGER NOT NULL              -- 1 if its sender was not known to be the approval center
 ) STRICT;
+CREATE INDEX refusals_by_kind ON refusals (strange, id);

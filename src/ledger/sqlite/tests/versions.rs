@@ -15,7 +15,7 @@ const FIRST: &str = "
     INSERT INTO rounds VALUES (zeroblob(32), CAST('0000000000000001' AS BLOB));
     INSERT INTO operator_acts VALUES (1, 1700000000000, 4, 'requeue');
     INSERT INTO refusals VALUES (1, 1700000000000, 'purchase', 'malformed', NULL, NULL, 3, NULL, NULL, NULL, NULL, NULL,
-        NULL);";
+        NULL, 1);";
 
 fn first_version(scratch: &Scratch) {
     let connection = Connection::open(scratch.settings().path).unwrap();
