@@ -164,6 +164,16 @@ pub struct Verdict {
     pub detail: Option<String>,
 }
 
+impl Verdict {
+    /// Has the approver read it in the endpoint's language and words.
+    fn word_by(&mut self, settings: &EndpointSettings) {
+        self.locale = settings.locale;
+        if let Err(refusal) = &self.outcome {
+            self.sentence = settings.sentences.get(refusal).cloned();
+        }
+    }
+}
+
 /// The accept path of all endpoints.
 pub struct Intake {
     endpoints: HashMap<String, Endpoint>,
@@ -230,7 +240,12 @@ impl Intake {
                     OpenError::Unauthenticated(cause) => Refused::because(Refusal::Unauthenticated, cause),
                     OpenError::Malformed(fault) => Refused::because(Refusal::Malformed, fault.to_string()),
                 };
-                return self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
+                let mut verdict = self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
+                // `malformed` is said to senders who are authenticated, or where anybody may know of the endpoint.
+                if verdict.outcome == Err(Refusal::Malformed) {
+                    verdict.word_by(&known.settings);
+                }
+                return verdict;
             }
         };
         match self.keep(known, &verified).await {
@@ -380,13 +395,17 @@ impl Intake {
         });
         // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
         let own = callback.and(endpoint).map(|endpoint| &endpoint.settings);
-        Verdict {
+        let mut verdict = Verdict {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
-            locale: own.map_or(self.locale, |settings| settings.locale),
-            sentence: own.and_then(|settings| settings.sentences.get(&refusal).cloned()),
+            locale: self.locale,
+            sentence: None,
             outcome: Err(refusal),
             detail,
+        };
+        if let Some(settings) = own {
+            verdict.word_by(settings);
         }
+        verdict
     }
 }
 

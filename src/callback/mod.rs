@@ -93,6 +93,14 @@ pub enum OpenError {
     Malformed(Fault),
 }
 
+/// Holds a JSON value to the limits of a callback: depth, width, unique names, texts of characters.
+///
+/// # Errors
+/// What is beyond them.
+pub fn check(value: &RawValue) -> Result<(), Fault> {
+    wire::check_value(value, 1)
+}
+
 /// Authenticates a body and reads it.
 ///
 /// # Errors

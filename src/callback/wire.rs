@@ -72,7 +72,7 @@ impl<'a> Members<'a> {
     }
 }
 
-fn check_value(value: &RawValue, depth: usize) -> Result<(), Fault> {
+pub(super) fn check_value(value: &RawValue, depth: usize) -> Result<(), Fault> {
     match value.get().as_bytes()[0] {
         b'{' => {
             let members: Members<'_> = serde_json::from_str(value.get())

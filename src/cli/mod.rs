@@ -49,14 +49,8 @@ struct Arguments {
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
 struct SourceArguments {
-    /// The configuration file [default: countersign.toml, if there is one]
-    #[arg(
-        long,
-        value_name = "FILE",
-        global = true,
-        env = "COUNTERSIGN_CONFIG",
-        help_heading = "Configuration"
-    )]
+    /// The configuration file [default: that named by COUNTERSIGN_CONFIG, or countersign.toml, if there is one]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Configuration")]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: --set http.listen=127.0.0.1:0 (may be repeated). Not for secrets:
     /// everybody on the machine can see a command line

@@ -25,6 +25,7 @@ pub(super) fn run(loaded: &Loaded) -> Result<Exit, Failure> {
     for warning in &loaded.warnings {
         tracing::warn!(key = warning.key, "configuration: {warning}");
     }
+    take_descriptors();
     // This thread only waits: the listeners, the relay and the ledger have theirs.
     let served = block_on(async { serve(&config).await.map_err(Failure::Failed) });
     match served {
@@ -36,6 +37,19 @@ pub(super) fn run(loaded: &Loaded) -> Result<Exit, Failure> {
             Err(Failure::Said(Exit::Failed))
         }
         Err(other) => Err(other),
+    }
+}
+
+/// Takes as many file descriptors as the system gives: each connection is one, and a common soft limit of 1024 would let
+/// idle strangers keep the broker, the ledger and the internal listener from opening theirs.
+fn take_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, most)
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -25,6 +25,9 @@ use crate::{
 };
 
 /// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
+/// How long to wait for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 const PREFETCH: u16 = 256;
 
 const EXAMPLES: &str = "\
@@ -71,14 +74,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
 }
 
 async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection) -> Result<Exit, Failure> {
-    let channel =
-        connection.create_channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
-    let mut consumer = subscribe(arguments, amqp, &channel).await.with_context(|| {
-        format!(
-            "cannot listen to the exchange {:?}; `countersign serve` makes it if topology = \"declare\"",
-            amqp.exchange
-        )
-    })?;
+    let mut consumer = subscribe_soon(arguments, amqp, connection).await?;
     say("ready");
     let mut seen = 0;
     while arguments.count.is_none_or(|count| seen < count) {
@@ -91,10 +87,49 @@ async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection)
         };
         print(&delivery, arguments.headers)?;
         seen += 1;
-        let acked = delivery.acker.ack(BasicAckOptions::default()).await;
-        acked.context("the broker went away").map_err(Failure::Unavailable)?;
+        // lapin may never answer if the connection ends in just this moment.
+        let acked = tokio::time::timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await;
+        acked
+            .map_err(anyhow::Error::new)
+            .and_then(|acked| acked.map_err(anyhow::Error::new))
+            .context("the broker went away")
+            .map_err(Failure::Unavailable)?;
     }
     Ok(Exit::Done)
+}
+
+/// Listens to the exchange, and waits for it a little if it is not there: `serve` makes it when it has found the broker,
+/// which may be a moment after it was started beside us.
+async fn subscribe_soon(
+    arguments: &Arguments,
+    amqp: &Settings,
+    connection: &Connection,
+) -> Result<Consumer, Failure> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        let channel = connection
+            .create_channel()
+            .await
+            .context("cannot open a channel")
+            .map_err(Failure::Unavailable)?;
+        let error = match subscribe(arguments, amqp, &channel).await {
+            Ok(consumer) => return Ok(consumer),
+            Err(error) => error,
+        };
+        let missing = matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 404);
+        if !missing || tokio::time::Instant::now() >= deadline {
+            let cause = anyhow::Error::new(error).context(format!(
+                "cannot listen to the exchange {:?}; `countersign serve` makes it if topology = \"declare\"",
+                amqp.exchange
+            ));
+            return Err(if missing { Failure::Failed(cause) } else { Failure::Unavailable(cause) });
+        }
+        if !std::mem::replace(&mut told, true) {
+            say(format_args!("waiting for the exchange {:?}", amqp.exchange));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {

@@ -1,19 +1,26 @@
 //! The format `json`: JSON pointers into the context.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, value::RawValue};
 
 use super::{JsonFields, MAX_ID_BYTES};
-use crate::command::{ResolvedBy, TaskRef};
+use crate::{
+    callback,
+    command::{ResolvedBy, TaskRef},
+};
 
 /// Fits a JSON object in which a pointer finds the task id or the instance id.
 ///
 /// What a pointer finds is a text or a number; nothing, null and "" are the same, as in a callback (§1.5). Anything else
-/// in the place of an id is not the context that was configured.
+/// in the place of an id is not the context that was configured, and a name that stands twice has no one meaning.
 pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     let context: &RawValue = serde_json::from_str(context).ok()?;
     if !context.get().starts_with('{') {
         return None;
     }
+    // The same limits as for what the platform itself sends: it goes to the same workers.
+    callback::check(context).ok()?;
     let at = |pointer: &Option<String>| match pointer.as_ref().and_then(|pointer| value_at(context, pointer))
     {
         None => Some(None),
@@ -38,9 +45,8 @@ fn value_at(context: &RawValue, pointer: &str) -> Option<Box<RawValue>> {
         let token = token.replace("~1", "/").replace("~0", "~");
         value = match value.get().as_bytes()[0] {
             b'{' => {
-                // A name that stands twice has no one meaning; such a context does not fit.
-                let members: Members = serde_json::from_str(value.get()).ok()?;
-                members.only(&token)?
+                let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(value.get()).ok()?;
+                members.remove(&token)?
             }
             b'[' => {
                 let items: Vec<Box<RawValue>> = serde_json::from_str(value.get()).ok()?;
@@ -65,37 +71,4 @@ pub(super) fn id(value: &RawValue) -> Option<String> {
         _ => return None,
     };
     (!id.is_empty() && id.len() <= MAX_ID_BYTES).then_some(id)
-}
-
-/// An object whose repeated names are kept, so that they can be noticed.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl Members {
-    fn only(self, name: &str) -> Option<Box<RawValue>> {
-        let mut named = self.0.into_iter().filter(|(member, _)| member == name);
-        let (_, value) = named.next()?;
-        named.next().is_none().then_some(value)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Members {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> serde::de::Visitor<'de> for Collect {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
 }

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 
 use super::{ContextError, MAX_ID_BYTES, json};
 use crate::{
+    callback,
     command::{Grant, ResolvedBy, TaskRef},
     secret::Secret,
 };
@@ -191,6 +192,9 @@ impl Keys {
                 jti => jti,
             },
         };
+        if claims.data.as_deref().is_some_and(|data| callback::check(data).is_err()) {
+            return Err(ContextError::Forged("the token's data is beyond the limits of a callback"));
+        }
         let task = TaskRef {
             instance_id: id(&claims.instance_id)?,
             task_id: id(&claims.task_id)?,

@@ -92,7 +92,11 @@ fn a_context_that_json_does_not_fit_is_unresolved() {
         r#"{"t":{"x":1},"i":"i1","r":1}"#,
         r#"{"t":1.5,"i":"i1","r":1}"#,
         r#"{"t":"t1","i":"i1","r":[2]}"#,
-        r#"{"t":"a","t":"b","r":1}"#,
+        r#"{"t":"a","t":"b","i":"i1","r":1}"#,
+        r#"{"t":"a","r":1,"r":2}"#,
+        r#"{"t":"a","d":[{"x":1,"x":2}]}"#,
+        r#"{"t":"a","d":[{"x":"\ud800"}]}"#,
+        r#"{"t":"a","d":[[[[[[[[1]]]]]]]]}"#,
     ] {
         assert_eq!(
             solve(&json, &with_context(context, "")).unwrap_err(),
@@ -223,6 +227,7 @@ fn a_forged_context_is_refused_and_never_left_to_another_format() {
     forged(refused(&format!("{}.", good.rsplit_once('.').unwrap().0)));
     forged(refused(&token(None, SECRET, r#"{"data":1}"#)));
     forged(refused(&token(None, SECRET, r#"{"task_id":{"x":1}}"#)));
+    forged(refused(&token(None, SECRET, r#"{"task_id":"t","data":{"x":1,"x":2}}"#)));
     // {"alg":"none"} and {"alg":"HS512"}
     for header in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJIUzUxMiJ9"] {
         let rest = good.split_once('.').unwrap().1;

@@ -3,7 +3,7 @@
 //! # What bounds a stranger
 //! | resource | bound |
 //! |---|---|
-//! | time to send a request's head | 5 s, first request of a connection; strangers get no second one |
+//! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after what was pipelined |
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | 75 s |

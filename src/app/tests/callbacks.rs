@@ -90,8 +90,12 @@ async fn the_sentence_is_in_the_language_of_whoever_reads_it() {
         answer.body,
         r#"{"code":42201,"msg":"action_not_allowed","message":"ここではこの操作を行えません。業務システムで処理してください。","without_prefix":"true"}"#
     );
-    let stranger = service.post("plain", "?").await;
-    assert_eq!((stranger.status, &stranger.json()["code"]), (422, &42200.into()));
+    // Without a key `malformed` is told to anybody, and tells anybody that the endpoint is there.
+    let malformed = service.post("plain", "?").await;
+    assert_eq!((malformed.status, &malformed.json()["code"]), (422, &42200.into()));
+    assert!(malformed.body.contains("管理者にご連絡ください"), "{}", malformed.body);
+    let stranger = service.post("keyed", "?").await;
+    assert_eq!((stranger.status, &stranger.json()["code"]), (403, &40300.into()));
     assert!(stranger.body.contains("请联系管理员"), "{}", stranger.body);
     service.stop().await;
 }
