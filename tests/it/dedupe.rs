@@ -174,3 +174,31 @@ async fn where_conflicts_are_refused_the_first_decision_stands() {
     assert_eq!(strict.len(), 1, "{strict:?}");
     assert_eq!((&strict[0]["command_id"], &strict[0]["action"]), (&json!(first), &json!("approve")));
 }
+
+/// The list and the card are two questions about one task (§6): each may be answered, and a contradiction is seen across
+/// the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn list_and_card_of_one_task_are_two_commands_and_contradict_each_other() {
+    let vhost = Vhost::new().await;
+    let endpoint = Endpoint::plain("both")
+        .context("format", "\"json\"")
+        .context("fields", r#"{ task_id = "/t", instance_id = "/i" }"#);
+    let app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
+    let worker = Worker::on(&vhost);
+    let context = r#"{"i":"PO-77","t":"n2"}"#;
+    let list = Callback::list("PO-77", "n2").context(context);
+    let card = Callback::card(context, 7);
+    let first = app.post("both", list.plain()).await.command_id();
+    let second = app.post("both", card.plain()).await;
+    assert_eq!(second.status_word(), "accepted");
+    let third = app.post("both", card.clone().action("REJECT").plain()).await.command_id();
+    let second = second.command_id();
+    assert_eq!(worker.command(&first).await.json()["task"], {
+        let mut task = worker.command(&second).await.json()["task"].clone();
+        task["approval_code"] = json!("PO_APPROVAL");
+        task
+    });
+    assert_eq!(worker.command(&second).await.json()["conflicts_with"], Value::Null);
+    assert_eq!(worker.command(&third).await.json()["conflicts_with"], json!(second));
+    assert_eq!(app.post("both", list.plain()).await.command_id(), first, "a double tap in the list");
+}
