@@ -5,6 +5,7 @@ mod contexts;
 mod lookup;
 mod operator;
 mod reader;
+mod rows;
 mod schema;
 mod window;
 mod writer;

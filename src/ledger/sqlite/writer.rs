@@ -15,15 +15,16 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::{
     contexts::{self, Change},
+    rows,
     window::{Displaced, Kind, Window},
 };
 use crate::{
-    command::{Command, CommandId, Fingerprint, Seq, TaskKey, id::DecisionKey, message, message::Envelope},
+    command::{Command, Fingerprint, Seq, TaskKey, id::DecisionKey},
     ledger::{AcceptError, Entry, OnConflict, Receipt, Refused, Settlement},
 };
 
@@ -165,9 +166,9 @@ struct Done {
 
 /// What one commit appended, until it is known whether it succeeded.
 #[derive(Default)]
-struct Appended {
-    entries: Vec<Entry>,
-    remembered: Vec<(Kind, u64, Seq, Option<Displaced>)>,
+pub(super) struct Appended {
+    pub(super) entries: Vec<Entry>,
+    pub(super) remembered: Vec<(Kind, u64, Seq, Option<Displaced>)>,
 }
 
 impl Shared {
@@ -321,18 +322,24 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut receipts = Vec::with_capacity(batch.accepts.len());
         for accepting in batch.accepts {
-            let receipt =
-                accept(&transaction, &mut self.window, &mut self.next_seq, accepting, appended, now_ms)?;
+            let receipt = rows::accept(
+                &transaction,
+                &mut self.window,
+                &mut self.next_seq,
+                accepting,
+                appended,
+                now_ms,
+            )?;
             receipts.push(receipt);
         }
         for change in batch.changes {
             change.apply(&transaction)?;
         }
         for (settlement, _) in batch.settlements {
-            settle(&transaction, settlement)?;
+            rows::settle(&transaction, settlement)?;
         }
         if !batch.refused.is_empty() {
-            keep_refused(&transaction, batch.refused, self.refusals_kept)?;
+            rows::keep_refused(&transaction, batch.refused, self.refusals_kept)?;
         }
         let now = Timestamp::now();
         let pruned = match batch.prune {
@@ -421,192 +428,4 @@ fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
     shared.refused_waiting.fetch_sub(lazy.refused.len(), Ordering::Relaxed);
     lazy.refused.clear();
     lazy.since = None;
-}
-
-/// Looks for the same callback and for a contradiction, and appends the command.
-///
-/// INVARIANT 2: the look-ups, the insert, and the entry in `rounds` are one transaction; the window in memory is
-/// extended here, so that a repeat within the same commit is seen too, and cut back if the commit fails.
-fn accept(
-    transaction: &Transaction<'_>,
-    window: &mut Window,
-    next_seq: &mut Seq,
-    accepting: &mut Accepting,
-    appended: &mut Appended,
-    now_ms: i64,
-) -> rusqlite::Result<Receipt> {
-    if let Some(command_id) = duplicate(transaction, window, accepting, now_ms)? {
-        return Ok(Receipt::Duplicate { command_id });
-    }
-    if let Some(with) = contradicted(transaction, window, accepting, now_ms)? {
-        if accepting.on_conflict == OnConflict::Refuse {
-            return Ok(Receipt::Conflicting { with });
-        }
-        accepting.command.conflicts_with = Some(with);
-        accepting.body = message::render(&accepting.command);
-    }
-    let seq = *next_seq;
-    append(transaction, seq, accepting)?;
-    *next_seq += 1;
-    for (kind, key) in
-        [(Kind::Fingerprint, accepting.fingerprint.short()), (Kind::Decision, accepting.decision_key.short())]
-    {
-        let displaced = window.insert(kind, key, seq, now_ms);
-        appended.remembered.push((kind, key, seq, displaced));
-    }
-    appended.entries.push(Entry {
-        seq,
-        task_key: accepting.task_key,
-        envelope: Envelope::of(&accepting.command),
-        body: std::mem::take(&mut accepting.body),
-    });
-    Ok(Receipt::Accepted { command_id: accepting.command.command_id })
-}
-
-fn duplicate(
-    transaction: &Transaction<'_>,
-    window: &Window,
-    accepting: &Accepting,
-    now_ms: i64,
-) -> rusqlite::Result<Option<CommandId>> {
-    if accepting.command.task.round.is_some() {
-        return transaction
-            .prepare_cached("SELECT command_id FROM rounds WHERE fingerprint = ?1")?
-            .query_row([accepting.fingerprint.as_bytes().as_slice()], |row| {
-                row.get(0).map(CommandId::from_bytes)
-            })
-            .optional();
-    }
-    let Some(seq) = window.find(Kind::Fingerprint, accepting.fingerprint.short(), now_ms, accepting.window)
-    else {
-        return Ok(None);
-    };
-    transaction
-        .prepare_cached("SELECT command_id FROM commands WHERE seq = ?1 AND fingerprint = ?2")?
-        .query_row(params![seq as i64, accepting.fingerprint.as_bytes()], |row| {
-            row.get(0).map(CommandId::from_bytes)
-        })
-        .optional()
-}
-
-fn contradicted(
-    transaction: &Transaction<'_>,
-    window: &Window,
-    accepting: &Accepting,
-    now_ms: i64,
-) -> rusqlite::Result<Option<CommandId>> {
-    let Some(seq) = window.find(Kind::Decision, accepting.decision_key.short(), now_ms, accepting.window)
-    else {
-        return Ok(None);
-    };
-    transaction
-        .prepare_cached(
-            "SELECT command_id FROM commands WHERE seq = ?1 AND decision_key = ?2 AND action_type <> ?3",
-        )?
-        .query_row(
-            params![seq as i64, accepting.decision_key.as_bytes(), accepting.command.action_type],
-            |row| row.get(0).map(CommandId::from_bytes),
-        )
-        .optional()
-}
-
-fn append(transaction: &Transaction<'_>, seq: Seq, accepting: &Accepting) -> rusqlite::Result<()> {
-    let command = &accepting.command;
-    transaction
-        .prepare_cached(
-            "INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id,
-                approval_code, instance_id, task_id, task_key, fingerprint, decision_key, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-        )?
-        .execute(params![
-            seq as i64,
-            command.command_id.as_bytes(),
-            command.received_at.as_millisecond(),
-            &*command.endpoint,
-            command.action.as_str(),
-            command.action_type,
-            command.user_id,
-            command.approval_code,
-            command.task.instance_id,
-            command.task.task_id,
-            accepting.task_key.get() as i64,
-            accepting.fingerprint.as_bytes(),
-            accepting.decision_key.as_bytes(),
-            accepting.body,
-        ])?;
-    if command.task.round.is_some() {
-        transaction
-            .prepare_cached("INSERT INTO rounds (fingerprint, command_id) VALUES (?1, ?2)")?
-            .execute(params![accepting.fingerprint.as_bytes(), command.command_id.as_bytes()])?;
-    }
-    Ok(())
-}
-
-fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> rusqlite::Result<()> {
-    if let Some(through) = settlement.through {
-        transaction
-            .prepare_cached("UPDATE cursor SET published_through = max(published_through, ?1)")?
-            .execute([through as i64])?;
-    }
-    for seq in &settlement.cleared {
-        transaction.prepare_cached("DELETE FROM exceptions WHERE seq = ?1")?.execute([*seq as i64])?;
-    }
-    let now = Timestamp::now().as_millisecond();
-    // An operator's park stands, whatever the relay was about to do: it may have read the exception before.
-    for exception in &settlement.exceptions {
-        transaction
-            .prepare_cached(
-                "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = ?3, next_attempt_at = ?4, changed_at = ?5,
-                    note = ?6
-                    WHERE exceptions.state <> 'parked'",
-            )?
-            .execute(params![
-                exception.seq as i64,
-                exception.state.as_str(),
-                exception.attempts,
-                exception.next_attempt_at.as_millisecond(),
-                now,
-                exception.reason,
-            ])?;
-    }
-    Ok(())
-}
-
-fn keep_refused(transaction: &Transaction<'_>, refused: &[Box<Refused>], kept: u64) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id,
-            approval_code, instance_id, task_id, message_id, strange)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?;
-    for one in refused {
-        insert.execute(params![
-            one.refused_at.as_millisecond(),
-            one.endpoint,
-            one.reason,
-            one.detail,
-            one.peer,
-            one.body_bytes as i64,
-            one.action_type,
-            one.user_id,
-            one.approval_code,
-            one.instance_id,
-            one.task_id,
-            one.message_id,
-            one.user_id.is_none(),
-        ])?;
-    }
-    transaction
-        .prepare_cached(
-            "DELETE FROM refusals WHERE strange = ?2
-               AND id <= (SELECT id FROM refusals WHERE strange = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
-        )
-        .and_then(|mut prune| {
-            // Each kind by itself, so that a stranger's noise does not push out what approvers ask about.
-            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
-            prune.execute(params![kept, true])?;
-            prune.execute(params![kept, false])
-        })?;
-    Ok(())
 }
