@@ -84,6 +84,23 @@ impl Tasks {
         Some(known)
     }
 
+    /// Forgets all but those that stay; returns the tasks whose first is another one now.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known) -> bool) -> Vec<TaskKey> {
+        let mut lead_anew = Vec::new();
+        let mut len = 0;
+        self.by_key.retain(|key, task| {
+            let first = task.keys().next().copied();
+            task.retain(|seq, known| stays(*seq, known));
+            len += task.len();
+            if !task.is_empty() && task.keys().next().copied() != first {
+                lead_anew.push(*key);
+            }
+            !task.is_empty()
+        });
+        self.len = len;
+        lead_anew
+    }
+
     /// The first exception of a task: the one that the others wait for.
     pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known)> {
         self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
@@ -91,6 +108,15 @@ impl Tasks {
 
     pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known> {
         self.by_key.get_mut(&key)?.get_mut(&seq)
+    }
+
+    /// What was read of exceptions whose turn has not come is forgotten.
+    pub(super) fn rest_held(&mut self) {
+        for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
+            if matches!(known.stage, Stage::Held(_)) {
+                known.stage = Stage::Resting;
+            }
+        }
     }
 
     /// Every exception of a task, in order.

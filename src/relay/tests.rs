@@ -1,6 +1,8 @@
 //! The loop against a ledger in memory and a broker that does as it is told, in virtual time.
 
 mod doubles;
+mod late;
+mod operator;
 
 use std::{sync::Arc, time::Duration};
 
@@ -238,20 +240,6 @@ async fn a_blocker_that_an_operator_parks_lets_its_task_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_return_makes_an_exception_of_a_published_command() {
-    let bench = Bench::new();
-    bench.confirm_all();
-    bench.accept([1, 2]);
-    bench.until_cursor(2).await;
-    bench.return_late(1);
-    bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
-    assert_eq!((bench.state(1), bench.world().exceptions[&1].attempts), (State::Pending, 1));
-    bench.until("published again", |world| world.exceptions.is_empty()).await;
-    assert_eq!(bench.world().published, [1, 2, 1]);
-    assert_eq!((bench.counted("returned"), bench.counted("confirmed")), (1, 3));
-}
-
-#[tokio::test(start_paused = true)]
 async fn without_an_answer_in_time_everything_above_the_cursor_is_published_again() {
     let bench = Bench::new();
     bench.accept([1, 2, 3]);
@@ -464,6 +452,22 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     bench.world().ledger_hangs = true;
     bench.confirm_all();
     assert!(!bench.stop_within(grace).await.settled);
+    // for a ledger that takes nothing, while the session lasts and after it was lost
+    for cut in [false, true] {
+        let bench = Bench::new();
+        bench.accept([1]);
+        bench.until_published(1).await;
+        bench.world().ledger_fails = true;
+        bench.confirm_all();
+        a_moment().await;
+        if cut {
+            bench.cut();
+            sleep(Duration::from_secs(100)).await;
+        }
+        let before = Instant::now();
+        assert!(!bench.stop_within(grace).await.settled);
+        assert_eq!(before.elapsed(), grace);
+    }
     // for a broker that is away
     let handle = Handle::new();
     handle.world().away = true;

@@ -3,7 +3,12 @@
 mod accounts;
 mod outcomes;
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -14,7 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    News, Report, Session, Settings, requested,
+    LateReturn, News, Report, Session, Settings, requested,
     tasks::{Known, Stage, Tasks},
     unsettled::Unsettled,
 };
@@ -35,6 +40,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// How long to wait before the ledger is asked again after it failed.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// While new commands are held back, every so many ticks the exceptions known are compared with the ledger's.
+const TICKS_TO_REVIEW: u32 = 5;
 
 /// The reason of an exception with 0 attempts.
 const WAITS: &str = "waits for an earlier command of its task";
@@ -82,6 +90,11 @@ pub(super) struct Relay {
     look_after: bool,
     /// The last settlement failed; the next is tried at a tick.
     ledger_fails: bool,
+    /// Late returns that are not in the ledger yet, because it could not be read.
+    late: VecDeque<LateReturn>,
+    /// The attempts of commands that were returned late, for their exceptions are cleared by the confirm that comes
+    /// before the return. At most [`Settings::max_exceptions`].
+    late_attempts: BTreeMap<Seq, u32>,
     tally: Tally,
     now: Passing,
 }
@@ -105,6 +118,11 @@ struct Passing {
     retries: VecDeque<Due>,
     held: usize,
     looking: Option<Look<Due>>,
+    /// The exceptions known are compared with these.
+    reviewing: Option<Look<(TaskKey, Seq)>>,
+    review_wanted: bool,
+    /// Ticks since the last review.
+    unreviewed: u32,
     /// Due exceptions are to be looked for as soon as no settlement is under way.
     look_wanted: bool,
     /// The same, as soon as what is unsettled now is written.
@@ -142,6 +160,8 @@ impl Relay {
             through: 0,
             look_after: false,
             ledger_fails: false,
+            late: VecDeque::new(),
+            late_attempts: BTreeMap::new(),
             tally: Tally::default(),
             now: Passing::default(),
         }
@@ -154,7 +174,7 @@ impl Relay {
     }
 
     fn is_settled(&self) -> bool {
-        self.settling.is_none() && self.unsettled.is_empty()
+        self.settling.is_none() && self.unsettled.is_empty() && self.late.is_empty()
     }
 
     /// Publishes through a session until it ends or the relay is to stop. Nothing may be unsettled at the start.
@@ -201,6 +221,7 @@ impl Relay {
                 _ = ticks.tick() => {
                     session.look()?;
                     self.tick();
+                    self.look_up_late().await;
                     if self.is_overdue() {
                         return Err(End::Unanswered);
                     }
@@ -209,6 +230,10 @@ impl Relay {
                 result = ready(&mut now.looking, |future| future) => {
                     now.looking = None;
                     self.take_due(result).await;
+                }
+                result = ready(&mut now.reviewing, |future| future) => {
+                    now.reviewing = None;
+                    self.take_review(result);
                 }
                 result = ready(&mut now.reading, |(future, _)| future) => self.take_read(result),
                 told = poll_fn(|cx| session.poll_news(cx, &mut news)) => {
@@ -258,11 +283,16 @@ impl Relay {
     /// Writes what is unsettled, however long that takes.
     pub(super) async fn settle_all(&mut self) {
         loop {
+            self.look_up_late().await;
             self.send();
-            let Some((settling, _)) = &mut self.settling else { return };
-            let result = settling.await;
-            self.settled(result);
-            if self.ledger_fails {
+            if let Some((settling, _)) = &mut self.settling {
+                let result = settling.await;
+                self.settled(result);
+            }
+            if self.is_settled() {
+                return;
+            }
+            if self.ledger_fails || !self.late.is_empty() {
                 sleep(LEDGER_PAUSE).await;
             }
         }
@@ -399,6 +429,10 @@ impl Relay {
         self.now.look_wanted = true;
         self.now.read_paused = false;
         self.now.settle_paused = false;
+        self.now.unreviewed += 1;
+        if self.now.crowded && self.now.unreviewed >= TICKS_TO_REVIEW {
+            self.now.review_wanted = true;
+        }
         self.tally.tell();
     }
 

@@ -204,7 +204,10 @@ impl World {
     /// Writes a settlement as the ledger does, and checks what it claims.
     fn settle(&mut self, settlement: Settlement) {
         for exception in &settlement.exceptions {
-            self.exceptions.insert(exception.seq, exception.clone());
+            // As in the ledger, an operator's park stands.
+            if self.exceptions.get(&exception.seq).is_none_or(|known| known.state != Exceptional::Parked) {
+                self.exceptions.insert(exception.seq, exception.clone());
+            }
         }
         for seq in &settlement.cleared {
             assert!(self.confirmed.contains(seq), "INVARIANT 3: {seq} is cleared but was never confirmed");
@@ -309,12 +312,13 @@ impl Ledger for Handle {
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
         let record = self.record(seq_of(command_id));
-        now(Ok(record))
+        now(self.world().look("read", record))
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
         let newest = filter.before.map_or(0, |before| before - 1);
-        now(Ok(self.record(newest).into_iter().collect()))
+        let records = self.record(newest).into_iter().collect();
+        now(self.world().look("read", records))
     }
 
     fn refusals(

@@ -1,5 +1,7 @@
 //! What is written to the ledger, and which exceptions are due by its account.
 
+use std::collections::HashSet;
+
 use tracing::{info, warn};
 
 use super::{Relay, TICK, WAITS};
@@ -23,14 +25,18 @@ impl Relay {
         }
     }
 
-    /// Starts the next settlement, or the next look for due exceptions; never both.
+    /// Starts the next settlement, or the next look at the exceptions; never both.
     pub(super) fn write(&mut self, stopping: bool) {
-        if self.now.looking.is_some() || self.settling.is_some() {
+        if self.now.looking.is_some() || self.now.reviewing.is_some() || self.settling.is_some() {
             return;
         }
         self.reach();
         let room = self.now.retries.len() + self.now.held < self.settings.max_in_flight;
-        if self.now.look_wanted && room && !self.now.blocked && !stopping {
+        if self.now.review_wanted && !stopping {
+            self.now.review_wanted = false;
+            self.now.unreviewed = 0;
+            self.now.reviewing = Some(self.ledger.waiting_tasks());
+        } else if self.now.look_wanted && room && !self.now.blocked && !stopping {
             self.now.look_wanted = false;
             self.now.looking = Some(self.ledger.due(self.clock.now(), self.due_limit()));
         } else if !self.now.settle_paused {
@@ -124,6 +130,30 @@ impl Relay {
         }
         if let Some((key, first)) = suspect {
             self.look_at(key, first).await;
+        }
+    }
+
+    /// Forgets the exceptions that do not wait any longer by the ledger's account: an operator has parked them, through
+    /// another process. Without this they would hold new commands back for good when nothing else waits for them.
+    pub(super) fn take_review(&mut self, result: Result<Vec<(TaskKey, Seq)>, LookError>) {
+        let listed: HashSet<Seq> = match result {
+            Ok(waiting) => waiting.into_iter().map(|(_, seq)| seq).collect(),
+            Err(error) => {
+                warn!(error = %chain(&error), "cannot read the ledger; trying again");
+                return;
+            }
+        };
+        let before = self.tasks.len();
+        let unsettled = &self.unsettled;
+        let lead_anew = self.tasks.retain(|seq, known| {
+            !matches!(known.stage, Stage::Resting) || listed.contains(&seq) || unsettled.mentions(seq)
+        });
+        let gone = before - self.tasks.len();
+        if gone > 0 {
+            info!(gone, "no longer pending; their tasks go on");
+        }
+        for key in lead_anew {
+            self.release(key);
         }
     }
 
