@@ -283,11 +283,12 @@ impl Writer {
                 // INVARIANT 1: the commit has returned, so the sync has.
                 self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                // Before the receipts: whoever has one finds the command in `head`.
+                self.hand_on(appended.entries);
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
                     accepting.reply.send(Ok(receipt)).ok();
                 }
-                self.hand_on(appended.entries);
                 for change in changes {
                     change.tell(true);
                 }
