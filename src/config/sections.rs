@@ -12,7 +12,7 @@ use super::{
     show::{REDACTED, redact_url},
 };
 use crate::{
-    console, http,
+    console,
     intake::Locale,
     ledger,
     relay::{
@@ -31,7 +31,7 @@ const ADDRESS: &str = "IP:port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
 /// Ways to write a locale.
 pub(super) const LOCALES: [(&str, Locale); 3] = [("zh", Locale::Zh), ("en", Locale::En), ("ja", Locale::Ja)];
 
-fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
+pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     section.required("listen", ADDRESS, |text| {
         text.parse().map_err(|_| match text.rsplit_once(':') {
             Some(("", _)) => "has no IP address".to_owned(),
@@ -43,40 +43,6 @@ fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
             _ => "is not an IP address and a port".to_owned(),
         })
     })
-}
-
-pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>, Option<Locale>) {
-    let listen = listen(section);
-    let max_body_bytes = section.number("max_body_bytes", 1_024..=16_777_216);
-    if max_body_bytes.is_some_and(|bytes| bytes > 1_048_576) {
-        section.warn("max_body_bytes", "over 1 MiB lets anybody fill much memory; callbacks have a few KiB");
-    }
-    let body_read_timeout = section.millis("body_read_timeout_ms", 1..=600_000);
-    if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
-        section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
-    }
-    let unauthenticated_floor = section.millis("unauthenticated_floor_ms", 0..=5_000);
-    if unauthenticated_floor.is_some_and(|floor| floor.is_zero()) {
-        section.warn(
-            "unauthenticated_floor_ms",
-            "0 lets the time of an answer tell how far a forged callback came",
-        );
-    }
-    let workers = section.number("workers", 0..=1_024);
-    let locale = match section.one_of("locale", &LOCALES) {
-        Given::Value(locale) => Some(locale),
-        Given::Absent | Given::Faulty => None,
-    };
-    let settings = || {
-        Some(http::Settings {
-            listen: listen?,
-            max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
-            body_read_timeout: body_read_timeout?,
-            unauthenticated_floor: unauthenticated_floor?,
-            workers: usize::try_from(workers?).ok()?,
-        })
-    };
-    (settings(), locale)
 }
 
 pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {

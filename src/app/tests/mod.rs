@@ -82,6 +82,8 @@ fn settings() -> Settings {
             body_read_timeout: Duration::from_secs(2),
             unauthenticated_floor: Duration::from_millis(5),
             workers: 1,
+            tls: None,
+            peers: http::peers::Settings::default(),
         },
         console: console::Settings { listen: loopback(), token: None },
         intake: intake::Settings {
