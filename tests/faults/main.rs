@@ -1,0 +1,10 @@
+//! What can go wrong, one named test each, and always the same question: is what was answered 200 exactly what can be
+//! found again ([`oracle::Oracle`])? The figures go to standard error whether or not a test fails.
+
+#[expect(dead_code, unused_imports, reason = "shared with the tests in `it`, which use all of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
+
+mod calm;
+/// The oracle, shared with other test programs by its path.
+mod oracle;
