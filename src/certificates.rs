@@ -106,13 +106,12 @@ pub fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Er
     Ok(chain)
 }
 
-/// A chain and the private key of its first certificate, each in `pem` as read from its file.
+/// A chain and the private key of its first certificate, each in `pem` as read from its file, for a server.
 ///
 /// # Errors
 /// All but [`Error::Read`].
 pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, Error> {
-    let chain = chain(cert.0, cert.1)?;
-    let private = private_key(key.0, key.1)?;
+    let (chain, private) = (chain(cert.0, cert.1)?, private_key(key.0, key.1)?);
     let damaged = |path: &Path, fault: &rustls::Error| Error::Damaged {
         path: path.to_owned(),
         fault: fault.to_string(),
@@ -128,6 +127,19 @@ pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKe
         }
         Err(fault) => Err(damaged(cert.0, &fault)),
     }
+}
+
+/// A chain and the private key of its first certificate from their files, found to belong together, for a client.
+///
+/// # Errors
+/// All of them.
+pub fn read_pair(
+    cert: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let (cert_pem, key_pem) = (read(cert)?, read(key)?);
+    let checked = identity((cert, &cert_pem), (key, &key_pem))?;
+    Ok((checked.cert, private_key(key, &key_pem)?))
 }
 
 /// [`identity`] from the files themselves.

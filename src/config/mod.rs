@@ -3,6 +3,7 @@
 //!
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
+mod certificates;
 mod contexts;
 mod endpoints;
 mod fault;

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Amqp,
+    certificates::{file, identity_fault, identity_files},
     read::{Given, Section},
     show::{REDACTED, redact_url},
 };
@@ -155,6 +156,13 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
     let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
+    let tls = section.table("tls", amqp_tls);
+    if let (Some(urls), Some(tls)) = (&urls, &tls)
+        && *tls != amqp::tls::Settings::default()
+        && !urls.iter().any(|url| url.expose().starts_with("amqps:"))
+    {
+        section.warn("tls", "has no effect, since no URL begins with amqps://");
+    }
     Some(Amqp {
         broker: amqp::Settings {
             urls: urls?,
@@ -163,6 +171,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             topology: topology?,
             message_type: message_type?,
             connect_timeout: connect_timeout?,
+            tls: tls?,
             // Filled in when the endpoints have been read.
             ..amqp::Settings::default()
         },
@@ -173,6 +182,20 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             ..relay::Settings::default()
         },
     })
+}
+
+fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {
+    let ca_file = file(section, "ca_file");
+    let identity = identity_files(section);
+    let settings = amqp::tls::Settings { ca_file: ca_file?, identity: identity? };
+    let Err(error) = settings.check() else { return Some(settings) };
+    match &settings.identity {
+        Some((_, key_file)) if settings.ca_file.as_deref() != Some(error.path()) => {
+            identity_fault(section, key_file, &error);
+        }
+        _ => section.fault("ca_file", error.to_string(), ""),
+    }
+    None
 }
 
 /// RabbitMQ keeps names that begin with `amq.` to itself and refuses to declare them.
