@@ -29,7 +29,10 @@ impl FromRequest for Anyone {
     }
 }
 
-/// The permission of operators: whoever has the configured token, everybody if none is configured.
+/// The permission of operators: whoever has the configured token; if none is configured, everybody on this machine.
+///
+/// Then a browser on this machine may ask too, for a page whose name was made to lead here (DNS rebinding): to the browser
+/// the answer would be that page's own. But that name stands in `Host`.
 pub(super) struct Operator;
 
 impl FromRequest for Operator {
@@ -37,18 +40,18 @@ impl FromRequest for Operator {
     type Future = Ready<Result<Self, Self::Error>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let permitted = match &desk(request).token {
-            None => true,
-            Some(token) => bearer(request).is_some_and(|offered| token.equals(offered)),
-        };
-        ready(if permitted { Ok(Self) } else { Err(Problem::unauthorized()) })
+        ready(match &desk(request).token {
+            Some(token) if bearer(request).is_some_and(|offered| token.equals(offered)) => Ok(Self),
+            Some(_) => Err(Problem::unauthorized()),
+            None if header(request, HOST).is_some_and(is_loopback) => Ok(Self),
+            None => Err(foreign("Without a token, `Host` must be localhost or a loopback address.")),
+        })
     }
 }
 
 /// The permission to change what is registered: an operator's, and not by way of a page that somebody has open.
 ///
-/// Where no token is asked for, any page in a browser on this machine could send requests here. What it sends carries
-/// its own `Origin`; and if its name was made to lead to this machine (DNS rebinding), that name stands in `Host`.
+/// What such a page sends carries its own `Origin`, or at least what the browser thinks of it, in `Sec-Fetch-Site`.
 pub(super) struct Registrar;
 
 impl FromRequest for Registrar {
@@ -58,18 +61,22 @@ impl FromRequest for Registrar {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let operator = Operator::from_request(request, payload).into_inner();
         ready(operator.and_then(|Operator| {
-            let host = header(request, HOST);
-            // A token is known to no page, whatever name led it here.
-            if desk(request).token.is_none() && !host.is_some_and(is_loopback) {
-                return Err(foreign("Without a token, `Host` must be localhost or a loopback address."));
-            }
-            if request.headers().contains_key(ORIGIN) && !same_origin(header(request, ORIGIN), host) {
+            let has = |name: &HeaderName| request.headers().contains_key(name);
+            if has(&ORIGIN) && !same_origin(header(request, ORIGIN), header(request, HOST)) {
                 return Err(foreign("`Origin` is another page than this listener's."));
+            }
+            // `none` is what somebody typed or scripted himself.
+            if has(&SEC_FETCH_SITE)
+                && !matches!(header(request, SEC_FETCH_SITE), Some("same-origin" | "none"))
+            {
+                return Err(foreign("`Sec-Fetch-Site` says that another page sent this."));
             }
             Ok(Self)
         }))
     }
 }
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 fn desk(request: &HttpRequest) -> &Desk {
     request.app_data::<web::Data<Desk>>().expect("the listener shares its desk with every route")

@@ -95,10 +95,7 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     let own = "listen = '127.0.0.1:8080'";
     for limit in ["failure_budget_per_peer = 5", "rate_limit_per_peer = 5", "allowed_peers = ['192.0.2.1']"] {
         let told = warnings(&format!("{own}\n{limit}"));
-        has(
-            &told,
-            "default: http.trusted_proxies: is empty although callbacks come from this machine",
-        );
+        has(&told, "default: http.trusted_proxies: is empty although callbacks come from this machine");
         assert!(warnings(&format!("{own}\n{limit}\ntrusted_proxies = ['127.0.0.1']")).is_empty());
         assert!(warnings(limit).is_empty());
     }
