@@ -8,7 +8,9 @@
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | 75 s |
-//! | connections | 4096 per worker; more wait in the accept queue |
+//! | time for a TLS handshake | 5 s |
+//! | connections | 16384; more wait in the accept queue |
+//! | callbacks of one peer, failures of one peer | `peers`; off unless configured |
 
 pub mod answer;
 mod body;
@@ -67,8 +69,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// request should be the one that closes, or it sends into a closed connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// A connection in use costs some 16 KiB of buffers, up to its body's size more while it sends one.
-const MAX_CONNECTIONS: usize = 4096;
+/// Of all workers together. A connection costs some 16 KiB of buffers, up to its body's size more while it sends one.
+/// Those of a stranger do not last (see above), but while there are so many nobody else gets in; so there is room for
+/// some thousand new ones a second.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
 ///
@@ -91,10 +95,10 @@ pub fn serve(
     };
     let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
         .workers(workers)
-        .max_connections(MAX_CONNECTIONS)
+        .max_connections(MAX_CONNECTIONS.div_ceil(workers))
         // Handshakes at a time; while there are as many, nobody else gets in. The server's own 256 are little for
         // strangers who begin one and say no more until HEAD_TIMEOUT is over.
-        .max_connection_rate(MAX_CONNECTIONS)
+        .max_connection_rate(MAX_CONNECTIONS.div_ceil(workers))
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         // An answer is one small packet; waiting for more to send with it only delays it.

@@ -5,6 +5,7 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod amqps;
 mod calm;
 /// The oracle, shared with other test programs by its path.
 mod oracle;

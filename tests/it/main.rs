@@ -16,3 +16,4 @@ mod relay;
 mod restart;
 mod shutdown;
 mod support;
+mod tls;

@@ -63,7 +63,8 @@ pub(super) fn advice(error: &lapin::Error) -> Option<&'static str> {
     }
     Some(match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(fault) => match fault {
-            CertificateError::UnknownIssuer => {
+            // The second where an authority was made anew under its old name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate comes from no authority that is believed: those in amqp.tls.ca_file, or else the system's"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
