@@ -10,7 +10,7 @@ use std::{
 
 use rustls::{
     ServerConfig,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -137,11 +137,16 @@ impl fmt::Debug for Identity {
 
 /// For a listener that shows this identity. `http/1.1` is added by the server.
 pub(super) fn config(identity: Arc<Identity>) -> io::Result<ServerConfig> {
-    let config = ServerConfig::builder_with_provider(certificates::provider())
+    let mut config = ServerConfig::builder_with_provider(certificates::provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(identity);
+    // A session that is taken up again shows no certificate, and is followed by another: whoever knew the one before
+    // would never see that it was exchanged. The approval center and proxies keep their connections, so a handshake
+    // is rare.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 

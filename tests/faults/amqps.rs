@@ -40,7 +40,8 @@ fn config(broker: &Encrypted, vhost: &Vhost, host: &str) -> Config {
 async fn until_told(app: &App, words: &str) {
     eventually(&format!("{words:?} in the log"), async || {
         let log = app.stderr();
-        if log.contains(words) { Ok(()) } else { Err(log) }
+        let last = log.lines().rfind(|line| line.contains("no TLS with")).unwrap_or_default();
+        if last.contains(words) { Ok(()) } else { Err(last.to_owned()) }
     })
     .await;
 }

@@ -7,5 +7,13 @@ mod support;
 
 mod amqps;
 mod calm;
+mod edge;
+mod edge_tls;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+
+/// Says something on standard error, past the harness.
+fn say(words: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{words}").expect("standard error is open");
+}

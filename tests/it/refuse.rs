@@ -314,6 +314,10 @@ async fn a_body_that_does_not_arrive_in_time_is_refused() {
         .await
         .unwrap();
     assert_refused(&line.answer().await.expect("an answer without the rest"), "too_slow");
+    let mut line = Line::to(app.public()).await;
+    line.write(b"POST /callbacks/leave HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{").await.unwrap();
+    line.end().await;
+    assert_refused(&line.answer().await.expect("an answer to what was broken off"), "too_slow");
 }
 
 /// Writers of SQLite exclude one another, so a transaction of ours keeps the program's writer from committing.

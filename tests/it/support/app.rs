@@ -259,7 +259,7 @@ impl App {
         let (child, reader) = serve(&config, &file, &log);
         let client = match &config.authority {
             None => client(),
-            Some(authority) => tls_client(authority),
+            Some(authority) => tls_client(authority).build().expect("a client"),
         };
         Self { config, file, child, log, reader: Some(reader), client, public, admin }
     }
@@ -358,6 +358,11 @@ impl App {
         .await;
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as a power switch would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");
@@ -367,7 +372,7 @@ impl App {
 
     /// Asks it to stop, as a supervisor does.
     pub(crate) fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be started");
         assert!(sent.success(), "SIGTERM to our own child");
     }
@@ -460,15 +465,15 @@ pub(crate) fn client() -> reqwest::Client {
 }
 
 /// A client that believes one authority. Each request has a connection, and so a handshake, of its own.
-pub(crate) fn tls_client(authority_pem: &str) -> reqwest::Client {
+fn tls_client(authority_pem: &str) -> reqwest::ClientBuilder {
     install_provider();
     let authority = reqwest::Certificate::from_pem(authority_pem.as_bytes()).expect("PEM");
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).tls_info(true);
-    builder.pool_max_idle_per_host(0).build().expect("a client")
+    builder.pool_max_idle_per_host(0)
 }
 
 /// The TLS of this test process.
-pub(crate) fn install_provider() {
+fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let installed = rustls::crypto::ring::default_provider().install_default();
