@@ -46,6 +46,9 @@ pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     })
 }
 
+/// A shorter token of the internal listener is told: nothing limits who tries them all.
+const GUESSABLE: usize = 16;
+
 pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {
     let listen = listen(section);
     let token = section.secret("token", "token_file", |_| Ok(()), |_| REDACTED.to_owned());
@@ -59,6 +62,14 @@ pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settin
             "a token, or a loopback address in admin.listen",
         );
         return None;
+    }
+    if let Given::Value(token) = &token
+        && token.expose().len() < GUESSABLE
+    {
+        section.warn(
+            "token",
+            format!("has fewer than {GUESSABLE} bytes, and could be guessed; `countersign keygen` makes one"),
+        );
     }
     Some(console::Settings { listen: listen?, token: token.optional()? })
 }

@@ -2,7 +2,9 @@
 
 use std::{
     future::{Ready, ready},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -42,7 +44,12 @@ impl FromRequest for Operator {
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         ready(match &desk(request).token {
             Some(token) if bearer(request).is_some_and(|offered| token.equals(offered)) => Ok(Self),
-            Some(_) => Err(Problem::unauthorized()),
+            Some(_) => {
+                if bearer(request).is_some() {
+                    desk(request).wrong_tokens.note(request.peer_addr());
+                }
+                Err(Problem::unauthorized())
+            }
             None if header(request, HOST).is_some_and(is_loopback) => Ok(Self),
             None => Err(foreign("Without a token, `Host` must be localhost or a loopback address.")),
         })
@@ -77,6 +84,33 @@ impl FromRequest for Registrar {
 }
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Wrong tokens that were offered. They are told, but not limited: whoever sits behind the same proxy as a monitor with
+/// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
+#[derive(Debug, Default)]
+pub(super) struct WrongTokens(Mutex<Untold>);
+
+#[derive(Debug, Default)]
+struct Untold {
+    told_at: Option<Instant>,
+    count: u32,
+}
+
+impl WrongTokens {
+    /// A line for the first, then at most one in this time.
+    const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+    fn note(&self, peer: Option<SocketAddr>) {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.count = untold.count.saturating_add(1);
+        if untold.told_at.is_none_or(|told_at| told_at.elapsed() >= Self::TELL_AGAIN) {
+            let count = std::mem::take(&mut untold.count);
+            untold.told_at = Some(Instant::now());
+            let peer = peer.map(|peer| tracing::field::display(peer.ip()));
+            tracing::warn!(count, peer, "a wrong token was offered to the internal listener");
+        }
+    }
+}
 
 fn desk(request: &HttpRequest) -> &Desk {
     request.app_data::<web::Data<Desk>>().expect("the listener shares its desk with every route")

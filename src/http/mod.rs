@@ -4,7 +4,7 @@
 //! # What bounds a stranger
 //! | resource | bound |
 //! |---|---|
-//! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after what was pipelined |
+//! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after it |
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | 75 s |

@@ -141,7 +141,8 @@ async fn idle(count: usize) {
     let load = oracle.load(&app, 4);
     load.until_answered(200).await;
     load.stop().await;
-    for (number, line) in lines.iter_mut().enumerate().step_by(97) {
+    // Of the last thousand: the first may have been idle for longer than the server has patience.
+    for (number, line) in lines.iter_mut().enumerate().skip(count - 1_000).step_by(97) {
         assert_eq!(decide(line, number, 1).await, 200, "connection {number} is still there");
     }
     let resident = resident_kib(app.pid());

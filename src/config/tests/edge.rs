@@ -106,6 +106,12 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     );
     has(&warnings("rate_limit_burst = 5"), "countersign.toml:2: http.rate_limit_burst: has no effect");
 
+    let token = |token: &str| Case::file(&format!("[admin]\ntoken = '{token}'\n{SMALL}")).warnings();
+    let told = token("fake");
+    has(&told, "countersign.toml:2: admin.token: has fewer than 16 bytes, and could be guessed");
+    assert!(!told[0].contains("fake"), "{told:?}");
+    assert!(token("fake-token-of-many-bytes").is_empty());
+
     let dir = tempfile::tempdir().unwrap();
     write_pair(dir.path(), "ca");
     let tls = files("amqp.tls", dir.path(), &[("ca_file", "ca.pem")]);
