@@ -17,7 +17,7 @@ use std::{
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are gathered for one write.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(10);
 
 /// Lines that wait to be written, at the most; more are dropped, and counted.
 const ROOM_BYTES: usize = 1 << 20;
