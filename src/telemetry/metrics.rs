@@ -110,6 +110,8 @@ pub struct Metrics {
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
     amqp_blocked: Gauge<i64, AtomicI64>,
+    reloads_applied: Counter,
+    reloads_rejected: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -161,6 +163,10 @@ impl Metrics {
         registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
         let amqp_blocked = Gauge::default();
         registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        let family = Family::<ResultLabels, Counter>::default();
+        registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
+        let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
+        let (reloads_applied, reloads_rejected) = (reloads("applied"), reloads("rejected"));
         registry.register(
             "build",
             "The running program",
@@ -177,6 +183,8 @@ impl Metrics {
             confirm_duration,
             amqp_connected,
             amqp_blocked,
+            reloads_applied,
+            reloads_rejected,
         })
     }
 
@@ -184,6 +192,11 @@ impl Metrics {
     #[must_use]
     pub fn callback_counter(&self, endpoint: &str, outcome: &'static str) -> Counter {
         self.callbacks.get_or_create(&CallbackLabels { endpoint: endpoint.to_owned(), outcome }).clone()
+    }
+
+    /// Ends the series of an endpoint and outcome. A counter that somebody still holds goes on unseen.
+    pub fn forget_callback_counter(&self, endpoint: &str, outcome: &'static str) {
+        self.callbacks.remove(&CallbackLabels { endpoint: endpoint.to_owned(), outcome });
     }
 
     /// Records how long a callback took, whatever its outcome.
@@ -232,6 +245,15 @@ impl Metrics {
         self.amqp_connected.get() == 1
     }
 
+    /// Counts a configuration that was read anew: put in force, or found faulty and left.
+    pub fn reloaded(&self, applied: bool) {
+        if applied {
+            self.reloads_applied.inc()
+        } else {
+            self.reloads_rejected.inc()
+        };
+    }
+
     /// All metrics as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
     #[must_use]
     pub fn render(&self) -> String {
@@ -254,6 +276,9 @@ mod tests {
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
         metrics.peer_limited(LimitCause::Failures);
+        metrics.reloaded(false);
+        metrics.callback_counter("gone", "accepted").inc();
+        metrics.forget_callback_counter("gone", "accepted");
         let text = metrics.render();
         for line in [
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
@@ -268,9 +293,12 @@ mod tests {
             "countersign_peers_limited_total{cause=\"rate\"} 0",
             "countersign_peers_limited_total{cause=\"failures\"} 1",
             "countersign_peers_limited_total{cause=\"not_allowed\"} 0",
+            "countersign_config_reloads_total{result=\"applied\"} 0",
+            "countersign_config_reloads_total{result=\"rejected\"} 1",
             "countersign_build_info{version=",
         ] {
             assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }
