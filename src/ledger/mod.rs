@@ -357,17 +357,6 @@ pub trait Ledger: Send + Sync + 'static {
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
 
-    /// Takes other settings while it works: all but the file and the sizes that were made at start. A longer window
-    /// reaches back as far as the log tells; resolves when it does.
-    ///
-    /// # Errors
-    /// The log cannot be read, or nobody writes any more: nothing has changed then.
-    fn retune(&self, settings: Settings) -> BoxFuture<'static, Result<(), LookError>>;
-
-    /// Whether the writer still does anything at all, if only refuse: false when it has ended, pending for as long as it
-    /// hangs. For a watchdog.
-    fn answers(&self) -> BoxFuture<'static, bool>;
-
     /// Checks that a commit can be made now, by making one.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
 

@@ -263,14 +263,6 @@ impl Ledger for Double {
         self.looked(stats)
     }
 
-    fn retune(&self, _settings: crate::ledger::Settings) -> BoxFuture<'static, Result<(), LookError>> {
-        self.looked(())
-    }
-
-    fn answers(&self) -> BoxFuture<'static, bool> {
-        self.looked(()).map(|_| true).boxed()
-    }
-
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.probes.fetch_add(1, Ordering::Relaxed);
         self.written(|| ())

@@ -180,32 +180,6 @@ impl SqliteLedger {
 /// Finds the end of the log and fills the window from its tail.
 fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Result<(Seq, Window)> {
     let mut window = Window::new(longest, 0);
-    let tail = tail(connection, longest)?;
-    for Recent { seq, age_ms, fingerprint, decision } in tail.recent.into_iter().rev() {
-        window.insert(Kind::Fingerprint, fingerprint, seq, -age_ms);
-        window.insert(Kind::Decision, decision, seq, -age_ms);
-    }
-    let pruned: i64 = connection.query_row("SELECT pruned_through FROM cursor", [], |row| row.get(0))?;
-    Ok((tail.head.unwrap_or(0).max(pruned as Seq), window))
-}
-
-/// What the end of the log tells.
-struct Tail {
-    head: Option<Seq>,
-    /// Newest first.
-    recent: Vec<Recent>,
-}
-
-/// A command within the longest window.
-struct Recent {
-    seq: Seq,
-    age_ms: i64,
-    fingerprint: u64,
-    decision: u64,
-}
-
-/// Reads what was accepted within `longest`.
-fn tail(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Result<Tail> {
     // After the clock was set back the newest row tells the time better than the clock: otherwise all that was accepted
     // since then would count as of now.
     let newest: Option<i64> = connection
@@ -229,10 +203,14 @@ fn tail(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Resul
             let bytes = row.get_ref(column)?.as_blob()?;
             Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
         };
-        let age_ms = (now - received_at).max(0);
-        recent.push(Recent { seq, age_ms, fingerprint: first(2)?, decision: first(3)? });
+        recent.push((seq, (received_at - now).min(0), first(2)?, first(3)?));
     }
-    Ok(Tail { head, recent })
+    for (seq, at_ms, fingerprint, decision) in recent.into_iter().rev() {
+        window.insert(Kind::Fingerprint, fingerprint, seq, at_ms);
+        window.insert(Kind::Decision, decision, seq, at_ms);
+    }
+    let pruned: i64 = connection.query_row("SELECT pruned_through FROM cursor", [], |row| row.get(0))?;
+    Ok((head.unwrap_or(0).max(pruned as Seq), window))
 }
 
 impl Ledger for SqliteLedger {
@@ -353,28 +331,6 @@ impl Ledger for SqliteLedger {
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
         self.look("take the numbers of", Reader::stats)
-    }
-
-    fn retune(&self, settings: Settings) -> BoxFuture<'static, Result<(), LookError>> {
-        // Read here, where nobody waits; the writer only has to remember. What is committed meanwhile is in its window
-        // already, whatever its length.
-        let longest = settings.longest_window;
-        let recent = self.look("read the tail of", move |reader| tail(reader.connection(), longest));
-        let jobs = self.jobs.clone();
-        Box::pin(async move {
-            let recent = recent.await?;
-            let (reply, answer) = oneshot::channel();
-            let ended = || LookError { operation: "retune", source: "its writer has ended".into() };
-            jobs.send(Job::Retune(Box::new(settings), recent, reply)).map_err(|_| ended())?;
-            answer.await.map_err(|_| ended())
-        })
-    }
-
-    fn answers(&self) -> BoxFuture<'static, bool> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
-        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
-        Box::pin(async move { sent && answer.await.is_ok() })
     }
 
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {

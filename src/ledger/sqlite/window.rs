@@ -79,11 +79,6 @@ impl Generation {
     }
 }
 
-/// Offsets in a generation are 31 bits of milliseconds: 24 days.
-fn in_ms(longest: Duration) -> i64 {
-    i64::try_from(longest.as_millis()).unwrap_or(i64::MAX).min(i64::from(i32::MAX) / 2)
-}
-
 /// See the module.
 pub(super) struct Window {
     longest_ms: i64,
@@ -94,32 +89,11 @@ pub(super) struct Window {
 impl Window {
     /// An empty window that remembers for `longest`. Times are milliseconds on a clock that never goes back.
     pub(super) fn new(longest: Duration, now_ms: i64) -> Self {
-        let mut window = Self { longest_ms: in_ms(longest), generations: VecDeque::new() };
+        // Offsets in a generation are 31 bits of milliseconds: 24 days.
+        let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX).min(i64::from(i32::MAX) / 2);
+        let mut window = Self { longest_ms, generations: VecDeque::new() };
         window.open(now_ms);
         window
-    }
-
-    /// Remembers for `longest` from now on. `older` is what the log tells of the time before: seq, time, fingerprint and
-    /// decision, oldest first. What is remembered already stays, with its better time.
-    pub(super) fn stretch(&mut self, longest: Duration, older: impl Iterator<Item = (Seq, i64, u64, u64)>) {
-        self.longest_ms = in_ms(longest);
-        let oldest = self.generations.front().expect("never empty");
-        let (known_from, opened_at_ms) = (oldest.first_seq, oldest.opened_at_ms);
-        let mut before = Self { longest_ms: self.longest_ms, generations: VecDeque::new() };
-        for (seq, at_ms, fingerprint, decision) in older {
-            if known_from >= 0 && seq as i64 >= known_from {
-                break;
-            }
-            if before.generations.is_empty() {
-                before.open(at_ms.min(opened_at_ms));
-            }
-            before.advance(at_ms.min(opened_at_ms));
-            before.insert(Kind::Fingerprint, fingerprint, seq, at_ms);
-            before.insert(Kind::Decision, decision, seq, at_ms);
-        }
-        for generation in before.generations.into_iter().rev() {
-            self.generations.push_front(generation);
-        }
     }
 
     fn open(&mut self, now_ms: i64) {
@@ -236,49 +210,6 @@ mod tests {
         );
         window.remove(Kind::Decision, 7, 200, None);
         assert_eq!(window.find(Kind::Decision, 7, 20_000, MINUTE), Some(100));
-    }
-
-    #[test]
-    fn a_window_that_grows_finds_what_the_log_tells_and_keeps_what_it_knew() {
-        let mut window = Window::new(MINUTE, 0);
-        for seq in 1..=50_u64 {
-            let now = seq as i64 * 10_000;
-            window.advance(now);
-            window.insert(Kind::Fingerprint, seq, seq, now);
-            window.insert(Kind::Decision, 7, seq, now);
-        }
-        let hour = 60 * MINUTE;
-        assert_eq!(window.find(Kind::Fingerprint, 3, 500_000, hour), None, "forgotten long ago");
-        // The log says 50 ms less than the clock of this process did.
-        window.stretch(hour, (1..=50_u64).map(|seq| (seq, seq as i64 * 10_000 - 50, seq, 7)));
-        for seq in 1..=50 {
-            assert_eq!(window.find(Kind::Fingerprint, seq, 500_000, hour), Some(seq));
-        }
-        assert_eq!(window.find(Kind::Decision, 7, 500_000, hour), Some(50), "the latest");
-        let age = Duration::from_millis(10_001);
-        assert_eq!(
-            window.find(Kind::Fingerprint, 49, 500_000, age),
-            Some(49),
-            "known better than by the log"
-        );
-        window.advance(3_700_000);
-        assert_eq!(window.find(Kind::Fingerprint, 1, 3_700_000, hour), None);
-        assert_eq!(window.find(Kind::Fingerprint, 40, 3_700_000, hour), Some(40));
-        window.stretch(MINUTE, std::iter::empty());
-        window.advance(3_700_001);
-        window.insert(Kind::Fingerprint, 60, 60, 3_700_001);
-        window.advance(3_800_000);
-        assert_eq!(window.generations.iter().map(|one| one.fingerprints.len()).sum::<usize>(), 1);
-    }
-
-    #[test]
-    fn an_empty_window_is_stretched_as_well() {
-        let mut window = Window::new(Duration::ZERO, 0);
-        window.stretch(MINUTE, [(1, -1_000, 11, 12), (2, -500, 21, 22)].into_iter());
-        assert_eq!(window.find(Kind::Fingerprint, 11, 0, MINUTE), Some(1));
-        window.insert(Kind::Fingerprint, 31, 3, 10);
-        assert_eq!(window.find(Kind::Decision, 22, 10, MINUTE), Some(2));
-        assert_eq!(window.find(Kind::Fingerprint, 31, 10, MINUTE), Some(3));
     }
 
     #[test]

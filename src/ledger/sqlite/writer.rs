@@ -19,14 +19,13 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Tail,
     contexts::{self, Change},
     rows,
     window::{Displaced, Kind, Window},
 };
 use crate::{
     command::{Command, Fingerprint, Seq, TaskKey, id::DecisionKey},
-    ledger::{AcceptError, Entry, OnConflict, Receipt, Refused, Settings, Settlement},
+    ledger::{AcceptError, Entry, OnConflict, Receipt, Refused, Settlement},
 };
 
 /// Settlements and refused callbacks wait this long for accepts to share a commit with.
@@ -63,8 +62,6 @@ pub(super) enum Job {
     Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
     Change(Change),
     Probe(oneshot::Sender<Result<(), AcceptError>>),
-    /// Other settings, and what a longer window would have remembered.
-    Retune(Box<Settings>, Tail, oneshot::Sender<()>),
     Flush(oneshot::Sender<()>),
 }
 
@@ -206,11 +203,6 @@ impl Writer {
                     Job::Settle(settlement, reply) => waiting.lazy.settlements.push((settlement, reply)),
                     Job::Change(change) => waiting.changes.push_back(change),
                     Job::Probe(reply) => waiting.probes.push(reply),
-                    Job::Retune(settings, tail, reply) => {
-                        self.retune(&settings, tail);
-                        // Nobody waits any more if the reload was given up.
-                        reply.send(()).ok();
-                    }
                     Job::Flush(reply) => flush = Some(reply),
                 }
                 if waiting.accepts.len() >= self.max_batch || flush.is_some() {
@@ -247,18 +239,6 @@ impl Writer {
             // Nobody waits any more if the caller's patience ended before.
             reply.send(()).ok();
         }
-    }
-
-    /// Between commits, so that no commit is under two rules.
-    fn retune(&mut self, settings: &Settings, tail: Tail) {
-        self.refusals_kept = settings.refusals_kept;
-        let now_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let older = tail
-            .recent
-            .into_iter()
-            .rev()
-            .map(|recent| (recent.seq, now_ms - recent.age_ms, recent.fingerprint, recent.decision));
-        self.window.stretch(settings.longest_window, older);
     }
 
     /// Waits for something to do, until what waits already has to be done.

@@ -354,14 +354,6 @@ impl Ledger for Handle {
         unreachable!("the relay asks for no numbers")
     }
 
-    fn retune(&self, _: crate::ledger::Settings) -> BoxFuture<'static, Result<(), LookError>> {
-        unreachable!("the relay retunes nothing")
-    }
-
-    fn answers(&self) -> BoxFuture<'static, bool> {
-        unreachable!("the relay watches nobody")
-    }
-
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         unreachable!("the relay probes nothing")
     }
