@@ -1,4 +1,5 @@
 mod contexts;
+mod retention;
 mod versions;
 
 use std::fs;
@@ -9,7 +10,7 @@ use super::*;
 use crate::{
     command::{Action, Command, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
     ledger::{
-        Exception, OnConflict,
+        Exception, Limits, OnConflict,
         state::{Exceptional, State},
     },
 };
@@ -28,8 +29,11 @@ impl Scratch {
             path: self.directory.path().join("ledger.db"),
             queue_capacity: 1000,
             max_batch: 256,
-            refusals_kept: 10,
-            longest_window: Duration::from_secs(60),
+            limits: Limits {
+                refusals_kept: 10,
+                longest_window: Duration::from_secs(60),
+                ..Limits::default()
+            },
         }
     }
 
