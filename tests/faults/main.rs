@@ -6,5 +6,6 @@
 mod support;
 
 mod calm;
+mod kill;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
