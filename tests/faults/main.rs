@@ -6,6 +6,9 @@
 mod support;
 
 mod calm;
+mod disk;
 mod kill;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+mod power;
+mod shim;
