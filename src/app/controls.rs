@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use super::{
     Settings,
@@ -22,11 +22,8 @@ use crate::{
     http::Gate,
     intake::Intake,
     ledger::{self, Ledger},
-    telemetry::{log::chain, metrics::Metrics},
+    telemetry::metrics::Metrics,
 };
-
-/// Reading the tail of the log for a longer window takes about a second for a million rows.
-const RETUNE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What may be asked of a service and changed of it while it serves. Outlives it harmlessly.
 pub struct Controls {
@@ -46,16 +43,6 @@ impl fmt::Debug for Controls {
     }
 }
 
-/// What [`Controls::replace`] did, beyond what was asked.
-#[must_use]
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Replaced {
-    /// Keys that were left as they are, because they need a restart.
-    pub left: Vec<&'static str>,
-    /// The ledger does not look back as far as a longer window asks for, only over what it remembers: why.
-    pub window_short: Option<String>,
-}
-
 /// How the service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -73,29 +60,26 @@ pub struct Condition {
 
 impl Controls {
     /// Puts other settings in force, without a moment in which nothing is: a callback that has begun ends with the
-    /// settings it began with. `relay` is given if the relay is to be exchanged for another.
+    /// settings it began with. `relay` is given if the relay is to be exchanged for another. Reads the certificate's
+    /// files, and waits for nothing else.
     ///
-    /// The addresses of the listeners and the number of workers are left as they are, and so are the sizes and the file
-    /// of the ledger. May be dropped while it waits: then nothing was put in force but, at the most, the ledger's part.
+    /// The addresses of the listeners, the number of workers, the file and the sizes of the ledger are left as they are;
+    /// returned are the keys that are left as well, although a configuration like this one would change them.
     ///
     /// # Errors
     /// The certificate cannot be used. Nothing has changed then.
-    pub async fn replace(
+    pub fn replace(
         &self,
         settings: &Settings,
-        ledger: ledger::Settings,
+        limits: ledger::Limits,
         relay: Option<StartRelay>,
-    ) -> anyhow::Result<Replaced> {
+    ) -> anyhow::Result<Vec<&'static str>> {
         let intake = Arc::new(Intake::new(&settings.intake, self.ledger.clone()));
         let gate = self.gate.prepare(&settings.http, intake, &settings.intake.names());
         let gate = gate.context("the certificate of http.tls cannot be used")?;
 
-        // First, so that no callback is looked up in a window that does not reach as far back yet as its endpoint says.
-        let window_short = match timeout(RETUNE_LIMIT, self.ledger.retune(ledger)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(chain(&error)),
-            Err(_elapsed) => Some(format!("the ledger did not answer within {RETUNE_LIMIT:?}")),
-        };
+        // First, so that no callback is looked up in a window that does not reach back as far as its endpoint says.
+        self.ledger.limit(limits);
         self.gate.put(gate);
         let mut left = Vec::new();
         if self.gate.tls_differs(&settings.http) {
@@ -108,7 +92,7 @@ impl Controls {
         if let Some(relay) = relay {
             self.relay.exchange(relay);
         }
-        Ok(Replaced { left, window_short })
+        Ok(left)
     }
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.

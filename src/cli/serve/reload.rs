@@ -44,14 +44,14 @@ impl Reloader {
                 return controls.reloaded(ReloadResult::Rejected, Vec::new());
             }
         };
-        self.apply(config, loaded, controls, log).await;
+        self.apply(config, loaded, controls, log);
     }
 
-    async fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
+    fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
         let exchange = (!config.amqp.is_same(&self.amqp)).then(|| relay(&config.amqp));
         let exchanged = exchange.is_some();
-        let replaced = match controls.replace(&settings(&config), config.ledger, exchange).await {
-            Ok(replaced) => replaced,
+        let left = match controls.replace(&settings(&config), config.ledger.limits, exchange) {
+            Ok(left) => left,
             Err(error) => {
                 tracing::error!(
                     "the new configuration cannot be put in force, the one before stays: {}",
@@ -68,15 +68,9 @@ impl Reloader {
         if exchanged {
             tracing::info!("the relay settles what is in flight, and connects by the new [amqp]");
         }
-        if let Some(cause) = replaced.window_short {
-            tracing::warn!(
-                cause,
-                "the ledger looks for repeats no further back than before; a longer dedupe_window fills from now on"
-            );
-        }
         let since_start = self.at_start.changes_to(&loaded.effective);
         let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
-        restart.extend(replaced.left.into_iter().map(str::to_owned));
+        restart.extend(left.into_iter().map(str::to_owned));
         for key in &restart {
             tracing::warn!(key, "this key is taken at start only: its new value waits for a restart");
         }

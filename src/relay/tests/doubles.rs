@@ -241,6 +241,8 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 }
 
 impl Ledger for Handle {
+    fn limit(&self, _: crate::ledger::Limits) {}
+
     fn accept(&self, _: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         unreachable!("the relay accepts nothing")
     }
@@ -352,6 +354,10 @@ impl Ledger for Handle {
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
         unreachable!("the relay asks for no numbers")
+    }
+
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        unreachable!("the relay watches nobody")
     }
 
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
