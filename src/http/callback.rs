@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     intake::{Refusal, Unheard, Verdict},
-    telemetry::metrics::{LimitCause, Metrics},
+    telemetry::{
+        failpoint::reach,
+        metrics::{LimitCause, Metrics},
+    },
 };
 
 /// `POST /callbacks/{endpoint}`.
@@ -82,6 +85,7 @@ impl Callback<'_> {
         }
 
         let complete = tokio::time::Instant::now();
+        reach("callback:received");
         let verdict = if self.is_allowed() {
             live.intake.receive(endpoint, &body, peer).await
         } else {
@@ -99,6 +103,7 @@ impl Callback<'_> {
             // floor, so the moment of the answer does not tell how far the callback got.
             tokio::time::sleep_until(complete + live.unauthenticated_floor).await;
         }
+        reach("callback:answered");
         answer::response(&verdict)
     }
 
