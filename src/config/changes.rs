@@ -205,6 +205,8 @@ mod tests {
         let changes = changes(&before, &after);
         assert_eq!(changes.keys.len(), 2);
         assert_eq!(changes.needing_restart().collect::<Vec<_>>(), ["http.listen"]);
+        let marked = REFERENCE.lines().filter(|line| line.ends_with("(restart)")).count();
+        assert_eq!(marked, NEEDS_RESTART.len(), "the reference marks each of them");
         for key in NEEDS_RESTART {
             let (section, name) = key.split_once('.').unwrap();
             let from = REFERENCE.find(&format!("\n[{section}]\n")).unwrap();

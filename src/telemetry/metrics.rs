@@ -288,6 +288,59 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    /// Every name of a metric of ours in a text, with what braces follow it.
+    fn named(text: &str) -> Vec<(&str, &str)> {
+        let ours = text.match_indices("countersign_").map(|(at, _)| {
+            let rest = &text[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let labels = rest[end..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+            (&rest[..end], labels.unwrap_or_default())
+        });
+        ours.collect()
+    }
+
+    #[test]
+    fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
+        let metrics = Metrics::new();
+        for outcome in ["accepted", "duplicate", "unauthenticated", "overloaded", "ledger_unavailable"] {
+            metrics.callback_counter("purchase", outcome).inc();
+        }
+        ["pending", "published", "parked"].into_iter().for_each(|state| metrics.set_ledger_rows(state, 1));
+        let known = metrics.render();
+        let alerts = include_str!("../../deploy/alerts.yaml");
+        let found = named(alerts);
+        assert!(found.len() > 10, "{found:?}");
+        for (name, labels) in found {
+            let lines: Vec<_> = known
+                .lines()
+                .filter_map(|line| line.strip_prefix(name))
+                .filter(|rest| rest.starts_with(['{', ' ']))
+                .collect();
+            assert!(!lines.is_empty(), "{name} is not a metric of ours");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let key = label.split(['=', '!']).next().unwrap().trim();
+                assert!(
+                    lines.iter().all(|line| line.contains(&format!("{key}=\""))),
+                    "{name} has no label {key}"
+                );
+                for value in label.split('"').nth(1).unwrap().split('|') {
+                    let there = lines.iter().any(|line| line.contains(&format!("{key}=\"{value}\"")));
+                    assert!(there, "{name} has no {label}");
+                }
+            }
+        }
+
+        let rules: serde_json::Value = serde_saphyr::from_str(alerts).unwrap();
+        let rules: Vec<_> = rules["groups"][0]["rules"].as_array().unwrap().iter().collect();
+        for rule in rules {
+            let name = rule["alert"].as_str().unwrap();
+            for text in [&rule["expr"], &rule["annotations"]["summary"], &rule["annotations"]["runbook"]] {
+                assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{name}: {rule}");
+            }
+            assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{name}");
+        }
+    }
+
     #[test]
     fn the_catalogue_has_the_names_of_the_contract() {
         let metrics = Metrics::new();
