@@ -275,6 +275,10 @@ async fn a_window_that_grows_by_a_reload_covers_what_was_kept_before() {
     let first = app.accept(&tap).await;
     let second = app.accept(&tap).await;
     assert_ne!(first, second, "without a window every repeat is a decision of its own");
+    // What is older than the longest window leaves the memory as time goes on.
+    for other in ["u", "v", "w"] {
+        app.accept(&Callback::list("i", other)).await;
+    }
     reload_with(&app, "applied", |text| text.replace("\"0s\"", "\"10m\"")).await;
     let answer = app.post("purchase", tap.encrypted(KEY)).await;
     assert_eq!((answer.status_word().as_str(), answer.command_id()), ("duplicate", second));
