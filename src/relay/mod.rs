@@ -34,11 +34,11 @@
 
 pub mod amqp;
 pub mod backoff;
-mod tasks;
+mod driver;
+mod notices;
+mod protocol;
 #[cfg(test)]
 mod tests;
-mod unsettled;
-mod work;
 
 use std::{error::Error, sync::Arc, task::Poll, time::Duration};
 
@@ -57,7 +57,7 @@ use crate::{
     },
 };
 
-use work::{End, Relay};
+use driver::{End, Relay};
 
 /// How the relay works, whatever broker it publishes to.
 #[derive(Debug, Clone)]
@@ -128,6 +128,13 @@ pub trait Session: Send {
 pub trait Failure: Error + Send + Sync + 'static {
     /// True if waiting will not help: somebody has to change the broker or the configuration.
     fn needs_operator(&self) -> bool;
+
+    /// The broker's words, if it ended the session over something that was published on it: that command would end the
+    /// next session as well.
+    ///
+    /// `None` for every other end, above all of a broker that is away, silent or shut down, and for a refusal that meets
+    /// every command alike. What is told is shown to operators: it holds nothing of a message's body.
+    fn blames_publish(&self) -> Option<String>;
 }
 
 /// What a broker said.
@@ -153,7 +160,7 @@ pub enum Outcome {
 }
 
 /// A command that was returned after it had been told as confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LateReturn {
     /// The command.
     pub command_id: CommandId,
@@ -189,7 +196,7 @@ pub async fn run<P: Publisher>(
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) -> Report {
-    let mut relay = Relay::new(ledger, settings, metrics);
+    let mut relay = Relay::new(ledger, &settings, metrics);
     let mut deadline = stop.clone();
     tokio::select! {
         () = supervise(&mut relay, &mut publisher, &mut stop) => {}
@@ -217,8 +224,12 @@ async fn supervise<P: Publisher>(
                 relay.metrics.set_connected(true);
                 let confirmed = relay.confirmed;
                 let end = relay.serve(&mut session, stop).await;
-                relay.session_over();
-                if relay.confirmed > confirmed {
+                let blame = match &end {
+                    End::Failed(failure) => failure.blames_publish(),
+                    End::Stopped | End::Unanswered => None,
+                };
+                let lost = relay.session_over(blame);
+                if relay.confirmed > confirmed || lost.expected {
                     failures = 0;
                 }
                 session.close().await;
@@ -235,6 +246,10 @@ async fn supervise<P: Publisher>(
         let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
         let delay_ms = delay.as_millis();
         match problem {
+            // What to do about it is said with the command that is set aside.
+            Some(failure) if failure.blames_publish().is_some() => {
+                warn!(delay_ms, failures, error = %chain(&failure), "the broker ended the session; connecting again");
+            }
             Some(failure) if failure.needs_operator() => {
                 error!(delay_ms, failures, error = %chain(&failure), "cannot publish until somebody mends this");
             }

@@ -144,6 +144,18 @@ impl Failure for Error {
             Self::Ended { source, .. } => source.as_deref().is_some_and(is_refusal),
         }
     }
+
+    fn blames_publish(&self) -> Option<String> {
+        match self {
+            Self::Ended { source, .. } => source.as_deref().and_then(blame),
+            Self::Url { .. }
+            | Self::NoUrl
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Topology { .. }
+            | Self::Channel { .. } => None,
+        }
+    }
 }
 
 /// The AMQP reply code of an error, if the broker sent one.
@@ -152,6 +164,27 @@ fn code(error: &lapin::Error) -> Option<u16> {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
     }
+}
+
+/// The broker's reply code and text, if it ended a session that does nothing but publish over what was published.
+///
+/// - 403 access refused: of the topic, that is, the routing key. A user who may not write to the exchange at all is
+///   refused with every command, so that is none of theirs.
+/// - 311 content too large, 406 precondition failed: the message is larger than `max_message_size`, or has a property
+///   that the broker does not take.
+/// - 501 frame error, 502 syntax error, 503 command invalid, 505 unexpected frame, 540 not implemented, 541 internal
+///   error: the broker could not read it, or stumbled over it.
+///
+/// Not 320 connection forced (shut down), 404 not found (the exchange was deleted), 504 and 506 (channel, resources).
+fn blame(error: &lapin::Error) -> Option<String> {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return None };
+    let (code, text) = (error.get_id(), error.get_message().as_str());
+    let blames = match code {
+        403 => !text.contains("access to exchange"),
+        311 | 406 | 501 | 502 | 503 | 505 | 540 | 541 => true,
+        _ => false,
+    };
+    blames.then(|| format!("{code} {text}"))
 }
 
 /// 403 access refused (user, password or permission), 406 precondition failed (declared with other properties),

@@ -395,6 +395,10 @@ impl Failure for Told {
     fn needs_operator(&self) -> bool {
         false
     }
+
+    fn blames_publish(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Publisher for Handle {
