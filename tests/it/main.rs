@@ -11,6 +11,7 @@ mod formats;
 mod harness;
 mod layering;
 mod logs;
+mod poison;
 mod refuse;
 mod relay;
 mod restart;

@@ -86,6 +86,11 @@ where
         self.thorough = true;
     }
 
+    /// After an error: the first one among all answers that is to the point.
+    pub(super) fn cause(&mut self, is_to_the_point: impl Fn(&E) -> bool) -> Option<E> {
+        (0..self.slots.len()).filter_map(|index| self.read(index).err()).find(is_to_the_point)
+    }
+
     /// Tells the outcomes that are certain. `barrier` passes the barrier and tells what was returned to nobody.
     ///
     /// Wakes up for a quarter of the window at a time where there is much in it: answers come by the hundred, and a
@@ -132,9 +137,9 @@ where
         let slot = &mut self.slots[index];
         if let Awaited::Future(future) = &mut slot.answer {
             let Poll::Ready(answer) = Pin::new(future).poll(cx) else { return Ok(false) };
-            let Answer { ack, returned } = answer?;
-            slot.answer = Awaited::Here { ack };
-            self.returned.extend(returned);
+            // A future that has ended is not polled again, be it with an error.
+            slot.answer = Awaited::Here { ack: answer.as_ref().is_ok_and(|answer| answer.ack) };
+            self.returned.extend(answer?.returned);
         }
         Ok(true)
     }

@@ -12,13 +12,18 @@ use crate::{
 };
 
 impl<C: Cargo> Machine<C> {
-    /// Where the cursor may go: before the first command of the log that is not through.
-    pub(super) fn reach(&mut self) {
+    /// The end of that part of the log in which every command is through or has an exception.
+    pub(super) fn floor(&self) -> Seq {
         let session = &self.session;
         let flying =
             session.in_flight.iter().find(|flight| flight.attempts.is_none()).map(|flight| flight.seq);
         let open = flying.or_else(|| session.ready.front().map(Cargo::seq));
-        let through = open.map_or(session.position, |seq| seq - 1);
+        open.map_or(session.position, |seq| seq - 1)
+    }
+
+    /// The cursor may go as far as that.
+    pub(super) fn reach(&mut self) {
+        let through = self.floor();
         if through > self.through {
             self.through = through;
             self.unsettled.reach(through);
@@ -105,6 +110,7 @@ impl<C: Cargo> Machine<C> {
         let (true, Ok(listed)) = (self.close(Asking::Due), due) else { return };
         for due in listed {
             let (seq, key) = (due.cargo.seq(), due.cargo.task_key());
+            self.session.catch_up = self.session.catch_up.max(seq);
             if self.unsettled.mentions(seq) {
                 continue;
             }
@@ -120,14 +126,13 @@ impl<C: Cargo> Machine<C> {
                         next_attempt_at: Some(now.at),
                         stage: Stage::Resting,
                     };
-                    self.tasks.insert(key, seq, known);
+                    self.note(key, seq, known);
                 }
             }
             let Some((first, known)) = self.tasks.first(key) else { continue };
             let first_rests = matches!(known.stage, Stage::Resting);
             let first_next = known.next_attempt_at;
             if first == seq {
-                self.stage(key, seq, Stage::Tried);
                 self.line_up(due);
             } else if !first_rests && self.session.held < self.rules.max_in_flight {
                 self.stage(key, seq, Stage::Held(Box::new(due)));
@@ -179,9 +184,25 @@ impl<C: Cargo> Machine<C> {
         let first = self.tasks.first(key).filter(|(first, known)| *first == seq && rests(known));
         if pending == Ok(false) && first.is_some() && !self.unsettled.mentions(seq) {
             self.say(Notice::NoLongerPending { gone: 1 });
-            self.tasks.remove(key, seq);
+            self.forget(key, seq);
             self.release(key, now);
         }
+    }
+
+    /// Notes an exception, in place of what was known of it.
+    pub(super) fn note(&mut self, key: TaskKey, seq: Seq, known: Known<C>) {
+        let before = self.tasks.insert(key, seq, known);
+        self.dropped(before.as_ref());
+    }
+
+    /// Forgets an exception, because it is none any longer, or is parked.
+    pub(super) fn forget(&mut self, key: TaskKey, seq: Seq) {
+        let before = self.tasks.remove(key, seq);
+        self.dropped(before.as_ref());
+    }
+
+    fn dropped(&mut self, known: Option<&Known<C>>) {
+        self.session.held -= usize::from(known.is_some_and(|known| matches!(known.stage, Stage::Held(_))));
     }
 
     /// Moves an exception, and tells where it was.

@@ -26,7 +26,9 @@ impl<C: Cargo> Machine<C> {
             if let Some(Due { cargo, attempts }) = self.session.retries.pop_front() {
                 return Some(self.publish(cargo, Some(attempts), now));
             }
-            if self.is_crowded() {
+            let session = &self.session;
+            let next = session.ready.front().map_or(session.position + 1, Cargo::seq);
+            if next > session.catch_up && self.is_crowded() {
                 return None;
             }
             match self.session.ready.pop_front() {
@@ -138,7 +140,7 @@ impl<C: Cargo> Machine<C> {
         let first = self.tasks.first(key);
         let next = first.and_then(|(_, known)| known.next_attempt_at).unwrap_or(now.at);
         let known = Known { attempts: Some(0), next_attempt_at: Some(next), stage: Stage::Resting };
-        self.tasks.insert(key, seq, known);
+        self.note(key, seq, known);
         self.except(seq, Event::Refused, 0, next, WAITS.to_owned());
     }
 

@@ -30,6 +30,8 @@ mod feeding;
 mod outcomes;
 mod suspicion;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod unsettled;
 
 use std::{
@@ -272,6 +274,8 @@ struct Passing<C> {
     patience_from: Duration,
     /// New commands are held back because too many exceptions wait.
     crowded: bool,
+    /// Commands up to here are not new: later ones are exceptions already, and may wait for them.
+    catch_up: Seq,
 }
 
 impl<C> Default for Passing<C> {
@@ -297,6 +301,7 @@ impl<C> Default for Passing<C> {
             blocked: false,
             patience_from: Duration::ZERO,
             crowded: false,
+            catch_up: 0,
         }
     }
 }
@@ -328,6 +333,7 @@ impl<C: Cargo> Machine<C> {
     /// settled.
     pub(super) fn begin(&mut self, cursor: Seq, waiting: Vec<(TaskKey, Seq)>, now: Moment) {
         self.through = cursor;
+        let catch_up = waiting.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
         self.suspicion.keep(&waiting.iter().map(|(_, seq)| *seq).collect());
         self.tasks.load(waiting);
         self.session = Passing {
@@ -335,6 +341,7 @@ impl<C: Cargo> Machine<C> {
             began: now.elapsed,
             position: cursor,
             look_wanted: true,
+            catch_up,
             ..Passing::default()
         };
     }
@@ -368,12 +375,8 @@ impl<C: Cargo> Machine<C> {
         let session = &mut self.session;
         session.look_wanted = true;
         session.read_paused = false;
-        session.unreviewed += 1;
-        if !session.crowded {
-            session.unreviewed = 0;
-        } else if session.unreviewed >= TICKS_TO_REVIEW {
-            session.review_wanted = true;
-        }
+        session.unreviewed = if session.crowded { (session.unreviewed + 1).min(TICKS_TO_REVIEW) } else { 0 };
+        session.review_wanted |= session.unreviewed == TICKS_TO_REVIEW;
         let Some(oldest) = session.in_flight.front() else { return false };
         let since = oldest.sent_at.max(session.patience_from);
         !session.blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
@@ -388,6 +391,7 @@ impl<C: Cargo> Machine<C> {
         let expected = blame.is_some_and(|words| self.blamed(&words, now));
         self.reach();
         self.session = Passing::default();
+        self.tasks.rest_all();
         self.asking = None;
         self.settle_paused = false;
         self.find_paused = false;

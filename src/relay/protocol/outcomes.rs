@@ -27,7 +27,7 @@ impl<C: Cargo> Machine<C> {
             Outcome::Confirmed => {
                 if flight.attempts.is_some() {
                     self.unsettled.clear(flight.seq);
-                    self.tasks.remove(flight.key, flight.seq);
+                    self.forget(flight.key, flight.seq);
                     self.release(flight.key, now);
                 }
             }
@@ -42,17 +42,19 @@ impl<C: Cargo> Machine<C> {
     pub(super) fn refused(&mut self, flight: &Flight, reason: String, now: Moment) {
         let Flight { seq, key, attempts, .. } = *flight;
         let attempts = attempts.unwrap_or(0) + 1;
-        let for_good = attempts >= self.rules.max_attempts && !self.suspicion.is_unproven(seq);
+        let holds_up_others = self.tasks.len() >= self.rules.max_exceptions;
+        let proven = !self.suspicion.is_unproven(seq) || holds_up_others;
+        let for_good = attempts >= self.rules.max_attempts && proven;
         self.count(seq, for_good, &reason);
         if for_good {
-            self.tasks.remove(key, seq);
+            self.forget(key, seq);
             self.except(seq, Event::RefusedForGood, attempts, now.at, reason);
             self.release(key, now);
         } else {
             let next = now.at + self.delay(seq, attempts);
             let known =
                 Known { attempts: Some(attempts), next_attempt_at: Some(next), stage: Stage::Resting };
-            self.tasks.insert(key, seq, known);
+            self.note(key, seq, known);
             self.except(seq, Event::Refused, attempts, next, reason);
             self.postpone(key, seq, next);
         }
@@ -103,8 +105,7 @@ impl<C: Cargo> Machine<C> {
         let next_is_here = match self.stage(key, first, Stage::Tried) {
             Some(Stage::Held(due)) => {
                 self.session.held -= 1;
-                self.line_up(*due);
-                true
+                self.line_up(*due)
             }
             Some(Stage::Resting) => {
                 self.stage(key, first, Stage::Resting);
@@ -159,11 +160,21 @@ impl<C: Cargo> Machine<C> {
         self.unread();
     }
 
-    /// Puts an exception whose turn it is among those to be published next.
-    pub(super) fn line_up(&mut self, due: Due<C>) {
-        let alone = self.suspicion.suspects(due.cargo.seq());
+    /// Puts the first exception of a task among those to be published next, if its turn has come.
+    ///
+    /// It has not as long as an earlier command of its task may stand in the log's order: what is with the broker, or
+    /// was in an earlier session and is not read again yet. The next look finds it again.
+    pub(super) fn line_up(&mut self, due: Due<C>) -> bool {
+        let (seq, key) = (due.cargo.seq(), due.cargo.task_key());
+        if seq > self.floor() {
+            self.stage(key, seq, Stage::Resting);
+            return false;
+        }
+        self.stage(key, seq, Stage::Tried);
+        let alone = self.suspicion.suspects(seq);
         let line = if alone { &mut self.session.alone } else { &mut self.session.retries };
         line.push_back(due);
+        true
     }
 
     /// Leaves those exceptions to the ledger whose turn has come and that are not with the broker yet.
@@ -234,7 +245,7 @@ impl<C: Cargo> Machine<C> {
                 next_attempt_at: Some(next_attempt_at),
                 stage: Stage::Resting,
             };
-            self.tasks.insert(key, seq, known);
+            self.note(key, seq, known);
             self.put_back_retries(|cargo| cargo.task_key() == key && cargo.seq() > seq);
             self.postpone(key, seq, next_attempt_at);
         }

@@ -14,8 +14,8 @@
 //! - When it is due it is tried alone, with nothing else in flight, and only in a session that is some seconds old:
 //!   each try costs the session.
 //! - It is parked after `max_attempts` like any other, but only if the broker has confirmed something since it was set
-//!   aside. A broker that ends the session over everything (a permission withdrawn from the whole exchange) parks
-//!   nothing.
+//!   aside, or if too many exceptions hold up everything else. So a broker that ends the session over everything (a
+//!   permission withdrawn from the whole exchange) parks nothing.
 
 use std::collections::BTreeSet;
 

@@ -71,10 +71,10 @@ impl<C> Tasks<C> {
     }
 
     /// Notes an exception, in place of what was known of it.
-    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known<C>) {
-        if self.by_key.entry(key).or_default().insert(seq, known).is_none() {
-            self.len += 1;
-        }
+    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known<C>) -> Option<Known<C>> {
+        let before = self.by_key.entry(key).or_default().insert(seq, known);
+        self.len += usize::from(before.is_none());
+        before
     }
 
     /// Forgets an exception, because it is none any longer, or is parked.
@@ -112,6 +112,13 @@ impl<C> Tasks<C> {
 
     pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known<C>> {
         self.by_key.get_mut(&key)?.get_mut(&seq)
+    }
+
+    /// Nothing is tried any more.
+    pub(super) fn rest_all(&mut self) {
+        for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
+            known.stage = Stage::Resting;
+        }
     }
 
     /// What was read of exceptions whose turn has not come is forgotten.

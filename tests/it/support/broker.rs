@@ -320,6 +320,28 @@ impl Stoppable {
         assert_eq!(answer.await, "ok", "the broker takes the definitions");
     }
 
+    /// Lets the user write to an exchange of this virtual host only with the routing keys that match.
+    pub(crate) async fn writable_topics(&self, vhost: &Vhost, exchange: &'static str, pattern: &'static str) {
+        let broker = self.broker;
+        let name = vhost.url.rsplit('/').next().expect("an URL has slashes").to_owned();
+        off_the_runtime(move || {
+            broker.eval(&format!(
+                "rabbit_auth_backend_internal:set_topic_permissions(<<\"guest\">>, <<\"{name}\">>, \
+                 <<\"{exchange}\">>, <<\"{pattern}\">>, <<\".*\">>, <<\"tests\">>)."
+            ))
+        })
+        .await;
+    }
+
+    /// Larger messages end the channel, of channels that are opened from now on.
+    pub(crate) async fn max_message_size(&self, bytes: u32) {
+        let broker = self.broker;
+        off_the_runtime(move || {
+            broker.eval(&format!("application:set_env(rabbit, max_message_size, {bytes})."))
+        })
+        .await;
+    }
+
     /// Sets the memory alarm off, which makes the node block every publishing connection, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
         let broker = self.broker;
