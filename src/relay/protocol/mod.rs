@@ -180,7 +180,7 @@ pub(super) struct Tally {
 pub(super) struct Lost {
     /// Commands that were with the broker.
     pub(super) unanswered: usize,
-    /// A command was tried that was known to end sessions, and it did: the broker is well.
+    /// A command was tried that is known to end sessions, by a broker that takes others: it is well.
     pub(super) expected: bool,
 }
 

@@ -77,7 +77,8 @@ impl<C: Cargo> Machine<C> {
         now.elapsed.saturating_sub(self.session.began) >= self.rules.calm
     }
 
-    /// The broker has ended the session over something that was published. True if that was to be expected.
+    /// The broker has ended the session over something that was published. True if that says
+    /// nothing about the broker: it takes others, and not this one.
     pub(super) fn blamed(&mut self, words: &str, now: Moment) -> bool {
         let in_flight = self.session.in_flight.len();
         if in_flight > 1 {
@@ -90,12 +91,12 @@ impl<C: Cargo> Machine<C> {
         let Some(flight) = self.session.in_flight.pop_front() else { return false };
         let seq = flight.seq;
         let reason = format!("the broker ended the session over it: {words}");
-        let known = !self.suspicion.set_aside.insert(seq);
-        if !known {
+        if self.suspicion.set_aside.insert(seq) {
             self.suspicion.unproven.insert(seq);
             self.say(Notice::SetAside { seq, reason: reason.clone() });
         }
+        let proven = !self.suspicion.is_unproven(seq);
         self.refused(&flight, reason, now);
-        known
+        proven
     }
 }

@@ -84,6 +84,14 @@ pub(super) struct World {
     /// Commands that the relay knows to be refused and not confirmed since.
     refused: BTreeSet<Seq>,
     fails: bool,
+    /// Commands over which the broker ends the session.
+    pub(super) poison: BTreeSet<Seq>,
+    /// The broker's words, once it has ended the session over one.
+    ended: Option<String>,
+    /// How often the broker refused a command, ended a session with it, or returned it late.
+    pub(super) refusals: BTreeMap<Seq, u32>,
+    /// Settlements are written before they are answered, so that a crash can come between.
+    pub(super) writes_early: bool,
     waker: Option<Waker>,
 }
 
@@ -154,6 +162,7 @@ impl Handle {
 
     pub(super) fn return_late(&self, seq: Seq) {
         let mut world = self.world();
+        *world.refusals.entry(seq).or_default() += 1;
         world.news.late.push(LateReturn { command_id: id(seq), reason: "312 NO_ROUTE".to_owned() });
         world.wake();
     }
@@ -185,6 +194,9 @@ impl World {
             if outcome == Outcome::Confirmed {
                 self.confirmed.insert(seq);
             }
+            if outcome != Outcome::Confirmed {
+                *self.refusals.entry(seq).or_default() += 1;
+            }
             self.told.push((seq, outcome == Outcome::Confirmed));
             self.news.outcomes.push(outcome);
         }
@@ -201,9 +213,23 @@ impl World {
         self.log[usize::try_from(seq).unwrap() - 1].clone()
     }
 
+    /// The relay is gone, and with it all that it knew and had not written.
+    pub(super) fn crash(&mut self) {
+        self.keep_fresh = false;
+        self.fresh.clear();
+        self.flying.clear();
+        let exceptions = &self.exceptions;
+        self.refused.retain(|seq| exceptions.get(seq).is_some_and(|e| e.state == Exceptional::Retrying));
+    }
+
     /// Writes a settlement as the ledger does, and checks what it claims.
     fn settle(&mut self, settlement: Settlement) {
         for exception in &settlement.exceptions {
+            let refusals = self.refusals.get(&exception.seq).copied().unwrap_or(0);
+            assert!(
+                exception.attempts <= refusals,
+                "{exception:?}, and the broker has refused it {refusals} times"
+            );
             // As in the ledger, an operator's park stands.
             if self.exceptions.get(&exception.seq).is_none_or(|known| known.state != Exceptional::Parked) {
                 self.exceptions.insert(exception.seq, exception.clone());
@@ -279,8 +305,11 @@ impl Ledger for Handle {
 
     fn due(&self, at: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
         let world = self.world();
-        let due =
-            world.exceptions.values().filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at);
+        // As in the ledger: what seems to be put off for so long was written before the clock was set back. Each start
+        // of a relay sets the clock back to the real one.
+        let farthest = at + std::time::Duration::from_secs(600);
+        let is_due = |e: &&Exception| e.next_attempt_at <= at || e.next_attempt_at > farthest;
+        let due = world.exceptions.values().filter(|e| e.state != Exceptional::Parked).filter(is_due);
         let due = due.take(limit).map(|e| Due { entry: world.entry(e.seq), attempts: e.attempts });
         now(world.look("read", due.collect()))
     }
@@ -295,6 +324,14 @@ impl Ledger for Handle {
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         let handle = self.clone();
         async move {
+            let early = {
+                let mut world = handle.world();
+                let early = world.writes_early && !world.ledger_fails;
+                if early {
+                    world.settle(settlement.clone());
+                }
+                early
+            };
             // A commit takes a moment, in which other things happen.
             tokio::time::sleep(std::time::Duration::from_millis(3)).await;
             if handle.world().ledger_hangs {
@@ -304,7 +341,9 @@ impl Ledger for Handle {
             if world.ledger_fails {
                 return Err(AcceptError::Unavailable);
             }
-            world.settle(settlement);
+            if !early {
+                world.settle(settlement);
+            }
             Ok(())
         }
         .boxed()
@@ -389,7 +428,11 @@ impl Handle {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the test says so")]
-pub(super) struct Told;
+pub(super) struct Told {
+    blame: Option<String>,
+}
+
+const AWAY: Told = Told { blame: None };
 
 impl Failure for Told {
     fn needs_operator(&self) -> bool {
@@ -397,7 +440,7 @@ impl Failure for Told {
     }
 
     fn blames_publish(&self) -> Option<String> {
-        None
+        self.blame.clone()
     }
 }
 
@@ -409,13 +452,14 @@ impl Publisher for Handle {
         let mut world = self.world();
         world.connects += 1;
         if world.away {
-            return Err(Told);
+            return Err(AWAY);
         }
         world.sessions += 1;
         world.flying.clear();
         world.news = News::default();
         world.told.clear();
         world.fails = false;
+        world.ended = None;
         drop(world);
         Ok(self.clone())
     }
@@ -430,6 +474,16 @@ impl Session for Handle {
             world.refused.range(..entry.seq).find(|seq| world.entry(**seq).task_key == entry.task_key);
         assert_eq!(earlier, None, "{} is published before an earlier one of its task", entry.seq);
         world.published.push(entry.seq);
+        if world.ended.is_some() {
+            // What comes after is not read any more.
+            return Ok(());
+        }
+        if world.poison.contains(&entry.seq) {
+            *world.refusals.entry(entry.seq).or_default() += 1;
+            world.ended = Some("406 PRECONDITION_FAILED - the test says so".to_owned());
+            world.wake();
+            return Ok(());
+        }
         let answer = world.policy.as_mut().and_then(|policy| policy(entry.seq));
         world.flying.push_back((entry.seq, answer));
         world.tell();
@@ -438,8 +492,11 @@ impl Session for Handle {
 
     fn poll_news(&mut self, cx: &mut Context<'_>, news: &mut News) -> Poll<Result<(), Told>> {
         let mut world = self.world();
+        if let Some(blame) = world.ended.clone() {
+            return Poll::Ready(Err(Told { blame: Some(blame) }));
+        }
         if world.fails {
-            return Poll::Ready(Err(Told));
+            return Poll::Ready(Err(AWAY));
         }
         let told = std::mem::take(&mut world.news);
         if told.outcomes.is_empty() && told.late.is_empty() && told.blocked.is_none() {
@@ -459,7 +516,7 @@ impl Session for Handle {
     }
 
     fn look(&mut self) -> Result<(), Told> {
-        if self.world().fails { Err(Told) } else { Ok(()) }
+        if self.world().fails { Err(AWAY) } else { Ok(()) }
     }
 
     async fn close(self) {

@@ -4,11 +4,14 @@
 //! A [`World`] is a value: a model checker holds millions, the property test walks through one. Every step is one
 //! [`Act`]; [`World::acts`] lists those that are possible. The machine in it is the real one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::super::{Cargo, Due, Effect, Found, Machine, Moment, Question, Rules, Unreadable};
+use super::super::{Cargo, Due, Effect, Found, Machine, Moment, Question, Rules, TICK, Unreadable};
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Exception, Settlement, State, state::Exceptional},
@@ -132,6 +135,8 @@ pub(super) struct World {
     keep_fresh: bool,
     // under way
     connected: bool,
+    /// The session has lasted for a tick at least.
+    settled_in: bool,
     settling: Option<Settlement>,
     asking: Option<(Question, Option<Answer>)>,
     reading: Option<(Seq, usize, Option<Vec<Plain>>)>,
@@ -172,6 +177,7 @@ impl World {
             fresh: Vec::new(),
             keep_fresh: false,
             connected: false,
+            settled_in: false,
             settling: None,
             asking: None,
             reading: None,
@@ -197,7 +203,7 @@ impl World {
     }
 
     fn now(&self) -> Moment {
-        Moment { at: self.at, elapsed: std::time::Duration::ZERO }
+        Moment { at: self.at, elapsed: if self.settled_in { TICK } else { Duration::ZERO } }
     }
 
     fn poison_flies(&self, bounds: &Bounds) -> bool {
@@ -297,7 +303,7 @@ impl World {
                 self.accept(bounds, false);
             }
             Act::Connect => {
-                self.connected = true;
+                (self.connected, self.settled_in) = (true, false);
                 self.keep_fresh = true;
                 let waiting = self.waiting();
                 self.machine.begin(self.cursor, waiting, self.now());
@@ -348,6 +354,8 @@ impl World {
                 self.read(false);
             }
             Act::Tick => {
+                // Of use only to those that end sessions; for all others it would double the states.
+                self.settled_in = self.connected && !bounds.poison.is_empty();
                 if self.machine.tick(self.now()) {
                     self.fail("overdue without time".to_owned());
                 }
@@ -406,8 +414,7 @@ impl World {
         }
         self.flying.clear();
         self.machine.lost(blame, self.now());
-        self.connected = false;
-        self.blocked = false;
+        (self.connected, self.settled_in, self.blocked) = (false, false, false);
         (self.asking, self.reading) = (None, None);
     }
 
@@ -419,7 +426,7 @@ impl World {
         (self.settling, self.asking, self.reading) = (None, None, None);
         self.flying.clear();
         self.fresh.clear();
-        (self.keep_fresh, self.connected, self.blocked) = (false, false, false);
+        (self.keep_fresh, self.connected, self.settled_in, self.blocked) = (false, false, false, false);
         // What was told and not written is forgotten.
         self.answered = (1..=self.head()).filter(|seq| self.state(*seq) == State::Published).collect();
         self.given_up.clear();
@@ -491,7 +498,8 @@ impl World {
         match question {
             Question::Due { at, limit } => {
                 let due = self.exceptions.values();
-                let due = due.filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at).take(limit);
+                let due =
+                    due.filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at).take(limit);
                 let due = due.map(|e| Due { cargo: self.command(e.seq), attempts: e.attempts });
                 Answer::Due(due.collect())
             }
@@ -611,7 +619,9 @@ impl World {
                 State::Published if !self.routed.contains(&seq) => {
                     self.fail(format!("INVARIANT 3: {seq} is published but was never confirmed"));
                 }
-                State::Parked if refusals < bounds.max_attempts && !self.parked_by_operator.contains(&seq) => {
+                State::Parked
+                    if refusals < bounds.max_attempts && !self.parked_by_operator.contains(&seq) =>
+                {
                     self.fail(format!("{seq} is parked after {refusals} refusals"));
                 }
                 _ => {}
@@ -623,7 +633,11 @@ impl World {
             }
             let everything_ends = (1..=self.head()).all(|seq| bounds.poison.contains(&seq));
             let crowd = bounds.tasks.len() >= bounds.max_exceptions;
-            if everything_ends && !crowd && self.state(seq) == State::Parked && !self.parked_by_operator.contains(&seq) {
+            if everything_ends
+                && !crowd
+                && self.state(seq) == State::Parked
+                && !self.parked_by_operator.contains(&seq)
+            {
                 self.fail(format!("{seq} is parked by a broker that takes nothing at all"));
             }
         }
@@ -652,7 +666,10 @@ impl World {
             world.act(bounds, act);
         }
         let open: Vec<_> = (1..=world.head()).filter(|seq| world.state(*seq) == State::Pending).collect();
-        Some(format!("after a long calm {open:?} are pending, {:?} returned late, with the cursor at {}", world.owed, world.cursor))
+        Some(format!(
+            "after a long calm {open:?} are pending, {:?} returned late, with the cursor at {}",
+            world.owed, world.cursor
+        ))
     }
 
     fn is_done(&self, bounds: &Bounds) -> bool {
@@ -690,9 +707,9 @@ fn machine(bounds: &Bounds) -> Machine<Plain> {
     Machine::new(Rules {
         max_in_flight: bounds.max_in_flight,
         max_attempts: bounds.max_attempts,
-        confirm_timeout: SignedDuration::from_secs(30).unsigned_abs(),
+        confirm_timeout: Duration::from_secs(30),
         max_exceptions: bounds.max_exceptions,
-        calm: std::time::Duration::ZERO,
+        calm: TICK,
         salt: 0,
     })
 }
