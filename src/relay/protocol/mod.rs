@@ -367,7 +367,6 @@ impl<C: Cargo> Machine<C> {
     /// A broker that blocks publishing legitimately does not answer, so that time does not count: the session would
     /// otherwise be torn down and built again as long as the alarm lasts, and each time everything in flight be sent
     /// twice. A peer that has died meanwhile is found by its missing heartbeats.
-    #[must_use]
     pub(super) fn tick(&mut self, now: Moment) -> bool {
         self.settle_paused = false;
         self.find_paused = false;

@@ -52,7 +52,7 @@ proptest! {
         for choice in choices {
             acts.clear();
             world.acts(&bounds, &mut acts);
-            let act = acts[usize::from(choice) * acts.len() >> 16];
+            let act = acts[(usize::from(choice) * acts.len()) >> 16];
             done.push(act);
             world.act(&bounds, act);
             prop_assert_eq!(&world.fault, &None, "by {:?}", done);
