@@ -146,7 +146,7 @@ impl Model {
     }
 
     fn id(&self, seq: Seq) -> CommandId {
-        self.log[usize::try_from(seq - 1).unwrap()].0
+        self.log[usize::try_from(seq - 1).expect("a small log")].0
     }
 
     fn state(&self, seq: Seq) -> State {
@@ -183,15 +183,15 @@ struct Bench {
 fn open(path: &std::path::Path) -> SqliteLedger {
     let limits = Limits { min_free_bytes: 0, retention: None, ..Limits::default() };
     let settings = Settings { path: path.to_owned(), queue_capacity: 100, max_batch: 10, limits };
-    SqliteLedger::open(&settings).unwrap()
+    SqliteLedger::open(&settings).expect("a healthy ledger")
 }
 
 impl Bench {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ledger.db");
         let ledger = open(&path);
-        let operator = Operator::open(&path).unwrap();
+        let operator = Operator::open(&path).expect("a healthy ledger");
         Self { _directory: directory, path, ledger: Some(ledger), operator, model: Model::default() }
     }
 
@@ -226,7 +226,7 @@ impl Bench {
             Act::Park(number) => self.operate(*number, Event::Park),
             Act::Requeue(number) => self.operate(*number, Event::Requeue),
             Act::RequeueParked => {
-                let requeued = self.operator.requeue_parked().unwrap();
+                let requeued = self.operator.requeue_parked().expect("a healthy ledger");
                 let parked: Vec<_> =
                     (1..=self.model.head()).filter(|seq| self.model.state(*seq) == State::Parked).collect();
                 let ids: Vec<_> = parked.iter().map(|seq| self.model.id(*seq)).collect();
@@ -259,24 +259,25 @@ impl Bench {
     /// Everything that can be asked says the same.
     async fn compare(&self) {
         let (ledger, model) = (self.ledger(), &self.model);
-        assert_eq!(ledger.cursor().await.unwrap(), model.cursor);
+        assert_eq!(ledger.cursor().await.expect("a healthy ledger"), model.cursor);
         let mut counts = [0; State::ALL.len()];
         for seq in 1..=model.head() {
-            let record = ledger.find(model.id(seq)).await.unwrap().unwrap();
+            let record =
+                ledger.find(model.id(seq)).await.expect("a healthy ledger").expect("a healthy ledger");
             let attempts = model.exceptions.get(&seq).map(|(_, attempts)| *attempts);
             assert_eq!((record.seq, record.state, record.attempts), (seq, model.state(seq), attempts));
-            counts[State::ALL.iter().position(|state| *state == record.state).unwrap()] += 1;
+            counts[State::ALL.iter().position(|state| *state == record.state).expect("one of them all")] += 1;
         }
-        let stats = ledger.stats().await.unwrap();
+        let stats = ledger.stats().await.expect("a healthy ledger");
         assert_eq!([stats.pending, stats.published, stats.parked], counts);
         assert_eq!((stats.head, stats.cursor), (model.head(), model.cursor));
-        let mut waiting = ledger.waiting_tasks().await.unwrap();
+        let mut waiting = ledger.waiting_tasks().await.expect("a healthy ledger");
         waiting.sort_unstable_by_key(|(_, seq)| *seq);
-        let key = |seq: Seq| model.log[usize::try_from(seq - 1).unwrap()].1;
+        let key = |seq: Seq| model.log[usize::try_from(seq - 1).expect("a small log")].1;
         assert_eq!(waiting, model.waiting().into_iter().map(|seq| (key(seq), seq)).collect::<Vec<_>>());
-        let due: Vec<_> = ledger.due(now(), 1000).await.unwrap();
+        let due: Vec<_> = ledger.due(now(), 1000).await.expect("a healthy ledger");
         assert_eq!(due.iter().map(|due| due.entry.seq).collect::<Vec<_>>(), model.waiting());
-        let log: Vec<_> = ledger.since(model.cursor, 1000).await.unwrap();
+        let log: Vec<_> = ledger.since(model.cursor, 1000).await.expect("a healthy ledger");
         let open = (model.cursor + 1..=model.head()).filter(|seq| !model.exceptions.contains_key(seq));
         assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), open.collect::<Vec<_>>());
     }
@@ -297,7 +298,7 @@ proptest! {
 
     #[test]
     fn the_ledger_does_what_a_list_would_do(acts in prop::collection::vec(act(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut bench = Bench::new();
             for act in &acts {

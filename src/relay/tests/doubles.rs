@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) poison: BTreeSet<Seq>,
     /// The broker's words, once it has ended the session over one.
     ended: Option<String>,
+    /// Commands that an operator has acted on: their order is not promised any more.
+    touched: BTreeSet<Seq>,
     /// How often the broker refused a command, ended a session with it, or returned it late.
     pub(super) refusals: BTreeMap<Seq, u32>,
     /// Settlements are written before they are answered, so that a crash can come between.
@@ -134,6 +136,7 @@ impl Handle {
         let exception = Exception { seq, state, attempts: 0, next_attempt_at, reason };
         let mut world = self.world();
         world.refused.remove(&seq);
+        world.touched.insert(seq);
         world.exceptions.insert(seq, exception);
     }
 
@@ -253,6 +256,23 @@ impl World {
             self.cursor = through;
         }
         self.settlements.push(settlement);
+    }
+
+    /// An earlier command of the same task that is neither through nor on its way.
+    fn overtaken_by(&self, entry: &Entry) -> Option<Seq> {
+        let with_broker = self.flying.iter().map(|(seq, _)| *seq);
+        let on_its_way: BTreeSet<_> = with_broker.chain(self.told.iter().map(|(seq, _)| *seq)).collect();
+        let given_up = |seq: Seq| self.refusals.get(&seq).is_some_and(|times| *times >= self.max_attempts);
+        let earlier = self.log.iter().take_while(|earlier| earlier.seq < entry.seq);
+        let mut earlier =
+            earlier.filter(|earlier| earlier.task_key == entry.task_key).map(|earlier| earlier.seq);
+        earlier.find(|seq| {
+            !self.confirmed.contains(seq)
+                && !self.touched.contains(seq)
+                && !given_up(*seq)
+                && !on_its_way.contains(seq)
+                && !(*seq <= self.cursor && !self.exceptions.contains_key(seq))
+        })
     }
 
     fn look<T>(&self, operation: &'static str, value: T) -> Result<T, LookError> {

@@ -181,7 +181,7 @@ fn simulate(seeds: u64) {
 
 #[test]
 fn whatever_befalls_the_relay_everything_comes_through_in_order() {
-    simulate(200);
+    simulate(100);
 }
 
 #[test]

@@ -85,6 +85,12 @@ fn every_state_with_refusals_until_one_is_parked_is_sound() {
 }
 
 #[test]
+fn every_state_of_one_task_with_a_refusal_and_a_loss_is_sound() {
+    let budget = Budget { refusals: 1, losses: 1, ..Budget::default() };
+    explore("refusal, loss, one task", Bounds { budget, tasks: vec![1, 1, 1], ..Bounds::default() });
+}
+
+#[test]
 fn every_state_with_a_late_return_is_sound() {
     let budget = Budget { late: 1, losses: 1, ledger_failures: 1, ..Budget::default() };
     explore("late return, loss, failure of the ledger", Bounds { budget, ..Bounds::default() });

@@ -60,6 +60,12 @@ impl Session for Handle {
             // What comes after is not read any more.
             return Ok(());
         }
+        let overtaken = world.overtaken_by(&entry);
+        assert_eq!(
+            overtaken, None,
+            "{} overtakes an earlier one of its task; cursor {}, {:?}, published {:?}",
+            entry.seq, world.cursor, world.exceptions, world.published
+        );
         if world.poison.contains(&entry.seq) {
             *world.refusals.entry(entry.seq).or_default() += 1;
             world.ended = Some("406 PRECONDITION_FAILED - the test says so".to_owned());
