@@ -26,10 +26,11 @@ use anyhow::Context;
 use tokio::{net::TcpSocket, task::JoinHandle, time::Instant};
 
 use crate::{
-    console, http,
+    console,
+    http::{self, Gate},
     intake::{self, Intake, Refusal},
     ledger::Ledger,
-    telemetry::metrics::Metrics,
+    telemetry::{failpoint::reach, metrics::Metrics},
 };
 use relay_thread::RelayThread;
 pub use relay_thread::{RelaySeat, StartRelay};
@@ -59,6 +60,7 @@ const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 /// The service, bound and wired, not serving yet.
 pub struct App {
     callbacks: (Server, SocketAddr),
+    gate: Arc<Gate>,
     console: (Server, SocketAddr),
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
@@ -89,16 +91,10 @@ impl App {
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
         let endpoints: Vec<String> =
             settings.intake.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let callbacks = http::serve(
-            &settings.http,
-            callbacks,
-            intake,
-            &endpoints,
-            metrics.clone(),
-            draining.clone(),
-            settings.shutdown_grace,
-        )
-        .context("cannot serve callbacks")?;
+        let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
+        let gate = Arc::new(gate.context("cannot serve callbacks (http.tls)")?);
+        let callbacks = http::serve(&settings.http, callbacks, gate.clone(), settings.shutdown_grace)
+            .context("cannot serve callbacks")?;
         let console = console::serve(
             &settings.console,
             console,
@@ -110,6 +106,7 @@ impl App {
         .context("cannot serve the internal listener")?;
         Ok(Self {
             callbacks: (callbacks, addresses.0),
+            gate,
             console: (console, addresses.1),
             ledger,
             metrics,
@@ -155,6 +152,7 @@ impl App {
             () = shutdown => Ok(()),
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
             ended = running.console.ended() => Err(ended.context("the internal listener ended")),
+            never = self.gate.watch() => match never {},
         };
         running.stop(self.shutdown_grace).await;
         ended
@@ -212,6 +210,7 @@ impl Running {
 
         // Unready, and refusing: whoever still gets through to us is told to come again.
         self.draining.store(true, Ordering::Relaxed);
+        reach("stop:draining");
 
         // Stop listening, and finish the requests that are in progress: their decisions are still kept.
         if !within(deadline, self.callbacks.handle.stop(true)).await {
@@ -220,6 +219,8 @@ impl Running {
                 "the grace ran out; unanswered callbacks were not promised anything"
             );
         }
+
+        reach("stop:requests");
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it.
         self.relay.ask_to_stop(deadline);
@@ -230,10 +231,14 @@ impl Running {
             );
         }
 
+        reach("stop:relay");
+
         let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
         if !within(flush_deadline, self.ledger.flush()).await {
             tracing::error!(step = "ledger", "the ledger's writer does not end; what was answered is safe");
         }
+
+        reach("stop:ledger");
 
         // Last, so that health told the truth all the while. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {

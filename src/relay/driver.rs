@@ -19,6 +19,7 @@ use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{AcceptError, Entry, Filter, Ledger, LookError, State},
     telemetry::{
+        failpoint::reach,
         log::chain,
         metrics::{Metrics, PublishResult},
     },
@@ -233,7 +234,9 @@ impl Relay {
         let known = *head.borrow_and_update();
         while let Some(effect) = self.machine.next(known, stopping, now) {
             if let Some(entry) = self.carry_out(effect) {
+                reach("relay:publishing");
                 session.publish(entry)?;
+                reach("relay:published");
             }
         }
         Ok(())
@@ -247,7 +250,10 @@ impl Relay {
             Effect::KeepFresh(wanted) => self.ledger.keep_fresh(wanted),
             Effect::ReadLog { after, limit } => self.reading = Some(self.ledger.since(after, limit)),
             Effect::Ask(question) => self.asking = Some(self.ask(question)),
-            Effect::Settle(settlement) => self.settling = Some(self.ledger.settle(settlement)),
+            Effect::Settle(settlement) => {
+                reach("relay:settling");
+                self.settling = Some(self.ledger.settle(settlement));
+            }
             Effect::Say(notice) => notices::say(notice),
         }
         None
@@ -296,6 +302,7 @@ impl Relay {
         let now = self.clock.now();
         let mut confirmed = 0;
         for outcome in news.outcomes.drain(..) {
+            reach("relay:confirmed");
             match outcome.result() {
                 PublishResult::Confirmed => confirmed += 1,
                 other => self.metrics.published(other, 1),
