@@ -186,8 +186,7 @@ impl Handle {
     }
 
     pub(super) fn state(&self, seq: Seq) -> State {
-        let world = self.world();
-        State::of(seq, world.cursor, world.exceptions.get(&seq).map(|exception| exception.state))
+        self.world().state_of(seq)
     }
 }
 
@@ -271,8 +270,12 @@ impl World {
                 && !self.touched.contains(seq)
                 && !given_up(*seq)
                 && !on_its_way.contains(seq)
-                && !(*seq <= self.cursor && !self.exceptions.contains_key(seq))
+                && self.state_of(*seq) != State::Published
         })
+    }
+
+    fn state_of(&self, seq: Seq) -> State {
+        State::of(seq, self.cursor, self.exceptions.get(&seq).map(|exception| exception.state))
     }
 
     fn look<T>(&self, operation: &'static str, value: T) -> Result<T, LookError> {
