@@ -5,7 +5,7 @@ use countersign::command::{
 };
 use jiff::Timestamp;
 
-/// A decision of ordinary size, about a task of its own: its message has about 1000 bytes.
+/// A decision of ordinary size, about a task of its own: its message has about 800 bytes.
 pub(crate) fn decision(number: u64, at: Timestamp) -> Command {
     Command {
         command_id: CommandId::new(at),

@@ -30,7 +30,7 @@ use crate::{
     ledger::{Acceptance, Ledger, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
 };
 
-/// What a callback of an ordinary approval carries beside its ids: makes a message of about 900 bytes.
+/// What a callback of an ordinary approval carries beside its ids: makes a message of about 800 bytes.
 const CONTEXT_BYTES: usize = 240;
 /// Callbacks that wait for the disk at once.
 const WAITERS: [usize; 4] = [1, 16, 64, 256];
