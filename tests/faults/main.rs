@@ -5,10 +5,19 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod amqps;
 mod calm;
 mod disk;
+mod edge;
+mod edge_tls;
 mod kill;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
 mod power;
 mod shim;
+
+/// Says something on standard error, past the harness.
+fn say(words: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{words}").expect("standard error is open");
+}

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    block_on, client,
+    Trust, block_on, client,
     crypt::{choose, random, seal, secret_from},
     exit::{Exit, Failure},
     output::{json, line, say},
@@ -102,6 +102,9 @@ pub(super) struct Arguments {
     /// Where to send: the whole URL, or only scheme, host and port [default: http.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// For https://: believe the authorities in this PEM file [default: the system's; without --url, any certificate]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Take the action_callback_token from this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -174,11 +177,12 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let url = match &arguments.url {
         Some(text) => url(text, &path)?,
         None => {
-            let listen = loaded.http()?.listen;
-            if listen.port() == 0 {
+            let http = loaded.http()?;
+            if http.listen.port() == 0 {
                 return Err(Failure::Usage("http.listen has no fixed port; say --url".to_owned()));
             }
-            url(&format!("http://{}", reachable(listen)), &path)?
+            let scheme = if http.tls.is_some() { "https" } else { "http" };
+            url(&format!("{scheme}://{}", reachable(http.listen)), &path)?
         }
     };
     let amqp = if arguments.load.verifies() { Some(&loaded.amqp()?.broker) } else { None };
@@ -186,7 +190,8 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         let summary = if arguments.load.wanted() {
             load::run(&plan, &url, amqp).await?
         } else {
-            send(&plan, &url).await?
+            let trust = Trust::of(arguments.ca_file.as_deref(), arguments.url.is_none());
+            send(&plan, &url, &client(&url, trust, PATIENCE)?).await?
         };
         if arguments.json {
             json(&Told { summary: &summary })?;
@@ -300,13 +305,12 @@ impl Plan<'_> {
 }
 
 /// Sends the callbacks and prints each answer; ends at the first that does not come.
-async fn send(plan: &Plan<'_>, url: &reqwest::Url) -> Result<Summary, Failure> {
-    let client = client(url, PATIENCE)?;
+async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Summary, Failure> {
     let count = plan.arguments.count.unwrap_or(1);
     let connections = plan.arguments.connections.unwrap_or(1);
     let mut tally = Tally::start();
     let mut answers = stream::iter(0..count)
-        .map(|number| post(&client, url, plan.decision(number).task, plan.body(number)))
+        .map(|number| post(client, url, plan.decision(number).task, plan.body(number)))
         .buffer_unordered(usize::from(connections));
     while let Some(answer) = answers.next().await {
         json(&answer)?;
@@ -435,7 +439,7 @@ mod tests {
 
     async fn posted(url: &reqwest::Url) -> Answer {
         rustls::crypto::ring::default_provider().install_default().ok();
-        post(&client(url, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
+        post(&client(url, Trust::System, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
     }
 
     #[tokio::test]

@@ -13,12 +13,11 @@ use futures_util::{Stream, StreamExt};
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, Event,
     options::ConfirmSelectOptions,
-    tcp::OwnedTLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Settings, topology};
+use super::{Address, Broker, Error, Settings, tls, topology};
 
 /// How long the broker may take to say goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -55,10 +54,9 @@ impl Link {
     async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
-        let connection =
-            connect(broker.uri.clone(), socket.0.clone(), settings.connect_timeout, "countersign")
-                .await
-                .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
+        let connection = connect(broker.uri.clone(), socket.0.clone(), settings, "countersign")
+            .await
+            .map_err(|source| unconnected(address(), source))?;
         let events = Box::pin(connection.events_listener());
         let channel = connection
             .create_channel()
@@ -133,20 +131,27 @@ pub(super) async fn listen_in(
     let mut failure = Error::NoUrl;
     for broker in brokers {
         let address = broker.address.clone();
-        let connecting = connect(broker.uri.clone(), SocketState::default(), limit, name);
+        let connecting = connect(broker.uri.clone(), SocketState::default(), settings, name);
         failure = match timeout(limit, connecting).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(source)) => Error::Connect { broker: address, source: source.into() },
+            Ok(Err(source)) => unconnected(address, source),
             Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
         };
     }
     Err(failure)
 }
 
+fn unconnected(broker: Address, source: lapin::Error) -> Error {
+    match tls::advice(&source) {
+        Some(advice) => Error::Tls { broker, advice, source: source.into() },
+        None => Error::Connect { broker, source: source.into() },
+    }
+}
+
 async fn connect(
     uri: AMQPUri,
     socket: SocketState,
-    limit: Duration,
+    settings: &Settings,
     name: &str,
 ) -> lapin::Result<Connection> {
     // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
@@ -158,6 +163,7 @@ async fn connect(
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let runtime = lapin::runtime::default_runtime()?;
     let reactor = runtime.clone();
+    let (limit, tls) = (settings.connect_timeout, settings.tls.clone());
     // lapin connects on a thread of its own, which goes on when the connect is given up; so the limit stands here too.
     let open = async move |uri: AMQPUri, _| {
         let opening = async {
@@ -170,10 +176,7 @@ async fn connect(
             }
             match uri.scheme {
                 AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => {
-                    let config = OwnedTLSConfig::default();
-                    stream.into_tls(&authority.host, config.as_ref()).await
-                }
+                AMQPScheme::AMQPS => stream.into_rustls(&tls::connector(&tls)?, &authority.host).await,
             }
         };
         let opened = timeout(limit, opening).await;
