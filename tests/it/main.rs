@@ -10,6 +10,7 @@ mod dedupe;
 mod formats;
 mod harness;
 mod layering;
+mod load;
 mod logs;
 mod poison;
 mod refuse;
