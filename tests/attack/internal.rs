@@ -119,7 +119,7 @@ async fn a_page_in_a_browser_changes_nothing() {
             ] {
                 let answer = asked(&app, method, target, &headers, body).await.expect("an answer");
                 // A name that the page controls is its own origin; with a token, which no page knows, that is no matter.
-                let rebound = token && headers.iter().any(|header| *header == ("Host", "evil.example"));
+                let rebound = token && headers.contains(&("Host", "evil.example"));
                 assert!(
                     rebound || answer.status == 403,
                     "{method} {headers:?}: {} {}",

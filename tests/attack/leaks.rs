@@ -112,13 +112,17 @@ fn config(filter: &str, format: &str) -> Config {
         pair(TOKEN, KEY),
         pair(ROTATED_TOKEN, ROTATED_KEY)
     ));
-    let elsewhere = Endpoint::plain("elsewhere").credentials_toml(
-        "[ { action_callback_token = \"${COUNTERSIGN_TEST_TOKEN}\" }, { action_callback_token_file = \"token.txt\" } ]",
-    );
+    let config = Config::bare(&url);
+    let file = config.dir().join("token.txt");
+    std::fs::write(&file, format!("{FROM_FILE}\n")).expect("a directory of ours");
+    let elsewhere = Endpoint::plain("elsewhere").credentials_toml(&format!(
+        "[ {{ action_callback_token = \"${{COUNTERSIGN_TEST_TOKEN}}\" }}, {{ action_callback_token_file = {} }} ]",
+        quoted(&file.display().to_string())
+    ));
     let signed = Endpoint::plain("signed")
         .context("format", "\"jwt\"")
         .context("jwt", &format!("{{ keys = [ {{ kid = \"k1\", secret = {} }} ] }}", quoted(JWT)));
-    let config = Config::bare(&url)
+    config
         .set("admin", "token", &quoted(ADMIN))
         .set("log", "filter", &quoted(filter))
         .set("log", "format", &quoted(format))
@@ -126,9 +130,7 @@ fn config(filter: &str, format: &str) -> Config {
         .endpoint(rotating)
         .endpoint(elsewhere)
         .endpoint(signed)
-        .endpoint(Endpoint::plain("leave"));
-    std::fs::write(config.dir().join("token.txt"), format!("{FROM_FILE}\n")).expect("a directory of ours");
-    config
+        .endpoint(Endpoint::plain("leave"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +369,7 @@ async fn what_a_sender_writes_does_not_move_the_operators_cursor() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let callback = Callback::list(POISON, POISON).operator(POISON).context(POISON).with("reason", POISON);
     // Members that are passed on as they stand, controls that JSON allows unescaped among them.
-    let callback = callback.raw("odd", "\"\u{9b}31m\u{7f}\u{202e}\"");
+    let callback = callback.raw("odd", "[\"\u{9b}31m\u{7f}\u{202e}\",\n{\"command_id\":\"forged\"}\r\n]");
     let id = app.post("leave", callback.plain()).await.command_id();
     for arguments in [
         vec!["ledger", "list"],
@@ -378,5 +380,7 @@ async fn what_a_sender_writes_does_not_move_the_operators_cursor() {
         let ran = Program::new(arguments.clone()).config(app.file()).run().await.ended_with(0);
         let odd = ran.stdout.chars().find(|char| (char.is_control() && *char != '\n') || is_mark(*char));
         assert_eq!(odd, None, "{arguments:?}: {:?}", ran.stdout);
+        let lines = ran.stdout.lines().count();
+        assert!(lines == 1 || !arguments.contains(&"--json"), "one object a line: {:?}", ran.stdout);
     }
 }

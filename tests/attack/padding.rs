@@ -133,7 +133,7 @@ impl Attacker {
             Class::WrongLength => {
                 let mut text = self.last_byte(false).base64();
                 text.truncate(4 * random_below(11));
-                if text.len() == 0 {
+                if text.is_empty() {
                     text.push_str("AAAA");
                 }
                 envelope(&text)

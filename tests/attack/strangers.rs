@@ -197,13 +197,16 @@ async fn asked(app: &App, method: &str, target: &[u8], body: &[u8]) -> Option<An
     line.answer().await.map(Answer::without_date)
 }
 
+/// What is done to the name of an endpoint on its way into a request.
+type Trick = (&'static str, Box<dyn Fn(&str) -> Vec<u8>>);
+
 /// For every trick: the same done to a name that exists and to one that does not gives the same answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_trick_with_the_path_tells_which_endpoints_exist() {
     let config = Config::with_url(NOWHERE).set("http", "max_body_bytes", "4096");
     let app = App::with(config.endpoint(Endpoint::encrypted("english").set("locale", "\"en\""))).await;
     let hex = |name: &str| name.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
-    let tricks: Vec<(&str, Box<dyn Fn(&str) -> Vec<u8>>)> = vec![
+    let tricks: Vec<Trick> = vec![
         ("as it is", Box::new(|name| format!("/callbacks/{name}").into())),
         ("slash behind", Box::new(|name| format!("/callbacks/{name}/").into())),
         ("two slashes", Box::new(|name| format!("/callbacks//{name}").into())),
