@@ -1,8 +1,9 @@
 //! A search for every configured secret, and for ciphertext, in everything that the service says; and attempts to have it
 //! say what a sender wrote as if it were its own words.
 //!
-//! A core dump of the running process does hold keys and tokens, as every process does that uses them: the unit
-//! therefore forbids dumps. What can be overwritten after use is (`zeroize`: settings, derived keys, plaintexts).
+//! A core dump of the running process does hold keys and tokens, as that of every process does that uses them: dumps are
+//! to be forbidden where it runs (`LimitCORE=0`). What can be overwritten after use is: `zeroize` for settings, derived
+//! keys, and plaintexts.
 
 use crate::support::{
     Answer, App, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, eventually, quoted,
