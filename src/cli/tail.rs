@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{
     block_on,
     exit::{Exit, Failure},
-    output::{json, line, say},
+    output::{json, say},
 };
 use crate::{
     config::Loaded,
@@ -175,7 +175,7 @@ async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel
 fn print(delivery: &Delivery, headers: bool) -> Result<(), Failure> {
     let body = body(&delivery.data);
     if !headers {
-        return line(body.get());
+        return json(&body);
     }
     let properties = &delivery.properties;
     let headers = properties.headers().as_ref().map_or_else(Map::new, |table| {
