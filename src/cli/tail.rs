@@ -24,10 +24,10 @@ use crate::{
     relay::amqp::{Settings, listen_in},
 };
 
-/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 /// How long to wait for what should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 const PREFETCH: u16 = 256;
 
 const EXAMPLES: &str = "\
@@ -58,17 +58,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let amqp = &loaded.amqp()?.broker;
     block_on(async {
-        let connection =
+        let listening =
             listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let followed = tokio::select! {
-            followed = follow(arguments, amqp, &connection) => followed,
+            followed = follow(arguments, amqp, listening.connection()) => followed,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
             }
         };
         // A farewell that is not answered changes nothing: the queue goes with the connection.
-        let farewell = connection.close(200, "tail has ended".into());
-        tokio::time::timeout(Duration::from_secs(1), farewell).await.map(drop).ok();
+        listening.close("tail has ended").await;
         followed
     })
 }

@@ -8,3 +8,4 @@ mod support;
 mod calm;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+mod rogue;

@@ -13,6 +13,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use lapin::{ErrorKind, uri::AMQPUri};
 
+pub use connection::Listening;
 pub use publisher::{Publisher, Session};
 
 use super::Failure;
@@ -196,12 +197,12 @@ pub fn vhost_of_url(url: &Secret) -> String {
 }
 
 /// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that
-/// the broker shows. Declares nothing. The caller closes it.
+/// the broker shows. Declares nothing. May be dropped while it waits, and leaves nothing behind then.
 ///
 /// # Errors
 /// An URL is missing or unusable, or no broker answers; then what the last one had to say.
-pub async fn listen_in(settings: &Settings, name: &str) -> Result<lapin::Connection, Error> {
-    connection::listen_in(&Broker::parse_all(&settings.urls)?, settings, name).await
+pub async fn listen_in(settings: &Settings, name: &str) -> Result<Listening, Error> {
+    Listening::open(&Broker::parse_all(&settings.urls)?, settings, name).await
 }
 
 impl Broker {
