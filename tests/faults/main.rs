@@ -5,7 +5,11 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod broker;
 mod calm;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+mod outages;
 mod rogue;
+/// Between the program and a real broker.
+mod wire;

@@ -1,10 +1,11 @@
 //! Every way to end a session, at every point of it; and what a session that ended leaves behind.
 
 use super::{Event, Rogue, Session, Then};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, trickle};
 use crate::support::{App, Config, eventually};
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -55,7 +56,9 @@ impl Point {
     /// Whether this frame is where the session is at this point.
     pub(super) fn is(self, frame: &AMQPFrame) -> bool {
         match (self, frame) {
-            (Self::Header, AMQPFrame::ProtocolHeader(_)) | (Self::PublishHeader, AMQPFrame::Header(..)) => true,
+            (Self::Header, AMQPFrame::ProtocolHeader(_)) | (Self::PublishHeader, AMQPFrame::Header(..)) => {
+                true
+            }
             (_, AMQPFrame::Method(_, method)) => matches!(
                 (self, method),
                 (Self::StartOk, AMQPClass::Connection(connection::AMQPMethod::StartOk(_)))
@@ -140,8 +143,8 @@ enum Nonsense {
 const ENDINGS: [Ending; 44] = {
     use Ending::{CloseChannel, CloseConnection, Finish, Reset, Say, Silence};
     use Nonsense::{
-        Endless, Http, Noise, OtherVersion, StrayAck, StrayBody, StrayChannel, StrayOk, UnknownFrame, UnknownMethod,
-        WrongEnd,
+        Endless, Http, Noise, OtherVersion, StrayAck, StrayBody, StrayChannel, StrayOk, UnknownFrame,
+        UnknownMethod, WrongEnd,
     };
     [
         Finish,
@@ -248,7 +251,10 @@ async fn end(rogue: &Rogue, point: Point, ending: Ending) {
         Then::Nothing
     });
     // A session that stands is past most points.
-    if !matches!(point, Point::Publish | Point::PublishHeader | Point::Published | Point::Confirmed | Point::Returning) {
+    if !matches!(
+        point,
+        Point::Publish | Point::PublishHeader | Point::Published | Point::Confirmed | Point::Returning
+    ) {
         rogue.tell(Session::reset).await;
     }
     eventually(&format!("{point:?} to come"), async || {
@@ -264,30 +270,70 @@ async fn end(rogue: &Rogue, point: Point, ending: Ending) {
 
 async fn end_in_all_these_ways(fault: &str, ways: impl IntoIterator<Item = (Point, Ending)>) {
     let rogue = Rogue::start().await;
-    let config = Config::with_url(&rogue.url())
-        .set("amqp", "connect_timeout_ms", "400")
-        .set("amqp", "confirm_timeout_ms", "400");
+    let config = Config::with_url(&rogue.url()).set("amqp", "connect_timeout_ms", "400").set(
+        "amqp",
+        "confirm_timeout_ms",
+        "400",
+    );
     let mut app = App::with(config).await;
     let oracle = Oracle::new();
-    let load = oracle.load(&app, 1);
-    rogue.until_routed(10).await;
     let mut count = 0;
-    for (point, ending) in ways {
-        if matches!(ending, Ending::CloseChannel(_)) && !point.has_channel() {
-            continue;
+    let mut before = Held::default();
+    let ending = async {
+        rogue.until_routed(10).await;
+        before = Held::by(&app);
+        for (point, ending) in ways {
+            if matches!(ending, Ending::CloseChannel(_)) && !point.has_channel() {
+                continue;
+            }
+            end(&rogue, point, ending).await;
+            count += 1;
         }
-        end(&rogue, point, ending).await;
-        count += 1;
-        assert!(app.runs(), "{ending:?} at {point:?} ended the program");
-    }
-    rogue.behave();
-    load.stop().await;
+        rogue.behave();
+    };
+    trickle(&oracle, &app, ending).await;
+    assert!(app.runs(), "the program ended");
     let figures = oracle.account_of(&app, async || rogue.routed()).await;
     // What was returned half is refused by no protocol: its task may be out of order, as after every refusal.
     let figures = figures.check_any_order(&format!("{fault} ({count} ways)"));
     assert_eq!(figures.parked, 0);
-    // Each took its thread and its socket with it.
-    eventually("one connection", async || if rogue.connections() <= 1 { Ok(()) } else { Err(rogue.connections()) }).await;
+    before.is_all_that_is_held(&app).await;
+}
+
+/// What the program has of the system for its sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    /// Threads that lapin runs, one for each connection.
+    io_loops: usize,
+    /// Two for each connection, and those of the listeners.
+    sockets: usize,
+}
+
+impl Held {
+    pub(crate) fn by(app: &App) -> Self {
+        let entries = |folder| {
+            let entries = std::fs::read_dir(format!("/proc/{}/{folder}", app.pid())).expect("Linux");
+            entries.flatten().map(|entry| entry.path())
+        };
+        // What ends between the listing and the look is not held.
+        let name = |task: PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let target = |link: PathBuf| std::fs::read_link(link).unwrap_or_default();
+        Self {
+            io_loops: entries("task").filter(|task| name(task.clone()).starts_with("lapin")).count(),
+            sockets: entries("fd")
+                .filter(|link| target(link.clone()).to_string_lossy().starts_with("socket:"))
+                .count(),
+        }
+    }
+
+    /// Waits until it has one connection, and no more sockets than it had, but for some of the test's own clients.
+    pub(crate) async fn is_all_that_is_held(self, app: &App) {
+        eventually(&format!("no more than {self:?}"), async || {
+            let now = Self::by(app);
+            if now.io_loops == 1 && now.sockets <= self.sockets + 4 { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

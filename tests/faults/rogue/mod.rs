@@ -9,6 +9,7 @@ mod answers;
 mod ends;
 mod session;
 
+pub(crate) use ends::Held;
 pub(crate) use session::{Event, Session, Then};
 
 use crate::support::{Message, eventually, free_port};
@@ -27,7 +28,7 @@ type Order = Box<dyn FnOnce(&mut Session) + Send>;
 pub(crate) struct Rogue {
     port: u16,
     shared: Arc<Shared>,
-    server: Option<JoinHandle<()>>,
+    server: JoinHandle<()>,
 }
 
 struct Shared {
@@ -48,8 +49,6 @@ struct Book {
     accepted: usize,
     /// Of these, the ones that came as far as a channel that confirms.
     served: usize,
-    /// Connections that are open.
-    open: usize,
 }
 
 /// A publish that was received whole.
@@ -93,40 +92,23 @@ impl Rogue {
             orders: Mutex::default(),
             book: Mutex::default(),
         };
-        let mut rogue = Self { port: free_port(), shared: Arc::new(shared), server: None };
-        rogue.open().await;
-        rogue
-    }
-
-    /// Listens, if it does not.
-    pub(crate) async fn open(&mut self) {
-        if self.server.is_some() {
-            return;
-        }
+        let shared = Arc::new(shared);
+        let port = free_port();
         let listener =
-            eventually("the port is free", async || TcpListener::bind(("127.0.0.1", self.port)).await).await;
-        let shared = Arc::clone(&self.shared);
-        self.server = Some(tokio::spawn(async move {
+            eventually("the port is free", async || TcpListener::bind(("127.0.0.1", port)).await).await;
+        let sharing = Arc::clone(&shared);
+        let server = tokio::spawn(async move {
             let mut sessions = JoinSet::new();
             loop {
                 tokio::select! {
                     Ok((stream, _)) = listener.accept() => {
-                        sessions.spawn(session::serve(stream, Arc::clone(&shared)));
+                        sessions.spawn(session::serve(stream, Arc::clone(&sharing)));
                     }
                     Some(ended) = sessions.join_next() => ended.expect("a session does not panic"),
                 }
             }
-        }));
-    }
-
-    /// Cuts everybody off and refuses connections.
-    pub(crate) async fn shut(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.abort();
-            // Awaited so that the listener is closed when this returns; the error only says "aborted".
-            drop(server.await);
-            self.shared.book().open = 0;
-        }
+        });
+        Self { port, shared, server }
     }
 
     /// Where clients find it; heartbeats every second, so that a dead peer is noticed within two.
@@ -146,7 +128,9 @@ impl Rogue {
 
     /// From now on it takes publishes and answers none.
     pub(crate) fn hold(&self) {
-        self.manner(|_, event| if matches!(event, Event::Published(_)) { Then::Nothing } else { Then::Usual });
+        self.manner(
+            |_, event| if matches!(event, Event::Published(_)) { Then::Nothing } else { Then::Usual },
+        );
     }
 
     /// Has something done in a session, waiting for one, and returns what it gave.
@@ -164,7 +148,11 @@ impl Rogue {
     /// What counts as routed, in the order in which it was received.
     pub(crate) fn routed(&self) -> Vec<Message> {
         let book = self.shared.book();
-        book.publishes.iter().filter(|publish| publish.is_routed()).map(|publish| publish.message.clone()).collect()
+        book.publishes
+            .iter()
+            .filter(|publish| publish.is_routed())
+            .map(|publish| publish.message.clone())
+            .collect()
     }
 
     /// How often each `message_id` was received, routed or not.
@@ -180,11 +168,6 @@ impl Rogue {
     /// Connections that were accepted.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.book().accepted
-    }
-
-    /// Connections that are open on this side.
-    pub(crate) fn connections(&self) -> usize {
-        self.shared.book().open
     }
 
     /// Waits until so many publishes were received.
@@ -210,8 +193,6 @@ impl Rogue {
 
 impl Drop for Rogue {
     fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.abort();
-        }
+        self.server.abort();
     }
 }

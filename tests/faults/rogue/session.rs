@@ -72,7 +72,6 @@ pub(super) async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let number = {
         let mut book = shared.book();
         book.accepted += 1;
-        book.open += 1;
         book.accepted
     };
     let mut session = Session {
@@ -93,8 +92,6 @@ pub(super) async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     if session.end == Some(End::Reset) {
         stream.set_zero_linger().expect("an open socket");
     }
-    drop(stream);
-    shared.book().open -= 1;
 }
 
 impl Session {
@@ -172,7 +169,9 @@ impl Session {
                 })),
             ),
             AMQPFrame::Method(0, AMQPClass::Connection(method)) => self.connection(method),
-            AMQPFrame::Method(id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) if id == self.channel => {
+            AMQPFrame::Method(id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_)))
+                if id == self.channel =>
+            {
                 self.channel_closing = false;
                 self.channel = 0;
             }
@@ -373,8 +372,7 @@ impl Session {
 
     /// Closes the channel; what the client still sends on it is ignored.
     pub(crate) fn close_channel(&mut self, reply_code: u16) {
-        let close =
-            channel::Close { reply_code, reply_text: "rogue".into(), class_id: 60, method_id: 40 };
+        let close = channel::Close { reply_code, reply_text: "rogue".into(), class_id: 60, method_id: 40 };
         self.channel_closing = true;
         self.coming = None;
         self.method(self.channel, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
