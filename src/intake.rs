@@ -412,7 +412,7 @@ impl Intake {
 fn unkept(error: AcceptError) -> Refused {
     let refusal = match error {
         AcceptError::Overloaded => Refusal::Overloaded,
-        AcceptError::Unavailable => Refusal::LedgerUnavailable,
+        AcceptError::NoRoom | AcceptError::Unavailable => Refusal::LedgerUnavailable,
     };
     Refused { refusal, detail: None }
 }

@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) fn run(loaded: &Loaded) -> Result<Exit, Failure> {
     let config = loaded.config()?;
-    log::init(&config.log).context("cannot start logging")?;
+    let _flush = log::init(&config.log).context("cannot start logging")?;
     let file = loaded.file.as_ref().map(|file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), file, "starting");
     for warning in &loaded.warnings {

@@ -274,7 +274,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             );
         }
         if let Some(ledger) = &mut loaded.ledger {
-            ledger.longest_window =
+            ledger.limits.longest_window =
                 endpoints.iter().map(|endpoint| endpoint.dedupe_window).max().unwrap_or_default();
         }
         loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale });

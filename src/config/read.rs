@@ -288,6 +288,22 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         self.number(key, limits).map(Duration::from_millis)
     }
 
+    /// A duration, or "forever", which is `None`.
+    pub(super) fn retention(&mut self, key: &'static str) -> Option<Option<Duration>> {
+        const EXPECTED: &str =
+            "\"forever\", or \"90d\", \"12h\", \"30m\", at least \"1m\" and at most \"36500d\"";
+        const LIMITS: RangeInclusive<Duration> =
+            Duration::from_secs(60)..=Duration::from_secs(36_500 * 86_400);
+        self.required(key, EXPECTED, |text| match text {
+            "forever" => Ok(None),
+            text => match parse_duration(text) {
+                None => Err("is not a duration".to_owned()),
+                Some(duration) if LIMITS.contains(&duration) => Ok(Some(duration)),
+                Some(_) => Err("is out of range".to_owned()),
+            },
+        })
+    }
+
     /// A duration: a text with its unit, or a number of seconds.
     pub(super) fn duration(&mut self, key: &'static str, longest: Duration) -> Option<Duration> {
         let expected = "\"500ms\", \"90s\", \"5m\", \"1h\" or a number of seconds, at most 24h";

@@ -125,6 +125,8 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     let queue_capacity = section.number("queue_capacity", 1..=1_000_000);
     let max_batch = section.number("max_batch", 1..=65_536);
     let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
+    let retention = section.retention("retention");
+    let min_free_bytes = section.number("min_free_bytes", 0..=u64::MAX >> 1);
     if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
         && batch > queue
     {
@@ -134,8 +136,13 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
         path: path?,
         queue_capacity: usize::try_from(queue_capacity?).ok()?,
         max_batch: usize::try_from(max_batch?).ok()?,
-        refusals_kept: refusals_kept?,
-        longest_window: Duration::ZERO,
+        limits: ledger::Limits {
+            refusals_kept: refusals_kept?,
+            // Filled in when the endpoints have been read.
+            longest_window: Duration::ZERO,
+            retention: retention?,
+            min_free_bytes: min_free_bytes?,
+        },
     })
 }
 

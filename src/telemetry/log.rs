@@ -2,6 +2,8 @@
 //!
 //! INVARIANT 6: some events are never written, whatever the filter says. See `is_safe`.
 
+mod lines;
+
 use std::{
     any::Any,
     backtrace::{Backtrace, BacktraceStatus},
@@ -19,6 +21,9 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::{SubscriberInitExt, TryInitError},
 };
+
+pub use lines::Flush;
+use lines::Lines;
 
 /// How and what to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +63,9 @@ pub enum Error {
     /// The filter is not one. [`check_filter`] tells beforehand.
     #[error("the log filter {0}")]
     Filter(String),
+    /// The system gives no thread to write with.
+    #[error("no thread to write the log")]
+    Thread(#[source] io::Error),
     /// This process logs already.
     #[error("logs are set up already")]
     Twice(#[source] TryInitError),
@@ -89,8 +97,9 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     !unsafe_to_print
 }
 
-/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on.
-pub fn init(settings: &Settings) -> Result<(), Error> {
+/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on. What is to be read after the
+/// process has ended has to be logged before the [`Flush`] is dropped.
+pub fn init(settings: &Settings) -> Result<Flush, Error> {
     let terminal = io::stderr().is_terminal();
     let human = match settings.format {
         Format::Auto => terminal,
@@ -98,9 +107,15 @@ pub fn init(settings: &Settings) -> Result<(), Error> {
         Format::Json => false,
     };
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    layer(human, colours, &settings.filter, io::stderr)?.try_init().map_err(Error::Twice)?;
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    let lines = Lines::start(io::stderr()).map_err(Error::Thread)?;
+    layer(human, colours, &settings.filter, lines.clone())?.try_init().map_err(Error::Twice)?;
+    let hurried = lines.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_panic(panic);
+        // It may be the last thing that this process does.
+        hurried.flush();
+    }));
+    Ok(Flush(lines))
 }
 
 /// A subscriber that writes to `writer`.

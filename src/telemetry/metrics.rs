@@ -74,6 +74,9 @@ pub struct Metrics {
     callback_duration: Histogram,
     ledger_rows: Family<StateLabels, Gauge>,
     ledger_oldest_pending: Gauge<f64, AtomicU64>,
+    ledger_size: Gauge<i64, AtomicI64>,
+    ledger_wal: Gauge<i64, AtomicI64>,
+    ledger_free: Gauge<i64, AtomicI64>,
     publishes: [Counter; PublishResult::ALL.len()],
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
@@ -111,6 +114,10 @@ impl Metrics {
             "Age of the oldest command that is not published, 0 if there is none",
             ledger_oldest_pending.clone(),
         );
+        let (ledger_size, ledger_wal, ledger_free) = (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("ledger_size_bytes", "Size of the ledger's database file", ledger_size.clone());
+        registry.register("ledger_wal_bytes", "Size of the ledger's write-ahead log", ledger_wal.clone());
+        registry.register("ledger_free_bytes", "Room left on the ledger's disk", ledger_free.clone());
         let family = Family::<ResultLabels, Counter>::default();
         registry.register("publishes", "Publishes to the broker, by result", family.clone());
         let publishes = PublishResult::ALL
@@ -136,6 +143,9 @@ impl Metrics {
             callback_duration,
             ledger_rows,
             ledger_oldest_pending,
+            ledger_size,
+            ledger_wal,
+            ledger_free,
             publishes,
             confirm_duration,
             amqp_connected,
@@ -162,6 +172,17 @@ impl Metrics {
     /// Sets the age of the oldest pending command.
     pub fn set_oldest_pending(&self, age: Duration) {
         self.ledger_oldest_pending.set(age.as_secs_f64());
+    }
+
+    /// Sets what the ledger takes on its disk and what is left. What is not known stays as it was.
+    pub fn set_ledger_room(&self, size_bytes: Option<u64>, wal_bytes: Option<u64>, free_bytes: Option<u64>) {
+        for (gauge, bytes) in
+            [(&self.ledger_size, size_bytes), (&self.ledger_wal, wal_bytes), (&self.ledger_free, free_bytes)]
+        {
+            if let Some(bytes) = bytes {
+                gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Counts ended publishes.
@@ -211,6 +232,7 @@ mod tests {
         metrics.set_ledger_rows("pending", 7);
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
+        metrics.set_ledger_room(Some(4096), None, Some(7));
         let text = metrics.render();
         for line in [
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
@@ -220,6 +242,9 @@ mod tests {
             "countersign_publishes_total{result=\"returned\"} 2",
             "countersign_publishes_total{result=\"confirmed\"} 0",
             "countersign_confirm_duration_seconds_count 0",
+            "countersign_ledger_size_bytes 4096",
+            "countersign_ledger_wal_bytes 0",
+            "countersign_ledger_free_bytes 7",
             "countersign_amqp_connected 1",
             "countersign_amqp_blocked 0",
             "countersign_build_info{version=",

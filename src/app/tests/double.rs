@@ -263,6 +263,8 @@ impl Ledger for Double {
         self.looked(stats)
     }
 
+    fn limit(&self, _: crate::ledger::Limits) {}
+
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.probes.fetch_add(1, Ordering::Relaxed);
         self.written(|| ())

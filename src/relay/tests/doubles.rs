@@ -241,6 +241,8 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 }
 
 impl Ledger for Handle {
+    fn limit(&self, _: crate::ledger::Limits) {}
+
     fn accept(&self, _: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         unreachable!("the relay accepts nothing")
     }
