@@ -22,6 +22,7 @@ pub(super) enum Point {
     QueueDeclare,
     QueueBind,
     ConfirmSelect,
+    Consume,
     /// After the method of a publish, before its header.
     Publish,
     /// After the header of a publish, before its body.
@@ -69,6 +70,7 @@ impl Point {
                     | (Self::QueueDeclare, AMQPClass::Queue(queue::AMQPMethod::Declare(_)))
                     | (Self::QueueBind, AMQPClass::Queue(queue::AMQPMethod::Bind(_)))
                     | (Self::ConfirmSelect, AMQPClass::Confirm(confirm::AMQPMethod::Select(_)))
+                    | (Self::Consume, AMQPClass::Basic(basic::AMQPMethod::Consume(_)))
                     | (Self::Publish, AMQPClass::Basic(basic::AMQPMethod::Publish(_)))
             ),
             _ => false,

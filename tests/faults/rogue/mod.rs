@@ -7,6 +7,7 @@
 
 mod answers;
 mod ends;
+mod limits;
 mod session;
 
 pub(crate) use ends::Held;

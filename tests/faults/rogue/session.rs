@@ -59,7 +59,11 @@ pub(crate) struct Session {
     /// Tags that have no answer yet.
     waiting: BTreeSet<u64>,
     coming: Option<Coming>,
+    /// The method of a publish was dealt with otherwise; so its header and body go nowhere.
+    swallows: bool,
     heartbeat: Option<Duration>,
+    /// As the client has agreed.
+    frame_max: usize,
     silent: bool,
     end: Option<End>,
 }
@@ -84,7 +88,9 @@ pub(super) async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         last_tag: 0,
         waiting: BTreeSet::new(),
         coming: None,
+        swallows: false,
         heartbeat: None,
+        frame_max: usize::MAX,
         silent: false,
         end: None,
     };
@@ -142,9 +148,19 @@ impl Session {
         while self.end.is_none() && !self.silent {
             match parse_frame(rest) {
                 Ok((after, frame)) => {
+                    let length = rest.len() - after.len();
+                    assert!(
+                        length <= self.frame_max,
+                        "a frame of {length} bytes, where {} are agreed",
+                        self.frame_max
+                    );
                     rest = after;
+                    let method = matches!(&frame, AMQPFrame::Method(_, AMQPClass::Basic(_)));
+                    self.swallows &= !method;
                     if self.ask(&Event::Frame(&frame)) == Then::Usual {
                         self.usual(frame);
+                    } else {
+                        self.swallows |= method;
                     }
                 }
                 Err(error) if error.is_incomplete() => break,
@@ -177,6 +193,7 @@ impl Session {
             }
             AMQPFrame::Method(id, _) | AMQPFrame::Header(id, _) | AMQPFrame::Body(id, _)
                 if self.channel_closing && id == self.channel => {}
+            AMQPFrame::Header(..) | AMQPFrame::Body(..) if self.swallows => {}
             AMQPFrame::Method(id, AMQPClass::Channel(channel::AMQPMethod::Open(_))) => {
                 self.channel = id;
                 self.method(id, AMQPClass::Channel(channel::AMQPMethod::OpenOk(channel::OpenOk {})));
@@ -199,6 +216,13 @@ impl Session {
                 self.shared.book().served += 1;
                 self.method(id, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(confirm::SelectOk {})));
             }
+            AMQPFrame::Method(id, AMQPClass::Basic(basic::AMQPMethod::Qos(_))) => {
+                self.method(id, AMQPClass::Basic(basic::AMQPMethod::QosOk(basic::QosOk {})));
+            }
+            AMQPFrame::Method(id, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))) => {
+                let ok = basic::ConsumeOk { consumer_tag: consume.consumer_tag };
+                self.method(id, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)));
+            }
             AMQPFrame::Method(_, AMQPClass::Basic(basic::AMQPMethod::Publish(method))) => {
                 assert!(method.mandatory, "every publish is mandatory");
                 self.coming = Some(Coming { method, header: None, body: Vec::new() });
@@ -220,9 +244,11 @@ impl Session {
         use connection::AMQPMethod as Method;
         let answer = match method {
             Method::StartOk(_) => {
-                Method::Tune(connection::Tune { channel_max: 2047, frame_max: 131_072, heartbeat: 1 })
+                self.tune(131_072, 1);
+                return;
             }
             Method::TuneOk(tuned) => {
+                self.frame_max = usize::try_from(tuned.frame_max).expect("32 bits");
                 self.heartbeat = Some(Duration::from_secs(u64::from(tuned.heartbeat)));
                 return;
             }
@@ -357,6 +383,12 @@ impl Session {
                 AMQPFrame::Body(id, message.body.clone()),
             ]
         })
+    }
+
+    /// Proposes limits; 0 is none.
+    pub(crate) fn tune(&mut self, frame_max: u32, heartbeat: u16) {
+        let tune = connection::Tune { channel_max: 2047, frame_max, heartbeat };
+        self.method(0, AMQPClass::Connection(connection::AMQPMethod::Tune(tune)));
     }
 
     /// Says that it blocks publishing, or has ceased to.
