@@ -1,9 +1,10 @@
 //! What a broker may propose, and what it may keep to itself.
 
 use super::ends::Point;
-use super::{Event, Rogue, Then};
+use super::{Event, Rogue, Session, Then};
 use crate::oracle::Oracle;
 use crate::support::{App, Callback, Config, KEY, Program, eventually};
+use std::time::{Duration, Instant};
 
 /// Has it propose these limits in every session.
 fn propose(rogue: &Rogue, frame_max: u32, heartbeat: u16) {
@@ -63,11 +64,47 @@ async fn a_broker_that_dies_while_it_blocks_is_noticed_by_its_missing_heartbeats
     rogue.tell(|session| session.block(true)).await;
     app.until_metric("countersign_amqp_blocked", 1.0).await;
     oracle.keep(&app, 5).await;
-    rogue.tell(super::Session::be_silent).await;
+    rogue.tell(Session::be_silent).await;
     eventually("another session", async || if rogue.served() == 2 { Ok(()) } else { Err(rogue.served()) })
         .await;
     let figures = oracle.account_of(&app, async || rogue.routed()).await.check("blocked, then dead");
     assert_eq!(figures.arrived, 10);
+}
+
+/// The CPU time of the program so far, in hundredths of a second.
+fn cpu_ticks(app: &App) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", app.pid())).expect("Linux");
+    // The name of the program may hold anything; what follows it does not.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').expect("a name in parentheses").1.split_whitespace().collect();
+    [11, 12].iter().map(|field| fields[*field].parse::<u64>().expect("a number")).sum()
+}
+
+/// A connection has a thread of its own, which could turn in a circle as easily as wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_broker_costs_no_cpu() {
+    for name in ["blocked", "silent", "flow stopped", "half a frame"] {
+        let wait = move |session: &mut Session| match name {
+            "blocked" => session.block(true),
+            "silent" => session.be_silent(),
+            "flow stopped" => session.stop_flow(),
+            _ => session.say(b"\x03\x00\x01\x00\x01\x00\x00{"),
+        };
+        let rogue = Rogue::start().await;
+        let app = App::with(Config::with_url(&rogue.url().replace("heartbeat=1", "heartbeat=60"))).await;
+        let oracle = Oracle::new();
+        oracle.keep(&app, 5).await;
+        rogue.until_received(5).await;
+        rogue.tell(wait).await;
+        rogue.hold();
+        // Something to write, too.
+        oracle.keep(&app, 20).await;
+        let (began, before) = (Instant::now(), cpu_ticks(&app));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (spent, passed) = (cpu_ticks(&app) - before, began.elapsed());
+        // A thread that turns would have spent half of it even on a machine with two cores and four such programs.
+        assert!(Duration::from_millis(spent * 10) < passed / 4, "{name}: {spent} ticks in {passed:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,6 +201,7 @@ impl Session {
             AMQPFrame::Method(id, AMQPClass::Channel(channel::AMQPMethod::Close(_))) => {
                 self.method(id, AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
             }
+            AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::FlowOk(_))) => {}
             AMQPFrame::Method(id, AMQPClass::Exchange(exchange::AMQPMethod::Declare(_))) => {
                 self.method(id, AMQPClass::Exchange(exchange::AMQPMethod::DeclareOk(exchange::DeclareOk {})));
             }
@@ -400,6 +401,12 @@ impl Session {
             Method::Unblocked(connection::Unblocked {})
         };
         self.method(0, AMQPClass::Connection(method));
+    }
+
+    /// Asks for no more publishes on the channel.
+    pub(crate) fn stop_flow(&mut self) {
+        let flow = channel::AMQPMethod::Flow(channel::Flow { active: false });
+        self.method(self.channel, AMQPClass::Channel(flow));
     }
 
     /// Closes the channel; what the client still sends on it is ignored.
