@@ -29,7 +29,7 @@ use crate::{
     console, http,
     intake::{self, Intake, Refusal},
     ledger::Ledger,
-    telemetry::metrics::Metrics,
+    telemetry::{failpoint::reach, metrics::Metrics},
 };
 use relay_thread::RelayThread;
 pub use relay_thread::{RelaySeat, StartRelay};
@@ -212,6 +212,7 @@ impl Running {
 
         // Unready, and refusing: whoever still gets through to us is told to come again.
         self.draining.store(true, Ordering::Relaxed);
+        reach("stop:draining");
 
         // Stop listening, and finish the requests that are in progress: their decisions are still kept.
         if !within(deadline, self.callbacks.handle.stop(true)).await {
@@ -220,6 +221,8 @@ impl Running {
                 "the grace ran out; unanswered callbacks were not promised anything"
             );
         }
+
+        reach("stop:requests");
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it.
         self.relay.ask_to_stop(deadline);
@@ -230,10 +233,14 @@ impl Running {
             );
         }
 
+        reach("stop:relay");
+
         let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
         if !within(flush_deadline, self.ledger.flush()).await {
             tracing::error!(step = "ledger", "the ledger's writer does not end; what was answered is safe");
         }
+
+        reach("stop:ledger");
 
         // Last, so that health told the truth all the while. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     intake::{Intake, Refusal, Verdict},
-    telemetry::metrics::{Metrics, UNKNOWN_ENDPOINT},
+    telemetry::{
+        failpoint::reach,
+        metrics::{Metrics, UNKNOWN_ENDPOINT},
+    },
 };
 
 /// What the requests of this listener share.
@@ -139,6 +142,7 @@ pub(super) async fn receive(
     };
 
     let complete = tokio::time::Instant::now();
+    reach("callback:received");
     let verdict = desk.intake.receive(endpoint, &body, peer).await;
     // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the same.
     desk.account(&verdict, began.elapsed(), peer);
@@ -147,6 +151,7 @@ pub(super) async fn receive(
         // so the moment of the answer does not tell how far the callback got.
         tokio::time::sleep_until(complete + desk.unauthenticated_floor).await;
     }
+    reach("callback:answered");
     answer::response(&verdict)
 }
 

@@ -27,6 +27,7 @@ use crate::{
     command::{Seq, TaskKey},
     ledger::{AcceptError, Due, Entry, Ledger, LookError, Settlement, state::Event},
     telemetry::{
+        failpoint::reach,
         log::chain,
         metrics::{Metrics, PublishResult},
     },
@@ -334,7 +335,10 @@ impl Relay {
         sent_at: Instant,
     ) -> Result<(), S::Error> {
         self.now.in_flight.push_back(Flight { seq: entry.seq, key: entry.task_key, attempts, sent_at });
-        session.publish(entry)
+        reach("relay:publishing");
+        session.publish(entry)?;
+        reach("relay:published");
+        Ok(())
     }
 
     /// True if a change of the head is of interest.

@@ -7,9 +7,13 @@ mod support;
 
 mod broker;
 mod calm;
+mod disk;
+mod kill;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
 mod outages;
+mod power;
 mod rogue;
+mod shim;
 /// Between the program and a real broker.
 mod wire;

@@ -15,4 +15,5 @@ mod refuse;
 mod relay;
 mod restart;
 mod shutdown;
+#[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
 mod support;

@@ -9,7 +9,7 @@ use crate::{
     command::{Seq, TaskKey},
     ledger::{AcceptError, Due, Filter, LookError, State, state::Event},
     relay::tasks::{Known, Stage},
-    telemetry::log::chain,
+    telemetry::{failpoint::reach, log::chain},
 };
 
 impl Relay {
@@ -46,6 +46,7 @@ impl Relay {
 
     pub(super) fn send(&mut self) {
         if self.settling.is_none() && !self.unsettled.is_empty() {
+            reach("relay:settling");
             let settlement = self.unsettled.take();
             self.look_after |= std::mem::take(&mut self.now.release_wanted);
             self.settling = Some((self.ledger.settle(settlement.clone()), settlement));

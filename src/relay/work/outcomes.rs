@@ -17,7 +17,7 @@ use crate::{
         LateReturn, News, Outcome, backoff,
         tasks::{Known, Stage},
     },
-    telemetry::{log::chain, metrics::PublishResult},
+    telemetry::{failpoint::reach, log::chain, metrics::PublishResult},
 };
 
 impl Relay {
@@ -25,6 +25,7 @@ impl Relay {
         let learned_at = Instant::now();
         let mut confirmed = 0;
         for outcome in news.outcomes.drain(..) {
+            reach("relay:confirmed");
             let flight = self.now.in_flight.pop_front();
             let flight = flight.expect("a session tells one outcome for each publish");
             self.metrics.confirm_took(learned_at.saturating_duration_since(flight.sent_at));

@@ -385,6 +385,15 @@ impl App {
         }
     }
 
+    /// Starts it again, and waits until it has ended, whether or not it became ready before.
+    pub(crate) async fn restart_to_its_end(&mut self) -> ExitStatus {
+        assert!(!self.runs(), "restart is for a program that has ended");
+        let (child, reader) = serve(&self.config, &self.file, &self.log);
+        self.child = child;
+        self.reader = Some(reader);
+        self.ended().await
+    }
+
     /// Changes the configuration for the next [`App::restart`].
     pub(crate) fn reconfigure(&mut self, change: impl FnOnce(Config) -> Config) {
         self.config = change(self.config.clone());
