@@ -26,7 +26,8 @@ use anyhow::Context;
 use tokio::{net::TcpSocket, task::JoinHandle, time::Instant};
 
 use crate::{
-    console, http,
+    console,
+    http::{self, Gate},
     intake::{self, Intake, Refusal},
     ledger::Ledger,
     telemetry::{failpoint::reach, metrics::Metrics},
@@ -59,6 +60,7 @@ const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 /// The service, bound and wired, not serving yet.
 pub struct App {
     callbacks: (Server, SocketAddr),
+    gate: Arc<Gate>,
     console: (Server, SocketAddr),
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
@@ -89,16 +91,10 @@ impl App {
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
         let endpoints: Vec<String> =
             settings.intake.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let callbacks = http::serve(
-            &settings.http,
-            callbacks,
-            intake,
-            &endpoints,
-            metrics.clone(),
-            draining.clone(),
-            settings.shutdown_grace,
-        )
-        .context("cannot serve callbacks")?;
+        let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
+        let gate = Arc::new(gate.context("cannot serve callbacks (http.tls)")?);
+        let callbacks = http::serve(&settings.http, callbacks, gate.clone(), settings.shutdown_grace)
+            .context("cannot serve callbacks")?;
         let console = console::serve(
             &settings.console,
             console,
@@ -110,6 +106,7 @@ impl App {
         .context("cannot serve the internal listener")?;
         Ok(Self {
             callbacks: (callbacks, addresses.0),
+            gate,
             console: (console, addresses.1),
             ledger,
             metrics,
@@ -155,6 +152,7 @@ impl App {
             () = shutdown => Ok(()),
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
             ended = running.console.ended() => Err(ended.context("the internal listener ended")),
+            never = self.gate.watch() => match never {},
         };
         running.stop(self.shutdown_grace).await;
         ended

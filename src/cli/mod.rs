@@ -68,7 +68,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     /// Play the approval center: send callbacks, as from a list, a card or a search
-    Send(send::Arguments),
+    Send(Box<send::Arguments>),
     /// Follow the commands: one JSON line for each, through a queue of its own
     Tail(tail::Arguments),
     /// Look into the ledger, or have commands published again
@@ -162,8 +162,34 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
     address
 }
 
+/// Whose certificates a client believes.
+#[derive(Debug, Clone, Copy)]
+enum Trust<'a> {
+    /// Those of the system's authorities.
+    System,
+    /// Those of the authorities in this file only.
+    File(&'a std::path::Path),
+    /// Any: for an address that the configuration says is our own, where a name is not to be expected.
+    Own,
+}
+
+impl<'a> Trust<'a> {
+    /// As the command line says; `own` is true if the address is that of the configuration.
+    fn of(ca_file: Option<&'a std::path::Path>, own: bool) -> Self {
+        match ca_file {
+            Some(path) => Self::File(path),
+            None if own => Self::Own,
+            None => Self::System,
+        }
+    }
+}
+
 /// A client that does not send what stays on this machine through a proxy.
-fn client(url: &reqwest::Url, timeout: std::time::Duration) -> Result<reqwest::Client, Failure> {
+fn client(
+    url: &reqwest::Url,
+    trust: Trust<'_>,
+    timeout: std::time::Duration,
+) -> Result<reqwest::Client, Failure> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -172,6 +198,18 @@ fn client(url: &reqwest::Url, timeout: std::time::Duration) -> Result<reqwest::C
     if host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         builder = builder.no_proxy();
     }
+    builder = match trust {
+        Trust::System => builder,
+        Trust::Own => builder.tls_danger_accept_invalid_certs(true),
+        Trust::File(path) => {
+            let usage = |error: crate::certificates::Error| Failure::Usage(format!("--ca-file: {error}"));
+            let pem = crate::certificates::read(path).map_err(usage)?;
+            let authorities = crate::certificates::chain(path, &pem).map_err(usage)?;
+            let authorities: Result<Vec<_>, _> =
+                authorities.iter().map(|der| reqwest::Certificate::from_der(der)).collect();
+            builder.tls_certs_only(authorities.context("cannot use the certificates of --ca-file")?)
+        }
+    };
     Ok(builder.build().context("cannot make an HTTP client")?)
 }
 

@@ -29,7 +29,7 @@ use actix_web::{
 };
 
 use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
-use permission::Anyone;
+use permission::{Anyone, WrongTokens};
 use problem::Problem;
 
 /// The internal listener's settings.
@@ -72,6 +72,7 @@ struct Desk {
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     token: Option<Secret>,
+    wrong_tokens: WrongTokens,
     reasons: Vec<&'static str>,
     probe: health::Probe,
 }
@@ -93,8 +94,8 @@ pub fn serve(
     reasons: Vec<&'static str>,
 ) -> io::Result<Server> {
     let probe = health::Probe::new(ledger.clone());
-    let desk =
-        web::Data::new(Desk { ledger, metrics, draining, token: settings.token.clone(), reasons, probe });
+    let (token, wrong_tokens) = (settings.token.clone(), WrongTokens::default());
+    let desk = web::Data::new(Desk { ledger, metrics, draining, token, wrong_tokens, reasons, probe });
     let server = HttpServer::new(move || {
         App::new()
             .wrap(

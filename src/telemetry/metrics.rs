@@ -51,6 +51,37 @@ impl PublishResult {
     }
 }
 
+/// Why a callback was not heard because of who sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitCause {
+    /// The peer sent more than its rate.
+    Rate,
+    /// The peer failed to authenticate too often.
+    Failures,
+    /// The peer is not in the allow-list, which may be in the mode that only warns.
+    NotAllowed,
+}
+
+impl LimitCause {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::Rate, Self::Failures, Self::NotAllowed];
+
+    /// The value of the label `cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Failures => "failures",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallbackLabels {
     endpoint: String,
@@ -72,6 +103,7 @@ pub struct Metrics {
     registry: Registry,
     callbacks: Family<CallbackLabels, Counter>,
     callback_duration: Histogram,
+    peers_limited: [Counter; LimitCause::ALL.len()],
     ledger_rows: Family<StateLabels, Gauge>,
     ledger_oldest_pending: Gauge<f64, AtomicU64>,
     ledger_size: Gauge<i64, AtomicI64>,
@@ -106,6 +138,10 @@ impl Metrics {
             "Time from the first byte of a callback's body to its answer",
             callback_duration.clone(),
         );
+        let family = Family::<CauseLabels, Counter>::default();
+        registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
+        let peers_limited =
+            LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
         let ledger_rows = Family::<StateLabels, Gauge>::default();
         registry.register("ledger_rows", "Commands in the ledger, by state", ledger_rows.clone());
         let ledger_oldest_pending = Gauge::default();
@@ -141,6 +177,7 @@ impl Metrics {
             registry,
             callbacks,
             callback_duration,
+            peers_limited,
             ledger_rows,
             ledger_oldest_pending,
             ledger_size,
@@ -162,6 +199,11 @@ impl Metrics {
     /// Records how long a callback took, whatever its outcome.
     pub fn callback_took(&self, duration: Duration) {
         self.callback_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a callback of a peer that is over a limit, or outside the allow-list.
+    pub fn peer_limited(&self, cause: LimitCause) {
+        self.peers_limited[cause as usize].inc();
     }
 
     /// Sets the number of commands in a state.
@@ -232,6 +274,7 @@ mod tests {
         metrics.set_ledger_rows("pending", 7);
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
+        metrics.peer_limited(LimitCause::Failures);
         metrics.set_ledger_room(Some(4096), None, Some(7));
         let text = metrics.render();
         for line in [
@@ -247,6 +290,9 @@ mod tests {
             "countersign_ledger_free_bytes 7",
             "countersign_amqp_connected 1",
             "countersign_amqp_blocked 0",
+            "countersign_peers_limited_total{cause=\"rate\"} 0",
+            "countersign_peers_limited_total{cause=\"failures\"} 1",
+            "countersign_peers_limited_total{cause=\"not_allowed\"} 0",
             "countersign_build_info{version=",
         ] {
             assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");

@@ -5,7 +5,6 @@ use crate::support::{App, Broker, Config, Proxy, Vhost, Worker, eventually, quot
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 const COMMANDS: &str = "countersign.commands";
@@ -30,8 +29,7 @@ async fn until_came(worker: &Worker, more: usize) {
 pub(crate) async fn recovered(worker: &Worker, more: usize, fault: &str) {
     let (began, before) = (Instant::now(), worker.count());
     worker.messages(before + 1).await;
-    let told = writeln!(std::io::stderr(), "{fault}: published again {:.1?} after its end", began.elapsed());
-    told.expect("standard error is open");
+    crate::say(&format!("{fault}: published again {:.1?} after its end", began.elapsed()));
     worker.messages(before + more).await;
 }
 

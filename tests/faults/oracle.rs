@@ -203,6 +203,12 @@ impl Oracle {
         }
     }
 
+    /// Notes a decision that was turned away in a way that is no answer of the contract: it must not be there.
+    pub(crate) fn note_refused(&self, decision: Decision) {
+        let key = (decision.task.clone(), decision.operator.clone());
+        self.book().fates.insert(key, (decision, Fate::Refused("turned away".to_owned())));
+    }
+
     /// Sends one decision, of a task that nobody else uses, and notes the answer.
     pub(crate) async fn send(&self, app: &App) -> Option<Answer> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);

@@ -17,3 +17,4 @@ mod restart;
 mod shutdown;
 #[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
 mod support;
+mod tls;

@@ -131,6 +131,53 @@ async fn the_api_asks_for_the_token_and_health_does_not() {
 }
 
 #[tokio::test]
+async fn without_a_token_a_page_whose_name_leads_here_cannot_read_the_api() {
+    let service = Service::start();
+    let ids = keep(&service, 1).await;
+    let paths = API.map(str::to_owned).into_iter().chain([format!("/api/v1/commands/{}", ids[0])]);
+    for path in paths {
+        for host in
+            ["Host: evil.example\r\n", "Host: evil.example:9090\r\n", "Host: localhost.evil.example\r\n", ""]
+        {
+            let mut connection = Connection::open(service.internal).await;
+            connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            let answer = connection.answer().await;
+            assert_eq!(answer.status, 403, "{path} {host}");
+            assert_eq!(answer.json()["error"], "foreign_page");
+            assert!(!answer.body.contains(&ids[0]), "{}", answer.body);
+        }
+        for host in ["localhost", "127.0.0.1:9090", "[::1]:9090"] {
+            let mut connection = Connection::open(service.internal).await;
+            connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(matches!(connection.answer().await.status, 200 | 404), "{path} {host}");
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn paths_lead_nowhere_but_to_their_routes() {
+    let service = Service::with(with_token(), idle_relay());
+    for path in [
+        "/../../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/livez/../api/v1/commands",
+        "/livez/..%2fapi/v1/commands",
+        "//api/v1/commands",
+        "/api/v1/commands/..",
+        "/api/v1/../v1/commands",
+        "/API/v1/commands",
+        "/api/v1/commands%00",
+        "/metrics/;/api/v1/commands",
+    ] {
+        let answer = service.get(path).await;
+        assert!(matches!(answer.status, 401 | 404), "{path}: {} {}", answer.status, answer.body);
+        assert!(!answer.body.contains("root:") && !answer.body.contains("\"commands\""), "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn no_answer_is_stored_or_taken_for_something_else() {
     let service = Service::with(with_token(), idle_relay());
     for path in ["/", "/readyz", "/api/v1/commands", "/nowhere"] {

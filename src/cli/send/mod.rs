@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    block_on, client,
+    Trust, block_on, client,
     crypt::{choose, random, seal, secret_from},
     exit::{Exit, Failure},
     output::{json, line, say},
@@ -80,6 +80,9 @@ pub(super) struct Arguments {
     /// Where to send: the whole URL, or only scheme, host and port [default: http.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// For https://: believe the authorities in this PEM file [default: the system's; without --url, any certificate]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Take the action_callback_token from this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -155,14 +158,17 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let url = match &arguments.url {
         Some(text) => url(text, &path)?,
         None => {
-            let listen = loaded.http()?.listen;
-            if listen.port() == 0 {
+            let http = loaded.http()?;
+            if http.listen.port() == 0 {
                 return Err(Failure::Usage("http.listen has no fixed port; say --url".to_owned()));
             }
-            url(&format!("http://{}", reachable(listen)), &path)?
+            let scheme = if http.tls.is_some() { "https" } else { "http" };
+            url(&format!("{scheme}://{}", reachable(http.listen)), &path)?
         }
     };
-    block_on(send(&plan, &url))
+    let trust = Trust::of(arguments.ca_file.as_deref(), arguments.url.is_none());
+    let client = client(&url, trust, PATIENCE)?;
+    block_on(send(&plan, &url, &client))
 }
 
 fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Failure> {
@@ -244,12 +250,11 @@ impl Plan<'_> {
     }
 }
 
-async fn send(plan: &Plan<'_>, url: &reqwest::Url) -> Result<Exit, Failure> {
-    let client = client(url, PATIENCE)?;
+async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Exit, Failure> {
     let began = Instant::now();
     let mut summary = Summary::default();
     let mut answers = stream::iter(0..plan.arguments.count)
-        .map(|number| post(&client, url, plan.decision(number).task, plan.body(number)))
+        .map(|number| post(client, url, plan.decision(number).task, plan.body(number)))
         .buffer_unordered(usize::from(plan.arguments.connections));
     while let Some(answer) = answers.next().await {
         json(&answer)?;
@@ -416,7 +421,7 @@ mod tests {
 
     async fn posted(url: &reqwest::Url) -> Answer {
         rustls::crypto::ring::default_provider().install_default().ok();
-        post(&client(url, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
+        post(&client(url, Trust::System, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
     }
 
     #[tokio::test]

@@ -13,12 +13,11 @@ use futures_util::{Stream, StreamExt};
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, Event,
     options::ConfirmSelectOptions,
-    tcp::OwnedTLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Settings, topology};
+use super::{Address, Broker, Error, Settings, tls, topology};
 
 /// How long the broker may take to say goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -55,9 +54,9 @@ impl Link {
     async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
-        let connection = connect(&broker.uri, &socket.0, "countersign")
+        let connection = connect(&broker.uri, &socket.0, settings, "countersign")
             .await
-            .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
+            .map_err(|source| unconnected(address(), source))?;
         let events = Box::pin(connection.events_listener());
         let channel = connection
             .create_channel()
@@ -137,9 +136,9 @@ impl Listening {
         for broker in brokers {
             let address = broker.address.clone();
             let socket = Socket::default();
-            failure = match timeout(limit, connect(&broker.uri, &socket.0, name)).await {
+            failure = match timeout(limit, connect(&broker.uri, &socket.0, settings, name)).await {
                 Ok(Ok(connection)) => return Ok(Self { connection, _socket: socket }),
-                Ok(Err(source)) => Error::Connect { broker: address, source: source.into() },
+                Ok(Err(source)) => unconnected(address, source),
                 Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
             };
         }
@@ -166,7 +165,19 @@ impl std::fmt::Debug for Listening {
     }
 }
 
-async fn connect(uri: &AMQPUri, socket: &SocketState, name: &str) -> lapin::Result<Connection> {
+fn unconnected(broker: Address, source: lapin::Error) -> Error {
+    match tls::advice(&source) {
+        Some(advice) => Error::Tls { broker, advice, source: source.into() },
+        None => Error::Connect { broker, source: source.into() },
+    }
+}
+
+async fn connect(
+    uri: &AMQPUri,
+    socket: &SocketState,
+    settings: &Settings,
+    name: &str,
+) -> lapin::Result<Connection> {
     // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
     // somebody has chosen before.
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -188,10 +199,7 @@ async fn connect(uri: &AMQPUri, socket: &SocketState, name: &str) -> lapin::Resu
         }
         match uri.scheme {
             AMQPScheme::AMQP => Ok::<_, std::io::Error>(stream),
-            AMQPScheme::AMQPS => {
-                let config = OwnedTLSConfig::default();
-                stream.into_tls(&authority.host, config.as_ref()).await
-            }
+            AMQPScheme::AMQPS => stream.into_rustls(&tls::connector(&settings.tls)?, &authority.host).await,
         }
     };
     let stream = Mutex::new(Some(opening.await?));

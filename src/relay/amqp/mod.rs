@@ -6,6 +6,7 @@
 
 mod connection;
 mod publisher;
+pub mod tls;
 pub mod topology;
 mod window;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub profiles: HashMap<String, Profile>,
     /// How long connecting to one broker may take, up to the first publish.
     pub connect_timeout: Duration,
+    /// For `amqps://`.
+    pub tls: tls::Settings,
 }
 
 impl Default for Settings {
@@ -49,6 +52,7 @@ impl Default for Settings {
             message_type: "approval.command.v1".to_owned(),
             profiles: HashMap::new(),
             connect_timeout: Duration::from_secs(10),
+            tls: tls::Settings::default(),
         }
     }
 }
@@ -87,6 +91,17 @@ pub enum Error {
     Connect {
         /// The broker.
         broker: Address,
+        /// The cause.
+        #[source]
+        source: Box<lapin::Error>,
+    },
+    /// Broker and we do not agree on TLS.
+    #[error("no TLS with {broker}: {advice}")]
+    Tls {
+        /// The broker.
+        broker: Address,
+        /// What is wrong and what to do.
+        advice: &'static str,
         /// The cause.
         #[source]
         source: Box<lapin::Error>,
@@ -137,7 +152,7 @@ pub enum Error {
 impl Failure for Error {
     fn needs_operator(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::NoUrl => true,
+            Self::Url { .. } | Self::NoUrl | Self::Tls { .. } => true,
             Self::ConnectTimeout { .. } => false,
             Self::Connect { source, .. } | Self::Channel { source, .. } => is_refusal(source),
             // Without the exchange there is nothing to publish to, and waiting does not make it.

@@ -71,6 +71,23 @@ async fn a_broker_that_dies_while_it_blocks_is_noticed_by_its_missing_heartbeats
     assert_eq!(figures.arrived, 10);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_closed_without_an_error_is_noticed_though_nothing_is_published() {
+    let rogue = Rogue::start().await;
+    let app = App::with(Config::with_url(&rogue.url())).await;
+    let oracle = Oracle::new();
+    oracle.keep(&app, 5).await;
+    let _before =
+        oracle.account_of(&app, async || rogue.routed()).await.check("before the channel is closed");
+    // lapin makes no event of a code that is none of an error, and no confirm is awaited.
+    rogue.tell(|session| session.close_channel(200)).await;
+    eventually("another session", async || if rogue.served() == 2 { Ok(()) } else { Err(rogue.served()) })
+        .await;
+    oracle.keep(&app, 5).await;
+    let figures = oracle.account_of(&app, async || rogue.routed()).await.check("channel closed while idle");
+    assert_eq!((figures.arrived, figures.published_again), (10, 0));
+}
+
 /// The CPU time of the program so far, in hundredths of a second.
 fn cpu_ticks(app: &App) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", app.pid())).expect("Linux");

@@ -9,7 +9,7 @@
 //! the product's exchanges and queues before each. Tests that stop a broker have a private node in any case.
 //! Without `AMQP_URL` and without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
 
-use super::{PATIENCE, eventually, ports};
+use super::{Authority, PATIENCE, eventually, ports};
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -113,8 +113,34 @@ impl Broker {
         Stoppable { broker, _turn: turn }
     }
 
+    /// A node of its own with a second port, on which it speaks TLS and asks for a certificate.
+    pub(crate) async fn encrypted(authority: Authority) -> Encrypted {
+        off_the_runtime(move || {
+            let tls_port = ports::free();
+            let broker = Self::boot_with(|dir| {
+                let server = authority.issue(&["localhost"]).write(dir, "server");
+                std::fs::write(dir.join("ca.pem"), authority.pem()).expect("the node's directory is writable");
+                format!(
+                    "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+                     ssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
+                     ssl_options.fail_if_no_peer_cert = true\n",
+                    dir.join("ca.pem").display(),
+                    server.cert.display(),
+                    server.key.display()
+                )
+            });
+            Encrypted { broker, authority, tls_port }
+        })
+        .await
+    }
+
     /// Starts a new node and waits until it answers.
     fn boot() -> Self {
+        Self::boot_with(|_| String::new())
+    }
+
+    /// [`Broker::boot`] with more lines of configuration, which may name files in the node's directory.
+    fn boot_with(more: impl FnOnce(&Path) -> String) -> Self {
         let dir =
             tempfile::Builder::new().prefix("countersign-broker-").tempdir().expect("a directory").keep();
         let broker = Self {
@@ -132,8 +158,9 @@ impl Broker {
             "rabbitmq.conf",
             &format!(
                 "listeners.tcp.1 = 127.0.0.1:{}\nloopback_users = none\nlog.console = true\nlog.console.level = warning\n\
-                 log.file = false\ndisk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 16777216\n",
-                broker.amqp_port
+                 log.file = false\ndisk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 16777216\n{}",
+                broker.amqp_port,
+                more(&broker.dir)
             ),
         );
         broker.start();
@@ -281,6 +308,26 @@ impl Broker {
             writeln!(tail, "--- {name}\n{last}").expect("a String takes all text");
         }
         tail
+    }
+}
+
+/// A node that also speaks TLS, as `localhost`, to clients with a certificate of its authority.
+pub(crate) struct Encrypted {
+    broker: Broker,
+    pub(crate) authority: Authority,
+    tls_port: u16,
+}
+
+impl Encrypted {
+    /// A new virtual host on it, without TLS for the test's own use.
+    pub(crate) fn vhost(&self) -> Vhost {
+        tokio::task::block_in_place(|| self.broker.vhost())
+    }
+
+    /// Where it is found over TLS, under this name for 127.0.0.1.
+    pub(crate) fn tls_url(&self, vhost: &Vhost, host: &str) -> String {
+        let name = vhost.url().rsplit_once('/').expect("a URL with a virtual host").1;
+        format!("amqps://guest:guest@{host}:{}/{name}", self.tls_port)
     }
 }
 
