@@ -29,7 +29,7 @@ async fn until_came(worker: &Worker, more: usize) {
 pub(crate) async fn recovered(worker: &Worker, more: usize, fault: &str) {
     let (began, before) = (Instant::now(), worker.count());
     worker.messages(before + 1).await;
-    crate::say(&format!("{fault}: published again {:.1?} after its end", began.elapsed()));
+    crate::say(&format!("{fault}: the first message came {:.1?} after its end", began.elapsed()));
     worker.messages(before + more).await;
 }
 
