@@ -58,17 +58,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let amqp = &loaded.amqp()?.broker;
     block_on(async {
-        let connection =
+        let listening =
             listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let followed = tokio::select! {
-            followed = follow(arguments, amqp, &connection) => followed,
+            followed = follow(arguments, amqp, listening.connection()) => followed,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
             }
         };
         // A farewell that is not answered changes nothing: the queue goes with the connection.
-        let farewell = connection.close(200, "tail has ended".into());
-        tokio::time::timeout(Duration::from_secs(1), farewell).await.map(drop).ok();
+        listening.close("tail has ended").await;
         followed
     })
 }
