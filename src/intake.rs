@@ -21,6 +21,14 @@ pub struct Settings {
     pub locale: Locale,
 }
 
+impl Settings {
+    /// The names of all endpoints.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+    }
+}
+
 /// What one `action_callback_url` points at.
 #[derive(Debug, Clone)]
 pub struct EndpointSettings {

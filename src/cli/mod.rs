@@ -63,7 +63,8 @@ struct SourceArguments {
 enum Command {
     /// Run the service: take callbacks, keep them, publish commands
     ///
-    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. Logs go to stderr.
+    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. On SIGHUP it reads the
+    /// configuration again, and goes on with the old one if the new one has a fault. Logs go to stderr.
     Serve,
     /// Check or show the configuration
     #[command(subcommand)]
@@ -98,14 +99,18 @@ enum Command {
 
 impl SourceArguments {
     fn load(&self) -> Loaded {
+        load(&self.sources())
+    }
+
+    fn sources(&self) -> Sources {
         // Not read by clap, to which an empty variable is an error: it is how compose files and shells say "none".
         let named = || std::env::var_os("COUNTERSIGN_CONFIG").filter(|name| !name.is_empty());
-        load(&Sources {
+        Sources {
             file: self.config.clone().or_else(|| named().map(PathBuf::from)),
             directory: PathBuf::new(),
             environment: std::env::vars_os().collect(),
             set: self.set.clone(),
-        })
+        }
     }
 }
 
@@ -130,7 +135,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let sources = arguments.sources;
     match arguments.command {
-        Command::Serve => serve::run(&sources.load()),
+        Command::Serve => serve::run(sources.sources()),
         Command::Config(command) => config::run(command, || sources.load()),
         Command::Send(arguments) => send::run(&arguments, &sources.load()),
         Command::Tail(arguments) => tail::run(&arguments, &sources.load()),

@@ -4,6 +4,7 @@
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
 mod certificates;
+mod changes;
 mod contexts;
 mod endpoints;
 mod fault;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 pub use self::{
+    changes::{Change, Changes, NEEDS_RESTART},
     fault::{Fault, Faults, Warning},
     layers::Origin,
     show::Effective,
@@ -74,6 +76,14 @@ pub struct Amqp {
     pub broker: amqp::Settings,
     /// The relay.
     pub relay: relay::Settings,
+}
+
+impl Amqp {
+    /// Whether a relay by these settings would do the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.broker.is_same(&other.broker) && self.relay == other.relay
+    }
 }
 
 /// What a configuration is read from.

@@ -42,7 +42,7 @@ impl FromRequest for Operator {
     type Future = Ready<Result<Self, Self::Error>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        ready(match &desk(request).token {
+        ready(match desk(request).access.token() {
             Some(token) if bearer(request).is_some_and(|offered| token.equals(offered)) => Ok(Self),
             Some(_) => {
                 if bearer(request).is_some() {

@@ -39,6 +39,18 @@ pub struct Gate {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// What is to be put in force; see [`Gate::prepare`].
+pub struct Replacement {
+    pair: Option<tls::Pair>,
+    live: Live,
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replacement")
+    }
+}
+
 /// What is in force for one request, from its beginning to its end.
 pub(super) struct Live {
     pub(super) intake: Arc<Intake>,
@@ -78,25 +90,41 @@ impl Gate {
         Ok(Self { live, identity, table: OnceLock::new(), draining, metrics })
     }
 
-    /// Puts other settings and endpoints in force, all at once, for requests that begin from now on, and another
-    /// certificate for connections that do. What peers have used of their limits stays counted.
-    ///
-    /// `listen`, `workers`, and whether there is TLS at all need a new listener: they are left as they are.
+    /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, the names of all that `intake` knows.
     ///
     /// # Errors
-    /// Certificate or key cannot be used. Then nothing has changed.
-    pub fn replace(
+    /// Certificate or key cannot be used.
+    pub fn prepare(
         &self,
         settings: &Settings,
         intake: Arc<Intake>,
         endpoints: &[String],
-    ) -> Result<(), certificates::Error> {
-        if let (Some(identity), Some(settings)) = (&self.identity, &settings.tls) {
-            identity.replace(tls::Pair::read(settings)?);
+    ) -> Result<Replacement, certificates::Error> {
+        let pair = match (&self.identity, &settings.tls) {
+            (Some(_), Some(settings)) => Some(tls::Pair::read(settings)?),
+            _ => None,
+        };
+        Ok(Replacement { pair, live: Live::new(settings, intake, endpoints, &self.metrics) })
+    }
+
+    /// Puts other settings and endpoints in force, all at once, for requests that begin from now on, and another
+    /// certificate for connections that do. What peers have used of their limits stays counted. The series of endpoints
+    /// that are gone end.
+    ///
+    /// `listen`, `workers`, and whether there is TLS at all need a new listener: they are left as they are.
+    pub fn put(&self, replacement: Replacement) {
+        if let (Some(identity), Some(pair)) = (&self.identity, replacement.pair) {
+            identity.replace(pair);
         }
-        let live = Arc::new(Live::new(settings, intake, endpoints, &self.metrics));
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
-        Ok(())
+        let live = Arc::new(replacement.live);
+        let mut place = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *place, live.clone());
+        // Requests are to wait for no more than this.
+        drop(place);
+        for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
+            let outcomes = Refusal::ALL.into_iter().map(Refusal::as_str).chain(["accepted", "duplicate"]);
+            outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
+        }
     }
 
     /// Whether a listener for these settings would have to be made anew because TLS came or went.

@@ -38,7 +38,7 @@ use actix_web::{
     web,
 };
 
-pub use gate::Gate;
+pub use gate::{Gate, Replacement};
 
 /// The public listener's settings.
 #[derive(Debug, Clone)]

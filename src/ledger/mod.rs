@@ -404,6 +404,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Changes what is kept and left, from the next commit on. A longer window than before reaches back as far as the log does.
     fn limit(&self, limits: Limits);
 
+    /// Whether the writer still does anything at all, if only refuse: false when it has ended, pending for as long as it
+    /// hangs. For a watchdog.
+    fn answers(&self) -> BoxFuture<'static, bool>;
+
     /// Checks that a commit can be made now, by making one, and that there is room for more.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
 

@@ -75,7 +75,7 @@ use crate::{
 use driver::{End, Relay};
 
 /// How the relay works, whatever broker it publishes to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Commands published and not yet confirmed, at the most. At least 1.
     pub max_in_flight: usize,

@@ -12,6 +12,7 @@ mod disk;
 mod edge;
 mod edge_tls;
 mod kill;
+mod life;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
 mod outages;

@@ -34,12 +34,16 @@ impl Decision {
 
     /// The callback, freshly encrypted under [`KEY`].
     pub(crate) fn body(&self) -> Vec<u8> {
+        self.callback().encrypted(KEY)
+    }
+
+    /// The callback, for a test that sends it in its own way.
+    pub(crate) fn callback(&self) -> Callback {
         Callback::list("instance", &self.task)
             .operator(&self.operator)
             .action(self.action)
             .context(&self.context())
             .with("reason", self.reason())
-            .encrypted(KEY)
     }
 
     fn context(&self) -> String {
@@ -293,6 +297,11 @@ impl Oracle {
         );
         drop(waited.await);
         self.compare(&came().await, &parked, recovered_in)
+    }
+
+    /// How many decisions were refused so far.
+    pub(crate) fn refused(&self) -> usize {
+        self.book().refused.values().sum()
     }
 
     /// The ids of all that was answered 200.

@@ -184,7 +184,8 @@ async fn endpoints_limits_and_peers_are_exchanged_together_for_requests_that_beg
     settings.http.peers.rate = 1;
     settings.http.peers.burst = 3;
     let intake = Arc::new(intake::Intake::new(&settings.intake, ledger.clone()));
-    gate.replace(&settings.http, intake, &["plain".to_owned(), "fresh".to_owned()]).unwrap();
+    let names = ["plain".to_owned(), "fresh".to_owned()];
+    gate.put(gate.prepare(&settings.http, intake, &names).unwrap());
 
     begun.send(&post("plain", &body)[60..]).await;
     assert_eq!(begun.answer().await.status, 200);

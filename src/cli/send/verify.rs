@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use futures_util::StreamExt;
 use lapin::{
-    Channel, Connection, Consumer,
+    Channel, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
@@ -23,7 +23,7 @@ use crate::{
         exit::Failure,
         tail::{Listening, subscribe_soon},
     },
-    relay::amqp::{Settings, listen_in},
+    relay::amqp::{self, Settings, listen_in},
 };
 
 /// Missing ids that are named.
@@ -173,20 +173,21 @@ fn leading_number(text: &[u8]) -> Option<u64> {
 pub(super) struct Verifier {
     source: Source,
     consumer: Consumer,
-    connection: Connection,
+    session: amqp::Listening,
 }
 
 impl Verifier {
     pub(super) async fn subscribe(source: Source, amqp: &Settings) -> Result<Self, Failure> {
-        let connection =
+        let session =
             listen_in(amqp, "countersign send").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let consumer = match source {
             Source::Own => {
                 let listening = Listening { bindings: &["#".to_owned()], acks: false };
-                subscribe_soon(&listening, amqp, &connection).await?
+                subscribe_soon(&listening, amqp, session.connection()).await?
             }
             Source::Queue => {
-                let channel = connection
+                let channel = session
+                    .connection()
                     .create_channel()
                     .await
                     .context("cannot open a channel")
@@ -194,7 +195,7 @@ impl Verifier {
                 consume_configured(amqp, &channel).await?
             }
         };
-        Ok(Self { source, consumer, connection })
+        Ok(Self { source, consumer, session })
     }
 
     /// Marks what arrives, for ever; returns only when the broker goes away.
@@ -238,8 +239,7 @@ impl Verifier {
             failure = self.follow(ledger) => Err(failure),
         };
         drop(self.consumer);
-        let farewell = self.connection.close(200, "all is accounted for".into());
-        tokio::time::timeout(Duration::from_secs(1), farewell).await.map(drop).ok();
+        self.session.close("all is accounted for").await;
         ended.map(|()| ledger.account())
     }
 }

@@ -341,6 +341,13 @@ impl Ledger for SqliteLedger {
         *self.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
     }
 
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
+        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
+        Box::pin(async move { sent && answer.await.is_ok() })
+    }
+
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         if self.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));

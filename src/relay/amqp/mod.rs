@@ -42,6 +42,30 @@ pub struct Settings {
     pub tls: tls::Settings,
 }
 
+impl Settings {
+    /// Whether a publisher by these settings would do the same. An endpoint that is new or gone makes no difference if
+    /// its commands need no dress.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { urls, exchange, queue, topology, message_type, profiles, connect_timeout, tls } = self;
+        let dressed = |profiles: &HashMap<String, Profile>| {
+            let mut dressed: Vec<_> = profiles
+                .iter()
+                .filter(|(_, profile)| **profile != Profile::Plain)
+                .map(|(endpoint, profile)| (endpoint.clone(), profile.clone()))
+                .collect();
+            dressed.sort_by(|(one, _), (other, _)| one.cmp(other));
+            dressed
+        };
+        urls.len() == other.urls.len()
+            && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
+            && (exchange, queue, topology) == (&other.exchange, &other.queue, &other.topology)
+            && (message_type, connect_timeout, tls)
+                == (&other.message_type, &other.connect_timeout, &other.tls)
+            && dressed(profiles) == dressed(&other.profiles)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

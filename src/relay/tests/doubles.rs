@@ -420,6 +420,10 @@ impl Ledger for Handle {
         unreachable!("the relay asks for no numbers")
     }
 
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        unreachable!("the relay watches nobody")
+    }
+
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         unreachable!("the relay probes nothing")
     }
