@@ -1,5 +1,6 @@
 //! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
 
+mod bench;
 mod config;
 mod context;
 mod crypt;
@@ -89,6 +90,9 @@ enum Command {
     Topology(topology::Command),
     /// Print the contract with consumers: the JSON Schema of a command, or the AsyncAPI document
     Schema(schema::Arguments),
+    /// Measure what this machine can do
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Ask a running service whether it is ready: for probes of containers
     Healthcheck(healthcheck::Arguments),
 }
@@ -142,6 +146,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Context(command) => context::run(command, || sources.load()),
         Command::Topology(command) => topology::run(&command, &sources.load()),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Bench(command) => bench::run(command, || sources.load()),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
     }
 }

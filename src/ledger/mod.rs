@@ -170,7 +170,7 @@ pub struct Due {
 }
 
 /// What the relay learned from the broker; written in one transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Settlement {
     /// Everything up to here was confirmed and routed, or has an exception. Never moves back.
     pub through: Option<Seq>,
@@ -189,7 +189,7 @@ impl Settlement {
 }
 
 /// A command that is not in the state its position in the log says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {
     /// The command.
     pub seq: Seq,

@@ -6,6 +6,7 @@
 mod support;
 
 mod amqps;
+mod broker;
 mod calm;
 mod disk;
 mod edge;
@@ -14,8 +15,12 @@ mod kill;
 mod life;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+mod outages;
 mod power;
+mod rogue;
 mod shim;
+/// Between the program and a real broker.
+mod wire;
 
 /// Says something on standard error, past the harness.
 fn say(words: &str) {

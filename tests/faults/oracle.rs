@@ -440,3 +440,27 @@ impl Load {
         self.tasks.join_all().await;
     }
 }
+
+/// Lets something happen while some hundred decisions a second are sent, of four tasks in turn.
+///
+/// [`Oracle::load`] sends as fast as it is answered; what piles up behind a long fault would take longer than the fault.
+pub(crate) async fn trickle<T>(oracle: &Oracle, app: &App, happening: impl Future<Output = T>) -> T {
+    let stop = AtomicBool::new(false);
+    let me = oracle.number.fetch_add(1, Ordering::Relaxed);
+    let sending = async {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let decision = Decision::new(&format!("trickle-{me}-{}", number % 4), number);
+            number += 1;
+            let answer = app.try_post("purchase", decision.body()).await.ok();
+            oracle.note(decision, answer.as_ref(), true);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let happening = async {
+        let happened = happening.await;
+        stop.store(true, Ordering::Relaxed);
+        happened
+    };
+    tokio::join!(sending, happening).1
+}

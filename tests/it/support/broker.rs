@@ -356,25 +356,45 @@ impl Stoppable {
         off_the_runtime(move || broker.start()).await;
     }
 
+    /// [`Broker::eval`], without stopping the test's own tasks meanwhile.
+    pub(crate) async fn eval(&self, expressions: String) -> String {
+        let broker = self.broker;
+        off_the_runtime(move || broker.eval(&expressions)).await
+    }
+
     /// Imports definitions, as an administrator does.
     pub(crate) async fn import(&self, definitions: &Path) {
-        let broker = self.broker;
         let path = Value::from(definitions.display().to_string());
-        let answer = off_the_runtime(move || {
-            broker
-                .eval(&format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body)."))
-        });
-        assert_eq!(answer.await, "ok", "the broker takes the definitions");
+        let import = format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body).");
+        assert_eq!(self.eval(import).await, "ok", "the broker takes the definitions");
+    }
+
+    /// Lets the user write to an exchange of this virtual host only with the routing keys that match.
+    pub(crate) async fn writable_topics(&self, vhost: &Vhost, exchange: &'static str, pattern: &'static str) {
+        let broker = self.broker;
+        let name = vhost.url.rsplit('/').next().expect("an URL has slashes").to_owned();
+        off_the_runtime(move || {
+            broker.eval(&format!(
+                "rabbit_auth_backend_internal:set_topic_permissions(<<\"guest\">>, <<\"{name}\">>, \
+                 <<\"{exchange}\">>, <<\"{pattern}\">>, <<\".*\">>, <<\"tests\">>)."
+            ))
+        })
+        .await;
+    }
+
+    /// Larger messages end the channel, of channels that are opened from now on.
+    pub(crate) async fn max_message_size(&self, bytes: u32) {
+        let broker = self.broker;
+        off_the_runtime(move || {
+            broker.eval(&format!("application:set_env(rabbit, max_message_size, {bytes})."))
+        })
+        .await;
     }
 
     /// Sets the memory alarm off, which makes the node block every publishing connection, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
-        let broker = self.broker;
         let share = if on { "0.000001" } else { "0.6" };
-        off_the_runtime(move || {
-            broker.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({share})."))
-        })
-        .await;
+        self.eval(format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
     }
 }
 
