@@ -40,7 +40,7 @@
 //! | [`relay`] | from the ledger to the broker | command ledger |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
-//! | [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
+//! | [`certificates`], [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
@@ -50,6 +50,7 @@
 
 pub mod app;
 pub mod callback;
+pub mod certificates;
 pub mod cli;
 pub mod command;
 pub mod config;

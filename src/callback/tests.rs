@@ -271,7 +271,7 @@ fn every_member_of_an_attachment_arrives() {
 /// What is registered and what a context carries is held to the limits of a callback, as if it stood in one.
 #[test]
 fn a_value_alone_is_held_to_the_limits_of_one_in_a_callback() {
-    let value = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    let value = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
     let nested = |depth: usize| value(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
     assert!(check(&nested(7)).is_ok());
     assert!(check(&nested(8)).is_err());

@@ -3,9 +3,12 @@
 //!
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
+mod certificates;
+mod changes;
 mod contexts;
 mod endpoints;
 mod fault;
+mod http;
 mod layers;
 mod read;
 mod secrets;
@@ -25,12 +28,13 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    console, http, intake, ledger,
+    console, intake, ledger,
     relay::{self, amqp},
     telemetry::log,
 };
 
 pub use self::{
+    changes::{Change, Changes, NEEDS_RESTART},
     fault::{Fault, Faults, Warning},
     layers::Origin,
     show::Effective,
@@ -52,7 +56,7 @@ pub struct Config {
     /// How long stopping may take.
     pub shutdown_grace: Duration,
     /// The public listener.
-    pub http: http::Settings,
+    pub http: crate::http::Settings,
     /// The internal listener.
     pub admin: console::Settings,
     /// The ledger.
@@ -72,6 +76,14 @@ pub struct Amqp {
     pub broker: amqp::Settings,
     /// The relay.
     pub relay: relay::Settings,
+}
+
+impl Amqp {
+    /// Whether a relay by these settings would do the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.broker.is_same(&other.broker) && self.relay == other.relay
+    }
 }
 
 /// What a configuration is read from.
@@ -98,7 +110,7 @@ pub struct Loaded {
     pub effective: Effective,
     faults: Vec<Fault>,
     shutdown_grace: Option<Duration>,
-    http: Option<http::Settings>,
+    http: Option<crate::http::Settings>,
     admin: Option<console::Settings>,
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
@@ -134,7 +146,7 @@ impl Loaded {
 
     /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
     /// and should not fail because, say, a secret of another one cannot be read by whoever runs them.
-    pub fn http(&self) -> Result<&http::Settings, Faults> {
+    pub fn http(&self) -> Result<&crate::http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
 
@@ -246,7 +258,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
     let mut locale = None;
     loaded.http = root.table("http", |section| {
-        let (http, language) = sections::http(section);
+        let (http, language) = http::http(section);
         locale = language;
         http
     });

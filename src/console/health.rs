@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Desk, permission::Anyone};
+use super::{Desk, access::Configuration, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
     telemetry::metrics,
@@ -79,6 +79,7 @@ struct Readiness {
     ready: bool,
     checks: Checks,
     broker: &'static str,
+    configuration: Configuration,
 }
 
 #[derive(Serialize)]
@@ -100,6 +101,7 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
         ready: !draining && ledger == LedgerCheck::Ok,
         checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
         broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
+        configuration: desk.access.configuration(),
     };
     let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.json(readiness)

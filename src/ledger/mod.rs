@@ -170,7 +170,7 @@ pub struct Due {
 }
 
 /// What the relay learned from the broker; written in one transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Settlement {
     /// Everything up to here was confirmed and routed, or has an exception. Never moves back.
     pub through: Option<Seq>,
@@ -189,7 +189,7 @@ impl Settlement {
 }
 
 /// A command that is not in the state its position in the log says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {
     /// The command.
     pub seq: Seq,
@@ -403,6 +403,10 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Changes what is kept and left, from the next commit on. A longer window than before reaches back as far as the log does.
     fn limit(&self, limits: Limits);
+
+    /// Whether the writer still does anything at all, if only refuse: false when it has ended, pending for as long as it
+    /// hangs. For a watchdog.
+    fn answers(&self) -> BoxFuture<'static, bool>;
 
     /// Checks that a commit can be made now, by making one, and that there is room for more.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;

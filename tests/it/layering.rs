@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 2] = ["secret", "telemetry"];
+const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("cli", &["app", "callback", "command", "config", "context", "intake", "ledger", "relay"]),
     ("app", &["command", "console", "http", "intake", "ledger", "relay"]),
     ("http", &["command", "intake"]),
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("command", &[]),
     // The settings of the modules, and nothing that works.
     ("config", &["callback", "command", "console", "context", "http", "intake", "ledger", "relay"]),
+    ("certificates", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
 ];

@@ -10,9 +10,13 @@ mod dedupe;
 mod formats;
 mod harness;
 mod layering;
+mod load;
 mod logs;
+mod poison;
 mod refuse;
 mod relay;
 mod restart;
 mod shutdown;
+#[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
 mod support;
+mod tls;

@@ -4,6 +4,7 @@ mod callbacks;
 mod contexts;
 mod double;
 mod internal;
+mod peers;
 mod registry;
 mod stopping;
 
@@ -82,6 +83,8 @@ fn settings() -> Settings {
             body_read_timeout: Duration::from_secs(2),
             unauthenticated_floor: Duration::from_millis(5),
             workers: 1,
+            tls: None,
+            peers: http::peers::Settings::default(),
         },
         console: console::Settings { listen: loopback(), token: None },
         intake: intake::Settings {
@@ -145,7 +148,7 @@ impl Service {
 
     async fn get_with(&self, path: &str, headers: &str) -> Answer {
         let mut connection = Connection::open(self.internal).await;
-        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await;
         connection.answer().await
     }
 

@@ -10,6 +10,8 @@ use std::{
 
 use rusqlite::Connection;
 
+use crate::telemetry::failpoint::reach;
+
 use super::{
     room::{self, Watch},
     writer::Shared,
@@ -37,11 +39,13 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
         if bytes < WORTH_IT_BYTES || commits == done_at {
             continue;
         }
+        reach("checkpoint:begun");
         let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
         match result {
             Ok((pages, moved)) => {
+                reach("checkpoint:done");
                 done_at = commits;
                 // 4 KiB a page; what is left is what was appended meanwhile.
                 let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;

@@ -36,7 +36,10 @@ use super::{
     AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Receipt, Record, Refused,
     Registering, Registration, Settings, Settlement, Stats,
 };
-use crate::command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message};
+use crate::{
+    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message},
+    telemetry::failpoint::reach,
+};
 use contexts::Change;
 use lookup::{Lookup, Lookups};
 use window::{Kind, Window};
@@ -80,10 +83,12 @@ impl SqliteLedger {
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let path = &*settings.path;
         let lock = schema::Lock::take(path)?;
+        reach("start:locked");
         let connection = schema::open_writer(path)?;
         let started = Instant::now();
         let (head, window) = rebuild(&connection, settings.limits.longest_window, 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;
+        reach("start:opened");
         let (jobs, receiver) = channel();
         let shared = Arc::new(Shared::new(head, settings.queue_capacity, settings.limits.clone()));
         let writer = Writer {
@@ -230,6 +235,7 @@ impl Ledger for SqliteLedger {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Unavailable);
         }
+        reach("ledger:queued");
         // The writer drops a reply only when it ends.
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
     }
@@ -333,6 +339,13 @@ impl Ledger for SqliteLedger {
 
     fn limit(&self, limits: Limits) {
         *self.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
+    }
+
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
+        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
+        Box::pin(async move { sent && answer.await.is_ok() })
     }
 
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     command::{Command, Fingerprint, Seq, TaskKey, id::DecisionKey},
     ledger::{AcceptError, Entry, Limits, OnConflict, Receipt, Refused, Settlement},
+    telemetry::failpoint::reach,
 };
 
 /// Settlements and refused callbacks wait this long for accepts to share a commit with.
@@ -331,6 +332,7 @@ impl Writer {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
                     accepting.reply.send(Ok(receipt)).ok();
                 }
+                reach("ledger:replied");
                 for change in changes {
                     change.tell(true);
                 }
@@ -382,6 +384,7 @@ impl Writer {
         now_ms: i64,
     ) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        reach("ledger:begun");
         let mut receipts = Vec::with_capacity(batch.accepts.len());
         for accepting in batch.accepts {
             let receipt = rows::accept(
@@ -392,16 +395,20 @@ impl Writer {
                 appended,
                 now_ms,
             )?;
+            reach("ledger:appended");
             receipts.push(receipt);
         }
         for change in batch.changes {
             change.apply(&transaction)?;
+            reach("ledger:registered");
         }
         for (settlement, _) in batch.settlements {
             rows::settle(&transaction, settlement)?;
+            reach("ledger:settled");
         }
         if !batch.refused.is_empty() {
             rows::keep_refused(&transaction, batch.refused, limits.refusals_kept)?;
+            reach("ledger:refused");
         }
         let now = Timestamp::now();
         let mut pruned = None;
@@ -411,13 +418,16 @@ impl Writer {
             if let Some(horizon) = limits.horizon(now) {
                 next = prune::step(&transaction, self.prune_from, horizon, COMMANDS_PRUNED_PER_COMMIT)?.next;
             }
+            reach("ledger:pruned");
             let more = contexts == PRUNED_PER_COMMIT || next.is_some();
             pruned = Some(Pruned { from: next.unwrap_or(0), more });
         }
         if batch.probe {
             transaction.execute("UPDATE cursor SET probed_at = ?1", [now.as_millisecond()])?;
         }
+        reach("ledger:written");
         transaction.commit()?;
+        reach("ledger:committed");
         Ok(Done { receipts, pruned })
     }
 
@@ -433,6 +443,7 @@ impl Writer {
             }
         }
         self.shared.head.send_replace(head);
+        reach("ledger:handed_on");
     }
 
     /// Finishes a checkpoint that other connections cannot, because the writer keeps appending: for this once it does

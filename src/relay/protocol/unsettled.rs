@@ -10,7 +10,7 @@ use crate::{
 /// Collects what is to be written, until the settlement before it has been written.
 ///
 /// Of several things learned about one command only the latest stands.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Unsettled {
     through: Option<Seq>,
     exceptions: BTreeMap<Seq, Exception>,

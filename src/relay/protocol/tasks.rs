@@ -1,47 +1,51 @@
 //! The tasks that have an exception, and who of them comes first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::{
-    command::{Seq, TaskKey},
-    ledger::Due,
-};
+use super::Due;
+use crate::command::{Seq, TaskKey};
 
 /// The `retrying` and `requeued` exceptions that the relay knows of, by task.
 ///
 /// INVARIANT (of this module): as long as a task is in here, the only command of it that may be published is its
 /// first. Without messages: what an exception costs here is some 60 bytes.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    by_key: HashMap<TaskKey, BTreeMap<Seq, Known>>,
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Tasks<C> {
+    by_key: BTreeMap<TaskKey, BTreeMap<Seq, Known<C>>>,
     len: usize,
 }
 
 /// What is known of one exception.
-#[derive(Debug)]
-pub(super) struct Known {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Known<C> {
     /// Refusals so far; `None` if the ledger has not told yet.
     pub(super) attempts: Option<u32>,
     /// When the ledger will call it due, at the latest; `None` if unknown.
     pub(super) next_attempt_at: Option<Timestamp>,
     /// Where it is.
-    pub(super) stage: Stage,
+    pub(super) stage: Stage<C>,
 }
 
 /// Where an exception is.
-#[derive(Debug)]
-pub(super) enum Stage {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Stage<C> {
     /// In the ledger, until it is due.
     Resting,
     /// Due, read, and waiting for an earlier command of its task that is with the broker.
-    Held(Box<Due>),
+    Held(Box<Due<C>>),
     /// With the broker, or about to be.
     Tried,
 }
 
-impl Tasks {
+impl<C> Default for Tasks<C> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), len: 0 }
+    }
+}
+
+impl<C> Tasks<C> {
     /// Exceptions known.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -67,14 +71,14 @@ impl Tasks {
     }
 
     /// Notes an exception, in place of what was known of it.
-    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known) {
-        if self.by_key.entry(key).or_default().insert(seq, known).is_none() {
-            self.len += 1;
-        }
+    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known<C>) -> Option<Known<C>> {
+        let before = self.by_key.entry(key).or_default().insert(seq, known);
+        self.len += usize::from(before.is_none());
+        before
     }
 
     /// Forgets an exception, because it is none any longer, or is parked.
-    pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known> {
+    pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known<C>> {
         let task = self.by_key.get_mut(&key)?;
         let known = task.remove(&seq)?;
         if task.is_empty() {
@@ -85,7 +89,7 @@ impl Tasks {
     }
 
     /// Forgets all but those that stay; returns the tasks whose first is another one now.
-    pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known) -> bool) -> Vec<TaskKey> {
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known<C>) -> bool) -> Vec<TaskKey> {
         let mut lead_anew = Vec::new();
         let mut len = 0;
         self.by_key.retain(|key, task| {
@@ -102,12 +106,19 @@ impl Tasks {
     }
 
     /// The first exception of a task: the one that the others wait for.
-    pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known)> {
+    pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known<C>)> {
         self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
     }
 
-    pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known> {
+    pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known<C>> {
         self.by_key.get_mut(&key)?.get_mut(&seq)
+    }
+
+    /// Nothing is tried any more.
+    pub(super) fn rest_all(&mut self) {
+        for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
+            known.stage = Stage::Resting;
+        }
     }
 
     /// What was read of exceptions whose turn has not come is forgotten.
@@ -120,7 +131,7 @@ impl Tasks {
     }
 
     /// Every exception of a task, in order.
-    pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known)> {
+    pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known<C>)> {
         self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))
     }
 }
