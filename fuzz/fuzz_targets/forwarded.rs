@@ -28,7 +28,8 @@ fuzz_target!(|input: (Vec<&[u8]>, [u8; 4], bool)| {
             headers.append(HeaderName::from_static("x-forwarded-for"), value);
         }
     }
-    let tcp = if proxied { IpAddr::from([10, octets[1], octets[2], octets[3]]) } else { IpAddr::from(octets) };
+    let tcp =
+        if proxied { IpAddr::from([10, octets[1], octets[2], octets[3]]) } else { IpAddr::from(octets) };
     assert_eq!(settings(&[]).peer(tcp, &headers), tcp);
     let peer = settings(&["10.0.0.0/8", "2001:db8::/32"]).peer(tcp, &headers);
     if !is_trusted(tcp) {
@@ -36,7 +37,8 @@ fuzz_target!(|input: (Vec<&[u8]>, [u8; 4], bool)| {
         return;
     }
     // From the right: proxies, and then the peer, or nothing that is an address.
-    let list: Vec<u8> = headers.get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',');
+    let list: Vec<u8> =
+        headers.get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',');
     let mut believed = tcp;
     for element in list.rsplit(|byte| *byte == b',') {
         let text = String::from_utf8_lossy(element);
