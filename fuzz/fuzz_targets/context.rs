@@ -20,7 +20,10 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 static CREDENTIALS: LazyLock<Credentials> = LazyLock::new(|| {
-    Credentials::new(&[CredentialSettings { action_callback_token: Secret::new("t"), action_callback_key: None }])
+    Credentials::new(&[CredentialSettings {
+        action_callback_token: Secret::new("t"),
+        action_callback_key: None,
+    }])
 });
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
@@ -56,7 +59,8 @@ fn pointed_at(context: &str, pointer: &str) -> Option<String> {
 
 fuzz_target!(|input: (&str, &str, Option<&str>, Option<&str>)| {
     let (context, pointer, instance_id, task_id) = input;
-    let body = json!({ "token": "t", "action_context": context, "instance_id": instance_id, "task_id": task_id });
+    let body =
+        json!({ "token": "t", "action_context": context, "instance_id": instance_id, "task_id": task_id });
     let Ok(callback) = open(&CREDENTIALS, body.to_string().as_bytes()) else { return };
     let surroundings = Surroundings { endpoint: "e", now: Timestamp::UNIX_EPOCH, registered: None };
     let read = |format| resolve(&settings(format), &callback, surroundings);
@@ -78,7 +82,8 @@ fuzz_target!(|input: (&str, &str, Option<&str>, Option<&str>)| {
     }
     if pointer.starts_with('/') {
         let at = |pointer: &str| Some(pointer.to_owned());
-        let fields = JsonFields { task_id: at(pointer), round: at("/r"), data: at("/d"), ..JsonFields::default() };
+        let fields =
+            JsonFields { task_id: at(pointer), round: at("/r"), data: at("/d"), ..JsonFields::default() };
         if let Ok(task) = read(Format::Json(fields)) {
             limits(&task);
             // `~2` and the like are no escapes, and an index may not begin with a zero or a sign: only our own

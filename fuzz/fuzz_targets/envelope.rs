@@ -69,7 +69,9 @@ fuzz_target!(|body: &[u8]| {
         (Err(_), Err(_)) => {}
         // A plain body with an `encrypt` in it is void; inside a cipher that member means nothing.
         (Err(OpenError::Unauthenticated(_)), Ok(_)) => {
-            assert!(std::str::from_utf8(body).is_ok_and(|text| text.contains("crypt") || text.contains("\\u")));
+            assert!(
+                std::str::from_utf8(body).is_ok_and(|text| text.contains("crypt") || text.contains("\\u"))
+            );
         }
         _ => panic!("{plain:?} in the open, {sealed:?} in a cipher"),
     }

@@ -57,7 +57,10 @@ fuzz_target!(|text: &str| {
     let Ok(value) = serde_json::from_str::<&RawValue>(text) else { return };
     let passes = callback::check(value).is_ok();
     if passes {
-        assert!(serde_json::from_str::<serde_json::Value>(value.get()).is_ok(), "passes, and nobody can read it");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(value.get()).is_ok(),
+            "passes, and nobody can read it"
+        );
     }
     assert_eq!(passes, within_limits(value.get(), 1));
 });

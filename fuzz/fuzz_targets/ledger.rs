@@ -29,8 +29,11 @@ fn settings(path: &Path) -> Settings {
 
 fn acceptance(number: usize) -> Acceptance {
     let user_id = format!("operator-{number}");
-    let fingerprint =
-        Fingerprint::of(&FingerprintParts { endpoint: "e", user_id: &user_id, ..FingerprintParts::default() });
+    let fingerprint = Fingerprint::of(&FingerprintParts {
+        endpoint: "e",
+        user_id: &user_id,
+        ..FingerprintParts::default()
+    });
     let received_at = Timestamp::now();
     let command = Command {
         command_id: CommandId::new(received_at),

@@ -41,14 +41,18 @@ fuzz_target!(|input: (String, String, u8)| {
     let (one, other, word) = input;
     let action = [Action::Approve, Action::Reject, Action::Custom][usize::from(word % 3)];
     // As long as the configuration lets a name be.
-    let endpoint = &"abcdefghijklmnopqrstuvwxyz0123456789_-abcdefghijklmnopqrstuvwxyz"[..usize::from(word % 64) + 1];
+    let endpoint =
+        &"abcdefghijklmnopqrstuvwxyz0123456789_-abcdefghijklmnopqrstuvwxyz"[..usize::from(word % 64) + 1];
     let (first, second) = (key(endpoint, Some(&one), action), key(endpoint, Some(&other), action));
     for (code, key) in [(&one, &first), (&other, &second)] {
         assert!(key.len() <= 255, "{key}");
         let words: Vec<&str> = key.split('.').collect();
         let [approval, name, written, act] = words[..] else { panic!("{key}") };
         assert_eq!((approval, name, act), ("approval", endpoint, action.as_str()));
-        assert!(written.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'%')), "{key}");
+        assert!(
+            written.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'%')),
+            "{key}"
+        );
         let lower = code.to_ascii_lowercase();
         if unescaped(written) != lower.as_bytes() {
             // Cut: the beginning, and a digest.
@@ -58,5 +62,10 @@ fuzz_target!(|input: (String, String, u8)| {
             assert!(digest[1..].bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
         }
     }
-    assert_eq!(first == second, one.to_ascii_lowercase() == other.to_ascii_lowercase() || (first == second && first.len() > 238 && one == other), "{one:?} {other:?}");
+    assert_eq!(
+        first == second,
+        one.to_ascii_lowercase() == other.to_ascii_lowercase()
+            || (first == second && first.len() > 238 && one == other),
+        "{one:?} {other:?}"
+    );
 });

@@ -166,6 +166,8 @@ fn nothing_secret_shows_in_debug() {
     let shown = format!("{:?}", credentials(&[("fake-token-1", Some("fake-key-1"))]));
     let hash = format!("{:?}", credentials::hash("fake-token-1"));
     assert!(!shown.contains("fake") && !shown.contains(&hash[1..8]), "{shown}");
+    // That there is something is shown, or an operator would take it for not configured.
+    assert!(shown.contains("token: [redacted]") && shown.contains("Some(Key([redacted]))"), "{shown}");
 }
 
 #[test]
@@ -207,6 +209,25 @@ fn the_log_is_told_the_cause() {
         unauthenticated(open(&plain, sealed("k", CARD).as_bytes())),
         "an encrypted body, but no key is configured"
     );
+}
+
+#[test]
+fn a_fault_says_which_member_and_what_was_expected() {
+    let plain = credentials(&[("tok-1", None)]);
+    for (member, fault) in [
+        (r#""user_id":{}"#, "user_id is not a text or a whole number"),
+        (r#""reason":5"#, "reason is not a text"),
+        (r#""attachments":{}"#, "attachments is not a list"),
+        (r#""attachments":[1]"#, "an attachment is not an object"),
+        (
+            r#""attachments":[{"file_size":-1}]"#,
+            "attachments[].file_size is not a whole number of 64 bits, or its digits in a text",
+        ),
+        (r#""x":1e999"#, "a number is out of range"),
+    ] {
+        let error = open(&plain, format!(r#"{{"token":"tok-1",{member}}}"#).as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), fault);
+    }
 }
 
 #[test]

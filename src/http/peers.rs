@@ -82,7 +82,8 @@ impl Settings {
     /// Only what trusted proxies wrote is believed: read from its right end, where each proxy adds who came to it, the
     /// list is good up to the first address that is not a proxy's. What is left of that may be anything. An element
     /// that is no address ends the reading too; then it is the proxy that wrote it who is taken for the peer.
-    pub(super) fn peer(&self, tcp: IpAddr, headers: &HeaderMap) -> IpAddr {
+    #[must_use]
+    pub fn peer(&self, tcp: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut peer = tcp.to_canonical();
         if self.trusted_proxies.is_empty() {
             return peer;

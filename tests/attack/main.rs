@@ -13,6 +13,7 @@ mod cbc;
 mod internal;
 mod leaks;
 mod padding;
+mod peers;
 mod statistics;
 mod strangers;
 mod wire;

@@ -311,7 +311,8 @@ async fn three_thousand_forged_ciphertexts_get_one_answer() {
     Campaign::run(&app, &counts, 64).await.report("padding oracle, short");
 }
 
-/// Two forgeries sent at once in one packet: the second is answered as the first, or not at all.
+/// Two forgeries sent at once in one packet: the first is answered as every stranger, and what is said to the second does
+/// not depend on what either of them is.
 #[tokio::test(flavor = "multi_thread")]
 async fn forgeries_in_one_packet_get_the_same_answers_whatever_they_are() {
     let app = victim().await;
@@ -335,9 +336,9 @@ async fn forgeries_in_one_packet_get_the_same_answers_whatever_they_are() {
         line.write(&packet).await.expect("an open connection");
         let mut answers = Vec::new();
         while let Some(answer) = line.answer().await {
-            assert_eq!(answer.clone().without_date(), wanted);
             answers.push(answer.without_date());
         }
+        assert_eq!(answers.first(), Some(&wanted));
         seen.push(answers);
     }
     assert!(seen.iter().all(|answers| *answers == seen[0]), "{seen:?}");
