@@ -73,7 +73,7 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         .map(|number| {
             let acceptance = acceptance(number);
             let id = acceptance.command.command_id;
-            runtime.block_on(ledger.accept(acceptance)).expect("accepted");
+            drop(runtime.block_on(ledger.accept(acceptance)).expect("accepted"));
             id
         })
         .collect();
