@@ -13,7 +13,7 @@ use std::{
 use countersign::{
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts},
     ledger::{
-        Acceptance, Filter, Ledger, Limits, OnConflict, Settings,
+        Acceptance, Filter, Ledger, Limits, OnConflict, Receipt, Settings,
         sqlite::{Reader, SqliteLedger},
     },
 };
@@ -73,7 +73,8 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         .map(|number| {
             let acceptance = acceptance(number);
             let id = acceptance.command.command_id;
-            drop(runtime.block_on(ledger.accept(acceptance)).expect("accepted"));
+            let receipt = runtime.block_on(ledger.accept(acceptance)).expect("accepted");
+            assert_eq!(receipt, Receipt::Accepted { command_id: id });
             id
         })
         .collect();
