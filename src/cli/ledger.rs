@@ -196,8 +196,14 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
     write(table(head, &rows).as_bytes())?;
     if records.len() == filter.limit {
         say(format_args!("the newest {}; there may be more (--limit)", records.len()));
+    } else if let Some(pruned) = reader.pruned_before().context("cannot list the commands")? {
+        say(pruned_before(pruned));
     }
     Ok(Exit::Done)
+}
+
+fn pruned_before(time: Timestamp) -> String {
+    format!("published commands received before {time:.3} have been pruned")
 }
 
 fn row(record: &Record) -> [String; 9] {
@@ -218,7 +224,15 @@ fn row(record: &Record) -> [String; 9] {
 fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     let found = reader.find(arguments.command_id).context("cannot look the command up")?;
     let Some(record) = found else {
-        return Err(anyhow!("the ledger has no command {}", arguments.command_id).into());
+        let id = arguments.command_id;
+        let pruned = reader.pruned_before().context("cannot look the command up")?;
+        let why = match (id.received_at(), pruned) {
+            (Some(received), Some(pruned)) if received < pruned => {
+                format!(": {}", pruned_before(pruned))
+            }
+            _ => String::new(),
+        };
+        return Err(anyhow!("the ledger has no command {id}{why}").into());
     };
     if arguments.json {
         json(&record)?;

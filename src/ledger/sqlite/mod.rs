@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod contexts;
+mod files;
 mod lookup;
 mod operator;
 mod prune;
@@ -41,6 +42,7 @@ use crate::{
     telemetry::failpoint::reach,
 };
 use contexts::Change;
+use files::Files;
 use lookup::{Lookup, Lookups};
 use window::{Kind, Window};
 use writer::{Accepting, Job, Shared, Writer};
@@ -88,12 +90,15 @@ impl SqliteLedger {
         let started = Instant::now();
         let (head, window) = rebuild(&connection, settings.limits.longest_window, 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;
+        let file_failed = |source| OpenError::File { path: path.to_owned(), source };
+        let files = Files::of(path).map_err(file_failed)?;
         reach("start:opened");
         let (jobs, receiver) = channel();
         let shared = Arc::new(Shared::new(head, settings.queue_capacity, settings.limits.clone()));
         let writer = Writer {
             connection,
             path: path.to_owned(),
+            files,
             jobs: receiver,
             shared: shared.clone(),
             max_batch: settings.max_batch.max(1),
@@ -103,11 +108,10 @@ impl SqliteLedger {
             prune_at: started,
             prune_from: 0,
         };
-        let thread_failed = |source| OpenError::File { path: path.to_owned(), source };
         let writer = thread::Builder::new()
             .name("ledger-writer".to_owned())
             .spawn(move || writer.run())
-            .map_err(thread_failed)?;
+            .map_err(file_failed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let checkpointer = {
             let connection = schema::open_checkpointer(path)?;
@@ -115,10 +119,10 @@ impl SqliteLedger {
             thread::Builder::new()
                 .name("ledger-checkpoint".to_owned())
                 .spawn(move || checkpoint::run(&connection, &path, &shared, &stop))
-                .map_err(thread_failed)?
+                .map_err(file_failed)?
         };
         let path: Arc<Path> = path.into();
-        let lookups = Arc::new(Lookups::start(&path).map_err(thread_failed)?);
+        let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
         Ok(Self {
             jobs,
             shared,

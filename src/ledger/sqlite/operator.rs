@@ -110,7 +110,7 @@ impl Operator {
         let (mut from, mut pruned) = (0, 0);
         loop {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let step = prune::step(&transaction, from, before, ROWS)?;
+            let step = prune::step(&transaction, from, prune::EVERYWHERE, before, ROWS)?;
             transaction.commit()?;
             pruned += step.pruned as u64;
             progress(pruned);

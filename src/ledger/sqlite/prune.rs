@@ -5,6 +5,9 @@ use rusqlite::{Connection, params};
 
 use crate::command::Seq;
 
+/// Below all of the log.
+pub(super) const EVERYWHERE: Seq = i64::MAX as Seq;
+
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
@@ -15,7 +18,8 @@ pub(super) struct Step {
 }
 
 /// Looks at up to `limit` commands after `from`, the oldest first, and removes those that were received before `before` and
-/// are published. To be called within a transaction.
+/// are published. Stays `below` a place in the log: what the window in memory remembers must be there, whatever the clock
+/// says. To be called within a transaction.
 ///
 /// A command that has an exception stays where it is, and the cursor's own rows stay as well: what is not published is
 /// never pruned, however old it is. Ends at the first command that is young enough; after the clock was set back a few
@@ -23,6 +27,7 @@ pub(super) struct Step {
 pub(super) fn step(
     transaction: &Connection,
     from: Seq,
+    below: Seq,
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Step> {
@@ -30,10 +35,12 @@ pub(super) fn step(
         .prepare_cached(
             "SELECT c.seq, c.received_at, EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
              FROM commands c
-             WHERE c.seq > ?1 AND c.seq <= (SELECT published_through FROM cursor)
-             ORDER BY c.seq LIMIT ?2",
+             WHERE c.seq > ?1 AND c.seq < ?2 AND c.seq <= (SELECT published_through FROM cursor)
+             ORDER BY c.seq LIMIT ?3",
         )?
-        .query_map(params![from as i64, limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(params![from as i64, below as i64, limit as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let old = rows.iter().take_while(|(_, received_at, _)| *received_at < before.as_millisecond());
     let old: Vec<_> = old.collect();

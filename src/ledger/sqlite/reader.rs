@@ -111,6 +111,23 @@ impl Reader {
             .optional()
     }
 
+    /// When the oldest command was received that retention has not reached: of those before it, what was published is
+    /// gone. `None` if nothing was pruned so far.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn pruned_before(&self) -> rusqlite::Result<Option<Timestamp>> {
+        let kept = self
+            .connection
+            .prepare_cached(
+                "SELECT (SELECT received_at FROM commands WHERE seq > pruned_through ORDER BY seq LIMIT 1)
+                 FROM cursor WHERE pruned_through > 0",
+            )?
+            .query_row([], |row| row.get::<_, Option<i64>>(0))
+            .optional()?;
+        Ok(kept.map(|kept| kept.map_or_else(Timestamp::now, timestamp)))
+    }
+
     /// Commands that pass the filter, newest first.
     ///
     /// # Errors

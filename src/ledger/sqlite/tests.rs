@@ -435,6 +435,30 @@ async fn a_commit_that_fails_promises_nothing_and_forgets_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_removed_or_replaced_is_not_written_to_any_more() {
+    for suffix in ["", "-wal", "-shm"] {
+        for replaced in [false, true] {
+            let scratch = Scratch::new();
+            let ledger = scratch.open();
+            accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+            let file = scratch.directory.path().join(format!("ledger.db{suffix}"));
+            let aside = scratch.directory.path().join("aside");
+            fs::rename(&file, &aside).unwrap();
+            if replaced {
+                fs::copy(&aside, &file).unwrap();
+            }
+            let answer = ledger.accept(acceptance("b", "APPROVE", None)).await;
+            assert_eq!(answer, Err(AcceptError::Unavailable), "{suffix} {replaced}");
+            // In its place again, but nobody knows what was done to it meanwhile.
+            fs::rename(&aside, &file).unwrap();
+            assert_eq!(ledger.probe().await, Err(AcceptError::Unavailable));
+            drop(ledger);
+            accepted(&scratch.open(), acceptance("c", "APPROVE", None)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn after_flush_nothing_is_accepted_and_one_file_is_left() {
     let scratch = Scratch::new();
     let ledger = scratch.open();

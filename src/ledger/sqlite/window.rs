@@ -126,6 +126,12 @@ impl Window {
         }
     }
 
+    /// The place in the log of the first command that is remembered.
+    pub(super) fn oldest(&self) -> Option<Seq> {
+        let opened = self.generations.iter().find(|generation| generation.first_seq >= 0)?;
+        Some(opened.first_seq as Seq)
+    }
+
     /// Remembers that `key` belongs to the command at `seq`, seen at `at_ms`; returns what that takes the place of.
     pub(super) fn insert(&mut self, kind: Kind, key: u64, seq: Seq, at_ms: i64) -> Option<Displaced> {
         let newest = self.generations.back_mut().expect("never empty");

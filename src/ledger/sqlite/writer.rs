@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     contexts::{self, Change},
+    files::Files,
     prune, rows,
     window::{Displaced, Kind, Window},
 };
@@ -106,6 +107,7 @@ pub(super) struct Fresh {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
+    pub(super) files: Files,
     pub(super) jobs: Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) max_batch: usize,
@@ -180,6 +182,19 @@ struct Done {
 struct Pruned {
     from: Seq,
     more: bool,
+}
+
+/// Why a commit promises nothing.
+enum Failed {
+    Sqlite(rusqlite::Error),
+    /// It was committed and synced to a file that nobody will find again.
+    Gone(PathBuf),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
 }
 
 /// What one commit appended, until it is known whether it succeeded.
@@ -293,6 +308,8 @@ impl Writer {
 
     fn commit(&mut self, waiting: &mut Waiting) {
         if self.poisoned() {
+            // Else the time to prune would have come for ever.
+            self.prune_at = Instant::now() + PRUNE_EVERY;
             refuse(&self.shared, waiting, Vec::new());
             return;
         }
@@ -344,22 +361,35 @@ impl Writer {
                 }
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
             }
-            Err(error) => {
+            Err(failed) => {
                 for (kind, key, seq, displaced) in appended.remembered.into_iter().rev() {
                     self.window.remove(kind, key, seq, displaced);
                 }
                 self.next_seq -= appended.entries.len() as Seq;
-                let path = self.path.display();
-                if self.shared.poison_by(&error) {
-                    tracing::error!(%error, %path, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
-                } else {
-                    tracing::error!(%error, %path, "a commit to the ledger failed; callbacks are refused until it works again");
-                }
+                self.tell(&failed);
                 refuse(&self.shared, waiting, changes);
             }
         }
         if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {
             self.finish_checkpoint();
+        }
+    }
+
+    /// Notes and says why a commit failed.
+    fn tell(&self, failed: &Failed) {
+        let path = self.path.display();
+        match failed {
+            Failed::Gone(file) => {
+                self.shared.poisoned.store(true, Ordering::Release);
+                let file = file.display();
+                tracing::error!(%file, "a file of the ledger was removed or replaced while it was in use; nothing is accepted until countersign is started again with the file in its place");
+            }
+            Failed::Sqlite(error) if self.shared.poison_by(error) => {
+                tracing::error!(%error, %path, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
+            }
+            Failed::Sqlite(error) => {
+                tracing::error!(%error, %path, "a commit to the ledger failed; callbacks are refused until it works again");
+            }
         }
     }
 
@@ -382,7 +412,7 @@ impl Writer {
         limits: &Limits,
         appended: &mut Appended,
         now_ms: i64,
-    ) -> rusqlite::Result<Done> {
+    ) -> Result<Done, Failed> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         reach("ledger:begun");
         let mut receipts = Vec::with_capacity(batch.accepts.len());
@@ -416,7 +446,9 @@ impl Writer {
             let contexts = contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?;
             let mut next = None;
             if let Some(horizon) = limits.horizon(now) {
-                next = prune::step(&transaction, self.prune_from, horizon, COMMANDS_PRUNED_PER_COMMIT)?.next;
+                let below = self.window.oldest().unwrap_or(prune::EVERYWHERE);
+                let limit = COMMANDS_PRUNED_PER_COMMIT;
+                next = prune::step(&transaction, self.prune_from, below, horizon, limit)?.next;
             }
             reach("ledger:pruned");
             let more = contexts == PRUNED_PER_COMMIT || next.is_some();
@@ -428,6 +460,9 @@ impl Writer {
         reach("ledger:written");
         transaction.commit()?;
         reach("ledger:committed");
+        if let Some(gone) = self.files.missing() {
+            return Err(Failed::Gone(gone.to_owned()));
+        }
         Ok(Done { receipts, pruned })
     }
 

@@ -113,9 +113,26 @@ async fn what_the_window_needs_is_never_pruned() {
 }
 
 #[tokio::test]
+async fn what_the_window_remembers_stays_even_if_the_clock_makes_it_old() {
+    let scratch = Scratch::new();
+    let ids = ten(&scratch).await;
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    let step = prune::step(&connection, 0, 6, Timestamp::MAX, 100).unwrap();
+    assert_eq!((step.pruned, step.next), (3, None));
+    assert_eq!(left(&scratch), "3 4 6 7 8 9 10");
+    drop(connection);
+
+    let reader = Reader::open(&scratch.settings().path).unwrap();
+    let sixth = reader.list(&Filter { before: Some(7), limit: 1, ..Filter::default() }).unwrap();
+    assert_eq!(reader.pruned_before().unwrap(), Some(sixth[0].received_at));
+    assert!(reader.find(ids[0]).unwrap().is_none());
+}
+
+#[tokio::test]
 async fn more_than_one_step_is_pruned_in_steps() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
+    assert_eq!(Reader::open(&scratch.settings().path).unwrap().pruned_before().unwrap(), None);
     let accepts = (0..600).map(|task| ledger.accept(acceptance(&format!("t{task}"), "APPROVE", None)));
     for receipt in futures_util::future::join_all(accepts).await {
         assert!(matches!(receipt, Ok(Receipt::Accepted { .. })));
