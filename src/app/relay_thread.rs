@@ -48,19 +48,18 @@ const EXCHANGE_GRACE: Duration = Duration::from_secs(3);
 pub(super) struct Orders(Arc<Mutex<Wanted>>);
 
 struct Wanted {
-    start: StartRelay,
+    /// `None` when no relay is wanted any more.
+    start: Option<StartRelay>,
     /// Counts the exchanges.
     generation: u64,
     /// For the relay that runs now.
     stop: watch::Sender<Option<Instant>>,
-    /// No relay is wanted any more.
-    over: bool,
 }
 
 impl Orders {
     pub(super) fn new(start: StartRelay) -> Self {
         let stop = watch::channel(None).0;
-        Self(Arc::new(Mutex::new(Wanted { start, generation: 0, stop, over: false })))
+        Self(Arc::new(Mutex::new(Wanted { start: Some(start), generation: 0, stop })))
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
@@ -71,10 +70,10 @@ impl Orders {
     /// nothing once the relay was told to stop for good.
     pub(super) fn exchange(&self, start: StartRelay) {
         let mut wanted = self.wanted();
-        if wanted.over {
+        if wanted.start.is_none() {
             return;
         }
-        wanted.start = start;
+        wanted.start = Some(start);
         wanted.generation += 1;
         let deadline = Instant::now() + EXCHANGE_GRACE;
         wanted.stop.send_if_modified(|stop| stop.is_none() && stop.replace(deadline).is_none());
@@ -83,25 +82,27 @@ impl Orders {
     /// No relay is wanted after `deadline`, whatever was ordered before.
     fn end(&self, deadline: Instant) {
         let mut wanted = self.wanted();
-        wanted.over = true;
+        wanted.start = None;
         wanted.stop.send_replace(Some(deadline));
     }
 
     /// The relay that is wanted now, and how it is told to stop. `None` if none is.
     fn next(&self) -> Option<Order> {
         let mut wanted = self.wanted();
-        if wanted.over {
-            return None;
-        }
+        let start = wanted.start.clone()?;
         let (sender, stop) = watch::channel(None);
         wanted.stop = sender;
-        Some(Order { start: wanted.start.clone(), generation: wanted.generation, stop })
+        Some(Order { start, generation: wanted.generation, stop })
     }
 
     /// Whether the relay of this generation was told to end.
     fn recalled(&self, generation: u64) -> bool {
         let wanted = self.wanted();
-        wanted.over || wanted.generation != generation
+        wanted.start.is_none() || wanted.generation != generation
+    }
+
+    fn is_over(&self) -> bool {
+        self.wanted().start.is_none()
     }
 }
 
@@ -152,7 +153,7 @@ impl RelayThread {
 impl Drop for RelayThread {
     fn drop(&mut self) {
         // Stopping asked for it long ago; only an `App` that was dropped while it served did not.
-        if !self.orders.wanted().over {
+        if !self.orders.is_over() {
             self.orders.end(Instant::now());
         }
     }
@@ -187,7 +188,7 @@ fn keep_running(mut runtime: Runtime, orders: &Orders, ledger: &Arc<dyn Ledger>,
                 Err(error) => tracing::error!(%error, "no runtime for the relay"),
             }
             std::thread::sleep(RESTART_AFTER);
-            if orders.wanted().over {
+            if orders.is_over() {
                 return;
             }
         };

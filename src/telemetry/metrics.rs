@@ -330,6 +330,13 @@ mod tests {
             }
         }
 
+        for (name, _) in named(include_str!("../../README.md")) {
+            let there = known
+                .lines()
+                .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'])));
+            assert!(there, "the README names {name}, which is not a metric of ours");
+        }
+
         let rules: serde_json::Value = serde_saphyr::from_str(alerts).unwrap();
         let rules: Vec<_> = rules["groups"][0]["rules"].as_array().unwrap().iter().collect();
         for rule in rules {

@@ -16,6 +16,7 @@ mod poison;
 mod refuse;
 mod relay;
 mod restart;
+mod runbook;
 mod shutdown;
 #[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
 mod support;

@@ -6,6 +6,7 @@ mod double;
 mod internal;
 mod peers;
 mod registry;
+mod reloading;
 mod stopping;
 
 use std::{
@@ -25,7 +26,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{App, RelaySeat, Settings, StartRelay};
+use super::{App, Controls, RelaySeat, Settings, StartRelay};
 use crate::{
     callback::CredentialSettings,
     console, context, http,
@@ -111,6 +112,7 @@ struct Service {
     internal: SocketAddr,
     ledger: Arc<Double>,
     draining: Arc<AtomicBool>,
+    controls: Arc<Controls>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -129,6 +131,7 @@ impl Service {
             internal: app.console_address(),
             ledger,
             draining: app.draining.clone(),
+            controls: Arc::new(app.controls()),
             stop,
             running: tokio::spawn(app.run(async {
                 stopped.await.unwrap();

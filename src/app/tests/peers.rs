@@ -160,14 +160,8 @@ async fn what_comes_behind_the_last_answer_of_a_connection_is_not_heard() {
 #[tokio::test]
 async fn endpoints_limits_and_peers_are_exchanged_together_for_requests_that_begin_later() {
     let mut settings = settings();
-    let ledger = Arc::new(Double::default());
-    let app = App::build(&settings, || Ok(ledger.clone() as Arc<dyn Ledger>), idle_relay()).unwrap();
-    let gate = app.gate.clone();
-    let (callbacks, internal, draining) =
-        (app.callbacks_address(), app.console_address(), app.draining.clone());
-    let (stop, stopped) = oneshot::channel();
-    let running = tokio::spawn(app.run(async { stopped.await.unwrap() }));
-    let service = Service { callbacks, internal, ledger: ledger.clone(), draining, stop, running };
+    let service = Service::with(settings.clone(), idle_relay());
+    let callbacks = service.callbacks;
 
     // One that began before, and one on a connection that is kept.
     let body = callback("t1");
@@ -183,9 +177,8 @@ async fn endpoints_limits_and_peers_are_exchanged_together_for_requests_that_beg
     settings.http.max_body_bytes = 2048;
     settings.http.peers.rate = 1;
     settings.http.peers.burst = 3;
-    let intake = Arc::new(intake::Intake::new(&settings.intake, ledger.clone()));
-    let names = ["plain".to_owned(), "fresh".to_owned()];
-    gate.put(gate.prepare(&settings.http, intake, &names).unwrap());
+    let limits = crate::ledger::Limits::default();
+    assert!(service.controls.replace(&settings, limits, None).unwrap().is_empty());
 
     begun.send(&post("plain", &body)[60..]).await;
     assert_eq!(begun.answer().await.status, 200);

@@ -3,7 +3,7 @@
 //! A callback must not wait for whoever reads our log: a pipe that nobody empties, or a terminal that is held, would
 //! stop every thread at its next line. And one write for many lines costs a fraction of a write for each.
 //!
-//! A line is written about [`LINGER`] after it was logged, at the latest when the [`Flush`] is dropped. A process that is killed
+//! A line is written about a moment after it was logged, at the latest when the [`Flush`] is dropped. A process that is killed
 //! loses the lines of that time; the ledger does not live by its log.
 
 use std::{
@@ -65,7 +65,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Waits until everything is written that was logged before, at most [`PATIENCE`] long.
+    /// Waits until everything is written that was logged before, at most `PATIENCE` long.
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.0.state();
@@ -146,7 +146,7 @@ impl Write for &Lines {
     }
 }
 
-/// Writes what is left when it is dropped, at most [`PATIENCE`] long.
+/// Writes what is left when it is dropped, at most `PATIENCE` long.
 #[must_use = "lines are lost that are not written when the process ends"]
 pub struct Flush(pub(super) Lines);
 

@@ -3,8 +3,8 @@
 use super::{configuration, edit_file, reload_with, reloads, signal};
 use crate::oracle::{Decision, Oracle};
 use crate::support::{
-    Answer, App, Callback, Config, Endpoint, KEY, Line, NOWHERE, Proxy, TOKEN, Vhost, Worker, eventually,
-    free_port, quoted,
+    Answer, App, Authority, Callback, Config, Endpoint, KEY, Line, NOWHERE, Proxy, TOKEN, Vhost, Worker,
+    eventually, free_port, post, quoted,
 };
 use std::net::SocketAddr;
 
@@ -275,7 +275,51 @@ async fn a_window_that_grows_by_a_reload_covers_what_was_kept_before() {
     let first = app.accept(&tap).await;
     let second = app.accept(&tap).await;
     assert_ne!(first, second, "without a window every repeat is a decision of its own");
+    // What is older than the longest window leaves the memory as time goes on.
+    for other in ["u", "v", "w"] {
+        app.accept(&Callback::list("i", other)).await;
+    }
     reload_with(&app, "applied", |text| text.replace("\"0s\"", "\"10m\"")).await;
     let answer = app.post("purchase", tap.encrypted(KEY)).await;
     assert_eq!((answer.status_word().as_str(), answer.command_id()), ("duplicate", second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_at_another_place_is_shown_after_a_reload_and_a_bad_one_is_not() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let config = Config::with_url(NOWHERE);
+    // So long that nobody looks at the files but by a reload.
+    let config = config.set("http.tls", "check_interval", "\"24h\"");
+    let files = first.issue(&["127.0.0.1"]).write(config.dir(), "first");
+    let next = second.issue(&["127.0.0.1"]).write(config.dir(), "second");
+    let app = App::with(config.https(&first, &files)).await;
+    let tap = |task: &str| Callback::list("i", task).encrypted(KEY);
+    let trusting = |authority: &Authority| {
+        let root = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
+        reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap()
+    };
+    let url = app.callback_url("purchase");
+    assert_eq!(app.post("purchase", tap("t1")).await.status, 200);
+    assert!(post(&trusting(&second), &url, tap("t2")).await.is_err(), "not shown yet");
+
+    let text = |path: &std::path::Path| path.display().to_string();
+    reload_with(&app, "applied", |file| {
+        file.replace(&text(&files.cert), &text(&next.cert)).replace(&text(&files.key), &text(&next.key))
+    })
+    .await;
+    assert_eq!(post(&trusting(&second), &url, tap("t2")).await.unwrap().status, 200);
+    assert!(post(&trusting(&first), &url, tap("t3")).await.is_err(), "not shown any more");
+
+    // A key that belongs to another certificate.
+    reload_with(&app, "rejected", |file| file.replace(&text(&next.key), &text(&files.key))).await;
+    assert_eq!(post(&trusting(&second), &url, tap("t3")).await.unwrap().status, 200);
+
+    let without = |file: String| {
+        let lines =
+            file.lines().filter(|line| !line.starts_with("cert_file") && !line.starts_with("key_file"));
+        lines.flat_map(|line| [line, "\n"]).collect::<String>()
+    };
+    reload_with(&app, "applied", without).await;
+    assert_eq!(configuration(&app).await["restart_needed"], serde_json::json!(["http.tls"]));
+    assert_eq!(post(&trusting(&second), &url, tap("t4")).await.unwrap().status, 200, "TLS stays");
 }
