@@ -56,5 +56,6 @@ mod tests {
         let secret = Secret::new("fake-token");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[redacted] Some([redacted])");
         assert!(secret.equals("fake-token") && !secret.equals("fake-tokeN") && !secret.equals(""));
+        assert!(!secret.is_empty() && Secret::new("").is_empty());
     }
 }

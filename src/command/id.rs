@@ -58,7 +58,7 @@ impl fmt::Display for CommandId {
 
 impl fmt::Debug for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -245,6 +245,7 @@ fn first_eight(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{Command, samples};
 
     #[test]
     fn ids_made_within_one_millisecond_grow() {
@@ -291,5 +292,31 @@ mod tests {
         let absent = FingerprintParts { endpoint: "e", ..Default::default() };
         let empty = FingerprintParts { action_context: Some(""), round: Some(""), ..absent };
         assert_eq!(Fingerprint::of(&absent), Fingerprint::of(&empty));
+    }
+
+    /// What the ledger stores is all of an identity, and the same as what it was made of.
+    #[test]
+    fn identities_come_back_from_their_bytes_and_differ_in_them() {
+        let of = |user_id| Fingerprint::of(&FingerprintParts { user_id, ..Default::default() });
+        let (one, other) = (of("u"), of("v"));
+        assert!(Fingerprint::from_bytes(*one.as_bytes()) == one && one.as_bytes() != other.as_bytes());
+        assert_eq!(one.as_bytes()[..8], one.short().to_be_bytes());
+        assert_eq!(format!("{one:?}"), format!("{:016x}…", one.short()));
+
+        let mut command = samples::list();
+        let keys = |command: &Command| (TaskKey::of(command), DecisionKey::of(command));
+        let (task, decision) = keys(&command);
+        assert_eq!(TaskKey::from_value(task.get()), task);
+        assert_eq!(decision.as_bytes()[..8], decision.short().to_be_bytes());
+        command.user_id.push('x');
+        let (same_task, other_decision) = keys(&command);
+        assert!(same_task == task && other_decision.as_bytes() != decision.as_bytes());
+        assert_ne!(other_decision.short(), decision.short());
+        command.task.task_id = Some("another".to_owned());
+        assert_ne!(keys(&command).0.get(), task.get());
+
+        let id = CommandId::new(Timestamp::UNIX_EPOCH);
+        assert_eq!(format!("{id:?}"), id.to_string());
+        assert_eq!(CommandId::from_bytes(*id.as_bytes()), id);
     }
 }

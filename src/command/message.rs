@@ -352,4 +352,37 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_code_that_is_too_long_is_cut_as_late_as_possible_and_never_within_an_escape() {
+        let key = |code: String| {
+            Envelope { approval_code: Some(code), ..Envelope::of(&samples::card()) }.routing_key()
+        };
+        let room = 255 - key(String::new()).len();
+        assert_eq!(key("a".repeat(room)), format!("approval.purchase.{}.approve", "a".repeat(room)));
+        assert_eq!(key("a".repeat(room + 1)).len(), 255);
+        for letters in 0..6 {
+            let key = key("a".repeat(letters) + &"é".repeat(200));
+            assert!((253..=255).contains(&key.len()), "{key}");
+            let word = key.split('.').nth(2).unwrap();
+            let (beginning, digest) = word.split_at(word.len() - 17);
+            assert!(
+                digest.starts_with('-') && digest[1..].bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{key}"
+            );
+            let escapes = beginning.strip_prefix(&*"a".repeat(letters)).unwrap();
+            assert!(escapes.len().is_multiple_of(3) && "%c3%a9".repeat(200).starts_with(escapes), "{key}");
+        }
+    }
+
+    #[test]
+    fn attachments_render_whatever_the_number_of_their_unknown_members() {
+        for count in [0, 1, 5] {
+            let mut command = samples::list();
+            let raw = RawValue::from_string("7".to_owned()).unwrap();
+            command.attachments[0].extra = (0..count).map(|n| (format!("m{n}"), raw.clone())).collect();
+            let told: serde_json::Value = serde_json::from_slice(&render(&command)).unwrap();
+            assert_eq!(told["attachments"][0].as_object().unwrap().len(), 4 + count);
+        }
+    }
 }

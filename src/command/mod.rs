@@ -200,3 +200,17 @@ pub struct Attachment {
     /// Members this version does not know, verbatim.
     pub extra: Vec<(String, Box<RawValue>)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_platform_are_taken_to_the_letter() {
+        let word = |action_type| Action::of(action_type).as_str();
+        assert_eq!((word("APPROVE"), word("REJECT")), ("approve", "reject"));
+        for custom in ["approve", "APPROVAL", "REJECT ", "HOLD", ""] {
+            assert_eq!(word(custom), "custom", "{custom}");
+        }
+    }
+}

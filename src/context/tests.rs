@@ -168,6 +168,16 @@ fn a_pattern_finds_its_groups_in_the_whole_context() {
     }
     let contradicted = solve(&pattern, &with_context("PO-77:n2", r#","task_id":"n3""#)).unwrap_err();
     assert_eq!(contradicted, ContextError::Contradiction("the task"));
+    // Over the context, the callback's own instance id is somebody else's word, and counts.
+    let contradicted = solve(&pattern, &with_context("PO-77:n2", r#","instance_id":"PO-78""#)).unwrap_err();
+    assert_eq!(contradicted, ContextError::Contradiction("the instance"));
+}
+
+#[test]
+fn contexts_are_looked_up_only_where_the_formats_say_so() {
+    let uses = |formats| settings(formats, OnUnresolved::Refuse).uses_registry();
+    assert!(uses(vec![Format::Registry]) && uses(vec![Format::Opaque, Format::Registry]));
+    assert!(!uses(vec![Format::Opaque]) && !uses(vec![json_format(), Format::Opaque]));
 }
 
 #[test]
