@@ -29,7 +29,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay callback and leaves |
+//! | [`cli`] | the command line | app config ledger relay callback approval_center and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +38,7 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
 //! | [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
@@ -49,6 +50,7 @@
 //! operator. *Settle*: to write down what the broker answered.
 
 pub mod app;
+pub mod approval_center;
 pub mod callback;
 pub mod cli;
 pub mod command;

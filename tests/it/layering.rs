@@ -10,8 +10,11 @@ use std::{
 const LEAVES: [&str; 2] = ["secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 13] = [
-    ("cli", &["app", "callback", "command", "config", "context", "intake", "ledger", "relay"]),
+const ARROWS: [(&str, &[&str]); 14] = [
+    (
+        "cli",
+        &["app", "approval_center", "callback", "command", "config", "context", "intake", "ledger", "relay"],
+    ),
     ("app", &["command", "console", "http", "intake", "ledger", "relay"]),
     ("http", &["command", "intake"]),
     ("console", &["command", "ledger"]),
@@ -21,8 +24,22 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("ledger", &["command"]),
     ("relay", &["command", "ledger"]),
     ("command", &[]),
+    ("approval_center", &[]),
     // The settings of the modules, and nothing that works.
-    ("config", &["callback", "command", "console", "context", "http", "intake", "ledger", "relay"]),
+    (
+        "config",
+        &[
+            "approval_center",
+            "callback",
+            "command",
+            "console",
+            "context",
+            "http",
+            "intake",
+            "ledger",
+            "relay",
+        ],
+    ),
     ("secret", &[]),
     ("telemetry", &[]),
 ];
