@@ -4,14 +4,14 @@
 //! which one per process is enough: its clones share the access token, the rate limits and the connections.
 //!
 //! # What a call does
-//! 1. Takes the `tenant_access_token` from the cache; if it runs out soon, one caller renews it for all ([`token`]).
-//! 2. Waits for its turn: 50 a second and 1000 a minute for each API, and as long as the platform says ([`limit`]).
+//! 1. Takes the `tenant_access_token` from the cache; if it runs out soon, one caller renews it for all (`token`).
+//! 2. Waits for its turn: 50 a second and 1000 a minute for each API, and as long as the platform says (`limit`).
 //! 3. Sends, within its deadline. The platform says by `code`, not by the HTTP status, whether it worked (§9.5).
 //! 4. A token error evicts the token, and the call is made once more with a fresh one; not twice, since the platform
 //!    says the same of APIs that do not exist (§4.4).
-//! 5. What certainly was not done, and what may be done twice, is tried again until the deadline ([`call`]).
+//! 5. What certainly was not done, and what may be done twice, is tried again until the deadline (`call`).
 //!
-//! What the platform may add is no error: unknown members are ignored and unknown words are kept ([`words`]).
+//! What the platform may add is no error: unknown members are ignored and unknown words are kept (`words`).
 
 mod call;
 mod check;
