@@ -13,6 +13,7 @@
 //!
 //! What the platform may add is no error: unknown members are ignored and unknown words are kept (`words`).
 
+mod answer;
 mod call;
 mod check;
 mod codes;
@@ -28,6 +29,8 @@ mod limit;
 mod message;
 mod paging;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod token;
 mod widget;
 mod words;
