@@ -5,6 +5,7 @@
 //! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
 //! has its own threads as well. What is left for the caller's runtime is waiting.
 
+mod controls;
 #[cfg(test)]
 mod openapi;
 mod relay_thread;
@@ -15,7 +16,7 @@ use std::{
     future::Future,
     net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,15 +24,18 @@ use std::{
 
 use actix_web::dev::{Server, ServerHandle};
 use anyhow::Context;
-use tokio::{net::TcpSocket, task::JoinHandle, time::Instant};
+use tokio::{net::TcpSocket, sync::watch, task::JoinHandle, time::Instant};
 
+pub use crate::console::access::ReloadResult;
 use crate::{
-    console, http,
+    console::{self, access::Access},
+    http::{self, Gate},
     intake::{self, Intake, Refusal},
     ledger::Ledger,
-    telemetry::metrics::Metrics,
+    telemetry::{failpoint::reach, metrics::Metrics},
 };
-use relay_thread::RelayThread;
+pub use controls::{Condition, Controls};
+use relay_thread::{Orders, RelayThread};
 pub use relay_thread::{RelaySeat, StartRelay};
 
 /// What the service is made of.
@@ -50,6 +54,10 @@ pub struct Settings {
 /// Connections that may wait to be accepted, where the kernel allows as many: those that come within one stall.
 const BACKLOG: u32 = 1024;
 
+/// The longest `shutdown_grace` of a configuration. The listener's own limit, which cannot be changed while it serves; what
+/// ends the waiting for requests is the grace in force.
+const LONGEST_GRACE: Duration = Duration::from_secs(600);
+
 /// The relay ends by the deadline, and then has to get off its thread.
 const RELAY_SLACK: Duration = Duration::from_millis(250);
 
@@ -59,12 +67,15 @@ const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 /// The service, bound and wired, not serving yet.
 pub struct App {
     callbacks: (Server, SocketAddr),
+    gate: Arc<Gate>,
     console: (Server, SocketAddr),
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
-    start_relay: StartRelay,
-    shutdown_grace: Duration,
+    access: Arc<Access>,
+    relay: Orders,
+    shutdown_grace: Arc<Mutex<Duration>>,
+    serving: watch::Sender<bool>,
 }
 
 impl App {
@@ -87,21 +98,15 @@ impl App {
         let metrics = Metrics::new();
         let draining = Arc::new(AtomicBool::new(false));
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
-        let endpoints: Vec<String> =
-            settings.intake.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let callbacks = http::serve(
-            &settings.http,
-            callbacks,
-            intake,
-            &endpoints,
-            metrics.clone(),
-            draining.clone(),
-            settings.shutdown_grace,
-        )
-        .context("cannot serve callbacks")?;
+        let endpoints = settings.intake.names();
+        let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
+        let gate = Arc::new(gate.context("cannot serve callbacks (http.tls)")?);
+        let callbacks = http::serve(&settings.http, callbacks, gate.clone(), LONGEST_GRACE)
+            .context("cannot serve callbacks")?;
+        let access = Arc::new(Access::new(&settings.console));
         let console = console::serve(
-            &settings.console,
             console,
+            access.clone(),
             ledger.clone(),
             metrics.clone(),
             draining.clone(),
@@ -110,13 +115,31 @@ impl App {
         .context("cannot serve the internal listener")?;
         Ok(Self {
             callbacks: (callbacks, addresses.0),
+            gate,
             console: (console, addresses.1),
             ledger,
             metrics,
             draining,
-            start_relay,
-            shutdown_grace: settings.shutdown_grace,
+            access,
+            relay: Orders::new(start_relay),
+            shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
+            serving: watch::channel(false).0,
         })
+    }
+
+    /// What may be asked of the service and changed of it while [`App::run`] serves.
+    #[must_use]
+    pub fn controls(&self) -> Controls {
+        Controls {
+            gate: self.gate.clone(),
+            access: self.access.clone(),
+            ledger: self.ledger.clone(),
+            metrics: self.metrics.clone(),
+            draining: self.draining.clone(),
+            relay: self.relay.clone(),
+            shutdown_grace: self.shutdown_grace.clone(),
+            serving: self.serving.subscribe(),
+        }
     }
 
     /// Where callbacks are received: the real port if 0 was asked for.
@@ -140,7 +163,7 @@ impl App {
     /// # Errors
     /// A listener or the relay's thread cannot start, or a listener ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let relay = RelayThread::start(self.start_relay, RelaySeat::new(self.ledger.clone(), self.metrics))
+        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics)
             .context("cannot start the relay's thread")?;
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
@@ -150,13 +173,16 @@ impl App {
             draining: self.draining,
         };
         tracing::info!(callbacks = %self.callbacks.1, internal = %self.console.1, "serving");
+        self.serving.send_replace(true);
 
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
             ended = running.console.ended() => Err(ended.context("the internal listener ended")),
+            never = self.gate.watch() => match never {},
         };
-        running.stop(self.shutdown_grace).await;
+        let grace = *self.shutdown_grace.lock().expect("nobody panics with the lock");
+        running.stop(grace).await;
         ended
     }
 }
@@ -212,6 +238,7 @@ impl Running {
 
         // Unready, and refusing: whoever still gets through to us is told to come again.
         self.draining.store(true, Ordering::Relaxed);
+        reach("stop:draining");
 
         // Stop listening, and finish the requests that are in progress: their decisions are still kept.
         if !within(deadline, self.callbacks.handle.stop(true)).await {
@@ -220,6 +247,8 @@ impl Running {
                 "the grace ran out; unanswered callbacks were not promised anything"
             );
         }
+
+        reach("stop:requests");
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it.
         self.relay.ask_to_stop(deadline);
@@ -230,10 +259,14 @@ impl Running {
             );
         }
 
+        reach("stop:relay");
+
         let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
         if !within(flush_deadline, self.ledger.flush()).await {
             tracing::error!(step = "ledger", "the ledger's writer does not end; what was answered is safe");
         }
+
+        reach("stop:ledger");
 
         // Last, so that health told the truth all the while. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {

@@ -21,6 +21,14 @@ pub struct Settings {
     pub locale: Locale,
 }
 
+impl Settings {
+    /// The names of all endpoints.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+    }
+}
+
 /// What one `action_callback_url` points at.
 #[derive(Debug, Clone)]
 pub struct EndpointSettings {
@@ -79,6 +87,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body did not arrive within `body_read_timeout_ms`.
     TooSlow,
+    /// The peer sends too much, or failed to authenticate too often: not read, not evaluated.
+    RateLimited,
     /// The queue to the ledger's writer is full.
     Overloaded,
     /// Disk full, read-only, failed fsync.
@@ -89,7 +99,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, in the order of the table in `openapi.yaml`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unauthenticated,
         Self::Malformed,
         Self::ActionNotAllowed,
@@ -100,6 +110,7 @@ impl Refusal {
         Self::Conflicting,
         Self::BodyTooLarge,
         Self::TooSlow,
+        Self::RateLimited,
         Self::Overloaded,
         Self::LedgerUnavailable,
         Self::ShuttingDown,
@@ -132,6 +143,7 @@ impl Refusal {
             Self::Conflicting => "conflicting",
             Self::BodyTooLarge => "body_too_large",
             Self::TooSlow => "too_slow",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::ShuttingDown => "shutting_down",
@@ -172,6 +184,23 @@ impl Verdict {
             self.sentence = settings.sentences.get(refusal).cloned();
         }
     }
+}
+
+/// A callback that is refused without being evaluated: too large, too slow, while draining, or for who sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unheard<'a> {
+    /// The endpoint that was asked for, which may not be configured.
+    pub endpoint: &'a str,
+    /// Why it is refused.
+    pub refusal: Refusal,
+    /// The cause in an operator's words.
+    pub detail: Option<&'static str>,
+    /// How much of the body was read.
+    pub body_bytes: u64,
+    /// Who sent it.
+    pub peer: Option<IpAddr>,
+    /// Whether it is kept among the refused callbacks. One of a flood is not: it would drive out all others.
+    pub kept: bool,
 }
 
 /// The accept path of all endpoints.
@@ -354,17 +383,16 @@ impl Intake {
         self.ledger.registered(key.cloned(), callback.message_id).await.map_err(unkept)
     }
 
-    /// The verdict on a callback that the transport could not even read: too large, too slow, or while draining.
-    /// `body_bytes` is how much of it was read.
-    pub fn turn_away(
-        &self,
-        endpoint: &str,
-        refusal: Refusal,
-        body_bytes: u64,
-        peer: Option<IpAddr>,
-    ) -> Verdict {
+    /// The verdict on a callback that is not evaluated.
+    pub fn turn_away(&self, unheard: Unheard<'_>) -> Verdict {
+        let Unheard { endpoint, refusal, detail, body_bytes, peer, kept } = unheard;
         let known = self.endpoints.get(endpoint);
-        self.refuse(endpoint, known, Refused { refusal, detail: None }, None, body_bytes, peer)
+        let refused = Refused { refusal, detail: detail.map(Cow::Borrowed) };
+        if kept {
+            self.refuse(endpoint, known, refused, None, body_bytes, peer)
+        } else {
+            self.verdict(known, refused, false)
+        }
     }
 
     fn refuse(
@@ -376,14 +404,12 @@ impl Intake {
         body_bytes: u64,
         peer: Option<IpAddr>,
     ) -> Verdict {
-        let Refused { refusal, detail } = refused;
-        let detail = detail.map(Cow::into_owned);
         let field = |field: fn(&Verified) -> Option<&String>| callback.and_then(field).cloned();
         self.ledger.refused(ledger::Refused {
             refused_at: Timestamp::now(),
             endpoint: asked_for.chars().filter(|c| !c.is_control()).take(64).collect(),
-            reason: refusal.as_str().to_owned(),
-            detail: detail.clone(),
+            reason: refused.refusal.as_str().to_owned(),
+            detail: refused.detail.as_deref().map(str::to_owned),
             peer: peer.map(|peer| peer.to_string()),
             body_bytes,
             action_type: field(|callback| callback.action_type.as_ref()),
@@ -393,14 +419,19 @@ impl Intake {
             task_id: field(|callback| callback.task_id.as_ref()),
             message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
         });
+        self.verdict(endpoint, refused, callback.is_some())
+    }
+
+    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused, authenticated: bool) -> Verdict {
+        let Refused { refusal, detail } = refused;
         // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
-        let own = callback.and(endpoint).map(|endpoint| &endpoint.settings);
+        let own = endpoint.filter(|_| authenticated).map(|endpoint| &endpoint.settings);
         let mut verdict = Verdict {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
             locale: self.locale,
             sentence: None,
             outcome: Err(refusal),
-            detail,
+            detail: detail.map(Cow::into_owned),
         };
         if let Some(settings) = own {
             verdict.word_by(settings);
@@ -412,7 +443,7 @@ impl Intake {
 fn unkept(error: AcceptError) -> Refused {
     let refusal = match error {
         AcceptError::Overloaded => Refusal::Overloaded,
-        AcceptError::Unavailable => Refusal::LedgerUnavailable,
+        AcceptError::NoRoom | AcceptError::Unavailable => Refusal::LedgerUnavailable,
     };
     Refused { refusal, detail: None }
 }

@@ -42,7 +42,7 @@
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
-//! | [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
+//! | [`certificates`], [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
@@ -53,6 +53,7 @@
 pub mod app;
 pub mod approval_center;
 pub mod callback;
+pub mod certificates;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -166,4 +166,136 @@ fn nothing_secret_shows_in_debug() {
     let shown = format!("{:?}", credentials(&[("fake-token-1", Some("fake-key-1"))]));
     let hash = format!("{:?}", credentials::hash("fake-token-1"));
     assert!(!shown.contains("fake") && !shown.contains(&hash[1..8]), "{shown}");
+    // That there is something is shown, or an operator would take it for not configured.
+    assert!(shown.contains("token: [redacted]") && shown.contains("Some(Key([redacted]))"), "{shown}");
+}
+
+#[test]
+fn the_origin_is_told_by_the_member_that_each_must_carry() {
+    let plain = credentials(&[("tok-1", None)]);
+    for (members, origin) in [
+        (r#""message_id":1,"instance_id":"i","task_id":"t","id":"x""#, Some(Origin::Card)),
+        (r#""instance_id":"i","id":"x""#, Some(Origin::List)),
+        (r#""task_id":"t","id":"x""#, Some(Origin::List)),
+        (r#""instance_id":"i","task_id":"t""#, Some(Origin::List)),
+        (r#""id":"x""#, Some(Origin::Search)),
+        (r#""message_id":null,"instance_id":"","id":"""#, None),
+    ] {
+        let verified = open(&plain, format!(r#"{{"token":"tok-1",{members}}}"#).as_bytes()).unwrap();
+        assert_eq!(verified.origin(), origin, "{members}");
+    }
+}
+
+/// The causes are for the operator's log alone, but there they should be right.
+#[test]
+fn the_log_is_told_the_cause() {
+    let with_key = credentials(&[("tok-1", Some("k"))]);
+    for (body, cause) in [
+        ("hello".to_owned(), "the body is no JSON object"),
+        (r#"{"encrypt":7}"#.to_owned(), "encrypt is no text"),
+        (r#"{"encrypt":""}"#.to_owned(), "a plain body, but a key is configured"),
+        (CARD.to_owned(), "a plain body, but a key is configured"),
+        (r#"{"encrypt":"AAAA"}"#.to_owned(), "does not decrypt with any configured key"),
+        (sealed("other", CARD), "does not decrypt with any configured key"),
+        (sealed("k", "hello"), "decrypts, but the token is wrong or missing"),
+        (sealed("k", r#"{"token":"tok-2"}"#), "decrypts, but the token is wrong or missing"),
+        (sealed("k", "{}"), "decrypts, but the token is wrong or missing"),
+    ] {
+        assert_eq!(unauthenticated(open(&with_key, body.as_bytes())), cause, "{body}");
+    }
+    let plain = credentials(&[("tok-1", None)]);
+    assert_eq!(unauthenticated(open(&plain, b"{}")), "the token is wrong or missing");
+    assert_eq!(
+        unauthenticated(open(&plain, sealed("k", CARD).as_bytes())),
+        "an encrypted body, but no key is configured"
+    );
+}
+
+#[test]
+fn a_fault_says_which_member_and_what_was_expected() {
+    let plain = credentials(&[("tok-1", None)]);
+    for (member, fault) in [
+        (r#""user_id":{}"#, "user_id is not a text or a whole number"),
+        (r#""reason":5"#, "reason is not a text"),
+        (r#""attachments":{}"#, "attachments is not a list"),
+        (r#""attachments":[1]"#, "an attachment is not an object"),
+        (
+            r#""attachments":[{"file_size":-1}]"#,
+            "attachments[].file_size is not a whole number of 64 bits, or its digits in a text",
+        ),
+        (r#""x":1e999"#, "a number is out of range"),
+    ] {
+        let error = open(&plain, format!(r#"{{"token":"tok-1",{member}}}"#).as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), fault);
+    }
+}
+
+#[test]
+fn of_several_credentials_with_the_same_token_the_first_counts() {
+    let same = credentials(&[("t", Some("k-1")), ("t", Some("k-1")), ("t", Some("k-3"))]);
+    assert_eq!(open(&same, sealed("k-1", r#"{"token":"t"}"#).as_bytes()).unwrap().credential, 0);
+    assert_eq!(open(&same, sealed("k-3", r#"{"token":"t"}"#).as_bytes()).unwrap().credential, 2);
+    let plain = credentials(&[("s", None), ("t", None), ("t", None)]);
+    assert_eq!(open(&plain, br#"{"token":"t"}"#).unwrap().credential, 1);
+}
+
+/// No configuration has the empty token; if one had, an absent token would still not be it.
+#[test]
+fn an_absent_token_is_not_the_empty_token() {
+    let empty = credentials(&[("", None)]);
+    for body in ["{}", r#"{"token":null}"#, r#"{"token":""}"#] {
+        unauthenticated(open(&empty, body.as_bytes()));
+    }
+}
+
+#[test]
+fn an_action_type_has_the_length_of_an_identifier_and_other_texts_have_any() {
+    let plain = credentials(&[("tok-1", None)]);
+    let with = |name: &str, length: usize| {
+        open(&plain, format!(r#"{{"token":"tok-1","{name}":"{}"}}"#, "x".repeat(length)).as_bytes())
+    };
+    assert_eq!(with("action_type", 512).unwrap().action_type.map(|text| text.len()), Some(512));
+    assert!(with("action_type", 513).is_err());
+    assert!(with("reason", 20_000).is_ok() && with("action_context", 20_000).is_ok());
+}
+
+#[test]
+fn token_and_an_empty_encrypt_are_not_among_the_unknown_members() {
+    let plain = credentials(&[("tok-1", None)]);
+    for encrypt in ["null", "\"\""] {
+        let body = format!(r#"{{"token":"tok-1","encrypt":{encrypt},"reason":"r","challenge":"c"}}"#);
+        let verified = open(&plain, body.as_bytes()).unwrap();
+        let names: Vec<&str> = verified.extra.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, verified.reason.as_deref()), (vec!["challenge"], Some("r")));
+    }
+    // Inside a cipher it means nothing, and is passed on as what nobody knows.
+    let with_key = credentials(&[("tok-1", Some("k"))]);
+    let verified = open(&with_key, sealed("k", r#"{"token":"tok-1","encrypt":"x"}"#).as_bytes()).unwrap();
+    assert_eq!(verified.extra[0].0, "encrypt");
+}
+
+#[test]
+fn every_member_of_an_attachment_arrives() {
+    let plain = credentials(&[("tok-1", None)]);
+    let body =
+        r#"{"token":"tok-1","attachments":[{"file_type":"IMAGE","file_name":"n","file_size":7,"url":"u"}]}"#;
+    let [file] = &open(&plain, body.as_bytes()).unwrap().attachments[..] else { panic!("one") };
+    assert_eq!(
+        (file.file_type.as_deref(), file.file_name.as_deref(), file.file_size, file.url.as_deref()),
+        (Some("IMAGE"), Some("n"), Some(7), Some("u"))
+    );
+    assert!(file.extra.is_empty());
+    let none = open(&plain, br#"{"token":"tok-1","attachments":null}"#).unwrap();
+    assert!(none.attachments.is_empty());
+}
+
+/// What is registered and what a context carries is held to the limits of a callback, as if it stood in one.
+#[test]
+fn a_value_alone_is_held_to_the_limits_of_one_in_a_callback() {
+    let value = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+    let nested = |depth: usize| value(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+    assert!(check(&nested(7)).is_ok());
+    assert!(check(&nested(8)).is_err());
+    assert!(check(&value(r#"{"a":1,"a":1}"#)).is_err());
+    assert!(check(&value(r#""\ud800""#)).is_err());
 }

@@ -91,6 +91,11 @@ pub(super) fn check_value(value: &RawValue, depth: usize) -> Result<(), Fault> {
             Ok(_) => Ok(()),
             Err(_) => Err(Fault("a text holds an escape that is no character".to_owned())),
         },
+        // It is passed on digit by digit, inside a command that every consumer has to read as a whole; most of their
+        // parsers refuse what no double holds, some take it for infinity.
+        b'-' | b'0'..=b'9' if !value.get().parse().is_ok_and(f64::is_finite) => {
+            Err(Fault("a number is out of range".to_owned()))
+        }
         _ => Ok(()),
     }
 }
@@ -278,6 +283,16 @@ mod tests {
             r#"{"x":[[{"a":1,"a":2}]]}"#,
         ] {
             assert!(check(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_double_holds_is_refused_at_every_depth() {
+        for text in ["1e999999", "-1e309", "[[1e309]]", r#"{"a":1e400}"#, &"9".repeat(310)] {
+            assert!(check(&format!(r#"{{"x":{text}}}"#)).is_err(), "{text}");
+        }
+        for text in ["1e308", "-1.7976931348623157e308", "1e-999999", "-0.0e-0", &"9".repeat(308)] {
+            assert!(check(&format!(r#"{{"x":{text}}}"#)).is_ok(), "{text}");
         }
     }
 

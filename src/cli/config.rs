@@ -7,7 +7,7 @@ use super::{
     exit::{Exit, Failure},
     output::{json, line, say, write},
 };
-use crate::config::{Fault, Loaded, Origin, REFERENCE, Warning};
+use crate::config::{Fault, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -86,6 +86,7 @@ fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
             if count == 1 { "credential" } else { "credentials" },
         ))?;
     }
+    line(format_args!("reload         SIGHUP takes every key but {}", NEEDS_RESTART.join(", ")))?;
     line(match loaded.warnings.len() {
         0 => "ok".to_owned(),
         1 => "ok, 1 warning".to_owned(),

@@ -143,6 +143,7 @@ fn stdin() -> Result<String, Failure> {
     Ok(text)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a duration of the command line.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text).ok_or_else(|| "is not a duration such as 90s, 30m or 72h".to_owned())
 }

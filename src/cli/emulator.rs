@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    block_on, client,
+    Trust, block_on, client,
     exit::{Exit, Failure},
     output::{json, line, say},
     url,
@@ -225,7 +225,7 @@ async fn press(arguments: &PressArguments) -> Result<Exit, Failure> {
 
 async fn ask(base: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), Failure> {
     let url = url(base, path)?;
-    let client = client(&url, PATIENCE)?;
+    let client = client(&url, Trust::System, PATIENCE)?;
     let request = match &body {
         Some(body) => client.post(url.clone()).json(body),
         None => client.get(url.clone()),

@@ -1,12 +1,12 @@
 //! `healthcheck`
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::{
-    block_on, client,
+    Trust, block_on, client,
     exit::{Exit, Failure},
     output::{line, say},
     reachable, url,
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// The internal listener of another machine [default: admin.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// For https://: believe the authorities in this PEM file, in place of the system's
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca_file: Option<PathBuf>,
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
@@ -42,7 +45,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let timeout = Duration::from_secs(arguments.timeout);
     block_on(async {
         let away = || format!("{url} does not answer");
-        let answer = client(&url, timeout)?
+        let answer = client(&url, Trust::of(arguments.ca_file.as_deref(), false), timeout)?
             .get(url.clone())
             .send()
             .await

@@ -1,7 +1,13 @@
-//! `ledger list|show|stats|requeue|park`: works on the ledger's file, whether or not `serve` runs.
+//! `ledger list|show|stats|requeue|park|prune`: works on the ledger's file, whether or not `serve` runs.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -10,9 +16,9 @@ use super::{
 };
 use crate::{
     command::CommandId,
-    config::Loaded,
+    config::{Loaded, parse_duration},
     ledger::{
-        Filter, Record, Settings, State, Stats,
+        Filter, Limits, Record, Settings, State, Stats,
         sqlite::{ActError, Operator, Reader},
     },
     telemetry::log::chain,
@@ -32,6 +38,11 @@ pub(super) enum Command {
     Requeue(RequeueArguments),
     /// Take pending commands out of the way, until they are requeued
     Park(ParkArguments),
+    /// Remove old published commands from the ledger
+    ///
+    /// A running service does so by itself, by ledger.retention. What is pending or parked always stays. The file does not
+    /// shrink: its free pages are used again.
+    Prune(PruneArguments),
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +110,19 @@ pub(super) struct ParkArguments {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct PruneArguments {
+    /// Remove what was received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
+    older_than: Option<Duration>,
+    /// Only tell how many it would be
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// The states, as words of the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum StateWord {
@@ -124,6 +148,10 @@ fn parse_id(text: &str) -> Result<CommandId, String> {
     CommandId::parse(text).ok_or_else(|| "not a command_id, which is a UUID".to_owned())
 }
 
+fn parse_age(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "not a duration such as \"30d\", \"12h\" or \"30m\"".to_owned())
+}
+
 pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
     let settings = loaded.ledger()?;
     match command {
@@ -136,6 +164,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
             let acts = arguments.command_ids.iter().map(|id| (*id, operator.park(*id))).collect();
             tell("parked", acts, arguments.json)
         }
+        Command::Prune(arguments) => prune(&arguments, settings),
     }
 }
 
@@ -217,7 +246,8 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
         json(&stats)?;
         return Ok(Exit::Done);
     }
-    let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals } = stats;
+    let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals, .. } = stats;
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
     let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.3}"));
     for (name, value) in [
         ("pending", pending.to_string()),
@@ -227,6 +257,9 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
         ("head of the log", head.to_string()),
         ("cursor", cursor.to_string()),
         ("refusals kept", refusals.to_string()),
+        ("file", bytes(stats.size_bytes)),
+        ("write-ahead log", bytes(stats.wal_bytes)),
+        ("free on its disk", bytes(stats.free_bytes)),
     ] {
         line(format_args!("{name:<16} {value}"))?;
     }
@@ -244,6 +277,38 @@ fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit
         arguments.command_ids.iter().map(|id| (*id, operator.requeue(*id))).collect()
     };
     tell("requeued", acts, arguments.json)
+}
+
+fn prune(arguments: &PruneArguments, settings: &Settings) -> Result<Exit, Failure> {
+    let limits =
+        Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
+    let Some(before) = limits.horizon(Timestamp::now()) else {
+        return Err(Failure::Usage("ledger.retention is \"forever\"; say --older-than".to_owned()));
+    };
+    let mut operator = operator(settings)?;
+    let prunable = operator.prunable(before).context("cannot count the commands")?;
+    let pruned = if arguments.dry_run {
+        0
+    } else {
+        let terminal = io::stderr().is_terminal();
+        let mut told = Instant::now();
+        let pruned = operator.prune(before, |pruned| {
+            if terminal && told.elapsed() >= Duration::from_secs(1) {
+                told = Instant::now();
+                say(format_args!("{pruned} of {prunable} removed"));
+            }
+        });
+        pruned.context("not all old commands were removed")?
+    };
+    if arguments.json {
+        let before = format!("{before:.3}");
+        json(&json!({ "received_before": before, "prunable": prunable, "pruned": pruned }))?;
+    } else if arguments.dry_run {
+        line(format_args!("{prunable} published commands received before {before:.3} would be removed"))?;
+    } else {
+        line(format_args!("{pruned} published commands received before {before:.3} removed"))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Tells what became of each command.

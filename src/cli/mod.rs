@@ -1,5 +1,6 @@
 //! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
 
+mod bench;
 mod center;
 mod config;
 mod context;
@@ -65,13 +66,14 @@ struct SourceArguments {
 enum Command {
     /// Run the service: take callbacks, keep them, publish commands
     ///
-    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. Logs go to stderr.
+    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. On SIGHUP it reads the
+    /// configuration again, and goes on with the old one if the new one has a fault. Logs go to stderr.
     Serve,
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::Command),
     /// Play the approval center: send callbacks, as from a list, a card or a search
-    Send(send::Arguments),
+    Send(Box<send::Arguments>),
     /// Follow the commands: one JSON line for each, through a queue of its own
     Tail(tail::Arguments),
     /// Look into the ledger, or have commands published again
@@ -98,20 +100,27 @@ enum Command {
     Topology(topology::Command),
     /// Print the contract with consumers: the JSON Schema of a command, or the AsyncAPI document
     Schema(schema::Arguments),
+    /// Measure what this machine can do
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Ask a running service whether it is ready: for probes of containers
     Healthcheck(healthcheck::Arguments),
 }
 
 impl SourceArguments {
     fn load(&self) -> Loaded {
+        load(&self.sources())
+    }
+
+    fn sources(&self) -> Sources {
         // Not read by clap, to which an empty variable is an error: it is how compose files and shells say "none".
         let named = || std::env::var_os("COUNTERSIGN_CONFIG").filter(|name| !name.is_empty());
-        load(&Sources {
+        Sources {
             file: self.config.clone().or_else(|| named().map(PathBuf::from)),
             directory: PathBuf::new(),
             environment: std::env::vars_os().collect(),
             set: self.set.clone(),
-        })
+        }
     }
 }
 
@@ -136,7 +145,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let sources = arguments.sources;
     match arguments.command {
-        Command::Serve => serve::run(&sources.load()),
+        Command::Serve => serve::run(sources.sources()),
         Command::Config(command) => config::run(command, || sources.load()),
         Command::Send(arguments) => send::run(&arguments, &sources.load()),
         Command::Tail(arguments) => tail::run(&arguments, &sources.load()),
@@ -150,6 +159,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Context(command) => context::run(command, || sources.load()),
         Command::Topology(command) => topology::run(&command, &sources.load()),
         Command::Schema(arguments) => schema::run(&arguments),
+        Command::Bench(command) => bench::run(command, || sources.load()),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
     }
 }
@@ -175,8 +185,34 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
     address
 }
 
+/// Whose certificates a client believes.
+#[derive(Debug, Clone, Copy)]
+enum Trust<'a> {
+    /// Those of the system's authorities.
+    System,
+    /// Those of the authorities in this file only.
+    File(&'a std::path::Path),
+    /// Any: for an address that the configuration says is our own, where a name is not to be expected.
+    Own,
+}
+
+impl<'a> Trust<'a> {
+    /// As the command line says; `own` is true if the address is that of the configuration.
+    fn of(ca_file: Option<&'a std::path::Path>, own: bool) -> Self {
+        match ca_file {
+            Some(path) => Self::File(path),
+            None if own => Self::Own,
+            None => Self::System,
+        }
+    }
+}
+
 /// A client that does not send what stays on this machine through a proxy.
-fn client(url: &reqwest::Url, timeout: std::time::Duration) -> Result<reqwest::Client, Failure> {
+fn client(
+    url: &reqwest::Url,
+    trust: Trust<'_>,
+    timeout: std::time::Duration,
+) -> Result<reqwest::Client, Failure> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -185,6 +221,18 @@ fn client(url: &reqwest::Url, timeout: std::time::Duration) -> Result<reqwest::C
     if host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         builder = builder.no_proxy();
     }
+    builder = match trust {
+        Trust::System => builder,
+        Trust::Own => builder.tls_danger_accept_invalid_certs(true),
+        Trust::File(path) => {
+            let usage = |error: crate::certificates::Error| Failure::Usage(format!("--ca-file: {error}"));
+            let pem = crate::certificates::read(path).map_err(usage)?;
+            let authorities = crate::certificates::chain(path, &pem).map_err(usage)?;
+            let authorities: Result<Vec<_>, _> =
+                authorities.iter().map(|der| reqwest::Certificate::from_der(der)).collect();
+            builder.tls_certs_only(authorities.context("cannot use the certificates of --ca-file")?)
+        }
+    };
     Ok(builder.build().context("cannot make an HTTP client")?)
 }
 

@@ -1,7 +1,8 @@
 //! Data on stdout, words on stderr.
 
 use std::{
-    fmt::Display,
+    borrow::Cow,
+    fmt::{Display, Write as _},
     io::{self, IsTerminal, Write},
 };
 
@@ -21,9 +22,46 @@ pub(super) fn line(line: impl Display) -> Result<(), Failure> {
     write(format!("{line}\n").as_bytes())
 }
 
-/// Writes a value as one line of JSON.
+/// Writes a value as one line of JSON, in which no character acts on a terminal.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    line(serde_json::to_string(value).context("cannot express the result as JSON")?)
+    let text = serde_json::to_string(value).context("cannot express the result as JSON")?;
+    line(tamed(&text))
+}
+
+/// True for characters that move the cursor or turn the direction of writing. Among them are some that JSON lets stand in
+/// a text as they are: DEL, the C1 controls (U+009B begins an escape sequence as ESC [ does), the bidirectional marks.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+/// The same JSON on one line: what was passed on verbatim may have line breaks between its tokens, and somebody's reader
+/// of lines would take what stands behind one for a line of ours.
+fn tamed(json: &str) -> Cow<'_, str> {
+    if !json.contains(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            // Never within a text: there JSON wants them escaped.
+            '\n' | '\r' | '\t' => text.push(' '),
+            c => push_tamed(c, &mut text),
+        }
+    }
+    Cow::Owned(text)
+}
+
+fn push_tamed(c: char, text: &mut String) {
+    if acts(c) {
+        // All of them are below U+10000, so one escape is enough.
+        write!(text, "\\u{:04x}", u32::from(c)).expect("writing to a String cannot fail");
+    } else {
+        text.push(c);
+    }
 }
 
 /// Writes bytes of data as they are. A reader that has seen enough, such as `head`, is no failure.
@@ -45,9 +83,7 @@ pub(super) fn is_seen() -> bool {
 /// control characters are shown by their code.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let printable = |text: &str| -> String {
-        text.chars()
-            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-            .collect()
+        text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
     };
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
         .chain(rows.iter().cloned())
@@ -69,7 +105,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
 }
 
 /// JSON with a line for each member. Names keep their order and numbers their digits, which a round trip through values
-/// would cost. Control characters cannot be in it: JSON escapes them.
+/// would cost.
 pub(super) fn indented(json: &RawValue) -> String {
     let mut text = String::with_capacity(json.get().len() * 2);
     let mut depth = 0;
@@ -81,7 +117,7 @@ pub(super) fn indented(json: &RawValue) -> String {
     };
     while let Some(c) = rest.next() {
         if in_string {
-            text.push(c);
+            push_tamed(c, &mut text);
             in_string = escaped || c != '"';
             escaped = !escaped && c == '\\';
             continue;
@@ -135,6 +171,18 @@ mod tests {
             shown,
             "{\n  \"b\": 12345678901234567890.10,\n  \"a\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"x\\\"{,:\\\\\"\n    }\n  ],\n  \"e\": {}\n}"
         );
+    }
+
+    #[test]
+    fn json_stays_on_its_line_and_does_not_act_on_the_terminal() {
+        let odd = "{\"a\":\r\n[1,\n{\"b\":\"\u{9b}2J\u{7f}\u{202e}\u{2028}\\n\"}\t]}";
+        let raw = RawValue::from_string(odd.to_owned()).unwrap();
+        assert_eq!(tamed(odd), r#"{"a":  [1, {"b":"\u009b2J\u007f\u202e\u2028\n"} ]}"#);
+        assert!(indented(&raw).contains(r#""\u009b2J\u007f\u202e\u2028\n""#));
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert!(value(odd) == value(&tamed(odd)) && value(odd) == value(&indented(&raw)));
+        assert!(matches!(tamed(r#"{"文":1}"#), Cow::Borrowed(_)));
+        assert_eq!(table(["", ""], &[["a\u{202e}b".to_owned(), "c".to_owned()]]), "\na\\u{202e}b  c\n");
     }
 
     #[test]

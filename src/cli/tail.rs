@@ -17,17 +17,17 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{
     block_on,
     exit::{Exit, Failure},
-    output::{json, line, say},
+    output::{json, say},
 };
 use crate::{
     config::Loaded,
     relay::amqp::{Settings, listen_in},
 };
 
-/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 /// How long to wait for what should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
 const PREFETCH: u16 = 256;
 
 const EXAMPLES: &str = "\
@@ -58,23 +58,23 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let amqp = &loaded.amqp()?.broker;
     block_on(async {
-        let connection =
+        let listening =
             listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let followed = tokio::select! {
-            followed = follow(arguments, amqp, &connection) => followed,
+            followed = follow(arguments, amqp, listening.connection()) => followed,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
             }
         };
         // A farewell that is not answered changes nothing: the queue goes with the connection.
-        let farewell = connection.close(200, "tail has ended".into());
-        tokio::time::timeout(Duration::from_secs(1), farewell).await.map(drop).ok();
+        listening.close("tail has ended").await;
         followed
     })
 }
 
 async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection) -> Result<Exit, Failure> {
-    let mut consumer = subscribe_soon(arguments, amqp, connection).await?;
+    let listening = Listening { bindings: &arguments.binding, acks: true };
+    let mut consumer = subscribe_soon(&listening, amqp, connection).await?;
     say("ready");
     let mut seen = 0;
     while arguments.count.is_none_or(|count| seen < count) {
@@ -98,10 +98,18 @@ async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection)
     Ok(Exit::Done)
 }
 
+/// What is listened to, through a queue that nobody else sees.
+pub(super) struct Listening<'a> {
+    /// Patterns of routing keys.
+    pub(super) bindings: &'a [String],
+    /// False if messages count as taken when they were sent, for one who must not hold up the broker.
+    pub(super) acks: bool,
+}
+
 /// Listens to the exchange, and waits for it a little if it is not there: `serve` makes it when it has found the broker,
 /// which may be a moment after it was started beside us.
-async fn subscribe_soon(
-    arguments: &Arguments,
+pub(super) async fn subscribe_soon(
+    listening: &Listening<'_>,
     amqp: &Settings,
     connection: &Connection,
 ) -> Result<Consumer, Failure> {
@@ -113,7 +121,7 @@ async fn subscribe_soon(
             .await
             .context("cannot open a channel")
             .map_err(Failure::Unavailable)?;
-        let error = match subscribe(arguments, amqp, &channel).await {
+        let error = match subscribe(listening, amqp, &channel).await {
             Ok(consumer) => return Ok(consumer),
             Err(error) => error,
         };
@@ -132,13 +140,13 @@ async fn subscribe_soon(
     }
 }
 
-async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
+async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     // Named by the broker, seen by this connection alone, gone with it.
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
-    for binding in &arguments.binding {
+    for binding in listening.bindings {
         channel
             .queue_bind(
                 queue.name().clone(),
@@ -153,7 +161,11 @@ async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) ->
         .basic_consume(
             queue.name().clone(),
             "".into(),
-            BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() },
+            BasicConsumeOptions {
+                exclusive: true,
+                no_ack: !listening.acks,
+                ..BasicConsumeOptions::default()
+            },
             FieldTable::default(),
         )
         .await
@@ -162,7 +174,7 @@ async fn subscribe(arguments: &Arguments, amqp: &Settings, channel: &Channel) ->
 fn print(delivery: &Delivery, headers: bool) -> Result<(), Failure> {
     let body = body(&delivery.data);
     if !headers {
-        return line(body.get());
+        return json(&body);
     }
     let properties = &delivery.properties;
     let headers = properties.headers().as_ref().map_or_else(Map::new, |table| {

@@ -138,7 +138,7 @@ impl fmt::Debug for Fingerprint {
 /// A 64-bit key of a task: commands with the same key are published in the order of their acceptance.
 ///
 /// Two tasks that share a key by chance merely wait for one another, so 64 bits are plenty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey(u64);
 
 impl TaskKey {

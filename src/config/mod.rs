@@ -4,9 +4,12 @@
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
 mod center;
+mod certificates;
+mod changes;
 mod contexts;
 mod endpoints;
 mod fault;
+mod http;
 mod layers;
 mod read;
 mod secrets;
@@ -26,12 +29,13 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, http, intake, ledger,
+    approval_center, console, intake, ledger,
     relay::{self, amqp},
     telemetry::log,
 };
 
 pub use self::{
+    changes::{Change, Changes, NEEDS_RESTART},
     fault::{Fault, Faults, Warning},
     layers::Origin,
     show::Effective,
@@ -53,7 +57,7 @@ pub struct Config {
     /// How long stopping may take.
     pub shutdown_grace: Duration,
     /// The public listener.
-    pub http: http::Settings,
+    pub http: crate::http::Settings,
     /// The internal listener.
     pub admin: console::Settings,
     /// The ledger.
@@ -75,6 +79,14 @@ pub struct Amqp {
     pub broker: amqp::Settings,
     /// The relay.
     pub relay: relay::Settings,
+}
+
+impl Amqp {
+    /// Whether a relay by these settings would do the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.broker.is_same(&other.broker) && self.relay == other.relay
+    }
 }
 
 /// What a configuration is read from.
@@ -101,7 +113,7 @@ pub struct Loaded {
     pub effective: Effective,
     faults: Vec<Fault>,
     shutdown_grace: Option<Duration>,
-    http: Option<http::Settings>,
+    http: Option<crate::http::Settings>,
     admin: Option<console::Settings>,
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
@@ -139,7 +151,7 @@ impl Loaded {
 
     /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
     /// and should not fail because, say, a secret of another one cannot be read by whoever runs them.
-    pub fn http(&self) -> Result<&http::Settings, Faults> {
+    pub fn http(&self) -> Result<&crate::http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
 
@@ -257,7 +269,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
     let mut locale = None;
     loaded.http = root.table("http", |section| {
-        let (http, language) = sections::http(section);
+        let (http, language) = http::http(section);
         locale = language;
         http
     });
@@ -286,7 +298,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             );
         }
         if let Some(ledger) = &mut loaded.ledger {
-            ledger.longest_window =
+            ledger.limits.longest_window =
                 endpoints.iter().map(|endpoint| endpoint.dedupe_window).max().unwrap_or_default();
         }
         loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale });

@@ -8,6 +8,7 @@ use super::{
     layers::{Entry, Origin, Step, Table, Value, parse_word, spell},
     show::Effective,
 };
+use crate::secret::Secret;
 
 /// What reading has found so far.
 pub(super) struct Report<'e> {
@@ -151,11 +152,32 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
 
     /// Notes the value that is in force. Texts that are secret come here redacted.
     pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
+        self.note_with(key, value.into(), found, None);
+    }
+
+    /// Notes what may be shown of a secret that is in force; the secret itself is kept to notice when it changes.
+    pub(super) fn note_secret(
+        &mut self,
+        key: &'static str,
+        value: impl Into<toml::Value>,
+        found: &Found<'_>,
+        secret: Secret,
+    ) {
+        self.note_with(key, value.into(), found, Some(secret));
+    }
+
+    fn note_with(
+        &mut self,
+        key: &'static str,
+        value: toml::Value,
+        found: &Found<'_>,
+        secret: Option<Secret>,
+    ) {
         let mut origin = found.origin.to_string();
         if let Some(name) = &found.reference {
             origin = format!("{origin}, from environment {name}");
         }
-        self.report.effective.push(self.path_of(key), value.into(), origin);
+        self.report.effective.push(self.path_of(key), value, origin, secret);
     }
 
     /// Looks a key up, and what it refers to if it is a `${NAME}`.
@@ -286,6 +308,22 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
     /// A number of milliseconds.
     pub(super) fn millis(&mut self, key: &'static str, limits: RangeInclusive<u64>) -> Option<Duration> {
         self.number(key, limits).map(Duration::from_millis)
+    }
+
+    /// A duration, or "forever", which is `None`.
+    pub(super) fn retention(&mut self, key: &'static str) -> Option<Option<Duration>> {
+        const EXPECTED: &str =
+            "\"forever\", or \"90d\", \"12h\", \"30m\", at least \"1m\" and at most \"36500d\"";
+        const LIMITS: RangeInclusive<Duration> =
+            Duration::from_secs(60)..=Duration::from_secs(36_500 * 86_400);
+        self.required(key, EXPECTED, |text| match text {
+            "forever" => Ok(None),
+            text => match parse_duration(text) {
+                None => Err("is not a duration".to_owned()),
+                Some(duration) if LIMITS.contains(&duration) => Ok(Some(duration)),
+                Some(_) => Err("is out of range".to_owned()),
+            },
+        })
     }
 
     /// A duration: a text with its unit, or a number of seconds.

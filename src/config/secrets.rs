@@ -61,7 +61,7 @@ impl<'t> Section<'t, '_, '_> {
             return Given::Faulty;
         }
         if named == key {
-            self.note(key, show(text.expose()), &found);
+            self.note_secret(key, show(text.expose()), &found, text.clone());
         }
         Given::Value(text)
     }
@@ -75,7 +75,7 @@ impl<'t> Section<'t, '_, '_> {
         };
         match read_secret(Path::new(path)) {
             Ok(secret) => {
-                self.note(key, path.as_str(), &found);
+                self.note_secret(key, path.as_str(), &found, secret.clone());
                 Some((secret, found))
             }
             Err(problem) => {
@@ -112,7 +112,8 @@ impl<'t> Section<'t, '_, '_> {
             secrets.push(text);
         }
         (secrets.len() == list.len()).then(|| {
-            self.note(key, shown, &found);
+            let all: Vec<_> = secrets.iter().map(Secret::expose).collect();
+            self.note_secret(key, shown, &found, Secret::new(all.join("\n")));
             secrets
         })
     }

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     Amqp,
+    certificates::{file, identity_fault, identity_files},
     read::{Given, Section},
     show::{REDACTED, redact_url},
 };
 use crate::{
-    console, http,
+    console,
     intake::Locale,
     ledger,
     relay::{
@@ -31,7 +32,7 @@ const ADDRESS: &str = "IP:port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
 /// Ways to write a locale.
 pub(super) const LOCALES: [(&str, Locale); 3] = [("zh", Locale::Zh), ("en", Locale::En), ("ja", Locale::Ja)];
 
-fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
+pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     section.required("listen", ADDRESS, |text| {
         text.parse().map_err(|_| match text.rsplit_once(':') {
             Some(("", _)) => "has no IP address".to_owned(),
@@ -45,39 +46,8 @@ fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     })
 }
 
-pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>, Option<Locale>) {
-    let listen = listen(section);
-    let max_body_bytes = section.number("max_body_bytes", 1_024..=16_777_216);
-    if max_body_bytes.is_some_and(|bytes| bytes > 1_048_576) {
-        section.warn("max_body_bytes", "over 1 MiB lets anybody fill much memory; callbacks have a few KiB");
-    }
-    let body_read_timeout = section.millis("body_read_timeout_ms", 1..=600_000);
-    if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
-        section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
-    }
-    let unauthenticated_floor = section.millis("unauthenticated_floor_ms", 0..=5_000);
-    if unauthenticated_floor.is_some_and(|floor| floor.is_zero()) {
-        section.warn(
-            "unauthenticated_floor_ms",
-            "0 lets the time of an answer tell how far a forged callback came",
-        );
-    }
-    let workers = section.number("workers", 0..=1_024);
-    let locale = match section.one_of("locale", &LOCALES) {
-        Given::Value(locale) => Some(locale),
-        Given::Absent | Given::Faulty => None,
-    };
-    let settings = || {
-        Some(http::Settings {
-            listen: listen?,
-            max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
-            body_read_timeout: body_read_timeout?,
-            unauthenticated_floor: unauthenticated_floor?,
-            workers: usize::try_from(workers?).ok()?,
-        })
-    };
-    (settings(), locale)
-}
+/// A shorter token of the internal listener is told: nothing limits who tries them all.
+const GUESSABLE: usize = 16;
 
 pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {
     let listen = listen(section);
@@ -92,6 +62,14 @@ pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settin
             "a token, or a loopback address in admin.listen",
         );
         return None;
+    }
+    if let Given::Value(token) = &token
+        && token.expose().len() < GUESSABLE
+    {
+        section.warn(
+            "token",
+            format!("has fewer than {GUESSABLE} bytes, and could be guessed; `countersign keygen` makes one"),
+        );
     }
     Some(console::Settings { listen: listen?, token: token.optional()? })
 }
@@ -125,6 +103,8 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     let queue_capacity = section.number("queue_capacity", 1..=1_000_000);
     let max_batch = section.number("max_batch", 1..=65_536);
     let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
+    let retention = section.retention("retention");
+    let min_free_bytes = section.number("min_free_bytes", 0..=u64::MAX >> 1);
     if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
         && batch > queue
     {
@@ -134,8 +114,13 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
         path: path?,
         queue_capacity: usize::try_from(queue_capacity?).ok()?,
         max_batch: usize::try_from(max_batch?).ok()?,
-        refusals_kept: refusals_kept?,
-        longest_window: Duration::ZERO,
+        limits: ledger::Limits {
+            refusals_kept: refusals_kept?,
+            // Filled in when the endpoints have been read.
+            longest_window: Duration::ZERO,
+            retention: retention?,
+            min_free_bytes: min_free_bytes?,
+        },
     })
 }
 
@@ -189,6 +174,13 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
     let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
+    let tls = section.table("tls", amqp_tls);
+    if let (Some(urls), Some(tls)) = (&urls, &tls)
+        && *tls != amqp::tls::Settings::default()
+        && !urls.iter().any(|url| url.expose().starts_with("amqps:"))
+    {
+        section.warn("tls", "has no effect, since no URL begins with amqps://");
+    }
     Some(Amqp {
         broker: amqp::Settings {
             urls: urls?,
@@ -197,6 +189,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             topology: topology?,
             message_type: message_type?,
             connect_timeout: connect_timeout?,
+            tls: tls?,
             // Filled in when the endpoints have been read.
             ..amqp::Settings::default()
         },
@@ -207,6 +200,20 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             ..relay::Settings::default()
         },
     })
+}
+
+fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {
+    let ca_file = file(section, "ca_file");
+    let identity = identity_files(section);
+    let settings = amqp::tls::Settings { ca_file: ca_file?, identity: identity? };
+    let Err(error) = settings.check() else { return Some(settings) };
+    match &settings.identity {
+        Some((_, key_file)) if settings.ca_file.as_deref() != Some(error.path()) => {
+            identity_fault(section, key_file, &error);
+        }
+        _ => section.fault("ca_file", error.to_string(), ""),
+    }
+    None
 }
 
 /// RabbitMQ keeps names that begin with `amq.` to itself and refuses to declare them.

@@ -1,19 +1,49 @@
 //! The configuration in force, as `config show` prints it. It holds no secret: they come here redacted.
 
 use super::layers::{Step, spell};
+use crate::secret::Secret;
 
 /// Every value that was read, in the order in which the reference lists them, with where it came from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Effective {
-    values: Vec<(Vec<Step>, toml::Value, String)>,
+    pub(super) values: Vec<Shown>,
+}
+
+/// One value.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub(super) path: Vec<Step>,
+    /// Redacted.
+    pub(super) value: toml::Value,
+    origin: String,
+    /// What was redacted, so that a change of it is noticed.
+    secret: Option<Secret>,
+}
+
+impl Shown {
+    /// Whether both are in force the same, wherever they were set.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let secrets_same = match (&self.secret, &other.secret) {
+            (Some(one), Some(other)) => one.equals(other.expose()),
+            (None, None) => true,
+            _ => false,
+        };
+        self.value == other.value && secrets_same
+    }
 }
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
 impl Effective {
-    pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String) {
-        self.values.push((path, value, origin));
+    pub(super) fn push(
+        &mut self,
+        path: Vec<Step>,
+        value: toml::Value,
+        origin: String,
+        secret: Option<Secret>,
+    ) {
+        self.values.push(Shown { path, value, origin, secret });
     }
 
     /// As TOML; with `origins`, each value is followed by a comment that says where it was set.
@@ -21,7 +51,7 @@ impl Effective {
     pub fn to_toml(&self, origins: bool) -> String {
         let mut text = String::new();
         let mut table: &[Step] = &[];
-        for (path, value, origin) in &self.values {
+        for Shown { path, value, origin, .. } in &self.values {
             let Some((Step::Key(key), around)) = path.split_last() else { continue };
             if around != table {
                 table = around;
@@ -51,7 +81,7 @@ impl Effective {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut root = serde_json::Value::Null;
-        for (path, value, _) in &self.values {
+        for Shown { path, value, .. } in &self.values {
             let mut place = &mut root;
             for step in path {
                 place = match step {
@@ -81,7 +111,7 @@ impl Effective {
     /// Key and origin of every value.
     #[must_use]
     pub fn origins(&self) -> serde_json::Map<String, serde_json::Value> {
-        self.values.iter().map(|(path, _, origin)| (spell(path), origin.as_str().into())).collect()
+        self.values.iter().map(|shown| (spell(&shown.path), shown.origin.as_str().into())).collect()
     }
 }
 

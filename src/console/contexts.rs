@@ -177,7 +177,9 @@ async fn write<T>(writing: impl Future<Output = Result<T, AcceptError>>) -> Resu
     match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(answer)) => Ok(answer),
         // The writer has logged the cause.
-        Ok(Err(AcceptError::Overloaded | AcceptError::Unavailable)) => Err(Problem::ledger_unwritable()),
+        Ok(Err(AcceptError::Overloaded | AcceptError::NoRoom | AcceptError::Unavailable)) => {
+            Err(Problem::ledger_unwritable())
+        }
         Err(_elapsed) => {
             tracing::warn!(timeout = ?WRITE_TIMEOUT, "a change of registered contexts takes too long");
             Err(Problem::ledger_unwritable())

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Desk, permission::Anyone};
+use super::{Desk, access::Configuration, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
     telemetry::metrics,
@@ -36,6 +36,8 @@ enum LedgerCheck {
     Ok,
     /// The queue to the writer is full.
     Overloaded,
+    /// The disk has less room than `min_free_bytes`.
+    NoRoom,
     /// Nothing can be committed.
     Unavailable,
     /// No commit within [`PROBE_TIMEOUT`].
@@ -63,6 +65,7 @@ impl Probe {
         let check = match tokio::time::timeout(PROBE_TIMEOUT, self.ledger.probe()).await {
             Ok(Ok(())) => LedgerCheck::Ok,
             Ok(Err(AcceptError::Overloaded)) => LedgerCheck::Overloaded,
+            Ok(Err(AcceptError::NoRoom)) => LedgerCheck::NoRoom,
             Ok(Err(AcceptError::Unavailable)) => LedgerCheck::Unavailable,
             Err(_elapsed) => LedgerCheck::Timeout,
         };
@@ -76,6 +79,7 @@ struct Readiness {
     ready: bool,
     checks: Checks,
     broker: &'static str,
+    configuration: Configuration,
 }
 
 #[derive(Serialize)]
@@ -97,6 +101,7 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
         ready: !draining && ledger == LedgerCheck::Ok,
         checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
         broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
+        configuration: desk.access.configuration(),
     };
     let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.json(readiness)
@@ -116,6 +121,7 @@ pub(super) async fn metrics(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
             }
             let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| age(at, Timestamp::now()));
             desk.metrics.set_oldest_pending(age);
+            desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }
         Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "metrics of the ledger are stale");

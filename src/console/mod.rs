@@ -3,6 +3,7 @@
 //!
 //! Each route's function names the permission it needs in its signature: `Anyone`, `Operator` or `Registrar`.
 
+pub mod access;
 mod api;
 mod contexts;
 mod health;
@@ -29,7 +30,8 @@ use actix_web::{
 };
 
 use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
-use permission::Anyone;
+use access::Access;
+use permission::{Anyone, WrongTokens};
 use problem::Problem;
 
 /// The internal listener's settings.
@@ -71,7 +73,8 @@ struct Desk {
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
-    token: Option<Secret>,
+    access: Arc<Access>,
+    wrong_tokens: WrongTokens,
     reasons: Vec<&'static str>,
     probe: health::Probe,
 }
@@ -80,21 +83,23 @@ struct Desk {
 ///
 /// `reasons` are the words that a callback may be refused with, for checking what operators ask for.
 ///
+/// `access` decides who may use the API, and may be changed while this serves.
+///
 /// It is meant to be stopped last: while `draining` is true it goes on answering, and says unready.
 ///
 /// # Errors
 /// The socket cannot be used.
 pub fn serve(
-    settings: &Settings,
     socket: TcpListener,
+    access: Arc<Access>,
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     reasons: Vec<&'static str>,
 ) -> io::Result<Server> {
     let probe = health::Probe::new(ledger.clone());
-    let desk =
-        web::Data::new(Desk { ledger, metrics, draining, token: settings.token.clone(), reasons, probe });
+    let wrong_tokens = WrongTokens::default();
+    let desk = web::Data::new(Desk { ledger, metrics, draining, access, wrong_tokens, reasons, probe });
     let server = HttpServer::new(move || {
         App::new()
             .wrap(

@@ -2,7 +2,9 @@
 
 use std::{
     future::{Ready, ready},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -29,7 +31,10 @@ impl FromRequest for Anyone {
     }
 }
 
-/// The permission of operators: whoever has the configured token, everybody if none is configured.
+/// The permission of operators: whoever has the configured token; if none is configured, everybody on this machine.
+///
+/// Then a browser on this machine may ask too, for a page whose name was made to lead here (DNS rebinding): to the browser
+/// the answer would be that page's own. But that name stands in `Host`.
 pub(super) struct Operator;
 
 impl FromRequest for Operator {
@@ -37,18 +42,23 @@ impl FromRequest for Operator {
     type Future = Ready<Result<Self, Self::Error>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let permitted = match &desk(request).token {
-            None => true,
-            Some(token) => bearer(request).is_some_and(|offered| token.equals(offered)),
-        };
-        ready(if permitted { Ok(Self) } else { Err(Problem::unauthorized()) })
+        ready(match desk(request).access.token() {
+            Some(token) if bearer(request).is_some_and(|offered| token.equals(offered)) => Ok(Self),
+            Some(_) => {
+                if bearer(request).is_some() {
+                    desk(request).wrong_tokens.note(request.peer_addr());
+                }
+                Err(Problem::unauthorized())
+            }
+            None if header(request, HOST).is_some_and(is_loopback) => Ok(Self),
+            None => Err(foreign("Without a token, `Host` must be localhost or a loopback address.")),
+        })
     }
 }
 
 /// The permission to change what is registered: an operator's, and not by way of a page that somebody has open.
 ///
-/// Where no token is asked for, any page in a browser on this machine could send requests here. What it sends carries
-/// its own `Origin`; and if its name was made to lead to this machine (DNS rebinding), that name stands in `Host`.
+/// What such a page sends carries its own `Origin`, or at least what the browser thinks of it, in `Sec-Fetch-Site`.
 pub(super) struct Registrar;
 
 impl FromRequest for Registrar {
@@ -58,16 +68,47 @@ impl FromRequest for Registrar {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let operator = Operator::from_request(request, payload).into_inner();
         ready(operator.and_then(|Operator| {
-            let host = header(request, HOST);
-            // A token is known to no page, whatever name led it here.
-            if desk(request).token.is_none() && !host.is_some_and(is_loopback) {
-                return Err(foreign("Without a token, `Host` must be localhost or a loopback address."));
-            }
-            if request.headers().contains_key(ORIGIN) && !same_origin(header(request, ORIGIN), host) {
+            let has = |name: &HeaderName| request.headers().contains_key(name);
+            if has(&ORIGIN) && !same_origin(header(request, ORIGIN), header(request, HOST)) {
                 return Err(foreign("`Origin` is another page than this listener's."));
+            }
+            // `none` is what somebody typed or scripted himself.
+            if has(&SEC_FETCH_SITE)
+                && !matches!(header(request, SEC_FETCH_SITE), Some("same-origin" | "none"))
+            {
+                return Err(foreign("`Sec-Fetch-Site` says that another page sent this."));
             }
             Ok(Self)
         }))
+    }
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Wrong tokens that were offered. They are told, but not limited: whoever sits behind the same proxy as a monitor with
+/// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
+#[derive(Debug, Default)]
+pub(super) struct WrongTokens(Mutex<Untold>);
+
+#[derive(Debug, Default)]
+struct Untold {
+    told_at: Option<Instant>,
+    count: u32,
+}
+
+impl WrongTokens {
+    /// A line for the first, then at most one in this time.
+    const TELL_AGAIN: Duration = Duration::from_secs(10);
+
+    fn note(&self, peer: Option<SocketAddr>) {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.count = untold.count.saturating_add(1);
+        if untold.told_at.is_none_or(|told_at| told_at.elapsed() >= Self::TELL_AGAIN) {
+            let count = std::mem::take(&mut untold.count);
+            untold.told_at = Some(Instant::now());
+            let peer = peer.map(|peer| tracing::field::display(peer.ip()));
+            tracing::warn!(count, peer, "a wrong token was offered to the internal listener");
+        }
     }
 }
 

@@ -117,6 +117,14 @@ impl Rule {
                 en: "The submission did not arrive in time. Please try again in a moment.",
                 ja: "送信が時間内に完了しませんでした。しばらくしてから再度お試しください。",
             },
+            Refusal::RateLimited => Self {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                code: 42900,
+                level: Level::WARN,
+                zh: "提交过于频繁，请稍后重试；若仍失败请联系管理员。",
+                en: "Too many submissions from this source. Please try again later or contact your administrator.",
+                ja: "送信が多すぎます。後ほど再度お試しいただくか、管理者にご連絡ください。",
+            },
             Refusal::Overloaded => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: 50300,

@@ -1,176 +1,217 @@
-//! One request: bytes in, [`Intake`] decides, answer out.
+//! One request: bytes in, [`Intake`](crate::intake::Intake) decides, answer out.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use prometheus_client::metrics::counter::Counter;
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{HeaderValue, RETRY_AFTER},
+    web,
+};
 use tracing::Level;
 
 use super::{
-    Settings,
     answer::{self, Rule},
     body::{self, Unread},
+    connection,
+    gate::{Gate, Live},
+    limits::{Limited, Told},
+    peers::Mode,
 };
 use crate::{
-    intake::{Intake, Refusal, Verdict},
-    telemetry::metrics::{Metrics, UNKNOWN_ENDPOINT},
+    intake::{Refusal, Unheard, Verdict},
+    telemetry::{
+        failpoint::reach,
+        metrics::{LimitCause, Metrics},
+    },
 };
-
-/// What the requests of this listener share.
-pub(super) struct Desk {
-    intake: Arc<Intake>,
-    max_body_bytes: usize,
-    body_read_timeout: Duration,
-    unauthenticated_floor: Duration,
-    draining: Arc<AtomicBool>,
-    metrics: Arc<Metrics>,
-    counters: HashMap<Box<str>, Counters>,
-}
-
-/// The counters of one endpoint, one per outcome.
-struct Counters {
-    accepted: Counter,
-    duplicate: Counter,
-    /// By [`Refusal`], in the order of [`Refusal::ALL`].
-    refused: [Counter; Refusal::ALL.len()],
-}
-
-impl Desk {
-    pub(super) fn new(
-        settings: &Settings,
-        intake: Arc<Intake>,
-        endpoints: &[String],
-        metrics: Arc<Metrics>,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
-        // Every series exists from the start, at zero: an alert on a rate sees the first refusal too.
-        let counters = endpoints
-            .iter()
-            .map(String::as_str)
-            .chain([UNKNOWN_ENDPOINT])
-            .map(|endpoint| {
-                let counter = |outcome| metrics.callback_counter(endpoint, outcome);
-                let counters = Counters {
-                    accepted: counter("accepted"),
-                    duplicate: counter("duplicate"),
-                    refused: Refusal::ALL.map(|refusal| counter(refusal.as_str())),
-                };
-                (Box::from(endpoint), counters)
-            })
-            .collect();
-        Self {
-            intake,
-            max_body_bytes: settings.max_body_bytes,
-            body_read_timeout: settings.body_read_timeout,
-            unauthenticated_floor: settings.unauthenticated_floor,
-            draining,
-            metrics,
-            counters,
-        }
-    }
-
-    /// Counts and logs one callback: exactly once each, before its answer leaves.
-    fn account(&self, verdict: &Verdict, took: Duration, peer: Option<IpAddr>) {
-        self.metrics.callback_took(took);
-        let counters = self.counters.get(&*verdict.endpoint).or_else(|| self.counters.get(UNKNOWN_ENDPOINT));
-        if let Some(counters) = counters {
-            match &verdict.outcome {
-                Ok(kept) if kept.duplicate => counters.duplicate.inc(),
-                Ok(_) => counters.accepted.inc(),
-                Err(refusal) => counters.refused[*refusal as usize].inc(),
-            };
-        }
-
-        let endpoint = &*verdict.endpoint;
-        let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let peer = peer.map(tracing::field::display);
-        let detail = verdict.detail.as_deref();
-        match &verdict.outcome {
-            Ok(kept) => {
-                let (outcome, command_id) = (answer::kept_word(kept), kept.command_id);
-                tracing::info!(endpoint, outcome, %command_id, duration_us, peer, detail, "callback kept");
-            }
-            Err(refusal) => {
-                let outcome = refusal.as_str();
-                // The level of an event is fixed where it stands.
-                match Rule::of(*refusal).level {
-                    Level::ERROR => {
-                        tracing::error!(endpoint, outcome, duration_us, peer, detail, "callback refused");
-                    }
-                    Level::WARN => {
-                        tracing::warn!(endpoint, outcome, duration_us, peer, detail, "callback refused");
-                    }
-                    _ => tracing::info!(endpoint, outcome, duration_us, peer, detail, "callback refused"),
-                }
-            }
-        }
-    }
-}
 
 /// `POST /callbacks/{endpoint}`.
 pub(super) async fn receive(
     request: HttpRequest,
-    mut payload: web::Payload,
-    desk: web::Data<Desk>,
+    payload: web::Payload,
+    gate: web::Data<Gate>,
 ) -> HttpResponse {
-    let began = Instant::now();
-    let peer = request.peer_addr().map(|address| address.ip());
-    let endpoint = request.match_info().get("endpoint").unwrap_or_default();
-
-    if desk.draining.load(Ordering::Relaxed) {
-        let verdict = desk.intake.turn_away(endpoint, Refusal::ShuttingDown, 0, peer);
-        return desk.turn_away(verdict, None, began, peer, payload);
+    if connection::is_over(&request) {
+        return connection::unheard(payload);
     }
-    let body = body::read(&request, &mut payload, desk.max_body_bytes, desk.body_read_timeout).await;
-    let body = match body {
-        Ok(body) => body,
-        Err(Unread { refusal, bytes, detail }) => {
-            let verdict = desk.intake.turn_away(endpoint, refusal, bytes, peer);
-            return desk.turn_away(verdict, Some(detail), began, peer, payload);
-        }
+    let live = gate.live();
+    let tcp = request.peer_addr().map(|address| address.ip());
+    let callback = Callback {
+        began: Instant::now(),
+        peer: tcp.map(|tcp| live.peers.peer(tcp, request.headers())),
+        endpoint: request.match_info().get("endpoint").unwrap_or_default(),
+        live: &live,
+        gate: &gate,
     };
-
-    let complete = tokio::time::Instant::now();
-    let verdict = desk.intake.receive(endpoint, &body, peer).await;
-    // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the same.
-    desk.account(&verdict, began.elapsed(), peer);
-    if verdict.outcome == Err(Refusal::Unauthenticated) {
-        // Counted from the end of the body, which the sender knows. What was done with it takes well under the floor,
-        // so the moment of the answer does not tell how far the callback got.
-        tokio::time::sleep_until(complete + desk.unauthenticated_floor).await;
-    }
-    answer::response(&verdict)
+    let response = callback.receive(&request, payload).await;
+    connection::note(&request, &response);
+    response
 }
 
-impl Desk {
-    /// Answers a callback whose body was not read.
-    fn turn_away(
-        &self,
-        mut verdict: Verdict,
-        detail: Option<&str>,
-        began: Instant,
-        peer: Option<IpAddr>,
-        payload: web::Payload,
-    ) -> HttpResponse {
-        if verdict.detail.is_none() {
-            verdict.detail = detail.map(str::to_owned);
+/// One callback on its way through the gate.
+struct Callback<'a> {
+    began: Instant,
+    /// Whose it is; behind a trusted proxy not who sent it over TCP.
+    peer: Option<IpAddr>,
+    endpoint: &'a str,
+    live: &'a Live,
+    gate: &'a Gate,
+}
+
+impl Callback<'_> {
+    async fn receive(&self, request: &HttpRequest, mut payload: web::Payload) -> HttpResponse {
+        let Self { live, gate, peer, endpoint, .. } = *self;
+        if gate.is_draining() {
+            return self.unread(self.unheard(Refusal::ShuttingDown), payload);
         }
-        self.account(&verdict, began.elapsed(), peer);
-        match verdict.outcome {
-            Err(refusal) => body::close_after(
-                answer::json(Rule::of(refusal).status),
-                answer::refusal_body(refusal, verdict.locale),
-                payload,
-            ),
-            Ok(_) => answer::response(&verdict),
+        if let Err(limited) = gate.admit(live, peer) {
+            return self.limited(limited, 0, Some(payload));
+        }
+        let body = body::read(request, &mut payload, live.max_body_bytes, live.body_read_timeout).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(Unread { refusal, bytes, detail }) => {
+                let unheard = Unheard { body_bytes: bytes, detail: Some(detail), ..self.unheard(refusal) };
+                return self.unread(unheard, payload);
+            }
+        };
+        let body_bytes = body.len() as u64;
+        // Again, since any number of bodies may have been on their way while others failed.
+        if let Err(limited) = gate.check_failures(live, peer) {
+            return self.limited(limited, body_bytes, None);
+        }
+
+        let complete = tokio::time::Instant::now();
+        reach("callback:received");
+        let verdict = if self.is_allowed() {
+            live.intake.receive(endpoint, &body, peer).await
+        } else {
+            // Read and waited for like any other, so that not even a stranger can tell.
+            let detail = Some("the peer is not in http.allowed_peers");
+            let unheard = Unheard { body_bytes, detail, ..self.unheard(Refusal::Unauthenticated) };
+            live.intake.turn_away(unheard)
+        };
+        // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the
+        // same.
+        self.account(&verdict, Told::Now { untold: 0 });
+        if verdict.outcome == Err(Refusal::Unauthenticated) {
+            gate.failed(live, peer);
+            // Counted from the end of the body, which the sender knows. What was done with it takes well under the
+            // floor, so the moment of the answer does not tell how far the callback got.
+            tokio::time::sleep_until(complete + live.unauthenticated_floor).await;
+        }
+        reach("callback:answered");
+        answer::response(&verdict)
+    }
+
+    /// False if the allow-list shuts this peer out; whether it does or only would is counted.
+    fn is_allowed(&self) -> bool {
+        let peers = &self.live.peers;
+        if peers.allowed.is_empty() || self.peer.is_some_and(|peer| peers.allows(peer)) {
+            return true;
+        }
+        self.gate.metrics.peer_limited(LimitCause::NotAllowed);
+        if peers.allowed_mode == Mode::Enforce {
+            return false;
+        }
+        if let Told::Now { untold } = self.gate.tell(self.peer) {
+            let peer = self.peer.map(tracing::field::display);
+            tracing::warn!(
+                endpoint = self.endpoint,
+                peer,
+                untold,
+                "the peer is not in http.allowed_peers, and is let in all the same: the mode is warn"
+            );
+        }
+        true
+    }
+
+    fn unheard(&self, refusal: Refusal) -> Unheard<'_> {
+        let Self { endpoint, peer, .. } = *self;
+        Unheard { endpoint, refusal, detail: None, body_bytes: 0, peer, kept: true }
+    }
+
+    /// Answers a callback whose body was not read.
+    fn unread(&self, unheard: Unheard<'_>, payload: web::Payload) -> HttpResponse {
+        let refusal = unheard.refusal;
+        let verdict = self.live.intake.turn_away(unheard);
+        self.account(&verdict, Told::Now { untold: 0 });
+        let body = answer::refusal_body(refusal, verdict.locale);
+        body::close_after(answer::json(Rule::of(refusal).status), body, payload)
+    }
+
+    /// Answers a callback of a peer over its limits; `unread` is what was not read of it.
+    fn limited(&self, limited: Limited, body_bytes: u64, unread: Option<web::Payload>) -> HttpResponse {
+        let detail = match limited.cause {
+            LimitCause::Rate => "the peer is over http.rate_limit_per_peer",
+            LimitCause::Failures => "the peer has spent http.failure_budget_per_peer",
+            LimitCause::NotAllowed => "the peer is not in http.allowed_peers",
+        };
+        let refusal = Refusal::RateLimited;
+        let verdict = self.live.intake.turn_away(Unheard {
+            detail: Some(detail),
+            body_bytes,
+            kept: limited.told != Told::Not,
+            ..self.unheard(refusal)
+        });
+        self.account(&verdict, limited.told);
+        let body = answer::refusal_body(refusal, verdict.locale);
+        let mut response = answer::json(Rule::of(refusal).status);
+        response.insert_header((RETRY_AFTER, HeaderValue::from(limited.retry_after.as_secs())));
+        match unread {
+            Some(payload) => body::close_after(response, body, payload),
+            None => response.force_close().body(body),
+        }
+    }
+
+    /// Counts one callback, and logs it unless it is one of a flood: once each, before its answer leaves.
+    fn account(&self, verdict: &Verdict, told: Told) {
+        let took = self.began.elapsed();
+        count(&self.gate.metrics, self.live, verdict, took);
+        if let Told::Now { untold } = told {
+            log(verdict, took, self.peer, untold);
+        }
+    }
+}
+
+fn count(metrics: &Metrics, live: &Live, verdict: &Verdict, took: Duration) {
+    metrics.callback_took(took);
+    if let Some(counters) = live.counters(&verdict.endpoint) {
+        match &verdict.outcome {
+            Ok(kept) if kept.duplicate => counters.duplicate.inc(),
+            Ok(_) => counters.accepted.inc(),
+            Err(refusal) => counters.refused[*refusal as usize].inc(),
+        };
+    }
+}
+
+/// `untold` callbacks of the same peer, refused as this one, have had no line.
+fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>, untold: u32) {
+    let endpoint = &*verdict.endpoint;
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let peer = peer.map(tracing::field::display);
+    let detail = verdict.detail.as_deref();
+    match &verdict.outcome {
+        Ok(kept) => {
+            let (outcome, command_id) = (answer::kept_word(kept), kept.command_id);
+            tracing::info!(endpoint, outcome, %command_id, duration_us, peer, detail, "callback kept");
+        }
+        Err(refusal) => {
+            let outcome = refusal.as_str();
+            let untold = (untold > 0).then_some(untold);
+            // The level of an event is fixed where it stands.
+            match Rule::of(*refusal).level {
+                Level::ERROR => {
+                    tracing::error!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused");
+                }
+                Level::WARN => {
+                    tracing::warn!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused");
+                }
+                _ => tracing::info!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused"),
+            }
         }
     }
 }

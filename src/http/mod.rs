@@ -1,27 +1,35 @@
-//! The public listener: callbacks and nothing else. Transport only; what a callback means is decided by [`Intake`].
+//! The public listener: callbacks and nothing else. Transport only; what a callback means is decided by
+//! [`Intake`](crate::intake::Intake).
 //!
 //! # What bounds a stranger
 //! | resource | bound |
 //! |---|---|
-//! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after what was pipelined |
+//! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after it |
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | 75 s |
-//! | connections | 4096 per worker; more wait in the accept queue |
+//! | time for a TLS handshake | 5 s |
+//! | connections | 16384; more wait in the accept queue |
+//! | callbacks of one peer, failures of one peer | `peers`; off unless configured |
 
 pub mod answer;
 mod body;
 mod callback;
+mod connection;
+mod gate;
+mod limits;
+pub mod peers;
+pub mod tls;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
 use actix_web::{
-    App, HttpResponse, HttpServer,
+    App, HttpRequest, HttpResponse, HttpServer,
     dev::Server,
     http::{
         StatusCode,
@@ -30,7 +38,7 @@ use actix_web::{
     web,
 };
 
-use crate::{intake::Intake, telemetry::metrics::Metrics};
+pub use gate::{Gate, Replacement};
 
 /// The public listener's settings.
 #[derive(Debug, Clone)]
@@ -45,6 +53,10 @@ pub struct Settings {
     pub unauthenticated_floor: Duration,
     /// Threads that serve; 0 is one per core.
     pub workers: usize,
+    /// TLS; plain HTTP without.
+    pub tls: Option<tls::Settings>,
+    /// Who may send callbacks, and how many.
+    pub peers: peers::Settings,
 }
 
 /// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
@@ -57,41 +69,50 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// request should be the one that closes, or it sends into a closed connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// A connection in use costs some 16 KiB of buffers, up to its body's size more while it sends one.
-const MAX_CONNECTIONS: usize = 4096;
+/// Of all workers together. A connection costs some 16 KiB of buffers, up to its body's size more while it sends one.
+/// Those of a stranger do not last (see above), but while there are so many nobody else gets in; so there is room for
+/// some thousand new ones a second.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
 ///
-/// `endpoints` are the names of all configured endpoints. While `draining` is true callbacks are refused as
-/// `shutting_down`. After a graceful stop, requests have `shutdown_grace` (rounded up to seconds) to finish.
+/// The `gate` was made with these settings; of them only `workers` is looked at here. After a graceful stop, requests
+/// have `shutdown_grace` (rounded up to seconds) to finish.
 ///
 /// # Errors
 /// The socket cannot be used.
 pub fn serve(
     settings: &Settings,
     socket: TcpListener,
-    intake: Arc<Intake>,
-    endpoints: &[String],
-    metrics: Arc<Metrics>,
-    draining: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     shutdown_grace: Duration,
 ) -> io::Result<Server> {
-    let desk = web::Data::new(callback::Desk::new(settings, intake, endpoints, metrics, draining));
+    let identity = gate.identity();
+    let gate = web::Data::from(gate);
     let workers = match settings.workers {
         0 => std::thread::available_parallelism()?.get(),
         workers => workers,
     };
-    let server = HttpServer::new(move || App::new().app_data(desk.clone()).configure(routes))
+    let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
         .workers(workers)
-        .max_connections(MAX_CONNECTIONS)
+        .max_connections(MAX_CONNECTIONS.div_ceil(workers))
+        // Handshakes at a time; while there are as many, nobody else gets in. The server's own 256 are little for
+        // strangers who begin one and say no more until HEAD_TIMEOUT is over.
+        .max_connection_rate(MAX_CONNECTIONS.div_ceil(workers))
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         // An answer is one small packet; waiting for more to send with it only delays it.
         .tcp_nodelay(true)
+        .on_connect(connection::begin)
         .shutdown_timeout(shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-        .disable_signals()
-        .listen(socket)?
-        .run();
+        .disable_signals();
+    let server = match identity {
+        Some(identity) => server
+            .tls_handshake_timeout(HEAD_TIMEOUT)
+            .listen_rustls_0_23(socket, tls::config(identity)?)?
+            .run(),
+        None => server.listen(socket)?.run(),
+    };
     Ok(server)
 }
 
@@ -108,14 +129,24 @@ fn routes(config: &mut web::ServiceConfig) {
 }
 
 /// Mostly a wrong `action_callback_url`, whose approvers get no sentence here: nothing tells their language.
-async fn not_found(payload: web::Payload) -> HttpResponse {
+async fn not_found(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    if connection::is_over(&request) {
+        return connection::unheard(payload);
+    }
     let body = web::Bytes::from_static(br#"{"code":40400,"msg":"not_found"}"#);
-    body::close_after(answer::json(StatusCode::NOT_FOUND), body, payload)
+    let response = body::close_after(answer::json(StatusCode::NOT_FOUND), body, payload);
+    connection::note(&request, &response);
+    response
 }
 
-async fn method_not_allowed(payload: web::Payload) -> HttpResponse {
+async fn method_not_allowed(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    if connection::is_over(&request) {
+        return connection::unheard(payload);
+    }
     let body = web::Bytes::from_static(br#"{"code":40500,"msg":"method_not_allowed"}"#);
     let mut response = answer::json(StatusCode::METHOD_NOT_ALLOWED);
     response.insert_header((ALLOW, HeaderValue::from_static("POST")));
-    body::close_after(response, body, payload)
+    let response = body::close_after(response, body, payload);
+    connection::note(&request, &response);
+    response
 }

@@ -17,7 +17,8 @@
 //! # Who writes what
 //! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
 //! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
-//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts, and it prunes those that expired. The command line's `ledger requeue` and `park` write exceptions from another process, in a
+//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts. The writer also prunes: contexts that expired, and published
+//! commands older than the retention, in small steps from the old end. The command line's `ledger requeue` and `park` write exceptions from another process, in a
 //! transaction of their own; the relay finds them when it next looks for due exceptions.
 //!
 //! # Invariants
@@ -48,10 +49,44 @@ pub struct Settings {
     pub queue_capacity: usize,
     /// Accepts in one commit at the most.
     pub max_batch: usize,
-    /// Refused callbacks kept; the oldest go first.
+    /// What may change while it is open.
+    pub limits: Limits,
+}
+
+/// What the ledger keeps and leaves; may change while it is open ([`Ledger::limit`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Refused callbacks kept of each kind; the oldest go first.
     pub refusals_kept: u64,
-    /// The longest `dedupe_window` of any endpoint: how far back the window is rebuilt at start.
+    /// The longest `dedupe_window` of any endpoint: how far back the window in memory reaches.
     pub longest_window: Duration,
+    /// Published commands older than this are pruned; `None` keeps them for ever. Nothing within the longest window is
+    /// pruned, whatever this says, and nothing that is not published.
+    pub retention: Option<Duration>,
+    /// With less room than this on its disk nothing is accepted.
+    pub min_free_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            refusals_kept: 10_000,
+            longest_window: Duration::from_secs(60),
+            retention: Some(Duration::from_secs(90 * 86_400)),
+            min_free_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Published commands that were received before this are pruned.
+    #[must_use]
+    pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
+        /// The window counts from the moment of the commit; a command is received a little before.
+        const MARGIN: Duration = Duration::from_secs(60);
+        let kept = self.retention?.max(self.longest_window.saturating_add(MARGIN));
+        now.checked_sub(kept).ok()
+    }
 }
 
 /// What [`Ledger::accept`] is asked to keep.
@@ -104,6 +139,9 @@ pub enum AcceptError {
     /// The queue to the writer is full.
     #[error("the queue to the ledger's writer is full")]
     Overloaded,
+    /// The disk has less room than [`Limits::min_free_bytes`].
+    #[error("the ledger's disk has too little room left")]
+    NoRoom,
     /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
     #[error("the ledger cannot keep anything now")]
     Unavailable,
@@ -132,7 +170,7 @@ pub struct Due {
 }
 
 /// What the relay learned from the broker; written in one transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Settlement {
     /// Everything up to here was confirmed and routed, or has an exception. Never moves back.
     pub through: Option<Seq>,
@@ -151,7 +189,7 @@ impl Settlement {
 }
 
 /// A command that is not in the state its position in the log says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {
     /// The command.
     pub seq: Seq,
@@ -211,6 +249,12 @@ pub struct Stats {
     pub cursor: Seq,
     /// Refused callbacks kept.
     pub refusals: u64,
+    /// Size of the database file.
+    pub size_bytes: Option<u64>,
+    /// Size of the write-ahead log beside it.
+    pub wal_bytes: Option<u64>,
+    /// What is left on its disk for this user.
+    pub free_bytes: Option<u64>,
 }
 
 /// A command as people look at it.
@@ -357,7 +401,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
 
-    /// Checks that a commit can be made now, by making one.
+    /// Changes what is kept and left, from the next commit on. A longer window than before reaches back as far as the log does.
+    fn limit(&self, limits: Limits);
+
+    /// Whether the writer still does anything at all, if only refuse: false when it has ended, pending for as long as it
+    /// hangs. For a watchdog.
+    fn answers(&self) -> BoxFuture<'static, bool>;
+
+    /// Checks that a commit can be made now, by making one, and that there is room for more.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
 
     /// Commits what is queued and closes the writer. Accepts that come later are refused as unavailable.

@@ -24,7 +24,7 @@ pub enum State {
 }
 
 /// What an exception row says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exceptional {
     /// To be tried again by itself.
     Retrying,
@@ -97,6 +97,15 @@ impl State {
             | (Self::Published, Event::Park)
             | (Self::Parked, Event::Park) => Err(IllegalMove { from: self, event }),
         }
+    }
+
+    /// The exception that a refusal by the broker leaves behind: there is one in every state, `Retrying` if there is
+    /// none by the rules.
+    ///
+    /// For [`Event::Refused`] and [`Event::RefusedForGood`].
+    #[must_use]
+    pub fn refused(self, event: Event) -> Exceptional {
+        self.after(event).ok().flatten().unwrap_or(Exceptional::Retrying)
     }
 }
 

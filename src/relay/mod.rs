@@ -1,5 +1,11 @@
 //! The relay: outbox to broker. It publishes what the ledger holds as pending, and tells the ledger what became of it.
 //!
+//! # How it is made
+//! What is decided stands in `protocol`, a machine without I/O that is told what happened and asked what to do; its doc
+//! has the machine's own entities and invariants. `driver` carries out what it wants, between the ledger, a session and
+//! the clock; [`run`] builds session after session. The machine that runs here is the one that the tests explore: every
+//! state within small bounds, random walks, and lives in virtual time with everything round it.
+//!
 //! # Entities
 //! - **Session.** One connection, one channel, from the first publish on it to the first thing that goes wrong with it.
 //!   Sessions are not mended: on any error, or when the broker does not answer in time, everything is built anew and
@@ -7,13 +13,15 @@
 //! - **Window.** The commands handed to the session whose outcome is not known, at most
 //!   [`max_in_flight`](Settings::max_in_flight). Outcomes come in the order of publishing, whatever order the broker
 //!   answers in, so the confirmed part of the log is always a prefix, and a thousand confirms are one row in the ledger.
-//! - **Exception.** A command that the broker refused (nack, or returned as unroutable), or that waits for such a one. It
-//!   leaves the log's order: the cursor moves past it, and it is tried again by itself.
+//! - **Exception.** A command that the broker refused (nack, returned as unroutable, or by ending the session over it),
+//!   or that waits for such a one. It leaves the log's order: the cursor moves past it, and it is tried again by itself.
+//!   It *rests* in the ledger until it is due; then it is *tried*, or *held* behind an earlier one of its task.
 //!
 //! # The order of a task
 //! Commands of one task are published in the order of their acceptance. When one is refused, the later ones wait: each
 //! becomes an exception with 0 attempts as its turn comes, and is published after the earlier one was published or
-//! parked, in order, one at a time. Commands of other tasks go on. After [`max_attempts`](Settings::max_attempts)
+//! parked, in order, one at a time. An exception also waits as long as an earlier command may stand in the log's order:
+//! until the cursor could pass it. Commands of other tasks go on. After [`max_attempts`](Settings::max_attempts)
 //! refusals a command is parked for an operator, and its task goes on without it: an operator who requeues it later
 //! publishes it out of order.
 //!
@@ -23,10 +31,17 @@
 //! When [`max_exceptions`](Settings::max_exceptions) commands wait (a full queue that rejects everything), new ones stay
 //! in the log until some of them are through.
 //!
+//! # Commands that end the session
+//! Over some commands a broker closes the channel or the connection. Such a one is found by publishing one at a time,
+//! becomes an exception with the broker's words, and is tried again alone; everything else goes on. A broker that is
+//! away, flaps or is silent makes no exceptions. See `protocol::suspicion` for the rules.
+//!
 //! # Who may write
 //! Only the relay calls [`Ledger::settle`]; at most one settlement is under way. Between the settlement that moves an
 //! exception and its commit the ledger's list of due exceptions would be out of date, so the relay never reads that
-//! list while a settlement is being written.
+//! list while a settlement is being written. When the ledger takes no settlement, what was learned is kept and tried
+//! again about once a second, until the relay is to stop, and then until the moment by which it must have stopped. What
+//! is not settled is published once more at the next start.
 //!
 //! # Invariants
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
@@ -34,11 +49,11 @@
 
 pub mod amqp;
 pub mod backoff;
-mod tasks;
+mod driver;
+mod notices;
+mod protocol;
 #[cfg(test)]
 mod tests;
-mod unsettled;
-mod work;
 
 use std::{error::Error, sync::Arc, task::Poll, time::Duration};
 
@@ -57,10 +72,10 @@ use crate::{
     },
 };
 
-use work::{End, Relay};
+use driver::{End, Relay};
 
 /// How the relay works, whatever broker it publishes to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Commands published and not yet confirmed, at the most. At least 1.
     pub max_in_flight: usize,
@@ -128,6 +143,13 @@ pub trait Session: Send {
 pub trait Failure: Error + Send + Sync + 'static {
     /// True if waiting will not help: somebody has to change the broker or the configuration.
     fn needs_operator(&self) -> bool;
+
+    /// The broker's words, if it ended the session over something that was published on it: that command would end the
+    /// next session as well.
+    ///
+    /// `None` for every other end, above all of a broker that is away, silent or shut down, and for a refusal that meets
+    /// every command alike. What is told is shown to operators: it holds nothing of a message's body.
+    fn blames_publish(&self) -> Option<String>;
 }
 
 /// What a broker said.
@@ -153,7 +175,7 @@ pub enum Outcome {
 }
 
 /// A command that was returned after it had been told as confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LateReturn {
     /// The command.
     pub command_id: CommandId,
@@ -189,7 +211,7 @@ pub async fn run<P: Publisher>(
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) -> Report {
-    let mut relay = Relay::new(ledger, settings, metrics);
+    let mut relay = Relay::new(ledger, &settings, metrics);
     let mut deadline = stop.clone();
     tokio::select! {
         () = supervise(&mut relay, &mut publisher, &mut stop) => {}
@@ -217,8 +239,12 @@ async fn supervise<P: Publisher>(
                 relay.metrics.set_connected(true);
                 let confirmed = relay.confirmed;
                 let end = relay.serve(&mut session, stop).await;
-                relay.session_over();
-                if relay.confirmed > confirmed {
+                let blame = match &end {
+                    End::Failed(failure) => failure.blames_publish(),
+                    End::Stopped | End::Unanswered => None,
+                };
+                let lost = relay.session_over(blame);
+                if relay.confirmed > confirmed || lost.expected {
                     failures = 0;
                 }
                 session.close().await;
@@ -235,6 +261,10 @@ async fn supervise<P: Publisher>(
         let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
         let delay_ms = delay.as_millis();
         match problem {
+            // What to do about it is said with the command that is set aside.
+            Some(failure) if failure.blames_publish().is_some() => {
+                warn!(delay_ms, failures, error = %chain(&failure), "the broker ended the session; connecting again");
+            }
             Some(failure) if failure.needs_operator() => {
                 error!(delay_ms, failures, error = %chain(&failure), "cannot publish until somebody mends this");
             }

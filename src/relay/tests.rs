@@ -3,6 +3,8 @@
 mod doubles;
 mod late;
 mod operator;
+mod poison;
+mod simulation;
 
 use std::{sync::Arc, time::Duration};
 
@@ -476,55 +478,6 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     let before = Instant::now();
     assert!(bench.stop_within(grace).await.settled);
     assert_eq!(before.elapsed(), Duration::ZERO, "there is nothing to wait for");
-}
-
-/// Random outcomes, cuts, blocks, failures of the ledger and late returns. The ledger double checks every settlement.
-#[tokio::test(start_paused = true)]
-async fn under_random_trouble_every_command_is_confirmed_and_no_task_overtakes_itself() {
-    for seed in 1..=150_u64 {
-        let mut dice = Dice(seed);
-        let handle = Handle::new();
-        let bench = Bench::start(&handle, Settings { max_in_flight: 8, max_attempts: 1000, ..settings() });
-        let mut trouble = Dice(seed + 1_000_000);
-        bench.answer_all(move |_| match trouble.below(10) {
-            0 => Some(Outcome::Nacked),
-            1 => Some(returned()),
-            _ => Some(Outcome::Confirmed),
-        });
-        for _ in 0..40 {
-            let tasks: Vec<_> = (0..dice.below(6)).map(|_| dice.below(5)).collect();
-            for task in tasks {
-                if dice.below(8) == 0 {
-                    let next = bench.world().log.len() as Seq + 1;
-                    bench.world().not_fresh.insert(next);
-                }
-                bench.accept([task]);
-            }
-            match dice.below(12) {
-                0 => bench.cut(),
-                1 => bench.block(true),
-                2 => bench.world().ledger_fails = true,
-                3 => bench.world().ledger_fails = false,
-                4 => {
-                    let confirmed: Vec<_> = bench.world().confirmed.iter().copied().collect();
-                    if !confirmed.is_empty() {
-                        bench.return_late(
-                            confirmed[usize::try_from(dice.below(confirmed.len() as u64)).unwrap()],
-                        );
-                    }
-                }
-                _ => bench.block(false),
-            }
-            sleep(Duration::from_millis(dice.below(1500))).await;
-        }
-        bench.world().ledger_fails = false;
-        bench.block(false);
-        bench.confirm_all();
-        let all = bench.world().log.len();
-        bench.until("all", |world| world.cursor == all as Seq && world.exceptions.is_empty()).await;
-        assert_eq!(bench.world().confirmed.len(), all, "seed {seed}");
-        assert!(bench.stop_within(Duration::from_secs(5)).await.settled, "seed {seed}");
-    }
 }
 
 /// A small generator whose sequence a seed fixes.

@@ -2,6 +2,8 @@
 //!
 //! INVARIANT 6: some events are never written, whatever the filter says. See `is_safe`.
 
+mod lines;
+
 use std::{
     any::Any,
     backtrace::{Backtrace, BacktraceStatus},
@@ -17,8 +19,12 @@ use tracing_subscriber::{
     filter::{FilterExt, filter_fn},
     fmt::{format::Writer, time::FormatTime},
     layer::SubscriberExt,
+    reload,
     util::{SubscriberInitExt, TryInitError},
 };
+
+pub use lines::Flush;
+use lines::Lines;
 
 /// How and what to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,9 @@ pub enum Error {
     /// The filter is not one. [`check_filter`] tells beforehand.
     #[error("the log filter {0}")]
     Filter(String),
+    /// The system gives no thread to write with.
+    #[error("no thread to write the log")]
+    Thread(#[source] io::Error),
     /// This process logs already.
     #[error("logs are set up already")]
     Twice(#[source] TryInitError),
@@ -89,40 +98,96 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     !unsafe_to_print
 }
 
-/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on.
-pub fn init(settings: &Settings) -> Result<(), Error> {
-    let terminal = io::stderr().is_terminal();
-    let human = match settings.format {
-        Format::Auto => terminal,
-        Format::Human => true,
-        Format::Json => false,
-    };
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    layer(human, colours, &settings.filter, io::stderr)?.try_init().map_err(Error::Twice)?;
-    std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+/// The log of this process. What is to be read after the process has ended has to be logged before this is dropped.
+pub struct Log {
+    switch: Switch,
+    _flush: Flush,
 }
 
-/// A subscriber that writes to `writer`.
-fn layer<W>(human: bool, colours: bool, filter: &str, writer: W) -> Result<impl SubscriberInitExt, Error>
+impl Log {
+    /// Logs by these settings from now on.
+    ///
+    /// # Errors
+    /// The filter is not one. Then nothing has changed.
+    pub fn replace(&self, settings: &Settings) -> Result<(), Error> {
+        self.switch.turn(is_human(settings.format), &settings.filter)
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Log")
+    }
+}
+
+fn is_human(format: Format) -> bool {
+    match format {
+        Format::Auto => io::stderr().is_terminal(),
+        Format::Human => true,
+        Format::Json => false,
+    }
+}
+
+/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on.
+pub fn init(settings: &Settings) -> Result<Log, Error> {
+    let colours =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = Lines::start(io::stderr()).map_err(Error::Thread)?;
+    let (subscriber, switch) = layer(is_human(settings.format), colours, &settings.filter, lines.clone())?;
+    subscriber.try_init().map_err(Error::Twice)?;
+    let hurried = lines.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        log_panic(panic);
+        // It may be the last thing that this process does.
+        hurried.flush();
+    }));
+    Ok(Log { switch, _flush: Flush(lines) })
+}
+
+/// Chooses between the two forms, and what is written in it: a filter for each, of which the other lets nothing through. A
+/// layer itself cannot be exchanged once it has a filter.
+struct Switch {
+    human: reload::Handle<EnvFilter, Registry>,
+    json: reload::Handle<EnvFilter, Registry>,
+}
+
+impl Switch {
+    fn turn(&self, human: bool, filter: &str) -> Result<(), Error> {
+        let (for_people, for_machines) = filters(human, filter)?;
+        // An error says that there is no subscriber any more, so nothing to be told.
+        self.human.reload(for_people).ok();
+        self.json.reload(for_machines).ok();
+        Ok(())
+    }
+}
+
+/// What the form for people and what that for machines lets through.
+fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
+    let (filter, nothing) = (parse(filter).map_err(Error::Filter)?, EnvFilter::new("off"));
+    Ok(if human { (filter, nothing) } else { (nothing, filter) })
+}
+
+/// A subscriber that writes to `writer`, and how to make it write otherwise.
+fn layer<W>(
+    human: bool,
+    colours: bool,
+    filter: &str,
+    writer: W,
+) -> Result<(impl SubscriberInitExt, Switch), Error>
 where
-    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
+    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Clone + Send + Sync + 'static,
 {
-    let filter = parse(filter).map_err(Error::Filter)?.and(filter_fn(is_safe));
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(Utc);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = if human {
-        Box::new(layer.with_ansi(colours).with_target(false).with_filter(filter))
-    } else {
-        Box::new(
-            layer
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .with_filter(filter),
-        )
-    };
-    Ok(Registry::default().with(layer))
+    let (for_people, for_machines) = filters(human, filter)?;
+    let (for_people, human) = reload::Layer::new(for_people);
+    let (for_machines, json) = reload::Layer::new(for_machines);
+    let layer = || tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_timer(Utc);
+    let people = layer().with_ansi(colours).with_target(false);
+    let machines = layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![
+        Box::new(people.with_filter(for_people.and(filter_fn(is_safe)))),
+        Box::new(machines.with_filter(for_machines.and(filter_fn(is_safe)))),
+    ];
+    Ok((Registry::default().with(layers), Switch { human, json }))
 }
 
 /// An error and its causes on one line. A cause that the text before it ends with already, as many crates have it, is
@@ -202,7 +267,7 @@ mod tests {
     fn log(human: bool, filter: &str, events: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let subscriber = layer(human, false, filter, move || writer.clone()).unwrap();
+        let (subscriber, _switch) = layer(human, false, filter, move || writer.clone()).unwrap();
         let guard = subscriber.set_default();
         events();
         drop(guard);
@@ -226,6 +291,33 @@ mod tests {
         let text = log(true, "info", || tracing::warn!(reason = "too_slow", "callback refused"));
         assert!(text.contains("WARN callback refused reason=\"too_slow\""), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn form_and_filter_can_be_exchanged_while_it_logs() {
+        let written = Written::default();
+        let writer = written.clone();
+        let (subscriber, switch) = layer(false, false, "warn", move || writer.clone()).unwrap();
+        let guard = subscriber.set_default();
+        let speak = |n: u32| {
+            tracing::info!(n, "spoken");
+            tracing::warn!(target: "lapin::returned_messages", "hush");
+        };
+        speak(1);
+        switch.turn(false, "info").unwrap();
+        speak(2);
+        switch.turn(true, "info").unwrap();
+        speak(3);
+        assert!(switch.turn(true, "info,countersign=loud").is_err());
+        speak(4);
+        switch.turn(true, "error").unwrap();
+        speak(5);
+        drop(guard);
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].starts_with('{') && lines[0].contains("\"n\":2"), "{text}");
+        assert!(lines[1].contains("INFO spoken n=3") && lines[2].contains("INFO spoken n=4"), "{text}");
     }
 
     #[test]

@@ -51,6 +51,37 @@ impl PublishResult {
     }
 }
 
+/// Why a callback was not heard because of who sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitCause {
+    /// The peer sent more than its rate.
+    Rate,
+    /// The peer failed to authenticate too often.
+    Failures,
+    /// The peer is not in the allow-list, which may be in the mode that only warns.
+    NotAllowed,
+}
+
+impl LimitCause {
+    /// Every cause.
+    pub const ALL: [Self; 3] = [Self::Rate, Self::Failures, Self::NotAllowed];
+
+    /// The value of the label `cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Failures => "failures",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallbackLabels {
     endpoint: String,
@@ -72,12 +103,18 @@ pub struct Metrics {
     registry: Registry,
     callbacks: Family<CallbackLabels, Counter>,
     callback_duration: Histogram,
+    peers_limited: [Counter; LimitCause::ALL.len()],
     ledger_rows: Family<StateLabels, Gauge>,
     ledger_oldest_pending: Gauge<f64, AtomicU64>,
+    ledger_size: Gauge<i64, AtomicI64>,
+    ledger_wal: Gauge<i64, AtomicI64>,
+    ledger_free: Gauge<i64, AtomicI64>,
     publishes: [Counter; PublishResult::ALL.len()],
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
     amqp_blocked: Gauge<i64, AtomicI64>,
+    reloads_applied: Counter,
+    reloads_rejected: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -103,6 +140,10 @@ impl Metrics {
             "Time from the first byte of a callback's body to its answer",
             callback_duration.clone(),
         );
+        let family = Family::<CauseLabels, Counter>::default();
+        registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
+        let peers_limited =
+            LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
         let ledger_rows = Family::<StateLabels, Gauge>::default();
         registry.register("ledger_rows", "Commands in the ledger, by state", ledger_rows.clone());
         let ledger_oldest_pending = Gauge::default();
@@ -111,6 +152,10 @@ impl Metrics {
             "Age of the oldest command that is not published, 0 if there is none",
             ledger_oldest_pending.clone(),
         );
+        let (ledger_size, ledger_wal, ledger_free) = (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("ledger_size_bytes", "Size of the ledger's database file", ledger_size.clone());
+        registry.register("ledger_wal_bytes", "Size of the ledger's write-ahead log", ledger_wal.clone());
+        registry.register("ledger_free_bytes", "Room left on the ledger's disk", ledger_free.clone());
         let family = Family::<ResultLabels, Counter>::default();
         registry.register("publishes", "Publishes to the broker, by result", family.clone());
         let publishes = PublishResult::ALL
@@ -125,6 +170,10 @@ impl Metrics {
         registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
         let amqp_blocked = Gauge::default();
         registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        let family = Family::<ResultLabels, Counter>::default();
+        registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
+        let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
+        let (reloads_applied, reloads_rejected) = (reloads("applied"), reloads("rejected"));
         registry.register(
             "build",
             "The running program",
@@ -134,12 +183,18 @@ impl Metrics {
             registry,
             callbacks,
             callback_duration,
+            peers_limited,
             ledger_rows,
             ledger_oldest_pending,
+            ledger_size,
+            ledger_wal,
+            ledger_free,
             publishes,
             confirm_duration,
             amqp_connected,
             amqp_blocked,
+            reloads_applied,
+            reloads_rejected,
         })
     }
 
@@ -149,9 +204,19 @@ impl Metrics {
         self.callbacks.get_or_create(&CallbackLabels { endpoint: endpoint.to_owned(), outcome }).clone()
     }
 
+    /// Ends the series of an endpoint and outcome. A counter that somebody still holds goes on unseen.
+    pub fn forget_callback_counter(&self, endpoint: &str, outcome: &'static str) {
+        self.callbacks.remove(&CallbackLabels { endpoint: endpoint.to_owned(), outcome });
+    }
+
     /// Records how long a callback took, whatever its outcome.
     pub fn callback_took(&self, duration: Duration) {
         self.callback_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a callback of a peer that is over a limit, or outside the allow-list.
+    pub fn peer_limited(&self, cause: LimitCause) {
+        self.peers_limited[cause as usize].inc();
     }
 
     /// Sets the number of commands in a state.
@@ -162,6 +227,17 @@ impl Metrics {
     /// Sets the age of the oldest pending command.
     pub fn set_oldest_pending(&self, age: Duration) {
         self.ledger_oldest_pending.set(age.as_secs_f64());
+    }
+
+    /// Sets what the ledger takes on its disk and what is left. What is not known stays as it was.
+    pub fn set_ledger_room(&self, size_bytes: Option<u64>, wal_bytes: Option<u64>, free_bytes: Option<u64>) {
+        for (gauge, bytes) in
+            [(&self.ledger_size, size_bytes), (&self.ledger_wal, wal_bytes), (&self.ledger_free, free_bytes)]
+        {
+            if let Some(bytes) = bytes {
+                gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Counts ended publishes.
@@ -190,6 +266,15 @@ impl Metrics {
         self.amqp_connected.get() == 1
     }
 
+    /// Counts a configuration that was read anew: put in force, or found faulty and left.
+    pub fn reloaded(&self, applied: bool) {
+        if applied {
+            self.reloads_applied.inc()
+        } else {
+            self.reloads_rejected.inc()
+        };
+    }
+
     /// All metrics as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
     #[must_use]
     pub fn render(&self) -> String {
@@ -203,6 +288,66 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    /// Every name of a metric of ours in a text, with what braces follow it.
+    fn named(text: &str) -> Vec<(&str, &str)> {
+        let ours = text.match_indices("countersign_").map(|(at, _)| {
+            let rest = &text[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let labels = rest[end..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+            (&rest[..end], labels.unwrap_or_default())
+        });
+        ours.collect()
+    }
+
+    #[test]
+    fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
+        let metrics = Metrics::new();
+        for outcome in ["accepted", "duplicate", "unauthenticated", "overloaded", "ledger_unavailable"] {
+            metrics.callback_counter("purchase", outcome).inc();
+        }
+        ["pending", "published", "parked"].into_iter().for_each(|state| metrics.set_ledger_rows(state, 1));
+        let known = metrics.render();
+        let alerts = include_str!("../../deploy/alerts.yaml");
+        let found = named(alerts);
+        assert!(found.len() > 10, "{found:?}");
+        for (name, labels) in found {
+            let lines: Vec<_> = known
+                .lines()
+                .filter_map(|line| line.strip_prefix(name))
+                .filter(|rest| rest.starts_with(['{', ' ']))
+                .collect();
+            assert!(!lines.is_empty(), "{name} is not a metric of ours");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let key = label.split(['=', '!']).next().unwrap().trim();
+                assert!(
+                    lines.iter().all(|line| line.contains(&format!("{key}=\""))),
+                    "{name} has no label {key}"
+                );
+                for value in label.split('"').nth(1).unwrap().split('|') {
+                    let there = lines.iter().any(|line| line.contains(&format!("{key}=\"{value}\"")));
+                    assert!(there, "{name} has no {label}");
+                }
+            }
+        }
+
+        for (name, _) in named(include_str!("../../README.md")) {
+            let there = known
+                .lines()
+                .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'])));
+            assert!(there, "the README names {name}, which is not a metric of ours");
+        }
+
+        let rules: serde_json::Value = serde_saphyr::from_str(alerts).unwrap();
+        let rules: Vec<_> = rules["groups"][0]["rules"].as_array().unwrap().iter().collect();
+        for rule in rules {
+            let name = rule["alert"].as_str().unwrap();
+            for text in [&rule["expr"], &rule["annotations"]["summary"], &rule["annotations"]["runbook"]] {
+                assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{name}: {rule}");
+            }
+            assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{name}");
+        }
+    }
+
     #[test]
     fn the_catalogue_has_the_names_of_the_contract() {
         let metrics = Metrics::new();
@@ -211,6 +356,11 @@ mod tests {
         metrics.set_ledger_rows("pending", 7);
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
+        metrics.peer_limited(LimitCause::Failures);
+        metrics.reloaded(false);
+        metrics.callback_counter("gone", "accepted").inc();
+        metrics.forget_callback_counter("gone", "accepted");
+        metrics.set_ledger_room(Some(4096), None, Some(7));
         let text = metrics.render();
         for line in [
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
@@ -220,11 +370,20 @@ mod tests {
             "countersign_publishes_total{result=\"returned\"} 2",
             "countersign_publishes_total{result=\"confirmed\"} 0",
             "countersign_confirm_duration_seconds_count 0",
+            "countersign_ledger_size_bytes 4096",
+            "countersign_ledger_wal_bytes 0",
+            "countersign_ledger_free_bytes 7",
             "countersign_amqp_connected 1",
             "countersign_amqp_blocked 0",
+            "countersign_peers_limited_total{cause=\"rate\"} 0",
+            "countersign_peers_limited_total{cause=\"failures\"} 1",
+            "countersign_peers_limited_total{cause=\"not_allowed\"} 0",
+            "countersign_config_reloads_total{result=\"applied\"} 0",
+            "countersign_config_reloads_total{result=\"rejected\"} 1",
             "countersign_build_info{version=",
         ] {
             assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }

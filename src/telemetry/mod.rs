@@ -1,4 +1,5 @@
 //! What the service tells about itself: logs and metrics. Imports nothing of ours; everybody may import it.
 
+pub mod failpoint;
 pub mod log;
 pub mod metrics;

@@ -5,6 +5,25 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod amqps;
+mod broker;
 mod calm;
+mod disk;
+mod edge;
+mod edge_tls;
+mod kill;
+mod life;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
+mod outages;
+mod power;
+mod rogue;
+mod shim;
+/// Between the program and a real broker.
+mod wire;
+
+/// Says something on standard error, past the harness.
+fn say(words: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{words}").expect("standard error is open");
+}

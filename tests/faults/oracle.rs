@@ -34,12 +34,16 @@ impl Decision {
 
     /// The callback, freshly encrypted under [`KEY`].
     pub(crate) fn body(&self) -> Vec<u8> {
+        self.callback().encrypted(KEY)
+    }
+
+    /// The callback, for a test that sends it in its own way.
+    pub(crate) fn callback(&self) -> Callback {
         Callback::list("instance", &self.task)
             .operator(&self.operator)
             .action(self.action)
             .context(&self.context())
             .with("reason", self.reason())
-            .encrypted(KEY)
     }
 
     fn context(&self) -> String {
@@ -203,6 +207,12 @@ impl Oracle {
         }
     }
 
+    /// Notes a decision that was turned away in a way that is no answer of the contract: it must not be there.
+    pub(crate) fn note_refused(&self, decision: Decision) {
+        let key = (decision.task.clone(), decision.operator.clone());
+        self.book().fates.insert(key, (decision, Fate::Refused("turned away".to_owned())));
+    }
+
     /// Sends one decision, of a task that nobody else uses, and notes the answer.
     pub(crate) async fn send(&self, app: &App) -> Option<Answer> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -287,6 +297,11 @@ impl Oracle {
         );
         drop(waited.await);
         self.compare(&came().await, &parked, recovered_in)
+    }
+
+    /// How many decisions were refused so far.
+    pub(crate) fn refused(&self) -> usize {
+        self.book().refused.values().sum()
     }
 
     /// The ids of all that was answered 200.
@@ -424,4 +439,28 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         self.tasks.join_all().await;
     }
+}
+
+/// Lets something happen while some hundred decisions a second are sent, of four tasks in turn.
+///
+/// [`Oracle::load`] sends as fast as it is answered; what piles up behind a long fault would take longer than the fault.
+pub(crate) async fn trickle<T>(oracle: &Oracle, app: &App, happening: impl Future<Output = T>) -> T {
+    let stop = AtomicBool::new(false);
+    let me = oracle.number.fetch_add(1, Ordering::Relaxed);
+    let sending = async {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let decision = Decision::new(&format!("trickle-{me}-{}", number % 4), number);
+            number += 1;
+            let answer = app.try_post("purchase", decision.body()).await.ok();
+            oracle.note(decision, answer.as_ref(), true);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let happening = async {
+        let happened = happening.await;
+        stop.store(true, Ordering::Relaxed);
+        happened
+    };
+    tokio::join!(sending, happening).1
 }

@@ -29,6 +29,7 @@ async fn every_command_has_help_and_a_wrong_one_is_a_usage_error() {
         &["ledger", "list", "--help"],
         &["ledger", "show", "--help"],
         &["ledger", "stats", "--help"],
+        &["ledger", "prune", "--help"],
         &["ledger", "requeue", "--help"],
         &["encrypt", "--help"],
         &["decrypt", "--help"],
@@ -281,6 +282,22 @@ async fn a_requeued_command_is_published_again_under_the_same_id() {
     assert_eq!(messages[0].body, messages[1].body);
     app.until_metric("countersign_ledger_rows{state=\"published\"}", 1.0).await;
     app.until_metric("countersign_ledger_rows{state=\"pending\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_published_commands_are_pruned_by_hand_and_what_is_parked_stays() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    let id = app.accept(&Callback::list("i", "t")).await;
+    app.until_metric(r#"countersign_ledger_rows{state="published"}"#, 1.0).await;
+    let told = run(app.file(), &["ledger", "prune", "--dry-run", "--json"]).run().await.ended_with(0).json();
+    assert_eq!((&told["prunable"], &told["pruned"]), (&json!(0), &json!(0)), "received a moment ago");
+    let text = run(app.file(), &["ledger", "prune", "--older-than", "1m"]).run().await.ended_with(0).stdout;
+    assert!(text.starts_with("0 published commands received before 20"), "{text}");
+    run(app.file(), &["ledger", "prune", "--older-than", "soon"]).run().await.ended_with(64);
+    run(app.file(), &["ledger", "show", &id]).run().await.ended_with(0);
+    let stats = run(app.file(), &["ledger", "stats", "--json"]).run().await.ended_with(0).json();
+    assert!(stats["free_bytes"].as_u64() > Some(0) && stats["size_bytes"].as_u64() > Some(0), "{stats}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

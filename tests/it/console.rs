@@ -70,6 +70,7 @@ async fn nothing_a_sender_writes_becomes_a_label() {
             "conflicting",
             "body_too_large",
             "too_slow",
+            "rate_limited",
             "overloaded",
             "ledger_unavailable",
             "shutting_down",

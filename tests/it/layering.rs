@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 2] = ["secret", "telemetry"];
+const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     (
         "cli",
         &[
@@ -53,6 +53,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "relay",
         ],
     ),
+    ("certificates", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
 ];

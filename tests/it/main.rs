@@ -11,9 +11,14 @@ mod dedupe;
 mod formats;
 mod harness;
 mod layering;
+mod load;
 mod logs;
+mod poison;
 mod refuse;
 mod relay;
 mod restart;
+mod runbook;
 mod shutdown;
+#[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
 mod support;
+mod tls;

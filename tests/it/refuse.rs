@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The refusal table of the contract: reason, status, stable number.
-const TABLE: [(&str, u16, u64); 13] = [
+const TABLE: [(&str, u16, u64); 14] = [
     ("unauthenticated", 403, 40300),
     ("malformed", 422, 42200),
     ("action_not_allowed", 422, 42201),
@@ -19,6 +19,7 @@ const TABLE: [(&str, u16, u64); 13] = [
     ("conflicting", 409, 40900),
     ("body_too_large", 413, 41300),
     ("too_slow", 408, 40800),
+    ("rate_limited", 429, 42900),
     ("overloaded", 503, 50300),
     ("ledger_unavailable", 503, 50301),
     ("shutting_down", 503, 50302),
@@ -313,6 +314,10 @@ async fn a_body_that_does_not_arrive_in_time_is_refused() {
         .await
         .unwrap();
     assert_refused(&line.answer().await.expect("an answer without the rest"), "too_slow");
+    let mut line = Line::to(app.public()).await;
+    line.write(b"POST /callbacks/leave HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{").await.unwrap();
+    line.end().await;
+    assert_refused(&line.answer().await.expect("an answer to what was broken off"), "too_slow");
 }
 
 /// Writers of SQLite exclude one another, so a transaction of ours keeps the program's writer from committing.

@@ -4,6 +4,8 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod leaks;
+
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use countersign::{

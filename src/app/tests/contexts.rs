@@ -286,6 +286,10 @@ async fn without_a_token_a_page_in_a_browser_can_change_nothing() {
         "Host: evil.example\r\n",
         "Host: localhost.evil.example\r\n",
         "Host: \r\n",
+        // A browser that leaves out Origin still says what it is doing.
+        "Host: localhost:9090\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: localhost:9090\r\nSec-Fetch-Site: same-site\r\n",
+        "Host: localhost:9090\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n",
     ] {
         for (method, path, body) in requests {
             let answer = service.ask(method, path, &format!("{headers}{JSON}"), body).await;
@@ -305,7 +309,8 @@ async fn without_a_token_a_page_in_a_browser_can_change_nothing() {
         "Host: localhost\r\n",
         "Host: 127.0.0.1:9090\r\n",
         "Host: [::1]:9090\r\n",
-        "Host: localhost:9090\r\nOrigin: http://localhost:9090\r\n",
+        "Host: localhost:9090\r\nOrigin: http://localhost:9090\r\nSec-Fetch-Site: same-origin\r\n",
+        "Host: localhost:9090\r\nSec-Fetch-Site: none\r\n",
     ] {
         let json = "Content-Type: Application/JSON; charset=utf-8\r\n";
         let answer = service.ask("PUT", PATH, &format!("{headers}{json}"), context).await;

@@ -263,6 +263,14 @@ impl Ledger for Double {
         self.looked(stats)
     }
 
+    fn limit(&self, _: crate::ledger::Limits) {
+        self.tell("limit");
+    }
+
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        self.looked(()).map(|_| true).boxed()
+    }
+
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.probes.fetch_add(1, Ordering::Relaxed);
         self.written(|| ())

@@ -40,9 +40,13 @@ async fn ready_means_that_a_callback_can_be_kept() {
         let answer = service.get("/readyz").await;
         let ready = fault == Fault::None;
         assert_eq!(answer.status, if ready { 200 } else { 503 }, "{fault:?}");
+        let mut said = answer.json();
+        let configuration = said.as_object_mut().unwrap().remove("configuration").unwrap();
+        assert_eq!(configuration["last_reload"], serde_json::Value::Null);
+        assert_eq!(configuration["restart_needed"], serde_json::json!([]));
         // Nobody ever connected to a broker here.
         assert_eq!(
-            answer.json(),
+            said,
             serde_json::json!({
                 "ready": ready, "checks": {"ledger": check, "accepting": "ok"}, "broker": "disconnected",
             })
@@ -126,6 +130,53 @@ async fn the_api_asks_for_the_token_and_health_does_not() {
     }
     for path in ["/", "/livez", "/readyz", "/metrics"] {
         assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_token_a_page_whose_name_leads_here_cannot_read_the_api() {
+    let service = Service::start();
+    let ids = keep(&service, 1).await;
+    let paths = API.map(str::to_owned).into_iter().chain([format!("/api/v1/commands/{}", ids[0])]);
+    for path in paths {
+        for host in
+            ["Host: evil.example\r\n", "Host: evil.example:9090\r\n", "Host: localhost.evil.example\r\n", ""]
+        {
+            let mut connection = Connection::open(service.internal).await;
+            connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            let answer = connection.answer().await;
+            assert_eq!(answer.status, 403, "{path} {host}");
+            assert_eq!(answer.json()["error"], "foreign_page");
+            assert!(!answer.body.contains(&ids[0]), "{}", answer.body);
+        }
+        for host in ["localhost", "127.0.0.1:9090", "[::1]:9090"] {
+            let mut connection = Connection::open(service.internal).await;
+            connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(matches!(connection.answer().await.status, 200 | 404), "{path} {host}");
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn paths_lead_nowhere_but_to_their_routes() {
+    let service = Service::with(with_token(), idle_relay());
+    for path in [
+        "/../../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/livez/../api/v1/commands",
+        "/livez/..%2fapi/v1/commands",
+        "//api/v1/commands",
+        "/api/v1/commands/..",
+        "/api/v1/../v1/commands",
+        "/API/v1/commands",
+        "/api/v1/commands%00",
+        "/metrics/;/api/v1/commands",
+    ] {
+        let answer = service.get(path).await;
+        assert!(matches!(answer.status, 401 | 404), "{path}: {} {}", answer.status, answer.body);
+        assert!(!answer.body.contains("root:") && !answer.body.contains("\"commands\""), "{path}");
     }
     service.stop().await;
 }

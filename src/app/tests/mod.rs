@@ -4,7 +4,9 @@ mod callbacks;
 mod contexts;
 mod double;
 mod internal;
+mod peers;
 mod registry;
+mod reloading;
 mod stopping;
 
 use std::{
@@ -24,7 +26,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{App, RelaySeat, Settings, StartRelay};
+use super::{App, Controls, RelaySeat, Settings, StartRelay};
 use crate::{
     callback::CredentialSettings,
     console, context, http,
@@ -82,6 +84,8 @@ fn settings() -> Settings {
             body_read_timeout: Duration::from_secs(2),
             unauthenticated_floor: Duration::from_millis(5),
             workers: 1,
+            tls: None,
+            peers: http::peers::Settings::default(),
         },
         console: console::Settings { listen: loopback(), token: None },
         intake: intake::Settings {
@@ -108,6 +112,7 @@ struct Service {
     internal: SocketAddr,
     ledger: Arc<Double>,
     draining: Arc<AtomicBool>,
+    controls: Arc<Controls>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -126,6 +131,7 @@ impl Service {
             internal: app.console_address(),
             ledger,
             draining: app.draining.clone(),
+            controls: Arc::new(app.controls()),
             stop,
             running: tokio::spawn(app.run(async {
                 stopped.await.unwrap();
@@ -145,7 +151,7 @@ impl Service {
 
     async fn get_with(&self, path: &str, headers: &str) -> Answer {
         let mut connection = Connection::open(self.internal).await;
-        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await;
+        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).await;
         connection.answer().await
     }
 

@@ -26,8 +26,11 @@ impl Registry {
             path: directory.path().join("ledger.db"),
             queue_capacity: 100,
             max_batch: 100,
-            refusals_kept: 100,
-            longest_window: Duration::from_secs(60),
+            limits: ledger::Limits {
+                refusals_kept: 100,
+                longest_window: Duration::from_secs(60),
+                ..ledger::Limits::default()
+            },
         };
         let ledger = Arc::new(SqliteLedger::open(&settings).unwrap());
         let with = |name, formats, on_unresolved| EndpointSettings {

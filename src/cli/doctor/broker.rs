@@ -30,8 +30,8 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
         amqp.broker.connect_timeout + Duration::from_secs(1),
         listen_in(&amqp.broker, "countersign doctor"),
     );
-    let connection = match connected.await {
-        Ok(Ok(connection)) => connection,
+    let listening = match connected.await {
+        Ok(Ok(listening)) => listening,
         Ok(Err(error)) => {
             let words =
                 format!("{}; callbacks are kept all the same, and published when it is back", chain(&error));
@@ -40,9 +40,8 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
         Err(_) => return report.wrong("broker", "does not answer in time; check amqp.url and the firewall"),
     };
     report.ok("broker", "connected")?;
-    let looked = tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, &connection)).await;
-    // A farewell that is not answered changes nothing.
-    drop(tokio::time::timeout(PATIENCE, connection.close(200, "doctor has ended".into())).await);
+    let looked = tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, listening.connection())).await;
+    listening.close("doctor has ended").await;
     match looked {
         Ok(looked) => looked,
         Err(_) => report.wrong("topology", "the broker does not answer in time"),

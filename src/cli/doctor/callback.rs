@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, Report};
 use crate::{
-    cli::{client, crypt::seal, exit::Failure, reachable, url},
+    cli::{Trust, client, crypt::seal, exit::Failure, reachable, url},
     config::Loaded,
     intake::EndpointSettings,
 };
@@ -38,7 +38,8 @@ pub(super) async fn look(
             (Some(base), ..) => (format!("{}{path}", base.trim_end_matches('/')), true),
             (None, Some(url), _) => (url.clone(), true),
             (None, None, Ok(http)) if http.listen.port() != 0 => {
-                (format!("http://{}{path}", reachable(http.listen)), false)
+                let scheme = if http.tls.is_some() { "https" } else { "http" };
+                (format!("{scheme}://{}{path}", reachable(http.listen)), false)
             }
             _ => {
                 report.skipped(&subject, "its address is not known; say --public-url")?;
@@ -78,9 +79,15 @@ async fn post(
         Some(key) => json!({ "encrypt": seal(key, plain.as_bytes()) }).to_string(),
         None => plain,
     };
+    // A certificate names the public address, not this machine's.
+    let trust = if is_public { Trust::System } else { Trust::Own };
     let began = Instant::now();
-    let sent =
-        client(&url, PATIENCE)?.post(url).header("content-type", "application/json").body(body).send().await;
+    let sent = client(&url, trust, PATIENCE)?
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await;
     let answer = match sent {
         Ok(answer) => answer,
         Err(error) => {
@@ -107,7 +114,7 @@ async fn post(
         }
         (403, "unauthenticated") => report.wrong(
             subject,
-            format!("{to} does not know this endpoint, token or key; is it served with this configuration, and restarted?"),
+            format!("{to} does not know this endpoint, token or key; is it served with this configuration, and is this machine among http.allowed_peers?"),
         ),
         (status, "") => report.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
         (404, reason) => report.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),

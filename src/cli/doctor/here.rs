@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, path::Path, time::Duration};
 
 use super::Report;
 use crate::{
-    cli::{client, exit::Failure, reachable, url},
+    cli::{Trust, client, exit::Failure, reachable, url},
     config::Loaded,
     ledger::sqlite::Reader,
     telemetry::log::chain,
@@ -87,7 +87,7 @@ pub(super) async fn service(report: &mut Report, loaded: &Loaded) -> Result<(), 
         return report.skipped("service", "admin.listen has no fixed port");
     }
     let url = url(&format!("http://{}", reachable(settings.listen)), "/readyz")?;
-    match client(&url, PATIENCE)?.get(url.clone()).send().await {
+    match client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await {
         Err(_) => report.risky(
             "service",
             format!("does not answer at {url}; start `countersign serve`, if it should run on this machine"),

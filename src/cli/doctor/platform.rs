@@ -6,6 +6,7 @@ use super::{Arguments, Report};
 use crate::{
     approval_center::{Center, Definition, Fault, UserIdType},
     cli::{
+        Trust,
         center::verdict::{self, Verdict},
         client,
         exit::Failure,
@@ -177,7 +178,7 @@ fn with_mend(error: &crate::approval_center::Error) -> String {
 /// Compares our clock with the one that the platform's answers carry.
 async fn clock(report: &mut Report, base_url: &str) -> Result<(), Failure> {
     let url = url(base_url, "/")?;
-    let answer = client(&url, PATIENCE)?.get(url.clone()).send().await;
+    let answer = client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await;
     let theirs = answer.ok().and_then(|answer| {
         let date = answer.headers().get("date")?.to_str().ok()?;
         jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())

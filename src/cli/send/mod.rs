@@ -1,8 +1,14 @@
-//! `send`: plays the approval center.
+//! `send`: plays the approval center, for one callback or as a load generator.
 
 mod body;
+mod connection;
+mod load;
+mod tally;
+mod template;
+mod verify;
 
 use std::{
+    borrow::Cow,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -13,14 +19,19 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    block_on, client,
+    Trust, block_on, client,
     crypt::{choose, random, seal, secret_from},
     exit::{Exit, Failure},
     output::{json, line, say},
     reachable, url,
 };
-use crate::{config::Loaded, intake::EndpointSettings, secret::Secret, telemetry::log::chain};
+use crate::{
+    callback::cipher::Key, config::Loaded, intake::EndpointSettings, secret::Secret, telemetry::log::chain,
+};
 use body::{Decision, Origin};
+use load::LoadArguments;
+use tally::{Given, Summary, Tally, millis};
+use template::{Marks, Template};
 
 /// The platform itself waits 5 to 10 s (§1.1); a little more shows an answer that comes too late for it.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -36,13 +47,24 @@ Examples:
   countersign send --count 1000 --connections 8     a thousand tasks
   countersign send --dry-run | countersign decrypt  what is inside an encrypted callback
   countersign send --plain                          see how a plain callback is refused
+  countersign send --rate 500 --duration 30s        a load of 500 in each second
+  countersign send --duration 10s --connections 64  as much as 64 connections can do
+  countersign send --count 20000 --verify --json    see every command arrive at the broker
 
 Token and key are those of the endpoint's first credential in the configuration, or of the
 environment (COUNTERSIGN_ACTION_CALLBACK_TOKEN, COUNTERSIGN_ACTION_CALLBACK_KEY), or of files.
 With a key the callback is encrypted.
 
 Prints one JSON line per answer. Exits with 0 if all were answered 200, 1 if one was refused,
-69 if one was not answered; then nothing more is sent.";
+69 if one was not answered; then nothing more is sent.
+
+With --rate, --duration, --verify or --summary it is a load generator: it prints no answers, goes
+on when one is missing, and tells counts and latencies in the end (--json: as one JSON line). At a
+rate, a latency counts from the moment when the callback was due, however late it could be sent.
+--verify reads the commands back, through a queue of its own that is bound to the exchange before
+the first callback and takes nothing from the consumers; the broker has twice the work meanwhile.
+--verify queue consumes the configured queue itself, and refuses to if anything or anybody is
+there. A command that was answered and does not arrive is exit code 1.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -80,6 +102,9 @@ pub(super) struct Arguments {
     /// Where to send: the whole URL, or only scheme, host and port [default: http.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// For https://: believe the authorities in this PEM file [default: the system's; without --url, any certificate]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Take the action_callback_token from this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -89,18 +114,20 @@ pub(super) struct Arguments {
     /// Send it plain although there is a key
     #[arg(long, conflicts_with = "key_file")]
     plain: bool,
-    /// Send so many callbacks, each about a task of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    count: u64,
-    /// Send over so many connections at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    connections: u16,
+    /// Send so many callbacks, each about a task of its own [default: 1; as many as it takes with --rate or --duration]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Send over so many connections at once [default: 1; as a load generator 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: Option<u16>,
     /// Print the body, one line each, and send nothing. A plain body shows the token
     #[arg(long)]
     dry_run: bool,
     /// Print the summary too as JSON on stdout, as the last line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    load: LoadArguments,
 }
 
 /// How one callback was answered.
@@ -120,15 +147,10 @@ struct Answer {
     elapsed_ms: f64,
 }
 
-/// What is counted over all answers.
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    sent: u64,
-    accepted: u64,
-    duplicate: u64,
-    refused: u64,
-    unanswered: u64,
-    elapsed_ms: f64,
+/// The last line of `--json`.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    summary: &'a Summary,
 }
 
 /// All that does not change from one callback to the next.
@@ -146,7 +168,7 @@ struct Plan<'a> {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let plan = plan(arguments, loaded)?;
     if arguments.dry_run {
-        for number in 0..arguments.count {
+        for number in 0..arguments.count.unwrap_or(1) {
             line(String::from_utf8_lossy(&plan.body(number)))?;
         }
         return Ok(Exit::Done);
@@ -155,14 +177,29 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let url = match &arguments.url {
         Some(text) => url(text, &path)?,
         None => {
-            let listen = loaded.http()?.listen;
-            if listen.port() == 0 {
+            let http = loaded.http()?;
+            if http.listen.port() == 0 {
                 return Err(Failure::Usage("http.listen has no fixed port; say --url".to_owned()));
             }
-            url(&format!("http://{}", reachable(listen)), &path)?
+            let scheme = if http.tls.is_some() { "https" } else { "http" };
+            url(&format!("{scheme}://{}", reachable(http.listen)), &path)?
         }
     };
-    block_on(send(&plan, &url))
+    let amqp = if arguments.load.verifies() { Some(&loaded.amqp()?.broker) } else { None };
+    block_on(async {
+        let summary = if arguments.load.wanted() {
+            load::run(&plan, &url, amqp).await?
+        } else {
+            let trust = Trust::of(arguments.ca_file.as_deref(), arguments.url.is_none());
+            send(&plan, &url, &client(&url, trust, PATIENCE)?).await?
+        };
+        if arguments.json {
+            json(&Told { summary: &summary })?;
+        } else {
+            say(summary.words());
+        }
+        Ok(summary.exit())
+    })
 }
 
 fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Failure> {
@@ -204,14 +241,28 @@ fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Fa
 }
 
 impl Plan<'_> {
+    /// The callback with this number, counted from 0.
     fn decision(&self, number: u64) -> Decision {
+        let task = match self.arguments.count {
+            Some(2..) => format!("{}{}", self.task_prefix(), number + 1),
+            _ => self.task(),
+        };
+        self.decision_about(task, self.first_message_id.wrapping_add(number))
+    }
+
+    fn task(&self) -> String {
+        self.arguments.task.clone().unwrap_or_else(|| format!("{}-task", self.run))
+    }
+
+    /// What the task ids of many callbacks begin with; a number follows.
+    fn task_prefix(&self) -> String {
+        format!("{}-", self.task())
+    }
+
+    fn decision_about(&self, task: String, message_id: u64) -> Decision {
         let arguments = self.arguments;
         let origin = arguments.origin;
         let instance = arguments.instance.clone().unwrap_or_else(|| self.run.clone());
-        let mut task = arguments.task.clone().unwrap_or_else(|| format!("{}-task", self.run));
-        if arguments.count > 1 {
-            task = format!("{task}-{}", number + 1);
-        }
         let formats = self.endpoint.map_or(&[][..], |endpoint| &endpoint.context.formats);
         let context = arguments.context.clone().or_else(|| body::context(origin, formats, &instance, &task));
         let approval_code = arguments.approval_code.clone().or_else(|| match origin {
@@ -228,7 +279,7 @@ impl Plan<'_> {
             approval_code,
             instance,
             task,
-            message_id: self.first_message_id.wrapping_add(number),
+            message_id,
             context,
             reason: arguments.reason.clone(),
         }
@@ -242,19 +293,35 @@ impl Plan<'_> {
             None => plain,
         }
     }
+
+    /// The bodies of many callbacks.
+    fn template(&self) -> Template {
+        let marks = Marks::draw();
+        let decision =
+            self.decision_about(format!("{}{}", self.task_prefix(), marks.number), marks.message_id);
+        let plain = body::render(self.arguments.origin, &decision, self.token.expose());
+        Template::new(&plain, &marks, self.first_message_id, self.key.as_ref().map(Key::derive))
+    }
 }
 
-async fn send(plan: &Plan<'_>, url: &reqwest::Url) -> Result<Exit, Failure> {
-    let client = client(url, PATIENCE)?;
-    let began = Instant::now();
-    let mut summary = Summary::default();
-    let mut answers = stream::iter(0..plan.arguments.count)
-        .map(|number| post(&client, url, plan.decision(number).task, plan.body(number)))
-        .buffer_unordered(usize::from(plan.arguments.connections));
+/// Sends the callbacks and prints each answer; ends at the first that does not come.
+async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Summary, Failure> {
+    let count = plan.arguments.count.unwrap_or(1);
+    let connections = plan.arguments.connections.unwrap_or(1);
+    let mut tally = Tally::start();
+    let mut answers = stream::iter(0..count)
+        .map(|number| post(client, url, plan.decision(number).task, plan.body(number)))
+        .buffer_unordered(usize::from(connections));
     while let Some(answer) = answers.next().await {
         json(&answer)?;
-        summary.count(&answer);
-        if summary.refused + summary.unanswered <= TOLD && answer.http_status != Some(200) {
+        match answer.http_status {
+            Some(status) => {
+                let latency = Duration::from_secs_f64(answer.elapsed_ms / 1e3);
+                tally.answered(status, &answer.outcome, latency);
+            }
+            None => drop(tally.unanswered(answer.message.as_deref().unwrap_or_default())),
+        }
+        if tally.failures() <= TOLD && answer.http_status != Some(200) {
             say(answer.words());
         }
         if answer.http_status.is_none() {
@@ -262,13 +329,9 @@ async fn send(plan: &Plan<'_>, url: &reqwest::Url) -> Result<Exit, Failure> {
         }
     }
     drop(answers);
-    summary.elapsed_ms = millis(began.elapsed());
-    if plan.arguments.json {
-        json(&json!({ "summary": summary }))?;
-    } else {
-        say(summary.words(plan.arguments.count));
-    }
-    Ok(summary.exit())
+    let given = Given { run: plan.run.clone(), connections: u64::from(connections), rate_wanted: None };
+    let unsent = count - tally.sent();
+    Ok(tally.summary(given, unsent, None))
 }
 
 async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, body: Vec<u8>) -> Answer {
@@ -295,19 +358,34 @@ async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, bod
 fn read(task_id: String, status: u16, bytes: &[u8], elapsed_ms: f64) -> Answer {
     let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let outcome = if status == 200 { text("/data/status") } else { text("/msg") };
     Answer {
         task_id,
         http_status: Some(status),
-        outcome: outcome.unwrap_or_else(|| "unknown".to_owned()),
+        outcome: outcome_of(status, bytes).into_owned(),
         command_id: text("/data/command_id"),
         message: text("/message"),
         elapsed_ms,
     }
 }
 
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
+/// The word of an answer: `accepted` or `duplicate`, or the reason of a refusal.
+fn outcome_of(status: u16, bytes: &[u8]) -> Cow<'_, str> {
+    /// Of both kinds of answers, what tells them apart.
+    #[derive(Default, serde::Deserialize)]
+    struct Words<'a> {
+        #[serde(borrow)]
+        msg: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        data: Option<Data<'a>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        status: Option<Cow<'a, str>>,
+    }
+    let words: Words<'_> = serde_json::from_slice(bytes).unwrap_or_default();
+    let word = if status == 200 { words.data.and_then(|data| data.status) } else { words.msg };
+    word.unwrap_or(Cow::Borrowed("unknown"))
 }
 
 impl Answer {
@@ -316,40 +394,6 @@ impl Answer {
         match self.http_status {
             Some(status) => format!("countersign: refused with {status} {}: {message}", self.outcome),
             None => format!("countersign: no answer: {message}"),
-        }
-    }
-}
-
-impl Summary {
-    fn count(&mut self, answer: &Answer) {
-        self.sent += 1;
-        match answer.http_status {
-            None => self.unanswered += 1,
-            Some(200) if answer.outcome == "duplicate" => self.duplicate += 1,
-            Some(200) => self.accepted += 1,
-            Some(_) => self.refused += 1,
-        }
-    }
-
-    fn words(&self, wanted: u64) -> String {
-        format!(
-            "{} of {wanted} sent in {:.2} s: {} accepted, {} duplicate, {} refused, {} unanswered",
-            self.sent,
-            self.elapsed_ms / 1e3,
-            self.accepted,
-            self.duplicate,
-            self.refused,
-            self.unanswered
-        )
-    }
-
-    fn exit(&self) -> Exit {
-        if self.unanswered > 0 {
-            Exit::Unavailable
-        } else if self.refused > 0 {
-            Exit::Failed
-        } else {
-            Exit::Done
         }
     }
 }
@@ -367,27 +411,6 @@ mod tests {
         let answer = read("t".to_owned(), 403, body, 1.0);
         assert_eq!((answer.outcome.as_str(), answer.message.as_deref()), ("unauthenticated", Some("no")));
         assert_eq!(read("t".to_owned(), 502, b"<html>", 1.0).outcome, "unknown");
-    }
-
-    #[test]
-    fn the_exit_code_is_that_of_the_worst_answer() {
-        let answer = |status: Option<u16>| Answer {
-            task_id: String::new(),
-            http_status: status,
-            outcome: String::new(),
-            command_id: None,
-            message: None,
-            elapsed_ms: 0.0,
-        };
-        let mut summary = Summary::default();
-        let mut exit = |status| {
-            summary.count(&answer(status));
-            summary.exit()
-        };
-        assert_eq!(exit(Some(200)), Exit::Done);
-        assert_eq!(exit(Some(403)), Exit::Failed);
-        assert_eq!(exit(None), Exit::Unavailable);
-        assert_eq!(exit(Some(200)), Exit::Unavailable);
     }
 
     /// Answers one request with these bytes; `None` hangs up.
@@ -416,7 +439,7 @@ mod tests {
 
     async fn posted(url: &reqwest::Url) -> Answer {
         rustls::crypto::ring::default_provider().install_default().ok();
-        post(&client(url, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
+        post(&client(url, Trust::System, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
     }
 
     #[tokio::test]

@@ -5,42 +5,55 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 
-use super::writer::Shared;
+use crate::telemetry::failpoint::reach;
+
+use super::{
+    room::{self, Watch},
+    writer::Shared,
+};
 
 /// The write-ahead log beyond which the writer itself finishes what the checkpointer began.
 pub(super) const WAL_FULL_BYTES: u64 = 32 << 20;
 
 /// Copies pages from the write-ahead log to the database beside the writer, so that no commit has to.
 ///
-/// Ends when `stop` is set and it is unparked.
-pub(super) fn run(connection: &Connection, wal: &Path, shared: &Shared, stop: &AtomicBool) {
+/// Watches the room on the disk meanwhile. Ends when `stop` is set and it is unparked.
+pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &AtomicBool) {
     const CHECK_EVERY: Duration = Duration::from_millis(200);
     const WORTH_IT_BYTES: u64 = 4 << 20;
+    let wal = room::wal(path);
+    let mut watch = Watch::new();
+    let mut hindered = Hindered::default();
     let mut done_at = 0;
     while !stop.load(Ordering::Acquire) && !shared.poisoned.load(Ordering::Acquire) {
+        watch.look(path, shared);
         thread::park_timeout(CHECK_EVERY);
-        let bytes = fs::metadata(wal).map(|wal| wal.len()).unwrap_or(0);
+        let bytes = fs::metadata(&wal).map(|wal| wal.len()).unwrap_or(0);
         // The file keeps its size when the log begins anew inside it, so size alone says only that there was a lot.
         let commits = shared.commits.load(Ordering::Relaxed);
         if bytes < WORTH_IT_BYTES || commits == done_at {
             continue;
         }
+        reach("checkpoint:begun");
         let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
         match result {
             Ok((pages, moved)) => {
+                reach("checkpoint:done");
                 done_at = commits;
                 // 4 KiB a page; what is left is what was appended meanwhile.
                 let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;
-                if moved < pages && pages_bytes > WAL_FULL_BYTES {
+                let full = moved < pages && pages_bytes > WAL_FULL_BYTES;
+                if full {
                     shared.wal_full.store(true, Ordering::Relaxed);
                 }
+                hindered.note(full, bytes);
             }
             // A sync of the database that failed must not be tried again: the kernel tells of an error once, and a second
             // sync that succeeds would let the only good copy of these pages, in the log, be overwritten.
@@ -49,6 +62,33 @@ pub(super) fn run(connection: &Connection, wal: &Path, shared: &Shared, stop: &A
                 return;
             }
             Err(error) => tracing::warn!(%error, "a checkpoint of the ledger failed and is tried again"),
+        }
+    }
+}
+
+/// Tells of a log that grows although it is checkpointed: somebody reads the ledger and does not end.
+#[derive(Default)]
+struct Hindered {
+    since: Option<Instant>,
+    told_at: Option<Instant>,
+}
+
+impl Hindered {
+    fn note(&mut self, full: bool, wal_bytes: u64) {
+        /// The writer finishes what is left within a commit, unless somebody hinders it.
+        const USUAL: Duration = Duration::from_secs(30);
+        const QUIET: Duration = Duration::from_secs(600);
+        if !full {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= USUAL && self.told_at.is_none_or(|at| at.elapsed() >= QUIET) {
+            self.told_at = Some(Instant::now());
+            tracing::warn!(
+                wal_bytes,
+                "the ledger's write-ahead log grows because some process has been reading the ledger all the while"
+            );
         }
     }
 }

@@ -4,17 +4,19 @@ mod checkpoint;
 mod contexts;
 mod lookup;
 mod operator;
+mod prune;
 mod reader;
+mod room;
 mod rows;
 mod schema;
 mod window;
 mod writer;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
@@ -31,10 +33,13 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused, Registering,
-    Registration, Settings, Settlement, Stats,
+    AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Receipt, Record, Refused,
+    Registering, Registration, Settings, Settlement, Stats,
 };
-use crate::command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message};
+use crate::{
+    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message},
+    telemetry::failpoint::reach,
+};
 use contexts::Change;
 use lookup::{Lookup, Lookups};
 use window::{Kind, Window};
@@ -48,7 +53,6 @@ const REFUSED_WAITING: usize = 1024;
 pub struct SqliteLedger {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
-    capacity: usize,
     path: Arc<Path>,
     readers: Arc<Mutex<Vec<Reader>>>,
     lookups: Arc<Lookups>,
@@ -79,32 +83,25 @@ impl SqliteLedger {
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let path = &*settings.path;
         let lock = schema::Lock::take(path)?;
+        reach("start:locked");
         let connection = schema::open_writer(path)?;
         let started = Instant::now();
-        let (head, window) = rebuild(&connection, settings.longest_window)
+        let (head, window) = rebuild(&connection, settings.limits.longest_window, 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;
+        reach("start:opened");
         let (jobs, receiver) = channel();
-        let shared = Arc::new(Shared {
-            waiting: AtomicUsize::new(0),
-            refused_waiting: AtomicUsize::new(0),
-            fresh_wanted: AtomicBool::new(false),
-            fresh: Mutex::default(),
-            head: watch::channel(head).0,
-            commits: AtomicU64::new(0),
-            wal_full: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(head, settings.queue_capacity, settings.limits.clone()));
         let writer = Writer {
             connection,
             path: path.to_owned(),
             jobs: receiver,
             shared: shared.clone(),
             max_batch: settings.max_batch.max(1),
-            refusals_kept: settings.refusals_kept,
             window,
             started,
             next_seq: head + 1,
             prune_at: started,
+            prune_from: 0,
         };
         let thread_failed = |source| OpenError::File { path: path.to_owned(), source };
         let writer = thread::Builder::new()
@@ -114,12 +111,10 @@ impl SqliteLedger {
         let stop = Arc::new(AtomicBool::new(false));
         let checkpointer = {
             let connection = schema::open_checkpointer(path)?;
-            let mut wal = path.as_os_str().to_owned();
-            wal.push("-wal");
-            let (wal, shared, stop) = (PathBuf::from(wal), shared.clone(), stop.clone());
+            let (path, shared, stop) = (path.to_owned(), shared.clone(), stop.clone());
             thread::Builder::new()
                 .name("ledger-checkpoint".to_owned())
-                .spawn(move || checkpoint::run(&connection, &wal, &shared, &stop))
+                .spawn(move || checkpoint::run(&connection, &path, &shared, &stop))
                 .map_err(thread_failed)?
         };
         let path: Arc<Path> = path.into();
@@ -127,7 +122,6 @@ impl SqliteLedger {
         Ok(Self {
             jobs,
             shared,
-            capacity: settings.queue_capacity,
             path,
             readers: Arc::default(),
             lookups,
@@ -177,9 +171,13 @@ impl SqliteLedger {
     }
 }
 
-/// Finds the end of the log and fills the window from its tail.
-fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Result<(Seq, Window)> {
-    let mut window = Window::new(longest, 0);
+/// Finds the end of the log and fills the window from its tail. `now_ms` is the time on the window's clock.
+fn rebuild(
+    connection: &rusqlite::Connection,
+    longest: Duration,
+    now_ms: i64,
+) -> rusqlite::Result<(Seq, Window)> {
+    let mut window = Window::new(longest, now_ms);
     // After the clock was set back the newest row tells the time better than the clock: otherwise all that was accepted
     // since then would count as of now.
     let newest: Option<i64> = connection
@@ -206,8 +204,8 @@ fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Re
         recent.push((seq, (received_at - now).min(0), first(2)?, first(3)?));
     }
     for (seq, at_ms, fingerprint, decision) in recent.into_iter().rev() {
-        window.insert(Kind::Fingerprint, fingerprint, seq, at_ms);
-        window.insert(Kind::Decision, decision, seq, at_ms);
+        window.insert(Kind::Fingerprint, fingerprint, seq, now_ms + at_ms);
+        window.insert(Kind::Decision, decision, seq, now_ms + at_ms);
     }
     let pruned: i64 = connection.query_row("SELECT pruned_through FROM cursor", [], |row| row.get(0))?;
     Ok((head.unwrap_or(0).max(pruned as Seq), window))
@@ -215,28 +213,31 @@ fn rebuild(connection: &rusqlite::Connection, longest: Duration) -> rusqlite::Re
 
 impl Ledger for SqliteLedger {
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
+        let refused = |why| -> BoxFuture<'static, _> { Box::pin(std::future::ready(Err(why))) };
+        if self.shared.no_room.load(Ordering::Relaxed) {
+            return refused(AcceptError::NoRoom);
+        }
         let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        if waiting >= self.capacity {
+        self.shared.most_waiting.fetch_max(waiting + 1, Ordering::Relaxed);
+        if waiting >= self.shared.capacity {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Box::pin(std::future::ready(Err(AcceptError::Overloaded)));
+            return refused(AcceptError::Overloaded);
         }
         let Acceptance { command, fingerprint, window, on_conflict } = acceptance;
         // Rendered and hashed here, on the caller's core: the writer has only rows to write.
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
-        self.ask(move |reply| {
-            Job::Accept(Box::new(Accepting {
-                command,
-                body,
-                fingerprint,
-                decision_key,
-                task_key,
-                window,
-                on_conflict,
-                reply,
-            }))
-        })
+        let (reply, answer) = oneshot::channel();
+        let accepting =
+            Accepting { command, body, fingerprint, decision_key, task_key, window, on_conflict, reply };
+        if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return refused(AcceptError::Unavailable);
+        }
+        reach("ledger:queued");
+        // The writer drops a reply only when it ends.
+        Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
     }
 
     fn refused(&self, refused: Refused) {
@@ -307,6 +308,9 @@ impl Ledger for SqliteLedger {
         &self,
         registrations: Vec<Registration>,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
+        if self.shared.no_room.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
+        }
         self.ask(|reply| Job::Change(Change::register(registrations, reply)))
     }
 
@@ -333,7 +337,21 @@ impl Ledger for SqliteLedger {
         self.look("take the numbers of", Reader::stats)
     }
 
+    fn limit(&self, limits: Limits) {
+        *self.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
+    }
+
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
+        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
+        Box::pin(async move { sent && answer.await.is_ok() })
+    }
+
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
+        if self.shared.no_room.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
+        }
         self.ask(Job::Probe)
     }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::schema::{self, OpenError};
+use super::{
+    prune,
+    schema::{self, OpenError},
+};
 use crate::{
     command::{CommandId, Seq},
     ledger::state::{Event, Exceptional, IllegalMove, State},
@@ -87,6 +90,37 @@ impl Operator {
         }
         transaction.commit()?;
         Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+    }
+
+    /// How many published commands that were received before `before` the ledger holds.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn prunable(&self, before: Timestamp) -> Result<u64, ActError> {
+        Ok(prune::count(&self.connection, before)?)
+    }
+
+    /// Removes the published commands that were received before `before`, the oldest first, and returns how many. What is
+    /// pending or parked stays. After each small transaction `progress` is told how many it were so far.
+    ///
+    /// # Errors
+    /// When SQLite fails; what was removed before stays removed.
+    pub fn prune(&mut self, before: Timestamp, mut progress: impl FnMut(u64)) -> Result<u64, ActError> {
+        const ROWS: usize = 256;
+        let (mut from, mut pruned) = (0, 0);
+        loop {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let step = prune::step(&transaction, from, before, ROWS)?;
+            transaction.commit()?;
+            pruned += step.pruned as u64;
+            progress(pruned);
+            match step.next {
+                Some(next) => from = next,
+                None => return Ok(pruned),
+            }
+            // The writer of a running service waits for its turn meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     fn act(&mut self, command_id: CommandId, event: Event, note: &str) -> Result<(), ActError> {

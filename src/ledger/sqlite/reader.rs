@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
-use super::schema::{self, OpenError};
+use super::{
+    room::Room,
+    schema::{self, OpenError},
+};
 use crate::{
     command::{Action, CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
@@ -228,6 +231,7 @@ impl Reader {
             [],
             |row| row.get(0),
         )?;
+        let room = Room::of(self.connection.path().map_or(Path::new(""), Path::new));
         Ok(Stats {
             pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
             published: cursor.saturating_sub(pruned).saturating_sub(kept_below),
@@ -236,6 +240,9 @@ impl Reader {
             head,
             cursor,
             refusals: count("SELECT count(*) FROM refusals")?,
+            size_bytes: room.size_bytes,
+            wal_bytes: room.wal_bytes,
+            free_bytes: room.free_bytes,
         })
     }
 }

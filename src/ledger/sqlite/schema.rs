@@ -9,6 +9,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
+use crate::telemetry::failpoint::reach;
+
 /// `CSGN`: marks a file as a ledger of ours (SQLite's `application_id`).
 pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
@@ -166,8 +168,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.set_prepared_statement_cache_capacity(32);
     keep_log_at_close(&connection).map_err(&failed)?;
     migrate(&mut connection, path)?;
+    reach("start:migrated");
     verify(&connection, path)?;
     settle_log(&connection, path)?;
+    reach("start:log_settled");
     Ok(connection)
 }
 

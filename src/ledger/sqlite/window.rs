@@ -81,6 +81,8 @@ impl Generation {
 
 /// See the module.
 pub(super) struct Window {
+    /// As it was asked for.
+    longest: Duration,
     longest_ms: i64,
     /// Newest last; never empty.
     generations: VecDeque<Generation>,
@@ -91,9 +93,14 @@ impl Window {
     pub(super) fn new(longest: Duration, now_ms: i64) -> Self {
         // Offsets in a generation are 31 bits of milliseconds: 24 days.
         let longest_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX).min(i64::from(i32::MAX) / 2);
-        let mut window = Self { longest_ms, generations: VecDeque::new() };
+        let mut window = Self { longest, longest_ms, generations: VecDeque::new() };
         window.open(now_ms);
         window
+    }
+
+    /// How far back it reaches at the most.
+    pub(super) fn longest(&self) -> Duration {
+        self.longest
     }
 
     fn open(&mut self, now_ms: i64) {

@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
@@ -20,12 +20,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     contexts::{self, Change},
-    rows,
+    prune, rows,
     window::{Displaced, Kind, Window},
 };
 use crate::{
     command::{Command, Fingerprint, Seq, TaskKey, id::DecisionKey},
-    ledger::{AcceptError, Entry, OnConflict, Receipt, Refused, Settlement},
+    ledger::{AcceptError, Entry, Limits, OnConflict, Receipt, Refused, Settlement},
+    telemetry::failpoint::reach,
 };
 
 /// Settlements and refused callbacks wait this long for accepts to share a commit with.
@@ -39,7 +40,10 @@ const FRESH_BYTES: usize = 4 << 20;
 const CHANGED_PER_COMMIT: usize = 256;
 /// Expired contexts removed in one commit, and the pause until the next. Each stands on a page of its own.
 const PRUNED_PER_COMMIT: usize = 64;
-const PRUNE_PAUSE: Duration = Duration::from_millis(100);
+/// Published commands looked at in one commit when their time has come. They stand side by side, three or four to a page, and
+/// with the pause five thousand a second can go: as many as could come.
+const COMMANDS_PRUNED_PER_COMMIT: usize = 256;
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// When to look again if nothing was left to prune.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -69,6 +73,10 @@ pub(super) enum Job {
 pub(super) struct Shared {
     /// Accepts handed over and not yet answered.
     pub(super) waiting: AtomicUsize,
+    /// The most that [`Self::waiting`] has been since it was last looked at.
+    pub(super) most_waiting: AtomicUsize,
+    /// What [`Self::waiting`] may be.
+    pub(super) capacity: usize,
     /// Refused callbacks handed over and not yet written.
     pub(super) refused_waiting: AtomicUsize,
     /// True while somebody takes fresh commands.
@@ -83,6 +91,9 @@ pub(super) struct Shared {
     /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
     /// from the log to the database either: the log may be the only good copy.
     pub(super) poisoned: AtomicBool,
+    /// Set while the disk has less room than it must have: nothing is accepted.
+    pub(super) no_room: AtomicBool,
+    pub(super) limits: RwLock<Arc<Limits>>,
 }
 
 /// Commands that were committed lately, for the relay.
@@ -98,12 +109,13 @@ pub(super) struct Writer {
     pub(super) jobs: Receiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) max_batch: usize,
-    pub(super) refusals_kept: u64,
     pub(super) window: Window,
     pub(super) started: Instant,
     pub(super) next_seq: Seq,
-    /// When to look for contexts that expired long ago.
+    /// When to look for contexts that expired long ago, and for commands older than the retention.
     pub(super) prune_at: Instant,
+    /// The commands up to here were looked at in this round of pruning.
+    pub(super) prune_from: Seq,
 }
 
 /// What goes into the next commits.
@@ -161,7 +173,13 @@ struct Batch<'a> {
 /// What one commit did.
 struct Done {
     receipts: Vec<Receipt>,
-    pruned: usize,
+    /// Where pruning goes on, and whether it has to at once.
+    pruned: Option<Pruned>,
+}
+
+struct Pruned {
+    from: Seq,
+    more: bool,
 }
 
 /// What one commit appended, until it is known whether it succeeded.
@@ -172,6 +190,27 @@ pub(super) struct Appended {
 }
 
 impl Shared {
+    pub(super) fn new(head: Seq, capacity: usize, limits: Limits) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            most_waiting: AtomicUsize::new(0),
+            capacity,
+            refused_waiting: AtomicUsize::new(0),
+            fresh_wanted: AtomicBool::new(false),
+            fresh: Mutex::default(),
+            head: watch::channel(head).0,
+            commits: AtomicU64::new(0),
+            wal_full: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
+            limits: RwLock::new(Arc::new(limits)),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().expect("nobody panics with the lock"))
+    }
+
     /// Notes an error; true if nothing may be promised any more.
     pub(super) fn poison_by(&self, error: &rusqlite::Error) -> bool {
         if poisons(error) {
@@ -258,6 +297,8 @@ impl Writer {
             return;
         }
         let now_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let limits = self.shared.limits();
+        self.widen_window(limits.longest_window, now_ms);
         self.window.advance(now_ms);
         let mut appended = Appended::default();
         let mut changes = waiting.take_changes();
@@ -272,10 +313,12 @@ impl Writer {
             prune: Instant::now() >= self.prune_at,
         };
         let prune = batch.prune;
-        let done = self.transact(batch, &mut appended, now_ms);
+        let done = self.transact(batch, &limits, &mut appended, now_ms);
         self.shared.refused_waiting.fetch_sub(refused.len(), Ordering::Relaxed);
         if prune {
-            let more = done.as_ref().is_ok_and(|done| done.pruned == PRUNED_PER_COMMIT);
+            let pruned = done.as_ref().ok().and_then(|done| done.pruned.as_ref());
+            self.prune_from = pruned.map_or(0, |pruned| pruned.from);
+            let more = pruned.is_some_and(|pruned| pruned.more);
             self.prune_at = Instant::now() + if more { PRUNE_PAUSE } else { PRUNE_EVERY };
         }
         match done {
@@ -289,6 +332,7 @@ impl Writer {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
                     accepting.reply.send(Ok(receipt)).ok();
                 }
+                reach("ledger:replied");
                 for change in changes {
                     change.tell(true);
                 }
@@ -319,8 +363,28 @@ impl Writer {
         }
     }
 
-    fn transact(&mut self, batch: Batch<'_>, appended: &mut Appended, now_ms: i64) -> rusqlite::Result<Done> {
+    /// Reaches further back from now on, if the longest window of any endpoint has grown.
+    fn widen_window(&mut self, longest: Duration, now_ms: i64) {
+        if longest <= self.window.longest() {
+            return;
+        }
+        match super::rebuild(&self.connection, longest, now_ms) {
+            Ok((_, window)) => self.window = window,
+            Err(error) => {
+                tracing::warn!(%error, "the window cannot be made longer; trying again at the next commit")
+            }
+        }
+    }
+
+    fn transact(
+        &mut self,
+        batch: Batch<'_>,
+        limits: &Limits,
+        appended: &mut Appended,
+        now_ms: i64,
+    ) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        reach("ledger:begun");
         let mut receipts = Vec::with_capacity(batch.accepts.len());
         for accepting in batch.accepts {
             let receipt = rows::accept(
@@ -331,26 +395,39 @@ impl Writer {
                 appended,
                 now_ms,
             )?;
+            reach("ledger:appended");
             receipts.push(receipt);
         }
         for change in batch.changes {
             change.apply(&transaction)?;
+            reach("ledger:registered");
         }
         for (settlement, _) in batch.settlements {
             rows::settle(&transaction, settlement)?;
+            reach("ledger:settled");
         }
         if !batch.refused.is_empty() {
-            rows::keep_refused(&transaction, batch.refused, self.refusals_kept)?;
+            rows::keep_refused(&transaction, batch.refused, limits.refusals_kept)?;
+            reach("ledger:refused");
         }
         let now = Timestamp::now();
-        let pruned = match batch.prune {
-            true => contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?,
-            false => 0,
-        };
+        let mut pruned = None;
+        if batch.prune {
+            let contexts = contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?;
+            let mut next = None;
+            if let Some(horizon) = limits.horizon(now) {
+                next = prune::step(&transaction, self.prune_from, horizon, COMMANDS_PRUNED_PER_COMMIT)?.next;
+            }
+            reach("ledger:pruned");
+            let more = contexts == PRUNED_PER_COMMIT || next.is_some();
+            pruned = Some(Pruned { from: next.unwrap_or(0), more });
+        }
         if batch.probe {
             transaction.execute("UPDATE cursor SET probed_at = ?1", [now.as_millisecond()])?;
         }
+        reach("ledger:written");
         transaction.commit()?;
+        reach("ledger:committed");
         Ok(Done { receipts, pruned })
     }
 
@@ -366,6 +443,7 @@ impl Writer {
             }
         }
         self.shared.head.send_replace(head);
+        reach("ledger:handed_on");
     }
 
     /// Finishes a checkpoint that other connections cannot, because the writer keeps appending: for this once it does

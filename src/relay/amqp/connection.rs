@@ -13,12 +13,11 @@ use futures_util::{Stream, StreamExt};
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, Event,
     options::ConfirmSelectOptions,
-    tcp::OwnedTLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Settings, topology};
+use super::{Address, Broker, Error, Settings, tls, topology};
 
 /// How long the broker may take to say goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -55,10 +54,9 @@ impl Link {
     async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
-        let connection =
-            connect(broker.uri.clone(), socket.0.clone(), settings.connect_timeout, "countersign")
-                .await
-                .map_err(|source| Error::Connect { broker: address(), source: source.into() })?;
+        let connection = connect(&broker.uri, &socket.0, settings, "countersign")
+            .await
+            .map_err(|source| unconnected(address(), source))?;
         let events = Box::pin(connection.events_listener());
         let channel = connection
             .create_channel()
@@ -123,30 +121,61 @@ impl Link {
     }
 }
 
-/// Connects to the first broker that answers, each within [`Settings::connect_timeout`].
-pub(super) async fn listen_in(
-    brokers: &[Broker],
-    settings: &Settings,
-    name: &str,
-) -> Result<Connection, Error> {
-    let limit = settings.connect_timeout;
-    let mut failure = Error::NoUrl;
-    for broker in brokers {
-        let address = broker.address.clone();
-        let connecting = connect(broker.uri.clone(), SocketState::default(), limit, name);
-        failure = match timeout(limit, connecting).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(source)) => Error::Connect { broker: address, source: source.into() },
-            Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
-        };
+/// A connection of somebody who only listens. Dropping it cuts it off.
+pub struct Listening {
+    connection: Connection,
+    /// Last, so that the socket outlives what still wants to write to it.
+    _socket: Socket,
+}
+
+impl Listening {
+    /// Connects to the first broker that answers, each within [`Settings::connect_timeout`].
+    pub(super) async fn open(brokers: &[Broker], settings: &Settings, name: &str) -> Result<Self, Error> {
+        let limit = settings.connect_timeout;
+        let mut failure = Error::NoUrl;
+        for broker in brokers {
+            let address = broker.address.clone();
+            let socket = Socket::default();
+            failure = match timeout(limit, connect(&broker.uri, &socket.0, settings, name)).await {
+                Ok(Ok(connection)) => return Ok(Self { connection, _socket: socket }),
+                Ok(Err(source)) => unconnected(address, source),
+                Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
+            };
+        }
+        Err(failure)
     }
-    Err(failure)
+
+    /// The connection. A peer that has gone silent is noticed by its missing heartbeats, within 20 s unless the URL says
+    /// otherwise; what waits for it then fails.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes leave of the broker, within two seconds whether or not it answers.
+    pub async fn close(self, reason: &str) {
+        // An error tells nothing: the connection is over either way, and so it is if nobody answers.
+        timeout(CLOSE_LIMIT, self.connection.close(200, reason.into())).await.map(drop).ok();
+    }
+}
+
+impl std::fmt::Debug for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listening").finish_non_exhaustive()
+    }
+}
+
+fn unconnected(broker: Address, source: lapin::Error) -> Error {
+    match tls::advice(&source) {
+        Some(advice) => Error::Tls { broker, advice, source: source.into() },
+        None => Error::Connect { broker, source: source.into() },
+    }
 }
 
 async fn connect(
-    uri: AMQPUri,
-    socket: SocketState,
-    limit: Duration,
+    uri: &AMQPUri,
+    socket: &SocketState,
+    settings: &Settings,
     name: &str,
 ) -> lapin::Result<Connection> {
     // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
@@ -157,29 +186,29 @@ async fn connect(
         .with_client_property("product".into(), "countersign".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let runtime = lapin::runtime::default_runtime()?;
-    let reactor = runtime.clone();
-    // lapin connects on a thread of its own, which goes on when the connect is given up; so the limit stands here too.
-    let open = async move |uri: AMQPUri, _| {
-        let opening = async {
-            let authority = &uri.authority;
-            let addresses = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await?;
-            let addresses: Vec<_> = addresses.collect();
-            let stream = AsyncTcpStream::connect(&reactor, addresses).await?;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                hold(&socket, plain.get_ref())?;
-            }
-            match uri.scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => {
-                    let config = OwnedTLSConfig::default();
-                    stream.into_tls(&authority.host, config.as_ref()).await
-                }
-            }
-        };
-        let opened = timeout(limit, opening).await;
-        Ok(opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
+    // Connected before lapin is asked. It would connect on a thread of its own, which goes on when the connect is given
+    // up; and if that fails, the tasks it began with stay for ever (4.12.3, `IoLoop::start`): a broker that is away for
+    // a week would cost some ten thousand of them.
+    let opening = async {
+        let authority = &uri.authority;
+        let addresses = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await?;
+        let addresses: Vec<_> = addresses.collect();
+        let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+        if let AsyncTcpStream::Plain(plain) = &stream {
+            hold(socket, plain.get_ref())?;
+        }
+        match uri.scheme {
+            AMQPScheme::AMQP => Ok::<_, std::io::Error>(stream),
+            AMQPScheme::AMQPS => stream.into_rustls(&tls::connector(&settings.tls)?, &authority.host).await,
+        }
     };
-    Connection::connector(uri, runtime, open, properties).await
+    let stream = Mutex::new(Some(opening.await?));
+    let take = async move |_, _| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // lapin asks again if the peer closes before it has said anything.
+        Ok(stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionAborted))?)
+    };
+    Connection::connector(uri.clone(), runtime, take, properties).await
 }
 
 /// A second handle of the connection's socket, which shuts it down when it is dropped.

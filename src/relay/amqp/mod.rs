@@ -6,6 +6,7 @@
 
 mod connection;
 mod publisher;
+pub mod tls;
 pub mod topology;
 mod window;
 
@@ -13,6 +14,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use lapin::{ErrorKind, uri::AMQPUri};
 
+pub use connection::Listening;
 pub use publisher::{Publisher, Session};
 
 use super::Failure;
@@ -36,6 +38,32 @@ pub struct Settings {
     pub profiles: HashMap<String, Profile>,
     /// How long connecting to one broker may take, up to the first publish.
     pub connect_timeout: Duration,
+    /// For `amqps://`.
+    pub tls: tls::Settings,
+}
+
+impl Settings {
+    /// Whether a publisher by these settings would do the same. An endpoint that is new or gone makes no difference if
+    /// its commands need no dress.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { urls, exchange, queue, topology, message_type, profiles, connect_timeout, tls } = self;
+        let dressed = |profiles: &HashMap<String, Profile>| {
+            let mut dressed: Vec<_> = profiles
+                .iter()
+                .filter(|(_, profile)| **profile != Profile::Plain)
+                .map(|(endpoint, profile)| (endpoint.clone(), profile.clone()))
+                .collect();
+            dressed.sort_by(|(one, _), (other, _)| one.cmp(other));
+            dressed
+        };
+        urls.len() == other.urls.len()
+            && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
+            && (exchange, queue, topology) == (&other.exchange, &other.queue, &other.topology)
+            && (message_type, connect_timeout, tls)
+                == (&other.message_type, &other.connect_timeout, &other.tls)
+            && dressed(profiles) == dressed(&other.profiles)
+    }
 }
 
 impl Default for Settings {
@@ -48,6 +76,7 @@ impl Default for Settings {
             message_type: "approval.command.v1".to_owned(),
             profiles: HashMap::new(),
             connect_timeout: Duration::from_secs(10),
+            tls: tls::Settings::default(),
         }
     }
 }
@@ -86,6 +115,17 @@ pub enum Error {
     Connect {
         /// The broker.
         broker: Address,
+        /// The cause.
+        #[source]
+        source: Box<lapin::Error>,
+    },
+    /// Broker and we do not agree on TLS.
+    #[error("no TLS with {broker}: {advice}")]
+    Tls {
+        /// The broker.
+        broker: Address,
+        /// What is wrong and what to do.
+        advice: &'static str,
         /// The cause.
         #[source]
         source: Box<lapin::Error>,
@@ -136,12 +176,25 @@ pub enum Error {
 impl Failure for Error {
     fn needs_operator(&self) -> bool {
         match self {
-            Self::Url { .. } | Self::NoUrl => true,
+            Self::Url { .. } | Self::NoUrl | Self::Tls { .. } => true,
             Self::ConnectTimeout { .. } => false,
             Self::Connect { source, .. } | Self::Channel { source, .. } => is_refusal(source),
             // Without the exchange there is nothing to publish to, and waiting does not make it.
             Self::Topology { source, .. } => is_refusal(source) || code(source) == Some(404),
             Self::Ended { source, .. } => source.as_deref().is_some_and(is_refusal),
+        }
+    }
+
+    fn blames_publish(&self) -> Option<String> {
+        match self {
+            Self::Ended { source, .. } => source.as_deref().and_then(blame),
+            Self::Url { .. }
+            | Self::NoUrl
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Topology { .. }
+            | Self::Channel { .. } => None,
         }
     }
 }
@@ -152,6 +205,27 @@ fn code(error: &lapin::Error) -> Option<u16> {
         ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
     }
+}
+
+/// The broker's reply code and text, if it ended a session that does nothing but publish over what was published.
+///
+/// - 403 access refused: of the topic, that is, the routing key. A user who may not write to the exchange at all is
+///   refused with every command, so that is none of theirs.
+/// - 311 content too large, 406 precondition failed: the message is larger than `max_message_size`, or has a property
+///   that the broker does not take.
+/// - 501 frame error, 502 syntax error, 503 command invalid, 505 unexpected frame, 540 not implemented, 541 internal
+///   error: the broker could not read it, or stumbled over it.
+///
+/// Not 320 connection forced (shut down), 404 not found (the exchange was deleted), 504 and 506 (channel, resources).
+fn blame(error: &lapin::Error) -> Option<String> {
+    let ErrorKind::ProtocolError(error) = error.kind() else { return None };
+    let (code, text) = (error.get_id(), error.get_message().as_str());
+    let blames = match code {
+        403 => !text.contains("access to exchange"),
+        311 | 406 | 501 | 502 | 503 | 505 | 540 | 541 => true,
+        _ => false,
+    };
+    blames.then(|| format!("{code} {text}"))
 }
 
 /// 403 access refused (user, password or permission), 406 precondition failed (declared with other properties),
@@ -196,12 +270,12 @@ pub fn vhost_of_url(url: &Secret) -> String {
 }
 
 /// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that
-/// the broker shows. Declares nothing. The caller closes it.
+/// the broker shows. Declares nothing. May be dropped while it waits, and leaves nothing behind then.
 ///
 /// # Errors
 /// An URL is missing or unusable, or no broker answers; then what the last one had to say.
-pub async fn listen_in(settings: &Settings, name: &str) -> Result<lapin::Connection, Error> {
-    connection::listen_in(&Broker::parse_all(&settings.urls)?, settings, name).await
+pub async fn listen_in(settings: &Settings, name: &str) -> Result<Listening, Error> {
+    Listening::open(&Broker::parse_all(&settings.urls)?, settings, name).await
 }
 
 impl Broker {
@@ -222,6 +296,10 @@ impl Broker {
         }
         // Half of what lapin would take over from RabbitMQ's proposal: a dead peer is noticed within 20 s.
         uri.query.heartbeat.get_or_insert(10);
+        // lapin makes two buffers of 32 frames of the size that is agreed, at once; and 0, which RabbitMQ may be
+        // configured to propose, is 4 GiB to it. Our frames are smaller than this whatever is agreed.
+        let frame_max = uri.query.frame_max.filter(|most| *most > 0);
+        uri.query.frame_max = Some(frame_max.map_or(MAX_FRAME_BYTES, |most| most.min(MAX_FRAME_BYTES)));
         let (host, port, vhost) = (&uri.authority.host, uri.authority.port, uri.vhost.replace('/', "%2f"));
         let address = if host.contains(':') {
             format!("[{host}]:{port}/{vhost}")
@@ -231,6 +309,9 @@ impl Broker {
         Ok(Self { uri, address: Address(address.into()) })
     }
 }
+
+/// What RabbitMQ proposes by default.
+const MAX_FRAME_BYTES: u32 = 131_072;
 
 /// `user:password@host:port` of an URL.
 fn authority(url: &str) -> Option<&str> {
@@ -279,6 +360,15 @@ mod tests {
     fn the_heartbeat_is_ten_seconds_unless_the_url_says_otherwise() {
         assert_eq!(parse("amqp://localhost").unwrap().uri.query.heartbeat, Some(10));
         assert_eq!(parse("amqp://localhost/%2f?heartbeat=3").unwrap().uri.query.heartbeat, Some(3));
+    }
+
+    #[test]
+    fn frames_have_a_limit_whatever_the_url_says() {
+        for (query, limit) in [("", 131_072), ("?frame_max=0", 131_072), ("?frame_max=4294967295", 131_072)] {
+            let broker = parse(&format!("amqp://localhost/%2f{query}")).unwrap();
+            assert_eq!(broker.uri.query.frame_max, Some(limit), "{query}");
+        }
+        assert_eq!(parse("amqp://localhost/%2f?frame_max=8192").unwrap().uri.query.frame_max, Some(8192));
     }
 
     #[test]

@@ -122,8 +122,13 @@ impl Session {
         }
     }
 
-    fn ended(&self, source: Option<lapin::Error>) -> Error {
-        Error::Ended { broker: self.link.broker.clone(), source: source.map(Box::new) }
+    /// When the broker has closed the channel, whatever is done with it next fails because it is closed; the answers
+    /// that were awaited then have the broker's words.
+    fn ended(&mut self, source: Option<lapin::Error>) -> Error {
+        let is_the_brokers = |error: &lapin::Error| super::code(error).is_some();
+        let told = source.as_ref().is_some_and(is_the_brokers);
+        let cause = if told { None } else { self.window.cause(is_the_brokers) };
+        Error::Ended { broker: self.link.broker.clone(), source: cause.or(source).map(Box::new) }
     }
 }
 

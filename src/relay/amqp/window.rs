@@ -1,12 +1,12 @@
 //! The publishes without an outcome, and the search for the returns among their answers.
 //!
 //! # Why a confirm alone does not tell the outcome
-//! RabbitMQ sends `basic.return` for a command before it confirms it. lapin (4.12.3, `acknowledgement.rs` and
-//! `returned_messages.rs`) keeps the returned message in a queue of the channel and gives it to *whichever confirm
-//! completes next*; and a `basic.ack` with `multiple` completes what it covers in the order of a hash map. So the
-//! confirm of command 7 may carry the return of command 3, and command 3 then looks confirmed and routed. A return is
-//! therefore matched by its own `message_id`, and the outcome of a command is told only when no confirm that could carry
-//! its return is left unread:
+//! RabbitMQ sends `basic.return` for a command before it confirms it, and returns in the order of publishing. lapin
+//! (4.12.3, `acknowledgement.rs` and `returned_messages.rs`) keeps the returned message in a queue of the channel and
+//! gives it to *whichever confirm completes next*; and a `basic.ack` with `multiple` completes what it covers in the
+//! order of a hash map. So the confirm of command 7 may carry the return of command 3, and command 3 then looks confirmed
+//! and routed. A return is therefore matched by its own `message_id`, and the outcome of a command is told only when no
+//! confirm that could carry its return is left unread:
 //!
 //! 1. Read the answers from the front, as far as they are there: the *prefix*.
 //! 2. Pass the barrier. lapin completes all that one ack or nack covers under one lock, so when the lock can be had,
@@ -15,7 +15,12 @@
 //! 3. Read all other answers once. Now every confirm of those batches has been read.
 //! 4. Only then tell the outcomes of the prefix.
 //!
-//! A return that comes later than that, against the protocol, is told as late.
+//! Step 2 rests on that order: lapin hands out one return with each confirm, first come, first served, so by the time
+//! all of the prefix is confirmed all returns of the prefix are out, unless one of a later command stood before them.
+//!
+//! A return that comes later than that, out of that order or against the protocol, is told as late. lapin hands it over
+//! with the next confirm and with nothing else: if none comes before the session ends, it is lost with the session. No
+//! RabbitMQ does that to us; a broker would have to break its word.
 
 use std::{
     collections::VecDeque,
@@ -86,6 +91,11 @@ where
         self.thorough = true;
     }
 
+    /// After an error: the first one among all answers that is to the point.
+    pub(super) fn cause(&mut self, is_to_the_point: impl Fn(&E) -> bool) -> Option<E> {
+        (0..self.slots.len()).filter_map(|index| self.read(index).err()).find(is_to_the_point)
+    }
+
     /// Tells the outcomes that are certain. `barrier` passes the barrier and tells what was returned to nobody.
     ///
     /// Wakes up for a quarter of the window at a time where there is much in it: answers come by the hundred, and a
@@ -132,9 +142,9 @@ where
         let slot = &mut self.slots[index];
         if let Awaited::Future(future) = &mut slot.answer {
             let Poll::Ready(answer) = Pin::new(future).poll(cx) else { return Ok(false) };
-            let Answer { ack, returned } = answer?;
-            slot.answer = Awaited::Here { ack };
-            self.returned.extend(returned);
+            // A future that has ended is not polled again, be it with an error.
+            slot.answer = Awaited::Here { ack: answer.as_ref().is_ok_and(|answer| answer.ack) };
+            self.returned.extend(answer?.returned);
         }
         Ok(true)
     }

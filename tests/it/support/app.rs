@@ -1,7 +1,7 @@
 //! The real program, started with a configuration of its own in a directory of its own.
 
 use super::program;
-use super::{Answer, Callback, KEY, TOKEN, Vhost, eventually, ports};
+use super::{Answer, Authority, Callback, KEY, PairFiles, TOKEN, Vhost, eventually, ports};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
@@ -97,6 +97,8 @@ pub(crate) struct Config {
     endpoints: Vec<Endpoint>,
     env: Vec<(String, String)>,
     file_size_limit_kib: Option<u32>,
+    /// Whose certificate the public listener shows; plain HTTP if nobody's.
+    authority: Option<String>,
 }
 
 impl Config {
@@ -110,6 +112,7 @@ impl Config {
             endpoints: Vec::new(),
             env: Vec::new(),
             file_size_limit_kib: None,
+            authority: None,
         };
         config.set("amqp", "url", &quoted(amqp_url)).set(
             "ledger",
@@ -157,6 +160,16 @@ impl Config {
     pub(crate) fn without_limits(mut self) -> Self {
         self.file_size_limit_kib = None;
         self
+    }
+
+    /// Has the public listener speak TLS with this pair, which comes from this authority.
+    pub(crate) fn https(mut self, authority: &Authority, files: &PairFiles) -> Self {
+        self.authority = Some(authority.pem());
+        self.set("http.tls", "cert_file", &quoted(&files.cert.display().to_string())).set(
+            "http.tls",
+            "key_file",
+            &quoted(&files.key.display().to_string()),
+        )
     }
 
     /// The directory of this configuration.
@@ -244,7 +257,11 @@ impl App {
         let file = config.write();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (child, reader) = serve(&config, &file, &log);
-        Self { config, file, child, log, reader: Some(reader), client: client(), public, admin }
+        let client = match &config.authority {
+            None => client(),
+            Some(authority) => tls_client(authority).build().expect("a client"),
+        };
+        Self { config, file, child, log, reader: Some(reader), client, public, admin }
     }
 
     /// Waits for `/readyz`; what the program said when it ended instead.
@@ -285,7 +302,8 @@ impl App {
 
     /// The URL of an endpoint's callbacks.
     pub(crate) fn callback_url(&self, endpoint: &str) -> String {
-        format!("http://{}/callbacks/{endpoint}", self.public)
+        let scheme = if self.config.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/callbacks/{endpoint}", self.public)
     }
 
     /// A client for this program.
@@ -340,6 +358,11 @@ impl App {
         .await;
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as a power switch would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");
@@ -349,7 +372,7 @@ impl App {
 
     /// Asks it to stop, as a supervisor does.
     pub(crate) fn terminate(&self) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be started");
         assert!(sent.success(), "SIGTERM to our own child");
     }
@@ -378,6 +401,15 @@ impl App {
         if let Err(output) = self.ready().await {
             panic!("serve did not start again:\n{output}");
         }
+    }
+
+    /// Starts it again, and waits until it has ended, whether or not it became ready before.
+    pub(crate) async fn restart_to_its_end(&mut self) -> ExitStatus {
+        assert!(!self.runs(), "restart is for a program that has ended");
+        let (child, reader) = serve(&self.config, &self.file, &self.log);
+        self.child = child;
+        self.reader = Some(reader);
+        self.ended().await
     }
 
     /// Changes the configuration for the next [`App::restart`].
@@ -437,12 +469,25 @@ async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
 
 /// A client that talks to 127.0.0.1 only, so it needs no certificates and must not ask a proxy.
 pub(crate) fn client() -> reqwest::Client {
+    install_provider();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client without certificates")
+}
+
+/// A client that believes one authority. Each request has a connection, and so a handshake, of its own.
+fn tls_client(authority_pem: &str) -> reqwest::ClientBuilder {
+    install_provider();
+    let authority = reqwest::Certificate::from_pem(authority_pem.as_bytes()).expect("PEM");
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).tls_info(true);
+    builder.pool_max_idle_per_host(0)
+}
+
+/// The TLS of this test process.
+fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let installed = rustls::crypto::ring::default_provider().install_default();
         installed.expect("nobody else in this process installs a provider");
     });
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client without certificates")
 }
 
 fn serve(config: &Config, file: &Path, log: &Arc<Mutex<Vec<String>>>) -> (Child, JoinHandle<()>) {

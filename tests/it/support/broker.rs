@@ -9,7 +9,7 @@
 //! the product's exchanges and queues before each. Tests that stop a broker have a private node in any case.
 //! Without `AMQP_URL` and without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
 
-use super::{PATIENCE, eventually, ports};
+use super::{Authority, PATIENCE, eventually, ports};
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -113,8 +113,34 @@ impl Broker {
         Stoppable { broker, _turn: turn }
     }
 
+    /// A node of its own with a second port, on which it speaks TLS and asks for a certificate.
+    pub(crate) async fn encrypted(authority: Authority) -> Encrypted {
+        off_the_runtime(move || {
+            let tls_port = ports::free();
+            let broker = Self::boot_with(|dir| {
+                let server = authority.issue(&["localhost"]).write(dir, "server");
+                std::fs::write(dir.join("ca.pem"), authority.pem()).expect("the node's directory is writable");
+                format!(
+                    "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+                     ssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
+                     ssl_options.fail_if_no_peer_cert = true\n",
+                    dir.join("ca.pem").display(),
+                    server.cert.display(),
+                    server.key.display()
+                )
+            });
+            Encrypted { broker, authority, tls_port }
+        })
+        .await
+    }
+
     /// Starts a new node and waits until it answers.
     fn boot() -> Self {
+        Self::boot_with(|_| String::new())
+    }
+
+    /// [`Broker::boot`] with more lines of configuration, which may name files in the node's directory.
+    fn boot_with(more: impl FnOnce(&Path) -> String) -> Self {
         let dir =
             tempfile::Builder::new().prefix("countersign-broker-").tempdir().expect("a directory").keep();
         let broker = Self {
@@ -132,8 +158,9 @@ impl Broker {
             "rabbitmq.conf",
             &format!(
                 "listeners.tcp.1 = 127.0.0.1:{}\nloopback_users = none\nlog.console = true\nlog.console.level = warning\n\
-                 log.file = false\ndisk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 16777216\n",
-                broker.amqp_port
+                 log.file = false\ndisk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 16777216\n{}",
+                broker.amqp_port,
+                more(&broker.dir)
             ),
         );
         broker.start();
@@ -284,6 +311,26 @@ impl Broker {
     }
 }
 
+/// A node that also speaks TLS, as `localhost`, to clients with a certificate of its authority.
+pub(crate) struct Encrypted {
+    broker: Broker,
+    pub(crate) authority: Authority,
+    tls_port: u16,
+}
+
+impl Encrypted {
+    /// A new virtual host on it, without TLS for the test's own use.
+    pub(crate) fn vhost(&self) -> Vhost {
+        tokio::task::block_in_place(|| self.broker.vhost())
+    }
+
+    /// Where it is found over TLS, under this name for 127.0.0.1.
+    pub(crate) fn tls_url(&self, vhost: &Vhost, host: &str) -> String {
+        let name = vhost.url().rsplit_once('/').expect("a URL with a virtual host").1;
+        format!("amqps://guest:guest@{host}:{}/{name}", self.tls_port)
+    }
+}
+
 /// A node that this test may stop, until this is dropped.
 pub(crate) struct Stoppable {
     broker: &'static Broker,
@@ -309,25 +356,45 @@ impl Stoppable {
         off_the_runtime(move || broker.start()).await;
     }
 
+    /// [`Broker::eval`], without stopping the test's own tasks meanwhile.
+    pub(crate) async fn eval(&self, expressions: String) -> String {
+        let broker = self.broker;
+        off_the_runtime(move || broker.eval(&expressions)).await
+    }
+
     /// Imports definitions, as an administrator does.
     pub(crate) async fn import(&self, definitions: &Path) {
-        let broker = self.broker;
         let path = Value::from(definitions.display().to_string());
-        let answer = off_the_runtime(move || {
-            broker
-                .eval(&format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body)."))
-        });
-        assert_eq!(answer.await, "ok", "the broker takes the definitions");
+        let import = format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body).");
+        assert_eq!(self.eval(import).await, "ok", "the broker takes the definitions");
+    }
+
+    /// Lets the user write to an exchange of this virtual host only with the routing keys that match.
+    pub(crate) async fn writable_topics(&self, vhost: &Vhost, exchange: &'static str, pattern: &'static str) {
+        let broker = self.broker;
+        let name = vhost.url.rsplit('/').next().expect("an URL has slashes").to_owned();
+        off_the_runtime(move || {
+            broker.eval(&format!(
+                "rabbit_auth_backend_internal:set_topic_permissions(<<\"guest\">>, <<\"{name}\">>, \
+                 <<\"{exchange}\">>, <<\"{pattern}\">>, <<\".*\">>, <<\"tests\">>)."
+            ))
+        })
+        .await;
+    }
+
+    /// Larger messages end the channel, of channels that are opened from now on.
+    pub(crate) async fn max_message_size(&self, bytes: u32) {
+        let broker = self.broker;
+        off_the_runtime(move || {
+            broker.eval(&format!("application:set_env(rabbit, max_message_size, {bytes})."))
+        })
+        .await;
     }
 
     /// Sets the memory alarm off, which makes the node block every publishing connection, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
-        let broker = self.broker;
         let share = if on { "0.000001" } else { "0.6" };
-        off_the_runtime(move || {
-            broker.eval(&format!("vm_memory_monitor:set_vm_memory_high_watermark({share})."))
-        })
-        .await;
+        self.eval(format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
     }
 }
 

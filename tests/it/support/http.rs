@@ -95,6 +95,12 @@ impl Line {
         self.write(&request).await
     }
 
+    /// Says that nothing more will be written.
+    pub(crate) async fn end(&mut self) {
+        // An error says that the other side has closed already.
+        drop(self.stream.shutdown().await);
+    }
+
     /// Reads one answer; `None` when the other side closed before a full one came.
     ///
     /// # Panics

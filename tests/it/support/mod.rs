@@ -6,6 +6,7 @@
 mod app;
 mod broker;
 mod callback;
+mod certificates;
 mod http;
 mod ports;
 mod program;
@@ -13,8 +14,9 @@ mod proxy;
 mod worker;
 
 pub(crate) use app::{App, Config, Endpoint, client, post, quoted};
-pub(crate) use broker::{Broker, Vhost};
+pub(crate) use broker::{Broker, Encrypted, Vhost};
 pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
+pub(crate) use certificates::{Authority, Pair, PairFiles};
 pub(crate) use http::{Answer, Line};
 pub(crate) use ports::free as free_port;
 pub(crate) use program::{Program, Ran, Running};

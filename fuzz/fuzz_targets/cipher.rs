@@ -1,0 +1,54 @@
+//! Base64, AES-256-CBC and the padding, against a plain definition of each, written without a thought for time.
+#![no_main]
+
+use aes::{
+    Aes256,
+    cipher::{BlockCipherDecrypt, KeyInit},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use countersign::{
+    callback::cipher::{Key, decrypt, encrypt},
+    secret::Secret,
+};
+use libfuzzer_sys::fuzz_target;
+use sha2::{Digest, Sha256};
+
+/// §3.1 and RFC 5652 §6.3, word by word.
+fn defined(key: &str, text: &str) -> Option<Vec<u8>> {
+    let sealed = STANDARD.decode(text.trim()).ok()?;
+    if sealed.len() < 32 || !sealed.len().is_multiple_of(16) {
+        return None;
+    }
+    let cipher = Aes256::new(&Sha256::digest(key.as_bytes()));
+    let mut plain = Vec::new();
+    for (before, block) in sealed.chunks(16).zip(sealed.chunks(16).skip(1)) {
+        let mut decrypted = <[u8; 16]>::try_from(block).ok()?.into();
+        cipher.decrypt_block(&mut decrypted);
+        plain.extend(decrypted.iter().zip(before).map(|(one, other)| one ^ other));
+    }
+    let count = usize::from(*plain.last()?);
+    let padding = plain.len().checked_sub(count)?;
+    if count == 0 || count > 16 || plain[padding..].iter().any(|byte| usize::from(*byte) != count) {
+        return None;
+    }
+    plain.truncate(padding);
+    Some(plain)
+}
+
+fuzz_target!(|input: (String, [u8; 16], Vec<u8>, u8)| {
+    let (text, iv, bytes, tail) = input;
+    let key = Key::derive(&Secret::new(text.as_str()));
+    // What is encrypted comes back, by both.
+    let sealed = encrypt(&key, iv, &bytes);
+    assert_eq!(decrypt(&key, &sealed).as_deref(), Some(&*bytes));
+    assert_eq!(defined(&text, &sealed).as_deref(), Some(&*bytes));
+    // Bytes as they come, in base64 and as the text itself; and what was encrypted with another last byte before its
+    // last block, which is where paddings come out right by chance.
+    let mut mutated = STANDARD.decode(&sealed).expect("its own base64");
+    let at = mutated.len() - 17;
+    mutated[at] ^= tail;
+    let raw = String::from_utf8_lossy(&bytes);
+    for candidate in [STANDARD.encode(&bytes), STANDARD.encode(mutated), raw.into_owned()] {
+        assert_eq!(decrypt(&key, &candidate), defined(&text, &candidate), "{candidate}");
+    }
+});

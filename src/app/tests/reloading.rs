@@ -1,0 +1,82 @@
+//! Settings that are exchanged while the service runs.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::ledger::Limits;
+
+/// A relay that tells when it begins and ends.
+fn telling(name: &'static str, story: &Arc<Mutex<Vec<String>>>) -> StartRelay {
+    let story = story.clone();
+    Arc::new(move |mut seat: RelaySeat| {
+        let story = story.clone();
+        async move {
+            story.lock().unwrap().push(format!("{name} begins"));
+            seat.stop.wait_for(Option::is_some).await.unwrap();
+            story.lock().unwrap().push(format!("{name} ends"));
+        }
+        .boxed_local()
+    })
+}
+
+#[tokio::test]
+async fn one_relay_has_ended_before_the_next_begins_and_the_last_is_stopped_in_its_turn() {
+    let story = Arc::new(Mutex::new(Vec::new()));
+    let service = Service::with(settings(), telling("first", &story));
+    let told = |wanted: &'static str| {
+        let story = story.clone();
+        async move {
+            eventually(wanted, async || story.lock().unwrap().iter().any(|line| line == wanted)).await;
+        }
+    };
+    told("first begins").await;
+    let limits = Limits::default();
+    let exchange = |relay| service.controls.replace(&settings(), limits.clone(), relay).unwrap();
+    assert!(exchange(Some(telling("second", &story))).is_empty());
+    told("second begins").await;
+    // Nobody waits for the one in between.
+    assert!(exchange(Some(telling("third", &story))).is_empty());
+    assert!(exchange(Some(telling("fourth", &story))).is_empty());
+    told("fourth begins").await;
+    assert!(exchange(None).is_empty());
+    assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
+    let (controls, ledger) = (service.controls.clone(), service.ledger.clone());
+    service.stop().await;
+    // After the end nothing begins any more.
+    let late = controls.replace(&settings(), limits.clone(), Some(telling("late", &story)));
+    assert!(late.unwrap().is_empty());
+
+    let mut story = story.lock().unwrap().clone();
+    // Whether the third had begun when the fourth was ordered is chance.
+    story.retain(|line| !line.starts_with("third"));
+    let wanted =
+        ["first begins", "first ends", "second begins", "second ends", "fourth begins", "fourth ends"];
+    assert_eq!(story, wanted);
+    let asked = ledger.story.lock().unwrap().clone();
+    assert_eq!(asked, ["limit", "limit", "limit", "limit", "accept", "flush", "limit"]);
+}
+
+#[tokio::test]
+async fn a_relay_that_was_told_to_end_twice_ends_once_and_one_that_panics_is_followed_by_the_one_wanted() {
+    let story = Arc::new(Mutex::new(Vec::new()));
+    let panicking: StartRelay = Arc::new(|_| async { panic!("as it was asked to by a test") }.boxed_local());
+    let service = Service::with(settings(), panicking);
+    let next = service.controls.replace(&settings(), Limits::default(), Some(telling("sound", &story)));
+    assert!(next.unwrap().is_empty());
+    eventually("the sound one begins", async || !story.lock().unwrap().is_empty()).await;
+    service.stop().await;
+    assert_eq!(*story.lock().unwrap(), ["sound begins", "sound ends"]);
+}
+
+#[tokio::test]
+async fn the_settings_of_a_stop_are_those_in_force() {
+    let mut long = settings();
+    long.shutdown_grace = 10 * PATIENCE;
+    let service = Service::with(long, Arc::new(|_| futures_util::future::pending().boxed_local()));
+    let mut short = settings();
+    short.shutdown_grace = Duration::from_millis(100);
+    short.console.token = Some(Secret::new("fake-admin-token"));
+    assert!(service.controls.replace(&short, Limits::default(), None).unwrap().is_empty());
+    assert_eq!(service.get("/api/v1/commands").await.status, 401, "another token, and at once");
+    service.stop().await;
+}

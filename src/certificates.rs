@@ -1,0 +1,236 @@
+//! Certificates and private keys from PEM files, and what is wrong with them in an operator's words.
+//!
+//! The texts name the file and never show what is in it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+use zeroize::Zeroizing;
+
+/// What is wrong with a file. `Display` tells the whole; there is no further cause.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not. Part of the text already.
+        source: io::Error,
+    },
+    /// There is no certificate in it.
+    #[error("{} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", .0.display())]
+    NoCertificate(PathBuf),
+    /// There is no private key in it.
+    #[error("{} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)", .0.display())]
+    NoKey(PathBuf),
+    /// The private key is encrypted.
+    #[error(
+        "{} holds an encrypted private key, and nobody is there to type its password; `openssl pkey` decrypts it",
+        .0.display()
+    )]
+    EncryptedKey(PathBuf),
+    /// What stands between the PEM lines cannot be read.
+    #[error("{} is damaged: {fault}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What the reader stumbled over.
+        fault: String,
+    },
+    /// The key is another one's.
+    #[error("the private key in {} does not belong to the first certificate in {}", key.display(), cert.display())]
+    Mismatch {
+        /// The file of the key.
+        key: PathBuf,
+        /// The file of the certificates.
+        cert: PathBuf,
+    },
+}
+
+impl Error {
+    /// The file that has to be looked at.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Read { path, .. } | Self::Damaged { path, .. } => path,
+            Self::NoCertificate(path) | Self::NoKey(path) | Self::EncryptedKey(path) => path,
+            Self::Mismatch { key, .. } => key,
+        }
+    }
+}
+
+/// More is a slip, such as naming a log or a device.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The TLS implementation of the whole program.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
+}
+
+/// The bytes of a file of certificates or keys.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE_BYTES + 1), &mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "too large for certificates")));
+    }
+    Ok(bytes)
+}
+
+/// The certificates in `pem`, which was read from `path`: at least one, in their order.
+///
+/// # Errors
+/// [`Error::NoCertificate`] and [`Error::Damaged`].
+pub fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = found.map_err(|fault| Error::Damaged { path: path.to_owned(), fault: fault.to_string() })?;
+    if chain.is_empty() {
+        return Err(Error::NoCertificate(path.to_owned()));
+    }
+    Ok(chain)
+}
+
+/// A chain and the private key of its first certificate, each in `pem` as read from its file, for a server.
+///
+/// # Errors
+/// All but [`Error::Read`].
+pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, Error> {
+    let (chain, private) = (chain(cert.0, cert.1)?, private_key(key.0, key.1)?);
+    let damaged = |path: &Path, fault: &rustls::Error| Error::Damaged {
+        path: path.to_owned(),
+        fault: fault.to_string(),
+    };
+    // The key by itself, so that a fault is told of the right file.
+    let signing =
+        provider().key_provider.load_private_key(private).map_err(|fault| damaged(key.0, &fault))?;
+    let identity = CertifiedKey::new(chain, signing);
+    match identity.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(identity),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(Error::Mismatch { key: key.0.to_owned(), cert: cert.0.to_owned() })
+        }
+        Err(fault) => Err(damaged(cert.0, &fault)),
+    }
+}
+
+/// A chain and the private key of its first certificate from their files, found to belong together, for a client.
+///
+/// # Errors
+/// All of them.
+pub fn read_pair(
+    cert: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let (cert_pem, key_pem) = (read(cert)?, read(key)?);
+    let checked = identity((cert, &cert_pem), (key, &key_pem))?;
+    Ok((checked.cert, private_key(key, &key_pem)?))
+}
+
+/// [`identity`] from the files themselves.
+///
+/// # Errors
+/// All of them.
+pub fn read_identity(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    identity((cert, &read(cert)?), (key, &read(key)?))
+}
+
+/// The certificate authorities in a file, at least one, to believe instead of those of the system.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::NoCertificate`] and [`Error::Damaged`].
+pub fn read_authorities(path: &Path) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for certificate in chain(path, &read(path)?)? {
+        store
+            .add(certificate)
+            .map_err(|fault| Error::Damaged { path: path.to_owned(), fault: fault.to_string() })?;
+    }
+    Ok(store)
+}
+
+fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    // Both ways to say so: PKCS#8's label, and the header line of the older formats.
+    let encrypted = || {
+        let text = String::from_utf8_lossy(pem);
+        text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
+    };
+    match PrivateKeyDer::from_pem_slice(pem) {
+        _ if encrypted() => Err(Error::EncryptedKey(path.to_owned())),
+        Ok(key) => Ok(key),
+        Err(rustls::pki_types::pem::Error::NoItemsFound) => Err(Error::NoKey(path.to_owned())),
+        // Its text may quote a line of the key.
+        Err(_) => {
+            Err(Error::Damaged { path: path.to_owned(), fault: "the PEM of the key is broken".to_owned() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake() -> rcgen::CertifiedKey<rcgen::KeyPair> {
+        rcgen::generate_simple_self_signed(["countersign.test".to_owned()]).unwrap()
+    }
+
+    fn told(cert: &str, key: &str) -> String {
+        identity((Path::new("c.pem"), cert.as_bytes()), (Path::new("k.pem"), key.as_bytes()))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_pair_is_read_and_each_fault_names_its_file_and_shows_nothing_of_it() {
+        let (one, other) = (fake(), fake());
+        let (cert, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        let files = (Path::new("c.pem"), Path::new("k.pem"));
+        assert!(identity((files.0, cert.as_bytes()), (files.1, key.as_bytes())).is_ok());
+
+        let foreign = other.signing_key.serialize_pem();
+        assert_eq!(
+            told(&cert, &foreign),
+            "the private key in k.pem does not belong to the first certificate in c.pem"
+        );
+        assert!(told(&key, &key).starts_with("c.pem holds no certificate"), "{}", told(&key, &key));
+        assert!(told("", &key).starts_with("c.pem holds no certificate"));
+        assert!(told(&cert, &cert).starts_with("k.pem holds no private key"));
+        let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        assert!(told(&cert, &encrypted).starts_with("k.pem holds an encrypted private key"));
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
+                     -----END RSA PRIVATE KEY-----\n";
+        assert!(told(&cert, older).starts_with("k.pem holds an encrypted private key"));
+
+        let line = key.lines().nth(1).unwrap();
+        for broken in [key.replace(line, "!!!"), key.replace(line, &line[4..]), key.replace("-----END", "--")]
+        {
+            let text = told(&cert, &broken);
+            assert!(text.starts_with("k.pem is damaged"), "{text}");
+            assert!(!text.contains(&line[4..]), "{text}");
+        }
+        let text = told("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key);
+        assert!(text.starts_with("c.pem is damaged"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_by_name() {
+        let text = read(Path::new("/none/such.pem")).unwrap_err().to_string();
+        assert!(text.starts_with("/none/such.pem cannot be read: "), "{text}");
+    }
+}

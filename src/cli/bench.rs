@@ -1,0 +1,299 @@
+//! `bench disk`: what the ledger's own disk can do, to size a machine.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use futures_util::future::join_all;
+use hdrhistogram::Histogram;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    block_on,
+    context::duration,
+    crypt::random,
+    exit::{Exit, Failure},
+    output::{json, line, say, table, write},
+};
+use crate::{
+    command::{
+        Action, Command as Kept, CommandId, Fingerprint, Origin, TaskRef, id::FingerprintParts, message,
+    },
+    config::Loaded,
+    ledger::{Acceptance, Ledger, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
+};
+
+/// What a callback of an ordinary approval carries beside its ids: makes a message of about 800 bytes.
+const CONTEXT_BYTES: usize = 240;
+/// Callbacks that wait for the disk at once.
+const WAITERS: [usize; 4] = [1, 16, 64, 256];
+/// What one sync writes: a page of the ledger.
+const PAGE: [u8; 4096] = [0x5a; 4096];
+/// The longest time that is told exactly.
+const LONGEST_US: u64 = 60_000_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign bench disk                              the directory of ledger.url
+  countersign bench disk --directory /mnt/other       another one
+  countersign bench disk --json | jq .group_commit
+
+Every decision is synced to this disk before its approver is answered. All that wait at the same
+time share one sync: so the rate grows with the number of approvers, and the time of one sync is
+the least that any of them waits. Writes for some seconds into a directory of its own beside the
+ledger, some tens of MiB, and removes it. Not while much is going on: both would be slowed down.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Measure what a sync costs in the ledger's directory, and how many decisions it keeps in a second
+    Disk(DiskArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct DiskArguments {
+    /// Measure there [default: the directory of ledger.url]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// How long each of the five measurements takes
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    each: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// All that was measured.
+#[derive(Debug, Serialize)]
+struct Measured {
+    directory: PathBuf,
+    /// Appending a page to a file and syncing it, one after the other.
+    sync: Times,
+    /// Accepts through a ledger like the one of `serve`.
+    group_commit: Vec<GroupCommit>,
+    /// The message of each accept.
+    message_bytes: usize,
+    /// What the ledger's file grows by for each.
+    ledger_bytes_per_command: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupCommit {
+    /// Accepts that wait at the same time.
+    waiters: usize,
+    #[serde(flatten)]
+    times: Times,
+}
+
+#[derive(Debug, Serialize)]
+struct Times {
+    per_second: u64,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
+}
+
+impl Times {
+    fn of(times: &Histogram<u64>, took: Duration) -> Self {
+        Self {
+            per_second: (times.len() as f64 / took.as_secs_f64()).round() as u64,
+            p50_us: times.value_at_quantile(0.5),
+            p99_us: times.value_at_quantile(0.99),
+            max_us: times.max(),
+        }
+    }
+}
+
+/// A directory that goes away with all that is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(beside: &Path) -> Result<Self, Failure> {
+        let name = format!(".countersign-bench-{:016x}", u64::from_be_bytes(random()));
+        let path = beside.join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make a directory in {}", beside.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            say(format_args!("countersign: cannot remove {}: {error}", self.0.display()));
+        }
+    }
+}
+
+pub(super) fn run(command: Command, loaded: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
+    let Command::Disk(arguments) = command;
+    let directory = match &arguments.directory {
+        Some(directory) => directory.clone(),
+        None => {
+            let path = loaded().ledger()?.path.clone();
+            let parent = path.parent().map(Path::to_owned).unwrap_or_default();
+            if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent }
+        }
+    };
+    let measured = block_on(async {
+        let scratch = Scratch::make(&directory)?;
+        tokio::select! {
+            measured = measure(&directory, &scratch.0, arguments.each) => measured,
+            // The scratch directory goes in any case.
+            _ = tokio::signal::ctrl_c() => Err(Failure::Said(Exit::Failed)),
+        }
+    })?;
+    if arguments.json {
+        json(&measured)?;
+    } else {
+        tell(&measured)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn measure(directory: &Path, scratch: &Path, each: Duration) -> Result<Measured, Failure> {
+    say(format_args!("measuring in {} for about {} s", directory.display(), (each * 5).as_secs()));
+    let file = scratch.join("sync");
+    let sync = tokio::task::spawn_blocking(move || syncs(&file, each)).await.context("cannot measure")??;
+    let settings = Settings {
+        path: scratch.join("ledger.db"),
+        queue_capacity: 4096,
+        max_batch: 256,
+        limits: Limits::default(),
+    };
+    let ledger = SqliteLedger::open(&settings).context("cannot open a ledger there")?;
+    let accepted = Cell::new(0_u64);
+    let mut group_commit = Vec::new();
+    for waiters in WAITERS {
+        group_commit.push(GroupCommit { waiters, times: accepts(&ledger, waiters, each, &accepted).await? });
+    }
+    ledger.flush().await;
+    drop(ledger);
+    let bytes = fs::metadata(&settings.path).context("cannot look at the ledger")?.len();
+    Ok(Measured {
+        directory: directory.to_owned(),
+        sync,
+        group_commit,
+        message_bytes: message::render(&decision(0)).len(),
+        ledger_bytes_per_command: bytes / accepted.get().max(1),
+    })
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3).expect("sound bounds")
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(LONGEST_US).max(1)
+}
+
+fn syncs(path: &Path, each: Duration) -> anyhow::Result<Times> {
+    let mut file =
+        OpenOptions::new().create_new(true).append(true).open(path).context("cannot make a file")?;
+    let (mut times, began) = (histogram(), Instant::now());
+    while began.elapsed() < each || times.is_empty() {
+        let from = Instant::now();
+        file.write_all(&PAGE).and_then(|()| file.sync_data()).context("cannot write and sync")?;
+        times.saturating_record(micros(from));
+    }
+    Ok(Times::of(&times, began.elapsed()))
+}
+
+/// Keeps `waiters` accepts waiting for `each`.
+async fn accepts(
+    ledger: &SqliteLedger,
+    waiters: usize,
+    each: Duration,
+    accepted: &Cell<u64>,
+) -> anyhow::Result<Times> {
+    let (times, began) = (RefCell::new(histogram()), Instant::now());
+    let wait = async || {
+        while began.elapsed() < each {
+            let number = accepted.replace(accepted.get() + 1);
+            let acceptance = acceptance(number);
+            let from = Instant::now();
+            let receipt = ledger.accept(acceptance).await.context("the ledger does not keep anything")?;
+            anyhow::ensure!(matches!(receipt, Receipt::Accepted { .. }), "every decision is another");
+            times.borrow_mut().saturating_record(micros(from));
+        }
+        Ok(())
+    };
+    join_all((0..waiters).map(|_| wait())).await.into_iter().collect::<anyhow::Result<()>>()?;
+    Ok(Times::of(&times.into_inner(), began.elapsed()))
+}
+
+fn decision(number: u64) -> Kept {
+    let received_at = Timestamp::now();
+    Kept {
+        command_id: CommandId::new(received_at),
+        endpoint: "bench".into(),
+        received_at,
+        action: Action::Approve,
+        action_type: "APPROVE".to_owned(),
+        origin: Some(Origin::List),
+        user_id: "bench-user".to_owned(),
+        approval_code: Some("0F0E0D0C-1111-4222-8333-444455556666".to_owned()),
+        task: TaskRef {
+            instance_id: Some("bench-instance".to_owned()),
+            task_id: Some(format!("bench-task-{number}")),
+            ..TaskRef::default()
+        },
+        reason: Some("within the budget".to_owned()),
+        attachments: Vec::new(),
+        action_context: Some("c".repeat(CONTEXT_BYTES)),
+        message_id: None,
+        search_id: None,
+        conflicts_with: None,
+        extra: Vec::new(),
+    }
+}
+
+fn acceptance(number: u64) -> Acceptance {
+    let command = decision(number);
+    let fingerprint = Fingerprint::of(&FingerprintParts {
+        endpoint: &command.endpoint,
+        task_id: command.task.task_id.as_deref(),
+        user_id: &command.user_id,
+        action_type: &command.action_type,
+        ..FingerprintParts::default()
+    });
+    Acceptance { command, fingerprint, window: Duration::from_secs(60), on_conflict: OnConflict::Publish }
+}
+
+fn tell(measured: &Measured) -> Result<(), Failure> {
+    let ms = |us: u64| format!("{:.2}", us as f64 / 1e3);
+    let sync = &measured.sync;
+    line(format_args!(
+        "one sync of 4 KiB: p50 {} ms, p99 {} ms, max {} ms; {} in a second, one after the other\n",
+        ms(sync.p50_us),
+        ms(sync.p99_us),
+        ms(sync.max_us),
+        sync.per_second
+    ))?;
+    let rows: Vec<_> = measured
+        .group_commit
+        .iter()
+        .map(|GroupCommit { waiters, times }| {
+            [
+                waiters.to_string(),
+                times.per_second.to_string(),
+                ms(times.p50_us),
+                ms(times.p99_us),
+                ms(times.max_us),
+            ]
+        })
+        .collect();
+    write(table(["WAITING AT ONCE", "KEPT PER SECOND", "P50 MS", "P99 MS", "MAX MS"], &rows).as_bytes())?;
+    line(format_args!(
+        "\neach decision takes {} bytes of the ledger (a message of {} bytes): a million take {:.1} GB",
+        measured.ledger_bytes_per_command,
+        measured.message_bytes,
+        measured.ledger_bytes_per_command as f64 / 1e3
+    ))
+}

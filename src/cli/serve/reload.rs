@@ -1,0 +1,114 @@
+//! SIGHUP: the whole configuration is read and checked again; then all of it is put in force that can be while the
+//! service runs, or nothing.
+
+use super::{relay, settings};
+use crate::{
+    app::{Controls, ReloadResult},
+    config::{Amqp, Changes, Config, Effective, Faults, Loaded, Sources, load},
+    telemetry::log::{Log, chain},
+};
+
+/// Reads the configuration again, from where it was read at start.
+pub(super) struct Reloader {
+    sources: Sources,
+    /// As it was at start: what only a restart changes is still so.
+    at_start: Effective,
+    /// As it was read last without a fault.
+    last: Effective,
+    /// What the relay works with.
+    amqp: Amqp,
+}
+
+impl Reloader {
+    /// `loaded` is what the service started with, `amqp` a part of it.
+    pub(super) fn new(sources: Sources, loaded: Loaded, amqp: Amqp) -> Self {
+        Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, amqp }
+    }
+
+    /// Reads, checks, and puts in force, and says in the log what came of it. If dropped meanwhile, what it came to.
+    pub(super) async fn reload(&mut self, controls: &Controls, log: &Log) {
+        tracing::info!(signal = "SIGHUP", "reading the configuration again");
+        let sources = self.sources.clone();
+        // The files may be on a disk that hangs.
+        let loaded = match tokio::task::spawn_blocking(move || load(&sources)).await {
+            Ok(loaded) => loaded,
+            Err(panicked) => {
+                tracing::error!("reading the configuration failed: {}", chain(&panicked));
+                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+            }
+        };
+        let config = match loaded.config() {
+            Ok(config) => config,
+            Err(faults) => {
+                tell_faults(&faults);
+                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+            }
+        };
+        self.apply(config, loaded, controls, log);
+    }
+
+    fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
+        let exchange = (!config.amqp.is_same(&self.amqp)).then(|| relay(&config.amqp));
+        let exchanged = exchange.is_some();
+        let left = match controls.replace(&settings(&config), config.ledger.limits, exchange) {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!(
+                    "the new configuration cannot be put in force, the one before stays: {}",
+                    chain(error.as_ref())
+                );
+                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+            }
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!(key = warning.key, "configuration: {warning}");
+        }
+        let changes = self.last.changes_to(&loaded.effective);
+        tell_changes(&changes);
+        if exchanged {
+            tracing::info!("the relay settles what is in flight, and connects by the new [amqp]");
+        }
+        let since_start = self.at_start.changes_to(&loaded.effective);
+        let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
+        restart.extend(left.into_iter().map(str::to_owned));
+        for key in &restart {
+            tracing::warn!(key, "this key is taken at start only: its new value waits for a restart");
+        }
+        self.amqp = config.amqp;
+        self.last = loaded.effective;
+        if let Err(error) = log.replace(&config.log) {
+            tracing::error!("the log goes on as before: {}", chain(&error));
+        }
+        controls.reloaded(ReloadResult::Applied, restart);
+        tracing::info!(
+            changed = changes.keys.len() + changes.endpoints_added.len() + changes.endpoints_removed.len(),
+            "the configuration was put in force"
+        );
+    }
+}
+
+fn tell_faults(faults: &Faults) {
+    for fault in &faults.0 {
+        tracing::error!(key = fault.key, "configuration: {fault}");
+    }
+    tracing::error!(
+        faults = faults.0.len(),
+        "the new configuration was rejected; the one before stays in force"
+    );
+}
+
+fn tell_changes(changes: &Changes) {
+    for endpoint in &changes.endpoints_added {
+        tracing::info!(endpoint, "configuration: a new endpoint");
+    }
+    for endpoint in &changes.endpoints_removed {
+        tracing::info!(
+            endpoint,
+            "configuration: the endpoint is gone; its callbacks are refused as unauthenticated"
+        );
+    }
+    for change in &changes.keys {
+        let (key, from, to) = (&change.key, change.from.as_deref(), change.to.as_deref());
+        tracing::info!(key, from, to, "configuration: changed");
+    }
+}

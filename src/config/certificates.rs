@@ -1,0 +1,43 @@
+//! Keys that name files of certificates and private keys.
+
+use std::path::{Path, PathBuf};
+
+use super::read::Section;
+use crate::certificates::Error;
+
+/// `cert_file` and `key_file`, of which there are both or none.
+pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option<(PathBuf, PathBuf)>> {
+    let cert_file = file(section, "cert_file");
+    let key_file = file(section, "key_file");
+    match (cert_file?, key_file?) {
+        (None, None) => Some(None),
+        (Some(cert_file), Some(key_file)) => Some(Some((cert_file, key_file))),
+        (Some(_), None) => {
+            section.fault(
+                "key_file",
+                "is missing beside cert_file",
+                "the file of the certificate's private key",
+            );
+            None
+        }
+        (None, Some(_)) => {
+            section.fault("cert_file", "is missing beside key_file", "the file of the key's certificate");
+            None
+        }
+    }
+}
+
+/// `Some(None)` if the key is absent.
+pub(super) fn file(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Option<PathBuf>> {
+    let path = section.parsed(key, "the path of a PEM file", |text| match text {
+        "" => Err("names no file".to_owned()),
+        text => Ok(PathBuf::from(text)),
+    });
+    path.optional()
+}
+
+/// Notes what is wrong with certificate or key, at the one of the two keys that it is about.
+pub(super) fn identity_fault(section: &mut Section<'_, '_, '_>, key_file: &Path, error: &Error) {
+    let key = if error.path() == key_file { "key_file" } else { "cert_file" };
+    section.fault(key, error.to_string(), "");
+}

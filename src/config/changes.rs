@@ -1,0 +1,216 @@
+//! What differs between two configurations, for a reload to tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    layers::{Step, spell},
+    show::{Effective, Shown},
+};
+
+/// Keys that are looked at once, at start: what they name is held open, or is as large as it was made. A reload leaves
+/// them as they are and says so. TLS on the public listener may change, but not come or go.
+pub const NEEDS_RESTART: [&str; 6] = [
+    "http.listen",
+    "http.workers",
+    "admin.listen",
+    "ledger.url",
+    "ledger.queue_capacity",
+    "ledger.max_batch",
+];
+
+/// One key whose value in force is another one. Secrets are redacted, so that the two texts may look the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key; endpoints are named, as in `endpoints[purchase].dedupe_window`.
+    pub key: String,
+    /// The value before, as TOML; `None` if there was none.
+    pub from: Option<String>,
+    /// The value now, as TOML; `None` if there is none.
+    pub to: Option<String>,
+}
+
+/// Everything that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Keys, except those of endpoints that came or went.
+    pub keys: Vec<Change>,
+    /// Names of endpoints that were not there before.
+    pub endpoints_added: Vec<String>,
+    /// Names of endpoints that are not there any more.
+    pub endpoints_removed: Vec<String>,
+}
+
+impl Changes {
+    /// Nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.endpoints_added.is_empty() && self.endpoints_removed.is_empty()
+    }
+
+    /// The changed keys that only a restart puts in force.
+    pub fn needing_restart(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|change| change.key.as_str()).filter(|key| NEEDS_RESTART.contains(key))
+    }
+}
+
+impl Effective {
+    /// What differs in `new`. A secret in a file is compared by what the file held when it was read.
+    #[must_use]
+    pub fn changes_to(&self, new: &Self) -> Changes {
+        let (before, after) = (self.by_name(), new.by_name());
+        let (old_names, new_names) = (self.endpoint_names(), new.endpoint_names());
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        let stays = |endpoint: &Option<&str>| {
+            endpoint.is_none_or(|name| old_names.contains(name) && new_names.contains(name))
+        };
+        let mut keys = Vec::new();
+        for (key, endpoint, shown) in &after {
+            let old = before.iter().find(|(old, ..)| old == key).map(|(.., shown)| *shown);
+            if stays(endpoint) && old.is_none_or(|old| !old.is_same(shown)) {
+                let from = old.map(|old| old.value.to_string());
+                keys.push(Change { key: key.clone(), from, to: Some(shown.value.to_string()) });
+            }
+        }
+        for (key, endpoint, shown) in &before {
+            if stays(endpoint) && after.iter().all(|(new, ..)| new != key) {
+                keys.push(Change { key: key.clone(), from: Some(shown.value.to_string()), to: None });
+            }
+        }
+        Changes {
+            keys,
+            endpoints_added: owned(new_names.difference(&old_names).copied().collect()),
+            endpoints_removed: owned(old_names.difference(&new_names).copied().collect()),
+        }
+    }
+
+    fn endpoint_names(&self) -> BTreeSet<&str> {
+        self.names().into_values().collect()
+    }
+
+    /// The names of the endpoints, by their place in the list.
+    fn names(&self) -> BTreeMap<usize, &str> {
+        let names = self.values.iter().filter_map(|shown| match shown.path.as_slice() {
+            [Step::Key(list), Step::Index(at), Step::Key(key)] if list == "endpoints" && key == "name" => {
+                Some((*at, shown.value.as_str()?))
+            }
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Every value with its key, in which an endpoint goes by its name: its place in the list means nothing, and
+    /// one that is put before it must not look like a change of all.
+    fn by_name(&self) -> Vec<(String, Option<&str>, &Shown)> {
+        let names = self.names();
+        let named = |shown: &'_ Shown| match shown.path.as_slice() {
+            [Step::Key(list), Step::Index(at), rest @ ..] if list == "endpoints" => {
+                names.get(at).map(|name| (*name, spell(rest)))
+            }
+            _ => None,
+        };
+        let all = self.values.iter().map(|shown| match named(shown) {
+            Some((name, rest)) => (format!("endpoints[{name}].{rest}"), Some(name), shown),
+            None => (spell(&shown.path), None, shown),
+        });
+        all.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{REFERENCE, Sources, load};
+
+    fn changes(before: &str, after: &str) -> Changes {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = Sources { directory: dir.path().to_owned(), ..Sources::default() };
+        let path = dir.path().join("countersign.toml");
+        let [before, after] = [before, after].map(|text| {
+            fs::write(&path, text.replace("DIR", &dir.path().display().to_string())).unwrap();
+            let loaded = load(&sources);
+            assert_eq!(loaded.faults(), []);
+            loaded.effective
+        });
+        before.changes_to(&after)
+    }
+
+    fn endpoint(name: &str, more: &str) -> String {
+        format!(
+            "[[endpoints]]\nname = '{name}'\ncredentials = [ {{ action_callback_token = 'hush' }} ]\n{more}\n"
+        )
+    }
+
+    #[test]
+    fn a_changed_key_is_told_with_both_values_and_its_endpoint_by_name() {
+        let before = format!("[log]\nfilter = 'info'\n{}", endpoint("a", "dedupe_window = '60s'"));
+        let after = format!("{}{}", endpoint("new", ""), endpoint("a", "dedupe_window = '5m'"));
+        let changes = changes(&before, &format!("[log]\nfilter = 'debug'\n{after}"));
+        assert_eq!(changes.endpoints_added, ["new"]);
+        assert!(changes.endpoints_removed.is_empty());
+        let told: Vec<_> = changes
+            .keys
+            .iter()
+            .map(|change| {
+                (change.key.as_str(), change.from.as_deref().unwrap(), change.to.as_deref().unwrap())
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [("log.filter", "\"info\"", "\"debug\""), ("endpoints[a].dedupe_window", "\"60s\"", "\"300s\"")]
+        );
+    }
+
+    #[test]
+    fn a_changed_secret_is_noticed_and_not_told() {
+        let changed = changes(&endpoint("a", ""), &endpoint("a", "").replace("hush", "hash"));
+        assert_eq!(
+            changed.keys,
+            [Change {
+                key: "endpoints[a].credentials[0].action_callback_token".to_owned(),
+                from: Some("\"[redacted]\"".to_owned()),
+                to: Some("\"[redacted]\"".to_owned()),
+            }]
+        );
+        let url = |password| format!("[amqp]\nurl = 'amqp://u:{password}@h'\n{}", endpoint("a", ""));
+        let changed = changes(&url("hush"), &url("hash"));
+        assert_eq!(changed.keys[0].key, "amqp.url");
+        assert!(!format!("{changed:?}").contains("hush") && !format!("{changed:?}").contains("hash"));
+    }
+
+    #[test]
+    fn a_secret_in_a_file_that_stays_where_it_was_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let text = format!(
+            "[[endpoints]]\nname = 'a'\ncredentials = [ {{ action_callback_token_file = '{}' }} ]\n",
+            file.display()
+        );
+        fs::write(dir.path().join("countersign.toml"), text).unwrap();
+        let sources = Sources { directory: dir.path().to_owned(), ..Sources::default() };
+        let [one, same, other] = ["hush", "hush\n", "hash"].map(|token| {
+            fs::write(&file, token).unwrap();
+            load(&sources).effective
+        });
+        assert!(one.changes_to(&same).is_empty());
+        let changes = one.changes_to(&other);
+        assert_eq!(changes.keys[0].key, "endpoints[a].credentials[0].action_callback_token_file");
+    }
+
+    #[test]
+    fn what_only_a_restart_changes_is_named() {
+        let before = endpoint("a", "");
+        let after = format!("[http]\nlisten = '127.0.0.1:1'\nmax_body_bytes = 2048\n{before}");
+        let changes = changes(&before, &after);
+        assert_eq!(changes.keys.len(), 2);
+        assert_eq!(changes.needing_restart().collect::<Vec<_>>(), ["http.listen"]);
+        let marked = REFERENCE.lines().filter(|line| line.ends_with("(restart)")).count();
+        assert_eq!(marked, NEEDS_RESTART.len(), "the reference marks each of them");
+        for key in NEEDS_RESTART {
+            let (section, name) = key.split_once('.').unwrap();
+            let from = REFERENCE.find(&format!("\n[{section}]\n")).unwrap();
+            assert!(REFERENCE[from..].contains(&format!("\n{name} = ")), "{key}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! TLS on both sides, and who may send callbacks.
+
+use std::path::Path;
+
+use super::*;
+
+fn write_pair(dir: &Path, name: &str) {
+    let made = rcgen::generate_simple_self_signed(["countersign.test".to_owned()]).unwrap();
+    fs::write(dir.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+    fs::write(dir.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+}
+
+/// A section with these files, some of which may be left out.
+fn files(section: &str, dir: &Path, keys: &[(&str, &str)]) -> Case {
+    let keys: String =
+        keys.iter().map(|(key, name)| format!("{key} = '{}'\n", dir.join(name).display())).collect();
+    Case::file(&format!("[{section}]\n{keys}{SMALL}"))
+}
+
+#[test]
+fn certificates_are_checked_with_the_configuration_and_each_fault_is_told_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_pair(dir, "a");
+    write_pair(dir, "b");
+    fs::write(dir.join("empty.pem"), "").unwrap();
+    let key = fs::read_to_string(dir.join("a.key")).unwrap();
+    fs::write(dir.join("sealed.key"), key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")).unwrap();
+    for section in ["http.tls", "amqp.tls"] {
+        let told = |keys: &[(&str, &str)]| files(section, dir, keys).faults();
+        assert!(told(&[("cert_file", "a.pem"), ("key_file", "a.key")]).is_empty());
+        for (cert, key, at, words) in [
+            ("a.pem", "b.key", "key_file", "does not belong to the first certificate in"),
+            ("a.pem", "sealed.key", "key_file", "holds an encrypted private key"),
+            ("a.pem", "none.key", "key_file", "cannot be read: No such file"),
+            ("a.pem", "a.pem", "key_file", "holds no private key"),
+            ("none.pem", "a.key", "cert_file", "cannot be read: No such file"),
+            ("empty.pem", "a.key", "cert_file", "holds no certificate"),
+            ("b.key", "a.key", "cert_file", "holds no certificate"),
+        ] {
+            let faults = told(&[("cert_file", cert), ("key_file", key)]);
+            assert_eq!(faults.len(), 1, "{faults:#?}");
+            assert!(faults[0].contains(&format!("{section}.{at}: ")), "{faults:#?}");
+            assert!(faults[0].contains(words), "{faults:#?}");
+        }
+        has(&told(&[("cert_file", "a.pem")]), &format!("countersign.toml:1: {section}.key_file: is missing"));
+        has(&told(&[("key_file", "a.key")]), &format!("countersign.toml:1: {section}.cert_file: is missing"));
+    }
+    let told = |name| files("amqp.tls", dir, &[("ca_file", name)]).faults();
+    assert!(told("a.pem").is_empty());
+    assert!(told("none.pem")[0].contains("amqp.tls.ca_file: "), "{:#?}", told("none.pem"));
+    assert!(told("a.key")[0].contains("holds no certificate"), "{:#?}", told("a.key"));
+}
+
+#[test]
+fn without_its_files_a_listener_has_no_tls() {
+    assert_eq!(Case::file(SMALL).config().http.tls, None);
+    assert_eq!(Case::file(SMALL).config().amqp.broker.tls, amqp::tls::Settings::default());
+    let zero = Case::file(&format!("[http.tls]\ncheck_interval = 0\n{SMALL}"));
+    has(&zero.faults(), "countersign.toml:2: http.tls.check_interval: is 0");
+}
+
+#[test]
+fn peers_are_read_and_slips_are_told() {
+    let case = Case::file(&format!(
+        "[http]\ntrusted_proxies = ['10.0.0.5', '192.0.2.0/24']\nallowed_peers = ['2001:db8::/32']\n\
+         allowed_peers_mode = 'warn'\nrate_limit_per_peer = 50\nrate_limit_burst = 200\n\
+         failure_budget_per_peer = 20\n{SMALL}"
+    ));
+    let peers = case.config().http.peers;
+    assert_eq!((peers.rate, peers.burst, peers.failure_budget), (50, 200, 20));
+    assert_eq!(peers.allowed_mode, crate::http::peers::Mode::Warn);
+    let shown: Vec<_> = peers.trusted_proxies.iter().chain(&peers.allowed).map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.5", "192.0.2.0/24", "2001:db8::/32"]);
+    assert!(case.warnings().is_empty(), "{:#?}", case.warnings());
+
+    let peers = Case::file(SMALL).config().http.peers;
+    assert_eq!((peers.rate, peers.burst, peers.failure_budget), (0, 0, 0));
+    assert!(peers.trusted_proxies.is_empty() && peers.allowed.is_empty());
+
+    let case = Case::file(&format!(
+        "[http]\ntrusted_proxies = ['proxy.example']\nallowed_peers = ['10.0.0.1/8']\n\
+         allowed_peers_mode = 'maybe'\nrate_limit_per_peer = -1\n{SMALL}"
+    ));
+    let faults = case.faults();
+    has(&faults, "countersign.toml:2: http.trusted_proxies[0]: \"proxy.example\" is no address and no range");
+    has(&faults, "countersign.toml:3: http.allowed_peers[0]: \"10.0.0.1/8\" has bits set behind its length");
+    has(&faults, "countersign.toml:4: http.allowed_peers_mode: \"maybe\" is not one of its values");
+    has(&faults, "countersign.toml:5: http.rate_limit_per_peer: -1 is out of range");
+}
+
+#[test]
+fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
+    let warnings = |http: &str| Case::file(&format!("[http]\n{http}\n{SMALL}")).warnings();
+    let own = "listen = '127.0.0.1:8080'";
+    for limit in ["failure_budget_per_peer = 5", "rate_limit_per_peer = 5", "allowed_peers = ['192.0.2.1']"] {
+        let told = warnings(&format!("{own}\n{limit}"));
+        has(&told, "default: http.trusted_proxies: is empty although callbacks come from this machine");
+        assert!(warnings(&format!("{own}\n{limit}\ntrusted_proxies = ['127.0.0.1']")).is_empty());
+        assert!(warnings(limit).is_empty());
+    }
+    assert!(warnings(own).is_empty());
+    has(
+        &warnings("trusted_proxies = ['0.0.0.0/0']"),
+        "countersign.toml:2: http.trusted_proxies: holds every address",
+    );
+    has(&warnings("rate_limit_burst = 5"), "countersign.toml:2: http.rate_limit_burst: has no effect");
+
+    let token = |token: &str| Case::file(&format!("[admin]\ntoken = '{token}'\n{SMALL}")).warnings();
+    let told = token("fake");
+    has(&told, "countersign.toml:2: admin.token: has fewer than 16 bytes, and could be guessed");
+    assert!(!told[0].contains("fake"), "{told:?}");
+    assert!(token("fake-token-of-many-bytes").is_empty());
+
+    let dir = tempfile::tempdir().unwrap();
+    write_pair(dir.path(), "ca");
+    let tls = files("amqp.tls", dir.path(), &[("ca_file", "ca.pem")]);
+    has(&tls.warnings(), "countersign.toml:1: amqp.tls: has no effect, since no URL begins with amqps://");
+    assert!(tls.set("amqp.url=amqps://broker").warnings().is_empty());
+}

@@ -1,0 +1,45 @@
+//! A connection whose last answer was given.
+//!
+//! actix answers requests that were pipelined behind one whose answer closes the connection; by RFC 9112 §9.6 they are
+//! not to be processed. A stranger would get work done behind a refusal, and a decision would be kept whose sender was
+//! told that nothing more is heard on this connection. So what closes a connection is noted on it, and what comes
+//! behind is not heard: its answer says that it may be sent again over another connection (RFC 9110 §15.5.20).
+
+use std::{any::Any, cell::Cell};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    dev::Extensions,
+    http::{ConnectionType, StatusCode},
+    web,
+};
+
+use super::{answer, body};
+
+/// Whether the last answer of a connection was given.
+struct Over(Cell<bool>);
+
+/// To be called for each new connection.
+pub(super) fn begin(_io: &dyn Any, extensions: &mut Extensions) {
+    extensions.insert(Over(Cell::new(false)));
+}
+
+/// Whether the last answer of the request's connection was given already.
+pub(super) fn is_over(request: &HttpRequest) -> bool {
+    request.conn_data::<Over>().is_some_and(|over| over.0.get())
+}
+
+/// Notes if this answer is the last of its connection.
+pub(super) fn note(request: &HttpRequest, response: &HttpResponse) {
+    let closes = response.head().connection_type() == ConnectionType::Close
+        || request.head().connection_type() == ConnectionType::Close;
+    if closes && let Some(over) = request.conn_data::<Over>() {
+        over.0.set(true);
+    }
+}
+
+/// The answer to a request that comes behind the last one.
+pub(super) fn unheard(payload: web::Payload) -> HttpResponse {
+    let body = web::Bytes::from_static(br#"{"code":42100,"msg":"connection_closed"}"#);
+    body::close_after(answer::json(StatusCode::MISDIRECTED_REQUEST), body, payload)
+}

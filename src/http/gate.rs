@@ -1,0 +1,254 @@
+//! What requests meet, and what a reload may change of it while they come: endpoints, limits, peers, the certificate.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::{
+    Settings,
+    limits::{Limited, Table, Told},
+    peers, tls,
+};
+use crate::{
+    certificates,
+    intake::{Intake, Refusal},
+    telemetry::{
+        log::chain,
+        metrics::{Metrics, UNKNOWN_ENDPOINT},
+    },
+};
+
+/// The public listener's gate: everything its requests share.
+pub struct Gate {
+    live: RwLock<Arc<Live>>,
+    /// `None` if the listener speaks plain HTTP, for as long as it lives.
+    identity: Option<Arc<tls::Identity>>,
+    /// Made when something is to be counted for the first time.
+    table: OnceLock<Table>,
+    draining: Arc<AtomicBool>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What is to be put in force; see [`Gate::prepare`].
+pub struct Replacement {
+    pair: Option<tls::Pair>,
+    live: Live,
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replacement")
+    }
+}
+
+/// What is in force for one request, from its beginning to its end.
+pub(super) struct Live {
+    pub(super) intake: Arc<Intake>,
+    pub(super) max_body_bytes: usize,
+    pub(super) body_read_timeout: Duration,
+    pub(super) unauthenticated_floor: Duration,
+    pub(super) peers: peers::Settings,
+    counters: HashMap<Box<str>, Counters>,
+}
+
+/// The counters of one endpoint, one per outcome.
+pub(super) struct Counters {
+    pub(super) accepted: Counter,
+    pub(super) duplicate: Counter,
+    /// By [`Refusal`], in the order of [`Refusal::ALL`].
+    pub(super) refused: [Counter; Refusal::ALL.len()],
+}
+
+impl Gate {
+    /// A gate with these settings for callbacks to `endpoints`, the names of all that `intake` knows. While `draining`
+    /// is true callbacks are refused as `shutting_down`.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be used.
+    pub fn new(
+        settings: &Settings,
+        intake: Arc<Intake>,
+        endpoints: &[String],
+        metrics: Arc<Metrics>,
+        draining: Arc<AtomicBool>,
+    ) -> Result<Self, certificates::Error> {
+        let identity = match &settings.tls {
+            Some(settings) => Some(Arc::new(tls::Identity::new(tls::Pair::read(settings)?))),
+            None => None,
+        };
+        let live = RwLock::new(Arc::new(Live::new(settings, intake, endpoints, &metrics)));
+        Ok(Self { live, identity, table: OnceLock::new(), draining, metrics })
+    }
+
+    /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, the names of all that `intake` knows.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be used.
+    pub fn prepare(
+        &self,
+        settings: &Settings,
+        intake: Arc<Intake>,
+        endpoints: &[String],
+    ) -> Result<Replacement, certificates::Error> {
+        let pair = match (&self.identity, &settings.tls) {
+            (Some(_), Some(settings)) => Some(tls::Pair::read(settings)?),
+            _ => None,
+        };
+        Ok(Replacement { pair, live: Live::new(settings, intake, endpoints, &self.metrics) })
+    }
+
+    /// Puts other settings and endpoints in force, all at once, for requests that begin from now on, and another
+    /// certificate for connections that do. What peers have used of their limits stays counted. The series of endpoints
+    /// that are gone end.
+    ///
+    /// `listen`, `workers`, and whether there is TLS at all need a new listener: they are left as they are.
+    pub fn put(&self, replacement: Replacement) {
+        if let (Some(identity), Some(pair)) = (&self.identity, replacement.pair) {
+            identity.replace(pair);
+        }
+        let live = Arc::new(replacement.live);
+        let mut place = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *place, live.clone());
+        // Requests are to wait for no more than this.
+        drop(place);
+        for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
+            let outcomes = Refusal::ALL.into_iter().map(Refusal::as_str).chain(["accepted", "duplicate"]);
+            outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
+        }
+    }
+
+    /// Whether a listener for these settings would have to be made anew because TLS came or went.
+    #[must_use]
+    pub fn tls_differs(&self, settings: &Settings) -> bool {
+        self.identity.is_some() != settings.tls.is_some()
+    }
+
+    /// Looks after the certificate's files, every [`tls::Settings::check_interval`], for as long as it is polled. A
+    /// pair that cannot be used is logged, and the one before stays.
+    pub async fn watch(&self) -> Infallible {
+        let Some(identity) = &self.identity else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(identity.check_interval()).await;
+            let looking = identity.clone();
+            // The files may be on a disk that hangs.
+            match tokio::task::spawn_blocking(move || looking.follow()).await {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => tracing::info!("the certificate of the public listener was exchanged"),
+                Ok(Err(error)) => tracing::error!(
+                    "the certificate of the public listener cannot be exchanged, the one before stays: {}",
+                    chain(&error)
+                ),
+                Err(panicked) => {
+                    tracing::error!("looking after the certificate failed: {}", chain(&panicked))
+                }
+            }
+        }
+    }
+
+    pub(super) fn identity(&self) -> Option<Arc<tls::Identity>> {
+        self.identity.clone()
+    }
+
+    /// What is in force now.
+    pub(super) fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a callback of this peer, if it may send one now.
+    pub(super) fn admit(&self, live: &Live, peer: Option<IpAddr>) -> Result<(), Limited> {
+        self.counting(live, peer, |table, peer| table.admit(peer, &live.peers, table.now()))
+    }
+
+    /// Whether this peer failed to authenticate too often, perhaps since it was admitted.
+    pub(super) fn check_failures(&self, live: &Live, peer: Option<IpAddr>) -> Result<(), Limited> {
+        self.counting(live, peer, |table, peer| table.check_failures(peer, &live.peers, table.now()))
+    }
+
+    /// Counts an unauthenticated callback of this peer.
+    pub(super) fn failed(&self, live: &Live, peer: Option<IpAddr>) {
+        if live.peers.failure_budget > 0 {
+            let table = self.table();
+            table.failed(known(peer), table.now());
+        }
+    }
+
+    /// Whether this peer's absence from the allow-list is to be logged now.
+    pub(super) fn tell(&self, peer: Option<IpAddr>) -> Told {
+        let table = self.table();
+        table.tell(known(peer), table.now())
+    }
+
+    fn counting(
+        &self,
+        live: &Live,
+        peer: Option<IpAddr>,
+        count: impl FnOnce(&Table, IpAddr) -> Result<(), Limited>,
+    ) -> Result<(), Limited> {
+        if !live.peers.limits() {
+            return Ok(());
+        }
+        count(self.table(), known(peer)).inspect_err(|limited| self.metrics.peer_limited(limited.cause))
+    }
+
+    fn table(&self) -> &Table {
+        self.table.get_or_init(Table::new)
+    }
+}
+
+/// A connection that is gone already has no address any more. Those share one entry: better than none.
+fn known(peer: Option<IpAddr>) -> IpAddr {
+    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+impl Live {
+    fn new(settings: &Settings, intake: Arc<Intake>, endpoints: &[String], metrics: &Metrics) -> Self {
+        // Every series exists from the start, at zero: an alert on a rate sees the first refusal too.
+        let counters = endpoints
+            .iter()
+            .map(String::as_str)
+            .chain([UNKNOWN_ENDPOINT])
+            .map(|endpoint| {
+                let counter = |outcome| metrics.callback_counter(endpoint, outcome);
+                let counters = Counters {
+                    accepted: counter("accepted"),
+                    duplicate: counter("duplicate"),
+                    refused: Refusal::ALL.map(|refusal| counter(refusal.as_str())),
+                };
+                (Box::from(endpoint), counters)
+            })
+            .collect();
+        Self {
+            intake,
+            max_body_bytes: settings.max_body_bytes,
+            body_read_timeout: settings.body_read_timeout,
+            unauthenticated_floor: settings.unauthenticated_floor,
+            peers: settings.peers.clone(),
+            counters,
+        }
+    }
+
+    /// The counters of an endpoint, or those of all that are not configured.
+    pub(super) fn counters(&self, endpoint: &str) -> Option<&Counters> {
+        self.counters.get(endpoint).or_else(|| self.counters.get(UNKNOWN_ENDPOINT))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gate")
+    }
+}

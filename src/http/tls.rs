@@ -1,0 +1,205 @@
+//! TLS on the public listener: TLS 1.2 and 1.3 by rustls, HTTP/1.1 only, with a certificate that can be exchanged while
+//! connections are open.
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+use sha2::{Digest, Sha256};
+
+use crate::certificates::{self, Error};
+
+/// Where certificate and key come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's certificate first, then those that lead to an authority, in PEM.
+    pub cert_file: PathBuf,
+    /// The private key of the first certificate, in PEM, not encrypted.
+    pub key_file: PathBuf,
+    /// How often the files are looked at.
+    pub check_interval: Duration,
+}
+
+impl Settings {
+    /// Whether a listener could start with these files as they are now.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), Error> {
+        certificates::read_identity(&self.cert_file, &self.key_file).map(drop)
+    }
+}
+
+/// What the handshakes are answered with. Connections keep what they began with.
+pub(super) struct Identity {
+    now: RwLock<Arc<CertifiedKey>>,
+    source: Mutex<Source>,
+}
+
+/// The files that were looked at last.
+struct Source {
+    settings: Settings,
+    /// Of both files' content, good or bad: a bad pair is told once, not at every look.
+    seen: [u8; 32],
+}
+
+/// In place of the digest of files that could not be read; no content has it.
+const UNREADABLE: [u8; 32] = [0; 32];
+
+/// A pair that was read and found good.
+pub(super) struct Pair {
+    settings: Settings,
+    seen: [u8; 32],
+    identity: Arc<CertifiedKey>,
+}
+
+impl Pair {
+    pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
+        let (seen, identity) = look(settings)?;
+        Ok(Self { settings: settings.clone(), seen, identity: Arc::new(identity?) })
+    }
+}
+
+/// The files' digest, and the pair if it is good. The outer error says that they could not be read at all.
+fn look(settings: &Settings) -> Result<([u8; 32], Result<CertifiedKey, Error>), Error> {
+    let Settings { cert_file, key_file, .. } = settings;
+    let (cert, key) = (certificates::read(cert_file)?, certificates::read(key_file)?);
+    let digest =
+        Sha256::new().chain_update(cert.len().to_be_bytes()).chain_update(&*cert).chain_update(&*key);
+    Ok((digest.finalize().into(), certificates::identity((cert_file, &cert), (key_file, &key))))
+}
+
+impl Identity {
+    pub(super) fn new(pair: Pair) -> Self {
+        let Pair { settings, seen, identity } = pair;
+        Self { now: RwLock::new(identity), source: Mutex::new(Source { settings, seen }) }
+    }
+
+    /// Shows another certificate to those who connect from now on.
+    pub(super) fn replace(&self, pair: Pair) {
+        let Pair { settings, seen, identity } = pair;
+        *self.source() = Source { settings, seen };
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// Takes what the files hold now if that changed since they were last looked at. True if it is in force now.
+    ///
+    /// # Errors
+    /// The new pair cannot be used; the old one stays. Told once for each content: somebody who writes two files cannot
+    /// do so at once, and the next look finds both.
+    pub(super) fn follow(&self) -> Result<bool, Error> {
+        let mut source = self.source();
+        let (seen, identity) = match look(&source.settings) {
+            Ok(found) => found,
+            Err(_) if source.seen == UNREADABLE => return Ok(false),
+            Err(error) => {
+                source.seen = UNREADABLE;
+                return Err(error);
+            }
+        };
+        if seen == source.seen {
+            return Ok(false);
+        }
+        source.seen = seen;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity?);
+        Ok(true)
+    }
+
+    pub(super) fn check_interval(&self) -> Duration {
+        self.source().settings.check_interval
+    }
+
+    fn source(&self) -> std::sync::MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.now.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+/// For a listener that shows this identity. `http/1.1` is added by the server.
+pub(super) fn config(identity: Arc<Identity>) -> io::Result<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(certificates::provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_cert_resolver(identity);
+    // A session that is taken up again shows no certificate, and is followed by another: whoever knew the one before
+    // would never see that it was exchanged. The approval center and proxies keep their connections, so a handshake
+    // is rare.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    fn write(dir: &Path) -> Vec<u8> {
+        let made = rcgen::generate_simple_self_signed(["countersign.test".to_owned()]).unwrap();
+        fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().to_vec()
+    }
+
+    fn shown(identity: &Identity) -> Vec<u8> {
+        identity.now.read().unwrap().end_entity_cert().unwrap().to_vec()
+    }
+
+    #[test]
+    fn a_pair_is_followed_when_it_changes_and_a_bad_one_keeps_the_old_and_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            cert_file: dir.path().join("cert.pem"),
+            key_file: dir.path().join("key.pem"),
+            check_interval: Duration::from_secs(60),
+        };
+        assert!(Pair::read(&settings).is_err(), "there are no files yet");
+        let first = write(dir.path());
+        let identity = Identity::new(Pair::read(&settings).unwrap());
+        assert_eq!(shown(&identity), first);
+        assert!(!identity.follow().unwrap(), "nothing has changed");
+
+        let second = write(dir.path());
+        assert!(identity.follow().unwrap());
+        assert_eq!(shown(&identity), second);
+
+        // The certificate of one pair beside the key of another: what a look between two writes sees.
+        let key = fs::read(dir.path().join("key.pem")).unwrap();
+        let third = write(dir.path());
+        let new_key = fs::read(dir.path().join("key.pem")).unwrap();
+        fs::write(dir.path().join("key.pem"), key).unwrap();
+        assert!(matches!(identity.follow(), Err(Error::Mismatch { .. })));
+        assert!(!identity.follow().unwrap(), "told once");
+        assert_eq!(shown(&identity), second);
+        fs::write(dir.path().join("key.pem"), new_key).unwrap();
+        assert!(identity.follow().unwrap());
+        assert_eq!(shown(&identity), third);
+
+        fs::remove_file(dir.path().join("key.pem")).unwrap();
+        assert!(matches!(identity.follow(), Err(Error::Read { .. })));
+        assert!(!identity.follow().unwrap(), "told once");
+        assert_eq!(shown(&identity), third);
+    }
+}

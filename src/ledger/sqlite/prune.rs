@@ -1,0 +1,80 @@
+//! Retention: published commands that are old enough leave the log at its old end, a few at a time.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use crate::command::Seq;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Commands removed.
+    pub(super) pruned: usize,
+    /// Where the next step goes on; `None` if everything was looked at that is old enough.
+    pub(super) next: Option<Seq>,
+}
+
+/// Looks at up to `limit` commands after `from`, the oldest first, and removes those that were received before `before` and
+/// are published. To be called within a transaction.
+///
+/// A command that has an exception stays where it is, and the cursor's own rows stay as well: what is not published is
+/// never pruned, however old it is. Ends at the first command that is young enough; after the clock was set back a few
+/// older ones may stand behind it, and wait for their turn.
+pub(super) fn step(
+    transaction: &Connection,
+    from: Seq,
+    before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Step> {
+    let rows: Vec<(i64, i64, bool)> = transaction
+        .prepare_cached(
+            "SELECT c.seq, c.received_at, EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
+             FROM commands c
+             WHERE c.seq > ?1 AND c.seq <= (SELECT published_through FROM cursor)
+             ORDER BY c.seq LIMIT ?2",
+        )?
+        .query_map(params![from as i64, limit as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let old = rows.iter().take_while(|(_, received_at, _)| *received_at < before.as_millisecond());
+    let old: Vec<_> = old.collect();
+    let all_old = old.len() == rows.len();
+    let mut pruned = 0;
+    let mut through = None;
+    for (seq, _, _) in old.iter().filter(|(_, _, excepted)| !excepted) {
+        pruned += transaction.prepare_cached("DELETE FROM commands WHERE seq = ?1")?.execute([seq])?;
+        through = Some(*seq);
+    }
+    if let Some(through) = through {
+        let first = old.first().map_or(through, |(seq, _, _)| *seq);
+        // What an operator did to a command is of interest as long as the command is.
+        transaction
+            .prepare_cached(
+                "DELETE FROM operator_acts WHERE seq BETWEEN ?1 AND ?2
+                   AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = operator_acts.seq)",
+            )?
+            .execute(params![first, through])?;
+        transaction
+            .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
+            .execute([through])?;
+    }
+    let last = rows.last().map(|(seq, _, _)| *seq as Seq);
+    let next = last.filter(|_| all_old && rows.len() == limit);
+    Ok(Step { pruned, next })
+}
+
+/// How many commands [`step`] would remove in all.
+pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Result<u64> {
+    let young: Option<i64> = connection
+        .prepare_cached(
+            "SELECT min(seq) FROM (SELECT seq FROM commands WHERE received_at >= ?1 ORDER BY seq LIMIT 1)",
+        )?
+        .query_row([before.as_millisecond()], |row| row.get(0))?;
+    connection
+        .prepare_cached(
+            "SELECT count(*) FROM commands c
+             WHERE c.seq <= (SELECT published_through FROM cursor) AND (?1 IS NULL OR c.seq < ?1)
+               AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)",
+        )?
+        .query_row([young], |row| row.get::<_, i64>(0))
+        .map(|count| count as u64)
+}

@@ -1,0 +1,150 @@
+//! Room on the disk: how much the ledger takes, how much is left, and refusing in time.
+//!
+//! A disk that is full to the last byte takes more than callbacks: the broker's and the system's own files stand beside the
+//! ledger more often than not, and a commit that fails half-way is only as good as the file system. So callbacks are
+//! refused while there is still room for what has to be written about those that were kept.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::writer::Shared;
+
+/// How long the queue to the writer is not complained about again.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What the ledger takes on its disk, and what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) size_bytes: Option<u64>,
+    pub(super) wal_bytes: Option<u64>,
+    pub(super) free_bytes: Option<u64>,
+}
+
+impl Room {
+    /// Looks now. What cannot be found out is `None`.
+    pub(super) fn of(path: &Path) -> Self {
+        let size = |path: &Path| match fs::metadata(path) {
+            Ok(found) => Some(found.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+            Err(_) => None,
+        };
+        Self { size_bytes: size(path), wal_bytes: size(&wal(path)), free_bytes: free(path) }
+    }
+}
+
+/// The write-ahead log of a ledger.
+pub(super) fn wal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// What this process may still write to the file system of a file. Root's reserve does not count.
+fn free(path: &Path) -> Option<u64> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = rustix::fs::statvfs(directory).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
+/// Watches the disk and the queue, tells once per crossing, and bars the way in when there is no room.
+pub(super) struct Watch {
+    low: bool,
+    complained_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { low: false, complained_at: None }
+    }
+
+    /// Looks at the disk. Called every fraction of a second: between two looks less can be accepted than the minimum holds.
+    pub(super) fn look(&mut self, path: &Path, shared: &Shared) {
+        let min_free_bytes = shared.limits().min_free_bytes;
+        self.look_at(free(path), min_free_bytes, shared);
+        self.look_at_queue(shared);
+    }
+
+    fn look_at(&mut self, free_bytes: Option<u64>, min_free_bytes: u64, shared: &Shared) {
+        // A file system that does not tell is no reason to refuse: a commit that finds no room is refused anyway.
+        let free_bytes = free_bytes.unwrap_or(u64::MAX);
+        let barred = shared.no_room.load(Ordering::Relaxed);
+        if free_bytes < min_free_bytes {
+            if !barred {
+                shared.no_room.store(true, Ordering::Relaxed);
+                tracing::error!(
+                    free_bytes,
+                    min_free_bytes,
+                    "the ledger's disk has too little room left; callbacks are refused until there is more"
+                );
+            }
+            self.low = true;
+            return;
+        }
+        // A little more than the minimum, not to go back and forth with every page.
+        if barred && free_bytes >= min_free_bytes.saturating_add(min_free_bytes / 16) {
+            shared.no_room.store(false, Ordering::Relaxed);
+            tracing::info!(free_bytes, "the ledger's disk has room again; callbacks are accepted");
+        }
+        let low = free_bytes < min_free_bytes.saturating_mul(2);
+        if low && !self.low {
+            tracing::warn!(
+                free_bytes,
+                min_free_bytes,
+                "the ledger's disk is filling up; below min_free_bytes callbacks are refused"
+            );
+        }
+        self.low = low;
+    }
+
+    fn look_at_queue(&mut self, shared: &Shared) {
+        let most = shared.most_waiting.swap(0, Ordering::Relaxed);
+        if most == 0
+            || most < shared.capacity - shared.capacity / 5
+            || self.complained_at.is_some_and(|at| at.elapsed() < QUIET)
+        {
+            return;
+        }
+        self.complained_at = Some(Instant::now());
+        tracing::warn!(
+            waiting = most,
+            queue_capacity = shared.capacity,
+            "the queue to the ledger's writer was nearly full; callbacks that find it full are refused as overloaded"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_in_is_barred_below_the_minimum_and_opens_again_a_little_above_it() {
+        let shared = Shared::new(0, 10, crate::ledger::Limits::default());
+        let mut watch = Watch::new();
+        let mut look = |free: Option<u64>| {
+            watch.look_at(free, 1600, &shared);
+            shared.no_room.load(Ordering::Relaxed)
+        };
+        assert!(!look(Some(1600)));
+        assert!(look(Some(1599)));
+        assert!(look(Some(1650)), "still too near");
+        assert!(!look(Some(1700)));
+        assert!(!look(None), "a file system that does not tell");
+        assert!(look(Some(0)));
+        assert!(!look(None));
+    }
+
+    #[test]
+    fn a_file_system_tells_its_room_and_a_missing_log_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        fs::write(&path, [0; 100]).unwrap();
+        let room = Room::of(&path);
+        assert_eq!((room.size_bytes, room.wal_bytes), (Some(100), Some(0)));
+        assert!(room.free_bytes.is_some_and(|bytes| bytes > 0));
+    }
+}

@@ -1,0 +1,125 @@
+//! TLS to the broker: whom we believe, who we say we are, and what an operator is told when that fails.
+
+use std::{io, path::PathBuf};
+
+use lapin::{
+    ErrorKind,
+    tcp::{RustlsConnector, RustlsConnectorConfig},
+};
+use rustls::{AlertDescription, CertificateError};
+
+use crate::certificates;
+
+/// How `amqps://` brokers are spoken to. The files are read at each connect, so renewed ones need no restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The authorities that the broker's certificate may come from, in PEM; those of the system if absent.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate, with those that lead to its authority, and its private key, both in PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Settings {
+    /// Whether a connection could be tried with the files as they are now.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self) -> Result<(), certificates::Error> {
+        if let Some(path) = &self.ca_file {
+            certificates::read_authorities(path)?;
+        }
+        if let Some((cert, key)) = &self.identity {
+            certificates::read_pair(cert, key)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the files.
+pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
+    let config = match &settings.ca_file {
+        None => RustlsConnectorConfig::new_with_native_certs()?,
+        Some(path) => {
+            let authorities = certificates::read(path).and_then(|pem| certificates::chain(path, &pem));
+            RustlsConnectorConfig::default()
+                .with_parsable_certificates(authorities.map_err(io::Error::other)?)
+        }
+    };
+    match &settings.identity {
+        None => config.connector_with_no_client_auth(),
+        Some((cert, key)) => {
+            let (chain, key) = certificates::read_pair(cert, key).map_err(io::Error::other)?;
+            config.connector_with_single_cert(chain, key)
+        }
+    }
+}
+
+/// What to do about a connection that ended for its TLS; `None` if it was not that.
+pub(super) fn advice(error: &lapin::Error) -> Option<&'static str> {
+    let ErrorKind::IOError(error) = error.kind() else { return None };
+    let cause = error.get_ref()?;
+    if cause.is::<certificates::Error>() {
+        return Some("look at the files of [amqp.tls]");
+    }
+    Some(match cause.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(fault) => match fault {
+            // The second where an authority was made anew under its old name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "its certificate comes from no authority that is believed: those in amqp.tls.ca_file, or else the system's"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired; it needs another, or the clock of this machine is wrong"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet; is the clock of this machine wrong?"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is for another name than the host in amqp.url"
+            }
+            _ => "its certificate cannot be accepted",
+        },
+        rustls::Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => {
+                "it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
+            }
+            AlertDescription::CertificateExpired => {
+                "it says that our certificate (amqp.tls.cert_file) has expired"
+            }
+            AlertDescription::UnknownCA => {
+                "it does not know the authority of our certificate (amqp.tls.cert_file)"
+            }
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied => "it does not accept our certificate (amqp.tls.cert_file)",
+            AlertDescription::HandshakeFailure => {
+                "it broke off the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
+            }
+            _ => "it broke off the handshake",
+        },
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS on this port; is it that of amqp://?",
+        _ => "the handshake failed",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Option<&'static str> {
+        advice(&lapin::Error::from(io::Error::other(cause)))
+    }
+
+    #[test]
+    fn an_operator_is_told_which_side_has_to_be_mended() {
+        let theirs = told(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)).unwrap();
+        assert!(theirs.contains("amqp.tls.ca_file"), "{theirs}");
+        let ours = told(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)).unwrap();
+        assert!(ours.contains("amqp.tls.cert_file"), "{ours}");
+        let files = told(certificates::Error::NoKey("k.pem".into())).unwrap();
+        assert!(files.contains("[amqp.tls]"), "{files}");
+        assert_eq!(told("connection refused"), None);
+        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into()), None);
+    }
+}

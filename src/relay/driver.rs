@@ -1,0 +1,375 @@
+//! What the machine of [`protocol`](super::protocol) decides, carried out: between the ledger, a session, and the clock.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval_at, sleep},
+};
+use tracing::warn;
+
+use super::{
+    News, Report, Session, Settings, backoff, notices,
+    protocol::{Cargo, Due, Effect, Found, Lost, Machine, Moment, Question, Rules, TICK, Unreadable},
+    requested,
+};
+use crate::{
+    command::{CommandId, Seq, TaskKey},
+    ledger::{AcceptError, Entry, Filter, Ledger, LookError, State},
+    telemetry::{
+        failpoint::reach,
+        log::chain,
+        metrics::{Metrics, PublishResult},
+    },
+};
+
+/// How long to wait before the ledger is asked again after it failed.
+const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// How old a session must be before a command is tried that is known to end sessions: time for all others.
+const CALM: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+pub(super) enum End<E> {
+    /// The relay is to stop, and everything is settled.
+    Stopped,
+    /// The session failed.
+    Failed(E),
+    /// The oldest publish had no answer within [`Settings::confirm_timeout`].
+    Unanswered,
+}
+
+impl<E> From<E> for End<E> {
+    fn from(error: E) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Cargo for Entry {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn task_key(&self) -> TaskKey {
+        self.task_key
+    }
+}
+
+/// The machine, and what is under way for it.
+pub(super) struct Relay {
+    ledger: Arc<dyn Ledger>,
+    confirm_timeout: Duration,
+    pub(super) metrics: Arc<Metrics>,
+    clock: Clock,
+    machine: Machine<Entry>,
+    /// Commands confirmed in this run.
+    pub(super) confirmed: u64,
+    settling: Option<BoxFuture<'static, Result<(), AcceptError>>>,
+    asking: Option<BoxFuture<'static, Answer>>,
+    reading: Option<BoxFuture<'static, Result<Vec<Entry>, LookError>>>,
+}
+
+/// The answer to a [`Question`].
+enum Answer {
+    Due(Result<Vec<Due<Entry>>, LookError>),
+    Waiting(Result<Vec<(TaskKey, Seq)>, LookError>),
+    Pending(Result<bool, LookError>),
+    Found(Result<Option<Found>, LookError>),
+}
+
+impl Relay {
+    pub(super) fn new(ledger: Arc<dyn Ledger>, settings: &Settings, metrics: Arc<Metrics>) -> Self {
+        let rules = Rules {
+            max_in_flight: settings.max_in_flight,
+            max_attempts: settings.max_attempts,
+            confirm_timeout: settings.confirm_timeout,
+            max_exceptions: settings.max_exceptions,
+            calm: CALM,
+            salt: backoff::random(),
+        };
+        Self {
+            ledger,
+            confirm_timeout: settings.confirm_timeout,
+            metrics,
+            clock: Clock::start(),
+            machine: Machine::new(rules),
+            confirmed: 0,
+            settling: None,
+            asking: None,
+            reading: None,
+        }
+    }
+
+    /// Ends what is left of a session, and tells what is left undone.
+    pub(super) fn end(mut self) -> Report {
+        let settled = self.machine.is_settled();
+        let Lost { unanswered, .. } = self.session_over(None);
+        Report { confirmed: self.confirmed, unanswered, settled }
+    }
+
+    /// Publishes through a session until it ends or the relay is to stop. Nothing may be unsettled at the start.
+    pub(super) async fn serve<S: Session>(
+        &mut self,
+        session: &mut S,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> End<S::Error> {
+        match self.serve_until(session, stop).await {
+            Ok(()) => End::Stopped,
+            Err(end) => end,
+        }
+    }
+
+    async fn serve_until<S: Session>(
+        &mut self,
+        session: &mut S,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> Result<(), End<S::Error>> {
+        let mut head = self.ledger.head();
+        let mut head_is_open = true;
+        self.ledger.keep_fresh(true);
+        if self.begin(stop).await.is_none() {
+            return Ok(());
+        }
+        let tick = TICK.min(self.confirm_timeout / 2).max(Duration::from_millis(1));
+        let mut ticks = interval_at(Instant::now() + tick, tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut news = News::default();
+        loop {
+            let stopping = stop.borrow().is_some() || stop.has_changed().is_err();
+            self.carry_on(session, &mut head, stopping)?;
+            if stopping && self.machine.in_flight() == 0 && self.machine.is_settled() {
+                return Ok(());
+            }
+            let wants_more = !stopping && self.machine.wants_more();
+            // What comes rarely stands first: under load there is always news.
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {
+                    session.look()?;
+                    if self.machine.tick(self.clock.now()) {
+                        return Err(End::Unanswered);
+                    }
+                }
+                result = under_way(&mut self.settling) => self.settled(result),
+                answer = under_way(&mut self.asking) => self.told(answer),
+                read = under_way(&mut self.reading) => {
+                    self.reading = None;
+                    self.machine.log_read(readable(read));
+                }
+                told = poll_fn(|cx| session.poll_news(cx, &mut news)) => {
+                    told?;
+                    self.learn(&mut news);
+                }
+                changed = head.changed(), if wants_more && head_is_open => head_is_open = changed.is_ok(),
+                () = requested(stop), if !stopping => {}
+            }
+        }
+    }
+
+    /// Finds out where to go on. `None` if the relay is to stop.
+    async fn begin(&mut self, stop: &mut watch::Receiver<Option<Instant>>) -> Option<()> {
+        loop {
+            let looks = async { Ok((self.ledger.cursor().await?, self.ledger.waiting_tasks().await?)) };
+            let looked: Result<_, LookError> = tokio::select! {
+                looked = looks => looked,
+                () = requested(stop) => return None,
+            };
+            match looked {
+                Ok((cursor, waiting)) => {
+                    self.machine.begin(cursor, waiting, self.clock.now());
+                    return Some(());
+                }
+                Err(error) => warn!(error = %chain(&error), "cannot read the ledger; trying again"),
+            }
+            sleep(LEDGER_PAUSE).await;
+        }
+    }
+
+    /// Forgets what belongs to a session. `blame` has the broker's words if it ended it over something published.
+    pub(super) fn session_over(&mut self, blame: Option<String>) -> Lost {
+        self.metrics.set_connected(false);
+        self.metrics.set_blocked(false);
+        (self.asking, self.reading) = (None, None);
+        let lost = self.machine.lost(blame, self.clock.now());
+        self.ledger.keep_fresh(false);
+        self.metrics.published(PublishResult::Unanswered, lost.unanswered as u64);
+        lost
+    }
+
+    /// Writes what is unsettled, however long that takes.
+    pub(super) async fn settle_all(&mut self) {
+        loop {
+            let now = self.clock.now();
+            while let Some(effect) = self.machine.next(0, true, now) {
+                let published = self.carry_out(effect);
+                debug_assert!(published.is_none(), "nothing is published between sessions");
+            }
+            if self.machine.is_settled() {
+                return;
+            }
+            if self.settling.is_some() || self.asking.is_some() {
+                tokio::select! {
+                    result = under_way(&mut self.settling) => self.settled(result),
+                    answer = under_way(&mut self.asking) => self.told(answer),
+                }
+            } else {
+                sleep(LEDGER_PAUSE).await;
+                // Nothing is in flight, so nothing can be overdue.
+                self.machine.tick(self.clock.now());
+            }
+        }
+    }
+
+    /// Does what the machine wants done, until it wants nothing.
+    fn carry_on<S: Session>(
+        &mut self,
+        session: &mut S,
+        head: &mut watch::Receiver<Seq>,
+        stopping: bool,
+    ) -> Result<(), S::Error> {
+        let now = self.clock.now();
+        // Marked as seen before the log is looked at: whatever is committed after it changes the head again.
+        let known = *head.borrow_and_update();
+        while let Some(effect) = self.machine.next(known, stopping, now) {
+            if let Some(entry) = self.carry_out(effect) {
+                reach("relay:publishing");
+                session.publish(entry)?;
+                reach("relay:published");
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out an effect; a command that is to be published is handed back.
+    fn carry_out(&mut self, effect: Effect<Entry>) -> Option<Entry> {
+        match effect {
+            Effect::Publish(entry) => return Some(entry),
+            Effect::TakeFresh => self.machine.fresh(self.ledger.take_fresh()),
+            Effect::KeepFresh(wanted) => self.ledger.keep_fresh(wanted),
+            Effect::ReadLog { after, limit } => self.reading = Some(self.ledger.since(after, limit)),
+            Effect::Ask(question) => self.asking = Some(self.ask(question)),
+            Effect::Settle(settlement) => {
+                reach("relay:settling");
+                self.settling = Some(self.ledger.settle(settlement));
+            }
+            Effect::Say(notice) => notices::say(notice),
+        }
+        None
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'static, Answer> {
+        let ledger = self.ledger.clone();
+        Box::pin(async move {
+            match question {
+                Question::Due { at, limit } => {
+                    let due = |due: crate::ledger::Due| Due { cargo: due.entry, attempts: due.attempts };
+                    Answer::Due(
+                        ledger.due(at, limit).await.map(|listed| listed.into_iter().map(due).collect()),
+                    )
+                }
+                Question::Waiting => Answer::Waiting(ledger.waiting_tasks().await),
+                Question::Pending { seq } => {
+                    let filter = Filter { before: Some(seq + 1), limit: 1, ..Filter::default() };
+                    let pending =
+                        |record: &crate::ledger::Record| record.seq == seq && record.state == State::Pending;
+                    let listed = ledger.list(filter).await;
+                    Answer::Pending(listed.map(|records| records.first().is_some_and(pending)))
+                }
+                Question::Find { command_id } => Answer::Found(find(&*ledger, command_id).await),
+            }
+        })
+    }
+
+    fn told(&mut self, answer: Answer) {
+        self.asking = None;
+        let now = self.clock.now();
+        match answer {
+            Answer::Due(due) => self.machine.due(readable(due), now),
+            Answer::Waiting(waiting) => self.machine.waiting(readable(waiting), now),
+            Answer::Pending(pending) => self.machine.still_pending(readable(pending), now),
+            Answer::Found(found) => self.machine.found(readable(found), now),
+        }
+    }
+
+    fn settled(&mut self, result: Result<(), AcceptError>) {
+        self.settling = None;
+        self.machine.settled(result.is_ok(), self.clock.now());
+    }
+
+    fn learn(&mut self, news: &mut News) {
+        let now = self.clock.now();
+        let mut confirmed = 0;
+        for outcome in news.outcomes.drain(..) {
+            reach("relay:confirmed");
+            match outcome.result() {
+                PublishResult::Confirmed => confirmed += 1,
+                other => self.metrics.published(other, 1),
+            }
+            self.metrics.confirm_took(self.machine.answered(outcome, now));
+        }
+        self.confirmed += confirmed;
+        self.metrics.published(PublishResult::Confirmed, confirmed);
+        if let Some(blocked) = news.blocked.take() {
+            self.metrics.set_blocked(blocked);
+            self.machine.blocked(blocked, now);
+        }
+        for late in news.late.drain(..) {
+            self.metrics.published(PublishResult::Returned, 1);
+            self.machine.returned_late(late);
+        }
+    }
+}
+
+/// The command that was returned, and its task unless it is parked.
+async fn find(ledger: &dyn Ledger, command_id: CommandId) -> Result<Option<Found>, LookError> {
+    let Some(record) = ledger.find(command_id).await? else { return Ok(None) };
+    let seq = record.seq;
+    let next = ledger.since(seq - 1, 1).await?;
+    let mut key = next.first().filter(|entry| entry.seq == seq).map(|entry| entry.task_key);
+    if key.is_none() {
+        // An exception: its confirm is not settled yet.
+        let waiting = ledger.waiting_tasks().await?;
+        key = waiting.into_iter().find(|(_, waits)| *waits == seq).map(|(key, _)| key);
+    }
+    Ok(Some(Found { seq, state: record.state, attempts: record.attempts, key }))
+}
+
+/// What the machine hears of a look into the ledger; people hear the cause.
+fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
+    looked.map_err(|error| {
+        warn!(error = %chain(&error), "cannot read the ledger; trying again");
+        Unreadable
+    })
+}
+
+/// Resolves when a future that is under way does; never if there is none. The slot stays as it is.
+async fn under_way<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    match slot {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The time of day for the next attempts.
+///
+/// A clock that is set back must not make a refused command wait for that long, so the time since the start counts if
+/// it says that it is later.
+struct Clock {
+    started: Instant,
+    started_at: Timestamp,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { started: Instant::now(), started_at: Timestamp::now() }
+    }
+
+    fn now(&self) -> Moment {
+        // Rounded as the ledger stores it, so that what is due now is not found to be due a moment later.
+        let elapsed = self.started.elapsed();
+        let now = self.started_at.saturating_add(elapsed).unwrap_or(self.started_at).max(Timestamp::now());
+        Moment { at: Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now), elapsed }
+    }
+}

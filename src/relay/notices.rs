@@ -1,0 +1,64 @@
+//! What the machine wants people to know, in the words of the log.
+
+use tracing::{error, info, warn};
+
+use super::protocol::{Notice, Tally};
+
+pub(super) fn say(notice: Notice) {
+    match notice {
+        Notice::Crowded { waiting } => {
+            warn!(waiting, "the broker refuses too many commands; new ones stay in the ledger meanwhile");
+        }
+        Notice::RoomAgain { waiting } => info!(waiting, "publishing new commands again"),
+        Notice::Blocked => warn!("the broker blocks publishing (memory or disk alarm); waiting"),
+        Notice::Unblocked => info!("the broker has ceased to block publishing"),
+        Notice::SettlementFails { first: true } => {
+            warn!("cannot settle what the broker confirmed; trying again until it is settled");
+        }
+        Notice::SettlementFails { first: false } => {
+            error!(
+                "still cannot settle what the broker confirmed; it will be published once more if the program ends \
+                 before that. The ledger's own lines say why; a ledger that has failed to sync needs a restart"
+            );
+        }
+        Notice::SettlementTaken => info!("the ledger takes settlements again"),
+        Notice::NoLongerPending { gone } => info!(gone, "no longer pending; their tasks go on"),
+        Notice::Refusals(Tally { refused, parked, last }) => {
+            let Some((seq, reason)) = last else { return };
+            if parked > 0 {
+                warn!(
+                    refused,
+                    parked, seq, reason, "the broker refused commands; an operator must act on the parked"
+                );
+            } else {
+                warn!(refused, seq, reason, "the broker refused commands; they are tried again");
+            }
+        }
+        Notice::Careful { in_flight } => {
+            warn!(
+                in_flight,
+                "the broker ended the session over one of the commands in flight; publishing one at a time to find it"
+            );
+        }
+        Notice::SetAside { seq, reason } => {
+            error!(
+                seq,
+                reason,
+                "set aside, so that the others can go on; it is tried again by itself. Mend what the reason says: give \
+                 the broker's user the permission to write to that routing key, raise max_message_size; or park it"
+            );
+        }
+        Notice::LateUnknown(late) => {
+            warn!(command_id = %late.command_id, late.reason, "a message was returned that is not in the ledger");
+        }
+        Notice::LateUnderWay(late) => {
+            warn!(
+                command_id = %late.command_id,
+                late.reason, "returned after it was confirmed; it is being published again already"
+            );
+        }
+        Notice::LateAgain(late) => {
+            warn!(command_id = %late.command_id, late.reason, "returned after it was confirmed; publishing it again");
+        }
+    }
+}

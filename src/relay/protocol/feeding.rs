@@ -1,0 +1,164 @@
+//! Which command is published next, and where the next ones come from.
+
+use super::{Cargo, Due, Effect, Flight, Machine, Moment, Notice, Stage, Unreadable, WAITS, tasks::Known};
+use crate::{command::Seq, ledger::state::Event};
+
+impl<C: Cargo> Machine<C> {
+    /// Hands over what may be handed over.
+    pub(super) fn feed(&mut self, head: Seq, now: Moment) -> Option<Effect<C>> {
+        // A late return that is being looked up may hold back its task.
+        if self.session.blocked || (!self.late.is_empty() && !self.find_paused) {
+            return None;
+        }
+        let window = if self.suspicion.is_careful() { 1 } else { self.rules.max_in_flight };
+        while self.session.in_flight.len() < window {
+            if self.is_alone() {
+                return None;
+            }
+            if !self.session.alone.is_empty() && self.is_calm(now) {
+                // What is in flight is waited for, so that nothing else is lost with the session.
+                if !self.session.in_flight.is_empty() {
+                    return None;
+                }
+                let due = self.session.alone.pop_front();
+                return due.map(|due| self.publish(due.cargo, Some(due.attempts), now));
+            }
+            if let Some(Due { cargo, attempts }) = self.session.retries.pop_front() {
+                return Some(self.publish(cargo, Some(attempts), now));
+            }
+            let session = &self.session;
+            let next = session.ready.front().map_or(session.position + 1, Cargo::seq);
+            if next > session.catch_up && self.is_crowded() {
+                return None;
+            }
+            match self.session.ready.pop_front() {
+                Some(cargo) if self.tasks.block(cargo.task_key()) => self.wait_in_line(&cargo, now),
+                Some(cargo) => return Some(self.publish(cargo, None, now)),
+                None => match self.seek(head) {
+                    Some(effect) => return Some(effect),
+                    None => break,
+                },
+            }
+        }
+        // While far behind, the next lot is read while this one is with the broker.
+        if !self.session.caught_up && self.session.ready.len() < self.read_limit() / 2 {
+            return self.read(head);
+        }
+        None
+    }
+
+    fn publish(&mut self, cargo: C, attempts: Option<u32>, now: Moment) -> Effect<C> {
+        let (seq, key) = (cargo.seq(), cargo.task_key());
+        self.session.in_flight.push_back(Flight { seq, key, attempts, sent_at: now.elapsed });
+        Effect::Publish(cargo)
+    }
+
+    /// True if news of the head would be of use.
+    pub(in crate::relay) fn wants_more(&self) -> bool {
+        let session = &self.session;
+        !session.blocked
+            && !session.crowded
+            && !session.read_paused
+            && session.reading.is_none()
+            && session.ready.is_empty()
+            && session.in_flight.len() < self.rules.max_in_flight
+    }
+
+    /// The next commands of the log: the fresh ones if they may follow on, else those of the table.
+    fn seek(&mut self, head: Seq) -> Option<Effect<C>> {
+        let session = &mut self.session;
+        if head <= session.position || session.reading.is_some() {
+            return None;
+        }
+        if session.caught_up && !std::mem::take(&mut session.fresh_missed) {
+            return Some(Effect::TakeFresh);
+        }
+        self.read(head)
+    }
+
+    /// What is fresh: in order, possibly with gaps, possibly nothing.
+    pub(in crate::relay) fn fresh(&mut self, fresh: Vec<C>) {
+        let session = &mut self.session;
+        for cargo in fresh {
+            // What is at or below the position has been read from the table. What comes after a gap will be.
+            if cargo.seq() == session.position + 1 {
+                session.position = cargo.seq();
+                session.ready.push_back(cargo);
+            }
+        }
+        session.fresh_missed = session.ready.is_empty();
+    }
+
+    /// Starts to read the log from where it was left.
+    fn read(&mut self, head: Seq) -> Option<Effect<C>> {
+        let limit = self.read_limit();
+        let session = &mut self.session;
+        if head <= session.position || session.reading.is_some() || session.read_paused {
+            return None;
+        }
+        session.reading = Some(head);
+        Some(Effect::ReadLog { after: session.position, limit })
+    }
+
+    /// The log, as it was asked for: in order, without the exceptions.
+    pub(in crate::relay) fn log_read(&mut self, read: Result<Vec<C>, Unreadable>) {
+        let limit = self.read_limit();
+        let session = &mut self.session;
+        // Taken back since.
+        let Some(head) = session.reading.take() else { return };
+        match read {
+            Ok(read) => {
+                let last = read.last().map_or(session.position, Cargo::seq);
+                session.caught_up = read.len() < limit;
+                // A lot that is not full goes to the head at least; what it lacks has exceptions.
+                session.position = if session.caught_up { last.max(head) } else { last };
+                session.ready.extend(read);
+            }
+            Err(Unreadable) => session.read_paused = true,
+        }
+    }
+
+    pub(super) fn read_limit(&self) -> usize {
+        self.rules.max_in_flight.clamp(16, 1024)
+    }
+
+    /// Forgets what was read of the log and not published: an operator may act on it while it waits here, and it would
+    /// be published nevertheless.
+    pub(super) fn unread(&mut self) {
+        let session = &mut self.session;
+        session.reading = None;
+        session.caught_up = false;
+        if let Some(first) = session.ready.front() {
+            session.position = first.seq() - 1;
+        }
+        session.ready.clear();
+    }
+
+    /// Takes a command out of the log's order because an earlier one of its task is an exception.
+    fn wait_in_line(&mut self, cargo: &C, now: Moment) {
+        let (seq, key) = (cargo.seq(), cargo.task_key());
+        let first = self.tasks.first(key);
+        let next = first.and_then(|(_, known)| known.next_attempt_at).unwrap_or(now.at);
+        let known = Known { attempts: Some(0), next_attempt_at: Some(next), stage: Stage::Resting };
+        self.note(key, seq, known);
+        self.except(seq, Event::Refused, 0, next, WAITS.to_owned());
+    }
+
+    fn is_crowded(&mut self) -> bool {
+        let most = self.rules.max_exceptions;
+        let waiting = self.tasks.len();
+        let before = self.session.crowded;
+        let crowded = if before { waiting >= most - most / 10 } else { waiting >= most };
+        if crowded != before {
+            self.session.crowded = crowded;
+            self.keep_fresh = Some(!crowded);
+            if crowded {
+                self.unread();
+                self.say(Notice::Crowded { waiting });
+            } else {
+                self.say(Notice::RoomAgain { waiting });
+            }
+        }
+        crowded
+    }
+}

@@ -1,0 +1,436 @@
+//! The relay's protocol: a machine without I/O, clock, log or randomness.
+//!
+//! It is told what happened (the methods that take a [`Moment`] or an answer) and asked what to do ([`Machine::next`]),
+//! until there is nothing. Whoever drives it carries the effects out: in the service `relay::driver`; in the tests a
+//! model checker, a property test and a simulation, all with this very machine.
+//!
+//! # Entities
+//! - **Cargo.** A command: its place in the log and its task are looked at, the rest is passed on.
+//! - **Session.** From [`Machine::begin`] to [`Machine::lost`]. What belongs to one session ([`Passing`]) is forgotten
+//!   with it: the ledger knows better.
+//! - **Exceptions** ([`Tasks`]). Those of the ledger that wait, with where they are: resting in the ledger, held behind
+//!   an earlier one of the task, or tried.
+//! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A settlement that fails is put
+//!   back into it.
+//! - **Suspicion.** After the broker ended a session over something that was published; see [`suspicion`].
+//!
+//! # Who may write
+//! One settlement at a time; and never a settlement together with a question to the ledger whose answer it would change
+//! (the due exceptions, those that wait, the state of one command).
+//!
+//! # Invariants
+//! - The cursor that a settlement carries never passes a command that is neither confirmed nor has its exception in this
+//!   settlement or an earlier one.
+//! - As long as a task has an exception, nothing of it is published but the first of them.
+//! - An exception is cleared only after it was confirmed.
+//! - Whatever is lost of this machine (it is memory), the ledger's cursor and exceptions suffice to go on.
+
+mod accounts;
+mod feeding;
+mod outcomes;
+mod suspicion;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod unsettled;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{LateReturn, backoff};
+use crate::{
+    command::{CommandId, Seq, TaskKey},
+    ledger::{Settlement, State},
+};
+use suspicion::Suspicion;
+use tasks::{Stage, Tasks};
+use unsettled::Unsettled;
+
+/// How often the machine wants to be told the time.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// The first wait of a refused command. The broker will not be another one a moment later.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// While new commands are held back, every so many ticks the exceptions known are compared with the ledger's.
+const TICKS_TO_REVIEW: u32 = 5;
+
+/// While the ledger takes no settlement, this is said again so often.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
+
+/// The reason of an exception with 0 attempts.
+const WAITS: &str = "waits for an earlier command of its task";
+
+/// A command, as far as the protocol looks at it.
+pub(super) trait Cargo {
+    /// Its place in the log.
+    fn seq(&self) -> Seq;
+    /// Commands with the same key are published in order.
+    fn task_key(&self) -> TaskKey;
+}
+
+/// What the machine goes by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Rules {
+    pub(super) max_in_flight: usize,
+    pub(super) max_attempts: u32,
+    pub(super) confirm_timeout: Duration,
+    pub(super) max_exceptions: usize,
+    /// How old a session must be before a command is tried that is known to end sessions.
+    pub(super) calm: Duration,
+    /// Spreads the waits of commands that are refused together.
+    pub(super) salt: u32,
+}
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Moment {
+    /// The time of day, as the ledger writes it.
+    pub(super) at: Timestamp,
+    /// Since some start; never goes back.
+    pub(super) elapsed: Duration,
+}
+
+/// An exception whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Due<C> {
+    pub(super) cargo: C,
+    /// Refusals so far.
+    pub(super) attempts: u32,
+}
+
+/// What is to be done. A question replaces an earlier one of the same kind that has no answer yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect<C> {
+    /// Hand it to the session. One [`Machine::answered`] for each, in this order.
+    Publish(C),
+    /// At once: take what is fresh, for [`Machine::fresh`].
+    TakeFresh,
+    /// Tell the ledger whether fresh commands are wanted.
+    KeepFresh(bool),
+    /// Read the log, for [`Machine::log_read`].
+    ReadLog { after: Seq, limit: usize },
+    /// Put a question to the ledger.
+    Ask(Question),
+    /// Write, for [`Machine::settled`].
+    Settle(Settlement),
+    /// Tell people.
+    Say(Notice),
+}
+
+/// A question to the ledger. There is one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    /// Which exceptions are due? For [`Machine::due`].
+    Due { at: Timestamp, limit: usize },
+    /// Which exceptions wait? For [`Machine::waiting`].
+    Waiting,
+    /// Is this one still pending? For [`Machine::still_pending`].
+    Pending { seq: Seq },
+    /// What of this one? For [`Machine::found`].
+    Find { command_id: CommandId },
+}
+
+/// What the ledger knows of a command that was returned late.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Found {
+    pub(super) seq: Seq,
+    pub(super) state: State,
+    pub(super) attempts: Option<u32>,
+    /// Its task, unless it is parked.
+    pub(super) key: Option<TaskKey>,
+}
+
+/// The ledger could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
+/// What people should know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Notice {
+    Crowded { waiting: usize },
+    RoomAgain { waiting: usize },
+    Blocked,
+    Unblocked,
+    SettlementFails { first: bool },
+    SettlementTaken,
+    NoLongerPending { gone: usize },
+    Refusals(Tally),
+    Careful { in_flight: usize },
+    SetAside { seq: Seq, reason: String },
+    LateUnknown(LateReturn),
+    LateUnderWay(LateReturn),
+    LateAgain(LateReturn),
+}
+
+/// What happened since the last tick, for one line of the log instead of thousands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Tally {
+    pub(super) refused: u64,
+    pub(super) parked: u64,
+    pub(super) last: Option<(Seq, String)>,
+}
+
+/// How a session ended, by the machine's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Commands that were with the broker.
+    pub(super) unanswered: usize,
+    /// A command was tried that is known to end sessions, by a broker that takes others: it is well.
+    pub(super) expected: bool,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Machine<C> {
+    rules: Rules,
+    tasks: Tasks<C>,
+    unsettled: Unsettled,
+    /// A copy of the settlement under way, in case it fails.
+    settling: Option<Settlement>,
+    /// The cursor as last put into a settlement.
+    through: Seq,
+    /// Look for due exceptions when the settlement under way is written: it makes some due.
+    look_after: bool,
+    /// No settlement before the next tick.
+    settle_paused: bool,
+    /// The last settlement failed; when that was last said.
+    settlement_fails: Option<Duration>,
+    /// The question under way.
+    asking: Option<Asking>,
+    /// Late returns that are not in the ledger yet.
+    late: VecDeque<LateReturn>,
+    /// The ledger could not be read for them; try again at the next tick.
+    find_paused: bool,
+    /// The attempts of commands that were returned late, for their exceptions are cleared by the confirm that comes
+    /// before the return. At most [`Rules::max_exceptions`].
+    late_attempts: BTreeMap<Seq, u32>,
+    suspicion: Suspicion,
+    tally: Tally,
+    notices: VecDeque<Notice>,
+    keep_fresh: Option<bool>,
+    session: Passing<C>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Asking {
+    Due,
+    Waiting,
+    Pending(TaskKey, Seq),
+    Find,
+}
+
+/// A command with the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Flight {
+    seq: Seq,
+    key: TaskKey,
+    /// Refusals so far of an exception; `None` for a command in the order of the log.
+    attempts: Option<u32>,
+    sent_at: Duration,
+}
+
+/// What belongs to one session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Passing<C> {
+    /// False between sessions, when nothing but settling is done.
+    serving: bool,
+    began: Duration,
+    in_flight: VecDeque<Flight>,
+    /// The next commands in the order of the log.
+    ready: VecDeque<C>,
+    /// Everything up to here was read, or has an exception.
+    position: Seq,
+    /// The log was read up to its head, so the next commands may be among the fresh ones.
+    caught_up: bool,
+    /// What was fresh did not follow on; the log has it.
+    fresh_missed: bool,
+    /// Reading the log; the head as it was before.
+    reading: Option<Seq>,
+    /// The log could not be read; try again at the next tick.
+    read_paused: bool,
+    /// Exceptions whose turn it is.
+    retries: VecDeque<Due<C>>,
+    /// The same, of those that are known to end sessions: one at a time, with nothing else in flight.
+    alone: VecDeque<Due<C>>,
+    /// How many are held behind an earlier one of their task.
+    held: usize,
+    /// Others wait for this exception, which should be due and is not listed.
+    missing: Option<(TaskKey, Seq)>,
+    /// The exceptions known are to be compared with the ledger's.
+    review_wanted: bool,
+    /// Ticks since the last review.
+    unreviewed: u32,
+    /// Due exceptions are to be looked for as soon as no settlement is under way.
+    look_wanted: bool,
+    /// The same, as soon as what is unsettled now is written.
+    release_wanted: bool,
+    blocked: bool,
+    /// The time of the broker's answer counts from here, if it has blocked publishing before.
+    patience_from: Duration,
+    /// New commands are held back because too many exceptions wait.
+    crowded: bool,
+    /// Commands up to here are not new: later ones are exceptions already, and may wait for them.
+    catch_up: Seq,
+}
+
+impl<C> Default for Passing<C> {
+    fn default() -> Self {
+        Self {
+            serving: false,
+            began: Duration::ZERO,
+            in_flight: VecDeque::new(),
+            ready: VecDeque::new(),
+            position: 0,
+            caught_up: false,
+            fresh_missed: false,
+            reading: None,
+            read_paused: false,
+            retries: VecDeque::new(),
+            alone: VecDeque::new(),
+            held: 0,
+            missing: None,
+            review_wanted: false,
+            unreviewed: 0,
+            look_wanted: false,
+            release_wanted: false,
+            blocked: false,
+            patience_from: Duration::ZERO,
+            crowded: false,
+            catch_up: 0,
+        }
+    }
+}
+
+impl<C: Cargo> Machine<C> {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            tasks: Tasks::default(),
+            unsettled: Unsettled::default(),
+            settling: None,
+            through: 0,
+            look_after: false,
+            settle_paused: false,
+            settlement_fails: None,
+            asking: None,
+            late: VecDeque::new(),
+            find_paused: false,
+            late_attempts: BTreeMap::new(),
+            suspicion: Suspicion::default(),
+            tally: Tally::default(),
+            notices: VecDeque::new(),
+            keep_fresh: None,
+            session: Passing::default(),
+        }
+    }
+
+    /// A session can publish. The cursor and the exceptions that wait are the ledger's, read after everything was
+    /// settled.
+    pub(super) fn begin(&mut self, cursor: Seq, waiting: Vec<(TaskKey, Seq)>, now: Moment) {
+        self.through = cursor;
+        let catch_up = waiting.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
+        self.suspicion.keep(&waiting.iter().map(|(_, seq)| *seq).collect());
+        self.tasks.load(waiting);
+        self.session = Passing {
+            serving: true,
+            began: now.elapsed,
+            position: cursor,
+            look_wanted: true,
+            catch_up,
+            ..Passing::default()
+        };
+    }
+
+    /// What to do next; `None` if there is nothing until something happens. `head` is the highest place in the log.
+    /// Once `stopping`, nothing new is published.
+    pub(super) fn next(&mut self, head: Seq, stopping: bool, now: Moment) -> Option<Effect<C>> {
+        if let Some(wanted) = self.keep_fresh.take() {
+            return Some(Effect::KeepFresh(wanted));
+        }
+        if self.session.serving && !stopping {
+            let effect = self.feed(head, now);
+            if effect.is_some() {
+                return effect;
+            }
+        }
+        let effect = self.write(stopping, now);
+        effect.or_else(|| self.notices.pop_front().map(Effect::Say))
+    }
+
+    /// Time has passed; about every [`TICK`]. True if the broker has not answered the oldest publish in time.
+    ///
+    /// A broker that blocks publishing legitimately does not answer, so that time does not count: the session would
+    /// otherwise be torn down and built again as long as the alarm lasts, and each time everything in flight be sent
+    /// twice. A peer that has died meanwhile is found by its missing heartbeats.
+    pub(super) fn tick(&mut self, now: Moment) -> bool {
+        self.settle_paused = false;
+        self.find_paused = false;
+        self.tell();
+        let session = &mut self.session;
+        session.look_wanted = true;
+        session.read_paused = false;
+        session.unreviewed = if session.crowded { (session.unreviewed + 1).min(TICKS_TO_REVIEW) } else { 0 };
+        session.review_wanted |= session.unreviewed == TICKS_TO_REVIEW;
+        let Some(oldest) = session.in_flight.front() else { return false };
+        let since = oldest.sent_at.max(session.patience_from);
+        !session.blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
+    }
+
+    /// The session is over; `blame` has the broker's words if it ended it over something that was published.
+    ///
+    /// What was in flight is published again by the ledger's account of it; answers to questions that are still under
+    /// way may not be given any more.
+    pub(super) fn lost(&mut self, blame: Option<String>, now: Moment) -> Lost {
+        let unanswered = self.session.in_flight.len();
+        let expected = blame.is_some_and(|words| self.blamed(&words, now));
+        self.reach();
+        self.session = Passing::default();
+        self.tasks.rest_all();
+        self.asking = None;
+        self.settle_paused = false;
+        self.find_paused = false;
+        self.keep_fresh = Some(false);
+        self.tell();
+        Lost { unanswered, expected }
+    }
+
+    /// True if all that is known is in the ledger.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settling.is_none() && self.unsettled.is_empty() && self.late.is_empty()
+    }
+
+    /// Commands with the broker.
+    pub(super) fn in_flight(&self) -> usize {
+        self.session.in_flight.len()
+    }
+
+    fn say(&mut self, notice: Notice) {
+        self.notices.push_back(notice);
+    }
+
+    fn tell(&mut self) {
+        if self.tally.last.is_some() {
+            let tally = std::mem::take(&mut self.tally);
+            self.say(Notice::Refusals(tally));
+        }
+    }
+
+    /// How long a command rests after so many refusals.
+    fn delay(&self, seq: Seq, attempts: u32) -> Duration {
+        backoff::delay(FIRST_RETRY, attempts, spread(self.rules.salt, seq, attempts))
+    }
+}
+
+/// Spreads evenly, and tells the same to who asks the same: the machine has no dice of its own.
+fn spread(salt: u32, seq: Seq, attempts: u32) -> u32 {
+    // The mixing of SplitMix64.
+    let mut mixed = (seq ^ (u64::from(attempts) << 48) ^ u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> 32) as u32
+}

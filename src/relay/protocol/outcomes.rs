@@ -1,0 +1,253 @@
+//! What the broker said, and what follows from it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Asking, Cargo, Due, Flight, Found, Machine, Moment, Notice, Stage, Unreadable, WAITS, tasks::Known,
+};
+use crate::{
+    command::{Seq, TaskKey},
+    ledger::{
+        Exception, State,
+        state::{Event, Exceptional},
+    },
+    relay::{LateReturn, Outcome},
+};
+
+impl<C: Cargo> Machine<C> {
+    /// The outcome of the oldest publish; returns how long it took.
+    pub(in crate::relay) fn answered(&mut self, outcome: Outcome, now: Moment) -> Duration {
+        let flight = self.session.in_flight.pop_front();
+        let flight = flight.expect("a session tells one outcome for each publish");
+        let took = now.elapsed.saturating_sub(flight.sent_at);
+        self.suspicion.answered(flight.seq, outcome == Outcome::Confirmed);
+        match outcome {
+            Outcome::Confirmed => {
+                if flight.attempts.is_some() {
+                    self.unsettled.clear(flight.seq);
+                    self.forget(flight.key, flight.seq);
+                    self.release(flight.key, now);
+                }
+            }
+            Outcome::Nacked => self.refused(&flight, "refused by the broker (basic.nack)".to_owned(), now),
+            Outcome::Returned(words) => {
+                self.refused(&flight, format!("returned by the broker: {words}"), now);
+            }
+        }
+        took
+    }
+
+    pub(super) fn refused(&mut self, flight: &Flight, reason: String, now: Moment) {
+        let Flight { seq, key, attempts, .. } = *flight;
+        let attempts = attempts.unwrap_or(0) + 1;
+        let holds_up_others = self.tasks.len() >= self.rules.max_exceptions;
+        let proven = !self.suspicion.is_unproven(seq) || holds_up_others;
+        let for_good = attempts >= self.rules.max_attempts && proven;
+        self.count(seq, for_good, &reason);
+        if for_good {
+            self.forget(key, seq);
+            self.except(seq, Event::RefusedForGood, attempts, now.at, reason);
+            self.release(key, now);
+        } else {
+            let next = now.at + self.delay(seq, attempts);
+            let known =
+                Known { attempts: Some(attempts), next_attempt_at: Some(next), stage: Stage::Resting };
+            self.note(key, seq, known);
+            self.except(seq, Event::Refused, attempts, next, reason);
+            self.postpone(key, seq, next);
+        }
+    }
+
+    fn count(&mut self, seq: Seq, for_good: bool, reason: &str) {
+        self.tally.refused += 1;
+        self.tally.parked += u64::from(for_good);
+        self.tally.last = Some((seq, reason.to_owned()));
+    }
+
+    /// Notes a new exception of a pending command, or its new state.
+    pub(super) fn except(
+        &mut self,
+        seq: Seq,
+        event: Event,
+        attempts: u32,
+        next_attempt_at: Timestamp,
+        reason: String,
+    ) {
+        let state = State::Pending.refused(event);
+        self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
+    }
+
+    /// The first of a task was refused again: those that only wait for it will not be due before it is.
+    fn postpone(&mut self, key: TaskKey, first: Seq, next: Timestamp) {
+        let mut moved = Vec::new();
+        for (seq, known) in self.tasks.of_mut(key) {
+            if seq > first && !matches!(known.stage, Stage::Tried) {
+                if matches!(known.stage, Stage::Held(_)) {
+                    self.session.held -= 1;
+                    known.stage = Stage::Resting;
+                }
+                if known.attempts == Some(0) {
+                    known.next_attempt_at = Some(next);
+                    moved.push(seq);
+                }
+            }
+        }
+        for seq in moved {
+            self.except(seq, Event::Refused, 0, next, WAITS.to_owned());
+        }
+    }
+
+    /// The first of a task is out of the way: its next is tried, and what only waited is due at once.
+    pub(super) fn release(&mut self, key: TaskKey, now: Moment) {
+        let Some((first, _)) = self.tasks.first(key) else { return };
+        let next_is_here = match self.stage(key, first, Stage::Tried) {
+            Some(Stage::Held(due)) => {
+                self.session.held -= 1;
+                self.line_up(*due)
+            }
+            Some(Stage::Resting) => {
+                self.stage(key, first, Stage::Resting);
+                false
+            }
+            Some(Stage::Tried) | None => true,
+        };
+        let mut moved = Vec::new();
+        for (seq, known) in self.tasks.of_mut(key) {
+            if !next_is_here && matches!(known.stage, Stage::Held(_)) {
+                // Read again when its turn comes; an operator may have acted on it by then.
+                known.stage = Stage::Resting;
+                self.session.held -= 1;
+            }
+            let waits = matches!(known.stage, Stage::Resting) && known.attempts == Some(0);
+            if waits && known.next_attempt_at.is_none_or(|next| next > now.at) {
+                known.next_attempt_at = Some(now.at);
+                moved.push(seq);
+            }
+        }
+        for seq in moved {
+            self.except(seq, Event::Refused, 0, now.at, WAITS.to_owned());
+        }
+        self.session.release_wanted |= !next_is_here;
+    }
+
+    /// The broker has begun, or ceased, to block publishing.
+    pub(in crate::relay) fn blocked(&mut self, blocked: bool, now: Moment) {
+        if blocked == self.session.blocked {
+            return;
+        }
+        self.session.blocked = blocked;
+        if blocked {
+            self.say(Notice::Blocked);
+            self.put_back();
+        } else {
+            self.say(Notice::Unblocked);
+            self.session.patience_from = now.elapsed;
+        }
+    }
+
+    /// Forgets what was read and not published: an operator may act on it while it waits here, and it would be published
+    /// nevertheless. It is read again when publishing goes on.
+    fn put_back(&mut self) {
+        self.put_back_retries(|_| true);
+        self.tasks.rest_held();
+        self.session.held = 0;
+        if self.asking == Some(Asking::Due) {
+            self.asking = None;
+        }
+        self.session.look_wanted = true;
+        self.unread();
+    }
+
+    /// Puts the first exception of a task among those to be published next, if its turn has come.
+    ///
+    /// It has not as long as an earlier command of its task may stand in the log's order: what is with the broker, or
+    /// was in an earlier session and is not read again yet. The next look finds it again.
+    pub(super) fn line_up(&mut self, due: Due<C>) -> bool {
+        let (seq, key) = (due.cargo.seq(), due.cargo.task_key());
+        if seq > self.floor() {
+            self.stage(key, seq, Stage::Resting);
+            return false;
+        }
+        self.stage(key, seq, Stage::Tried);
+        let alone = self.suspicion.suspects(seq);
+        let line = if alone { &mut self.session.alone } else { &mut self.session.retries };
+        line.push_back(due);
+        true
+    }
+
+    /// Leaves those exceptions to the ledger whose turn has come and that are not with the broker yet.
+    fn put_back_retries(&mut self, which: impl Fn(&C) -> bool) {
+        let session = &mut self.session;
+        let mut back = Vec::new();
+        for line in [&mut session.retries, &mut session.alone] {
+            let (out, stay): (VecDeque<_>, _) = line.drain(..).partition(|due| which(&due.cargo));
+            *line = stay;
+            back.extend(out);
+        }
+        for Due { cargo, .. } in back {
+            self.stage(cargo.task_key(), cargo.seq(), Stage::Resting);
+        }
+    }
+
+    /// A return that came after the confirm. The protocol has it the other way round, but the promise of a *routed*
+    /// publish is kept against a broker, or something between, that does not.
+    pub(in crate::relay) fn returned_late(&mut self, late: LateReturn) {
+        self.late.push_back(late);
+    }
+
+    /// What the ledger knows of the command that was returned late; `None` if nothing.
+    pub(in crate::relay) fn found(&mut self, found: Result<Option<Found>, Unreadable>, now: Moment) {
+        if !self.close(Asking::Find) {
+            return;
+        }
+        let Ok(found) = found else {
+            self.find_paused = true;
+            return;
+        };
+        let Some(late) = self.late.pop_front() else { return };
+        match found {
+            Some(found) => self.refused_late(late, &found, now),
+            // Pruned, or not ours at all.
+            None => self.say(Notice::LateUnknown(late)),
+        }
+    }
+
+    fn refused_late(&mut self, late: LateReturn, found: &Found, now: Moment) {
+        let Found { seq, state, key, .. } = *found;
+        if key.is_some_and(|key| self.tasks.get_mut(key, seq).is_some()) {
+            return self.say(Notice::LateUnderWay(late));
+        }
+        let reason = format!("returned by the broker after it was confirmed: {}", late.reason);
+        self.say(Notice::LateAgain(late));
+        let before = self.late_attempts.remove(&seq).max(found.attempts).unwrap_or(0);
+        let attempts = before + 1;
+        let for_good = attempts >= self.rules.max_attempts;
+        self.count(seq, for_good, &reason);
+        let (event, next_attempt_at) = if for_good {
+            (Event::RefusedForGood, now.at)
+        } else {
+            (Event::Refused, now.at + self.delay(seq, attempts))
+        };
+        let state = state.refused(event);
+        self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
+        if state == Exceptional::Parked {
+            return;
+        }
+        self.late_attempts.insert(seq, attempts);
+        if self.late_attempts.len() > self.rules.max_exceptions {
+            self.late_attempts.pop_first();
+        }
+        if let Some(key) = key {
+            let known = Known {
+                attempts: Some(attempts),
+                next_attempt_at: Some(next_attempt_at),
+                stage: Stage::Resting,
+            };
+            self.note(key, seq, known);
+            self.put_back_retries(|cargo| cargo.task_key() == key && cargo.seq() > seq);
+            self.postpone(key, seq, next_attempt_at);
+        }
+    }
+}

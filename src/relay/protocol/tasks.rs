@@ -1,0 +1,137 @@
+//! The tasks that have an exception, and who of them comes first.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::Due;
+use crate::command::{Seq, TaskKey};
+
+/// The `retrying` and `requeued` exceptions that the relay knows of, by task.
+///
+/// INVARIANT (of this module): as long as a task is in here, the only command of it that may be published is its
+/// first. Without messages: what an exception costs here is some 60 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Tasks<C> {
+    by_key: BTreeMap<TaskKey, BTreeMap<Seq, Known<C>>>,
+    len: usize,
+}
+
+/// What is known of one exception.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Known<C> {
+    /// Refusals so far; `None` if the ledger has not told yet.
+    pub(super) attempts: Option<u32>,
+    /// When the ledger will call it due, at the latest; `None` if unknown.
+    pub(super) next_attempt_at: Option<Timestamp>,
+    /// Where it is.
+    pub(super) stage: Stage<C>,
+}
+
+/// Where an exception is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Stage<C> {
+    /// In the ledger, until it is due.
+    Resting,
+    /// Due, read, and waiting for an earlier command of its task that is with the broker.
+    Held(Box<Due<C>>),
+    /// With the broker, or about to be.
+    Tried,
+}
+
+impl<C> Default for Tasks<C> {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), len: 0 }
+    }
+}
+
+impl<C> Tasks<C> {
+    /// Exceptions known.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if a new command of this task has to wait.
+    pub(super) fn block(&self, key: TaskKey) -> bool {
+        self.len > 0 && self.by_key.contains_key(&key)
+    }
+
+    /// Takes over what the ledger says at the start of a session, when it is up to date and nothing is being tried.
+    pub(super) fn load(&mut self, listed: Vec<(TaskKey, Seq)>) {
+        let mut before = std::mem::take(self);
+        for (key, seq) in listed {
+            let mut known = before.remove(key, seq).unwrap_or(Known {
+                attempts: None,
+                next_attempt_at: None,
+                stage: Stage::Resting,
+            });
+            known.stage = Stage::Resting;
+            self.insert(key, seq, known);
+        }
+    }
+
+    /// Notes an exception, in place of what was known of it.
+    pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known<C>) -> Option<Known<C>> {
+        let before = self.by_key.entry(key).or_default().insert(seq, known);
+        self.len += usize::from(before.is_none());
+        before
+    }
+
+    /// Forgets an exception, because it is none any longer, or is parked.
+    pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known<C>> {
+        let task = self.by_key.get_mut(&key)?;
+        let known = task.remove(&seq)?;
+        if task.is_empty() {
+            self.by_key.remove(&key);
+        }
+        self.len -= 1;
+        Some(known)
+    }
+
+    /// Forgets all but those that stay; returns the tasks whose first is another one now.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known<C>) -> bool) -> Vec<TaskKey> {
+        let mut lead_anew = Vec::new();
+        let mut len = 0;
+        self.by_key.retain(|key, task| {
+            let first = task.keys().next().copied();
+            task.retain(|seq, known| stays(*seq, known));
+            len += task.len();
+            if !task.is_empty() && task.keys().next().copied() != first {
+                lead_anew.push(*key);
+            }
+            !task.is_empty()
+        });
+        self.len = len;
+        lead_anew
+    }
+
+    /// The first exception of a task: the one that the others wait for.
+    pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known<C>)> {
+        self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
+    }
+
+    pub(super) fn get_mut(&mut self, key: TaskKey, seq: Seq) -> Option<&mut Known<C>> {
+        self.by_key.get_mut(&key)?.get_mut(&seq)
+    }
+
+    /// Nothing is tried any more.
+    pub(super) fn rest_all(&mut self) {
+        for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
+            known.stage = Stage::Resting;
+        }
+    }
+
+    /// What was read of exceptions whose turn has not come is forgotten.
+    pub(super) fn rest_held(&mut self) {
+        for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
+            if matches!(known.stage, Stage::Held(_)) {
+                known.stage = Stage::Resting;
+            }
+        }
+    }
+
+    /// Every exception of a task, in order.
+    pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known<C>)> {
+        self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))
+    }
+}

@@ -1,0 +1,5 @@
+//! The machine in a world of its own, explored in two ways.
+
+mod checker;
+mod walks;
+mod world;

@@ -1,0 +1,62 @@
+//! Long random walks through larger worlds, by `proptest`, which shortens the one that fails.
+//!
+//! The reference is the bookkeeping of [`World`]: what the broker, the ledger and the operator did, without a thought of
+//! how the machine works.
+
+use proptest::prelude::*;
+
+use super::world::{Bounds, Budget, World};
+
+fn bounds() -> impl Strategy<Value = Bounds> {
+    let tasks = prop::collection::vec(0..4_u64, 1..12);
+    let misfortunes = prop::array::uniform9(0..5_u8);
+    let poison = prop::collection::vec(1..8_u64, 0..3);
+    (tasks, 1..5_usize, 1..4_u32, 1..6_usize, poison, any::<bool>(), misfortunes).prop_map(
+        |(tasks, max_in_flight, max_attempts, max_exceptions, poison, stale, misfortunes)| {
+            let [refusals, returns, late, losses, crashes, ledger_failures, operator, blocks, unfresh] =
+                misfortunes;
+            let budget = Budget {
+                refusals,
+                returns,
+                late,
+                losses,
+                crashes,
+                ledger_failures,
+                operator,
+                blocks,
+                ends: 4,
+                unfresh,
+            };
+            Bounds { tasks, max_in_flight, max_attempts, max_exceptions, poison, stale, budget }
+        },
+    )
+}
+
+/// As many cases as `PROPTEST_CASES` says, else what takes a second or two.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4096);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// A choice names one of the acts that are possible then; a smaller one an act that is less of a misfortune.
+    #[test]
+    fn no_walk_ends_where_the_relay_may_not_be(
+        bounds in bounds(),
+        choices in prop::collection::vec(any::<u16>(), 0..160),
+    ) {
+        let mut world = World::new(&bounds);
+        let (mut acts, mut done) = (Vec::new(), Vec::new());
+        for choice in choices {
+            acts.clear();
+            world.acts(&bounds, &mut acts);
+            let act = acts[(usize::from(choice) * acts.len()) >> 16];
+            done.push(act);
+            world.act(&bounds, act);
+            prop_assert_eq!(&world.fault, &None, "by {:?}", done);
+        }
+        prop_assert_eq!(world.left_over(&bounds), None, "after {:?}", done);
+    }
+}

@@ -1,0 +1,80 @@
+//! Named points between two steps of a promise, at which a debug build can be told to die.
+//!
+//! `COUNTERSIGN_KILL_AT="ledger:committed@37"` kills the process by SIGKILL when it passes that point for the 37th time. The
+//! tests go through all of [`NAMES`] and ask each time whether anything that was answered is missing. In a release build
+//! [`reach`] is empty and the variable means nothing.
+
+/// Every point, in the order in which a command passes them.
+pub const NAMES: [&str; 27] = [
+    "start:locked",
+    "start:migrated",
+    "start:log_settled",
+    "start:opened",
+    "callback:received",
+    "ledger:queued",
+    "ledger:begun",
+    "ledger:appended",
+    "ledger:registered",
+    "ledger:settled",
+    "ledger:refused",
+    "ledger:pruned",
+    "ledger:written",
+    "ledger:committed",
+    "ledger:handed_on",
+    "ledger:replied",
+    "callback:answered",
+    "checkpoint:begun",
+    "checkpoint:done",
+    "relay:publishing",
+    "relay:published",
+    "relay:confirmed",
+    "relay:settling",
+    "stop:draining",
+    "stop:requests",
+    "stop:relay",
+    "stop:ledger",
+];
+
+/// Passes a point. Its name is one of [`NAMES`].
+#[inline]
+pub fn reach(name: &'static str) {
+    #[cfg(debug_assertions)]
+    armed::reach(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    struct Plan {
+        name: String,
+        left: AtomicU64,
+    }
+
+    static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
+        let text = std::env::var("COUNTERSIGN_KILL_AT").ok().filter(|text| !text.is_empty())?;
+        let (name, number) = text.split_once('@').unwrap_or((&text, "1"));
+        let left = number.parse().expect("COUNTERSIGN_KILL_AT is NAME@NUMBER");
+        assert!(super::NAMES.contains(&name), "COUNTERSIGN_KILL_AT names no point: {name}");
+        Some(Plan { name: name.to_owned(), left: AtomicU64::new(left) })
+    });
+
+    pub(super) fn reach(name: &'static str) {
+        debug_assert!(super::NAMES.contains(&name), "{name} is not in the list");
+        let Some(plan) = &*PLAN else { return };
+        if plan.name == name && plan.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // Nobody comes back from it.
+            kill_process(getpid(), Signal::KILL).ok();
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The SQLite ledger against a model of a ledger that is a list: whatever is done, both say the same.
+//!
+//! The model is what the relay's machine is explored with: a log, a cursor, exceptions, and the rule of sameness.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use countersign::{
+    command::{
+        Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, Seq, TaskKey, TaskRef,
+        id::FingerprintParts,
+    },
+    ledger::{
+        Acceptance, Exception, Ledger, Limits, OnConflict, Receipt, Settings, Settlement, State,
+        sqlite::{ActError, Operator, SqliteLedger},
+        state::{Event, Exceptional},
+    },
+};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+/// What is done to both.
+#[derive(Debug, Clone)]
+enum Act {
+    Accept(Decision),
+    Settle { through: u8, exceptions: Vec<(u8, bool, u32)>, cleared: Vec<u8> },
+    Park(u8),
+    Requeue(u8),
+    RequeueParked,
+    Reopen,
+}
+
+#[derive(Debug, Clone)]
+struct Decision {
+    task: u8,
+    operator: u8,
+    approves: bool,
+    round: Option<u8>,
+    /// A repeat is looked for; else the window has no length.
+    in_window: bool,
+    refuses_conflicts: bool,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let decision = (0..3_u8, 0..2_u8, any::<bool>(), prop::option::of(0..2_u8), any::<bool>(), any::<bool>());
+    let accept = decision.prop_map(|(task, operator, approves, round, in_window, refuses_conflicts)| {
+        Act::Accept(Decision { task, operator, approves, round, in_window, refuses_conflicts })
+    });
+    let exceptions = prop::collection::vec((any::<u8>(), any::<bool>(), 0..9_u32), 0..3);
+    let settle = (any::<u8>(), exceptions, prop::collection::vec(any::<u8>(), 0..3))
+        .prop_map(|(through, exceptions, cleared)| Act::Settle { through, exceptions, cleared });
+    prop_oneof![
+        6 => accept,
+        3 => settle,
+        1 => any::<u8>().prop_map(Act::Park),
+        1 => any::<u8>().prop_map(Act::Requeue),
+        1 => Just(Act::RequeueParked),
+        1 => Just(Act::Reopen),
+    ]
+}
+
+impl Decision {
+    fn acceptance(&self) -> Acceptance {
+        let received_at = Timestamp::now();
+        let (task, operator) = (format!("t{}", self.task), format!("o{}", self.operator));
+        let round = self.round.map(|round| round.to_string());
+        let action_type = if self.approves { "APPROVE" } else { "REJECT" };
+        let fingerprint = Fingerprint::of(&FingerprintParts {
+            endpoint: "purchase",
+            task_id: Some(&task),
+            round: round.as_deref(),
+            user_id: &operator,
+            action_type,
+            ..FingerprintParts::default()
+        });
+        let command = Command {
+            command_id: CommandId::new(received_at),
+            endpoint: "purchase".into(),
+            received_at,
+            action: Action::of(action_type),
+            action_type: action_type.to_owned(),
+            origin: Some(Origin::List),
+            user_id: operator,
+            approval_code: None,
+            task: TaskRef {
+                task_id: Some(task),
+                round,
+                resolved_by: Some(ResolvedBy::Opaque),
+                ..TaskRef::default()
+            },
+            reason: None,
+            attachments: Vec::new(),
+            action_context: None,
+            message_id: None,
+            search_id: None,
+            conflicts_with: None,
+            extra: Vec::new(),
+        };
+        Acceptance {
+            command,
+            fingerprint,
+            window: if self.in_window { Duration::from_secs(60) } else { Duration::ZERO },
+            on_conflict: if self.refuses_conflicts { OnConflict::Refuse } else { OnConflict::Publish },
+        }
+    }
+
+    fn is_of_the_same_task_and_operator(&self, other: &Self) -> bool {
+        (self.task, self.operator, self.round) == (other.task, other.operator, other.round)
+    }
+}
+
+/// The ledger as a list.
+#[derive(Default)]
+struct Model {
+    log: Vec<(CommandId, TaskKey, Decision)>,
+    cursor: Seq,
+    exceptions: BTreeMap<Seq, (Exceptional, u32)>,
+}
+
+impl Model {
+    fn accept(&mut self, decision: &Decision, acceptance: &Acceptance) -> Receipt {
+        let looks = decision.in_window || decision.round.is_some();
+        let like = || {
+            self.log.iter().rev().filter(|(.., earlier)| earlier.is_of_the_same_task_and_operator(decision))
+        };
+        let same = like().find(|(.., earlier)| earlier.approves == decision.approves);
+        if let (true, Some((command_id, ..))) = (looks, same) {
+            // With several inside the window it is the latest; with a round there is only one.
+            return Receipt::Duplicate { command_id: *command_id };
+        }
+        let latest = like().next().filter(|(.., earlier)| earlier.approves != decision.approves);
+        if let (true, true, Some((with, ..))) = (decision.in_window, decision.refuses_conflicts, latest) {
+            return Receipt::Conflicting { with: *with };
+        }
+        let command_id = acceptance.command.command_id;
+        self.log.push((command_id, TaskKey::of(&acceptance.command), decision.clone()));
+        Receipt::Accepted { command_id }
+    }
+
+    fn head(&self) -> Seq {
+        self.log.len() as Seq
+    }
+
+    /// Some command of the log, if there is one.
+    fn pick(&self, number: u8) -> Option<Seq> {
+        (self.head() > 0).then(|| Seq::from(number) % self.head() + 1)
+    }
+
+    fn id(&self, seq: Seq) -> CommandId {
+        self.log[usize::try_from(seq - 1).expect("a small log")].0
+    }
+
+    fn state(&self, seq: Seq) -> State {
+        State::of(seq, self.cursor, self.exceptions.get(&seq).map(|(state, _)| *state))
+    }
+
+    fn settle(&mut self, settlement: &Settlement) {
+        self.cursor = self.cursor.max(settlement.through.unwrap_or(0));
+        for seq in &settlement.cleared {
+            self.exceptions.remove(seq);
+        }
+        for exception in &settlement.exceptions {
+            let known = self.exceptions.entry(exception.seq).or_insert((exception.state, exception.attempts));
+            if known.0 != Exceptional::Parked {
+                *known = (exception.state, exception.attempts);
+            }
+        }
+    }
+
+    fn waiting(&self) -> Vec<Seq> {
+        let waits = |(_, (state, _)): &(&Seq, &(Exceptional, u32))| *state != Exceptional::Parked;
+        self.exceptions.iter().filter(waits).map(|(seq, _)| *seq).collect()
+    }
+}
+
+struct Bench {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+    ledger: Option<SqliteLedger>,
+    operator: Operator,
+    model: Model,
+}
+
+fn open(path: &std::path::Path) -> SqliteLedger {
+    let limits = Limits { min_free_bytes: 0, retention: None, ..Limits::default() };
+    let settings = Settings { path: path.to_owned(), queue_capacity: 100, max_batch: 10, limits };
+    SqliteLedger::open(&settings).expect("a healthy ledger")
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ledger.db");
+        let ledger = open(&path);
+        let operator = Operator::open(&path).expect("a healthy ledger");
+        Self { _directory: directory, path, ledger: Some(ledger), operator, model: Model::default() }
+    }
+
+    fn ledger(&self) -> &SqliteLedger {
+        self.ledger.as_ref().expect("only reopening takes it away")
+    }
+
+    async fn act(&mut self, act: &Act) {
+        match act {
+            Act::Accept(decision) => {
+                let acceptance = decision.acceptance();
+                let expected = self.model.accept(decision, &acceptance);
+                assert_eq!(self.ledger().accept(acceptance).await, Ok(expected));
+            }
+            Act::Settle { through, exceptions, cleared } => {
+                let Some(through) = self.model.pick(*through) else { return };
+                let exceptions = exceptions.iter().filter_map(|(number, for_good, attempts)| {
+                    let seq = self.model.pick(*number)?;
+                    let event = if *for_good { Event::RefusedForGood } else { Event::Refused };
+                    let state = self.model.state(seq).refused(event);
+                    let reason = "a reason".to_owned();
+                    Some(Exception { seq, state, attempts: *attempts, next_attempt_at: now(), reason })
+                });
+                let settlement = Settlement {
+                    through: Some(through),
+                    exceptions: exceptions.collect(),
+                    cleared: cleared.iter().filter_map(|number| self.model.pick(*number)).collect(),
+                };
+                self.model.settle(&settlement);
+                assert_eq!(self.ledger().settle(settlement).await, Ok(()));
+            }
+            Act::Park(number) => self.operate(*number, Event::Park),
+            Act::Requeue(number) => self.operate(*number, Event::Requeue),
+            Act::RequeueParked => {
+                let requeued = self.operator.requeue_parked().expect("a healthy ledger");
+                let parked: Vec<_> =
+                    (1..=self.model.head()).filter(|seq| self.model.state(*seq) == State::Parked).collect();
+                let ids: Vec<_> = parked.iter().map(|seq| self.model.id(*seq)).collect();
+                assert_eq!(requeued, ids);
+                self.model.exceptions.extend(parked.into_iter().map(|seq| (seq, (Exceptional::Requeued, 0))));
+            }
+            Act::Reopen => {
+                if let Some(ledger) = self.ledger.take() {
+                    ledger.flush().await;
+                }
+                self.ledger = Some(open(&self.path));
+            }
+        }
+    }
+
+    fn operate(&mut self, number: u8, event: Event) {
+        let Some(seq) = self.model.pick(number) else { return };
+        let id = self.model.id(seq);
+        let done = match event {
+            Event::Park => self.operator.park(id),
+            _ => self.operator.requeue(id),
+        };
+        match (self.model.state(seq).after(event), done) {
+            (Ok(Some(state)), Ok(())) => drop(self.model.exceptions.insert(seq, (state, 0))),
+            (Err(_), Err(ActError::Illegal(_))) => {}
+            (expected, done) => panic!("{event:?} of {seq}: {expected:?}, but {done:?}"),
+        }
+    }
+
+    /// Everything that can be asked says the same.
+    async fn compare(&self) {
+        let (ledger, model) = (self.ledger(), &self.model);
+        assert_eq!(ledger.cursor().await.expect("a healthy ledger"), model.cursor);
+        let mut counts = [0; State::ALL.len()];
+        for seq in 1..=model.head() {
+            let record =
+                ledger.find(model.id(seq)).await.expect("a healthy ledger").expect("a healthy ledger");
+            let attempts = model.exceptions.get(&seq).map(|(_, attempts)| *attempts);
+            assert_eq!((record.seq, record.state, record.attempts), (seq, model.state(seq), attempts));
+            counts[State::ALL.iter().position(|state| *state == record.state).expect("one of them all")] += 1;
+        }
+        let stats = ledger.stats().await.expect("a healthy ledger");
+        assert_eq!([stats.pending, stats.published, stats.parked], counts);
+        assert_eq!((stats.head, stats.cursor), (model.head(), model.cursor));
+        let mut waiting = ledger.waiting_tasks().await.expect("a healthy ledger");
+        waiting.sort_unstable_by_key(|(_, seq)| *seq);
+        let key = |seq: Seq| model.log[usize::try_from(seq - 1).expect("a small log")].1;
+        assert_eq!(waiting, model.waiting().into_iter().map(|seq| (key(seq), seq)).collect::<Vec<_>>());
+        let due: Vec<_> = ledger.due(now(), 1000).await.expect("a healthy ledger");
+        assert_eq!(due.iter().map(|due| due.entry.seq).collect::<Vec<_>>(), model.waiting());
+        let log: Vec<_> = ledger.since(model.cursor, 1000).await.expect("a healthy ledger");
+        let open = (model.cursor + 1..=model.head()).filter(|seq| !model.exceptions.contains_key(seq));
+        assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), open.collect::<Vec<_>>());
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// As many cases as `PROPTEST_CASES` says; each act is a commit, and each commit a sync.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48);
+    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_ledger_does_what_a_list_would_do(acts in prop::collection::vec(act(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut bench = Bench::new();
+            for act in &acts {
+                bench.act(act).await;
+                bench.compare().await;
+            }
+        });
+    }
+}
