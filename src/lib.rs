@@ -29,7 +29,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay callback and leaves |
+//! | [`cli`] | the command line | app config ledger relay callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +38,8 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
+//! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
 //! | [`certificates`], [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
@@ -49,6 +51,7 @@
 //! operator. *Settle*: to write down what the broker answered.
 
 pub mod app;
+pub mod approval_center;
 pub mod callback;
 pub mod certificates;
 pub mod cli;
@@ -56,6 +59,7 @@ pub mod command;
 pub mod config;
 pub mod console;
 pub mod context;
+pub mod emulator;
 pub mod http;
 pub mod intake;
 pub mod ledger;

@@ -1,9 +1,12 @@
 //! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
 
 mod bench;
+mod center;
 mod config;
 mod context;
 mod crypt;
+mod doctor;
+mod emulator;
 mod exit;
 mod healthcheck;
 mod ledger;
@@ -76,6 +79,13 @@ enum Command {
     /// Look into the ledger, or have commands published again
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// Ask the approval center: definitions, tasks, instances, cards
+    #[command(subcommand)]
+    Center(center::Command),
+    /// Look at everything that a decision passes, and say what is wrong and how to mend it
+    Doctor(doctor::Arguments),
+    /// Run a stand-in for the approval center, to try everything without a tenant
+    Emulator(emulator::Arguments),
     /// Encrypt what stands on stdin, as the approval center does
     Encrypt(crypt::EncryptArguments),
     /// Decrypt a callback that stands on stdin
@@ -140,6 +150,9 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Send(arguments) => send::run(&arguments, &sources.load()),
         Command::Tail(arguments) => tail::run(&arguments, &sources.load()),
         Command::Ledger(command) => ledger::run(command, &sources.load()),
+        Command::Center(command) => center::run(command, &sources.load()),
+        Command::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
+        Command::Emulator(arguments) => emulator::run(&arguments),
         Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load()),
         Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load()),
         Command::Keygen(arguments) => crypt::keygen(&arguments),

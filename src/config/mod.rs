@@ -3,6 +3,7 @@
 //!
 //! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
 
+mod center;
 mod certificates;
 mod changes;
 mod contexts;
@@ -28,7 +29,7 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    console, intake, ledger,
+    approval_center, console, intake, ledger,
     relay::{self, amqp},
     telemetry::log,
 };
@@ -65,6 +66,8 @@ pub struct Config {
     pub amqp: Amqp,
     /// Logs.
     pub log: log::Settings,
+    /// The approval center's own APIs; `None` if they are not to be used.
+    pub approval_center: Option<approval_center::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -115,6 +118,7 @@ pub struct Loaded {
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
+    approval_center: Option<Option<approval_center::Settings>>,
     intake: Option<intake::Settings>,
 }
 
@@ -129,6 +133,7 @@ impl Loaded {
                 ledger: self.ledger.clone()?,
                 amqp: self.amqp.clone()?,
                 log: self.log.clone()?,
+                approval_center: self.approval_center.clone()?,
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
             })
         };
@@ -168,6 +173,11 @@ impl Loaded {
     /// How to log, whatever is wrong elsewhere.
     pub fn log(&self) -> Result<&log::Settings, Faults> {
         self.part(self.log.as_ref(), "log")
+    }
+
+    /// The approval center's own APIs, whatever is wrong elsewhere; `None` if they are not to be used.
+    pub fn approval_center(&self) -> Result<Option<&approval_center::Settings>, Faults> {
+        self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
     }
 
     /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
@@ -241,6 +251,7 @@ pub fn load(sources: &Sources) -> Loaded {
         ledger: None,
         amqp: None,
         log: None,
+        approval_center: None,
         intake: None,
     };
     // A file that cannot be read as a whole makes every other fault guesswork.
@@ -269,6 +280,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.ledger = root.table("ledger", sections::ledger);
     loaded.amqp = root.table("amqp", sections::amqp);
     loaded.log = root.table("log", sections::log);
+    loaded.approval_center = root.table("approval_center", center::approval_center);
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);

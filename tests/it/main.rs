@@ -1,6 +1,7 @@
 //! The whole program against a real RabbitMQ, one file per part of the contract.
 
 mod accept;
+mod center;
 mod cli;
 mod config;
 mod console;

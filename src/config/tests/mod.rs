@@ -1,5 +1,6 @@
 //! What a configuration is read into, and from where.
 
+mod center;
 mod edge;
 mod faults;
 mod shown;

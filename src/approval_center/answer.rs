@@ -1,0 +1,143 @@
+//! What an answer says: success, a failure with all that the platform tells about it, or something that is no answer of it.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    call::Api,
+    error::{ApiError, Error, FieldViolation},
+    lenient::REDACTED,
+};
+use crate::secret::Secret;
+
+/// The envelope if it worked, else what the platform said. Success is `code` 0 (§9.5) and no HTTP error.
+pub(super) fn judge(
+    api: Api,
+    http_status: u16,
+    headers: &HeaderMap,
+    envelope: Value,
+    secrets: &[&Secret],
+) -> Result<Value, Error> {
+    let Some(code) = envelope.get("code").and_then(Value::as_i64) else {
+        return Err(Error::Unreadable { api, http_status, problem: "it has no code".to_owned() });
+    };
+    if code == 0 && (200..300).contains(&http_status) {
+        return Ok(envelope);
+    }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let clean = |text: &str| {
+        let mut text: String = text.chars().take(1000).collect();
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            text = text.replace(secret.expose(), REDACTED);
+        }
+        text
+    };
+    let error = envelope.get("error").unwrap_or(&Value::Null);
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(clean);
+    let list = |key: &str| error.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    Err(Error::Api(Box::new(ApiError {
+        api,
+        http_status,
+        code,
+        msg: text(&envelope, "msg").unwrap_or_default(),
+        log_id: header("x-tt-logid").or_else(|| text(error, "log_id")).or_else(|| header("x-request-id")),
+        field_violations: list("field_violations")
+            .iter()
+            .map(|violation| FieldViolation {
+                field: text(violation, "field").unwrap_or_default(),
+                description: text(violation, "description").unwrap_or_default(),
+            })
+            .collect(),
+        scopes: list("permission_violations").iter().filter_map(|scope| text(scope, "subject")).collect(),
+        help_urls: list("helps").iter().filter_map(|help| text(help, "url")).collect(),
+        wait: header("x-ogw-ratelimit-reset")
+            .and_then(|text| text.trim().parse().ok())
+            .map(Duration::from_secs),
+    })))
+}
+
+/// Reads `data`. What does not fit is told by its place: the text of it may be a secret.
+pub(super) fn read<T: DeserializeOwned>(api: Api, data: Value) -> Result<T, Error> {
+    T::deserialize(data).map_err(|error| Error::Unreadable {
+        api,
+        http_status: 200,
+        problem: match error.to_string() {
+            // Ours and serde's words about members; those about values quote them.
+            text if text.starts_with("missing field") || text.contains("in place of") => text,
+            _ => "a member of it has another type than documented".to_owned(),
+        },
+    })
+}
+
+pub(super) fn place_of(error: &serde_json::Error, what: &str) -> String {
+    format!("{what} at line {}, column {}", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+    use crate::approval_center::Fault;
+
+    fn judged(http_status: u16, envelope: Value) -> Result<Value, Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-tt-logid", HeaderValue::from_static("log-1"));
+        headers.insert("x-ogw-ratelimit-reset", HeaderValue::from_static("7"));
+        judge(Api::ListTasks, http_status, &headers, envelope, &[&Secret::new("t-hush"), &Secret::new("")])
+    }
+
+    fn api_error(result: Result<Value, Error>) -> ApiError {
+        match result {
+            Err(Error::Api(error)) => *error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn success_is_code_zero_and_a_failure_may_come_as_http_200() {
+        assert!(judged(200, json!({ "code": 0, "msg": "success" })).is_ok());
+        let error = api_error(judged(200, json!({ "code": 60001, "msg": "actionUrls incomplete error" })));
+        assert_eq!((error.code, error.http_status, error.fault()), (60_001, 200, Fault::Parameter));
+        assert!(judged(502, json!({ "code": 0 })).is_err());
+        assert!(matches!(judged(200, json!({ "data": {} })), Err(Error::Unreadable { .. })));
+    }
+
+    #[test]
+    fn an_error_carries_all_that_the_platform_said_and_nothing_secret() {
+        let error = api_error(judged(
+            400,
+            json!({ "code": 99991672, "msg": "token t-hush lacks scopes", "error": {
+                "log_id": "log-2",
+                "permission_violations": [{ "type": "action_scope_required", "subject": "approval:approval" }],
+                "field_violations": [{ "field": "task_list[0].update_time", "description": "is required" }],
+                "helps": [{ "url": "https://open.example.com/app/cli_1/auth" }],
+            } }),
+        ));
+        assert_eq!(error.fault(), Fault::ScopeMissing);
+        assert_eq!(error.scopes, ["approval:approval"]);
+        assert_eq!(error.wait, Some(Duration::from_secs(7)));
+        let said = error.to_string();
+        assert_eq!(
+            said,
+            "GET /open-apis/approval/v4/external_tasks: code 99991672 (HTTP 400): token [redacted] lacks scopes; \
+             task_list[0].update_time: is required; any one of the scopes approval:approval would do; \
+             see https://open.example.com/app/cli_1/auth; log id log-1"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_quoted() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Wanted {
+            #[expect(dead_code, reason = "only its type matters")]
+            number: u64,
+        }
+        let error = read::<Wanted>(Api::ListTasks, json!({ "number": "hush" })).unwrap_err().to_string();
+        assert!(!error.contains("hush"), "{error}");
+    }
+}

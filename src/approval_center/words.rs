@@ -1,0 +1,207 @@
+//! The platform's closed lists of words, kept open: a word that this version does not know is an `Other` that reads and
+//! writes as it came. The same thing is spelt differently in different APIs (§11, surprise 23), so each has its own list.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+macro_rules! words {
+    ($(#[$about:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] $variant,)+
+            /// A word that this version does not know, as it came.
+            Other(String),
+        }
+
+        impl $name {
+            /// Every word that is known.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word as the platform spells it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $word,)+
+                    Self::Other(word) => word,
+                }
+            }
+
+            /// True if this version knows the word.
+            #[must_use]
+            pub fn is_known(&self) -> bool {
+                !matches!(self, Self::Other(_))
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(word: &str) -> Self {
+                match word {
+                    $($word => Self::$variant,)+
+                    other => Self::Other(other.to_owned()),
+                }
+            }
+        }
+
+        impl Default for $name {
+            /// No word at all.
+            fn default() -> Self {
+                Self::Other(String::new())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                super::lenient::text(deserializer).map(|word| Self::from(word.as_str()))
+            }
+        }
+    };
+}
+
+words! {
+    /// The status of an instance, as it is synchronised (§5.1) and as instances tell it (§7.3).
+    ///
+    /// `external_tasks` documents no `TERMINATED`, native instances neither `HIDDEN` nor `TERMINATED`.
+    InstanceStatus {
+        Pending = "PENDING",
+        Approved = "APPROVED",
+        Rejected = "REJECTED",
+        Canceled = "CANCELED",
+        Deleted = "DELETED",
+        Hidden = "HIDDEN",
+        Terminated = "TERMINATED",
+    }
+}
+
+words! {
+    /// The status of a task (§5.1, §6.1).
+    TaskStatus {
+        Pending = "PENDING",
+        Approved = "APPROVED",
+        Rejected = "REJECTED",
+        Transferred = "TRANSFERRED",
+        Done = "DONE",
+    }
+}
+
+words! {
+    /// The status by which instances are looked for (§7.1): a spelling of its own.
+    FilterStatus {
+        Pending = "PENDING",
+        Recall = "RECALL",
+        Reject = "REJECT",
+        Deleted = "DELETED",
+        Approved = "APPROVED",
+        All = "ALL",
+    }
+}
+
+words! {
+    /// The status of a found instance (§7.1): a spelling of its own again.
+    ListedStatus {
+        Rejected = "rejected",
+        Pending = "pending",
+        Canceled = "canceled",
+        Deleted = "deleted",
+        Approved = "approved",
+    }
+}
+
+impl ListedStatus {
+    /// The same status in the spelling of an instance.
+    #[must_use]
+    pub fn as_instance(&self) -> InstanceStatus {
+        match self {
+            Self::Rejected => InstanceStatus::Rejected,
+            Self::Pending => InstanceStatus::Pending,
+            Self::Canceled => InstanceStatus::Canceled,
+            Self::Deleted => InstanceStatus::Deleted,
+            Self::Approved => InstanceStatus::Approved,
+            Self::Other(word) => InstanceStatus::from(word.to_ascii_uppercase().as_str()),
+        }
+    }
+}
+
+words! {
+    /// What a card can be made to show (§8.2). Here `CANCELLED` has two L.
+    MessageStatus {
+        Approved = "APPROVED",
+        Rejected = "REJECTED",
+        Cancelled = "CANCELLED",
+        Forwarded = "FORWARDED",
+        Rollback = "ROLLBACK",
+        Add = "ADD",
+        Deleted = "DELETED",
+        Processed = "PROCESSED",
+        Custom = "CUSTOM",
+    }
+}
+
+words! {
+    /// What happened in an instance (§7.3).
+    MomentType {
+        Start = "START",
+        Pass = "PASS",
+        Reject = "REJECT",
+        AutoPass = "AUTO_PASS",
+        AutoReject = "AUTO_REJECT",
+        RemoveRepeat = "REMOVE_REPEAT",
+        Transfer = "TRANSFER",
+        AddApproverBefore = "ADD_APPROVER_BEFORE",
+        AddApprover = "ADD_APPROVER",
+        AddApproverAfter = "ADD_APPROVER_AFTER",
+        DeleteApprover = "DELETE_APPROVER",
+        RollbackSelected = "ROLLBACK_SELECTED",
+        Rollback = "ROLLBACK",
+        Cancel = "CANCEL",
+        Delete = "DELETE",
+        Cc = "CC",
+    }
+}
+
+words! {
+    /// Which kind of id names a user (§10).
+    UserIdType {
+        OpenId = "open_id",
+        UnionId = "union_id",
+        UserId = "user_id",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_nobody_has_heard_of_reads_and_writes_as_it_came() {
+        let status: TaskStatus = serde_json::from_str("\"SNOOZED\"").unwrap();
+        assert_eq!(status, TaskStatus::Other("SNOOZED".to_owned()));
+        assert!(!status.is_known());
+        assert_eq!(serde_json::to_string(&status).unwrap(), "\"SNOOZED\"");
+        for known in TaskStatus::ALL {
+            assert_eq!(&TaskStatus::from(known.as_str()), known);
+        }
+    }
+
+    #[test]
+    fn the_spellings_of_one_status_are_told_apart_and_brought_together() {
+        assert_eq!(FilterStatus::Recall.as_str(), "RECALL");
+        assert_eq!(MessageStatus::Cancelled.as_str(), "CANCELLED");
+        assert_eq!(ListedStatus::from("canceled").as_instance(), InstanceStatus::Canceled);
+        assert_eq!(ListedStatus::from("rejected").as_instance().as_str(), "REJECTED");
+        assert_eq!(ListedStatus::from("terminated").as_instance(), InstanceStatus::Terminated);
+    }
+}

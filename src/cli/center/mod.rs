@@ -1,0 +1,196 @@
+//! `center`: the approval center's own APIs, by hand.
+
+mod apply;
+mod definition;
+mod instances;
+mod message;
+mod sync;
+mod tasks;
+pub(super) mod verdict;
+mod whoami;
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use super::{
+    block_on,
+    exit::{Exit, Failure},
+    output::say,
+};
+use crate::{
+    approval_center::{Center, Error, Fault, Millis, UserIdType},
+    config::{Loaded, parse_duration},
+    telemetry::log::chain,
+};
+
+const EXAMPLES: &str = "\
+Wants [approval_center] in the configuration: app_id and app_secret, and base_url if it is not
+Feishu's own (see `countersign config defaults`). Try it without a tenant: `countersign emulator`.
+
+Exit codes: 0 done, 1 refused, or something is not as it should be, 64 wrong usage or
+configuration, 69 the approval center is away.";
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(super) enum Command {
+    /// Get an access token and say who we are; look up the ids of a user
+    Whoami(whoami::Arguments),
+    /// Look at a definition, compare it with an endpoint, or create and change it
+    #[command(subcommand)]
+    Definition(definition::Command),
+    /// List third-party tasks with their status
+    Tasks(tasks::Arguments),
+    /// Look for instances
+    Instances(instances::Arguments),
+    /// Show a native instance with its form, tasks, comments and history
+    Instance(instances::OneArguments),
+    /// Synchronise instances from files
+    Sync(sync::Arguments),
+    /// Ask whether the center has instances and tasks in the versions that files have
+    CheckInstances(sync::CheckArguments),
+    /// Send a card, or change what one shows
+    #[command(subcommand)]
+    Message(message::Command),
+}
+
+/// Which kind of ids.
+#[derive(Debug, Args)]
+struct IdArguments {
+    /// What names users: open_id, union_id or user_id
+    #[arg(long, value_name = "KIND", default_value = "user_id", value_parser = id_type)]
+    user_id_type: UserIdType,
+}
+
+fn id_type(text: &str) -> Result<UserIdType, String> {
+    let kind = UserIdType::from(text);
+    if kind.is_known() { Ok(kind) } else { Err("it is open_id, union_id or user_id".to_owned()) }
+}
+
+pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
+    let Some(settings) = loaded.approval_center()? else {
+        return Err(Failure::Usage(
+            "approval_center.app_id is not configured; `countersign config defaults` explains the section"
+                .to_owned(),
+        ));
+    };
+    let center = Center::new(settings).map_err(failure)?;
+    block_on(async {
+        match command {
+            Command::Whoami(arguments) => whoami::run(&arguments, &center).await,
+            Command::Definition(command) => definition::run(command, &center, loaded).await,
+            Command::Tasks(arguments) => tasks::run(&arguments, &center).await,
+            Command::Instances(arguments) => instances::run(&arguments, &center).await,
+            Command::Instance(arguments) => instances::show(&arguments, &center).await,
+            Command::Sync(arguments) => sync::run(&arguments, &center).await,
+            Command::CheckInstances(arguments) => sync::check(&arguments, &center).await,
+            Command::Message(command) => message::run(command, &center).await,
+        }
+    })
+}
+
+/// What went wrong, with what can be done about it.
+fn failure(error: Error) -> Failure {
+    let mut words = chain(&error);
+    if let Some(mend) = error.fault().and_then(Fault::mend) {
+        words.push_str("\n  ");
+        words.push_str(mend);
+    }
+    match error {
+        Error::Request { .. } => Failure::Usage(words),
+        error if error.is_away() => Failure::Unavailable(anyhow!(words)),
+        _ => Failure::Failed(anyhow!(words)),
+    }
+}
+
+/// Reads a file; `-` is stdin.
+fn read(path: &Path) -> Result<String, Failure> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin().lock())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    Ok(text.with_context(|| format!("cannot read {}", path.display()))?)
+}
+
+fn wrong(path: &Path, problem: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("{}: {problem}", path.display()))
+}
+
+/// Reads JSON that is one value or a list of them, or several after one another.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+    let text = read(path)?;
+    let mut all = Vec::new();
+    for value in serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>() {
+        let value = value.map_err(|error| wrong(path, format!("is not JSON: {error}")))?;
+        let values = match value {
+            serde_json::Value::Array(list) => list,
+            one => vec![one],
+        };
+        for value in values {
+            all.push(T::deserialize(value).map_err(|error| wrong(path, error))?);
+        }
+    }
+    Ok(all)
+}
+
+/// A time for people.
+fn when(time: Millis) -> String {
+    time.timestamp().map_or_else(|| "-".to_owned(), |time| format!("{time:.0}"))
+}
+
+/// A text that may be missing.
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-" } else { text }.to_owned()
+}
+
+/// A point in time: RFC 3339, milliseconds since 1970, or how long ago, as `7d`.
+fn time(text: &str) -> Result<Millis, String> {
+    if let Ok(millis) = text.parse() {
+        return Ok(Millis(millis));
+    }
+    if let Some(ago) = parse_duration(text) {
+        let ago = i64::try_from(ago.as_millis()).map_err(|_| "it is too long ago".to_owned())?;
+        return Ok(Millis(Timestamp::now().as_millisecond() - ago));
+    }
+    match text.parse::<Timestamp>() {
+        Ok(time) => Ok(Millis(time.as_millisecond())),
+        Err(_) => {
+            Err("it is a time such as 2026-11-20T08:00:00Z, milliseconds, or how long ago, as 7d".to_owned())
+        }
+    }
+}
+
+/// Tells on stderr how far a long list has come.
+#[derive(Debug, Default)]
+struct Progress {
+    pages: u32,
+    items: u64,
+}
+
+impl Progress {
+    fn page(&mut self, items: usize, total: Option<u64>, more: bool) {
+        self.pages += 1;
+        self.items += items as u64;
+        if self.pages > 1 || more {
+            let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
+            say(format_args!("page {}: {}{of}", self.pages, self.items));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_in_three_ways() {
+        assert_eq!(time("1790000000000").unwrap(), Millis(1_790_000_000_000));
+        assert_eq!(time("2026-09-21T14:13:20Z").unwrap(), Millis(1_790_000_000_000));
+        let day = Timestamp::now().as_millisecond() - time("1d").unwrap().0;
+        assert!((86_400_000..86_460_000).contains(&day), "{day}");
+        assert!(time("yesterday").is_err());
+    }
+}

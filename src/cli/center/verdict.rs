@@ -1,0 +1,415 @@
+//! Whether a definition fits the endpoint that it should point at: every finding with what is wrong and how to mend it.
+
+use crate::{approval_center::Definition, intake::EndpointSettings};
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Verdict {
+    Right,
+    /// It works, and may surprise.
+    Risky,
+    Wrong,
+    /// It was not looked at, and the words say why.
+    Skipped,
+}
+
+impl Verdict {
+    pub(in crate::cli) fn as_str(self) -> &'static str {
+        match self {
+            Self::Right => "ok",
+            Self::Risky => "risky",
+            Self::Wrong => "wrong",
+            Self::Skipped => "-",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct Finding {
+    pub(in crate::cli) subject: &'static str,
+    pub(in crate::cli) verdict: Verdict,
+    pub(in crate::cli) words: String,
+}
+
+/// What the verdict depends on beside definition and endpoint.
+pub(in crate::cli) struct Surroundings<'a> {
+    pub(in crate::cli) real_code: &'a str,
+    pub(in crate::cli) public_url: Option<&'a str>,
+    /// True if the center is on this machine, and so reaches what is.
+    pub(in crate::cli) center_is_local: bool,
+}
+
+/// Looks at everything that decides whether a callback comes here, is taken, and can come at all.
+pub(in crate::cli) fn of(
+    definition: &Definition,
+    endpoint: &EndpointSettings,
+    surroundings: &Surroundings<'_>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |subject, verdict, words: String| findings.push(Finding { subject, verdict, words });
+    let external = &definition.external;
+
+    let (verdict, words) = url(external.action_callback_url.as_deref(), endpoint, surroundings);
+    add("action_callback_url", verdict, words);
+    let (verdict, words) = credentials(definition, endpoint);
+    add("token and key", verdict, words);
+    let (verdict, words) = codes(definition, endpoint, surroundings.real_code);
+    add("approval_codes", verdict, words);
+    match external.support_mobile {
+        true => add("support_mobile", Verdict::Right, "on".to_owned()),
+        false => add(
+            "support_mobile",
+            Verdict::Wrong,
+            "off, and lists have quick approval buttons on mobile only; set support_mobile = true".to_owned(),
+        ),
+    }
+    match external.allow_batch_operate {
+        false => add("allow_batch_operate", Verdict::Right, "off: one decision at a time".to_owned()),
+        true => add(
+            "allow_batch_operate",
+            Verdict::Risky,
+            "on: each task of a batch comes as a callback of its own, many at once; workers must stand that"
+                .to_owned(),
+        ),
+    }
+    if definition.viewers.is_empty() {
+        add(
+            "viewers",
+            Verdict::Risky,
+            "nobody: the definition is on nobody's start page; add viewers if it should be".to_owned(),
+        );
+    }
+    let (verdict, words) = texts(definition);
+    add("i18n_resources", verdict, words);
+    add(
+        "buttons",
+        Verdict::Right,
+        "not the definition's to give: each task needs action_configs, and each card action_configs with next_status"
+            .to_owned(),
+    );
+    findings
+}
+
+/// True for a URL that names this machine.
+pub(in crate::cli) fn is_local(url: &str) -> bool {
+    let url: Option<reqwest::Url> = url.parse().ok();
+    url.as_ref().and_then(reqwest::Url::host_str).is_some_and(|host| {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+fn is_private(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    match host.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(ip)) => ip.is_private() || ip.is_link_local(),
+        Ok(std::net::IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => !host.contains('.'),
+    }
+}
+
+fn url(
+    given: Option<&str>,
+    endpoint: &EndpointSettings,
+    surroundings: &Surroundings<'_>,
+) -> (Verdict, String) {
+    let path = format!("/callbacks/{}", endpoint.name);
+    let wanted = surroundings.public_url.map(|url| format!("{}{path}", url.trim_end_matches('/')));
+    let set = |url: &str| format!("set it to {url}");
+    let mend = set(wanted.as_deref().unwrap_or(&format!("https://YOUR-HOST{path}")));
+    let Some(given) = given else {
+        return (Verdict::Wrong, format!("is missing, so that decisions go nowhere; {mend}"));
+    };
+    let Ok(url) = given.parse::<reqwest::Url>() else {
+        return (Verdict::Wrong, format!("{given} is not a URL; {mend}"));
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return (Verdict::Wrong, format!("{given} is neither http:// nor https://; {mend}"));
+    }
+    if !url.path().ends_with(&path) {
+        return (Verdict::Wrong, format!("{given} is not the path {path} of this endpoint; {mend}"));
+    }
+    if let Some(wanted) = wanted.filter(|wanted| wanted != given) {
+        return (Verdict::Wrong, format!("{given} is not {wanted}; {mend}"));
+    }
+    if !surroundings.center_is_local && (is_local(given) || is_private(&url)) {
+        return (Verdict::Wrong, format!("{given} cannot be reached from the platform's cloud; {mend}"));
+    }
+    if url.scheme() == "http" && !surroundings.center_is_local {
+        let words = "is not encrypted on the way: who reads it on the line can send it again, and without \
+                     action_callback_key can read the token; use https";
+        return (Verdict::Risky, format!("{given} {words}"));
+    }
+    if url.path() != path {
+        return (Verdict::Risky, format!("{given}: a proxy must cut off what stands before {path}"));
+    }
+    (Verdict::Right, given.to_owned())
+}
+
+fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (Verdict, String) {
+    let external = &definition.external;
+    let name = &endpoint.name;
+    let Some(token) = &external.action_callback_token else {
+        return (
+            Verdict::Wrong,
+            "action_callback_token is missing, so that callbacks prove nothing and are refused; set it"
+                .to_owned(),
+        );
+    };
+    let same = |one: &Option<crate::secret::Secret>, other: &Option<crate::secret::Secret>| match (one, other)
+    {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.equals(other.expose()),
+        _ => false,
+    };
+    let mut with_token = endpoint
+        .credentials
+        .iter()
+        .enumerate()
+        .filter(|(_, ours)| ours.action_callback_token.equals(token.expose()));
+    let key = &external.action_callback_key;
+    let Some((first, ours)) = with_token.next() else {
+        return (
+            Verdict::Wrong,
+            format!(
+                "action_callback_token is none of those of the endpoint {name}; set one of the two to the other"
+            ),
+        );
+    };
+    let fits = std::iter::once((first, ours))
+        .chain(with_token)
+        .find(|(_, ours)| same(&ours.action_callback_key, key));
+    match (fits, key, &ours.action_callback_key) {
+        (Some((0, _)), ..) => (Verdict::Right, format!("those of the endpoint {name}")),
+        (Some((at, _)), ..) => (
+            Verdict::Risky,
+            format!(
+                "those of credential {} of the endpoint {name}: an old one while rotating, to be replaced",
+                at + 1
+            ),
+        ),
+        (None, None, _) => (
+            Verdict::Wrong,
+            format!(
+                "action_callback_key is missing, and the endpoint {name} takes encrypted callbacks only; set it"
+            ),
+        ),
+        (None, Some(_), None) => (
+            Verdict::Wrong,
+            format!(
+                "there is an action_callback_key, and the endpoint {name} has none; add it to its credentials"
+            ),
+        ),
+        (None, Some(_), Some(_)) => (
+            Verdict::Wrong,
+            format!(
+                "action_callback_key is not that of the endpoint {name}, which cannot open its callbacks; set one of the two to the other"
+            ),
+        ),
+    }
+}
+
+fn codes(definition: &Definition, endpoint: &EndpointSettings, real: &str) -> (Verdict, String) {
+    let allowed = |code: &str| endpoint.approval_codes.iter().any(|allowed| allowed == code);
+    let custom = definition.approval_code.as_str();
+    if endpoint.approval_codes.is_empty() {
+        return (Verdict::Right, "the endpoint takes every definition".to_owned());
+    }
+    match (allowed(real), allowed(custom)) {
+        (true, true) => (Verdict::Right, "both codes are allowed".to_owned()),
+        (false, false) => (
+            Verdict::Wrong,
+            format!("neither {real} nor {custom} is allowed; add both to the endpoint's approval_codes"),
+        ),
+        // Which of the two callbacks carry is not documented (Q6).
+        (true, false) => (
+            Verdict::Risky,
+            format!("{custom} is not allowed; which of its two codes comes is not known: add it"),
+        ),
+        (false, true) => (
+            Verdict::Risky,
+            format!("{real} is not allowed; which of its two codes comes is not known: add it"),
+        ),
+    }
+}
+
+fn texts(definition: &Definition) -> (Verdict, String) {
+    let Some(default) = definition.i18n_resources.iter().find(|resource| resource.is_default) else {
+        return (
+            Verdict::Risky,
+            "no language is the default one; set is_default for one that has every key".to_owned(),
+        );
+    };
+    // The platform takes any text as a locale and then never finds it (§4.1).
+    if let Some(resource) = definition.i18n_resources.iter().find(|resource| !resource.locale.contains('-')) {
+        return (
+            Verdict::Risky,
+            format!("the locale {:?} is never shown; it is written like zh-CN", resource.locale),
+        );
+    }
+    let keys = [
+        Some(&definition.approval_name),
+        definition.group_name.as_ref(),
+        definition.external.biz_name.as_ref(),
+    ];
+    let missing = keys
+        .into_iter()
+        .flatten()
+        .find(|key| key.starts_with("@i18n@") && !default.texts.iter().any(|text| text.key == **key));
+    match missing {
+        Some(key) => (
+            Verdict::Risky,
+            format!("the default language has no {key}, which is shown as it stands; add it"),
+        ),
+        None => (Verdict::Right, format!("{} has every key", default.locale)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        approval_center::External,
+        config::{Sources, load},
+        secret::Secret,
+    };
+
+    fn endpoints(more: &str) -> Vec<EndpointSettings> {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[[endpoints]]\nname = \"purchase\"\n{more}\n");
+        std::fs::write(dir.path().join("countersign.toml"), text).unwrap();
+        let loaded = load(&Sources { directory: dir.path().to_owned(), ..Sources::default() });
+        loaded.endpoints().unwrap().to_vec()
+    }
+
+    const ENCRYPTED: &str = r#"credentials = [
+        { action_callback_token = "fake-new", action_callback_key = "fake-key-new" },
+        { action_callback_token = "fake-old", action_callback_key = "fake-key-old" } ]"#;
+
+    fn sound() -> Definition {
+        let text = serde_json::json!({
+            "approval_name": "@i18n@1", "approval_code": "PO", "viewers": [{ "viewer_type": "TENANT" }],
+            "external": {
+                "support_mobile": true, "action_callback_url": "https://hook.example.com/callbacks/purchase",
+                "action_callback_token": "fake-new", "action_callback_key": "fake-key-new"
+            },
+            "i18n_resources": [{ "locale": "zh-CN", "is_default": true,
+                "texts": [{ "key": "@i18n@1", "value": "采购" }] }]
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    const CLOUD: Surroundings<'_> =
+        Surroundings { real_code: "REAL", public_url: None, center_is_local: false };
+
+    fn said(definition: &Definition, endpoint: &str, surroundings: &Surroundings<'_>) -> Vec<String> {
+        of(definition, &endpoints(endpoint)[0], surroundings)
+            .into_iter()
+            .filter(|finding| finding.verdict != Verdict::Right)
+            .map(|finding| format!("{} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))
+            .collect()
+    }
+
+    #[track_caller]
+    fn says(change: impl FnOnce(&mut External), expected: &str) {
+        let mut definition = sound();
+        change(&mut definition.external);
+        let said = said(&definition, ENCRYPTED, &CLOUD);
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{expected:?} is not {said:#?}");
+        assert!(!said[0].contains("fake"), "{said:?}");
+    }
+
+    #[test]
+    fn a_definition_that_fits_has_nothing_to_mend() {
+        assert_eq!(said(&sound(), ENCRYPTED, &CLOUD), Vec::<String>::new());
+        let plain = "credentials = [ { action_callback_token = \"fake-new\" } ]";
+        let mut definition = sound();
+        definition.external.action_callback_key = None;
+        assert_eq!(said(&definition, plain, &CLOUD), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_thing_that_keeps_callbacks_away_is_told() {
+        let to = |url: &'static str| {
+            move |external: &mut External| external.action_callback_url = Some(url.to_owned())
+        };
+        says(|external| external.action_callback_url = None, "wrong action_callback_url: is missing");
+        says(to("hook.example.com"), "wrong action_callback_url: hook.example.com is not a URL");
+        says(
+            to("https://hook.example.com/callbacks/leave"),
+            "wrong action_callback_url: https://hook.example.com/callbacks/leave is not the path /callbacks/purchase",
+        );
+        for away in
+            ["http://127.0.0.1:8080", "http://10.0.0.5", "https://localhost", "http://countersign:8080"]
+        {
+            let url = format!("{away}/callbacks/purchase");
+            says(
+                |external| external.action_callback_url = Some(url.clone()),
+                &format!("wrong action_callback_url: {url} cannot be reached"),
+            );
+        }
+        says(
+            to("http://hook.example.com/callbacks/purchase"),
+            "risky action_callback_url: http://hook.example.com",
+        );
+        says(
+            |external| external.action_callback_token = None,
+            "wrong token and key: action_callback_token is missing",
+        );
+        says(
+            |external| external.action_callback_token = Some(Secret::new("fake-other")),
+            "wrong token and key: action_callback_token is none of those of the endpoint purchase",
+        );
+        says(
+            |external| external.action_callback_key = Some(Secret::new("fake-other")),
+            "wrong token and key: action_callback_key is not that of the endpoint purchase",
+        );
+        says(
+            |external| external.action_callback_key = None,
+            "wrong token and key: action_callback_key is missing",
+        );
+        says(|external| external.support_mobile = false, "wrong support_mobile: off");
+        says(|external| external.allow_batch_operate = true, "risky allow_batch_operate: on");
+    }
+
+    #[test]
+    fn token_and_key_of_two_credentials_do_not_make_one() {
+        says(
+            |external| external.action_callback_key = Some(Secret::new("fake-key-old")),
+            "wrong token and key: action_callback_key is not that",
+        );
+        says(
+            |external| {
+                external.action_callback_token = Some(Secret::new("fake-old"));
+                external.action_callback_key = Some(Secret::new("fake-key-old"));
+            },
+            "risky token and key: those of credential 2",
+        );
+    }
+
+    #[test]
+    fn the_public_url_is_compared_and_the_allow_list_wants_both_codes() {
+        let surroundings = Surroundings { public_url: Some("https://other.example.com/"), ..CLOUD };
+        let told = said(&sound(), ENCRYPTED, &surroundings);
+        assert!(told[0].contains("set it to https://other.example.com/callbacks/purchase"), "{told:?}");
+        for (codes, expected) in [
+            ("[\"PO\", \"REAL\"]", None),
+            ("[\"PO\"]", Some("risky approval_codes: REAL is not allowed")),
+            ("[\"REAL\"]", Some("risky approval_codes: PO is not allowed")),
+            ("[\"X\"]", Some("wrong approval_codes: neither REAL nor PO")),
+        ] {
+            let told = said(&sound(), &format!("approval_codes = {codes}\n{ENCRYPTED}"), &CLOUD);
+            assert_eq!(told.len(), usize::from(expected.is_some()), "{told:?}");
+            assert!(expected.is_none_or(|expected| told[0].starts_with(expected)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn the_emulator_may_reach_this_machine() {
+        let mut definition = sound();
+        definition.external.action_callback_url = Some("http://127.0.0.1:8080/callbacks/purchase".to_owned());
+        let surroundings = Surroundings { center_is_local: true, ..CLOUD };
+        assert_eq!(said(&definition, ENCRYPTED, &surroundings), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,123 @@
+//! A callback to each endpoint, by the way the platform's take, that proves address, token and key and decides nothing.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{Arguments, Report};
+use crate::{
+    cli::{Trust, client, crypt::seal, exit::Failure, reachable, url},
+    config::Loaded,
+    intake::EndpointSettings,
+};
+
+/// An action that no endpoint allows: it is refused after the token was found right, and before anything is kept.
+const ACTION: &str = "COUNTERSIGN_DOCTOR";
+
+/// The platform gives up after 5 s (Lark) or 10 s (Feishu).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const SLOW: Duration = Duration::from_secs(2);
+
+pub(super) async fn look(
+    report: &mut Report,
+    arguments: &Arguments,
+    loaded: &Loaded,
+    urls: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let Ok(endpoints) = loaded.endpoints() else {
+        return report.skipped("callback", "the configuration of the endpoints is wrong");
+    };
+    for endpoint in endpoints {
+        let path = format!("/callbacks/{}", endpoint.name);
+        let subject = format!("callback to {}", endpoint.name);
+        let (to, is_public) = match (&arguments.public_url, urls.get(&endpoint.name), loaded.http()) {
+            (Some(base), ..) => (format!("{}{path}", base.trim_end_matches('/')), true),
+            (None, Some(url), _) => (url.clone(), true),
+            (None, None, Ok(http)) if http.listen.port() != 0 => {
+                let scheme = if http.tls.is_some() { "https" } else { "http" };
+                (format!("{scheme}://{}{path}", reachable(http.listen)), false)
+            }
+            _ => {
+                report.skipped(&subject, "its address is not known; say --public-url")?;
+                continue;
+            }
+        };
+        for number in 0..endpoint.credentials.len() {
+            let subject = match endpoint.credentials.len() {
+                1 => subject.clone(),
+                _ => format!("{subject}, credential {}", number + 1),
+            };
+            post(report, &subject, endpoint, number, &to, is_public).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn post(
+    report: &mut Report,
+    subject: &str,
+    endpoint: &EndpointSettings,
+    number: usize,
+    to: &str,
+    is_public: bool,
+) -> Result<(), Failure> {
+    let url = match url(to, "/") {
+        Ok(url) => url,
+        Err(_) => return report.wrong(subject, format!("{to} is not a URL")),
+    };
+    let credential = &endpoint.credentials[number];
+    let plain = json!({
+        "action_type": ACTION, "user_id": "countersign-doctor",
+        "token": credential.action_callback_token.expose(),
+    })
+    .to_string();
+    let body = match &credential.action_callback_key {
+        Some(key) => json!({ "encrypt": seal(key, plain.as_bytes()) }).to_string(),
+        None => plain,
+    };
+    // A certificate names the public address, not this machine's.
+    let trust = if is_public { Trust::System } else { Trust::Own };
+    let began = Instant::now();
+    let sent = client(&url, trust, PATIENCE)?
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await;
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) => {
+            let how = if error.is_timeout() { "does not answer within 5 s" } else { "is not reached" };
+            let mend = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
+            return report.wrong(subject, format!("{to} {how}; {mend}"));
+        }
+    };
+    let elapsed = began.elapsed();
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap_or_default();
+    let reason = serde_json::from_str::<Value>(&text).unwrap_or_default()["msg"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    match (status, reason.as_str()) {
+        (422, "action_not_allowed") if elapsed > SLOW => {
+            let words = format!("{to} takes {} ms, and the platform waits 5000 at the most", elapsed.as_millis());
+            report.risky(subject, format!("{words}; look at what stands between"))
+        }
+        (422, "action_not_allowed") => {
+            let local = if is_public { "" } else { "; only from this machine: say --public-url to take the way in" };
+            report.ok(subject, format!("{to} knows token and key ({} ms){local}", elapsed.as_millis()))
+        }
+        (403, "unauthenticated") => report.wrong(
+            subject,
+            format!("{to} does not know this endpoint, token or key; is it served with this configuration, and is this machine among http.allowed_peers?"),
+        ),
+        (status, "") => report.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
+        (404, reason) => report.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),
+        (status, reason) => report.wrong(subject, format!("{to} answers {status} {reason}")),
+    }
+}

@@ -1,0 +1,102 @@
+//! What is on this machine: the configuration, the ledger, the service.
+
+use std::{fs::OpenOptions, path::Path, time::Duration};
+
+use super::Report;
+use crate::{
+    cli::{Trust, client, exit::Failure, reachable, url},
+    config::Loaded,
+    ledger::sqlite::Reader,
+    telemetry::log::chain,
+};
+
+/// An answer of a listener on this machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Fresh commands are with the broker within a second; older ones wait for something.
+const OLD: Duration = Duration::from_secs(60);
+
+pub(super) fn configuration(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    for fault in loaded.faults() {
+        report.wrong("configuration", fault.to_string())?;
+    }
+    for warning in &loaded.warnings {
+        report.risky("configuration", warning.to_string())?;
+    }
+    if loaded.faults().is_empty() {
+        let from = loaded.file.as_ref().map_or_else(
+            || "no file; the environment and the defaults".to_owned(),
+            |file| file.display().to_string(),
+        );
+        report.ok("configuration", from)?;
+    }
+    Ok(())
+}
+
+pub(super) fn ledger(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    let Ok(settings) = loaded.ledger() else {
+        return report.skipped("ledger", "its configuration is wrong");
+    };
+    let path = settings.path.as_path();
+    let shown = path.display();
+    if !path.exists() {
+        let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        return if directory.is_dir() {
+            report.ok("ledger", format!("{shown} is not there yet; serve makes it"))
+        } else {
+            let words = format!("the directory of {shown} is not there; make it, writable for the service");
+            report.wrong("ledger", words)
+        };
+    }
+    // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
+    if let Err(error) = OpenOptions::new().append(true).open(path) {
+        let words =
+            format!("{shown} cannot be written: {error}; every callback is refused as ledger_unavailable");
+        return report.wrong("ledger", format!("{words}. Mend owner, mode or mount"));
+    }
+    let stats = Reader::open(path)
+        .map_err(|error| chain(&error))
+        .and_then(|reader| reader.stats().map_err(|error| chain(&error)));
+    let stats = match stats {
+        Ok(stats) => stats,
+        Err(problem) => {
+            return report.wrong("ledger", format!("{shown}: {problem}; restore it, or move it away"));
+        }
+    };
+    report.ok("ledger", format!("{shown}: {} published, {} pending", stats.published, stats.pending))?;
+    if stats.parked > 0 {
+        let words =
+            format!("{} commands are parked; see `countersign ledger list --state parked`", stats.parked);
+        report.risky("ledger", format!("{words}, mend the cause, then `ledger requeue --all-parked`"))?;
+    }
+    let age = stats
+        .oldest_pending_at
+        .and_then(|at| Duration::try_from(jiff::Timestamp::now().duration_since(at)).ok());
+    if let Some(age) = age.filter(|age| *age > OLD) {
+        let words = format!("the oldest pending command waits for {} s; is serve running", age.as_secs());
+        report.risky("ledger", format!("{words}, and the broker there?"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn service(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    let Ok(settings) = loaded.admin() else {
+        return report.skipped("service", "its configuration is wrong");
+    };
+    if settings.listen.port() == 0 {
+        return report.skipped("service", "admin.listen has no fixed port");
+    }
+    let url = url(&format!("http://{}", reachable(settings.listen)), "/readyz")?;
+    match client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await {
+        Err(_) => report.risky(
+            "service",
+            format!("does not answer at {url}; start `countersign serve`, if it should run on this machine"),
+        ),
+        Ok(answer) if answer.status() == 200 => report.ok("service", format!("ready at {url}")),
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            let text: String = answer.text().await.unwrap_or_default().chars().take(200).collect();
+            report.wrong("service", format!("not ready ({status}): {}", text.trim()))
+        }
+    }
+}

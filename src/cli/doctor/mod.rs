@@ -1,0 +1,102 @@
+//! `doctor`: everything that a decision passes on its way, looked at from here, with how to mend what is wrong.
+
+mod broker;
+mod callback;
+mod here;
+mod platform;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    block_on,
+    center::verdict::Verdict,
+    exit::{Exit, Failure},
+    output::{json, line},
+};
+use crate::config::Loaded;
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign doctor
+  countersign doctor --public-url https://hook.example.com --definition 0F0E0D0C-…
+
+The first answer to 提交失败. Reads only, but for one callback to each endpoint, whose action no
+endpoint allows: it is refused after its token and key were found right, so that no command comes of
+it. Definitions are those in approval_codes and those named here.
+
+Prints a line for each thing: ok, risky (it works and may surprise), wrong, or - (not looked at).
+Exits with 1 if one is wrong.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Scheme and host under which the approval center reaches countersign
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// A definition to be looked at, by its real code; may be repeated
+    #[arg(long, value_name = "CODE")]
+    definition: Vec<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found so far; each line is printed as soon as it is known.
+struct Report {
+    as_json: bool,
+    wrong: u32,
+    risky: u32,
+}
+
+impl Report {
+    fn add(&mut self, verdict: Verdict, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        match verdict {
+            Verdict::Wrong => self.wrong += 1,
+            Verdict::Risky => self.risky += 1,
+            Verdict::Right | Verdict::Skipped => {}
+        }
+        let (verdict, words) = (verdict.as_str(), words.as_ref());
+        if self.as_json {
+            json(&json!({ "verdict": verdict, "subject": subject, "words": words }))
+        } else {
+            line(format_args!("{verdict:<6} {subject}: {words}"))
+        }
+    }
+
+    fn ok(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        self.add(Verdict::Right, subject, words)
+    }
+
+    fn risky(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        self.add(Verdict::Risky, subject, words)
+    }
+
+    fn wrong(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        self.add(Verdict::Wrong, subject, words)
+    }
+
+    fn skipped(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        self.add(Verdict::Skipped, subject, words)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let mut report = Report { as_json: arguments.json, wrong: 0, risky: 0 };
+    here::configuration(&mut report, loaded)?;
+    here::ledger(&mut report, loaded)?;
+    block_on(async {
+        here::service(&mut report, loaded).await?;
+        broker::look(&mut report, loaded).await?;
+        let urls = platform::look(&mut report, arguments, loaded).await?;
+        callback::look(&mut report, arguments, loaded, &urls).await?;
+        Ok(())
+    })?;
+    if !arguments.json {
+        super::output::say(match (report.wrong, report.risky) {
+            (0, 0) => "all is well".to_owned(),
+            (wrong, risky) => format!("{wrong} wrong, {risky} risky"),
+        });
+    }
+    Ok(if report.wrong == 0 { Exit::Done } else { Exit::Failed })
+}

@@ -1,0 +1,195 @@
+//! The approval center: our clock against its own, our app, and each definition of each endpoint.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Arguments, Report};
+use crate::{
+    approval_center::{Center, Definition, Fault, UserIdType},
+    cli::{
+        Trust,
+        center::verdict::{self, Verdict},
+        client,
+        exit::Failure,
+        url,
+    },
+    config::Loaded,
+    intake::EndpointSettings,
+    telemetry::log::chain,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Contexts that are tokens allow a minute by default, and the platform's own times are compared with ours.
+const MOST_OFF: u64 = 30;
+
+/// Looks, and returns the `action_callback_url` of a definition for each endpoint that has one.
+pub(super) async fn look(
+    report: &mut Report,
+    arguments: &Arguments,
+    loaded: &Loaded,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut urls = BTreeMap::new();
+    let settings = match loaded.approval_center() {
+        Ok(Some(settings)) => settings,
+        Ok(None) => {
+            report.skipped("approval center", "approval_center.app_id is not configured")?;
+            return Ok(urls);
+        }
+        Err(_) => {
+            report.skipped("approval center", "its configuration is wrong")?;
+            return Ok(urls);
+        }
+    };
+    clock(report, &settings.base_url).await?;
+    let center = match Center::new(settings) {
+        Ok(center) => center,
+        Err(error) => {
+            report.wrong("approval center", chain(&error))?;
+            return Ok(urls);
+        }
+    };
+    match center.token_info().await {
+        Ok(token) => {
+            let minutes = token.expires_in.as_secs() / 60;
+            report.ok(
+                "approval center",
+                format!("{} lets {} in for {minutes} min", settings.base_url, settings.app_id),
+            )?;
+        }
+        Err(error) => {
+            report.wrong("approval center", with_mend(&error))?;
+            return Ok(urls);
+        }
+    }
+    let Ok(endpoints) = loaded.endpoints() else {
+        report.skipped("definitions", "the configuration of the endpoints is wrong")?;
+        return Ok(urls);
+    };
+    let mut looked = 0;
+    for endpoint in endpoints {
+        let mut customs = Vec::new();
+        let mut unknown = Vec::new();
+        for code in &endpoint.approval_codes {
+            looked += 1;
+            match definition(report, &center, code).await? {
+                Look::Found(definition) => {
+                    judge(report, &center, arguments, endpoint, code, &definition)?;
+                    customs.push(definition.approval_code.clone());
+                    urls.extend(
+                        definition.external.action_callback_url.map(|url| (endpoint.name.clone(), url)),
+                    );
+                }
+                Look::Unknown => unknown.push(code),
+                Look::Failed => {}
+            }
+        }
+        for code in unknown.into_iter().filter(|code| !customs.contains(code)) {
+            let words = "no definition has it as its real code; a custom code is allowed here, but only together with \
+                         the real one, which creating the definition returned, can it be looked at";
+            report.wrong(&format!("definition {code} of {}", endpoint.name), words)?;
+        }
+    }
+    for code in &arguments.definition {
+        looked += 1;
+        match definition(report, &center, code).await? {
+            Look::Found(definition) => {
+                let url = definition.external.action_callback_url.clone().unwrap_or_default();
+                let named =
+                    endpoints.iter().find(|endpoint| url.ends_with(&format!("/callbacks/{}", endpoint.name)));
+                match (named, endpoints) {
+                    (Some(endpoint), _) | (None, [endpoint]) => {
+                        judge(report, &center, arguments, endpoint, code, &definition)?;
+                        urls.extend(
+                            Some(url).filter(|url| !url.is_empty()).map(|url| (endpoint.name.clone(), url)),
+                        );
+                    }
+                    _ => report.wrong(&format!("definition {code}"), "leads to none of the endpoints")?,
+                }
+            }
+            Look::Unknown => {
+                report.wrong(
+                    &format!("definition {code}"),
+                    "no definition has it as its real code; the custom one does not do",
+                )?;
+            }
+            Look::Failed => {}
+        }
+    }
+    if looked == 0 {
+        report.skipped("definitions", "none is named in approval_codes; name one with --definition")?;
+    }
+    Ok(urls)
+}
+
+enum Look {
+    Found(Box<Definition>),
+    Unknown,
+    /// Which has been reported.
+    Failed,
+}
+
+async fn definition(report: &mut Report, center: &Center, code: &str) -> Result<Look, Failure> {
+    match center.definition(code, &UserIdType::UserId).await {
+        Ok(definition) => Ok(Look::Found(Box::new(definition))),
+        Err(error) if error.fault() == Some(Fault::DefinitionUnknown) => Ok(Look::Unknown),
+        Err(error) => {
+            report.wrong(&format!("definition {code}"), with_mend(&error))?;
+            Ok(Look::Failed)
+        }
+    }
+}
+
+fn judge(
+    report: &mut Report,
+    center: &Center,
+    arguments: &Arguments,
+    endpoint: &EndpointSettings,
+    code: &str,
+    definition: &Definition,
+) -> Result<(), Failure> {
+    let surroundings = verdict::Surroundings {
+        real_code: code,
+        public_url: arguments.public_url.as_deref(),
+        center_is_local: verdict::is_local(&center.settings().base_url),
+    };
+    let name = definition.text(&definition.approval_name, "zh-CN").to_owned();
+    let findings = verdict::of(definition, endpoint, &surroundings);
+    let mut fits = true;
+    for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Right) {
+        fits &= finding.verdict != Verdict::Wrong;
+        let subject = format!("definition {name} ({code}), {}", finding.subject);
+        report.add(finding.verdict, &subject, &finding.words)?;
+    }
+    if fits {
+        report
+            .ok(&format!("definition {name} ({code})"), format!("leads to the endpoint {}", endpoint.name))?;
+    }
+    Ok(())
+}
+
+fn with_mend(error: &crate::approval_center::Error) -> String {
+    let words = chain(error);
+    match error.fault().and_then(Fault::mend) {
+        Some(mend) => format!("{words}. {mend}"),
+        None => words,
+    }
+}
+
+/// Compares our clock with the one that the platform's answers carry.
+async fn clock(report: &mut Report, base_url: &str) -> Result<(), Failure> {
+    let url = url(base_url, "/")?;
+    let answer = client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await;
+    let theirs = answer.ok().and_then(|answer| {
+        let date = answer.headers().get("date")?.to_str().ok()?;
+        jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+    });
+    let Some(theirs) = theirs else {
+        return report.skipped("clock", format!("{base_url} does not tell the time"));
+    };
+    let off = jiff::Timestamp::now().as_second().abs_diff(theirs.as_second());
+    if off > MOST_OFF {
+        let words = format!("{off} s off the platform's; tokens would count as expired, or not yet");
+        return report.wrong("clock", format!("{words}. Set it, and keep it by NTP"));
+    }
+    report.ok("clock", format!("within {MOST_OFF} s of the platform's"))
+}

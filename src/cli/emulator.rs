@@ -1,0 +1,247 @@
+//! `emulator`: a stand-in for the approval center.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    Trust, block_on, client,
+    exit::{Exit, Failure},
+    output::{json, line, say},
+    url,
+};
+use crate::{
+    config::parse_duration,
+    emulator::{Settings, serve},
+    telemetry::log,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign emulator                                   run it
+  countersign emulator press --instance PO-77 --task n1  press the button APPROVE of a task
+  countersign emulator press --message 709… --action REJECT --reason 'too dear'
+  countersign emulator state                             what the center has
+
+With it `countersign center …` works without a tenant, if the configuration says
+  [approval_center]
+  base_url = \"http://127.0.0.1:8900\"
+  app_id = \"cli_emulator\"
+  app_secret = \"emulator-secret\"
+It behaves as the platform does, traps included, keeps everything in memory, and prints `ready` on
+stderr once it listens.";
+
+/// Longer than it waits for the answer to a callback itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const HERE: &str = "http://127.0.0.1:8900";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// IP address and port; 0 takes a free one, which is printed
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
+    listen: SocketAddr,
+    /// How long an access token does
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration)]
+    token_lifetime: Duration,
+    /// Calls of one API that are allowed in a second
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    per_second: u32,
+    /// Calls of one API that are allowed in a minute
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    per_minute: u32,
+    /// A scope that the app does not have; may be repeated
+    #[arg(long, value_name = "SCOPE")]
+    without_scope: Vec<String>,
+    /// How long it waits for the answer to a callback: 10 s at Feishu, 5 s at Lark
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    callback_timeout: Duration,
+    /// A user of the tenant, by user_id; may be repeated [default: zhang3, li4 and wang5]
+    #[arg(long, value_name = "ID")]
+    user: Vec<String>,
+    /// How far its clock is ahead of this machine's
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    clock_ahead: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Press a button of a task or a card: the real callback is sent
+    Press(PressArguments),
+    /// Print what the center has, as JSON
+    State(StateArguments),
+}
+
+/// Where the approver acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Origin {
+    /// The list of pending tasks
+    List,
+    /// A search hit
+    Search,
+}
+
+#[derive(Debug, Args)]
+struct PressArguments {
+    /// The instance of the task
+    #[arg(long, value_name = "ID", requires = "task", required_unless_present = "message")]
+    instance: Option<String>,
+    /// The task
+    #[arg(long, value_name = "ID", requires = "instance")]
+    task: Option<String>,
+    /// Or a card, by its message_id
+    #[arg(long, value_name = "ID", conflicts_with = "instance")]
+    message: Option<String>,
+    /// Which button
+    #[arg(long, value_name = "TYPE", default_value = "APPROVE")]
+    action: String,
+    /// The comment
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Somebody else than the approver, by user_id
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Where the task was found
+    #[arg(long, value_enum, default_value_t = Origin::List)]
+    origin: Origin,
+    /// Where the emulator is
+    #[arg(long, value_name = "URL", default_value = HERE)]
+    url: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StateArguments {
+    /// Where the emulator is
+    #[arg(long, value_name = "URL", default_value = HERE)]
+    url: String,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "it is a duration such as 10s or 2h".to_owned())
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    match &arguments.command {
+        None => block_on(stand_in(arguments)),
+        Some(Command::Press(arguments)) => block_on(press(arguments)),
+        Some(Command::State(arguments)) => block_on(async {
+            let told = ask(&arguments.url, "/emulator/state", None).await?;
+            line(serde_json::to_string_pretty(&told.1).context("cannot express the state as JSON")?)?;
+            Ok(Exit::Done)
+        }),
+    }
+}
+
+async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
+    log::init(&log::Settings::default()).context("cannot start logging")?;
+    let listener = TcpListener::bind(arguments.listen)
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    let address = listener.local_addr().context("cannot tell where it listens")?;
+    let mut settings = Settings {
+        token_lifetime: arguments.token_lifetime,
+        per_second: arguments.per_second,
+        per_minute: arguments.per_minute,
+        missing_scopes: arguments.without_scope.clone(),
+        callback_timeout: arguments.callback_timeout,
+        clock_ahead: arguments.clock_ahead,
+        ..Settings::default()
+    };
+    if !arguments.user.is_empty() {
+        settings.users = arguments.user.clone();
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    say("The configuration of those who call it:");
+    say(format_args!(
+        "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
+        settings.app_id, settings.app_secret
+    ));
+    say(format_args!("users: {}", settings.users.join(", ")));
+    if !address.ip().is_loopback() {
+        say("whoever reaches this address can have callbacks sent to any URL: it is for trying things out");
+    }
+    let server = serve(settings, listener).context("cannot serve")?;
+    let handle = server.handle();
+    let server = tokio::spawn(server);
+    say(format_args!("ready at http://{address}"));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    handle.stop(false).await;
+    server.await.context("the server panicked")?.context("the server failed")?;
+    Ok(Exit::Done)
+}
+
+async fn press(arguments: &PressArguments) -> Result<Exit, Failure> {
+    let body = json!({
+        "instance_id": arguments.instance, "task_id": arguments.task, "message_id": arguments.message,
+        "action_type": arguments.action, "reason": arguments.reason, "user_id": arguments.user,
+        "search": arguments.origin == Origin::Search,
+    });
+    let (status, told) = ask(&arguments.url, "/emulator/press", Some(body)).await?;
+    if status != 200 {
+        let problem = told["problem"].as_str().unwrap_or("it cannot be pressed");
+        return Err(anyhow!("{problem}").into());
+    }
+    let accepted = told["accepted"] == true;
+    if arguments.json {
+        json(&told)?;
+    } else {
+        let text = |member: &str| match &told[member] {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        for (name, member) in [
+            ("approver", "user_id"),
+            ("pressed", "action_type"),
+            ("in", "origin"),
+            ("sent to", "url"),
+            ("encrypted", "encrypted"),
+            ("answered", "http_status"),
+            ("after ms", "elapsed_ms"),
+            ("answer", "answer"),
+            ("approver sees", "shown"),
+            ("card shows", "card"),
+        ] {
+            line(format_args!("{name:<14} {}", text(member)))?;
+        }
+    }
+    Ok(if accepted { Exit::Done } else { Exit::Failed })
+}
+
+async fn ask(base: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), Failure> {
+    let url = url(base, path)?;
+    let client = client(&url, Trust::System, PATIENCE)?;
+    let request = match &body {
+        Some(body) => client.post(url.clone()).json(body),
+        None => client.get(url.clone()),
+    };
+    let away = || format!("the emulator at {url} does not answer");
+    let answer = request
+        .send()
+        .await
+        .map_err(reqwest::Error::without_url)
+        .with_context(away)
+        .map_err(Failure::Unavailable)?;
+    let status = answer.status().as_u16();
+    let told = answer
+        .json()
+        .await
+        .map_err(reqwest::Error::without_url)
+        .with_context(|| format!("{url} is not the emulator"))?;
+    Ok((status, told))
+}

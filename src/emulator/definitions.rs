@@ -1,0 +1,143 @@
+//! Definitions, with the two pools of codes (§4).
+
+use serde_json::{Value, json};
+
+use super::{
+    fields::{is_absent, lists, require, texts_are_lists, truths, wrong_type},
+    gate::{Answered, Ask, Refused},
+    tenant::{Definition, Tenant, fresh_code},
+};
+
+const SWITCHES: [&str; 5] = [
+    "support_pc",
+    "support_mobile",
+    "support_batch_read",
+    "allow_batch_operate",
+    "exclude_efficiency_statistics",
+];
+
+const EXTERNAL: [&str; 13] = [
+    "biz_name",
+    "biz_type",
+    "create_link_mobile",
+    "create_link_pc",
+    "support_pc",
+    "support_mobile",
+    "support_batch_read",
+    "enable_mark_readed",
+    "enable_quick_operate",
+    "action_callback_url",
+    "action_callback_token",
+    "action_callback_key",
+    "allow_batch_operate",
+];
+
+const MEMBERS: [&str; 9] = [
+    "approval_name",
+    "approval_code",
+    "group_code",
+    "group_name",
+    "description",
+    "external",
+    "viewers",
+    "i18n_resources",
+    "managers",
+];
+
+/// Creates or updates: by the custom code alone. A real code is just another custom one, and makes a twin (§4.3).
+pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    let body = &ask.body;
+    if !body.is_object() {
+        return Err(wrong_type("body"));
+    }
+    lists(body, &["viewers", "i18n_resources", "managers"])?;
+    texts_are_lists(&body["i18n_resources"])?;
+    truths(&body["external"], &SWITCHES)?;
+    require(body, "", &["approval_name", "approval_code", "external"])?;
+    let text = |member: &str| body[member].as_str().unwrap_or_default().to_owned();
+    let custom_code = text("approval_code");
+    if custom_code.chars().count() > 128 {
+        return Err(Refused::parameter("param is invalid: approval_code is too long"));
+    }
+    let external = &body["external"];
+    if external["support_pc"] != true && external["support_mobile"] != true {
+        return Err(Refused::parameter("param is invalid: support_pc and support_mobile are both false"));
+    }
+    let known = tenant.definitions.iter().position(|definition| definition.custom_code == custom_code);
+    // Documented as optional; refused when a definition is created (§4.1).
+    if known.is_none() && is_absent(&body["group_code"]) {
+        return Err(Refused::parameter("Group code cannot be empty when create approval definition"));
+    }
+    let group_is_known =
+        tenant.definitions.iter().any(|definition| definition.body["group_code"] == body["group_code"]);
+    if !is_absent(&body["group_code"]) && is_absent(&body["group_name"]) && !group_is_known {
+        return Err(Refused::parameter("分组编码与分组名称不匹配"));
+    }
+    let kept = kept(body, known.map(|at| &tenant.definitions[at].body));
+    let number = tenant.number();
+    let definition = match known {
+        Some(at) => {
+            let definition = &mut tenant.definitions[at];
+            definition.body = kept;
+            definition
+        }
+        None => {
+            tenant.definitions.push(Definition { custom_code, real_code: fresh_code(), number, body: kept });
+            tenant.definitions.last_mut().expect("was just pushed")
+        }
+    };
+    Ok(json!({ "approval_code": definition.real_code }))
+}
+
+/// What is kept of a definition: the members that are known, with every switch that was not sent set to false.
+fn kept(body: &Value, before: Option<&Value>) -> Value {
+    let mut kept = json!({});
+    for member in MEMBERS {
+        if !body[member].is_null() {
+            kept[member] = body[member].clone();
+        }
+    }
+    // The group may be left out of an update.
+    for member in ["group_code", "group_name"] {
+        if let Some(before) = before
+            && is_absent(&kept[member])
+        {
+            kept[member] = before[member].clone();
+        }
+    }
+    let mut external = json!({});
+    for member in EXTERNAL.iter().chain(&SWITCHES) {
+        if !body["external"][*member].is_null() {
+            external[*member] = body["external"][*member].clone();
+        }
+    }
+    for switch in SWITCHES {
+        if external[switch].is_null() {
+            external[switch] = false.into();
+        }
+    }
+    kept["external"] = external;
+    // Plain text becomes a key without a word (§4.1).
+    if let Some(name) = body["approval_name"].as_str().filter(|name| !name.starts_with("@i18n@")) {
+        let key = format!("@i18n@{}", fresh_code().to_lowercase());
+        let text = json!({ "key": key, "value": name });
+        match kept["i18n_resources"].as_array_mut().and_then(|resources| resources.first_mut()) {
+            Some(resource) => {
+                resource["texts"].as_array_mut().into_iter().for_each(|texts| texts.push(text.clone()))
+            }
+            None => {
+                kept["i18n_resources"] = json!([{ "locale": "zh-CN", "is_default": true, "texts": [text] }]);
+            }
+        }
+        kept["approval_name"] = key.into();
+    }
+    kept
+}
+
+/// By the real code alone; the answer shows the custom one, and token and key in clear (§4.4).
+pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    match tenant.by_real_code(&ask.id) {
+        Some(definition) => Ok(definition.body.clone()),
+        None => Err(Refused::new(1_390_002, "approval code not found")),
+    }
+}

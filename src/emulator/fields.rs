@@ -1,0 +1,110 @@
+//! Looking at what was sent: one layer at a time, and of a layer the first fault (§5.2).
+
+use serde_json::{Value, json};
+
+use super::gate::Refused;
+
+/// 99992402, naming one member.
+pub(super) fn violation(field: impl Into<String>, description: &str) -> Refused {
+    let mut refused = Refused::new(99_992_402, "field validation failed");
+    refused.error = json!({ "field_violations": [{ "field": field.into(), "description": description }] });
+    refused
+}
+
+/// 9499, naming one member.
+pub(super) fn wrong_type(field: &str) -> Refused {
+    Refused::new(9_499, format!("Invalid parameter type in json: {field}"))
+}
+
+/// True for what counts as not sent.
+pub(super) fn is_absent(value: &Value) -> bool {
+    matches!(value, Value::Null) || value.as_str() == Some("")
+}
+
+/// All of these members must be there.
+pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<(), Refused> {
+    match members.iter().find(|member| is_absent(&body[**member])) {
+        Some(member) => Err(violation(format!("{prefix}{member}"), "is required")),
+        None => Ok(()),
+    }
+}
+
+/// These members must be lists, if they are there.
+pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), Refused> {
+    match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_array()) {
+        Some(member) => Err(wrong_type(member)),
+        None => Ok(()),
+    }
+}
+
+/// These members must be truth values, if they are there.
+pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), Refused> {
+    match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_boolean()) {
+        Some(member) => Err(wrong_type(member)),
+        None => Ok(()),
+    }
+}
+
+/// `texts` of every language must be a list of `{key, value}` here, not the map that the documentation shows (§4.1).
+pub(super) fn texts_are_lists(resources: &Value) -> Result<(), Refused> {
+    for resource in items(resources) {
+        if !resource["texts"].is_array() {
+            return Err(wrong_type("texts"));
+        }
+    }
+    Ok(())
+}
+
+/// A time is a text of digits; the platform's own tutorial sends the number 0 for "not yet" (§5).
+pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), Refused> {
+    for member in members {
+        match &body[*member] {
+            Value::Null => {}
+            Value::Number(number) if number.as_i64() == Some(0) => {}
+            Value::String(text) if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => {}
+            Value::String(_) => return Err(Refused::parameter(format!("param is invalid: {member}"))),
+            _ => return Err(wrong_type(member)),
+        }
+    }
+    Ok(())
+}
+
+/// What people read is named by a key.
+pub(super) fn keys(body: &Value, prefix: &str, members: &[&str]) -> Result<(), Refused> {
+    let is_no_key = |member: &&&str| {
+        body[**member].as_str().is_some_and(|text| !text.is_empty() && !text.starts_with("@i18n@"))
+    };
+    match members.iter().find(is_no_key) {
+        Some(member) => Err(violation(format!("{prefix}{member}"), "must begin with @i18n@")),
+        None => Ok(()),
+    }
+}
+
+/// The entries of a list; none of anything else.
+pub(super) fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A time that was sent as text or number.
+pub(super) fn millis(value: &Value) -> i64 {
+    value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
+}
+
+/// The text behind a key, in the language or the default one.
+pub(super) fn translated(resources: &Value, key: &str, locale: &str) -> String {
+    let resources = items(resources);
+    let find = |resource: &Value| -> Option<String> {
+        let texts = items(&resource["texts"]);
+        texts
+            .iter()
+            .find(|text| text["key"] == key)
+            .and_then(|text| text["value"].as_str())
+            .map(str::to_owned)
+    };
+    resources
+        .iter()
+        .filter(|resource| resource["locale"] == locale)
+        .chain(resources.iter().filter(|resource| resource["is_default"] == true))
+        .find_map(find)
+        .unwrap_or_else(|| key.to_owned())
+}

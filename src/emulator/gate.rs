@@ -1,0 +1,328 @@
+//! The way in: which API a request is for, whether it may pass, and how answers look (§9).
+
+use std::time::{Duration, Instant, SystemTime};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Emulator, contact, definitions, instances, messages, search, tasks,
+    tenant::{Count, Tenant, random_hex},
+};
+
+/// What was asked.
+pub(super) struct Ask {
+    /// The last part of the path, where it is an id.
+    pub(super) id: String,
+    pub(super) query: Vec<(String, String)>,
+    /// Null if there was no body.
+    pub(super) body: Value,
+}
+
+impl Ask {
+    pub(super) fn query(&self, key: &str) -> Option<&str> {
+        self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A failure.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) code: i64,
+    pub(super) msg: String,
+    /// Other than that of the API's family.
+    pub(super) status: Option<u16>,
+    /// The member `error`.
+    pub(super) error: Value,
+    pub(super) headers: Vec<(&'static str, String)>,
+}
+
+impl Refused {
+    pub(super) fn new(code: i64, msg: impl Into<String>) -> Self {
+        Self { code, msg: msg.into(), status: None, error: Value::Null, headers: Vec::new() }
+    }
+
+    /// 1390001, the approval APIs' word for everything that is wrong with a parameter.
+    pub(super) fn parameter(msg: impl Into<String>) -> Self {
+        Self::new(1_390_001, msg)
+    }
+}
+
+/// `data`, or for tokens what stands at the top.
+pub(super) type Answered = Result<Value, Refused>;
+
+/// How an API's failures look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Needs no token, and answers without `data`.
+    Token,
+    /// HTTP 400 with a code.
+    V4,
+    /// HTTP 200 with a code (§8.1); limited by HTTP 400 (§9.4).
+    Old,
+}
+
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    family: Family,
+    /// One of them is needed.
+    scopes: &'static [&'static str],
+    act: fn(&mut Tenant, &Ask) -> Answered,
+}
+
+const DEFINITION: &[&str] = &["approval:approval", "approval:external_approval"];
+const INSTANCE: &[&str] = &["approval:approval", "approval:external_instance"];
+const CHECK: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:external_instance"];
+const TASK: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:external_task"];
+const NATIVE: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:instance"];
+const LIST: &[&str] = &["approval:approval.list:readonly"];
+const READ: &[&str] = &["approval:approval:readonly"];
+const CONTACT: &[&str] = &[
+    "contact:contact.base:readonly",
+    "contact:contact:access_as_app",
+    "contact:contact:readonly",
+    "contact:contact:readonly_as_app",
+];
+
+/// Every API (§9.3). The first that fits counts, so a word stands before an id.
+#[rustfmt::skip]
+const ROUTES: &[Route] = &[
+    Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token/internal", family: Family::Token, scopes: &[], act: internal_token },
+    Route { method: "POST", path: "/open-apis/auth/v3/app_access_token", family: Family::Token, scopes: &[], act: store_app_token },
+    Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token", family: Family::Token, scopes: &[], act: store_tenant_token },
+    Route { method: "POST", path: "/open-apis/auth/v3/app_ticket/resend", family: Family::Token, scopes: &[], act: resend_ticket },
+    Route { method: "POST", path: "/open-apis/approval/v4/external_approvals", family: Family::V4, scopes: DEFINITION, act: definitions::save },
+    Route { method: "GET", path: "/open-apis/approval/v4/external_approvals/:id", family: Family::V4, scopes: DEFINITION, act: definitions::get },
+    Route { method: "POST", path: "/open-apis/approval/v4/external_instances", family: Family::V4, scopes: INSTANCE, act: instances::sync },
+    Route { method: "POST", path: "/open-apis/approval/v4/external_instances/check", family: Family::V4, scopes: CHECK, act: instances::check },
+    Route { method: "GET", path: "/open-apis/approval/v4/external_tasks", family: Family::V4, scopes: TASK, act: tasks::list },
+    Route { method: "POST", path: "/approval/openapi/v2/external/list", family: Family::Old, scopes: READ, act: tasks::scroll },
+    Route { method: "POST", path: "/open-apis/approval/v4/instances/query", family: Family::V4, scopes: LIST, act: search::query },
+    Route { method: "GET", path: "/open-apis/approval/v4/instances/:id", family: Family::V4, scopes: NATIVE, act: search::get },
+    Route { method: "POST", path: "/approval/openapi/v2/instance/get", family: Family::Old, scopes: READ, act: search::get_historic },
+    Route { method: "POST", path: "/open-apis/approval/v1/message/send", family: Family::Old, scopes: READ, act: messages::send },
+    Route { method: "POST", path: "/open-apis/approval/v1/message/update", family: Family::Old, scopes: READ, act: messages::update },
+    Route { method: "GET", path: "/open-apis/contact/v3/users/batch", family: Family::V4, scopes: CONTACT, act: contact::batch },
+    Route { method: "GET", path: "/open-apis/contact/v3/users/:id", family: Family::V4, scopes: CONTACT, act: contact::get },
+];
+
+/// Answers every request to the platform's own paths.
+pub(super) async fn answer(
+    emulator: web::Data<Emulator>,
+    request: HttpRequest,
+    bytes: web::Bytes,
+) -> HttpResponse {
+    let found = ROUTES.iter().find_map(|route| {
+        let id = fits(route.path, request.path())?;
+        (route.method == request.method().as_str()).then_some((route, id))
+    });
+    let mut tenant = emulator.tenant();
+    let family = found.as_ref().map_or(Family::V4, |(route, _)| route.family);
+    let answered = match found {
+        Some((route, id)) => pass(&mut tenant, route, &request, id, &bytes),
+        // Not "no such API" but "invalid token", whatever the token (§4.4).
+        None => Err(enter(&tenant, &request).err().unwrap_or_else(invalid_token)),
+    };
+    let mut response = render(family, answered);
+    let ahead = tenant.settings.clock_ahead;
+    if !ahead.is_zero() {
+        let date = header::HttpDate::from(SystemTime::now() + ahead);
+        if let Ok(date) = header::HeaderValue::from_str(&date.to_string()) {
+            response.2.headers_mut().insert(header::DATE, date);
+        }
+    }
+    tracing::info!(method = %request.method(), path = request.path(), status = response.0, code = response.1, "asked");
+    response.2
+}
+
+/// The id in a path that fits; empty if the path has none.
+fn fits(pattern: &str, path: &str) -> Option<String> {
+    match pattern.strip_suffix(":id") {
+        None => (pattern == path).then(String::new),
+        Some(before) => {
+            let id = path.strip_prefix(before).filter(|id| !id.is_empty() && !id.contains('/'))?;
+            Some(percent_decoded(id))
+        }
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    // The query parser of the URL crate knows how; a plus is no space in a path.
+    let query = format!("x={}", text.replace('+', "%2B"));
+    let url: Option<reqwest::Url> = format!("http://h/?{query}").parse().ok();
+    url.and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned())).unwrap_or_default()
+}
+
+fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, bytes: &[u8]) -> Answered {
+    if let Some(planned) =
+        tenant.planned.iter_mut().find(|planned| planned.times > 0 && request.path().contains(&planned.path))
+    {
+        planned.times -= 1;
+        let mut refused = Refused::new(planned.code, planned.msg.clone());
+        refused.status = Some(planned.status);
+        refused
+            .headers
+            .extend(planned.reset_seconds.map(|reset| ("x-ogw-ratelimit-reset", reset.to_string())));
+        return Err(refused);
+    }
+    if route.family != Family::Token {
+        enter(tenant, request)?;
+    }
+    limit(tenant, route)?;
+    let lacks = |scope: &&str| tenant.settings.missing_scopes.iter().any(|missing| missing == scope);
+    if !route.scopes.is_empty() && route.scopes.iter().all(lacks) {
+        return Err(scope_missing(tenant, route.scopes));
+    }
+    let body = match bytes {
+        [] => Value::Null,
+        bytes => serde_json::from_slice(bytes)
+            .map_err(|_| Refused::new(9_499, "Bad Request: the body is not JSON"))?,
+    };
+    let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map(web::Query::into_inner)
+        .unwrap_or_default();
+    (route.act)(tenant, &Ask { id, query, body })
+}
+
+/// Checks the access token.
+fn enter(tenant: &Tenant, request: &HttpRequest) -> Result<(), Refused> {
+    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(token) = value.and_then(|value| value.strip_prefix("Bearer ")) else {
+        return Err(Refused::new(99_991_661, "Missing access token for authorization"));
+    };
+    if !token.starts_with("t-") {
+        return Err(Refused::new(99_991_671, "Invalid access token: it must start with t- or u-"));
+    }
+    if tenant.knows_token(token, false) { Ok(()) } else { Err(invalid_token()) }
+}
+
+fn invalid_token() -> Refused {
+    Refused::new(99_991_663, "Invalid access token for authorization")
+}
+
+fn scope_missing(tenant: &Tenant, scopes: &[&str]) -> Refused {
+    let app = &tenant.settings.app_id;
+    let url = format!("https://open.feishu.cn/app/{app}/auth?q={}", scopes.join(","));
+    let mut refused = Refused::new(
+        99_991_672,
+        format!("Access denied. One of the following scopes is required: [{}]", scopes.join(", ")),
+    );
+    refused.error = json!({
+        "permission_violations": scopes
+            .iter()
+            .map(|scope| json!({ "type": "action_scope_required", "subject": scope }))
+            .collect::<Vec<_>>(),
+        "helps": [{ "url": url, "description": "apply for the scope" }],
+    });
+    refused
+}
+
+/// Counts in fixed windows of a second and a minute (§9.4).
+fn limit(tenant: &mut Tenant, route: &Route) -> Result<(), Refused> {
+    let most = [tenant.settings.per_second, tenant.settings.per_minute];
+    let now = Instant::now();
+    let counts = tenant.counts.entry(route.path).or_insert_with(|| [Count { since: now, calls: 0 }; 2]);
+    for ((count, most), span) in counts.iter_mut().zip(most).zip([1, 60]) {
+        let span = Duration::from_secs(span);
+        if now.duration_since(count.since) >= span {
+            *count = Count { since: now, calls: 0 };
+        }
+        count.calls += 1;
+        if count.calls > most {
+            let left = span.saturating_sub(now.duration_since(count.since));
+            let mut refused = Refused::new(99_991_400, "request trigger frequency limit");
+            refused.status = Some(if route.family == Family::Old { 400 } else { 429 });
+            refused.headers = vec![
+                ("x-ogw-ratelimit-limit", most.to_string()),
+                ("x-ogw-ratelimit-reset", left.as_secs_f64().ceil().to_string()),
+            ];
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
+fn render(family: Family, answered: Answered) -> (u16, i64, HttpResponse) {
+    let log_id = format!("emu{}", random_hex::<12>());
+    let (status, code, body, headers) = match answered {
+        Ok(mut top) if family == Family::Token => {
+            top["code"] = 0.into();
+            top["msg"] = "ok".into();
+            (200, 0, top, Vec::new())
+        }
+        Ok(data) => (200, 0, json!({ "code": 0, "msg": "success", "data": data }), Vec::new()),
+        Err(refused) => {
+            let usual = match family {
+                Family::V4 => 400,
+                // Of the gateway's codes it is not known; those of the API itself come with 200.
+                Family::Old if refused.code > 99_990_000 => 400,
+                Family::Old | Family::Token => 200,
+            };
+            let mut body = json!({ "code": refused.code, "msg": refused.msg });
+            let mut error = refused.error;
+            if refused.code > 99_990_000 {
+                if error.is_null() {
+                    error = json!({});
+                }
+                error["log_id"] = log_id.as_str().into();
+            }
+            if !error.is_null() {
+                body["error"] = error;
+            }
+            (refused.status.unwrap_or(usual), refused.code, body, refused.headers)
+        }
+    };
+    let mut response = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST));
+    response.insert_header(("X-Tt-Logid", log_id));
+    for (name, value) in headers {
+        response.insert_header((name, value));
+    }
+    (status, code, response.json(body))
+}
+
+fn app_is_known(tenant: &Tenant, ask: &Ask) -> Result<(), Refused> {
+    if ask.body["app_id"] != tenant.settings.app_id.as_str() {
+        return Err(Refused::new(10_003, "invalid param"));
+    }
+    if ask.body["app_secret"] != tenant.settings.app_secret.as_str() {
+        return Err(Refused::new(10_015, "app secret invalid"));
+    }
+    Ok(())
+}
+
+fn internal_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    app_is_known(tenant, ask)?;
+    let (token, expire) = tenant.token(false);
+    Ok(json!({ "tenant_access_token": token, "expire": expire }))
+}
+
+fn store_app_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    app_is_known(tenant, ask)?;
+    if ask.body["app_ticket"] != tenant.settings.app_ticket.as_str() {
+        return Err(Refused::new(10_012, "app ticket is invalid"));
+    }
+    let (token, expire) = tenant.token(true);
+    Ok(json!({ "app_access_token": token, "expire": expire }))
+}
+
+fn store_tenant_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    if !ask.body["app_access_token"].as_str().is_some_and(|token| tenant.knows_token(token, true)) {
+        return Err(Refused::new(99_991_664, "invalid app access token"));
+    }
+    if ask.body["tenant_key"] != tenant.settings.tenant_key.as_str() {
+        return Err(Refused::new(10_013, "tenant access token failed"));
+    }
+    let (token, expire) = tenant.token(false);
+    Ok(json!({ "tenant_access_token": token, "expire": expire }))
+}
+
+fn resend_ticket(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    app_is_known(tenant, ask)?;
+    tenant.tickets_sent += 1;
+    Ok(json!({}))
+}

@@ -1,0 +1,92 @@
+//! Bot messages (§8). They fail by HTTP 200 and a code.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{
+    fields::{is_absent, items},
+    gate::{Answered, Ask, Refused},
+    tenant::{Card, Tenant},
+};
+
+/// The templates that may have quick approval buttons (§8.3).
+const QUICK: [&str; 8] = ["1008", "1028", "1009", "1010", "1011", "1012", "1013", "1020"];
+
+const STATUSES: [&str; 9] =
+    ["APPROVED", "REJECTED", "CANCELLED", "FORWARDED", "ROLLBACK", "ADD", "DELETED", "PROCESSED", "CUSTOM"];
+
+/// The same uuid is sent once within this time.
+const UUID_COUNTS_FOR: Duration = Duration::from_secs(3600);
+
+fn refused(msg: &str) -> Refused {
+    Refused::new(60_001, msg)
+}
+
+/// Sends a card.
+pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    let body = &ask.body;
+    if is_absent(&body["template_id"]) {
+        return Err(refused("no TemplateId error"));
+    }
+    let Some(user) = tenant.user_of(body) else { return Err(Refused::new(60_004, "user not found")) };
+    if items(&body["actions"]).is_empty() || items(&body["actions"]).len() > 2 {
+        return Err(refused("actions error"));
+    }
+    let urls = ["url", "android_url", "ios_url", "pc_url"];
+    let complete =
+        |action: &Value| urls.iter().all(|url| action[*url].as_str().is_some_and(|url| url.contains("://")));
+    if !items(&body["actions"]).iter().all(complete) {
+        return Err(refused("actionUrls incomplete error"));
+    }
+    // A map here, and only here (§8.1).
+    if items(&body["i18n_resources"]).iter().any(|resource| !resource["texts"].is_object()) {
+        return Err(refused("i18n_resources texts error"));
+    }
+    let uuid = body["uuid"].as_str().unwrap_or_default();
+    let again = tenant.cards.iter().find(|card| {
+        !uuid.is_empty() && card.body["uuid"] == uuid && card.sent_at.elapsed() < UUID_COUNTS_FOR
+    });
+    if let Some(card) = again {
+        return Ok(json!({ "message_id": card.message_id.to_string() }));
+    }
+    let quick = body["template_id"].as_str().is_some_and(|template| QUICK.contains(&template));
+    let has_buttons = quick && !items(&body["action_configs"]).is_empty();
+    let message_id = tenant.number();
+    let mut body = body.clone();
+    body["user_id"] = user.into();
+    tenant.cards.push(Card {
+        message_id,
+        body,
+        shown: if has_buttons { "BUTTONS" } else { "DETAIL" }.to_owned(),
+        sent_at: Instant::now(),
+    });
+    Ok(json!({ "message_id": message_id.to_string() }))
+}
+
+/// Changes what a card shows.
+pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
+    let body = &ask.body;
+    // A text here, although the callback carries it as a number (§1.2).
+    let Some(id) = body["message_id"].as_str().and_then(|id| id.parse::<u64>().ok()) else {
+        return Err(refused("message_id error"));
+    };
+    let status = body["status"].as_str().unwrap_or_default();
+    if status.is_empty() {
+        return Err(refused("no Status error"));
+    }
+    if !STATUSES.contains(&status) {
+        return Err(refused("Status error"));
+    }
+    let Some(card) = tenant.cards.iter_mut().find(|card| card.message_id == id) else {
+        return Err(refused("message not found"));
+    };
+    if card.body["template_id"] != "1008" {
+        return Err(refused("only template 1008 can be updated"));
+    }
+    card.shown = match status {
+        "CUSTOM" => format!("CUSTOM {}", body["status_name"].as_str().unwrap_or_default()),
+        status => status.to_owned(),
+    };
+    Ok(json!({ "message_id": id.to_string() }))
+}

@@ -1,0 +1,307 @@
+//! Everything that is kept: one tenant with one app.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Settings;
+
+/// An example of a native instance, with every shape a widget's value has (§7.4).
+const NATIVE_INSTANCE: &str = include_str!("native_instance.json");
+
+/// The tenant.
+pub(super) struct Tenant {
+    pub(super) settings: Settings,
+    pub(super) people: Vec<Person>,
+    pub(super) definitions: Vec<Definition>,
+    pub(super) instances: Vec<Instance>,
+    /// Native instances by code: not made by third parties.
+    pub(super) native: BTreeMap<String, Value>,
+    pub(super) cards: Vec<Card>,
+    pub(super) tokens: Vec<Token>,
+    /// What was asked for in this second and this minute, by API.
+    pub(super) counts: HashMap<&'static str, [Count; 2]>,
+    /// Lists that are being paged through, by their mark.
+    pub(super) cursors: HashMap<String, Cursor>,
+    /// Failures that were ordered.
+    pub(super) planned: Vec<Planned>,
+    /// What callbacks were sent, and how they were answered.
+    pub(super) callbacks: Vec<Value>,
+    pub(super) tickets_sent: u64,
+    numbers: u64,
+}
+
+/// A user.
+pub(super) struct Person {
+    pub(super) user_id: String,
+    pub(super) open_id: String,
+    pub(super) union_id: String,
+}
+
+impl Person {
+    fn new(user_id: &str) -> Self {
+        let hash = |salt: &str| -> String {
+            let digest = Sha256::digest(format!("{salt}:{user_id}").as_bytes());
+            digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        };
+        Self {
+            user_id: user_id.to_owned(),
+            open_id: format!("ou_{}", hash("open")),
+            union_id: format!("on_{}", hash("union")),
+        }
+    }
+}
+
+/// A definition: `body` is what was last sent, with switches that were left out set to false.
+pub(super) struct Definition {
+    pub(super) custom_code: String,
+    pub(super) real_code: String,
+    pub(super) number: u64,
+    pub(super) body: Value,
+}
+
+/// An instance as it was synchronised.
+pub(super) struct Instance {
+    /// The platform's own code.
+    pub(super) code: String,
+    pub(super) number: u64,
+    /// The members beside `task_list` and `cc_list`.
+    pub(super) body: Value,
+    pub(super) tasks: Vec<Value>,
+    pub(super) carbons: Vec<Value>,
+    /// Cleaned up for good (§5.4).
+    pub(super) gone: bool,
+}
+
+impl Instance {
+    pub(super) fn text(&self, member: &str) -> &str {
+        self.body[member].as_str().unwrap_or_default()
+    }
+
+    /// Shown by the center: not cleaned up, and no id stands for two things (§5.3).
+    pub(super) fn is_visible(&self) -> bool {
+        let mut ids: Vec<&str> = std::iter::once(self.text("instance_id"))
+            .chain(self.tasks.iter().filter_map(|task| task["task_id"].as_str()))
+            .chain(self.carbons.iter().filter_map(|carbon| carbon["cc_id"].as_str()))
+            .collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        !self.gone && ids.len() == count
+    }
+}
+
+/// A bot message.
+pub(super) struct Card {
+    pub(super) message_id: u64,
+    pub(super) body: Value,
+    /// What stands on it: `BUTTONS`, `DETAIL`, `ERROR` or a status.
+    pub(super) shown: String,
+    pub(super) sent_at: Instant,
+}
+
+/// An access token.
+pub(super) struct Token {
+    pub(super) text: String,
+    pub(super) expires_at: Instant,
+    pub(super) of_app: bool,
+}
+
+/// Calls since the window began.
+#[derive(Clone, Copy)]
+pub(super) struct Count {
+    pub(super) since: Instant,
+    pub(super) calls: u32,
+}
+
+/// Where a list is: what it was asked for, and how many were given.
+#[derive(Clone)]
+pub(super) struct Cursor {
+    pub(super) filter: Value,
+    pub(super) given: usize,
+}
+
+/// A failure that was ordered for calls whose path ends so.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub(super) struct Planned {
+    /// What the path has in it.
+    pub(super) path: String,
+    #[serde(default = "once")]
+    pub(super) times: u32,
+    #[serde(default = "bad_request")]
+    pub(super) status: u16,
+    pub(super) code: i64,
+    #[serde(default)]
+    pub(super) msg: String,
+    /// For `x-ogw-ratelimit-reset`.
+    pub(super) reset_seconds: Option<u64>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+impl Tenant {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let native: Value = serde_json::from_str(NATIVE_INSTANCE).expect("the built-in example is JSON");
+        let code = native["instance_code"].as_str().expect("the built-in example has a code").to_owned();
+        Self {
+            settings: settings.clone(),
+            people: settings.users.iter().map(|user| Person::new(user)).collect(),
+            definitions: Vec::new(),
+            instances: Vec::new(),
+            native: BTreeMap::from([(code, native)]),
+            cards: Vec::new(),
+            tokens: Vec::new(),
+            counts: HashMap::new(),
+            cursors: HashMap::new(),
+            planned: Vec::new(),
+            callbacks: Vec::new(),
+            tickets_sent: 0,
+            numbers: 7_090_000_000_000_000_000,
+        }
+    }
+
+    /// The next of the platform's numbers: 19 digits, beyond what a double holds exactly (§8.1).
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1_000_003;
+        self.numbers
+    }
+
+    pub(super) fn by_real_code(&self, code: &str) -> Option<&Definition> {
+        self.definitions.iter().find(|definition| definition.real_code == code)
+    }
+
+    pub(super) fn instance(&self, instance_id: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.text("instance_id") == instance_id)
+    }
+
+    pub(super) fn person(&self, kind: &str, id: &str) -> Option<&Person> {
+        self.people.iter().find(|person| match kind {
+            "user_id" => person.user_id == id,
+            "union_id" => person.union_id == id,
+            _ => person.open_id == id,
+        })
+    }
+
+    /// The user_id of whom a body names by `user_id` or `open_id`.
+    pub(super) fn user_of(&self, body: &Value) -> Option<String> {
+        let named = |member: &str| body[member].as_str().filter(|id| !id.is_empty());
+        named("user_id").map(str::to_owned).or_else(|| {
+            named("open_id").and_then(|id| self.person("open_id", id)).map(|person| person.user_id.clone())
+        })
+    }
+
+    /// A token: while half an hour is left of the last one, the same, else a new one (§9.1).
+    pub(super) fn token(&mut self, of_app: bool) -> (String, u64) {
+        let lifetime = self.settings.token_lifetime;
+        let now = Instant::now();
+        let enough = Duration::from_secs(1800).min(lifetime / 4);
+        let last = self.tokens.iter().rev().find(|token| token.of_app == of_app);
+        let left = |token: &Token| token.expires_at.saturating_duration_since(now);
+        if let Some(token) = last.filter(|token| left(token) >= enough) {
+            return (token.text.clone(), left(token).as_secs());
+        }
+        let text = format!("{}-{}", if of_app { "a" } else { "t" }, random_hex::<20>());
+        self.tokens.push(Token { text: text.clone(), expires_at: now + lifetime, of_app });
+        (text, lifetime.as_secs())
+    }
+
+    pub(super) fn knows_token(&self, text: &str, of_app: bool) -> bool {
+        let now = Instant::now();
+        self.tokens.iter().any(|token| token.text == text && token.of_app == of_app && now < token.expires_at)
+    }
+
+    /// Everything, for looking at. Tokens of definitions and cards are left out.
+    pub(super) fn picture(&self) -> Value {
+        let definitions: Vec<_> = self
+            .definitions
+            .iter()
+            .map(|definition| {
+                let external = &definition.body["external"];
+                json!({
+                    "custom_code": definition.custom_code, "real_code": definition.real_code,
+                    "approval_name": definition.body["approval_name"],
+                    "action_callback_url": external["action_callback_url"],
+                    "encrypted": external["action_callback_key"].as_str().is_some_and(|key| !key.is_empty()),
+                })
+            })
+            .collect();
+        let instances: Vec<_> = self
+            .instances
+            .iter()
+            .map(|instance| {
+                let tasks: Vec<_> = instance
+                    .tasks
+                    .iter()
+                    .map(|task| {
+                        json!({
+                            "task_id": task["task_id"], "user_id": self.user_of(task), "status": task["status"],
+                            "update_time": task["update_time"], "action_context": task["action_context"],
+                            "buttons": task["action_configs"],
+                        })
+                    })
+                    .collect();
+                json!({
+                    "instance_id": instance.text("instance_id"), "instance_code": instance.code,
+                    "approval_code": instance.text("approval_code"), "status": instance.text("status"),
+                    "update_time": instance.text("update_time"), "visible": instance.is_visible(), "tasks": tasks,
+                })
+            })
+            .collect();
+        let cards: Vec<_> = self
+            .cards
+            .iter()
+            .map(|card| {
+                json!({
+                    "message_id": card.message_id.to_string(), "template_id": card.body["template_id"],
+                    "user_id": self.user_of(&card.body), "shown": card.shown,
+                    "action_context": card.body["action_callback"]["action_context"],
+                })
+            })
+            .collect();
+        let users: Vec<_> = self
+            .people
+            .iter()
+            .map(|person| {
+                json!({ "user_id": person.user_id, "open_id": person.open_id, "union_id": person.union_id })
+            })
+            .collect();
+        json!({
+            "definitions": definitions, "instances": instances, "cards": cards, "users": users,
+            "native_instances": self.native.keys().collect::<Vec<_>>(), "callbacks": self.callbacks,
+            "tokens_given": self.tokens.iter().filter(|token| !token.of_app).count(),
+            "tickets_sent": self.tickets_sent,
+            "failures_left": self.planned.iter().map(|planned| planned.times).sum::<u32>(),
+        })
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
+    bytes
+}
+
+pub(super) fn random_hex<const N: usize>() -> String {
+    random::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A code as the platform makes them.
+pub(super) fn fresh_code() -> String {
+    uuid::Builder::from_random_bytes(random()).into_uuid().to_string().to_uppercase()
+}
