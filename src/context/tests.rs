@@ -238,6 +238,11 @@ fn a_forged_context_is_refused_and_never_left_to_another_format() {
     forged(refused(&token(None, SECRET, r#"{"data":1}"#)));
     forged(refused(&token(None, SECRET, r#"{"task_id":{"x":1}}"#)));
     forged(refused(&token(None, SECRET, r#"{"task_id":"t","data":{"x":1,"x":2}}"#)));
+    // For the operator's log, the likeliest causes have words of their own.
+    let words = |context: &str| refused(context).to_string();
+    assert_eq!(words(&format!("{}AA", &good[..good.len() - 2])), "the token's signature is wrong");
+    let other_algorithm = format!("eyJhbGciOiJFZERTQSJ9.{}", good.split_once('.').unwrap().1);
+    assert_eq!(words(&other_algorithm), "the token's algorithm is not that of its key");
     // {"alg":"none"} and {"alg":"HS512"}
     for header in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJIUzUxMiJ9"] {
         let rest = good.split_once('.').unwrap().1;
@@ -264,6 +269,67 @@ fn keys_are_told_apart_by_kid_while_they_are_rotated() {
         let result = solve(&two, &with_context(&token(kid, secret, claims), ""));
         assert_eq!(result.is_ok(), fits, "{kid:?}");
     }
+}
+
+/// One key alone is tried whatever name a token gives, unless it has a name itself.
+#[test]
+fn a_single_key_counts_for_tokens_of_its_name_and_without_one_for_all() {
+    let claims = r#"{"task_id":"t"}"#;
+    for (name, kid, fits) in [
+        (None, None, true),
+        (None, Some("a"), true),
+        (Some("a"), None, true),
+        (Some("a"), Some("a"), true),
+        (Some("a"), Some("b"), false),
+    ] {
+        let one = jwt(&[key(name, SECRET)], OnUnresolved::Publish);
+        let result = solve(&one, &with_context(&token(kid, SECRET, claims), ""));
+        assert_eq!(result.is_ok(), fits, "{name:?} {kid:?}");
+    }
+}
+
+#[test]
+fn a_jti_is_a_round_of_the_length_of_an_identifier_and_null_is_absent() {
+    let jwt = jwt(&[key(None, SECRET)], OnUnresolved::Publish);
+    let round = |claims: &str| {
+        let token = token(None, SECRET, &format!(r#"{{"task_id":"t",{claims}}}"#));
+        solve(&jwt, &with_context(&token, "")).map(|task| task.round.map(|round| round.len()))
+    };
+    let long = |length: usize| round(&format!(r#""jti":"{}""#, "x".repeat(length)));
+    assert_eq!((long(511), long(512)), (Ok(Some(511)), Ok(Some(512))));
+    assert!(matches!(long(513), Err(ContextError::Forged(_))));
+    assert_eq!(round(r#""jti":"""#), Ok(None));
+    assert_eq!(round(r#""round":null,"instance_id":null,"jti":"four""#), Ok(Some(4)));
+}
+
+#[test]
+fn the_first_secret_signs_and_a_public_key_does_not() {
+    let public = KeySettings::EdDsa { kid: Some("p".to_owned()), public_key: PUBLIC_PEM.to_owned() };
+    assert_eq!(
+        (public.kid(), key(Some("a"), SECRET).kid(), key(None, SECRET).kid()),
+        (Some("p"), Some("a"), None)
+    );
+    let keys = Keys::new(&[public.clone(), key(Some("a"), SECRET), key(Some("b"), SECRET)], 0).unwrap();
+    let (kid, signing) = keys.signing_key().unwrap();
+    let SigningKey::Hs256(secret) = signing else { panic!("a secret") };
+    assert!(kid == Some("a") && secret.equals(SECRET));
+    assert!(Keys::new(&[public], 0).unwrap().signing_key().is_none());
+    let short = sign(&SigningKey::Hs256(Secret::new("short")), None, &Claims::default());
+    assert!(matches!(short, Err(SignError::Key(KeyError::ShortSecret))));
+    // Which keys there are is shown, and nothing of them.
+    let shown = format!("{keys:?}");
+    assert!(shown.contains(r#"Some("a")"#) && shown.contains("EdDSA") && !shown.contains("fake"), "{shown}");
+}
+
+#[test]
+fn an_identifier_in_a_context_has_limits() {
+    let json = settings(vec![json_format()], OnUnresolved::Refuse);
+    let fits = |id: &str| solve(&json, &with_context(&format!(r#"{{"t":{id}}}"#), "")).is_ok();
+    assert!(fits(&format!("\"{}\"", "x".repeat(512))) && !fits(&format!("\"{}\"", "x".repeat(513))));
+    // Null and "" are absent, and then no task is named.
+    assert!(!fits("null") && !fits("\"\"") && fits("7") && !fits("7.0") && !fits("7e1"));
+    let other = solve(&json, &with_context(r#"{"t":"t","i":null,"r":""}"#, "")).unwrap();
+    assert_eq!((other.instance_id, other.round), (None, None));
 }
 
 #[test]
