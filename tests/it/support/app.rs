@@ -394,13 +394,18 @@ impl App {
 
     /// Starts it again on the same ports, configuration and ledger, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
+        if let Err(output) = self.try_restart().await {
+            panic!("serve did not start again:\n{output}");
+        }
+    }
+
+    /// As [`App::restart`]; what the program said if it ended before it was ready.
+    pub(crate) async fn try_restart(&mut self) -> Result<(), String> {
         assert!(!self.runs(), "restart is for a program that has ended");
         let (child, reader) = serve(&self.config, &self.file, &self.log);
         self.child = child;
         self.reader = Some(reader);
-        if let Err(output) = self.ready().await {
-            panic!("serve did not start again:\n{output}");
-        }
+        self.ready().await
     }
 
     /// Starts it again, and waits until it has ended, whether or not it became ready before.
