@@ -24,7 +24,7 @@ async fn reloads(app: &App, result: &str) -> f64 {
 }
 
 /// Has the file changed by `edit`, and read again; returns when it was, with this result.
-async fn reload_with(app: &App, result: &str, edit: impl FnOnce(String) -> String) {
+pub(crate) async fn reload_with(app: &App, result: &str, edit: impl FnOnce(String) -> String) {
     let before = reloads(app, result).await;
     edit_file(app, edit);
     signal(app.pid(), "HUP");

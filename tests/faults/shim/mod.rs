@@ -19,8 +19,12 @@ pub(crate) enum Fault {
     NoSpace = 3,
     /// Half of what was to be written is written, and the call says so.
     ShortWrite = 4,
-    /// EROFS for every write.
+    /// EROFS for every write, and for opening in order to write.
     ReadOnly = 5,
+    /// ENOSPC for every write to the database, but not to its log: only checkpoints meet it.
+    NoSpaceBehind = 6,
+    /// EIO for the next sync of the database, and for that one only.
+    FailSyncBehindOnce = 7,
 }
 
 /// A program behind the layer.
@@ -32,16 +36,22 @@ pub(crate) struct Shim {
 impl Shim {
     /// Puts the layer between a program with this configuration and its ledger.
     pub(crate) fn between(config: Config) -> (Self, Config) {
-        let (journal, control) = (config.dir().join("journal"), config.dir().join("control"));
+        let (shim, environment) = Self::over(config.dir());
+        (shim, environment.iter().fold(config, |config, (name, value)| config.env(name, value)))
+    }
+
+    /// The layer over the ledger in a directory, and the environment of a program that is to run behind it.
+    pub(crate) fn over(dir: &Path) -> (Self, [(&'static str, String); 4]) {
+        let (journal, control) = (dir.join("journal"), dir.join("control"));
         fs::write(&control, [0; 16]).expect("the directory is ours");
-        let config = config
-            .clone()
-            .env("LD_PRELOAD", &text(library()))
-            .env("SHIM_WATCH", &text(&config.dir().join("ledger.db")))
-            .env("SHIM_JOURNAL", &text(&journal))
-            .env("SHIM_CONTROL", &text(&control));
+        let environment = [
+            ("LD_PRELOAD", text(library())),
+            ("SHIM_WATCH", text(&dir.join("ledger.db"))),
+            ("SHIM_JOURNAL", text(&journal)),
+            ("SHIM_CONTROL", text(&control)),
+        ];
         let control = OpenOptions::new().write(true).open(control).expect("written a moment ago");
-        (Self { journal, control }, config)
+        (Self { journal, control }, environment)
     }
 
     /// Makes calls fail from now on, or work again.

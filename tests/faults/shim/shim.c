@@ -23,7 +23,11 @@
 #include <unistd.h>
 
 enum { CREATED = 'C', WRITTEN = 'W', TRUNCATED = 'T', SYNCED = 'S', UNLINKED = 'U', DIRECTORY_SYNCED = 'D' };
-enum { NOTHING, FAIL_WRITE, FAIL_SYNC_ONCE, NO_SPACE, SHORT_WRITE, READ_ONLY };
+enum {
+  NOTHING, FAIL_WRITE, FAIL_SYNC_ONCE, NO_SPACE, SHORT_WRITE, READ_ONLY,
+  /* Of the database alone, which only checkpoints write. */
+  NO_SPACE_BEHIND, FAIL_SYNC_BEHIND_ONCE
+};
 /* The files by what follows SHIM_WATCH: the database, its log, its rollback journal; others are not watched. */
 enum { NONE, DATABASE, LOG, DIRECTORY };
 
@@ -105,6 +109,10 @@ static int opened(const char *path, int flags, mode_t mode) {
     if (fd >= 0 && fd < MOST) watched[fd] = file;
     return fd;
   }
+  if (asked() == READ_ONLY && (flags & O_ACCMODE) != O_RDONLY) {
+    errno = EROFS;
+    return -1;
+  }
   pthread_mutex_lock(&lock);
   struct stat found;
   int fresh = stat(path, &found) != 0;
@@ -145,7 +153,7 @@ ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
   ssize_t done = -1;
   if (what == FAIL_WRITE) {
     errno = EIO;
-  } else if (what == NO_SPACE) {
+  } else if (what == NO_SPACE || (what == NO_SPACE_BEHIND && file == DATABASE)) {
     errno = ENOSPC;
   } else if (what == READ_ONLY) {
     errno = EROFS;
@@ -177,7 +185,8 @@ static int synced(int fd, int (*real)(int)) {
   if (file == NONE) return real(fd);
   pthread_mutex_lock(&lock);
   int done = -1, error = EIO;
-  if (file != DIRECTORY && asked() == FAIL_SYNC_ONCE) {
+  int64_t what = asked();
+  if (file != DIRECTORY && (what == FAIL_SYNC_ONCE || (what == FAIL_SYNC_BEHIND_ONCE && file == DATABASE))) {
     /* As the kernel does: the error is told once, and what was not written is taken for clean from then on. */
     control[0] = NOTHING;
   } else {
