@@ -105,7 +105,8 @@ async fn power_failures(images: usize, each: usize) {
     app.kill();
     app.restart().await;
     receipts.extend(send(&app, &oracle, &shim, 12, each / 2, 2).await);
-    let figures = oracle.account_of(&app, async || rogue.routed()).await.check("behind the layer");
+    // A later command of the task may have been with the broker when it refused an earlier one.
+    let figures = oracle.account_of(&app, async || rogue.routed()).await.check_any_order("behind the layer");
     app.terminate();
     app.ended().await;
 
