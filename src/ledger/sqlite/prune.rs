@@ -31,11 +31,12 @@ pub(super) fn step(
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Step> {
+    // One upper bound, so that it is where the search ends: of two, SQLite may take the wider one, and read all that is pending.
     let rows: Vec<(i64, i64, bool)> = transaction
         .prepare_cached(
             "SELECT c.seq, c.received_at, EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
              FROM commands c
-             WHERE c.seq > ?1 AND c.seq < ?2 AND c.seq <= (SELECT published_through FROM cursor)
+             WHERE c.seq > ?1 AND c.seq <= min(?2 - 1, (SELECT published_through FROM cursor))
              ORDER BY c.seq LIMIT ?3",
         )?
         .query_map(params![from as i64, below as i64, limit as i64], |row| {
