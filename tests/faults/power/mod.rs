@@ -10,6 +10,7 @@
 //! `COUNTERSIGN_POWER_FAILURES` make it longer.
 
 mod disk;
+mod unsynced;
 
 use crate::oracle::{Decision, Oracle};
 use crate::rogue::{Event, Rogue, Session, Then};

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     NoSpaceBehind = 6,
     /// EIO for the next sync of the database, and for that one only.
     FailSyncBehindOnce = 7,
+    /// SIGKILL at the next sync of the log: what was written to it is there, as far as anybody can see, and not on the disk.
+    KillAtSync = 8,
 }
 
 /// A program behind the layer.
