@@ -294,6 +294,7 @@ impl Relay {
     }
 
     fn settled(&mut self, result: Result<(), AcceptError>) {
+        reach("relay:settled");
         self.settling = None;
         self.machine.settled(result.is_ok(), self.clock.now());
     }

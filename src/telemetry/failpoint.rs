@@ -5,7 +5,7 @@
 //! [`reach`] is empty and the variable means nothing.
 
 /// Every point, in the order in which a command passes them.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 29] = [
     "start:locked",
     "start:migrated",
     "start:log_settled",
@@ -17,6 +17,7 @@ pub const NAMES: [&str; 27] = [
     "ledger:registered",
     "ledger:settled",
     "ledger:refused",
+    "prune:deleted",
     "ledger:pruned",
     "ledger:written",
     "ledger:committed",
@@ -29,6 +30,7 @@ pub const NAMES: [&str; 27] = [
     "relay:published",
     "relay:confirmed",
     "relay:settling",
+    "relay:settled",
     "stop:draining",
     "stop:requests",
     "stop:relay",

@@ -11,6 +11,7 @@ mod calm;
 mod disk;
 mod edge;
 mod edge_tls;
+mod files;
 mod kill;
 mod life;
 /// The oracle, shared with other test programs by its path.

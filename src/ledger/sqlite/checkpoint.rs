@@ -92,3 +92,25 @@ impl Hindered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_stays_full_is_told_of_after_a_while_and_not_each_time() {
+        let mut hindered = Hindered::default();
+        hindered.note(true, 1);
+        assert_eq!(hindered.told_at, None, "the writer may be about to finish it");
+        let long_ago =
+            Instant::now().checked_sub(Duration::from_secs(31)).expect("the machine has run for longer");
+        hindered.since = Some(long_ago);
+        hindered.note(true, 1);
+        let told_at = hindered.told_at;
+        assert!(told_at.is_some());
+        hindered.note(true, 1);
+        assert_eq!(hindered.told_at, told_at);
+        hindered.note(false, 1);
+        assert_eq!(hindered.since, None);
+    }
+}

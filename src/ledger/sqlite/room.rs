@@ -139,6 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_that_was_filled_to_four_fifths_is_told_of_once_in_a_while() {
+        let shared = Shared::new(0, 10, crate::ledger::Limits::default());
+        let mut watch = Watch::new();
+        let mut told = |most| {
+            shared.most_waiting.store(most, Ordering::Relaxed);
+            watch.look_at_queue(&shared);
+            watch.complained_at
+        };
+        assert_eq!(told(7), None);
+        let first = told(8);
+        assert!(first.is_some());
+        assert_eq!(told(10), first);
+    }
+
+    #[test]
     fn a_file_system_tells_its_room_and_a_missing_log_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");

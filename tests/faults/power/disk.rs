@@ -52,6 +52,8 @@ struct FileState {
     naming: bool,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// What a sync has failed for. It can be read as long as there is power; no later sync writes it.
+    forsaken: Vec<Change>,
 }
 
 /// The database, and its log.
@@ -106,9 +108,11 @@ impl Disk {
             b'T' => file.pending.push(Change::Truncate(record.offset)),
             b'S' => {
                 for change in std::mem::take(&mut file.pending) {
+                    file.forsaken.retain(|before| !change.covers(before));
                     carry_out(&mut file.durable, &change, |_| true);
                 }
             }
+            b'F' => file.forsaken.append(&mut file.pending),
             b'U' => *file = FileState::default(),
             other => panic!("a record of kind {other}"),
         }
@@ -125,6 +129,11 @@ impl Disk {
                 return None;
             }
             let mut content = file.durable.clone();
+            for change in &file.forsaken {
+                if chance.below(4) < share {
+                    carry_out(&mut content, change, |_| true);
+                }
+            }
             let mut pending = file.pending.clone();
             if disorder {
                 for place in (1..pending.len()).rev() {
@@ -139,6 +148,20 @@ impl Disk {
             }
             Some(content)
         }))
+    }
+}
+
+impl Change {
+    /// Whether nothing can be seen any more of what was before.
+    fn covers(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Self::Truncate(length), Self::Write(offset, _)) => offset >= length,
+            (Self::Truncate(_), Self::Truncate(_)) => true,
+            (Self::Write(from, bytes), Self::Write(offset, earlier)) => {
+                from <= offset && offset + earlier.len() <= from + bytes.len()
+            }
+            (Self::Write(..), Self::Truncate(_)) => false,
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! `COUNTERSIGN_POWER_FAILURES` make it longer.
 
 mod disk;
+mod unsynced;
 
 use crate::oracle::{Decision, Oracle};
 use crate::rogue::{Event, Rogue, Session, Then};
@@ -20,6 +21,7 @@ use countersign::command::id::FingerprintParts;
 use countersign::command::{Action, Command, CommandId, Fingerprint, Origin, TaskRef};
 use countersign::ledger::sqlite::SqliteLedger;
 use countersign::ledger::{Acceptance, Filter, Ledger, Limits, OnConflict, Receipt as Told, Settings, State};
+use countersign::telemetry::failpoint::NAMES;
 use disk::{Chance, Disk, Left, records};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,8 +107,9 @@ async fn power_failures(images: usize, each: usize) {
     app.kill();
     app.restart().await;
     receipts.extend(send(&app, &oracle, &shim, 12, each / 2, 2).await);
-    // A later command of the task may have been with the broker when it refused an earlier one.
-    let figures = oracle.account_of(&app, async || rogue.routed()).await.check_any_order("behind the layer");
+    // What is nacked comes after what was published behind it.
+    let account = oracle.account_of(&app, async || rogue.routed()).await;
+    let figures = account.check_any_order("behind the layer");
     app.terminate();
     app.ended().await;
 
@@ -269,21 +272,12 @@ async fn whatever_thousands_of_power_failures_leave_what_was_answered_is_there()
     power_failures(variable("COUNTERSIGN_POWER_IMAGES", 3000), 150).await;
 }
 
-/// Where the program stands when the power fails; somewhere, if nowhere in particular.
-const MOMENTS: [&str; 9] = [
-    "",
-    "ledger:begun",
-    "ledger:written",
-    "ledger:committed",
-    "ledger:replied",
-    "checkpoint:begun",
-    "checkpoint:done",
-    "relay:confirmed",
-    "relay:settling",
-];
-
-/// And when it fails again before the program has started.
-const STARTS: [&str; 4] = ["", "start:migrated", "start:log_settled", "start:opened"];
+/// A point at which the program stands when the power fails: one of those that it passes while it starts, or of the others.
+/// None in particular, in one case of six.
+fn point(chance: &mut Chance, starting: bool) -> &'static str {
+    let points: Vec<_> = NAMES.into_iter().filter(|name| name.starts_with("start:") == starting).collect();
+    if chance.below(6) == 0 { "" } else { points[chance.index(points.len())] }
+}
 
 /// The power fails again and again, each time on the disk that the last failure left, and in some cases while the program
 /// starts. In the end everything that was ever answered has arrived.
@@ -309,14 +303,16 @@ async fn again_and_again(failures: usize, senders: usize) {
         app.kill();
         load.stop().await;
         disk = fail(disk, &shim, &mut chance, &ledger);
-        let start = STARTS[chance.index(STARTS.len())];
-        if !start.is_empty() {
+        let start = point(&mut chance, true);
+        if !start.is_empty() && chance.below(2) == 0 {
             app.reconfigure(|config| config.env(KILL_AT, start));
             app.restart_to_its_end().await;
             disk = fail(disk, &shim, &mut chance, &ledger);
         }
-        let moment = MOMENTS[chance.index(MOMENTS.len())];
-        let at = if moment.is_empty() { String::new() } else { format!("{moment}@{}", 1 + chance.below(60)) };
+        let at = match point(&mut chance, false) {
+            "" => String::new(),
+            point => format!("{point}@{}", 1 + chance.below(60)),
+        };
         app.reconfigure(|config| config.env(KILL_AT, &at));
         // With enough left over from before it may get there before it is ready.
         drop(app.try_restart().await);

@@ -25,33 +25,36 @@ pub(crate) enum Fault {
     NoSpaceBehind = 6,
     /// EIO for the next sync of the database, and for that one only.
     FailSyncBehindOnce = 7,
+    /// SIGKILL at the next sync of the log: what was written to it is there, as far as anybody can see, and not on the disk.
+    KillAtSync = 8,
 }
 
 /// A program behind the layer.
 pub(crate) struct Shim {
     journal: PathBuf,
     control: File,
+    environment: [(&'static str, String); 4],
 }
 
 impl Shim {
     /// Puts the layer between a program with this configuration and its ledger.
     pub(crate) fn between(config: Config) -> (Self, Config) {
-        let (shim, environment) = Self::over(config.dir());
-        (shim, environment.iter().fold(config, |config, (name, value)| config.env(name, value)))
-    }
-
-    /// The layer over the ledger in a directory, and the environment of a program that is to run behind it.
-    pub(crate) fn over(dir: &Path) -> (Self, [(&'static str, String); 4]) {
-        let (journal, control) = (dir.join("journal"), dir.join("control"));
+        let (journal, control) = (config.dir().join("journal"), config.dir().join("control"));
         fs::write(&control, [0; 16]).expect("the directory is ours");
         let environment = [
             ("LD_PRELOAD", text(library())),
-            ("SHIM_WATCH", text(&dir.join("ledger.db"))),
+            ("SHIM_WATCH", text(&config.dir().join("ledger.db"))),
             ("SHIM_JOURNAL", text(&journal)),
             ("SHIM_CONTROL", text(&control)),
         ];
         let control = OpenOptions::new().write(true).open(control).expect("written a moment ago");
-        (Self { journal, control }, environment)
+        let config = environment.iter().fold(config, |config, (name, value)| config.env(name, value));
+        (Self { journal, control, environment }, config)
+    }
+
+    /// For another program that is to run behind the same layer.
+    pub(crate) fn environment(&self) -> &[(&'static str, String)] {
+        &self.environment
     }
 
     /// Makes calls fail from now on, or work again.

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,11 +23,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CREATED = 'C', WRITTEN = 'W', TRUNCATED = 'T', SYNCED = 'S', UNLINKED = 'U', DIRECTORY_SYNCED = 'D' };
+enum { CREATED = 'C', WRITTEN = 'W', TRUNCATED = 'T', SYNCED = 'S', SYNC_FAILED = 'F', UNLINKED = 'U', DIRECTORY_SYNCED = 'D' };
 enum {
   NOTHING, FAIL_WRITE, FAIL_SYNC_ONCE, NO_SPACE, SHORT_WRITE, READ_ONLY,
   /* Of the database alone, which only checkpoints write. */
-  NO_SPACE_BEHIND, FAIL_SYNC_BEHIND_ONCE
+  NO_SPACE_BEHIND, FAIL_SYNC_BEHIND_ONCE,
+  /* Killed when it syncs the log. */
+  KILL_AT_SYNC
 };
 /* The files by what follows SHIM_WATCH: the database, its log, its rollback journal; others are not watched. */
 enum { NONE, DATABASE, LOG, DIRECTORY };
@@ -189,6 +192,9 @@ static int synced(int fd, int (*real)(int)) {
   if (file != DIRECTORY && (what == FAIL_SYNC_ONCE || (what == FAIL_SYNC_BEHIND_ONCE && file == DATABASE))) {
     /* As the kernel does: the error is told once, and what was not written is taken for clean from then on. */
     control[0] = NOTHING;
+    note(SYNC_FAILED, file, 0, NULL, 0);
+  } else if (file == LOG && what == KILL_AT_SYNC) {
+    kill(getpid(), SIGKILL);
   } else {
     done = real(fd);
     error = errno;
