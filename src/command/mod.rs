@@ -2,6 +2,7 @@
 
 pub mod id;
 pub mod message;
+pub mod outcome;
 pub mod profile;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -11,15 +11,18 @@
 //!   Fingerprints that have a round are kept for ever, in a table.
 //! - **Context.** A row that the third party registered beforehand: which task a key or a bot message means, and who may
 //!   do what with it. Kept for a week after it expired, so that "expired" can be told from "unknown".
+//! - **Outcome.** What a worker reported of a command, the last word only; and a **showing** for its card and for its
+//!   instance: `waiting`, `shown`, or `parked`. Pruned with the command, which stays as long as a showing waits.
 //!
 //! The state of a command is derived ([`state::State::of`]) and never stored twice.
 //!
 //! # Who writes what
 //! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
 //! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
-//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts. The writer also prunes: contexts that expired, and published
-//! commands older than the retention, in small steps from the old end. The command line's `ledger requeue` and `park` write exceptions from another process, in a
-//! transaction of their own; the relay finds them when it next looks for due exceptions.
+//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] write the contexts, the verbs of [`Outcomes`] what
+//! workers report. The writer also prunes: contexts that expired, and published
+//! commands older than the retention, in small steps from the old end. The command line's `ledger requeue` and `park` write exceptions, and `show-again`
+//! showings, from another process, in a transaction of their own; they are found at the next look for what is due.
 //!
 //! # Invariants
 //! 1. A receipt is given only after the transaction that holds the command was committed and synced.
@@ -27,6 +30,7 @@
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
 mod contexts;
+mod outcomes;
 pub mod sqlite;
 pub mod state;
 
@@ -38,6 +42,10 @@ use tokio::sync::watch;
 
 use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
+pub use outcomes::{
+    OutcomeRecord, Outcomes, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown,
+    Surface,
+};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.
@@ -249,6 +257,10 @@ pub struct Stats {
     pub cursor: Seq,
     /// Refused callbacks kept.
     pub refusals: u64,
+    /// Cards and instances on which an outcome is still to be shown.
+    pub outcomes_pending: u64,
+    /// Cards and instances for which an outcome was refused for good, and waits for an operator.
+    pub outcomes_parked: u64,
     /// Size of the database file.
     pub size_bytes: Option<u64>,
     /// Size of the write-ahead log beside it.
@@ -286,6 +298,8 @@ pub struct Record {
     pub next_attempt_at: Option<Timestamp>,
     /// Why it is not published, or what an operator did.
     pub note: Option<String>,
+    /// What a worker reported of it, and how far that is shown.
+    pub outcome: Option<OutcomeRecord>,
     /// The rendered message; only where one command is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Box<serde_json::value::RawValue>>,
@@ -325,7 +339,7 @@ pub struct LookError {
 ///
 /// Every method may be called from any thread and may be dropped while it waits: what was handed over is carried out
 /// whether or not somebody still waits for the answer.
-pub trait Ledger: Send + Sync + 'static {
+pub trait Ledger: Outcomes {
     /// Keeps a command, or finds that it was kept before.
     ///
     /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. On an error nothing was promised; the

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Receipt, Record, Refused,
-        Registering, Registration, Settlement, State, Stats,
+        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Outcomes, Receipt, Record, Refused,
+        Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, State, Stats,
     },
 };
 
@@ -102,6 +102,7 @@ impl Double {
             attempts: None,
             next_attempt_at: None,
             note: None,
+            outcome: None,
             command: whole.then(|| RawValue::from_string(body).unwrap()),
         }
     }
@@ -109,6 +110,29 @@ impl Double {
     fn records(&self, whole: bool) -> Vec<Record> {
         let log = self.log.lock().unwrap();
         (1..).zip(log.iter()).map(|(seq, (command, _))| self.record(seq, command, whole)).collect()
+    }
+}
+
+/// Keeps no outcomes; those who need them test with a real ledger.
+impl Outcomes for Double {
+    fn report(
+        &self,
+        _: crate::command::outcome::Outcome,
+    ) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+        self.written(|| Reported::UnknownCommand)
+    }
+
+    fn showings(&self, _: Timestamp, _: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn settle_showings(&self, _: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| ())
+    }
+
+    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+        let known = self.records(false).iter().any(|record| record.command_id == command_id);
+        self.written(|| if known { ShowAgain::NoOutcome } else { ShowAgain::UnknownCommand })
     }
 }
 

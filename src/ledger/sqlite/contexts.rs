@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use jiff::{Timestamp, ToSpan};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
 
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
-    ledger::{AcceptError, Registering, Registration},
+    ledger::{Registering, Registration},
 };
 
 /// An expired context is kept so long, in hours, that the approver of an old card reads "expired" and not "unknown".
@@ -18,77 +17,12 @@ const KEPT_AFTER_EXPIRY_HOURS: i64 = 7 * 24;
 const COLUMNS: &str = "key, message_id, expires_at, registered_at, instance_id, task_id, round, business_key,
     operators, actions, approval_code, endpoint, data";
 
-/// A change on its way to the writer: what is asked for, what came of it, and who waits for the commit.
-pub(super) struct Asked<Q, A> {
-    what: Q,
-    answer: Option<A>,
-    reply: oneshot::Sender<Result<A, AcceptError>>,
-}
-
-impl<Q, A> Asked<Q, A> {
-    fn new(what: Q, reply: oneshot::Sender<Result<A, AcceptError>>) -> Self {
-        Self { what, answer: None, reply }
-    }
-
-    fn tell(self, committed: bool) {
-        let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
-        // Whoever does not wait any more asks again, or looks.
-        self.reply.send(answer).ok();
-    }
-}
-
-/// A change of what is registered. Changes are carried out in the order in which they were asked for.
-pub(super) enum Change {
-    Register(Asked<Vec<Registration>, Registering>),
-    Unregister(Asked<String, bool>),
-}
-
-impl Change {
-    pub(super) fn register(
-        registrations: Vec<Registration>,
-        reply: oneshot::Sender<Result<Registering, AcceptError>>,
-    ) -> Self {
-        Self::Register(Asked::new(registrations, reply))
-    }
-
-    pub(super) fn unregister(key: String, reply: oneshot::Sender<Result<bool, AcceptError>>) -> Self {
-        Self::Unregister(Asked::new(key, reply))
-    }
-
-    /// Rows that it writes at the most.
-    pub(super) fn rows(&self) -> usize {
-        match self {
-            Self::Register(asked) => asked.what.len(),
-            Self::Unregister(_) => 1,
-        }
-    }
-
-    /// Carries it out, so that it is committed with the rest of the transaction.
-    pub(super) fn apply(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        match self {
-            Self::Register(asked) => asked.answer = Some(register(transaction, &asked.what)?),
-            Self::Unregister(asked) => {
-                let gone = transaction
-                    .prepare_cached("DELETE FROM contexts WHERE key = ?1")?
-                    .execute([&asked.what])?;
-                asked.answer = Some(gone > 0);
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells whoever waits what came of it, once the commit has succeeded or failed.
-    pub(super) fn tell(self, committed: bool) {
-        match self {
-            Self::Register(asked) => asked.tell(committed),
-            Self::Unregister(asked) => asked.tell(committed),
-        }
-    }
-}
-
 /// All of them or none. Nothing is written before it is known that nothing is in the way: this transaction holds
 /// accepts as well, and taking back a part of it would cost a copy of each page.
-fn register(transaction: &Transaction<'_>, registrations: &[Registration]) -> rusqlite::Result<Registering> {
+pub(super) fn register(
+    transaction: &Transaction<'_>,
+    registrations: &[Registration],
+) -> rusqlite::Result<Registering> {
     let keys: HashSet<&str> = registrations.iter().map(|one| one.key.as_str()).collect();
     let mut messages = HashSet::new();
     let mut freed = Vec::new();
@@ -121,6 +55,11 @@ fn register(transaction: &Transaction<'_>, registrations: &[Registration]) -> ru
         replaced.push(write(transaction, one)?);
     }
     Ok(Registering::Kept { replaced })
+}
+
+/// True if there was one with this key.
+pub(super) fn unregister(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<bool> {
+    Ok(transaction.prepare_cached("DELETE FROM contexts WHERE key = ?1")?.execute([key])? > 0)
 }
 
 /// True if there was one with this key.

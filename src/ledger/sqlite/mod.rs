@@ -1,10 +1,12 @@
 //! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, readers beside it.
 
+mod changes;
 mod checkpoint;
 mod contexts;
 mod files;
 mod lookup;
 mod operator;
+mod outcomes;
 mod prune;
 mod reader;
 mod room;
@@ -34,14 +36,14 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Receipt, Record, Refused,
-    Registering, Registration, Settings, Settlement, Stats,
+    AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Outcomes, Receipt, Record,
+    Refused, Registering, Registration, Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
 };
 use crate::{
-    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message},
+    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     telemetry::failpoint::reach,
 };
-use contexts::Change;
+use changes::Change;
 use files::Files;
 use lookup::{Lookup, Lookups};
 use window::{Kind, Window};
@@ -381,6 +383,27 @@ impl Ledger for SqliteLedger {
                 }
             }
         })
+    }
+}
+
+impl Outcomes for SqliteLedger {
+    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+        if self.shared.no_room.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
+        }
+        self.ask(|reply| Job::Change(Change::report(outcome, reply)))
+    }
+
+    fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
+        self.look("read outcomes from", move |reader| outcomes::showings(reader.connection(), now, limit))
+    }
+
+    fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(|reply| Job::Change(Change::settle_showings(shown, reply)))
+    }
+
+    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+        self.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
     }
 }
 

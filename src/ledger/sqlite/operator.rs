@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    prune,
+    outcomes, prune,
     schema::{self, OpenError},
 };
 use crate::{
     command::{CommandId, Seq},
-    ledger::state::{Event, Exceptional, IllegalMove, State},
+    ledger::{
+        ShowAgain,
+        state::{Event, Exceptional, IllegalMove, State},
+    },
 };
 
 /// A connection for an operator's acts. Each act is one short transaction, recorded in `operator_acts`.
@@ -29,6 +32,12 @@ pub enum ActError {
     /// The command's state does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalMove),
+    /// No worker has reported anything of this command, or this ledger is of a program that asked for no reports.
+    #[error("no worker has reported an outcome of it")]
+    NoOutcome,
+    /// There is an outcome, and nothing of it to show.
+    #[error("it did not come from a card, and its outcome has no instance")]
+    NothingToShow,
     /// SQLite failed.
     #[error("the ledger could not be written")]
     Sqlite(#[from] rusqlite::Error),
@@ -90,6 +99,37 @@ impl Operator {
         }
         transaction.commit()?;
         Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+    }
+
+    /// Has the outcome of a command shown again: what of it was refused for good or waits; all of it if all of it is shown.
+    ///
+    /// # Errors
+    /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
+    pub fn show_again(&mut self, command_id: CommandId) -> Result<(), ActError> {
+        if !outcomes::are_kept(&self.connection)? {
+            return Err(ActError::NoOutcome);
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match outcomes::show_again(&transaction, command_id)? {
+            ShowAgain::Ordered => Ok(transaction.commit()?),
+            ShowAgain::NoOutcome => Err(ActError::NoOutcome),
+            ShowAgain::NothingToShow => Err(ActError::NothingToShow),
+            ShowAgain::UnknownCommand => Err(ActError::NotFound(command_id)),
+        }
+    }
+
+    /// Has every outcome shown again that was refused for good; returns of which commands.
+    ///
+    /// # Errors
+    /// When SQLite fails; nothing is shown again then.
+    pub fn show_parked_again(&mut self) -> Result<Vec<CommandId>, ActError> {
+        if !outcomes::are_kept(&self.connection)? {
+            return Ok(Vec::new());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let ordered = outcomes::show_parked_again(&transaction)?;
+        transaction.commit()?;
+        Ok(ordered)
     }
 
     /// How many published commands that were received before `before` the ledger holds.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::outcomes;
 use crate::command::Seq;
 
 /// Below all of the log.
@@ -22,7 +23,7 @@ pub(super) struct Step {
 /// says. To be called within a transaction.
 ///
 /// A command that has an exception stays where it is, and the cursor's own rows stay as well: what is not published is
-/// never pruned, however old it is. Ends at the first command that is young enough; after the clock was set back a few
+/// never pruned, however old it is. Nor is a command whose outcome is still to be shown. Ends at the first command that is young enough; after the clock was set back a few
 /// older ones may stand behind it, and wait for their turn.
 pub(super) fn step(
     transaction: &Connection,
@@ -31,14 +32,15 @@ pub(super) fn step(
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Step> {
+    let outcomes_are_kept = outcomes::are_kept(transaction)?;
+    let kept = kept(outcomes_are_kept);
     // One upper bound, so that the search ends there: of two, SQLite may take the wider one and read all that is pending.
     let rows: Vec<(i64, i64, bool)> = transaction
-        .prepare_cached(
-            "SELECT c.seq, c.received_at, EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
-             FROM commands c
+        .prepare_cached(&format!(
+            "SELECT c.seq, c.received_at, {kept} FROM commands c
              WHERE c.seq > ?1 AND c.seq <= min(?2 - 1, (SELECT published_through FROM cursor))
-             ORDER BY c.seq LIMIT ?3",
-        )?
+             ORDER BY c.seq LIMIT ?3"
+        ))?
         .query_map(params![from as i64, below as i64, limit as i64], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
@@ -53,7 +55,7 @@ pub(super) fn step(
         through = Some(*seq);
     }
     if let Some(through) = through {
-        let first = old.first().map_or(through, |(seq, _, _)| *seq);
+        let first = old.first().map_or(&through, |(seq, _, _)| seq);
         // What an operator did to a command is of interest as long as the command is.
         transaction
             .prepare_cached(
@@ -61,6 +63,9 @@ pub(super) fn step(
                    AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = operator_acts.seq)",
             )?
             .execute(params![first, through])?;
+        if outcomes_are_kept {
+            outcomes::prune(transaction, *first, through)?;
+        }
         transaction
             .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
             .execute([through])?;
@@ -70,6 +75,16 @@ pub(super) fn step(
     Ok(Step { pruned, next })
 }
 
+/// What holds of the rows of `commands c` that stay.
+fn kept(outcomes_are_kept: bool) -> &'static str {
+    if outcomes_are_kept {
+        "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
+          OR EXISTS (SELECT 1 FROM showings s WHERE s.seq = c.seq AND s.state = 'waiting'))"
+    } else {
+        "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq))"
+    }
+}
+
 /// How many commands [`step`] would remove in all.
 pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Result<u64> {
     let young: Option<i64> = connection
@@ -77,12 +92,12 @@ pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Res
             "SELECT min(seq) FROM (SELECT seq FROM commands WHERE received_at >= ?1 ORDER BY seq LIMIT 1)",
         )?
         .query_row([before.as_millisecond()], |row| row.get(0))?;
+    let kept = kept(outcomes::are_kept(connection)?);
     connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT count(*) FROM commands c
-             WHERE c.seq <= (SELECT published_through FROM cursor) AND (?1 IS NULL OR c.seq < ?1)
-               AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)",
-        )?
+             WHERE c.seq <= (SELECT published_through FROM cursor) AND (?1 IS NULL OR c.seq < ?1) AND NOT {kept}"
+        ))?
         .query_row([young], |row| row.get::<_, i64>(0))
         .map(|count| count as u64)
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
 use super::{
+    outcomes,
     room::Room,
     schema::{self, OpenError},
 };
@@ -22,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
+    /// Whether its schema has outcomes.
+    outcomes: bool,
 }
 
 const ENTRY: &str =
@@ -41,7 +44,9 @@ impl Reader {
     /// # Errors
     /// See [`OpenError`]: missing, of another program, of a newer version, damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { connection: schema::open_reader(path)? })
+        let connection = schema::open_reader(path)?;
+        let outcomes = outcomes::are_kept(&connection).map_err(OpenError::sqlite(path, "read"))?;
+        Ok(Self { connection, outcomes })
     }
 
     /// For look-ups that stand beside what they look for.
@@ -96,7 +101,8 @@ impl Reader {
     /// # Errors
     /// When SQLite fails.
     pub fn find(&self, command_id: CommandId) -> rusqlite::Result<Option<Record>> {
-        self.connection
+        let found = self
+            .connection
             .prepare_cached(&format!(
                 "SELECT {RECORD}, c.message FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq
                  WHERE c.command_id = ?1"
@@ -108,7 +114,15 @@ impl Reader {
                     String::from_utf8(message).ok().and_then(|text| RawValue::from_string(text).ok());
                 Ok(record)
             })
-            .optional()
+            .optional()?;
+        found.map(|record| self.with_outcome(record)).transpose()
+    }
+
+    fn with_outcome(&self, mut record: Record) -> rusqlite::Result<Record> {
+        if self.outcomes {
+            record.outcome = outcomes::record(&self.connection, record.seq)?;
+        }
+        Ok(record)
     }
 
     /// When the oldest command was received that retention has not reached: of those before it, what was published is
@@ -175,7 +189,8 @@ impl Reader {
             values.len()
         );
         let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-        self.connection.prepare(&sql)?.query_map(&*values, record)?.collect()
+        let mut statement = self.connection.prepare(&sql)?;
+        statement.query_map(&*values, record)?.map(|found| self.with_outcome(found?)).collect()
     }
 
     /// Refused callbacks, newest first.
@@ -248,15 +263,23 @@ impl Reader {
             [],
             |row| row.get(0),
         )?;
+        let (outcomes_pending, outcomes_parked, passed_over) = if self.outcomes {
+            let (pending, parked) = outcomes::count(&transaction)?;
+            (pending, parked, outcomes::passed_over(&transaction)?)
+        } else {
+            (0, 0, 0)
+        };
         let room = Room::of(self.connection.path().map_or(Path::new(""), Path::new));
         Ok(Stats {
             pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
-            published: cursor.saturating_sub(pruned).saturating_sub(kept_below),
+            published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
             parked,
             oldest_pending_at: oldest.map(timestamp),
             head,
             cursor,
             refusals: count("SELECT count(*) FROM refusals")?,
+            outcomes_pending,
+            outcomes_parked,
             size_bytes: room.size_bytes,
             wal_bytes: room.wal_bytes,
             free_bytes: room.free_bytes,
@@ -317,6 +340,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
             _ => row.get::<_, Option<i64>>(11)?.map(timestamp),
         },
         note: row.get(12)?,
+        outcome: None,
         command: None,
     })
 }

@@ -16,8 +16,11 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
 /// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
 /// that the program before it still finds its way.
-pub(super) const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_contexts.sql")];
+pub(super) const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_contexts.sql"),
+    include_str!("migrations/0003_outcomes.sql"),
+];
 
 /// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    contexts::{self, Change},
+    changes::Change,
+    contexts,
     files::Files,
     prune, rows,
     window::{Displaced, Kind, Window},

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Action, CommandId, Registered, Seq, TaskKey, message::Envelope},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Exception, Filter, Ledger, LookError, Receipt, Record, Refused,
-        Registering, Registration, Settlement, State, Stats, state::Exceptional,
+        AcceptError, Acceptance, Due, Entry, Exception, Filter, Ledger, LookError, Outcomes, Receipt, Record,
+        Refused, Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, State, Stats,
+        state::Exceptional,
     },
     relay::{LateReturn, News, Outcome},
 };
@@ -291,6 +292,27 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     std::future::ready(value).boxed()
 }
 
+impl Outcomes for Handle {
+    fn report(
+        &self,
+        _: crate::command::outcome::Outcome,
+    ) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+        unreachable!("the relay hears no workers")
+    }
+
+    fn showings(&self, _: Timestamp, _: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
+        unreachable!("the relay shows nothing")
+    }
+
+    fn settle_showings(&self, _: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("the relay shows nothing")
+    }
+
+    fn show_again(&self, _: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+        unreachable!("the relay shows nothing")
+    }
+}
+
 impl Ledger for Handle {
     fn limit(&self, _: crate::ledger::Limits) {}
 
@@ -452,6 +474,7 @@ impl Handle {
             attempts: exception.map(|exception| exception.attempts),
             next_attempt_at: exception.map(|exception| exception.next_attempt_at),
             note: None,
+            outcome: None,
             command: None,
         })
     }

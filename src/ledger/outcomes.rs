@@ -1,0 +1,249 @@
+//! What workers report of commands, and the showing of it to the approver.
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::{AcceptError, LookError};
+use crate::command::{
+    Action, CommandId,
+    outcome::{CardStatus, Kind, Outcome},
+};
+
+/// Where an outcome is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// On the card of the approval bot, if the command came from one.
+    Card,
+    /// In the instance, if the worker gave it.
+    Instance,
+}
+
+impl Surface {
+    /// Every surface.
+    pub const ALL: [Self; 2] = [Self::Card, Self::Instance];
+
+    /// The word in the ledger, the API and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Card => "card",
+            Self::Instance => "instance",
+        }
+    }
+
+    /// The surface with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|surface| surface.as_str() == word)
+    }
+}
+
+/// How far showing an outcome has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShowingState {
+    /// There is nothing to show: the command did not come from a card, and the worker gave no instance.
+    Nothing,
+    /// It is to be shown, now or when it is tried again.
+    Waiting,
+    /// The approval center has it.
+    Shown,
+    /// The approval center refused it for good; an operator must act.
+    Parked,
+}
+
+impl ShowingState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::Waiting, Self::Shown, Self::Parked];
+
+    /// The word in the ledger, answers and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Waiting => "waiting",
+            Self::Shown => "shown",
+            Self::Parked => "parked",
+        }
+    }
+
+    /// The state with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// What stands for an outcome as a whole, of the states of its surfaces: the one that somebody has to look at first.
+    #[must_use]
+    pub fn of_all(states: impl IntoIterator<Item = Self>) -> Self {
+        let weight = |state: &Self| match state {
+            Self::Nothing => 0,
+            Self::Shown => 1,
+            Self::Waiting => 2,
+            Self::Parked => 3,
+        };
+        states.into_iter().max_by_key(weight).unwrap_or(Self::Nothing)
+    }
+}
+
+/// The answer of [`Outcomes::report`].
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// Committed and synced now; it is to be shown.
+    Kept,
+    /// The last report of this command said the same; nothing was written.
+    Repeat,
+    /// The ledger has no such command, or none any more.
+    UnknownCommand,
+}
+
+/// Something to be shown now.
+#[derive(Debug, Clone)]
+pub struct Showing {
+    /// Grows with every report: what is shown in one place is shown in this order.
+    pub id: i64,
+    /// The command.
+    pub command_id: CommandId,
+    /// Where.
+    pub surface: Surface,
+    /// The id of the bot message or of the instance.
+    pub target: String,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// What the approver decided.
+    pub action: Action,
+    /// What became of it.
+    pub kind: Kind,
+    /// What the card is to show, if the worker said so.
+    pub status: Option<CardStatus>,
+    /// The worker's words.
+    pub message: Option<String>,
+    /// The instance as the worker gave it, if that is what is to be shown.
+    pub instance: Option<String>,
+    /// The `update_time` with which this instance was synchronised last.
+    pub version: Option<i64>,
+}
+
+/// What came of a [`Showing`].
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Which.
+    pub id: i64,
+    /// Its command.
+    pub command_id: CommandId,
+    /// The id of the bot message or of the instance.
+    pub target: String,
+    /// How it ended.
+    pub end: ShowingEnd,
+}
+
+/// How an attempt to show ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShowingEnd {
+    /// The approval center has it.
+    Shown {
+        /// Of an instance: the `update_time` with which it was synchronised.
+        version: Option<i64>,
+    },
+    /// It is to be tried again.
+    Again {
+        /// When.
+        at: Timestamp,
+        /// Why, in words for an operator. No secret.
+        reason: String,
+    },
+    /// It was refused for good.
+    Parked {
+        /// Why, in words for an operator. No secret.
+        reason: String,
+    },
+}
+
+/// The answer of [`Outcomes::show_again`].
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShowAgain {
+    /// It is shown again, soon.
+    Ordered,
+    /// No worker has reported anything of this command.
+    NoOutcome,
+    /// There is an outcome, and nothing of it to show.
+    NothingToShow,
+    /// The ledger has no such command.
+    UnknownCommand,
+}
+
+/// The outcome of a command as people look at it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OutcomeRecord {
+    /// What became of the command.
+    pub outcome: Kind,
+    /// What the card is to show, if the worker said so.
+    pub status: Option<CardStatus>,
+    /// The worker's words.
+    pub message: Option<String>,
+    /// When it came.
+    pub reported_at: Timestamp,
+    /// How many other outcomes it has superseded.
+    pub superseded: u32,
+    /// How far showing it has come, of card and instance taken together.
+    pub showing: ShowingState,
+    /// The card, if the command came from one.
+    pub card: Option<ShowingRecord>,
+    /// The instance, if the worker gave one.
+    pub instance: Option<ShowingRecord>,
+}
+
+/// The showing of an outcome in one place, as people look at it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ShowingRecord {
+    /// The id of the bot message or of the instance.
+    pub id: String,
+    /// How far it has come.
+    pub state: ShowingState,
+    /// When the approval center took it.
+    pub shown_at: Option<Timestamp>,
+    /// How often it was tried in vain since it was reported or an operator asked for it.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Why it is not shown, or what an operator did.
+    pub note: Option<String>,
+}
+
+/// The part of a ledger that keeps what workers report; see [`super::Ledger`] for what holds of every method.
+pub trait Outcomes: Send + Sync + 'static {
+    /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. What there is to
+    /// show of it waits from then on.
+    ///
+    /// Resolves after commit and sync; several reports may share one.
+    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>>;
+
+    /// Up to `limit` showings to be tried at `now`: of each card and instance the first that waits, if that is due.
+    fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>>;
+
+    /// Writes what came of showings. One that was superseded meanwhile is left as it is, but for the version of its
+    /// instance.
+    fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>>;
+
+    /// Has the outcome of a command shown again, whatever came of it before, on behalf of an operator.
+    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_as_a_whole_is_what_has_to_be_looked_at_first() {
+        use ShowingState::{Nothing, Parked, Shown, Waiting};
+        assert_eq!(ShowingState::of_all([]), Nothing);
+        assert_eq!(ShowingState::of_all([Shown]), Shown);
+        assert_eq!(ShowingState::of_all([Shown, Waiting]), Waiting);
+        assert_eq!(ShowingState::of_all([Parked, Waiting]), Parked);
+        for state in ShowingState::ALL {
+            assert_eq!(ShowingState::parse(state.as_str()), Some(state));
+        }
+    }
+}

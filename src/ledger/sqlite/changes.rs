@@ -1,0 +1,101 @@
+//! What the writer is asked for that is neither an accept nor the relay's: contexts, outcomes.
+
+use rusqlite::Transaction;
+use tokio::sync::oneshot;
+
+use super::{contexts, outcomes};
+use crate::{
+    command::{CommandId, outcome::Outcome},
+    ledger::{AcceptError, Registering, Registration, Reported, ShowAgain, Shown},
+};
+
+type Reply<A> = oneshot::Sender<Result<A, AcceptError>>;
+
+/// A change on its way to the writer: what is asked for, what came of it, and who waits for the commit.
+pub(super) struct Asked<Q, A> {
+    what: Q,
+    answer: Option<A>,
+    reply: Reply<A>,
+}
+
+impl<Q, A> Asked<Q, A> {
+    fn new(what: Q, reply: Reply<A>) -> Self {
+        Self { what, answer: None, reply }
+    }
+
+    fn tell(self, committed: bool) {
+        let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
+        // Whoever does not wait any more asks again, or looks.
+        self.reply.send(answer).ok();
+    }
+}
+
+/// A change of what is registered or reported. Changes are carried out in the order in which they were asked for.
+pub(super) enum Change {
+    Register(Asked<Vec<Registration>, Registering>),
+    Unregister(Asked<String, bool>),
+    Report(Box<Asked<Outcome, Reported>>),
+    SettleShowings(Asked<Vec<Shown>, ()>),
+    ShowAgain(Asked<CommandId, ShowAgain>),
+}
+
+impl Change {
+    pub(super) fn register(registrations: Vec<Registration>, reply: Reply<Registering>) -> Self {
+        Self::Register(Asked::new(registrations, reply))
+    }
+
+    pub(super) fn unregister(key: String, reply: Reply<bool>) -> Self {
+        Self::Unregister(Asked::new(key, reply))
+    }
+
+    pub(super) fn report(outcome: Outcome, reply: Reply<Reported>) -> Self {
+        Self::Report(Box::new(Asked::new(outcome, reply)))
+    }
+
+    pub(super) fn settle_showings(shown: Vec<Shown>, reply: Reply<()>) -> Self {
+        Self::SettleShowings(Asked::new(shown, reply))
+    }
+
+    pub(super) fn show_again(command_id: CommandId, reply: Reply<ShowAgain>) -> Self {
+        Self::ShowAgain(Asked::new(command_id, reply))
+    }
+
+    /// Rows that it writes at the most.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Register(asked) => asked.what.len(),
+            Self::Unregister(_) => 1,
+            Self::Report(_) | Self::ShowAgain(_) => 3,
+            Self::SettleShowings(asked) => 2 * asked.what.len(),
+        }
+    }
+
+    /// Carries it out, so that it is committed with the rest of the transaction.
+    pub(super) fn apply(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        match self {
+            Self::Register(asked) => asked.answer = Some(contexts::register(transaction, &asked.what)?),
+            Self::Unregister(asked) => {
+                asked.answer = Some(contexts::unregister(transaction, &asked.what)?);
+            }
+            Self::Report(asked) => asked.answer = Some(outcomes::report(transaction, &asked.what)?),
+            Self::SettleShowings(asked) => {
+                asked.answer = Some(outcomes::settle(transaction, &asked.what)?);
+            }
+            Self::ShowAgain(asked) => {
+                asked.answer = Some(outcomes::show_again(transaction, asked.what)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whoever waits what came of it, once the commit has succeeded or failed.
+    pub(super) fn tell(self, committed: bool) {
+        match self {
+            Self::Register(asked) => asked.tell(committed),
+            Self::Unregister(asked) => asked.tell(committed),
+            Self::Report(asked) => asked.tell(committed),
+            Self::SettleShowings(asked) => asked.tell(committed),
+            Self::ShowAgain(asked) => asked.tell(committed),
+        }
+    }
+}

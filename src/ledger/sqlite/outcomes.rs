@@ -1,0 +1,371 @@
+//! What workers report: how it is written by the writer, found by readers, shown again, and pruned.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    command::{
+        Action, CommandId, Seq,
+        outcome::{CardStatus, Instance, Kind, Outcome},
+    },
+    ledger::{
+        OutcomeRecord, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown, Surface,
+    },
+};
+
+/// The version of the schema from which on there are outcomes.
+const SINCE_VERSION: i64 = 3;
+
+/// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
+const FARTHEST_MS: i64 = 3_600_000;
+
+/// What an operator's act is called in `operator_acts`.
+const SHOW_AGAIN: &str = "show-again";
+
+/// What of a rendered command tells whether it came from a card.
+#[derive(Deserialize)]
+struct Rendered {
+    #[serde(default)]
+    message_id: Option<String>,
+}
+
+/// False for a ledger that an older program has left: the command line looks at it without bringing it up to date.
+pub(super) fn are_kept(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = connection
+        .prepare_cached("SELECT user_version FROM pragma_user_version")?
+        .query_row([], |row| row.get(0))?;
+    Ok(version >= SINCE_VERSION)
+}
+
+/// Keeps a report, by the rules in `command::outcome`.
+pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::Result<Reported> {
+    let found: Option<(i64, Vec<u8>)> = transaction
+        .prepare_cached("SELECT seq, message FROM commands WHERE command_id = ?1")?
+        .query_row([outcome.command_id.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((seq, command)) = found else { return Ok(Reported::UnknownCommand) };
+    if last(transaction, seq, outcome.command_id)?.is_some_and(|last| outcome.repeats(&last)) {
+        return Ok(Reported::Repeat);
+    }
+    let now = Timestamp::now().as_millisecond();
+    transaction
+        .prepare_cached(
+            "INSERT INTO outcomes (seq, reported_at, superseded, outcome, status, message, instance)
+             VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6)
+             ON CONFLICT (seq) DO UPDATE SET reported_at = ?2, superseded = superseded + 1, outcome = ?3, status = ?4,
+                message = ?5, instance = coalesce(?6, instance)",
+        )?
+        .execute(params![
+            seq,
+            now,
+            outcome.kind.as_str(),
+            outcome.status.map(CardStatus::as_str),
+            outcome.message,
+            outcome.instance.as_ref().map(|instance| instance.json.get()),
+        ])?;
+    // What the ledger has rendered itself can be read; if it could not, there would be no card to speak of.
+    let card = serde_json::from_slice::<Rendered>(&command).ok().and_then(|command| command.message_id);
+    let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
+    for (surface, target) in [(Surface::Card, card.as_ref()), (Surface::Instance, instance)] {
+        if let Some(target) = target {
+            begin_showing(transaction, seq, surface, target, now)?;
+        }
+    }
+    Ok(Reported::Kept)
+}
+
+/// The last report of a command, as it was read from its message.
+fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::Result<Option<Outcome>> {
+    transaction
+        .prepare_cached("SELECT outcome, status, message, instance FROM outcomes WHERE seq = ?1")?
+        .query_row([seq], |row| {
+            let instance = match row.get::<_, Option<String>>(3)? {
+                None => None,
+                Some(text) => {
+                    let json = RawValue::from_string(text).map_err(|error| unreadable(3, error))?;
+                    Some(Instance::of(json).map_err(|error| unreadable(3, error))?)
+                }
+            };
+            Ok(Outcome {
+                command_id,
+                kind: kind(row, 0)?,
+                status: status(row, 1)?,
+                message: row.get(2)?,
+                instance,
+            })
+        })
+        .optional()
+}
+
+/// Another id for each: what was under way for the report before settles nothing of this one, and of several that wait
+/// for one card or instance the last to be reported is the last to be shown.
+fn begin_showing(
+    transaction: &Connection,
+    seq: i64,
+    surface: Surface,
+    target: &str,
+    now: i64,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM showings WHERE seq = ?1 AND surface = ?2")?
+        .execute(params![seq, surface.as_str()])?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO showings (seq, surface, target, state, attempts, next_attempt_at, changed_at)
+             VALUES (?1, ?2, ?3, 'waiting', 0, ?4, ?4)",
+        )?
+        .execute(params![seq, surface.as_str(), target, now])?;
+    Ok(())
+}
+
+/// Writes what came of showings.
+pub(super) fn settle(transaction: &Connection, shown: &[Shown]) -> rusqlite::Result<()> {
+    let now = Timestamp::now().as_millisecond();
+    for one in shown {
+        let Shown { id, end, .. } = one;
+        if let ShowingEnd::Shown { version: Some(version) } = end {
+            remember_version(transaction, one, *version)?;
+        }
+        let (state, attempts, next, note) = match end {
+            ShowingEnd::Shown { .. } => (ShowingState::Shown, 0, now, None),
+            ShowingEnd::Again { at, reason } => {
+                (ShowingState::Waiting, 1, at.as_millisecond(), Some(reason.as_str()))
+            }
+            ShowingEnd::Parked { reason } => (ShowingState::Parked, 1, now, Some(reason.as_str())),
+        };
+        transaction
+            .prepare_cached(
+                "UPDATE showings SET state = ?2, attempts = attempts + ?3, next_attempt_at = ?4, changed_at = ?5,
+                    note = ?6 WHERE id = ?1 AND state = 'waiting'",
+            )?
+            .execute(params![id, state.as_str(), attempts, next, now, note])?;
+    }
+    Ok(())
+}
+
+/// Remembers with which `update_time` an instance was synchronised, whatever has become of the showing meanwhile.
+fn remember_version(transaction: &Connection, shown: &Shown, update_time: i64) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO instance_versions (instance_id, update_time, seq)
+             SELECT ?1, ?2, seq FROM commands WHERE command_id = ?3
+             ON CONFLICT (instance_id) DO UPDATE SET update_time = max(update_time, excluded.update_time),
+                seq = max(seq, excluded.seq)",
+        )?
+        .execute(params![shown.target, update_time, shown.command_id.as_bytes().as_slice()])?;
+    Ok(())
+}
+
+/// Has the outcome of a command shown again, and records that an operator wanted it.
+pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rusqlite::Result<ShowAgain> {
+    let found: Option<(i64, bool)> = transaction
+        .prepare_cached(
+            "SELECT c.seq, EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq) FROM commands c WHERE command_id = ?1",
+        )?
+        .query_row([command_id.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        None => Ok(ShowAgain::UnknownCommand),
+        Some((_, false)) => Ok(ShowAgain::NoOutcome),
+        Some((seq, true)) if order(transaction, seq)? => Ok(ShowAgain::Ordered),
+        Some(_) => Ok(ShowAgain::NothingToShow),
+    }
+}
+
+/// Has everything shown again that is parked; returns whose outcomes it is.
+pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Vec<CommandId>> {
+    let parked: Vec<(i64, [u8; 16])> = transaction
+        .prepare(
+            "SELECT DISTINCT s.seq, c.command_id FROM showings s JOIN commands c ON c.seq = s.seq
+             WHERE s.state = 'parked' ORDER BY s.seq",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (seq, _) in &parked {
+        order(transaction, *seq)?;
+    }
+    Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+}
+
+/// True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
+/// refused, the instance is left in peace.
+fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
+    let now = Timestamp::now().as_millisecond();
+    let changed = transaction
+        .prepare_cached(
+            "UPDATE showings SET state = 'waiting', attempts = 0, next_attempt_at = ?2, changed_at = ?2,
+                note = 'asked for by an operator'
+             WHERE seq = ?1 AND (state <> 'shown'
+                OR NOT EXISTS (SELECT 1 FROM showings o WHERE o.seq = ?1 AND o.state <> 'shown'))",
+        )?
+        .execute(params![seq, now])?;
+    if changed > 0 {
+        transaction
+            .prepare_cached("INSERT INTO operator_acts (acted_at, seq, act) VALUES (?1, ?2, ?3)")?
+            .execute(params![now, seq, SHOW_AGAIN])?;
+    }
+    Ok(changed > 0)
+}
+
+/// Removes the outcomes of commands that are gone, which stood between two places in the log.
+pub(super) fn prune(transaction: &Connection, first: i64, through: i64) -> rusqlite::Result<()> {
+    for table in ["outcomes", "showings", "instance_versions"] {
+        transaction
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE seq BETWEEN ?1 AND ?2
+                   AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = {table}.seq)"
+            ))?
+            .execute(params![first, through])?;
+    }
+    Ok(())
+}
+
+/// What is to be shown now: of each card and instance the first that waits, if it is due.
+pub(super) fn showings(
+    connection: &Connection,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Showing>> {
+    let now = now.as_millisecond();
+    let mut found = Vec::new();
+    // In two searches, each by the index: what is due, and what seems to be put off for too long.
+    for (from, to) in [(i64::MIN, now), (now.saturating_add(FARTHEST_MS), i64::MAX)] {
+        let limit = limit.saturating_sub(found.len());
+        let mut statement = connection.prepare_cached(
+            "SELECT s.id, c.command_id, s.surface, s.target, s.attempts, c.action, o.outcome, o.status, o.message,
+                CASE s.surface WHEN 'instance' THEN o.instance END,
+                CASE s.surface WHEN 'instance'
+                    THEN (SELECT v.update_time FROM instance_versions v WHERE v.instance_id = s.target) END
+             FROM showings s JOIN outcomes o ON o.seq = s.seq JOIN commands c ON c.seq = s.seq
+             WHERE s.state = 'waiting' AND s.next_attempt_at > ?1 AND s.next_attempt_at <= ?2
+               AND NOT EXISTS (SELECT 1 FROM showings e WHERE e.surface = s.surface AND e.target = s.target
+                    AND e.state = 'waiting' AND e.id < s.id)
+             ORDER BY s.next_attempt_at, s.id LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![from, to, limit as i64], showing)?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    Ok(found)
+}
+
+fn showing(row: &Row<'_>) -> rusqlite::Result<Showing> {
+    Ok(Showing {
+        id: row.get(0)?,
+        command_id: CommandId::from_bytes(row.get(1)?),
+        surface: surface(row, 2)?,
+        target: row.get(3)?,
+        attempts: row.get(4)?,
+        action: match row.get_ref(5)?.as_str()? {
+            "approve" => Action::Approve,
+            "reject" => Action::Reject,
+            _ => Action::Custom,
+        },
+        kind: kind(row, 6)?,
+        status: status(row, 7)?,
+        message: row.get(8)?,
+        instance: row.get(9)?,
+        version: row.get(10)?,
+    })
+}
+
+/// The outcome of the command at a place in the log, for people.
+pub(super) fn record(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<OutcomeRecord>> {
+    let outcome = connection
+        .prepare_cached(
+            "SELECT outcome, status, message, reported_at, superseded FROM outcomes WHERE seq = ?1",
+        )?
+        .query_row([seq as i64], |row| {
+            Ok(OutcomeRecord {
+                outcome: kind(row, 0)?,
+                status: status(row, 1)?,
+                message: row.get(2)?,
+                reported_at: timestamp(row.get(3)?),
+                superseded: row.get(4)?,
+                showing: ShowingState::Nothing,
+                card: None,
+                instance: None,
+            })
+        })
+        .optional()?;
+    let Some(mut outcome) = outcome else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT surface, target, state, attempts, next_attempt_at, changed_at, note FROM showings WHERE seq = ?1",
+    )?;
+    let mut rows = statement.query([seq as i64])?;
+    while let Some(row) = rows.next()? {
+        let state = state(row, 2)?;
+        let time = |column, wanted| -> rusqlite::Result<Option<Timestamp>> {
+            Ok(if state == wanted { Some(timestamp(row.get(column)?)) } else { None })
+        };
+        let record = ShowingRecord {
+            id: row.get(1)?,
+            state,
+            attempts: row.get(3)?,
+            next_attempt_at: time(4, ShowingState::Waiting)?,
+            shown_at: time(5, ShowingState::Shown)?,
+            note: row.get(6)?,
+        };
+        match surface(row, 0)? {
+            Surface::Card => outcome.card = Some(record),
+            Surface::Instance => outcome.instance = Some(record),
+        }
+    }
+    let places = [&outcome.card, &outcome.instance];
+    outcome.showing = ShowingState::of_all(places.into_iter().flatten().map(|place| place.state));
+    Ok(Some(outcome))
+}
+
+/// How many showings wait, and how many are parked.
+pub(super) fn count(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    connection
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM showings WHERE state = 'waiting'),
+                    (SELECT count(*) FROM showings WHERE state = 'parked')",
+        )?
+        .query_row([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
+}
+
+/// How many published commands retention has passed over because their outcome is still to be shown.
+pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(
+            "SELECT count(DISTINCT s.seq) FROM showings s WHERE s.state = 'waiting'
+               AND s.seq <= (SELECT pruned_through FROM cursor)
+               AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = s.seq)",
+        )?
+        .query_row([], |row| row.get::<_, i64>(0))
+        .map(|count| count as u64)
+}
+
+fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
+    Kind::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+}
+
+fn surface(row: &Row<'_>, column: usize) -> rusqlite::Result<Surface> {
+    Surface::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+}
+
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<ShowingState> {
+    ShowingState::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+}
+
+/// A word of the platform's that a newer program has learned counts as none.
+fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CardStatus>> {
+    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(CardStatus::parse))
+}
+
+fn strange(column: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word that is none of ours".into())
+}
+
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
