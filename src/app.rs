@@ -11,6 +11,7 @@ mod openapi;
 mod relay_thread;
 #[cfg(test)]
 mod tests;
+mod way_back;
 
 use std::{
     future::Future,
@@ -37,6 +38,8 @@ use crate::{
 pub use controls::{Condition, Controls};
 use relay_thread::{Orders, RelayThread};
 pub use relay_thread::{RelaySeat, StartRelay};
+use way_back::WayBack;
+pub use way_back::{StartWayBack, Stop};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -74,6 +77,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     relay: Orders,
+    way_back: WayBack,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
 }
@@ -122,9 +126,17 @@ impl App {
             draining,
             access,
             relay: Orders::new(start_relay),
+            way_back: WayBack::new(None),
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
+    }
+
+    /// Has it take what workers report, and show it. Without this, or with `None`, nobody listens to them.
+    #[must_use]
+    pub fn with_way_back(self, start: Option<StartWayBack>) -> Self {
+        self.way_back.exchange(start);
+        self
     }
 
     /// What may be asked of the service and changed of it while [`App::run`] serves.
@@ -137,6 +149,7 @@ impl App {
             metrics: self.metrics.clone(),
             draining: self.draining.clone(),
             relay: self.relay.clone(),
+            way_back: self.way_back.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
         }
@@ -163,12 +176,14 @@ impl App {
     /// # Errors
     /// A listener or the relay's thread cannot start, or a listener ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics)
+        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics.clone())
             .context("cannot start the relay's thread")?;
+        let way_back = self.way_back.start(self.ledger.clone(), self.metrics);
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
             console: Listener::start(self.console.0),
             relay,
+            way_back: (self.way_back, way_back),
             ledger: self.ledger,
             draining: self.draining,
         };
@@ -225,6 +240,7 @@ struct Running {
     callbacks: Listener,
     console: Listener,
     relay: RelayThread,
+    way_back: (WayBack, JoinHandle<()>),
     ledger: Arc<dyn Ledger>,
     draining: Arc<AtomicBool>,
 }
@@ -250,8 +266,10 @@ impl Running {
 
         reach("stop:requests");
 
-        // Before the writer is closed, since what the relay learns of its last publishes is written by it.
+        // Before the writer is closed, since what the relay learns of its last publishes is written by it, and what became
+        // of the last calls of the way back.
         self.relay.ask_to_stop(deadline);
+        self.way_back.0.end(deadline);
         if !within(deadline + RELAY_SLACK, self.relay.stopped()).await {
             tracing::warn!(
                 step = "relay",
@@ -260,6 +278,20 @@ impl Running {
         }
 
         reach("stop:relay");
+
+        let ended = async {
+            if let Err(error) = (&mut self.way_back.1).await {
+                tracing::error!(%error, "the way back could not be joined");
+            }
+        };
+        if !within(deadline + RELAY_SLACK, ended).await {
+            tracing::warn!(
+                step = "way back",
+                "the grace ran out; what was not shown is shown after the next start"
+            );
+        }
+
+        reach("stop:way_back");
 
         let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
         if !within(flush_deadline, self.ledger.flush()).await {

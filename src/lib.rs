@@ -23,13 +23,15 @@
 //!    publishes them in order, persistent and mandatory.
 //! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
 //!    deadline or a closed channel starts again at the cursor.
+//! 8. If `[approval_center]` is configured, [`outcome`] takes what the workers report of the command, keeps it in the
+//!    ledger, and shows it on the card and in the instance. The loop is closed.
 //!
 //! # Map
 //! Flow goes down the list, imports go to leaves; `tests/it/layering.rs` holds the arrows.
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay callback approval_center emulator and leaves |
+//! | [`cli`] | the command line | app config ledger relay outcome callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +40,7 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`outcome`] | the way back: from what workers report to card and instance | approval_center command ledger relay |
 //! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
@@ -48,7 +51,8 @@
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
 //! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
 //! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
-//! operator. *Settle*: to write down what the broker answered.
+//! operator. *Settle*: to write down what the broker answered. *Outcome*: what a worker reports of a command. *Showing*: an
+//! outcome on its way to a card or an instance of the approval center.
 
 pub mod app;
 pub mod approval_center;
@@ -63,6 +67,7 @@ pub mod emulator;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod outcome;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::{
     Settings,
     relay_thread::{Orders, StartRelay},
+    way_back::{StartWayBack, WayBack},
 };
 use crate::{
     console::access::{Access, ReloadResult},
@@ -33,6 +34,7 @@ pub struct Controls {
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) relay: Orders,
+    pub(super) way_back: WayBack,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
 }
@@ -93,6 +95,11 @@ impl Controls {
             self.relay.exchange(relay);
         }
         Ok(left)
+    }
+
+    /// Has the way back end and another take its place, or none with `None`. Returns at once.
+    pub fn exchange_way_back(&self, start: Option<StartWayBack>) {
+        self.way_back.exchange(start);
     }
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.

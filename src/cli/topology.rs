@@ -21,7 +21,12 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
         Command::Print => {
-            let definitions = definitions(&loaded.amqp()?.broker);
+            // Without the approval center nobody reads what workers report.
+            let outcomes = match loaded.approval_center()? {
+                Some(_) => Some(loaded.outcomes()?.queue.as_str()),
+                None => None,
+            };
+            let definitions = definitions(&loaded.amqp()?.broker, outcomes);
             line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
             Ok(Exit::Done)
         }

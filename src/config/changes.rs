@@ -47,6 +47,13 @@ impl Changes {
         self.keys.is_empty() && self.endpoints_added.is_empty() && self.endpoints_removed.is_empty()
     }
 
+    /// Whether any of these sections has changed.
+    #[must_use]
+    pub fn concern(&self, sections: &[&str]) -> bool {
+        let section = |change: &Change| change.key.split('.').next().unwrap_or_default().to_owned();
+        self.keys.iter().any(|change| sections.contains(&&*section(change)))
+    }
+
     /// The changed keys that only a restart puts in force.
     pub fn needing_restart(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|change| change.key.as_str()).filter(|key| NEEDS_RESTART.contains(key))

@@ -29,7 +29,7 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, intake, ledger,
+    approval_center, console, intake, ledger, outcome,
     relay::{self, amqp},
     telemetry::log,
 };
@@ -68,6 +68,8 @@ pub struct Config {
     pub log: log::Settings,
     /// The approval center's own APIs; `None` if they are not to be used.
     pub approval_center: Option<approval_center::Settings>,
+    /// The way back, from the workers' reports to the approver; of no effect without `approval_center`.
+    pub outcomes: outcome::Settings,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -119,6 +121,7 @@ pub struct Loaded {
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
     approval_center: Option<Option<approval_center::Settings>>,
+    outcomes: Option<outcome::Settings>,
     intake: Option<intake::Settings>,
 }
 
@@ -134,6 +137,7 @@ impl Loaded {
                 amqp: self.amqp.clone()?,
                 log: self.log.clone()?,
                 approval_center: self.approval_center.clone()?,
+                outcomes: self.outcomes.clone()?,
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
             })
         };
@@ -178,6 +182,11 @@ impl Loaded {
     /// The approval center's own APIs, whatever is wrong elsewhere; `None` if they are not to be used.
     pub fn approval_center(&self) -> Result<Option<&approval_center::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
+    }
+
+    /// The way back, whatever is wrong elsewhere.
+    pub fn outcomes(&self) -> Result<&outcome::Settings, Faults> {
+        self.part(self.outcomes.as_ref(), "outcomes")
     }
 
     /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
@@ -252,6 +261,7 @@ pub fn load(sources: &Sources) -> Loaded {
         amqp: None,
         log: None,
         approval_center: None,
+        outcomes: None,
         intake: None,
     };
     // A file that cannot be read as a whole makes every other fault guesswork.
@@ -281,6 +291,9 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.amqp = root.table("amqp", sections::amqp);
     loaded.log = root.table("log", sections::log);
     loaded.approval_center = root.table("approval_center", center::approval_center);
+    let center_is_on = !matches!(loaded.approval_center, Some(None));
+    let taken = loaded.amqp.as_ref().filter(|_| center_is_on).map(|amqp| amqp.broker.queue.clone());
+    loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken, center_is_on));
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);

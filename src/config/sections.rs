@@ -15,10 +15,13 @@ use super::{
 use crate::{
     console,
     intake::Locale,
-    ledger,
+    ledger, outcome,
     relay::{
         self,
-        amqp::{self, Topology},
+        amqp::{
+            self, Topology,
+            topology::{DEAD, UNROUTED},
+        },
     },
     secret::Secret,
     telemetry::log::{self, Format},
@@ -199,6 +202,35 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             max_attempts: u32::try_from(max_attempts?).ok()?,
             ..relay::Settings::default()
         },
+    })
+}
+
+/// The way back. `taken` is the queue of commands, `center_is_on` whether there is anybody to tell.
+pub(super) fn outcomes(
+    section: &mut Section<'_, '_, '_>,
+    taken: Option<String>,
+    center_is_on: bool,
+) -> Option<outcome::Settings> {
+    let queue = section.required("queue", "1 to 255 bytes, not beginning with amq.", |name| {
+        if name.is_empty() {
+            return Err("names no queue".to_owned());
+        }
+        if [UNROUTED, DEAD].contains(&name) || taken.as_deref() == Some(name) {
+            return Err("is a queue that commands go to".to_owned());
+        }
+        amqp_name(name)
+    });
+    let prefetch = section.number("prefetch", 1..=2000);
+    let max_calls = section.number("max_calls", 1..=64);
+    let max_attempts = section.number("max_attempts", 1..=1_000_000);
+    if !center_is_on && section.rank("queue").is_some_and(|rank| rank > 0) {
+        section.warn("queue", "has no effect, since [approval_center] has no app_id");
+    }
+    Some(outcome::Settings {
+        queue: queue?,
+        prefetch: u16::try_from(prefetch?).ok()?,
+        max_calls: usize::try_from(max_calls?).ok()?,
+        max_attempts: u32::try_from(max_attempts?).ok()?,
     })
 }
 

@@ -121,6 +121,7 @@ pub(super) async fn metrics(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
             }
             let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| age(at, Timestamp::now()));
             desk.metrics.set_oldest_pending(age);
+            desk.metrics.set_outcomes(stats.outcomes_pending, stats.outcomes_parked);
             desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }
         Ok(Err(error)) => {

@@ -51,6 +51,71 @@ impl PublishResult {
     }
 }
 
+/// What became of a worker's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportResult {
+    /// Kept: the first of its command, or one that says something else. The command was done as decided.
+    Applied,
+    /// Kept. The third party will not do it.
+    Refused,
+    /// Kept. The third party could not do it.
+    Failed,
+    /// It says what the last one said.
+    Duplicate,
+    /// It is no report; rejected to the dead letters.
+    Malformed,
+    /// Its command is not known; rejected to the dead letters.
+    UnknownCommand,
+}
+
+impl ReportResult {
+    /// Every result.
+    pub const ALL: [Self; 6] =
+        [Self::Applied, Self::Refused, Self::Failed, Self::Duplicate, Self::Malformed, Self::UnknownCommand];
+
+    /// The value of the label `outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Duplicate => "duplicate",
+            Self::Malformed => "malformed",
+            Self::UnknownCommand => "unknown_command",
+        }
+    }
+}
+
+/// How an attempt to show an outcome ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShowingResult {
+    /// The approval center has it.
+    Shown,
+    /// It is tried again later.
+    Retried,
+    /// It was refused for good, or failed too often, and waits for an operator.
+    Parked,
+}
+
+impl ShowingResult {
+    /// Every result.
+    pub const ALL: [Self; 3] = [Self::Shown, Self::Retried, Self::Parked];
+
+    /// The value of the label `result`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shown => "shown",
+            Self::Retried => "retried",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// Where outcomes are shown: the values of the label `surface`.
+const SURFACES: [&str; 2] = ["card", "instance"];
+
 /// Why a callback was not heard because of who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitCause {
@@ -89,6 +154,17 @@ struct CallbackLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShowingLabels {
+    surface: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     state: &'static str,
 }
@@ -115,6 +191,10 @@ pub struct Metrics {
     amqp_blocked: Gauge<i64, AtomicI64>,
     reloads_applied: Counter,
     reloads_rejected: Counter,
+    outcomes: [Counter; ReportResult::ALL.len()],
+    showings: [[Counter; ShowingResult::ALL.len()]; SURFACES.len()],
+    outcomes_pending: Gauge<i64, AtomicI64>,
+    outcomes_parked: Gauge<i64, AtomicI64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -174,6 +254,36 @@ impl Metrics {
         registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
         let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
         let (reloads_applied, reloads_rejected) = (reloads("applied"), reloads("rejected"));
+        let family = Family::<OutcomeLabels, Counter>::default();
+        registry.register(
+            "outcomes",
+            "Reports of workers, by what they say or what is wrong with them",
+            family.clone(),
+        );
+        let outcomes = ReportResult::ALL
+            .map(|result| family.get_or_create(&OutcomeLabels { outcome: result.as_str() }).clone());
+        let family = Family::<ShowingLabels, Counter>::default();
+        registry.register(
+            "showings",
+            "Attempts to show an outcome at the approval center, by where and result",
+            family.clone(),
+        );
+        let showings = SURFACES.map(|surface| {
+            ShowingResult::ALL.map(|result| {
+                family.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
+            })
+        });
+        let (outcomes_pending, outcomes_parked) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "outcomes_pending",
+            "Cards and instances on which an outcome is still to be shown",
+            outcomes_pending.clone(),
+        );
+        registry.register(
+            "outcomes_parked",
+            "Cards and instances for which an outcome was refused for good",
+            outcomes_parked.clone(),
+        );
         registry.register(
             "build",
             "The running program",
@@ -195,6 +305,10 @@ impl Metrics {
             amqp_blocked,
             reloads_applied,
             reloads_rejected,
+            outcomes,
+            showings,
+            outcomes_pending,
+            outcomes_parked,
         })
     }
 
@@ -273,6 +387,22 @@ impl Metrics {
         } else {
             self.reloads_rejected.inc()
         };
+    }
+
+    /// Counts a report of a worker.
+    pub fn reported(&self, result: ReportResult) {
+        self.outcomes[result as usize].inc();
+    }
+
+    /// Counts an attempt to show an outcome, on a card or in an instance.
+    pub fn shown(&self, on_card: bool, result: ShowingResult) {
+        self.showings[usize::from(!on_card)][result as usize].inc();
+    }
+
+    /// Sets how many outcomes are still to be shown, and how many wait for an operator.
+    pub fn set_outcomes(&self, pending: u64, parked: u64) {
+        self.outcomes_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.outcomes_parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
     }
 
     /// All metrics as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
@@ -361,8 +491,21 @@ mod tests {
         metrics.callback_counter("gone", "accepted").inc();
         metrics.forget_callback_counter("gone", "accepted");
         metrics.set_ledger_room(Some(4096), None, Some(7));
+        metrics.reported(ReportResult::UnknownCommand);
+        metrics.shown(true, ShowingResult::Retried);
+        metrics.set_outcomes(3, 1);
         let text = metrics.render();
         for line in [
+            "countersign_outcomes_total{outcome=\"applied\"} 0",
+            "countersign_outcomes_total{outcome=\"refused\"} 0",
+            "countersign_outcomes_total{outcome=\"failed\"} 0",
+            "countersign_outcomes_total{outcome=\"duplicate\"} 0",
+            "countersign_outcomes_total{outcome=\"malformed\"} 0",
+            "countersign_outcomes_total{outcome=\"unknown_command\"} 1",
+            "countersign_showings_total{surface=\"card\",result=\"retried\"} 1",
+            "countersign_showings_total{surface=\"instance\",result=\"shown\"} 0",
+            "countersign_outcomes_pending 3",
+            "countersign_outcomes_parked 1",
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
             "countersign_callback_duration_seconds_count 1",
             "countersign_ledger_rows{state=\"pending\"} 7",

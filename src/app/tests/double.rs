@@ -35,7 +35,7 @@ pub(super) enum Fault {
 }
 
 #[derive(Default)]
-pub(super) struct Double {
+pub(in crate::app) struct Double {
     fault: Mutex<Fault>,
     log: Mutex<Vec<(Command, Fingerprint)>>,
     refused: Mutex<Vec<Refused>>,

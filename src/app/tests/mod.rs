@@ -2,7 +2,7 @@
 
 mod callbacks;
 mod contexts;
-mod double;
+pub(super) mod double;
 mod internal;
 mod peers;
 mod registry;

@@ -14,9 +14,11 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    app::{self, App, Controls, RelaySeat, StartRelay},
+    app::{self, App, Controls, RelaySeat, StartRelay, StartWayBack},
+    approval_center::Center,
     config::{Amqp, Config, Loaded, Sources, load},
     ledger::{Ledger, sqlite::SqliteLedger},
+    outcome,
     relay::{self, amqp::Publisher},
     telemetry::log::{self, Log},
 };
@@ -77,9 +79,10 @@ async fn serve(
     let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
-    let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?;
+    let way_back = way_back(config)?;
+    let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?.with_way_back(way_back);
     let controls = app.controls();
-    let reloader = Reloader::new(sources, loaded, config.amqp.clone());
+    let reloader = Reloader::new(sources, loaded, config.clone());
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
         stop.await;
@@ -150,6 +153,18 @@ fn relay(settings: &Amqp) -> StartRelay {
             }
         })
     })
+}
+
+/// `None` if there is no approval center to tell.
+fn way_back(config: &Config) -> anyhow::Result<Option<StartWayBack>> {
+    let Some(center) = &config.approval_center else { return Ok(None) };
+    let center = Center::new(center).context("cannot make a client of the approval center")?;
+    let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
+    Ok(Some(Arc::new(move |ledger, metrics, stop| {
+        let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
+        let seat = outcome::Seat { ledger, metrics, stop };
+        Box::pin(async move { outcome::run(seat, &broker, &settings, &center).await })
+    })))
 }
 
 /// The signals that are obeyed. They count from when this is made, whether or not anybody waits for them yet.

@@ -1,10 +1,10 @@
 //! SIGHUP: the whole configuration is read and checked again; then all of it is put in force that can be while the
 //! service runs, or nothing.
 
-use super::{relay, settings};
+use super::{relay, settings, way_back};
 use crate::{
     app::{Controls, ReloadResult},
-    config::{Amqp, Changes, Config, Effective, Faults, Loaded, Sources, load},
+    config::{Changes, Config, Effective, Faults, Loaded, Sources, load},
     telemetry::log::{Log, chain},
 };
 
@@ -15,14 +15,14 @@ pub(super) struct Reloader {
     at_start: Effective,
     /// As it was read last without a fault.
     last: Effective,
-    /// What the relay works with.
-    amqp: Amqp,
+    /// What relay and way back work with.
+    config: Config,
 }
 
 impl Reloader {
-    /// `loaded` is what the service started with, `amqp` a part of it.
-    pub(super) fn new(sources: Sources, loaded: Loaded, amqp: Amqp) -> Self {
-        Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, amqp }
+    /// `loaded` is what the service started with, `config` the same as it is used.
+    pub(super) fn new(sources: Sources, loaded: Loaded, config: Config) -> Self {
+        Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, config }
     }
 
     /// Reads, checks, and puts in force, and says in the log what came of it. If dropped meanwhile, what it came to.
@@ -48,9 +48,23 @@ impl Reloader {
     }
 
     fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
-        let exchange = (!config.amqp.is_same(&self.amqp)).then(|| relay(&config.amqp));
+        let exchange = (!config.amqp.is_same(&self.config.amqp)).then(|| relay(&config.amqp));
         let exchanged = exchange.is_some();
-        let left = match controls.replace(&settings(&config), config.ledger.limits, exchange) {
+        let changes = self.last.changes_to(&loaded.effective);
+        let way_back = match changes.concern(&["amqp", "approval_center", "outcomes"]) {
+            false => None,
+            true => match way_back(&config) {
+                Ok(way_back) => Some(way_back),
+                Err(error) => {
+                    tracing::error!(
+                        "the new configuration cannot be put in force, the one before stays: {}",
+                        chain(error.as_ref())
+                    );
+                    return controls.reloaded(ReloadResult::Rejected, Vec::new());
+                }
+            },
+        };
+        let left = match controls.replace(&settings(&config), config.ledger.limits.clone(), exchange) {
             Ok(left) => left,
             Err(error) => {
                 tracing::error!(
@@ -63,10 +77,14 @@ impl Reloader {
         for warning in &loaded.warnings {
             tracing::warn!(key = warning.key, "configuration: {warning}");
         }
-        let changes = self.last.changes_to(&loaded.effective);
         tell_changes(&changes);
         if exchanged {
             tracing::info!("the relay settles what is in flight, and connects by the new [amqp]");
+        }
+        if let Some(way_back) = way_back {
+            let on = way_back.is_some();
+            controls.exchange_way_back(way_back);
+            tracing::info!(on, "the way back was exchanged");
         }
         let since_start = self.at_start.changes_to(&loaded.effective);
         let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
@@ -74,9 +92,10 @@ impl Reloader {
         for key in &restart {
             tracing::warn!(key, "this key is taken at start only: its new value waits for a restart");
         }
-        self.amqp = config.amqp;
+        let log_settings = config.log.clone();
+        self.config = config;
         self.last = loaded.effective;
-        if let Err(error) = log.replace(&config.log) {
+        if let Err(error) = log.replace(&log_settings) {
             tracing::error!("the log goes on as before: {}", chain(&error));
         }
         controls.reloaded(ReloadResult::Applied, restart);

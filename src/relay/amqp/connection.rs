@@ -123,6 +123,7 @@ impl Link {
 
 /// A connection of somebody who only listens. Dropping it cuts it off.
 pub struct Listening {
+    broker: Address,
     connection: Connection,
     /// Last, so that the socket outlives what still wants to write to it.
     _socket: Socket,
@@ -137,12 +138,18 @@ impl Listening {
             let address = broker.address.clone();
             let socket = Socket::default();
             failure = match timeout(limit, connect(&broker.uri, &socket.0, settings, name)).await {
-                Ok(Ok(connection)) => return Ok(Self { connection, _socket: socket }),
+                Ok(Ok(connection)) => return Ok(Self { broker: address, connection, _socket: socket }),
                 Ok(Err(source)) => unconnected(address, source),
                 Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
             };
         }
         Err(failure)
+    }
+
+    /// Whom it listens to.
+    #[must_use]
+    pub fn broker(&self) -> &Address {
+        &self.broker
     }
 
     /// The connection. A peer that has gone silent is noticed by its missing heartbeats, within 20 s unless the URL says

@@ -124,15 +124,34 @@ fn plan(settings: &Settings) -> Plan {
     }
 }
 
+/// What workers report goes straight to its queue, by the default exchange, which every queue is bound to by its name. What
+/// is no report goes to the dead letters, which are declared here as well: the relay does so only with a queue of its own.
+fn outcomes_plan(queue: &str) -> Plan {
+    Plan {
+        exchanges: vec![Exchange { name: DEAD.to_owned(), kind: ExchangeKind::Fanout, arguments: &[] }],
+        queues: vec![
+            Queue { name: DEAD.to_owned(), arguments: KEPT_QUEUE },
+            Queue { name: queue.to_owned(), arguments: COMMANDS_QUEUE },
+        ],
+        bindings: vec![Binding { exchange: DEAD.to_owned(), queue: DEAD.to_owned(), routing_key: "" }],
+    }
+}
+
 /// The table as RabbitMQ definitions, for `rabbitmqctl import_definitions` and for a node's `load_definitions`. The
-/// virtual host is that of the first broker URL.
+/// virtual host is that of the first broker URL. `outcomes` is the queue that workers report to, if there is one.
 #[must_use]
-pub fn definitions(settings: &Settings) -> Value {
+pub fn definitions(settings: &Settings, outcomes: Option<&str>) -> Value {
     let vhost = settings.urls.first().map_or_else(|| "/".to_owned(), vhost_of_url);
     let arguments = |arguments: Arguments| -> Map<String, Value> {
         arguments.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
     };
-    let plan = plan(settings);
+    let mut plan = plan(settings);
+    if let Some(outcomes) = outcomes.map(outcomes_plan) {
+        // The exchange of dead letters is there in any case, its queue unless there is none at all.
+        let known: Vec<_> = plan.queues.iter().map(|queue| queue.name.clone()).collect();
+        plan.queues.extend(outcomes.queues.into_iter().filter(|queue| !known.contains(&queue.name)));
+        plan.bindings.extend(outcomes.bindings.into_iter().filter(|binding| !known.contains(&binding.queue)));
+    }
     json!({
         "vhosts": [{ "name": vhost }],
         "exchanges": plan.exchanges.iter().map(|exchange| json!({
@@ -162,7 +181,34 @@ fn word(kind: &ExchangeKind) -> &str {
 
 /// Does what [`Settings::topology`] says. After an error the channel is closed.
 pub(super) async fn prepare(channel: &Channel, settings: &Settings, broker: &Address) -> Result<(), Error> {
-    let (verb, passive) = match settings.topology {
+    // A check is for what publishing needs. Where unrouted and dead commands go is whoever's business it is that made
+    // the topology; without an alternate exchange an unrouted command comes back, which is noticed.
+    let needed = |name: &str| name == settings.exchange || name == settings.queue;
+    carry_out(plan(settings), needed, channel, settings.topology, broker).await
+}
+
+/// Does what [`Settings::topology`] says for the queue that workers report to.
+///
+/// # Errors
+/// [`Error::Topology`]; the channel is closed then.
+pub async fn prepare_outcomes(
+    channel: &Channel,
+    settings: &Settings,
+    queue: &str,
+    broker: &Address,
+) -> Result<(), Error> {
+    carry_out(outcomes_plan(queue), |name| name == queue, channel, settings.topology, broker).await
+}
+
+/// Declares a table, or looks for that part of it that is needed.
+async fn carry_out(
+    plan: Plan,
+    needed: impl Fn(&str) -> bool,
+    channel: &Channel,
+    topology: Topology,
+    broker: &Address,
+) -> Result<(), Error> {
+    let (verb, passive) = match topology {
         Topology::Declare => ("declare", false),
         Topology::Check => ("find", true),
         Topology::None => return Ok(()),
@@ -177,10 +223,7 @@ pub(super) async fn prepare(channel: &Channel, settings: &Settings, broker: &Add
             source: source.into(),
         }
     };
-    // A check is for what publishing needs. Where unrouted and dead commands go is whoever's business it is that made
-    // the topology; without an alternate exchange an unrouted command comes back, which is noticed.
-    let wanted = |name: &str| !passive || name == settings.exchange || name == settings.queue;
-    let plan = plan(settings);
+    let wanted = |name: &str| !passive || needed(name);
     for exchange in plan.exchanges.into_iter().filter(|exchange| wanted(&exchange.name)) {
         // Durable: what is not is gone when the broker restarts, and every publish fails.
         let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
@@ -281,14 +324,27 @@ mod tests {
                   "destination_type": "queue", "routing_key": "#", "arguments": {} },
             ],
         });
-        assert_eq!(definitions(&settings()), expected);
+        assert_eq!(definitions(&settings(), None), expected);
     }
 
     #[test]
     fn an_empty_queue_declares_no_queue() {
-        let shown = definitions(&Settings { queue: String::new(), ..settings() });
+        let shown = definitions(&Settings { queue: String::new(), ..settings() }, None);
         assert_eq!((&shown["queues"], &shown["bindings"]), (&json!([]), &json!([])));
         assert_eq!(shown["exchanges"].as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn the_queue_of_outcomes_and_that_of_dead_letters_are_declared_once_whatever_else_is() {
+        let names = |queue: &str| -> Vec<String> {
+            let shown = definitions(&Settings { queue: queue.to_owned(), ..settings() }, Some("reports"));
+            let bound = shown["bindings"].as_array().unwrap().iter();
+            assert_eq!(bound.filter(|binding| binding["destination"] == DEAD).count(), 1);
+            let queues = shown["queues"].as_array().unwrap().iter();
+            queues.map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("orders"), [UNROUTED, DEAD, "orders", "reports"]);
+        assert_eq!(names(""), [DEAD, "reports"]);
     }
 
     #[test]

@@ -1,0 +1,280 @@
+//! Takes reports from the queue, has the ledger keep them, and then tells the broker.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::join_all};
+use lapin::{
+    Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    types::FieldTable,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{Seat, Settings, requested};
+use crate::{
+    command::outcome::{Kind, Outcome},
+    ledger::Reported,
+    relay::{
+        Failure,
+        amqp::{self, Error, Listening, listen_in, topology},
+        backoff,
+    },
+    telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
+};
+
+/// The name under which the broker shows the connection.
+const CONNECTION: &str = "countersign outcomes";
+
+/// The first wait after a connection was lost, as in the relay.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+
+/// How long to wait before the ledger is asked again after it failed.
+const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// lapin may never answer if the connection ends in just the wrong moment.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Why a session ended.
+enum End {
+    /// It is to stop.
+    Stopped,
+    /// The broker, by way of lapin.
+    Lapin(lapin::Error),
+    /// The broker, before there was a session.
+    Amqp(Error),
+    /// The broker ended the subscription: the queue was deleted.
+    Cancelled,
+    /// The broker did not answer.
+    Silent,
+}
+
+impl From<lapin::Error> for End {
+    fn from(error: lapin::Error) -> Self {
+        Self::Lapin(error)
+    }
+}
+
+/// Takes reports, through any loss of the broker, until it is to stop. Rings `bell` when there is something to show.
+pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
+    let mut stop = seat.stop.clone();
+    let mut failures = 0;
+    loop {
+        let connected = tokio::select! {
+            connected = listen_in(broker, CONNECTION) => connected,
+            () = requested(&mut stop) => return,
+        };
+        let end = match connected {
+            Ok(listening) => {
+                let session = Session { seat, settings, bell, listening: &listening, taken: 0 };
+                let (end, taken) = session.serve(broker, &mut stop).await;
+                listening.close("the way back has ended").await;
+                if taken > 0 {
+                    failures = 0;
+                }
+                end
+            }
+            Err(failure) => End::Amqp(failure),
+        };
+        failures += 1;
+        let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
+        let (delay_ms, queue) = (delay.as_millis(), &*settings.queue);
+        match end {
+            End::Stopped => return,
+            End::Amqp(failure) if failure.needs_operator() => {
+                error!(delay_ms, failures, queue, error = %chain(&failure), "no outcomes are taken until somebody mends this");
+            }
+            End::Amqp(failure) => {
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+            }
+            End::Lapin(failure) => {
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+            }
+            End::Cancelled => {
+                warn!(delay_ms, failures, queue, "the queue of outcomes was deleted; connecting again");
+            }
+            End::Silent => {
+                warn!(
+                    delay_ms,
+                    failures, queue, "the broker does not answer about outcomes; connecting again"
+                );
+            }
+        }
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = requested(&mut stop) => return,
+        }
+    }
+}
+
+struct Session<'a> {
+    seat: &'a Seat,
+    settings: &'a Settings,
+    bell: &'a Notify,
+    listening: &'a Listening,
+    taken: u64,
+}
+
+impl Session<'_> {
+    /// How it ended, and how many reports it took before.
+    async fn serve(
+        mut self,
+        broker: &amqp::Settings,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> (End, u64) {
+        let Err(end) = self.serve_until(broker, stop).await;
+        (end, self.taken)
+    }
+
+    async fn serve_until(
+        &mut self,
+        broker: &amqp::Settings,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> Result<std::convert::Infallible, End> {
+        let subscribing = async {
+            match timeout(broker.connect_timeout, self.subscribe(broker)).await {
+                Ok(subscribed) => subscribed,
+                Err(_elapsed) => Err(End::Silent),
+            }
+        };
+        let mut deliveries = tokio::select! {
+            subscribed = subscribing => subscribed?,
+            () = requested(stop) => return Err(End::Stopped),
+        };
+        info!(broker = %self.listening.broker(), queue = self.settings.queue, "taking outcomes");
+        loop {
+            let first = tokio::select! {
+                delivery = deliveries.next() => delivery.ok_or(End::Cancelled)??,
+                () = requested(stop) => return Err(End::Stopped),
+            };
+            let mut batch = vec![first];
+            while batch.len() < usize::from(self.settings.prefetch)
+                && let Some(Some(delivery)) = deliveries.next().now_or_never()
+            {
+                batch.push(delivery?);
+            }
+            self.take(batch, stop).await?;
+        }
+    }
+
+    async fn subscribe(&self, broker: &amqp::Settings) -> Result<Consumer, End> {
+        let channel = self.listening.connection().create_channel().await?;
+        let queue = &*self.settings.queue;
+        topology::prepare_outcomes(&channel, broker, queue, self.listening.broker())
+            .await
+            .map_err(End::Amqp)?;
+        channel.basic_qos(self.settings.prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
+    }
+
+    /// Keeps what came, then tells the broker, in its order: what comes again after a crash comes in order as well.
+    async fn take(
+        &mut self,
+        batch: Vec<Delivery>,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> Result<(), End> {
+        let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
+        let outcomes: Vec<&Outcome> = read.iter().flatten().collect();
+        let reported = tokio::select! {
+            reported = self.keep(&outcomes) => reported,
+            // A ledger that keeps nothing must not keep us from stopping; what is not acknowledged comes again.
+            () = given_up(stop) => return Err(End::Stopped),
+        };
+        reach("outcome:kept");
+        if reported.contains(&Reported::Kept) {
+            self.bell.notify_one();
+        }
+        let mut reported = reported.into_iter();
+        for (delivery, read) in batch.iter().zip(&read) {
+            let result = match read {
+                None => ReportResult::Malformed,
+                Some(outcome) => {
+                    let reported = reported.next().expect("there is an answer for each outcome");
+                    tell(outcome, reported)
+                }
+            };
+            self.seat.metrics.reported(result);
+            let told = async {
+                if is_dead(result) {
+                    delivery.acker.reject(BasicRejectOptions { requeue: false }).await
+                } else {
+                    delivery.acker.ack(BasicAckOptions::default()).await
+                }
+            };
+            timeout(STEP, told).await.map_err(|_elapsed| End::Silent)??;
+            self.taken += 1;
+        }
+        reach("outcome:acknowledged");
+        Ok(())
+    }
+
+    /// Has the ledger keep reports, many by one commit, however long that takes. From the first that it could not keep on all
+    /// are asked for again, so that the last of a command stays the last.
+    async fn keep(&self, outcomes: &[&Outcome]) -> Vec<Reported> {
+        let mut reported = Vec::with_capacity(outcomes.len());
+        loop {
+            let left = &outcomes[reported.len()..];
+            let asked: Vec<_> =
+                left.iter().map(|outcome| self.seat.ledger.report((*outcome).clone())).collect();
+            let mut failure = None;
+            for answer in join_all(asked).await {
+                match answer {
+                    Ok(answer) if failure.is_none() => reported.push(answer),
+                    Ok(_) => {}
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+            let Some(error) = failure else { return reported };
+            let waiting = outcomes.len() - reported.len();
+            warn!(waiting, error = %chain(&error), "the ledger cannot keep outcomes now; trying again");
+            sleep(LEDGER_PAUSE).await;
+        }
+    }
+}
+
+fn read(body: &[u8]) -> Option<Outcome> {
+    match Outcome::parse(body) {
+        Ok(outcome) => Some(outcome),
+        Err(problem) => {
+            let bytes = body.len();
+            warn!(%problem, bytes, "a message in the queue of outcomes is none; it goes to the dead letters");
+            None
+        }
+    }
+}
+
+/// Says what became of a report.
+fn tell(outcome: &Outcome, reported: Reported) -> ReportResult {
+    let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
+    match reported {
+        Reported::Kept => {
+            info!(%command_id, outcome = word, "outcome kept");
+            match outcome.kind {
+                Kind::Applied => ReportResult::Applied,
+                Kind::Refused => ReportResult::Refused,
+                Kind::Failed => ReportResult::Failed,
+            }
+        }
+        Reported::Repeat => ReportResult::Duplicate,
+        Reported::UnknownCommand => {
+            warn!(%command_id, outcome = word, "the ledger has no command that a worker reports of; the report goes to the dead letters");
+            ReportResult::UnknownCommand
+        }
+    }
+}
+
+/// Whether it goes to the dead letters: to come again would not make it better.
+fn is_dead(result: ReportResult) -> bool {
+    matches!(result, ReportResult::Malformed | ReportResult::UnknownCommand)
+}
+
+/// Resolves a moment after it is to stop: what the ledger is writing is most likely written by then.
+async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
+    requested(stop).await;
+    sleep(Duration::from_secs(1)).await;
+}
