@@ -1,4 +1,4 @@
-//! `ledger list|show|stats|requeue|park|prune`: works on the ledger's file, whether or not `serve` runs.
+//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger's file, whether or not `serve` runs.
 
 use std::{
     io::{self, IsTerminal},
@@ -18,7 +18,7 @@ use crate::{
     command::CommandId,
     config::{Loaded, parse_duration},
     ledger::{
-        Filter, Limits, Record, Settings, State, Stats,
+        Filter, Limits, OutcomeRecord, Record, Settings, ShowingState, State, Stats,
         sqlite::{ActError, Operator, Reader},
     },
     telemetry::log::chain,
@@ -38,6 +38,11 @@ pub(super) enum Command {
     Requeue(RequeueArguments),
     /// Take pending commands out of the way, until they are requeued
     Park(ParkArguments),
+    /// Have outcomes shown again that the approval center has refused for good
+    ///
+    /// A running service finds them within seconds. What waits is tried at once; what is all shown is shown again, which
+    /// changes nothing.
+    ShowAgain(ShowAgainArguments),
     /// Remove old published commands from the ledger
     ///
     /// A running service does so by itself, by ledger.retention. What is pending or parked always stays. The file does not
@@ -111,6 +116,19 @@ pub(super) struct ParkArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ShowAgainArguments {
+    /// The commands
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandId>,
+    /// All whose outcome was refused for good
+    #[arg(long, conflicts_with = "command_ids")]
+    all_parked: bool,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct PruneArguments {
     /// Remove what was received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
     #[arg(long, value_name = "DURATION", value_parser = parse_age)]
@@ -164,6 +182,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
             let acts = arguments.command_ids.iter().map(|id| (*id, operator.park(*id))).collect();
             tell("parked", acts, arguments.json)
         }
+        Command::ShowAgain(arguments) => show_again(&arguments, &mut operator(settings)?),
         Command::Prune(arguments) => prune(&arguments, settings),
     }
 }
@@ -193,7 +212,15 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
     }
     let rows: Vec<_> = records.iter().map(row).collect();
     let head = ["RECEIVED", "STATE", "ENDPOINT", "ACTION", "USER", "INSTANCE", "TASK", "COMMAND", "NOTE"];
-    write(table(head, &rows).as_bytes())?;
+    if records.iter().any(|record| record.outcome.is_some()) {
+        // Only where workers report: without the way back it would be a column of nothing.
+        let [received, state, endpoint, action, user, instance, task, command, note] = head;
+        let head = [received, state, "OUTCOME", endpoint, action, user, instance, task, command, note];
+        let rows: Vec<_> = records.iter().zip(rows).map(|(record, row)| with_outcome(record, row)).collect();
+        write(table(head, &rows).as_bytes())?;
+    } else {
+        write(table(head, &rows).as_bytes())?;
+    }
     if records.len() == filter.limit {
         say(format_args!("the newest {}; there may be more (--limit)", records.len()));
     } else if let Some(pruned) = reader.pruned_before().context("cannot list the commands")? {
@@ -219,6 +246,53 @@ fn row(record: &Record) -> [String; 9] {
         record.command_id.to_string(),
         record.note.clone().unwrap_or_default(),
     ]
+}
+
+fn with_outcome(record: &Record, row: [String; 9]) -> [String; 10] {
+    let [received, state, endpoint, action, user, instance, task, command, note] = row;
+    let outcome = record.outcome.as_ref().map_or_else(|| "-".to_owned(), outcome);
+    [received, state, outcome, endpoint, action, user, instance, task, command, note]
+}
+
+/// What became of it, and how far that is shown, in two words at the most.
+fn outcome(outcome: &OutcomeRecord) -> String {
+    match outcome.showing {
+        ShowingState::Nothing => outcome.outcome.as_str().to_owned(),
+        showing => format!("{}, {}", outcome.outcome.as_str(), showing.as_str()),
+    }
+}
+
+/// How far a command has come, from the callback to what the approver sees.
+fn way(record: &Record) -> String {
+    let mut way = vec!["accepted"];
+    // A command that is published again has been published before: its worker has spoken.
+    if record.state == State::Published || record.outcome.is_some() {
+        way.push("published");
+    }
+    if let Some(outcome) = &record.outcome {
+        way.push(outcome.outcome.as_str());
+        if outcome.showing == ShowingState::Shown {
+            way.push("shown");
+        }
+    }
+    way.join(" → ")
+}
+
+fn outcome_rows(outcome: &OutcomeRecord) -> Vec<[String; 2]> {
+    let mut rows = vec![["outcome".to_owned(), self::outcome(outcome)]];
+    rows.push(["reported".to_owned(), format!("{:.3}", outcome.reported_at)]);
+    rows.extend(outcome.message.clone().map(|message| ["message".to_owned(), message]));
+    for (name, place) in [("card", &outcome.card), ("instance", &outcome.instance)] {
+        let Some(place) = place else { continue };
+        let when = match (place.shown_at, place.next_attempt_at) {
+            (Some(at), _) => format!(" {at:.3}"),
+            (None, Some(at)) if place.attempts > 0 => format!(", tried again {at:.3}"),
+            _ => String::new(),
+        };
+        rows.push([name.to_owned(), format!("{} {}{when}", place.id, place.state.as_str())]);
+        rows.extend(place.note.clone().map(|note| [format!("{name} note"), note]));
+    }
+    rows
 }
 
 fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
@@ -247,6 +321,10 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     rows.extend(record.note.clone().map(|note| ["note".to_owned(), note]));
     rows.extend(record.attempts.map(|attempts| ["refusals".to_owned(), attempts.to_string()]));
     rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), format!("{at:.3}")]));
+    if let Some(outcome) = &record.outcome {
+        rows.push(["way".to_owned(), way(&record)]);
+        rows.extend(outcome_rows(outcome));
+    }
     write(table(["", ""], &rows).trim_start_matches('\n').as_bytes())?;
     if let Some(command) = &record.command {
         line(indented(command))?;
@@ -277,6 +355,10 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     ] {
         line(format_args!("{name:<16} {value}"))?;
     }
+    if stats.outcomes_pending + stats.outcomes_parked > 0 {
+        let (waiting, parked) = (stats.outcomes_pending, stats.outcomes_parked);
+        line(format_args!("{:<16} {waiting} waiting, {parked} parked", "outcomes"))?;
+    }
     Ok(Exit::Done)
 }
 
@@ -291,6 +373,19 @@ fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit
         arguments.command_ids.iter().map(|id| (*id, operator.requeue(*id))).collect()
     };
     tell("requeued", acts, arguments.json)
+}
+
+fn show_again(arguments: &ShowAgainArguments, operator: &mut Operator) -> Result<Exit, Failure> {
+    let acts = if arguments.all_parked {
+        let ordered = operator.show_parked_again().context("nothing is shown again")?;
+        if ordered.is_empty() {
+            say("no outcome is parked");
+        }
+        ordered.into_iter().map(|id| (id, Ok(()))).collect()
+    } else {
+        arguments.command_ids.iter().map(|id| (*id, operator.show_again(*id))).collect()
+    };
+    tell("to be shown again", acts, arguments.json)
 }
 
 fn prune(arguments: &PruneArguments, settings: &Settings) -> Result<Exit, Failure> {

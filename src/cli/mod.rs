@@ -98,7 +98,7 @@ enum Command {
     /// Print the topology
     #[command(subcommand)]
     Topology(topology::Command),
-    /// Print the contract with consumers: the JSON Schema of a command, or the AsyncAPI document
+    /// Print the contract with consumers: the JSON Schema of a command or an outcome, or the AsyncAPI document
     Schema(schema::Arguments),
     /// Measure what this machine can do
     #[command(subcommand)]

@@ -11,21 +11,33 @@ use super::{
 /// The JSON Schema of a command.
 const SCHEMA: &str = include_str!("../command/approval.command.1.json");
 
-/// The AsyncAPI document, which refers to it by its path in the repository.
+/// The JSON Schema of what workers report.
+const OUTCOME: &str = include_str!("../command/approval.outcome.1.json");
+
+/// The AsyncAPI document, which refers to both by their paths in the repository.
 const ASYNCAPI: &str = include_str!("../../asyncapi.yaml");
 
-const REFERENCE: &str = "$ref: ./src/command/approval.command.1.json";
+/// What stands in the document for each schema.
+const REFERENCES: [(&str, &str); 2] = [
+    ("$ref: ./src/command/approval.command.1.json", SCHEMA),
+    ("$ref: ./src/command/approval.outcome.1.json", OUTCOME),
+];
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Print the AsyncAPI document (YAML) with the JSON Schema in it: exchanges, queues, headers, wire profiles
     #[arg(long)]
     asyncapi: bool,
+    /// Print the JSON Schema of an outcome, which workers report, in place of that of a command
+    #[arg(long, conflicts_with = "asyncapi")]
+    outcome: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.asyncapi {
         write(asyncapi().as_bytes())?;
+    } else if arguments.outcome {
+        write(OUTCOME.as_bytes())?;
     } else {
         write(SCHEMA.as_bytes())?;
     }
@@ -36,15 +48,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn asyncapi() -> String {
     let mut document = String::with_capacity(ASYNCAPI.len() + 4 * SCHEMA.len());
     for line in ASYNCAPI.lines() {
-        match line.split_once(REFERENCE) {
-            Some((indentation, "")) => {
-                for line in inlined().lines() {
+        let reference = REFERENCES.iter().find_map(|(reference, schema)| {
+            let (indentation, rest) = line.split_once(reference)?;
+            rest.is_empty().then_some((indentation, schema))
+        });
+        match reference {
+            Some((indentation, schema)) => {
+                for line in inlined(schema).lines() {
                     document.push_str(indentation);
                     document.push_str(line);
                     document.push('\n');
                 }
             }
-            _ => {
+            None => {
                 document.push_str(line);
                 document.push('\n');
             }
@@ -54,8 +70,8 @@ fn asyncapi() -> String {
 }
 
 /// The schema without references: inside another document `#` would be that one.
-fn inlined() -> String {
-    let mut schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON, or a test would fail");
+fn inlined(schema: &str) -> String {
+    let mut schema: Value = serde_json::from_str(schema).expect("the schema is JSON, or a test would fail");
     let definitions = schema.as_object_mut().and_then(|object| object.remove("$defs")).unwrap_or_default();
     expand(&mut schema, &definitions);
     serde_json::to_string_pretty(&schema).expect("what was read as JSON can be written as JSON")
@@ -89,7 +105,13 @@ mod tests {
         assert_eq!(schema["$id"], crate::command::profile::DATA_SCHEMA);
         assert_eq!(schema["properties"]["task"]["properties"]["round"]["maxLength"], 512);
         assert_eq!(document.matches("$ref: ./").count(), 0);
-        assert!(!inlined().contains("$ref") && !inlined().contains("$defs"));
+        assert_eq!(
+            read["components"]["schemas"]["approvalOutcome"]["schema"]["$id"],
+            "urn:countersign:approval.outcome:1"
+        );
+        for (_, schema) in REFERENCES {
+            assert!(!inlined(schema).contains("$ref") && !inlined(schema).contains("$defs"));
+        }
     }
 
     #[test]

@@ -68,16 +68,24 @@ pub(super) async fn find_command(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     no_query(&request)?;
-    let command_id = CommandId::parse(request.match_info().get("command_id").unwrap_or_default())
-        .ok_or_else(|| Problem::bad_parameter("command_id", "A command_id is a UUID."))?;
-    match look(desk.ledger.find(command_id)).await? {
+    match look(desk.ledger.find(command_id(&request)?)).await? {
         Some(record) => Ok(HttpResponse::Ok().json(record)),
-        None => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "no_such_command",
-            "The ledger holds no command with this id; it may have been pruned.",
-        )),
+        None => Err(no_such_command()),
     }
+}
+
+/// The command that the path names.
+pub(super) fn command_id(request: &HttpRequest) -> Result<CommandId, Problem> {
+    CommandId::parse(request.match_info().get("command_id").unwrap_or_default())
+        .ok_or_else(|| Problem::bad_parameter("command_id", "A command_id is a UUID."))
+}
+
+pub(super) fn no_such_command() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_command",
+        "The ledger holds no command with this id; it may have been pruned.",
+    )
 }
 
 /// `GET /api/v1/refusals`: newest first.

@@ -173,7 +173,8 @@ fn too_slow() -> Problem {
         .closing()
 }
 
-async fn write<T>(writing: impl Future<Output = Result<T, AcceptError>>) -> Result<T, Problem> {
+/// Waits for a change of the ledger, for as long as people wait.
+pub(super) async fn write<T>(writing: impl Future<Output = Result<T, AcceptError>>) -> Result<T, Problem> {
     match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(answer)) => Ok(answer),
         // The writer has logged the cause.
@@ -181,7 +182,7 @@ async fn write<T>(writing: impl Future<Output = Result<T, AcceptError>>) -> Resu
             Err(Problem::ledger_unwritable())
         }
         Err(_elapsed) => {
-            tracing::warn!(timeout = ?WRITE_TIMEOUT, "a change of registered contexts takes too long");
+            tracing::warn!(timeout = ?WRITE_TIMEOUT, "a change of the ledger takes too long");
             Err(Problem::ledger_unwritable())
         }
     }

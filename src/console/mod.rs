@@ -7,6 +7,7 @@ pub mod access;
 mod api;
 mod contexts;
 mod health;
+mod outcomes;
 mod permission;
 mod problem;
 mod registration;
@@ -46,13 +47,14 @@ pub struct Settings {
 /// A route: method, path, and what serves it. Routes of one path stand together.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 11] = [
+const TABLE: [Entry; 12] = [
     ("GET", "/", || web::get().to(home)),
     ("GET", "/livez", || web::get().to(health::livez)),
     ("GET", "/readyz", || web::get().to(health::readyz)),
     ("GET", "/metrics", || web::get().to(health::metrics)),
     ("GET", "/api/v1/commands", || web::get().to(api::list_commands)),
     ("GET", "/api/v1/commands/{command_id}", || web::get().to(api::find_command)),
+    ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
     ("GET", "/api/v1/refusals", || web::get().to(api::list_refusals)),
     ("GET", "/api/v1/contexts/{key}", || web::get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),

@@ -5,7 +5,7 @@
 //! members stays as it is, neither wider (the old worker would meet what it was told not to expect) nor narrower (the old
 //! message would be refused). What may come in are optional members, and words for people.
 
-use super::{fixture, read, schema};
+use super::{fixture, outcome_schema, read, schema};
 use serde_json::{Map, Value, json};
 
 /// Says nothing about what is valid.
@@ -109,6 +109,12 @@ fn sets(at: &str, keyword: &str, before: &Value, after: &Value, found: &mut Vec<
 async fn the_schema_has_changed_by_additions_only_since_its_first_release() {
     let released = read(&fixture("contract/approval.command.1.json"));
     assert_eq!(breaking(&released, &schema().await), [""; 0], "make it approval.command/2");
+}
+
+#[tokio::test]
+async fn the_schema_of_outcomes_has_changed_by_additions_only_since_its_first_release() {
+    let released = read(&fixture("contract/approval.outcome.1.json"));
+    assert_eq!(breaking(&released, &outcome_schema().await), [""; 0], "make it approval.outcome/2");
 }
 
 /// The released schema with the value at a pointer changed by a function.

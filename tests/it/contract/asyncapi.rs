@@ -98,7 +98,14 @@ async fn it_is_asyncapi_3_0_and_every_reference_leads_somewhere() {
 #[tokio::test]
 async fn its_queues_are_those_that_the_program_declares() {
     let document = document().await;
-    let printed = Program::new(["topology", "print"]).run().await.ended_with(0).json();
+    // With an approval center, so that workers have somebody to report to.
+    let printed = Program::new(["topology", "print"])
+        .env("COUNTERSIGN__APPROVAL_CENTER__APP_ID", "cli_fake")
+        .env("COUNTERSIGN__APPROVAL_CENTER__APP_SECRET", "fake-secret")
+        .run()
+        .await
+        .ended_with(0)
+        .json();
     let names = |list: &Value| -> BTreeSet<String> {
         list.as_array().unwrap().iter().map(|queue| queue["name"].as_str().unwrap().to_owned()).collect()
     };
@@ -106,15 +113,29 @@ async fn its_queues_are_those_that_the_program_declares() {
     let queues: BTreeSet<String> =
         channels.values().map(|channel| channel["address"].as_str().unwrap().to_owned()).collect();
     assert_eq!(queues, names(&printed["queues"]));
-    for channel in channels.values() {
+    for (name, channel) in channels {
         let queue = &channel["bindings"]["amqp"]["queue"];
         assert_eq!((&queue["name"], &queue["durable"]), (&channel["address"], &json!(true)));
-        assert_eq!(
-            channel["messages"].as_object().map(serde_json::Map::len),
-            Some(4),
-            "one for each profile"
-        );
+        let messages = channel["messages"].as_object().map(serde_json::Map::len);
+        let expected = if name == "outcomes" { 1 } else { 4 };
+        assert_eq!(messages, Some(expected), "{name}: one for each profile of a command");
     }
+}
+
+#[tokio::test]
+async fn every_golden_outcome_is_a_message_of_the_document() {
+    let document = document().await;
+    let message = resolved(&document["components"]["messages"]["approvalOutcome"], &document);
+    let validator = validator(&message["payload"]["schema"]);
+    for (name, file) in golden("outcomes") {
+        assert_eq!(faults(&validator, &file), [""; 0], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn without_an_approval_center_there_is_no_queue_of_outcomes() {
+    let printed = Program::new(["topology", "print"]).run().await.ended_with(0).stdout;
+    assert!(!printed.contains("outcomes"), "{printed}");
 }
 
 #[tokio::test]

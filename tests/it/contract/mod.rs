@@ -15,6 +15,11 @@ async fn schema() -> Value {
     Program::new(["schema"]).run().await.ended_with(0).json()
 }
 
+/// The JSON Schema of an outcome, as the program prints it.
+async fn outcome_schema() -> Value {
+    Program::new(["schema", "--outcome"]).run().await.ended_with(0).json()
+}
+
 /// A validator that looks at formats, too, and asks no network.
 fn validator(schema: &Value) -> Validator {
     assert!(jsonschema::draft202012::meta::is_valid(schema), "not JSON Schema 2020-12: {schema}");
@@ -50,9 +55,13 @@ fn golden(folder: &str) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn the_printed_schema_is_the_file_in_the_repository_byte_for_byte() {
-    let printed = Program::new(["schema"]).run().await.ended_with(0).stdout;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/command/approval.command.1.json");
-    assert_eq!(printed, std::fs::read_to_string(file).unwrap());
+    for (arguments, name) in
+        [(&["schema"][..], "approval.command.1.json"), (&["schema", "--outcome"], "approval.outcome.1.json")]
+    {
+        let printed = Program::new(arguments.to_vec()).run().await.ended_with(0).stdout;
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/command").join(name);
+        assert_eq!(printed, std::fs::read_to_string(file).unwrap());
+    }
 }
 
 #[tokio::test]
@@ -108,6 +117,44 @@ async fn the_schema_refuses_what_is_no_command() {
         ("/extra", Value::Null),
     ] {
         let mut broken = body.clone();
+        *broken.pointer_mut(pointer).expect(pointer) = wrong;
+        assert_ne!(faults(&validator, &broken), [""; 0], "{pointer}");
+    }
+}
+
+#[tokio::test]
+async fn every_golden_outcome_is_valid_and_every_outcome_has_one() {
+    let validator = validator(&outcome_schema().await);
+    let outcomes = golden("outcomes");
+    for (name, file) in &outcomes {
+        assert_eq!(faults(&validator, file), [""; 0], "{name}");
+    }
+    for outcome in ["applied", "refused", "failed"] {
+        assert!(outcomes.iter().any(|(_, file)| file["outcome"] == outcome), "{outcome}");
+    }
+    assert!(outcomes.iter().any(|(_, file)| file["instance"].is_object()));
+}
+
+/// Otherwise the test above could not fail.
+#[tokio::test]
+async fn the_schema_of_outcomes_refuses_what_is_none() {
+    let validator = validator(&outcome_schema().await);
+    let (_, outcome) = golden("outcomes").into_iter().find(|(name, _)| name == "applied_instance").unwrap();
+    for member in ["schema", "command_id", "outcome"] {
+        let mut without = outcome.clone();
+        without.as_object_mut().unwrap().remove(member);
+        assert_eq!(faults(&validator, &without).len(), 1, "{member} is always there");
+    }
+    for (pointer, wrong) in [
+        ("/schema", "approval.outcome/2".into()),
+        ("/command_id", "7".into()),
+        ("/outcome", "done".into()),
+        ("/status", "CANCELED".into()),
+        ("/message", 7.into()),
+        ("/instance", "{}".into()),
+        ("/instance/instance_id", Value::Null),
+    ] {
+        let mut broken = outcome.clone();
         *broken.pointer_mut(pointer).expect(pointer) = wrong;
         assert_ne!(faults(&validator, &broken), [""; 0], "{pointer}");
     }
