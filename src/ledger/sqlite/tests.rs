@@ -1,4 +1,5 @@
 mod contexts;
+mod outcomes;
 mod retention;
 mod versions;
 

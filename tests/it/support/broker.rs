@@ -424,7 +424,9 @@ impl Vhost {
         let address = address.expect("the host of AMQP_URL resolves").next().expect("to an address");
         let vhost = Self { url, address, _alone: Some(alone) };
         let (_connection, channel) = vhost.channel().await;
-        for name in ["countersign.commands", "countersign.unrouted", "countersign.dead"] {
+        for name in
+            ["countersign.commands", "countersign.unrouted", "countersign.dead", "countersign.outcomes"]
+        {
             // Deleting what is not there is no error to RabbitMQ.
             channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue.delete");
             channel

@@ -17,12 +17,15 @@ const FIRST: &str = "
     INSERT INTO refusals VALUES (1, 1700000000000, 'purchase', 'malformed', NULL, NULL, 3, NULL, NULL, NULL, NULL, NULL,
         NULL, 1);";
 
-fn first_version(scratch: &Scratch) {
+/// A ledger of a version before this one.
+fn of_version(scratch: &Scratch, version: usize) {
     let connection = Connection::open(scratch.settings().path).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL").unwrap();
-    connection.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    for step in &schema::MIGRATIONS[..version] {
+        connection.execute_batch(step).unwrap();
+    }
     connection.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
-    connection.pragma_update(None, "user_version", 1).unwrap();
+    connection.pragma_update(None, "user_version", version as i32).unwrap();
     // The bundled SQLite has no generate_series.
     let rows = "(WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 7)
                  SELECT value FROM n)";
@@ -47,17 +50,29 @@ fn contents(scratch: &Scratch) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_ledger_of_the_first_version_keeps_every_row_and_gains_the_contexts() {
+async fn a_ledger_of_any_version_before_keeps_every_row_and_gains_what_it_lacks() {
+    for version in 1..schema::MIGRATIONS.len() {
+        grows_from(version).await;
+    }
+}
+
+async fn grows_from(version: usize) {
     let scratch = Scratch::new();
-    first_version(&scratch);
+    of_version(&scratch, version);
     let before = contents(&scratch);
     assert_eq!(before.len(), 7 + 3 + 1 + 1 + 1 + 1);
-    let read_only = Reader::open(&scratch.settings().path).unwrap().stats().unwrap();
+    let reader = Reader::open(&scratch.settings().path).unwrap();
+    let read_only = reader.stats().unwrap();
+    assert_eq!(reader.list(&Filter { limit: 10, ..Filter::default() }).unwrap().len(), 7);
+    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    assert!(operator.show_parked_again().unwrap().is_empty());
+    assert_eq!(operator.prunable(Timestamp::now()).unwrap(), 2);
+    drop((reader, operator));
 
     // Its rows are of any age.
     let limits = Limits { retention: None, ..Limits::default() };
     let ledger = SqliteLedger::open(&Settings { limits, ..scratch.settings() }).unwrap();
-    assert_eq!(scratch.sql::<i64>("PRAGMA user_version"), 2);
+    assert_eq!(scratch.sql::<i64>("PRAGMA user_version"), schema::MIGRATIONS.len() as i64);
     assert_eq!(contents(&scratch), before);
     let listed = ledger.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
     let states: Vec<_> = listed.iter().rev().map(|record| record.state).collect();
@@ -82,6 +97,7 @@ async fn a_ledger_of_the_first_version_keeps_every_row_and_gains_the_contexts() 
         "the command line looks at a ledger without bringing it up to date"
     );
     assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM contexts"), 0);
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM outcomes"), 0);
     accepted(&ledger, acceptance("t8", "APPROVE", None)).await;
     assert_eq!(ledger.stats().await.unwrap().head, 8);
 
@@ -105,9 +121,10 @@ fn a_program_that_does_not_know_a_version_says_which_it_knows_and_touches_nothin
     // The program before the contexts, and this one before whatever comes next.
     assert_eq!(schema::admit(&path, 2, 1).unwrap_err().to_string(), words(2, 1));
     assert!(schema::admit(&path, 1, 1).is_ok() && schema::admit(&path, 1, 2).is_ok());
-    scratch.execute("PRAGMA user_version = 3");
+    let (known, newer) = (schema::MIGRATIONS.len(), schema::MIGRATIONS.len() + 1);
+    scratch.execute(&format!("PRAGMA user_version = {newer}"));
     let before = fs::read(&path).unwrap();
-    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(3, 2));
-    assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(3, 2));
+    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(newer, known));
+    assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(newer, known));
     assert_eq!(fs::read(&path).unwrap(), before);
 }

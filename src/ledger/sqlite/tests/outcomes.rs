@@ -1,0 +1,222 @@
+//! What workers report, and how far it is shown.
+
+use super::*;
+use crate::{
+    command::outcome::{CardStatus, Kind, Outcome},
+    ledger::{Reported, ShowAgain, Showing, ShowingEnd, ShowingState, Shown, Surface},
+};
+
+const CARD: &str = "7123456789012345678";
+
+/// A decision taken on a card, if there is one.
+async fn decided(ledger: &SqliteLedger, task_id: &str, message_id: Option<&str>) -> CommandId {
+    let mut acceptance = acceptance(task_id, "APPROVE", None);
+    acceptance.command.message_id = message_id.map(str::to_owned);
+    accepted(ledger, acceptance).await
+}
+
+fn outcome(command_id: CommandId, kind: &str, instance: Option<(&str, i64)>) -> Outcome {
+    let instance =
+        instance.map(|(id, time)| serde_json::json!({ "instance_id": id, "update_time": time.to_string() }));
+    let body = serde_json::json!({ "schema": "approval.outcome/1", "command_id": command_id.to_string(),
+        "outcome": kind, "instance": instance });
+    Outcome::parse(body.to_string().as_bytes()).unwrap()
+}
+
+async fn report(ledger: &SqliteLedger, outcome: Outcome) {
+    assert_eq!(ledger.report(outcome).await, Ok(Reported::Kept));
+}
+
+async fn waiting(ledger: &SqliteLedger) -> Vec<Showing> {
+    ledger.showings(Timestamp::now(), 100).await.unwrap()
+}
+
+/// Surface and target of what is to be shown now.
+async fn places(ledger: &SqliteLedger) -> Vec<(Surface, String)> {
+    waiting(ledger).await.into_iter().map(|one| (one.surface, one.target)).collect()
+}
+
+async fn settle(ledger: &SqliteLedger, showing: &Showing, end: ShowingEnd) {
+    let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target.clone(), end };
+    ledger.settle_showings(vec![shown]).await.unwrap();
+}
+
+fn parked() -> ShowingEnd {
+    ShowingEnd::Parked { reason: "code 60001".to_owned() }
+}
+
+#[tokio::test]
+async fn an_outcome_is_shown_where_there_is_something_to_show_it_on() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let neither = decided(&ledger, "t1", None).await;
+    report(&ledger, outcome(neither, "applied", None)).await;
+    assert!(waiting(&ledger).await.is_empty());
+    let record = ledger.find(neither).await.unwrap().unwrap().outcome.unwrap();
+    assert_eq!((record.outcome, record.showing), (Kind::Applied, ShowingState::Nothing));
+
+    let both = decided(&ledger, "t2", Some(CARD)).await;
+    report(&ledger, outcome(both, "refused", Some(("I", 7)))).await;
+    let due = waiting(&ledger).await;
+    assert_eq!(
+        places(&ledger).await,
+        [(Surface::Card, CARD.to_owned()), (Surface::Instance, "I".to_owned())]
+    );
+    assert_eq!((due[0].kind, due[0].action, due[0].instance.clone()), (Kind::Refused, Action::Approve, None));
+    assert_eq!(due[1].instance.as_deref(), Some(r#"{"instance_id":"I","update_time":"7"}"#));
+    assert_eq!(due[1].version, None);
+    settle(&ledger, &due[0], ShowingEnd::Shown { version: None }).await;
+    assert_eq!(ledger.stats().await.unwrap().outcomes_pending, 1);
+    settle(&ledger, &due[1], ShowingEnd::Shown { version: Some(7) }).await;
+    let record = ledger.find(both).await.unwrap().unwrap().outcome.unwrap();
+    assert_eq!(record.showing, ShowingState::Shown);
+    assert!(record.card.unwrap().shown_at.is_some() && record.instance.unwrap().shown_at.is_some());
+    let listed = ledger.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert!(listed.iter().all(|record| record.outcome.is_some()));
+    let unknown = CommandId::new(Timestamp::now());
+    assert_eq!(ledger.report(outcome(unknown, "applied", None)).await, Ok(Reported::UnknownCommand));
+}
+
+#[tokio::test]
+async fn a_repeat_changes_nothing_and_another_outcome_begins_anew() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = decided(&ledger, "t1", Some(CARD)).await;
+    report(&ledger, outcome(id, "failed", Some(("I", 7)))).await;
+    let first = waiting(&ledger).await;
+    settle(&ledger, &first[0], parked()).await;
+    assert_eq!(ledger.report(outcome(id, "failed", Some(("I", 7)))).await, Ok(Reported::Repeat));
+    assert_eq!(
+        ledger.report(outcome(id, "failed", None)).await,
+        Ok(Reported::Repeat),
+        "what it does not bring stays"
+    );
+    assert_eq!(ledger.stats().await.unwrap().outcomes_parked, 1);
+
+    report(&ledger, outcome(id, "applied", None)).await;
+    let second = waiting(&ledger).await;
+    let places: Vec<_> = second.iter().map(|one| (one.surface, one.kind, one.instance.is_some())).collect();
+    assert_eq!(places, [(Surface::Instance, Kind::Applied, true), (Surface::Card, Kind::Applied, false)]);
+    // What was under way for the report before settles nothing of this one.
+    settle(&ledger, &first[0], ShowingEnd::Shown { version: None }).await;
+    let record = ledger.find(id).await.unwrap().unwrap().outcome.unwrap();
+    assert_eq!((record.superseded, record.card.unwrap().state), (1, ShowingState::Waiting));
+}
+
+#[tokio::test]
+async fn both_reports_of_one_batch_are_kept_in_their_order() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = decided(&ledger, "t1", Some(CARD)).await;
+    let both = tokio::join!(
+        ledger.report(outcome(id, "failed", None)),
+        ledger.report(outcome(id, "applied", None)),
+    );
+    assert_eq!(both, (Ok(Reported::Kept), Ok(Reported::Kept)));
+    let due = waiting(&ledger).await;
+    assert_eq!((due.len(), due[0].kind, due[0].status), (1, Kind::Applied, None::<CardStatus>));
+}
+
+#[tokio::test]
+async fn of_one_instance_the_first_that_waits_is_shown_first_and_holds_up_no_other() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    for (task, instance) in [("t1", "I"), ("t2", "I"), ("t3", "J")] {
+        let id = decided(&ledger, task, None).await;
+        report(&ledger, outcome(id, "applied", Some((instance, 7)))).await;
+    }
+    let due = waiting(&ledger).await;
+    let targets: Vec<_> = due.iter().map(|one| &*one.target).collect();
+    assert_eq!(targets, ["I", "J"]);
+    // Put off, the first still goes before the second.
+    let later = Timestamp::now() + Duration::from_secs(60);
+    settle(&ledger, &due[0], ShowingEnd::Again { at: later, reason: "away".to_owned() }).await;
+    assert_eq!(places(&ledger).await, [(Surface::Instance, "J".to_owned())]);
+    let again = ledger.showings(later, 100).await.unwrap();
+    assert_eq!((again.len(), again.iter().find(|one| one.target == "I").unwrap().attempts), (2, 1));
+    // Parked, it is out of the way; shown, the next one knows with which version.
+    settle(&ledger, &due[0], ShowingEnd::Shown { version: Some(41) }).await;
+    let next = waiting(&ledger).await.into_iter().find(|one| one.target == "I").unwrap();
+    assert_eq!(next.version, Some(41));
+    settle(&ledger, &next, parked()).await;
+    assert_eq!(places(&ledger).await, [(Surface::Instance, "J".to_owned())]);
+    // A clock that was set back must not put it off for ever.
+    settle(
+        &ledger,
+        &due[1],
+        ShowingEnd::Again { at: later + Duration::from_secs(86_400), reason: String::new() },
+    )
+    .await;
+    assert_eq!(places(&ledger).await, [(Surface::Instance, "J".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = decided(&ledger, "t1", Some(CARD)).await;
+    assert_eq!(ledger.show_again(id).await, Ok(ShowAgain::NoOutcome));
+    assert_eq!(ledger.show_again(CommandId::new(Timestamp::now())).await, Ok(ShowAgain::UnknownCommand));
+    let nothing = decided(&ledger, "t2", None).await;
+    report(&ledger, outcome(nothing, "applied", None)).await;
+    assert_eq!(ledger.show_again(nothing).await, Ok(ShowAgain::NothingToShow));
+
+    report(&ledger, outcome(id, "applied", Some(("I", 7)))).await;
+    let due = waiting(&ledger).await;
+    settle(&ledger, &due[0], parked()).await;
+    settle(&ledger, &due[1], ShowingEnd::Shown { version: Some(7) }).await;
+    assert!(waiting(&ledger).await.is_empty());
+    let card = ledger.find(id).await.unwrap().unwrap().outcome.unwrap().card.unwrap();
+    assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
+
+    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    assert_eq!(operator.show_parked_again().unwrap(), [id]);
+    assert!(operator.show_parked_again().unwrap().is_empty());
+    assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
+    settle(&ledger, &waiting(&ledger).await[0], ShowingEnd::Shown { version: None }).await;
+    operator.show_again(id).unwrap();
+    assert_eq!(places(&ledger).await.len(), 2, "all of it, once all of it was shown");
+    assert!(matches!(operator.show_again(nothing), Err(ActError::NothingToShow)));
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM operator_acts WHERE act = 'show-again'"), 2);
+}
+
+#[tokio::test]
+async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    for (task, instance) in [("t1", "I"), ("t2", "J"), ("t3", "K")] {
+        let id = decided(&ledger, task, None).await;
+        report(&ledger, outcome(id, "applied", Some((instance, 7)))).await;
+    }
+    ledger.settle(Settlement { through: Some(3), ..Settlement::default() }).await.unwrap();
+    let due = waiting(&ledger).await;
+    settle(&ledger, &due[0], ShowingEnd::Shown { version: Some(7) }).await;
+    settle(&ledger, &due[2], parked()).await;
+    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
+    assert_eq!(operator.prunable(tomorrow).unwrap(), 2);
+    assert_eq!(operator.prune(tomorrow, |_| {}).unwrap(), 2);
+    let left = |table: &str| -> String {
+        scratch.sql(&format!("SELECT coalesce(group_concat(seq), '') FROM {table}"))
+    };
+    assert_eq!([left("commands"), left("outcomes"), left("showings")], ["2", "2", "2"]);
+    assert_eq!(left("instance_versions"), "");
+    let stats = ledger.stats().await.unwrap();
+    assert_eq!((stats.published, stats.outcomes_pending, stats.outcomes_parked), (1, 1, 0));
+    settle(&ledger, &due[1], ShowingEnd::Shown { version: Some(7) }).await;
+    assert_eq!(operator.prune(tomorrow, |_| {}).unwrap(), 1);
+    assert_eq!([left("commands"), left("outcomes"), left("instance_versions")], ["", "", ""]);
+    assert_eq!(ledger.stats().await.unwrap().published, 0);
+}
+
+#[tokio::test]
+async fn what_was_reported_is_there_after_a_restart() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let id = decided(&ledger, "t1", Some(CARD)).await;
+    report(&ledger, outcome(id, "applied", None)).await;
+    drop(ledger);
+    let ledger = scratch.open();
+    assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())]);
+    assert_eq!(ledger.report(outcome(id, "applied", None)).await, Ok(Reported::Repeat));
+}

@@ -1,0 +1,491 @@
+//! The way back: what a worker reports is seen on the card and in the instance of the emulator.
+
+use super::{Center, FAILED, instance, messages};
+use crate::support::{App, Callback, Config, Endpoint, Program, Proxy, Vhost, Worker, eventually, quoted};
+use countersign::telemetry::failpoint::WAY_BACK;
+use lapin::BasicProperties;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use serde_json::{Value, json};
+
+const QUEUE: &str = "countersign.outcomes";
+const DEAD: &str = "countersign.dead";
+
+/// Everything that a decision passes, there and back.
+struct Loop {
+    vhost: Vhost,
+    center: Center,
+    app: App,
+    code: String,
+}
+
+/// A configuration that knows the approval center at this URL.
+fn config(vhost: &Vhost, center_url: &str) -> Config {
+    let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+    Config::bare(vhost.url())
+        .endpoint(endpoint)
+        .set("approval_center", "base_url", &quoted(center_url))
+        .set("approval_center", "app_id", &quoted("cli_emulator"))
+        .set("approval_center", "app_secret", &quoted("emulator-secret"))
+}
+
+impl Loop {
+    async fn new() -> Self {
+        Self::with(|config| config).await
+    }
+
+    async fn with(change: impl FnOnce(Config) -> Config) -> Self {
+        let vhost = Vhost::new().await;
+        let center = Center::start().await;
+        let app = App::with(change(config(&vhost, &center.url))).await;
+        vhost.until_declared(QUEUE).await;
+        let code = center.definition(&app.callback_url("purchase")).await;
+        Self { vhost, center, app, code }
+    }
+
+    /// Sends a card to zhang3, and returns its id.
+    async fn card(&self) -> String {
+        messages::send(&self.center, &messages::card(&self.app.callback_url("purchase"), false)).await
+    }
+
+    /// Presses a button, and returns the command that came of it.
+    async fn pressed(&self, what: &[&str]) -> String {
+        let told = self.center.press(what).await.ended_with(0).json();
+        let answer: Value = serde_json::from_str(told["answer"].as_str().expect("an answer")).expect("JSON");
+        answer["data"]["command_id"].as_str().expect("a command").to_owned()
+    }
+
+    async fn report(&self, outcome: &Value) {
+        report(&self.vhost, outcome.to_string().as_bytes()).await;
+    }
+
+    /// What the cards show, in the order in which they were sent.
+    async fn cards(&self) -> Vec<String> {
+        let state = self.center.state().await;
+        let cards = state["cards"].as_array().expect("cards");
+        cards.iter().map(|card| card["shown"].as_str().expect("a text").to_owned()).collect()
+    }
+
+    async fn until_cards_show(&self, wanted: &[&str]) {
+        eventually(&format!("cards that show {wanted:?}"), async || {
+            let shown = self.cards().await;
+            if shown == wanted { Ok(()) } else { Err(shown) }
+        })
+        .await;
+    }
+
+    /// What the API tells of the outcome of a command.
+    async fn outcome(&self, command_id: &str) -> Value {
+        self.app.get(&format!("/api/v1/commands/{command_id}")).await.json()["outcome"].clone()
+    }
+
+    async fn until_showing(&self, command_id: &str, wanted: &str) -> Value {
+        eventually(&format!("an outcome that is {wanted}"), async || {
+            let outcome = self.outcome(command_id).await;
+            if outcome["showing"] == wanted { Ok(outcome) } else { Err(outcome) }
+        })
+        .await
+    }
+
+    /// The instance as the emulator has it.
+    async fn instance(&self, id: &str) -> Value {
+        let state = self.center.state().await;
+        let instances = state["instances"].as_array().expect("instances").clone();
+        instances.into_iter().find(|one| one["instance_id"] == id).expect("it was synchronised")
+    }
+
+    async fn ledger(&self, arguments: &[&str]) -> crate::support::Ran {
+        Program::new([&["ledger"], arguments].concat()).config(self.app.file()).run().await
+    }
+}
+
+/// Publishes as a worker does: persistent, to the queue by its name, and confirmed.
+async fn report(vhost: &Vhost, body: &[u8]) {
+    let (_connection, channel) = vhost.channel().await;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    let published = channel.basic_publish("".into(), QUEUE.into(), options, body, properties).await;
+    let confirm = published.expect("published").await.expect("confirmed");
+    assert!(confirm.is_ack() && confirm.take_message().is_none(), "the queue is there");
+}
+
+fn outcome(command_id: &str, word: &str) -> Value {
+    json!({ "schema": "approval.outcome/1", "command_id": command_id, "outcome": word })
+}
+
+fn with(mut outcome: Value, member: &str, value: Value) -> Value {
+    outcome[member] = value;
+    outcome
+}
+
+/// An instance as a worker gives it after the decision.
+fn decided(code: &str, id: &str, update_time: i64) -> Value {
+    let mut instance = instance(code, id, update_time);
+    for pointer in ["/status", "/task_list/0/status"] {
+        *instance.pointer_mut(pointer).expect(pointer) = json!("APPROVED");
+    }
+    instance
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_shows_what_became_of_the_decision_and_a_repeat_changes_nothing() {
+    let all = Loop::new().await;
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card]).await;
+    assert_eq!(all.cards().await, ["BUTTONS"], "by itself it goes on asking");
+    let record = all.app.get(&format!("/api/v1/commands/{command}")).await.json();
+    assert_eq!(record["outcome"], Value::Null);
+
+    all.report(&with(outcome(&command, "failed"), "message", json!("ERP 维护中"))).await;
+    all.until_cards_show(&["CUSTOM @i18n@status"]).await;
+    all.report(&outcome(&command, "applied")).await;
+    all.until_cards_show(&["APPROVED"]).await;
+    let told = all.until_showing(&command, "shown").await;
+    assert_eq!(
+        (&told["outcome"], &told["superseded"], &told["instance"]),
+        (&json!("applied"), &json!(1), &Value::Null)
+    );
+    assert_eq!((&told["card"]["id"], &told["card"]["state"]), (&json!(card), &json!("shown")));
+
+    all.report(&outcome(&command, "applied")).await;
+    all.app.until_metric("countersign_outcomes_total{outcome=\"duplicate\"}", 1.0).await;
+    for (name, value) in [
+        ("countersign_outcomes_total{outcome=\"applied\"}", 1.0),
+        ("countersign_outcomes_total{outcome=\"failed\"}", 1.0),
+        ("countersign_showings_total{surface=\"card\",result=\"shown\"}", 2.0),
+        ("countersign_outcomes_pending", 0.0),
+        ("countersign_outcomes_parked", 0.0),
+    ] {
+        assert_eq!(all.app.metric(name).await, Some(value), "{name}");
+    }
+    assert_eq!(all.outcome(&command).await, told);
+
+    let shown = all.ledger(&["show", &command]).await.ended_with(0).stdout;
+    assert!(shown.contains("accepted → published → applied → shown"), "{shown}");
+    let listed = all.ledger(&["list"]).await.ended_with(0).stdout;
+    assert!(listed.contains("OUTCOME") && listed.contains("applied, shown"), "{listed}");
+    eventually("an empty queue", async || match all.vhost.depth(QUEUE).await {
+        Some(0) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_may_say_what_the_card_shows() {
+    let all = Loop::new().await;
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card, "--action", "REJECT", "--reason", "no"]).await;
+    all.report(&outcome(&command, "applied")).await;
+    all.until_cards_show(&["REJECTED"]).await;
+    all.report(&with(outcome(&command, "applied"), "status", json!("ROLLBACK"))).await;
+    all.until_cards_show(&["ROLLBACK"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_synchronised_with_a_version_that_the_center_does_not_ignore() {
+    const BEGUN: i64 = 1_790_000_000_001;
+    let all = Loop::new().await;
+    all.center.sync(&instance(&all.code, "PO-77", BEGUN)).await;
+    let command = all.pressed(&["--instance", "PO-77", "--task", "PO-77:n1"]).await;
+    // The trap: the worker sends the versions that it began with, and the center would ignore it all with code 0.
+    all.report(&with(outcome(&command, "applied"), "instance", decided(&all.code, "PO-77", BEGUN))).await;
+    let version = async |wanted: &str| {
+        all.until_showing(&command, "shown").await;
+        let instance = all.instance("PO-77").await;
+        assert_eq!((&instance["status"], &instance["tasks"][0]["status"]), (&json!(wanted), &json!(wanted)));
+        instance["update_time"].as_str().expect("a text").parse::<i64>().expect("a number")
+    };
+    let first = version("APPROVED").await;
+    assert!(first > BEGUN);
+
+    // Somebody else, with a clock far ahead.
+    let ahead = BEGUN + 1_000_000_000;
+    all.center.sync(&instance(&all.code, "PO-77", ahead)).await;
+    let mut again = decided(&all.code, "PO-77", BEGUN);
+    again["status"] = json!("REJECTED");
+    again["task_list"][0]["status"] = json!("REJECTED");
+    all.report(&with(outcome(&command, "refused"), "instance", again)).await;
+    eventually("the instance to follow", async || {
+        let instance = all.instance("PO-77").await;
+        if instance["status"] == "REJECTED" { Ok(()) } else { Err(instance) }
+    })
+    .await;
+    assert!(version("REJECTED").await > ahead);
+
+    // And with no version at all.
+    let mut unversioned = decided(&all.code, "PO-77", BEGUN);
+    for pointer in ["", "/task_list/0"] {
+        unversioned.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove("update_time");
+    }
+    all.report(&with(outcome(&command, "applied"), "instance", unversioned)).await;
+    eventually("the instance to follow", async || {
+        let instance = all.instance("PO-77").await;
+        if instance["status"] == "APPROVED" { Ok(()) } else { Err(instance) }
+    })
+    .await;
+    assert!(version("APPROVED").await > ahead + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
+    let vhost = Vhost::new().await;
+    let center = Center::start().await;
+    let address = center.url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut proxy = Proxy::shut_before(address);
+    let mut app = App::with(config(&vhost, &format!("http://127.0.0.1:{}", proxy.port()))).await;
+    vhost.until_declared(QUEUE).await;
+    let code = center.definition(&app.callback_url("purchase")).await;
+    let card = messages::send(&center, &messages::card(&app.callback_url("purchase"), false)).await;
+    let mut all = Loop { vhost, center, app, code };
+    let command = all.pressed(&["--message", &card]).await;
+    all.report(&outcome(&command, "applied")).await;
+    all.app.until_metric("countersign_outcomes_pending", 1.0).await;
+    eventually("the report to be acknowledged", async || match all.vhost.depth(QUEUE).await {
+        Some(0) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    // Nothing of it is on the way of a callback.
+    let other = Callback::list("i", "t").token("fake-token-1");
+    all.app.post("purchase", other.encrypted("fake-key-1")).await.command_id();
+    all.until_showing(&command, "waiting").await;
+    all.app.kill();
+    assert_eq!(all.cards().await, ["BUTTONS"]);
+    all.app.restart().await;
+    all.until_showing(&command, "waiting").await;
+    proxy.open().await;
+    all.until_cards_show(&["APPROVED"]).await;
+    all.until_showing(&command, "shown").await;
+    app = all.app;
+    app.terminate();
+    assert!(app.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_of_the_way_back_it_shows_the_outcome_after_the_next_start() {
+    for point in WAY_BACK {
+        let mut all = Loop::with(|config| config.env("COUNTERSIGN_KILL_AT", point)).await;
+        let card = all.card().await;
+        all.center.sync(&instance(&all.code, "PO-77", 1_790_000_000_001)).await;
+        let command = all.pressed(&["--message", &card]).await;
+        let applied =
+            with(outcome(&command, "applied"), "instance", decided(&all.code, "PO-77", 1_790_000_000_001));
+        all.report(&applied).await;
+        if point == "stop:way_back" {
+            all.app.terminate();
+        }
+        assert!(!all.app.ended().await.success(), "{point} was not reached");
+        all.app.reconfigure(|config| config.env("COUNTERSIGN_KILL_AT", ""));
+        all.app.restart().await;
+        all.until_cards_show(&["APPROVED"]).await;
+        all.until_showing(&command, "shown").await;
+        assert_eq!(all.instance("PO-77").await["tasks"][0]["status"], "APPROVED", "{point}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_center_refuses_for_good_is_parked_with_its_words_until_an_operator_asks_again() {
+    let all = Loop::new().await;
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card]).await;
+    let refusal =
+        || json!({ "path": "message/update", "status": 200, "code": 60001, "msg": "message is too old" });
+    all.center.fail(refusal()).await;
+    all.report(&outcome(&command, "applied")).await;
+    let told = all.until_showing(&command, "parked").await;
+    let note = told["card"]["note"].as_str().unwrap();
+    assert!(note.contains("code 60001 (HTTP 200): message is too old"), "{note}");
+    all.app.until_metric("countersign_outcomes_parked", 1.0).await;
+    assert_eq!(
+        all.app.metric("countersign_showings_total{surface=\"card\",result=\"parked\"}").await,
+        Some(1.0)
+    );
+    let shown = all.ledger(&["show", &command]).await.ended_with(0).stdout;
+    assert!(shown.contains("message is too old") && shown.contains("applied, parked"), "{shown}");
+    assert!(all.ledger(&["stats"]).await.ended_with(0).stdout.contains("1 parked"));
+
+    // By the command line, which finds it refused once more; then by the API.
+    all.center.fail(refusal()).await;
+    let ran = all.ledger(&["show-again", "--all-parked", "--json"]).await.ended_with(0);
+    assert_eq!(ran.json(), json!({ "command_id": command, "done": true, "problem": null }));
+    eventually("a second refusal", async || {
+        match all.app.metric("countersign_showings_total{surface=\"card\",result=\"parked\"}").await {
+            Some(2.0) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    let url = format!("http://{}/api/v1/commands/{command}/show-again", all.app.admin());
+    let answer = all.app.client().post(&url).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "command_id": command, "showing": "waiting" }));
+    all.until_cards_show(&["APPROVED"]).await;
+    let told = all.until_showing(&command, "shown").await;
+    assert_eq!(told["superseded"], 0);
+
+    let other = Callback::list("i", "t").token("fake-token-1");
+    let other = all.app.post("purchase", other.encrypted("fake-key-1")).await.command_id();
+    let ran = all.ledger(&["show-again", &other]).await.ended_with(FAILED);
+    assert!(ran.stderr.contains("no worker has reported an outcome"), "{}", ran.stderr);
+    let url = format!("http://{}/api/v1/commands/{other}/show-again", all.app.admin());
+    assert_eq!(all.app.client().post(&url).send().await.unwrap().status(), 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_pass_is_tried_again_by_itself() {
+    let all = Loop::new().await;
+    all.center.sync(&instance(&all.code, "PO-77", 1_790_000_000_001)).await;
+    let command = all.pressed(&["--instance", "PO-77", "--task", "PO-77:n1"]).await;
+    // More often than the client tries within one call.
+    all.center
+        .fail(json!({ "path": "external_instances", "times": 6, "code": 1395001, "msg": "too soon" }))
+        .await;
+    all.report(&with(
+        outcome(&command, "applied"),
+        "instance",
+        decided(&all.code, "PO-77", 1_790_000_000_002),
+    ))
+    .await;
+    let told = all.until_showing(&command, "shown").await;
+    assert_eq!(told["card"], Value::Null);
+    assert!(
+        all.app.metric("countersign_showings_total{surface=\"instance\",result=\"retried\"}").await
+            >= Some(1.0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_report_goes_to_the_dead_letters_and_holds_up_nobody() {
+    let all = Loop::new().await;
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card]).await;
+    let unknown = "019a0000-0000-7000-8000-000000000001";
+    report(&all.vhost, b"hush").await;
+    report(&all.vhost, outcome(unknown, "applied").to_string().as_bytes()).await;
+    report(
+        &all.vhost,
+        with(outcome(&command, "applied"), "status", json!("CANCELED")).to_string().as_bytes(),
+    )
+    .await;
+    all.report(&outcome(&command, "applied")).await;
+    all.until_cards_show(&["APPROVED"]).await;
+    let mut dead = Vec::new();
+    for _ in 0..3 {
+        dead.push(all.vhost.take(DEAD).await.body);
+    }
+    dead.sort();
+    assert!(dead.contains(&b"hush".to_vec()), "{dead:?}");
+    assert_eq!(all.vhost.depth(QUEUE).await, Some(0));
+    assert_eq!(all.app.metric("countersign_outcomes_total{outcome=\"malformed\"}").await, Some(2.0));
+    assert_eq!(all.app.metric("countersign_outcomes_total{outcome=\"unknown_command\"}").await, Some(1.0));
+    assert!(!all.app.stderr().contains("hush"));
+    assert!(all.app.stderr().contains(unknown), "a line names the command that is not known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_approval_center_there_is_no_queue_and_a_reload_makes_one() {
+    let vhost = Vhost::new().await;
+    let center = Center::start().await;
+    let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+    let mut app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
+    let worker = Worker::on(&vhost);
+    let callback = Callback::list("i", "t").token("fake-token-1");
+    let command = app.post("purchase", callback.encrypted("fake-key-1")).await.command_id();
+    worker.command(&command).await;
+    assert_eq!(vhost.depth(QUEUE).await, None);
+    assert_eq!(app.get(&format!("/api/v1/commands/{command}")).await.json()["outcome"], Value::Null);
+    let listed = Program::new(["ledger", "list"]).config(app.file()).run().await.ended_with(0).stdout;
+    assert!(!listed.contains("OUTCOME"), "{listed}");
+
+    let hang_up = |app: &App| {
+        let pid = app.pid().to_string();
+        let sent =
+            std::process::Command::new("kill").args(["-HUP", &pid]).status().expect("kill can be started");
+        assert!(sent.success());
+    };
+    let url = quoted(&center.url);
+    app.reconfigure(|config| {
+        config
+            .set("approval_center", "base_url", &url)
+            .set("approval_center", "app_id", &quoted("cli_emulator"))
+            .set("approval_center", "app_secret", &quoted("emulator-secret"))
+            .set("outcomes", "queue", &quoted("erp.outcomes"))
+    });
+    hang_up(&app);
+    vhost.until_declared("erp.outcomes").await;
+    assert_eq!(vhost.depth(QUEUE).await, None);
+    app.until_metric("countersign_config_reloads_total{result=\"applied\"}", 1.0).await;
+
+    app.reconfigure(|config| config.set("outcomes", "queue", &quoted(QUEUE)));
+    hang_up(&app);
+    vhost.until_declared(QUEUE).await;
+    report(&vhost, outcome(&command, "applied").to_string().as_bytes()).await;
+    app.until_metric("countersign_outcomes_total{outcome=\"applied\"}", 1.0).await;
+    let told = app.get(&format!("/api/v1/commands/{command}")).await.json()["outcome"].clone();
+    assert_eq!((&told["outcome"], &told["showing"]), (&json!("applied"), &json!("nothing")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_may_be_away_at_the_start_and_lose_the_queue_later() {
+    let vhost = Vhost::new().await;
+    let center = Center::start().await;
+    let mut proxy = Proxy::shut_before(vhost.address());
+    let away = config(&vhost, &center.url).set("amqp", "url", &quoted(&vhost.url_through(proxy.port())));
+    let app = App::with(away).await;
+    let code = center.definition(&app.callback_url("purchase")).await;
+    let all = Loop { vhost, center, app, code };
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card]).await;
+    proxy.open().await;
+    all.vhost.until_declared(QUEUE).await;
+    all.report(&outcome(&command, "refused")).await;
+    all.until_cards_show(&["CUSTOM @i18n@status"]).await;
+    all.vhost.delete_queue(QUEUE).await;
+    all.vhost.until_declared(QUEUE).await;
+    all.report(&outcome(&command, "applied")).await;
+    all.until_cards_show(&["APPROVED"]).await;
+    drop(proxy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_only_looked_for_is_not_made() {
+    let vhost = Vhost::new().await;
+    let center = Center::start().await;
+    let app = App::with(config(&vhost, &center.url).set("amqp", "topology", "\"check\"")).await;
+    eventually("a line about the queue", async || {
+        let log = app.stderr();
+        if log.contains("cannot find queue countersign.outcomes") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert_eq!(vhost.depth(QUEUE).await, None);
+}
+
+/// From the button to the button: emulator, encrypted callback, command, worker, outcome, card and instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_loop_with_a_worker_that_reports() {
+    let all = Loop::new().await;
+    let card = all.card().await;
+    all.center.sync(&instance(&all.code, "PO-77", 1_790_000_000_001)).await;
+    let worker = Worker::on(&all.vhost);
+    for press in [&["--message", &*card][..], &["--instance", "PO-77", "--task", "PO-77:n1"]] {
+        let id = all.pressed(press).await;
+        // The worker: it reads the command from its queue, and knows nothing else.
+        let command = worker.command(&id).await.json();
+        assert_eq!((&command["command_id"], &command["action"]), (&json!(id), &json!("approve")));
+        let mut applied = outcome(command["command_id"].as_str().unwrap(), "applied");
+        if let Some(instance_id) = command["task"]["instance_id"].as_str() {
+            applied["instance"] = decided(&all.code, instance_id, 1_790_000_000_002);
+        }
+        all.report(&applied).await;
+        all.until_showing(&id, "shown").await;
+        let shown = all.ledger(&["show", &id]).await.ended_with(0).stdout;
+        assert!(shown.contains("accepted → published → applied → shown"), "{shown}");
+    }
+    assert_eq!(all.cards().await, ["APPROVED"]);
+    let instance = all.instance("PO-77").await;
+    assert_eq!(
+        (&instance["status"], &instance["tasks"][0]["status"]),
+        (&json!("APPROVED"), &json!("APPROVED"))
+    );
+}
