@@ -25,6 +25,8 @@
 mod consumer;
 mod shower;
 mod showing;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::sync::Arc;

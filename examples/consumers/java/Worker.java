@@ -4,6 +4,8 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.rabbitmq.client.AMQP;
 import com.rabbitmq.client.Channel;
 import com.rabbitmq.client.Connection;
 import com.rabbitmq.client.ConnectionFactory;
@@ -62,8 +64,25 @@ public class Worker {
     /** Tell your approval system. */
     private static void act(JsonNode command) {}
 
-    private static String handle(Delivery message) throws Poison {
-        JsonNode command = read(message);
+    /** Tells countersign, which shows it to the approver; see ../python-pika/worker.py for all that can be told. To tell it
+     *  again changes nothing. Throws if it is not in the queue then: the worker ends, and the command comes again. */
+    private static void report(Channel channel, String queue, JsonNode command) throws Exception {
+        ObjectNode outcome = JSON.createObjectNode();
+        outcome.put("schema", "approval.outcome/1");
+        outcome.put("command_id", command.get("command_id").asText());
+        outcome.put("outcome", "applied");
+        outcome.putNull("status").putNull("message").putNull("instance");
+        AMQP.BasicProperties properties = new AMQP.BasicProperties.Builder()
+                .contentType("application/json").contentEncoding("utf-8").type("approval.outcome.v1").deliveryMode(2).build();
+        returned = false;
+        channel.basicPublish("", queue, true, properties, JSON.writeValueAsBytes(outcome));
+        channel.waitForConfirmsOrDie(30_000);
+        if (returned) throw new IOException("there is no queue " + queue);   // told before the confirm
+    }
+
+    private static volatile boolean returned;
+
+    private static String handle(Delivery message, JsonNode command) {
         String id = message.getProperties().getMessageId();
         boolean fresh = !handled.contains(id);
         if (fresh) {
@@ -86,6 +105,10 @@ public class Worker {
         Channel channel = connection.createChannel();
         channel.basicQos(PREFETCH);   // without it the broker would hand over the whole queue
 
+        String reports = options.get("--report");   // tell what became of each command: countersign.outcomes
+        channel.confirmSelect();
+        channel.addReturnListener(message -> returned = true);
+
         BlockingQueue<Delivery> inbox = new LinkedBlockingQueue<>();
         String consumer = channel.basicConsume(options.get("--queue"), false,
                 (tag, message) -> inbox.add(message),
@@ -107,7 +130,10 @@ public class Worker {
             }
             long tag = message.getEnvelope().getDeliveryTag();
             try {
-                System.out.println(handle(message));
+                JsonNode command = read(message);
+                String line = handle(message, command);
+                if (reports != null) report(channel, reports, command);
+                System.out.println(line);
                 channel.basicAck(tag, false);
             } catch (Poison poison) {
                 // Not to be had again, but not lost either: it goes to countersign.dead.

@@ -9,6 +9,7 @@ const { values: options } = parseArgs({
     store: { type: "string", default: "handled.log" }, // remembers what was done: a message_id per line
     count: { type: "string" }, // end after so many messages
     idle: { type: "string" }, // end after so many seconds without a message
+    report: { type: "string" }, // tell countersign what became of each command: countersign.outcomes
   },
 });
 
@@ -48,9 +49,34 @@ async function handle(message, command) {
   return `${fresh ? "handled" : "duplicate"} ${id} ${command.action} ${command.task.task_id}`;
 }
 
+/** Tells countersign, which shows it to the approver; see ../python-pika/worker.py for all that can be told. To tell it again
+ *  changes nothing. Rejects if it is not in the queue then: the worker ends, and the command comes again. */
+async function report(channel, command) {
+  const outcome = {
+    schema: "approval.outcome/1",
+    command_id: command.command_id,
+    outcome: "applied",
+    status: null,
+    message: null,
+    instance: null,
+  };
+  let returned = false;
+  const onReturn = () => (returned = true);
+  channel.once("return", onReturn);
+  await new Promise((resolve, reject) => {
+    const properties = { persistent: true, mandatory: true, contentType: "application/json", type: "approval.outcome.v1" };
+    channel.publish("", options.report, Buffer.from(JSON.stringify(outcome)), properties, (problem) =>
+      problem ? reject(problem) : resolve(),
+    );
+  });
+  channel.off("return", onReturn);
+  if (returned) throw new Error(`there is no queue ${options.report}`);
+}
+
 const connection = await connect(process.env.AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672/%2f");
 const channel = await connection.createChannel();
 await channel.prefetch(20); // without it the broker would hand over the whole queue
+const reports = options.report && (await connection.createConfirmChannel());
 
 let seen = 0;
 let last = Date.now();
@@ -72,7 +98,9 @@ const onMessage = async (message) => {
     channel.reject(message, false); // not to be had again, but not lost either: it goes to countersign.dead
     return;
   }
-  console.log(await handle(message, command));
+  const line = await handle(message, command);
+  if (reports) await report(reports, command);
+  console.log(line);
   channel.ack(message);
 };
 

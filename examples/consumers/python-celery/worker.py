@@ -19,6 +19,7 @@ from kombu import Queue
 
 QUEUE = os.environ.get("QUEUE", "countersign.commands")
 STORE = os.environ.get("STORE", "handled.db")
+REPORT = os.environ.get("REPORT")  # tell countersign what became of each command: countersign.outcomes
 
 
 class KeepPoison(Consumer):
@@ -82,11 +83,32 @@ def approval_command(self, command=None, *_arguments):
         if fresh:
             act(database, command)
     database.close()
+    if REPORT:
+        report(command)
     tell(f"{'handled' if fresh else 'duplicate'} {message_id} {command['action']} {task.get('task_id')}")
 
 
 def act(database, command):
     """Tell your approval system. What you write into `database` here is kept together with the id or not at all."""
+
+
+def report(command):
+    """Tells countersign, which shows it to the approver; see ../python-pika/worker.py for all that can be told. To tell it
+    again changes nothing. Raises if it is not in the queue then, and the command goes to countersign.dead."""
+    outcome = {
+        "schema": "approval.outcome/1",
+        "command_id": command["command_id"],
+        "outcome": "applied",
+        "status": None,
+        "message": None,
+        "instance": None,
+    }
+    with app.connection_for_write(transport_options={"confirm_publish": True}) as connection:
+        producer = connection.Producer(serializer="json")
+        # By the default exchange, to the queue of that name, which is countersign's.
+        producer.publish(
+            outcome, exchange="", routing_key=REPORT, type="approval.outcome.v1", delivery_mode=2, mandatory=True
+        )
 
 
 with sqlite3.connect(STORE) as _database:

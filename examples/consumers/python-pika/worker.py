@@ -15,6 +15,7 @@ arguments.add_argument("--queue", default="countersign.commands")
 arguments.add_argument("--store", default="handled.db", help="SQLite file that remembers what was done")
 arguments.add_argument("--count", type=int, help="end after so many messages")
 arguments.add_argument("--idle", type=float, help="end after so many seconds without a message")
+arguments.add_argument("--report", metavar="QUEUE", help="tell countersign what became of each command: countersign.outcomes")
 options = arguments.parse_args()
 
 stopping = False
@@ -41,15 +42,49 @@ def act(database, command):
     """Tell your approval system. What you write into `database` here is kept together with the message_id or not at all."""
 
 
+def report(channel, command):
+    """Tells countersign, which shows it to the approver. To tell it again changes nothing, so a command that comes again is
+    told again: perhaps this worker died before it could. Raises if it is not in the queue then."""
+    outcome = {
+        "schema": "approval.outcome/1",
+        "command_id": command["command_id"],
+        "outcome": "applied",  # or refused, or failed, with a message for the approver
+        "status": None,  # of the card; None: what the approver decided
+        "message": None,
+        "instance": instance(command),
+    }
+    properties = pika.BasicProperties(
+        content_type="application/json", content_encoding="utf-8", type="approval.outcome.v1", delivery_mode=2
+    )
+    channel.basic_publish("", options.report, json.dumps(outcome).encode(), properties, mandatory=True)
+
+
+def instance(command):
+    """Your instance as it is now, as POST external_instances takes it; None if there is none to be synchronised. Here: a file
+    INSTANCES/<instance_id>.json, in which the approver's task and the instance get the status of the decision."""
+    folder, instance_id = os.environ.get("INSTANCES"), command["task"].get("instance_id")
+    if not folder or not instance_id or command["action"] == "custom":
+        return None
+    with open(os.path.join(folder, os.path.basename(instance_id) + ".json"), encoding="utf-8") as file:
+        found = json.load(file)
+    found["status"] = "APPROVED" if command["action"] == "approve" else "REJECTED"
+    found.pop("update_time", None)  # countersign finds one that the approval center does not ignore
+    for task in found["task_list"]:
+        if task["task_id"] == command["task"].get("task_id"):
+            task["status"] = found["status"]
+            task.pop("update_time", None)
+    return found
+
+
 def handle(database, properties, body):
-    """What was done with the message, in a line. Commits before it returns; ValueError: poison."""
+    """The command, and what was done with the message, in a line. Commits before it returns; ValueError: poison."""
     command = read(properties, body)
     with database:  # one transaction: the decision and the memory of it
         fresh = database.execute("INSERT OR IGNORE INTO handled VALUES (?)", (properties.message_id,)).rowcount
         if fresh:
             act(database, command)
     word = "handled" if fresh else "duplicate"
-    return f"{word} {properties.message_id} {command['action']} {command['task'].get('task_id')}"
+    return command, f"{word} {properties.message_id} {command['action']} {command['task'].get('task_id')}"
 
 
 def main():
@@ -62,6 +97,7 @@ def main():
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
     channel.basic_qos(prefetch_count=20)  # without it the broker would hand over the whole queue
+    channel.confirm_delivery()  # a report counts when the broker has it
 
     seen, quiet, look_every = 0, 0.0, 0.2
     # Yields (None, None, None) after `look_every` seconds of silence, so that a signal is noticed.
@@ -71,7 +107,10 @@ def main():
         else:
             quiet = 0.0
             try:
-                print(handle(database, properties, body), flush=True)
+                command, line = handle(database, properties, body)
+                if options.report:
+                    report(channel, command)
+                print(line, flush=True)
                 channel.basic_ack(method.delivery_tag)
             except ValueError as problem:
                 # Not to be had again, but not lost either: it goes to countersign.dead.
@@ -88,5 +127,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
+    except pika.exceptions.UnroutableError:
+        sys.exit(f"there is no queue {options.report}: countersign makes it when it has an [approval_center]")
     except pika.exceptions.AMQPError as problem:
         sys.exit(f"the broker is away: {problem!r}")  # systemd or Kubernetes starts it again

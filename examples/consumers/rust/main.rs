@@ -7,10 +7,11 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context, bail, ensure};
 use futures_util::StreamExt;
 use lapin::{
-    Connection, ConnectionProperties,
+    BasicProperties, Channel, Connection, ConnectionProperties,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        BasicRejectOptions, ConfirmSelectOptions,
     },
     types::FieldTable,
 };
@@ -63,17 +64,51 @@ fn handle(database: &mut rusqlite::Connection, command: &Command) -> anyhow::Res
     Ok(fresh)
 }
 
+/// Where reports go.
+struct Reports {
+    channel: Channel,
+    queue: String,
+}
+
+/// Tells countersign, which shows it to the approver; see `../python-pika/worker.py` for all that can be told. To tell it
+/// again changes nothing. Fails if it is not in the queue then: the worker ends, and the command comes again.
+async fn report(reports: &Reports, command: &Command) -> anyhow::Result<()> {
+    let outcome = serde_json::json!({
+        "schema": "approval.outcome/1", "command_id": command.command_id, "outcome": "applied",
+        "status": null, "message": null, "instance": null,
+    });
+    let properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_type("approval.outcome.v1".into())
+        .with_delivery_mode(2);
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let body = outcome.to_string();
+    let queue = reports.queue.as_str().into();
+    let confirm =
+        reports.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await?.await?;
+    let taken = confirm.is_ack() && confirm.take_message().is_none();
+    ensure!(taken, "the queue {} does not take it", reports.queue);
+    Ok(())
+}
+
 fn message_id(delivery: &Delivery) -> String {
     delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 #[expect(clippy::print_stdout, reason = "a line for each message is what this program is for")]
-async fn settle(database: &mut rusqlite::Connection, delivery: Delivery) -> anyhow::Result<()> {
+async fn settle(
+    database: &mut rusqlite::Connection,
+    reports: Option<&Reports>,
+    delivery: Delivery,
+) -> anyhow::Result<()> {
     let id = message_id(&delivery);
     match read(&id, &delivery.data) {
         Ok(command) => {
             // SQLite blocks this thread, which has nothing else to do.
             let word = if handle(database, &command)? { "handled" } else { "duplicate" };
+            if let Some(reports) = reports {
+                report(reports, &command).await?;
+            }
             println!("{word} {id} {:?} {}", command.action, command.task.task_id.as_deref().unwrap_or("-"));
             delivery.acker.ack(BasicAckOptions::default()).await?;
         }
@@ -92,10 +127,12 @@ fn options() -> anyhow::Result<HashMap<String, String>> {
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         match (name.strip_prefix("--"), arguments.next()) {
-            (Some(known @ ("queue" | "store" | "count" | "idle")), Some(value)) => {
+            (Some(known @ ("queue" | "store" | "count" | "idle" | "report")), Some(value)) => {
                 options.insert(known.to_owned(), value);
             }
-            _ => bail!("usage: consumer [--queue NAME] [--store FILE] [--count N] [--idle SECONDS]"),
+            _ => bail!(
+                "usage: consumer [--queue NAME] [--store FILE] [--count N] [--idle SECONDS] [--report QUEUE]"
+            ),
         }
     }
     Ok(options)
@@ -120,6 +157,15 @@ async fn main() -> anyhow::Result<()> {
     let channel = connection.create_channel().await?;
     // Without it the broker would hand over the whole queue.
     channel.basic_qos(20, BasicQosOptions::default()).await?;
+    // On a channel of its own: a queue that is not there must not end the one that acknowledges.
+    let reports = match options.get("report") {
+        None => None,
+        Some(queue) => {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Some(Reports { channel, queue: queue.clone() })
+        }
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let queue = option("queue", "countersign.commands");
     let mut deliveries = channel
@@ -135,7 +181,7 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => break,
             delivery = tokio::time::timeout(idle, deliveries.next()) => match delivery {
                 Err(_idle) => break,
-                Ok(Some(delivery)) => settle(&mut database, delivery?).await?,
+                Ok(Some(delivery)) => settle(&mut database, reports.as_ref(), delivery?).await?,
                 Ok(None) => bail!("the broker has ended the consumer"),
             },
         }

@@ -3,6 +3,7 @@
 mod center;
 mod edge;
 mod faults;
+mod outcomes;
 mod shown;
 
 use std::fs;
