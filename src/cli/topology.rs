@@ -23,7 +23,7 @@ pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
         Command::Print => {
             // Without the approval center nobody reads what workers report.
             let outcomes = match loaded.approval_center()? {
-                Some(_) => Some(loaded.outcomes()?.queue.as_str()),
+                Some(_) => loaded.outcomes()?.queue(),
                 None => None,
             };
             let definitions = definitions(&loaded.amqp()?.broker, outcomes);

@@ -211,11 +211,9 @@ pub(super) fn outcomes(
     taken: Option<String>,
     center_is_on: bool,
 ) -> Option<outcome::Settings> {
-    let queue = section.required("queue", "1 to 255 bytes, not beginning with amq.", |name| {
-        if name.is_empty() {
-            return Err("names no queue".to_owned());
-        }
-        if [UNROUTED, DEAD].contains(&name) || taken.as_deref() == Some(name) {
+    let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", |name| {
+        let taken = taken.as_deref() == Some(name) && !name.is_empty();
+        if [UNROUTED, DEAD].contains(&name) || taken {
             return Err("is a queue that commands go to".to_owned());
         }
         amqp_name(name)

@@ -36,6 +36,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before the ledger is asked again after it failed.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
+/// A session that lasted so long was a good one, whether or not anybody reported anything.
+const GOOD: Duration = Duration::from_secs(10);
+
 /// lapin may never answer if the connection ends in just the wrong moment.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -70,10 +73,11 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
         };
         let end = match connected {
             Ok(listening) => {
+                let began = Instant::now();
                 let session = Session { seat, settings, bell, listening: &listening, taken: 0 };
                 let (end, taken) = session.serve(broker, &mut stop).await;
                 listening.close("the way back has ended").await;
-                if taken > 0 {
+                if taken > 0 || began.elapsed() >= GOOD {
                     failures = 0;
                 }
                 end

@@ -41,7 +41,7 @@ use crate::{approval_center::Center, ledger::Ledger, relay::amqp, telemetry::met
 /// The section `[outcomes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The queue that workers report to.
+    /// The queue that workers report to. Empty: there is no way back.
     pub queue: String,
     /// Reports that may be on their way from the broker to the ledger. At least 1.
     pub prefetch: u16,
@@ -51,9 +51,17 @@ pub struct Settings {
     pub max_attempts: u32,
 }
 
+impl Settings {
+    /// The queue, if there is one.
+    #[must_use]
+    pub fn queue(&self) -> Option<&str> {
+        Some(&*self.queue).filter(|queue| !queue.is_empty())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: "countersign.outcomes".to_owned(), prefetch: 256, max_calls: 8, max_attempts: 20 }
+        Self { queue: "countersign.outcomes".to_owned(), prefetch: 64, max_calls: 8, max_attempts: 20 }
     }
 }
 

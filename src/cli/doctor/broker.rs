@@ -40,7 +40,14 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
         Err(_) => return report.wrong("broker", "does not answer in time; check amqp.url and the firewall"),
     };
     report.ok("broker", "connected")?;
-    let looked = tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, listening.connection())).await;
+    // The queue that workers report to, if there is anybody to tell.
+    let outcomes = match (loaded.approval_center(), loaded.outcomes()) {
+        (Ok(Some(_)), Ok(outcomes)) => outcomes.queue(),
+        _ => None,
+    };
+    let looked =
+        tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, outcomes, listening.connection()))
+            .await;
     listening.close("doctor has ended").await;
     match looked {
         Ok(looked) => looked,
@@ -72,9 +79,15 @@ async fn queue(connection: &Connection, name: &str) -> lapin::Result<Queue> {
     channel.queue_declare(name.into(), options, FieldTable::default()).await
 }
 
-async fn topology(report: &mut Report, amqp: &Settings, connection: &Connection) -> Result<(), Failure> {
-    const MEND: &str =
-        "serve makes it with topology = \"declare\"; or import what `countersign topology print` prints";
+const MEND: &str =
+    "serve makes it with topology = \"declare\"; or import what `countersign topology print` prints";
+
+async fn topology(
+    report: &mut Report,
+    amqp: &Settings,
+    outcomes: Option<&str>,
+    connection: &Connection,
+) -> Result<(), Failure> {
     match exchange(connection, &amqp.exchange).await {
         Ok(()) => report.ok("exchange", &amqp.exchange)?,
         Err(error) => report.wrong("exchange", format!("{} {}; {MEND}", amqp.exchange, problem(&error)))?,
@@ -103,6 +116,9 @@ async fn topology(report: &mut Report, amqp: &Settings, connection: &Connection)
             Err(error) => report.wrong("queue", format!("{} {}; {MEND}", amqp.queue, problem(&error)))?,
         }
     }
+    if let Some(name) = outcomes {
+        self::outcomes(report, name, connection).await?;
+    }
     // AMQP does not tell bindings. Where they are missing, commands end up here.
     match queue(connection, UNROUTED).await {
         Ok(found) if found.message_count() > 0 => {
@@ -121,5 +137,17 @@ async fn topology(report: &mut Report, amqp: &Settings, connection: &Connection)
         }
         Ok(_) => report.ok("dead letters", "none"),
         Err(error) => report.risky("dead letters", format!("{DEAD} {}", problem(&error))),
+    }
+}
+
+/// The way back: serve has to be the one that takes outcomes.
+async fn outcomes(report: &mut Report, name: &str, connection: &Connection) -> Result<(), Failure> {
+    match queue(connection, name).await {
+        Ok(found) if found.consumer_count() == 0 => {
+            let words = format!("{name} has {} outcomes, and nobody takes them", found.message_count());
+            report.risky("outcomes", format!("{words}; is serve running, with this [approval_center]?"))
+        }
+        Ok(found) => report.ok("outcomes", format!("{name}: {} waiting to be taken", found.message_count())),
+        Err(error) => report.wrong("outcomes", format!("{name} {}; {MEND}", problem(&error))),
     }
 }

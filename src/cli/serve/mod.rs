@@ -79,7 +79,7 @@ async fn serve(
     let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
-    let way_back = way_back(config)?;
+    let way_back = way_back(config, center(config)?);
     let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?.with_way_back(way_back);
     let controls = app.controls();
     let reloader = Reloader::new(sources, loaded, config.clone());
@@ -155,16 +155,21 @@ fn relay(settings: &Amqp) -> StartRelay {
     })
 }
 
-/// `None` if there is no approval center to tell.
-fn way_back(config: &Config) -> anyhow::Result<Option<StartWayBack>> {
-    let Some(center) = &config.approval_center else { return Ok(None) };
-    let center = Center::new(center).context("cannot make a client of the approval center")?;
+/// A client of the approval center, if it is to be used. One is enough for the process: it holds token and rate limits.
+fn center(config: &Config) -> anyhow::Result<Option<Center>> {
+    let center = config.approval_center.as_ref().map(Center::new);
+    center.transpose().context("cannot make a client of the approval center")
+}
+
+/// `None` if there is no approval center to tell, or no queue to hear from.
+fn way_back(config: &Config, center: Option<Center>) -> Option<StartWayBack> {
+    let center = center.filter(|_| config.outcomes.queue().is_some())?;
     let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
-    Ok(Some(Arc::new(move |ledger, metrics, stop| {
+    Some(Arc::new(move |ledger, metrics, stop| {
         let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
         let seat = outcome::Seat { ledger, metrics, stop };
         Box::pin(async move { outcome::run(seat, &broker, &settings, &center).await })
-    })))
+    }))
 }
 
 /// The signals that are obeyed. They count from when this is made, whether or not anybody waits for them yet.

@@ -1,7 +1,7 @@
 //! SIGHUP: the whole configuration is read and checked again; then all of it is put in force that can be while the
 //! service runs, or nothing.
 
-use super::{relay, settings, way_back};
+use super::{center, relay, settings, way_back};
 use crate::{
     app::{Controls, ReloadResult},
     config::{Changes, Config, Effective, Faults, Loaded, Sources, load},
@@ -53,8 +53,8 @@ impl Reloader {
         let changes = self.last.changes_to(&loaded.effective);
         let way_back = match changes.concern(&["amqp", "approval_center", "outcomes"]) {
             false => None,
-            true => match way_back(&config) {
-                Ok(way_back) => Some(way_back),
+            true => match center(&config) {
+                Ok(center) => Some(way_back(&config, center)),
                 Err(error) => {
                     tracing::error!(
                         "the new configuration cannot be put in force, the one before stays: {}",

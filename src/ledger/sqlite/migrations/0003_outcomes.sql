@@ -24,6 +24,7 @@ CREATE TABLE showings (
 ) STRICT;
 CREATE INDEX showings_waiting ON showings (next_attempt_at, id) WHERE state = 'waiting';
 CREATE INDEX showings_in_order ON showings (surface, target, id) WHERE state = 'waiting';
+CREATE INDEX showings_waiting_of ON showings (seq) WHERE state = 'waiting';
 CREATE INDEX showings_parked ON showings (seq) WHERE state = 'parked';
 
 -- The update_time with which an instance was synchronised last: the platform ignores what is not larger.
