@@ -29,7 +29,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay callback approval_center emulator and leaves |
+//! | [`cli`] | the command line | app config ledger relay reconcile callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +38,7 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`reconcile`] | compares what was published with what the approval center shows | approval_center command ledger |
 //! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
@@ -48,7 +49,8 @@
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
 //! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
 //! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
-//! operator. *Settle*: to write down what the broker answered.
+//! operator. *Settle*: to write down what the broker answered. *Finding*: a decision that the
+//! approval center did not show when it was asked.
 
 pub mod app;
 pub mod approval_center;
@@ -63,6 +65,7 @@ pub mod emulator;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod reconcile;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;

@@ -98,6 +98,11 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -113,6 +118,9 @@ pub struct Metrics {
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
     amqp_blocked: Gauge<i64, AtomicI64>,
+    reconciled: Family<VerdictLabels, Counter>,
+    findings: Family<VerdictLabels, Gauge>,
+    reconciliation_passes: Family<ResultLabels, Counter>,
     reloads_applied: Counter,
     reloads_rejected: Counter,
 }
@@ -170,6 +178,24 @@ impl Metrics {
         registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
         let amqp_blocked = Gauge::default();
         registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        let reconciled = Family::<VerdictLabels, Counter>::default();
+        registry.register(
+            "reconciled",
+            "Times the approval center was asked for a decision, by what it showed",
+            reconciled.clone(),
+        );
+        let findings = Family::<VerdictLabels, Gauge>::default();
+        registry.register(
+            "findings",
+            "Decisions that are not visible at the approval center, by what it shows instead",
+            findings.clone(),
+        );
+        let reconciliation_passes = Family::<ResultLabels, Counter>::default();
+        registry.register(
+            "reconciliation_passes",
+            "Comparisons with the approval center, by result",
+            reconciliation_passes.clone(),
+        );
         let family = Family::<ResultLabels, Counter>::default();
         registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
         let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
@@ -193,6 +219,9 @@ impl Metrics {
             confirm_duration,
             amqp_connected,
             amqp_blocked,
+            reconciled,
+            findings,
+            reconciliation_passes,
             reloads_applied,
             reloads_rejected,
         })
@@ -264,6 +293,24 @@ impl Metrics {
     #[must_use]
     pub fn connected(&self) -> bool {
         self.amqp_connected.get() == 1
+    }
+
+    /// Counts how often the approval center was asked for a decision and showed this of it. The words are a closed list; 0
+    /// makes the series appear.
+    pub fn reconciled(&self, verdict: &'static str, count: u64) {
+        self.reconciled.get_or_create(&VerdictLabels { verdict }).inc_by(count);
+    }
+
+    /// Sets how many decisions are not visible at the approval center, by what it shows instead.
+    pub fn set_findings(&self, verdict: &'static str, count: u64) {
+        let gauge = self.findings.get_or_create(&VerdictLabels { verdict });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a comparison with the approval center: it came to its end, or failed before.
+    pub fn reconciliation_passed(&self, whole: bool) {
+        let result = if whole { "done" } else { "failed" };
+        self.reconciliation_passes.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts a configuration that was read anew: put in force, or found faulty and left.

@@ -10,7 +10,7 @@ use std::{
 const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     (
         "cli",
         &[
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "emulator",
             "intake",
             "ledger",
+            "reconcile",
             "relay",
         ],
     ),
@@ -34,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("context", &["callback", "command"]),
     ("ledger", &["command"]),
     ("relay", &["command", "ledger"]),
+    ("reconcile", &["approval_center", "command", "ledger"]),
     ("command", &[]),
     ("approval_center", &[]),
     // Built from the reference, not from the client: so not from approval_center.
@@ -50,6 +52,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "http",
             "intake",
             "ledger",
+            "reconcile",
             "relay",
         ],
     ),

@@ -2,6 +2,7 @@
 
 mod notify;
 mod reload;
+mod workers;
 
 use std::{convert::Infallible, future::Future, sync::Arc};
 
@@ -79,7 +80,9 @@ async fn serve(
     };
     let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?;
     let controls = app.controls();
-    let reloader = Reloader::new(sources, loaded, config.amqp.clone());
+    let center = workers::center(config)?;
+    controls.work_beside(workers::beside(config, center.as_ref()));
+    let reloader = Reloader::new(sources, loaded, config.clone(), center);
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
         stop.await;

@@ -291,6 +291,36 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     std::future::ready(value).boxed()
 }
 
+impl crate::ledger::Findings for Handle {
+    fn unasked(
+        &self,
+        _: crate::ledger::findings::Reach,
+        _: usize,
+    ) -> BoxFuture<'static, Result<crate::ledger::findings::Page, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn findings(
+        &self,
+        _: crate::ledger::findings::Which,
+        _: Seq,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn reconciled(
+        &self,
+        _: crate::ledger::findings::Reconciled,
+    ) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("the relay compares nothing")
+    }
+}
+
 impl Ledger for Handle {
     fn limit(&self, _: crate::ledger::Limits) {}
 
@@ -453,6 +483,7 @@ impl Handle {
             next_attempt_at: exception.map(|exception| exception.next_attempt_at),
             note: None,
             command: None,
+            reconciliation: None,
         })
     }
 }

@@ -7,6 +7,7 @@ mod instances;
 mod limits;
 mod messages;
 mod press;
+mod reconcile;
 
 use crate::support::{Program, Ran, Running, client, eventually, quoted};
 use serde_json::{Value, json};
