@@ -86,6 +86,7 @@ impl Relay {
             max_attempts: settings.max_attempts,
             confirm_timeout: settings.confirm_timeout,
             max_exceptions: settings.max_exceptions,
+            max_stragglers: 1024,
             calm: CALM,
             salt: backoff::random(),
         };
@@ -246,6 +247,7 @@ impl Relay {
     fn carry_out(&mut self, effect: Effect<Entry>) -> Option<Entry> {
         match effect {
             Effect::Publish(entry) => return Some(entry),
+            Effect::Prepare(entry) => self.machine.prepared(entry),
             Effect::TakeFresh => self.machine.fresh(self.ledger.take_fresh()),
             Effect::KeepFresh(wanted) => self.ledger.keep_fresh(wanted),
             Effect::ReadLog { after, limit } => self.reading = Some(self.ledger.since(after, limit)),
