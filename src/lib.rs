@@ -20,7 +20,7 @@
 //! 4. [`ledger::Ledger::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
 //! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
 //! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
-//!    publishes them in order, persistent and mandatory.
+//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`] where an endpoint is configured so.
 //! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
 //!    deadline or a closed channel starts again at the cursor.
 //!
@@ -29,7 +29,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay reconcile callback approval_center emulator and leaves |
+//! | [`cli`] | the command line | app config ledger relay enrichment reconcile callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +38,7 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`enrichment`] | completes commands by what the approval center knows, before they are published | approval_center command ledger relay |
 //! | [`reconcile`] | compares what was published with what the approval center shows | approval_center command ledger |
 //! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
@@ -62,6 +63,7 @@ pub mod config;
 pub mod console;
 pub mod context;
 pub mod emulator;
+pub mod enrichment;
 pub mod http;
 pub mod intake;
 pub mod ledger;

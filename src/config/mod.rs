@@ -8,6 +8,7 @@ mod certificates;
 mod changes;
 mod contexts;
 mod endpoints;
+mod enrichment;
 mod fault;
 mod http;
 mod layers;
@@ -30,7 +31,7 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, intake, ledger, reconcile as comparing,
+    approval_center, console, enrichment as completing, intake, ledger, reconcile as comparing,
     relay::{self, amqp},
     telemetry::log,
 };
@@ -71,6 +72,8 @@ pub struct Config {
     pub approval_center: Option<approval_center::Settings>,
     /// How published decisions are compared with what the approval center shows; of no effect without it.
     pub reconcile: comparing::Settings,
+    /// What is completed of the commands of endpoints, by name; only with `approval_center`.
+    pub enrichment: HashMap<String, completing::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -123,6 +126,7 @@ pub struct Loaded {
     log: Option<log::Settings>,
     approval_center: Option<Option<approval_center::Settings>>,
     reconcile: Option<comparing::Settings>,
+    enrichment: HashMap<String, completing::Settings>,
     intake: Option<intake::Settings>,
 }
 
@@ -139,6 +143,7 @@ impl Loaded {
                 log: self.log.clone()?,
                 approval_center: self.approval_center.clone()?,
                 reconcile: self.reconcile.clone()?,
+                enrichment: self.enrichment.clone(),
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
             })
         };
@@ -263,6 +268,7 @@ pub fn load(sources: &Sources) -> Loaded {
         log: None,
         approval_center: None,
         reconcile: None,
+        enrichment: HashMap::new(),
         intake: None,
     };
     // A file that cannot be read as a whole makes every other fault guesswork.
@@ -297,7 +303,19 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);
     if let Some(endpoints) = endpoints {
-        let (endpoints, profiles): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        let center_is_off = matches!(loaded.approval_center, Some(None));
+        let (mut list, mut profiles) = (Vec::new(), Vec::new());
+        for (place, (endpoint, profile, enrichment)) in endpoints.into_iter().enumerate() {
+            if let Some(enrichment) = enrichment {
+                if center_is_off {
+                    endpoints::check_enrichment(&mut root, tree, place);
+                }
+                loaded.enrichment.insert(endpoint.name.clone(), enrichment);
+            }
+            list.push(endpoint);
+            profiles.push(profile);
+        }
+        let endpoints = list;
         if let Some(amqp) = &mut loaded.amqp {
             let names = endpoints.iter().map(|endpoint| endpoint.name.clone());
             amqp.broker.profiles = names.zip(profiles).collect();

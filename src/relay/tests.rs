@@ -51,8 +51,14 @@ impl Bench {
         handle.world().max_attempts = settings.max_attempts;
         let metrics = Metrics::new();
         let (stop, told) = watch::channel(None);
-        let relay =
-            tokio::spawn(run(Arc::new(handle.clone()), handle.clone(), settings, metrics.clone(), told));
+        let relay = tokio::spawn(run(
+            Arc::new(handle.clone()),
+            handle.clone(),
+            settings,
+            None,
+            metrics.clone(),
+            told,
+        ));
         Self { handle: handle.clone(), metrics, stop, relay }
     }
 

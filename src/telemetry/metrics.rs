@@ -103,6 +103,11 @@ struct VerdictLabels {
     verdict: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -118,6 +123,7 @@ pub struct Metrics {
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
     amqp_blocked: Gauge<i64, AtomicI64>,
+    enrichments: Family<StatusLabels, Counter>,
     reconciled: Family<VerdictLabels, Counter>,
     findings: Family<VerdictLabels, Gauge>,
     reconciliation_passes: Family<ResultLabels, Counter>,
@@ -178,6 +184,12 @@ impl Metrics {
         registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
         let amqp_blocked = Gauge::default();
         registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        let enrichments = Family::<StatusLabels, Counter>::default();
+        registry.register(
+            "enrichments",
+            "Commands of endpoints with enrichment that were made ready to be published, by how far they could be completed",
+            enrichments.clone(),
+        );
         let reconciled = Family::<VerdictLabels, Counter>::default();
         registry.register(
             "reconciled",
@@ -219,6 +231,7 @@ impl Metrics {
             confirm_duration,
             amqp_connected,
             amqp_blocked,
+            enrichments,
             reconciled,
             findings,
             reconciliation_passes,
@@ -293,6 +306,11 @@ impl Metrics {
     #[must_use]
     pub fn connected(&self) -> bool {
         self.amqp_connected.get() == 1
+    }
+
+    /// Counts a command that was completed so far. The words are a closed list.
+    pub fn enriched(&self, status: &'static str) {
+        self.enrichments.get_or_create(&StatusLabels { status }).inc();
     }
 
     /// Counts how often the approval center was asked for a decision and showed this of it. The words are a closed list; 0

@@ -10,7 +10,7 @@ use std::{
 const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     (
         "cli",
         &[
@@ -21,6 +21,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "config",
             "context",
             "emulator",
+            "enrichment",
             "intake",
             "ledger",
             "reconcile",
@@ -35,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("context", &["callback", "command"]),
     ("ledger", &["command"]),
     ("relay", &["command", "ledger"]),
+    ("enrichment", &["approval_center", "command", "ledger", "relay"]),
     ("reconcile", &["approval_center", "command", "ledger"]),
     ("command", &[]),
     ("approval_center", &[]),
@@ -49,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "command",
             "console",
             "context",
+            "enrichment",
             "http",
             "intake",
             "ledger",

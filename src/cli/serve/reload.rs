@@ -61,7 +61,10 @@ impl Reloader {
                 return controls.reloaded(ReloadResult::Rejected, Vec::new());
             }
         };
-        let exchange = (!config.amqp.is_same(&self.config.amqp)).then(|| relay(&config.amqp));
+        let completes_otherwise = config.enrichment != self.config.enrichment
+            || (!config.enrichment.is_empty() && changes.touch("approval_center"));
+        let exchange = (!config.amqp.is_same(&self.config.amqp) || completes_otherwise)
+            .then(|| relay(&config, center.as_ref()));
         let exchanged = exchange.is_some();
         let left = match controls.replace(&settings(&config), config.ledger.limits.clone(), exchange) {
             Ok(left) => left,
@@ -81,7 +84,7 @@ impl Reloader {
         }
         tell_changes(&changes);
         if exchanged {
-            tracing::info!("the relay settles what is in flight, and connects by the new [amqp]");
+            tracing::info!("the relay settles what is in flight, and connects by the new configuration");
         }
         let since_start = self.at_start.changes_to(&loaded.effective);
         let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
