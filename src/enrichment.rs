@@ -49,6 +49,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// A center that is not reached at all is not asked for so long: commands need not wait to find that out one by one.
 const AWAY_FOR: Duration = Duration::from_secs(5);
 
+/// A failure so shortly before the deadline is one of time.
+const NEARLY: Duration = Duration::from_millis(20);
+
 /// Users remembered. When there are more, all are forgotten: each costs one call then.
 const USERS: usize = 10_000;
 
@@ -183,15 +186,18 @@ impl<T> Answer<T> {
             Ok(Ok(told)) => Self::Told(told),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a command is not completed");
-                if let Error::NoTurn { .. } = error {
-                    return Self::Crowded;
-                }
                 if let Error::Transport { sent: false, .. } = error {
-                    *away_until.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Instant::now() + AWAY_FOR);
+                    let until = Instant::now() + AWAY_FOR;
+                    *away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
                 }
-                // A call ends itself at the deadline, and says so in one way or another.
-                if Instant::now() >= deadline { Self::Late } else { Self::Failed }
+                // A call ends itself at the deadline, and says so in one way or another; and the token, which one command
+                // gets for all, ends at that one's.
+                let timed_out = matches!(&error, Error::Transport { source, .. } if source.is_timeout());
+                match error {
+                    _ if timed_out || Instant::now() + NEARLY >= deadline => Self::Late,
+                    Error::NoTurn { .. } => Self::Crowded,
+                    _ => Self::Failed,
+                }
             }
             Err(_late) => Self::Late,
         }

@@ -371,6 +371,10 @@ mod tests {
             metrics.callback_counter("purchase", outcome).inc();
         }
         ["pending", "published", "parked"].into_iter().for_each(|state| metrics.set_ledger_rows(state, 1));
+        ["unseen", "not_found", "contradicted"].into_iter().for_each(|word| metrics.set_findings(word, 1));
+        metrics.reconciled("seen", 1);
+        metrics.reconciliation_passed(false);
+        metrics.enriched("busy");
         let known = metrics.render();
         let alerts = include_str!("../../deploy/alerts.yaml");
         let found = named(alerts);
@@ -426,6 +430,10 @@ mod tests {
         metrics.callback_counter("gone", "accepted").inc();
         metrics.forget_callback_counter("gone", "accepted");
         metrics.set_ledger_room(Some(4096), None, Some(7));
+        metrics.reconciled("seen", 0);
+        metrics.set_findings("unseen", 3);
+        metrics.reconciliation_passed(true);
+        metrics.enriched("timed_out");
         let text = metrics.render();
         for line in [
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
@@ -440,6 +448,10 @@ mod tests {
             "countersign_ledger_free_bytes 7",
             "countersign_amqp_connected 1",
             "countersign_amqp_blocked 0",
+            "countersign_reconciled_total{verdict=\"seen\"} 0",
+            "countersign_findings{verdict=\"unseen\"} 3",
+            "countersign_reconciliation_passes_total{result=\"done\"} 1",
+            "countersign_enrichments_total{status=\"timed_out\"} 1",
             "countersign_peers_limited_total{cause=\"rate\"} 0",
             "countersign_peers_limited_total{cause=\"failures\"} 1",
             "countersign_peers_limited_total{cause=\"not_allowed\"} 0",

@@ -3,6 +3,7 @@
 mod definitions;
 mod doctor;
 mod emulator;
+mod enrichment;
 mod instances;
 mod limits;
 mod messages;
