@@ -42,7 +42,7 @@ fn entry(seq: Seq, task: u64) -> Entry {
             instance_id: None,
             task_id: None,
         },
-        body: Vec::new(),
+        body: br#"{"n":1}"#.to_vec(),
     }
 }
 
@@ -64,6 +64,8 @@ pub(super) struct World {
     keep_fresh: bool,
     /// Reads of the log.
     pub(super) reads: usize,
+    /// What completes commands.
+    pub(super) enrich: Option<Arc<dyn crate::relay::Enrich>>,
     /// As in the relay's settings.
     pub(super) max_attempts: u32,
     // the broker
