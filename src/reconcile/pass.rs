@@ -259,12 +259,15 @@ impl Walk<'_> {
     }
 }
 
-/// The finding after one more check, asked for again after twice the gap before, unless it is too old by then.
+/// The finding after one more check. It is asked for again after as long as it has been one, so that the gaps double however
+/// often somebody asks in between; unless the command is too old by then.
 fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
     let before = candidate.finding.as_ref();
-    let checks = before.map_or(0, |before| before.checks) + 1;
+    let checks = before.map_or(0, |before| before.checks).saturating_add(1);
+    let found_at = before.and_then(|before| before.found_at).unwrap_or(reach.now);
+    let age = Duration::try_from(reach.now.duration_since(found_at)).unwrap_or_default();
     let shortest = reach.after.max(SHORTEST_GAP);
-    let gap = shortest.saturating_mul(1 << (checks - 1).min(20)).min(LONGEST_GAP.max(shortest));
+    let gap = age.clamp(shortest, LONGEST_GAP.max(shortest));
     let next = reach.now.saturating_add(gap).unwrap_or(Timestamp::MAX);
     let given_up = back(next, reach.within) > candidate.received_at;
     Finding {
@@ -272,7 +275,7 @@ fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
         task_status: None,
         instance_status: None,
         checks,
-        found_at: before.and_then(|before| before.found_at).or(Some(reach.now)),
+        found_at: Some(found_at),
         checked_at: Some(reach.now),
         next_check_at: (!given_up).then_some(next),
     }
@@ -287,4 +290,45 @@ fn of_instance<'a>(answered: &'a [InstanceTasks], instance_id: &str) -> &'a [Ins
     let from = answered.partition_point(|one| one.instance_id.as_str() < instance_id);
     let rest = &answered[from..];
     &rest[..rest.partition_point(|one| one.instance_id == instance_id)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Action, CommandId};
+
+    #[test]
+    fn the_gaps_double_up_to_a_day_and_end_with_the_reach() {
+        let start: Timestamp = "2026-11-20T08:00:00Z".parse().unwrap();
+        let mut candidate = Candidate {
+            seq: 1,
+            command_id: CommandId::parse("019a0000-0000-7000-8000-000000000001").unwrap(),
+            received_at: start,
+            endpoint: "purchase".to_owned(),
+            action: Action::Approve,
+            user_id: "zhang3".to_owned(),
+            approval_code: None,
+            instance_id: Some("I".to_owned()),
+            task_id: Some("T".to_owned()),
+            published: true,
+            finding: None,
+        };
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let reach = |now| Reach { now, after: minutes(10), within: minutes(7 * 1440) };
+        let mut now = start + minutes(10);
+        let mut gaps = Vec::new();
+        loop {
+            let finding = found(&candidate, Verdict::Unseen, reach(now));
+            let next = finding.next_check_at;
+            // Somebody asks in between, which changes nothing.
+            candidate.finding = Some(finding);
+            let asked = found(&candidate, Verdict::Unseen, reach(now));
+            assert_eq!(asked.next_check_at, next);
+            let Some(next) = next else { break };
+            gaps.push(next.duration_since(now).as_mins());
+            now = next;
+        }
+        assert_eq!(gaps, [10, 10, 20, 40, 80, 160, 320, 640, 1280, 1440, 1440, 1440, 1440, 1440]);
+        assert!(now < start + minutes(7 * 1440));
+    }
 }

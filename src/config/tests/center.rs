@@ -75,7 +75,7 @@ fn what_is_wrong_is_told_and_the_secret_is_not() {
 #[test]
 fn decisions_are_compared_every_so_often_or_never() {
     let reconcile = |section: &str| Case::file(&format!("[reconcile]\n{section}\n{SMALL}"));
-    let seconds = |span: std::time::Duration| span.as_secs();
+    let seconds = |span: Duration| span.as_secs();
     let default = Case::file(SMALL).config().reconcile;
     assert_eq!(
         (seconds(default.after), default.every.map(seconds), seconds(default.within)),
