@@ -148,6 +148,27 @@ async fn without_a_round_a_repeat_after_the_window_is_a_new_decision() {
 }
 
 #[tokio::test]
+async fn what_was_accepted_before_a_restart_is_as_old_as_it_is() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    drop(ledger);
+    scratch.execute("UPDATE commands SET received_at = received_at - 40000");
+    let ledger = scratch.open();
+    let within = |seconds, action| Acceptance {
+        window: Duration::from_secs(seconds),
+        on_conflict: OnConflict::Refuse,
+        ..acceptance("t1", action, None)
+    };
+    assert_eq!(ledger.accept(within(60, "REJECT")).await, Ok(Receipt::Conflicting { with: first }));
+    assert_eq!(duplicate_of(&ledger, within(60, "APPROVE")).await, first);
+    accepted(&ledger, within(30, "REJECT")).await;
+    drop(ledger);
+    scratch.execute("DELETE FROM commands WHERE seq = 2");
+    assert_ne!(accepted(&scratch.open(), within(30, "APPROVE")).await, first);
+}
+
+#[tokio::test]
 async fn a_command_from_the_future_is_still_remembered_after_a_restart() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
@@ -233,6 +254,10 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
             (1..=4).zip(states().await).filter(|(_, s)| *s == state).map(|(n, _)| n).collect();
         assert_eq!(listed, expected, "{state:?}");
     }
+    let only = |state| Filter { state: Some(state), limit: 1, ..Filter::default() };
+    let parked = ledger.list(only(State::Parked)).await.unwrap();
+    assert_eq!(parked[0].next_attempt_at, None, "it is not tried again by itself");
+    assert!(ledger.find(ids[0]).await.unwrap().unwrap().next_attempt_at.is_some());
     // An operator requeues the parked one, from beside the running writer.
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.requeue_parked().unwrap(), [ids[1]]);
@@ -242,7 +267,10 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
     assert!(matches!(operator.requeue(CommandId::new(now)), Err(ActError::NotFound(_))));
     ledger.settle(Settlement { cleared: vec![1, 2, 3], ..Settlement::default() }).await.unwrap();
     assert_eq!(states().await, [State::Published, State::Published, State::Published, State::Pending]);
-    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM operator_acts"), 2);
+    operator.park(ids[3]).unwrap();
+    let acts: String =
+        scratch.sql("SELECT group_concat(act || ' ' || seq, ', ' ORDER BY rowid) FROM operator_acts");
+    assert_eq!(acts, "requeue 2, requeue 3, park 4");
 }
 
 #[tokio::test]
@@ -367,20 +395,25 @@ async fn fresh_commands_reach_a_taker_in_order_and_nobody_else() {
     ledger.keep_fresh(true);
     let head = ledger.head();
     assert_eq!(*head.borrow(), 1, "whoever has a receipt finds the command in `head`");
-    for task in ["b", "c"] {
-        accepted(&ledger, acceptance(task, "APPROVE", None)).await;
+    for (task, action) in [("b", "APPROVE"), ("c", "REJECT"), ("d", "ADD_SIGN")] {
+        accepted(&ledger, acceptance(task, action, None)).await;
     }
-    assert_eq!(*head.borrow(), 3);
+    assert_eq!(*head.borrow(), 4);
     let fresh = ledger.take_fresh();
-    assert_eq!(fresh.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(fresh.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3, 4]);
+    let actions = fresh.iter().map(|entry| entry.envelope.action);
+    assert_eq!(actions.collect::<Vec<_>>(), [Action::Approve, Action::Reject, Action::Custom]);
     let read = ledger.since(1, 10).await.unwrap();
-    assert_eq!(
-        fresh.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
-        read.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
-        "what is handed on in memory is what stands in the log"
-    );
+    let parts = |entries: &[Entry]| {
+        let parts = |e: &Entry| {
+            (e.envelope.command_id, e.envelope.action, e.envelope.task_id.clone(), e.body.clone(), e.task_key)
+        };
+        entries.iter().map(parts).collect::<Vec<_>>()
+    };
+    assert_eq!(parts(&fresh), parts(&read), "what is handed on in memory is what stands in the log");
+    accepted(&ledger, acceptance("e", "APPROVE", None)).await;
     ledger.keep_fresh(false);
-    assert!(ledger.take_fresh().is_empty());
+    assert!(ledger.take_fresh().is_empty(), "nobody wants it: it is in the log");
 }
 
 #[tokio::test]
