@@ -105,12 +105,15 @@ async fn duplicate_of(ledger: &SqliteLedger, acceptance: Acceptance) -> CommandI
 async fn an_accepted_command_is_on_the_disk_with_its_message() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
-    let id = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    let acceptance = acceptance("t1", "APPROVE", None);
+    let received_at = acceptance.command.received_at.as_millisecond();
+    let id = accepted(&ledger, acceptance).await;
     let stored: Vec<u8> = scratch.sql("SELECT message FROM commands");
     let message: serde_json::Value = serde_json::from_slice(&stored).unwrap();
     assert_eq!(message["command_id"], id.to_string());
     let record = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((record.state, record.seq, record.task_id.as_deref()), (State::Pending, 1, Some("t1")));
+    assert_eq!(record.received_at.as_millisecond(), received_at);
     assert_eq!(record.command.unwrap().get().as_bytes(), stored);
 }
 
@@ -524,8 +527,19 @@ async fn a_broken_ledger_is_refused_rather_than_begun_anew() {
     assert!(newer.contains("version 99"), "{newer}");
     let foreign = refused(&|scratch| scratch.execute("PRAGMA application_id = 1"));
     assert!(foreign.contains("not a ledger of countersign"), "{foreign}");
+    for stranger in ["CREATE TABLE notes (text)", "PRAGMA application_id = 1", "PRAGMA user_version = 7"] {
+        let scratch = Scratch::new();
+        scratch.execute(stranger);
+        let before = fs::read(scratch.settings().path).unwrap();
+        let error = SqliteLedger::open(&scratch.settings()).expect_err(stranger);
+        assert!(matches!(error, OpenError::Foreign { .. }), "{stranger}: {error}");
+        assert_eq!(fs::read(scratch.settings().path).unwrap(), before, "{stranger}: not one byte is changed");
+    }
     let garbage = refused(&|scratch| fs::write(scratch.settings().path, vec![b'x'; 8192]).unwrap());
     assert!(garbage.contains("damaged"), "{garbage}");
+    let headless =
+        refused(&|scratch| scratch.execute("INSERT INTO exceptions VALUES (9, 'parked', 1, 0, 0, '')"));
+    assert!(headless.contains("damaged"), "{headless}");
     let cut_off = refused(&|scratch| scratch.execute("UPDATE cursor SET published_through = 7"));
     assert!(cut_off.contains("damaged"), "{cut_off}");
     let halved = refused(&|scratch| {
