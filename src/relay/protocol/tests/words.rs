@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 
 use super::super::{
-    Cargo, Effect, Found, Machine, Moment, Notice, Question, REMIND_AFTER, Rules, TICK, Tally, spread,
+    Cargo, Due, Effect, Found, Machine, Moment, Notice, Question, REMIND_AFTER, Rules, TICK, Tally, spread,
 };
 use crate::{
     command::{CommandId, Seq, TaskKey},
@@ -37,6 +37,10 @@ const START: Duration = Duration::from_secs(100);
 struct Bench {
     machine: Machine<Single>,
     head: Seq,
+    /// What the ledger says is due, once.
+    due: Vec<Due<Single>>,
+    /// What the ledger says waits.
+    waiting: Vec<Seq>,
     settlements: Vec<Settlement>,
 }
 
@@ -53,7 +57,7 @@ impl Bench {
         let mut machine = Machine::new(rules);
         let waiting = waiting.iter().map(|seq| (TaskKey::from_value(*seq), *seq)).collect();
         machine.begin(0, waiting, at(START));
-        Self { machine, head, settlements: Vec::new() }
+        Self { machine, head, due: Vec::new(), waiting: Vec::new(), settlements: Vec::new() }
     }
 
     /// Carries out all that the machine wants, and returns what it says. The ledger answers at once, unless it fails.
@@ -66,7 +70,13 @@ impl Bench {
                     self.machine.log_read(Ok((after + 1..=self.head).map(Single).collect()));
                 }
                 Effect::TakeFresh => self.machine.fresh(Vec::new()),
-                Effect::Ask(Question::Due { .. }) => self.machine.due(Ok(Vec::new()), at(now)),
+                Effect::Ask(Question::Due { .. }) => {
+                    self.machine.due(Ok(std::mem::take(&mut self.due)), at(now));
+                }
+                Effect::Ask(Question::Waiting) => {
+                    let listed = self.waiting.iter().map(|seq| (TaskKey::from_value(*seq), *seq));
+                    self.machine.waiting(Ok(listed.collect()), at(now));
+                }
                 Effect::Settle(settlement) => {
                     self.settlements.push(settlement);
                     self.machine.settled(ledger_writes, at(now));
@@ -91,7 +101,13 @@ fn what_was_refused_since_the_last_tick_is_said_once() {
     let told = [Notice::Refusals(Tally { refused: 2, parked: 0, last })];
     assert_eq!(bench.carry_on(START + TICK, true), told);
     assert!(!bench.machine.tick(at(START + TICK * 2)));
+    bench.due = vec![Due { cargo: Single(1), attempts: 1 }];
     assert_eq!(bench.carry_on(START + TICK * 2, true), [], "nothing was refused since");
+    bench.machine.answered(Outcome::Nacked, at(START + TICK * 2));
+    assert!(!bench.machine.tick(at(START + TICK * 3)));
+    let last = Some((1, "refused by the broker (basic.nack)".to_owned()));
+    let told = [Notice::Refusals(Tally { refused: 1, parked: 1, last })];
+    assert_eq!(bench.carry_on(START + TICK * 3, true), told, "for the second time, so for good");
 }
 
 #[test]
@@ -117,30 +133,18 @@ fn a_ledger_that_takes_no_settlement_is_told_of_at_first_then_by_the_minute_and_
 fn exceptions_that_somebody_else_parked_are_forgotten_and_counted() {
     let waiting: Vec<Seq> = (1..=10).collect();
     let mut bench = Bench::new(20, &waiting);
-    // As many as may wait: every few ticks they are compared with the ledger's.
-    let mut asked = 0;
-    for tick in 1..=20 {
-        bench.machine.tick(at(START + TICK * tick));
-        while let Some(effect) = bench.machine.next(20, false, at(START + TICK * tick)) {
-            match effect {
-                Effect::Ask(Question::Due { .. }) => {
-                    bench.machine.due(Ok(Vec::new()), at(START + TICK * tick));
-                }
-                Effect::Ask(Question::Waiting) => {
-                    asked += 1;
-                    let listed = waiting.iter().map(|seq| (TaskKey::from_value(*seq), *seq));
-                    bench.machine.waiting(Ok(listed.collect()), at(START + TICK * tick));
-                }
-                Effect::ReadLog { .. } => {
-                    bench.machine.log_read(Ok((11..=20).map(Single).collect()));
-                }
-                Effect::Say(notice) => assert_eq!(notice, Notice::Crowded { waiting: 10 }),
-                Effect::Settle(_) => bench.machine.settled(true, at(START + TICK * tick)),
-                Effect::Publish(_) | Effect::TakeFresh | Effect::KeepFresh(_) | Effect::Ask(_) => {}
-            }
-        }
+    // As many as may wait: every few ticks they are compared with the ledger's, where two are parked by now.
+    bench.waiting = (3..=10).collect();
+    for tick in 0..5 {
+        let now = START + TICK * tick;
+        bench.machine.tick(at(now));
+        let expected = if tick == 0 { vec![Notice::Crowded { waiting: 10 }] } else { Vec::new() };
+        assert_eq!(bench.carry_on(now, true), expected, "tick {tick}");
     }
-    assert!((3..=5).contains(&asked), "asked {asked} times in 20 s");
+    let now = START + TICK * 5;
+    bench.machine.tick(at(now));
+    let told = [Notice::NoLongerPending { gone: 2 }, Notice::RoomAgain { waiting: 8 }];
+    assert_eq!(bench.carry_on(now, true), told);
 }
 
 #[test]
