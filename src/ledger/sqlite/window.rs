@@ -253,5 +253,6 @@ mod tests {
         window.insert(Kind::Fingerprint, 2, 4_999_999_999, -59_500);
         assert_eq!(window.find(Kind::Fingerprint, 1, 900, MINUTE), Some(5_000_000_000));
         assert_eq!(window.find(Kind::Fingerprint, 2, 900, MINUTE), None);
+        assert_eq!(window.find(Kind::Fingerprint, 2, 900, MINUTE * 2), Some(4_999_999_999));
     }
 }

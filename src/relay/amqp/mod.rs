@@ -380,6 +380,16 @@ mod tests {
     }
 
     #[test]
+    fn of_several_urls_the_one_that_cannot_be_used_is_told_by_its_number() {
+        let urls = ["amqp://a", "amqps://b/v", "http://fake-password@c"].map(Secret::new);
+        let error = Broker::parse_all(&urls).unwrap_err();
+        assert_eq!(error.to_string(), "broker URL number 3 is not an amqp:// or amqps:// URL");
+        let brokers = Broker::parse_all(&urls[..2]).unwrap();
+        assert_eq!(format!("{brokers:?}"), "[a:5672/%2f, b:5671/v]");
+        assert_eq!(fault_of_url(&urls[0]), None);
+    }
+
+    #[test]
     fn what_is_wrong_with_an_url_is_told_without_the_url() {
         for url in [
             "",
