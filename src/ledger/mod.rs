@@ -186,14 +186,6 @@ pub struct Settlement {
     pub cleared: Vec<Seq>,
 }
 
-impl Settlement {
-    /// True if there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.through.is_none() && self.exceptions.is_empty() && self.cleared.is_empty()
-    }
-}
-
 /// A command that is not in the state its position in the log says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {

@@ -180,6 +180,7 @@ impl Relay {
         loop {
             let looks = async { Ok((self.ledger.cursor().await?, self.ledger.waiting_tasks().await?)) };
             let looked: Result<_, LookError> = tokio::select! {
+                biased;
                 looked = looks => looked,
                 () = requested(stop) => return None,
             };
@@ -218,6 +219,7 @@ impl Relay {
             }
             if self.settling.is_some() || self.asking.is_some() {
                 tokio::select! {
+                    biased;
                     result = under_way(&mut self.settling) => self.settled(result),
                     answer = under_way(&mut self.asking) => self.told(answer),
                 }

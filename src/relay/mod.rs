@@ -226,6 +226,7 @@ pub async fn run<P: Publisher>(
     let mut relay = Relay::new(ledger, &settings, enrich, metrics);
     let mut deadline = stop.clone();
     tokio::select! {
+        biased;
         () = supervise(&mut relay, &mut publisher, &mut stop) => {}
         () = passed(&mut deadline) => warn!("the grace period ended before the relay was done"),
     }
@@ -243,6 +244,7 @@ async fn supervise<P: Publisher>(
     let mut failures = 0;
     loop {
         let connected = tokio::select! {
+            biased;
             connected = publisher.connect() => connected,
             () = requested(stop) => return relay.settle_all().await,
         };
@@ -288,6 +290,7 @@ async fn supervise<P: Publisher>(
             }
         }
         tokio::select! {
+            biased;
             () = sleep(delay) => {}
             () = requested(stop) => return,
         }

@@ -311,3 +311,30 @@ fn sync_directory(path: &Path) -> Result<(), OpenError> {
         .and_then(|directory| directory.sync_all())
         .map_err(|source| OpenError::File { path: directory.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_that_is_synced_is_the_ledgers_own() {
+        assert!(sync_directory(Path::new("ledger.db")).is_ok(), "the working directory");
+        let error = sync_directory(Path::new("/nonexistent/ledger.db"));
+        assert!(matches!(error, Err(OpenError::File { path, .. }) if path == Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn a_file_without_a_table_is_taken_over_and_closing_a_reader_leaves_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        // As a crash between the first pragma and the first migration leaves it.
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().len(), 0);
+        let writer = open_writer(&path).unwrap();
+        writer.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
+        drop(open_reader(&path).unwrap());
+        drop(writer);
+        let log = fs::metadata(directory.path().join("ledger.db-wal")).map(|log| log.len());
+        assert!(log.is_ok_and(|bytes| bytes > 0), "whether it is moved is for the writer to say");
+    }
+}

@@ -543,3 +543,42 @@ fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
     lazy.refused.clear();
     lazy.since = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
+        let harmless = [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_IOERR_SHMMAP,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_LOCK,
+        ];
+        let poison = [
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+        ];
+        for code in poison {
+            let shared = Shared::new(0, 10, Limits::default());
+            for code in harmless {
+                assert!(!shared.poison_by(&failure(code)), "{code}");
+            }
+            assert!(shared.poison_by(&failure(code)), "{code}");
+            assert!(shared.poison_by(&failure(ffi::SQLITE_BUSY)), "once poisoned, always");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::relay::backoff;
 
 /// One life: forty steps of commands and misfortune, then a calm in which everything comes through.
 struct Life {
@@ -24,6 +25,7 @@ fn settings() -> Settings {
 
 impl Life {
     async fn live(seed: u64) {
+        backoff::seeded::seed(seed);
         let handle = Handle::new();
         if seed % 2 == 1 {
             // Beyond its time now and then.

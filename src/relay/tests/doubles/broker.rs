@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use super::Handle;
 use crate::{
-    ledger::Entry,
+    ledger::{Entry, state::Exceptional},
     relay::{Failure, News, Publisher, Session},
 };
 
@@ -94,7 +94,10 @@ impl Session for Handle {
             return Poll::Pending;
         }
         for (seq, confirmed) in std::mem::take(&mut world.told) {
-            let parked = world.exceptions.get(&seq).is_some_and(|e| e.attempts + 1 >= world.max_attempts);
+            // By the relay, or by an operator while it was with the broker: either way its task goes on without it.
+            let parked = world.exceptions.get(&seq).is_some_and(|exception| {
+                exception.state == Exceptional::Parked || exception.attempts + 1 >= world.max_attempts
+            });
             if confirmed || parked {
                 world.refused.remove(&seq);
             } else {
