@@ -8,6 +8,7 @@ mod lookup;
 mod operator;
 mod prune;
 mod reader;
+mod replies;
 mod room;
 mod rows;
 mod schema;
@@ -235,7 +236,7 @@ impl Ledger for SqliteLedger {
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = replies::reply();
         let accepting =
             Accepting { command, body, fingerprint, decision_key, task_key, window, on_conflict, reply };
         if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {

@@ -21,7 +21,9 @@ use tokio::sync::{oneshot, watch};
 use super::{
     contexts::{self, Change},
     files::Files,
-    prune, rows,
+    prune,
+    replies::{Reply, Round},
+    rows,
     window::{Displaced, Kind, Window},
 };
 use crate::{
@@ -57,7 +59,7 @@ pub(super) struct Accepting {
     pub(super) task_key: TaskKey,
     pub(super) window: Duration,
     pub(super) on_conflict: OnConflict,
-    pub(super) reply: oneshot::Sender<Result<Receipt, AcceptError>>,
+    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
 }
 
 /// What the writer is asked to do.
@@ -345,10 +347,12 @@ impl Writer {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 // Before the receipts: whoever has one finds the command in `head`.
                 self.hand_on(appended.entries);
+                let mut round = Round::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
-                    accepting.reply.send(Ok(receipt)).ok();
+                    round.give(accepting.reply, Ok(receipt));
                 }
+                drop(round);
                 reach("ledger:replied");
                 for change in changes {
                     change.tell(true);
@@ -526,9 +530,11 @@ fn poisons(error: &rusqlite::Error) -> bool {
 fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
     let Waiting { accepts, changes: later, probes, lazy } = waiting;
     shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
+    let mut round = Round::new();
     for accepting in accepts.drain(..) {
-        accepting.reply.send(Err(AcceptError::Unavailable)).ok();
+        round.give(accepting.reply, Err(AcceptError::Unavailable));
     }
+    drop(round);
     for change in changes.into_iter().chain(later.drain(..)) {
         change.tell(false);
     }
