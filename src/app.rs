@@ -5,6 +5,7 @@
 //! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
 //! has its own threads as well. What is left for the caller's runtime is waiting.
 
+mod beside;
 mod controls;
 #[cfg(test)]
 mod openapi;
@@ -34,6 +35,8 @@ use crate::{
     ledger::Ledger,
     telemetry::{failpoint::reach, metrics::Metrics},
 };
+use beside::Beside;
+pub use beside::{BesideSeat, StartBeside};
 pub use controls::{Condition, Controls};
 use relay_thread::{Orders, RelayThread};
 pub use relay_thread::{RelaySeat, StartRelay};
@@ -74,6 +77,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     relay: Orders,
+    beside: Beside,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
 }
@@ -122,6 +126,7 @@ impl App {
             draining,
             access,
             relay: Orders::new(start_relay),
+            beside: Beside::new(),
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
@@ -137,6 +142,7 @@ impl App {
             metrics: self.metrics.clone(),
             draining: self.draining.clone(),
             relay: self.relay.clone(),
+            beside: self.beside.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
         }
@@ -163,12 +169,15 @@ impl App {
     /// # Errors
     /// A listener or the relay's thread cannot start, or a listener ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics)
+        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics.clone())
             .context("cannot start the relay's thread")?;
+        let seat = BesideSeat { ledger: self.ledger.clone(), metrics: self.metrics };
+        let beside = (self.beside.clone(), tokio::spawn(self.beside.keep_working(seat)));
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
             console: Listener::start(self.console.0),
             relay,
+            beside,
             ledger: self.ledger,
             draining: self.draining,
         };
@@ -225,6 +234,7 @@ struct Running {
     callbacks: Listener,
     console: Listener,
     relay: RelayThread,
+    beside: (Beside, JoinHandle<()>),
     ledger: Arc<dyn Ledger>,
     draining: Arc<AtomicBool>,
 }
@@ -249,6 +259,13 @@ impl Running {
         }
 
         reach("stop:requests");
+
+        // Nobody waits for it, and what it has not written it finds again.
+        let (beside, working) = &mut self.beside;
+        beside.end();
+        if !within(deadline + RELAY_SLACK, async { working.await.unwrap_or_default() }).await {
+            tracing::warn!(step = "beside", "the grace ran out");
+        }
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it.
         self.relay.ask_to_stop(deadline);

@@ -20,7 +20,7 @@
 //! 4. [`ledger::Ledger::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
 //! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
 //! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
-//!    publishes them in order, persistent and mandatory.
+//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`] where an endpoint is configured so.
 //! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
 //!    deadline or a closed channel starts again at the cursor.
 //!
@@ -29,7 +29,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay callback approval_center emulator and leaves |
+//! | [`cli`] | the command line | app config ledger relay enrichment reconcile callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -38,6 +38,8 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`enrichment`] | completes commands by what the approval center knows, before they are published | approval_center command ledger relay |
+//! | [`reconcile`] | compares what was published with what the approval center shows | approval_center command ledger |
 //! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
@@ -48,7 +50,8 @@
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
 //! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
 //! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
-//! operator. *Settle*: to write down what the broker answered.
+//! operator. *Settle*: to write down what the broker answered. *Finding*: a decision that the
+//! approval center did not show when it was asked.
 
 pub mod app;
 pub mod approval_center;
@@ -60,9 +63,11 @@ pub mod config;
 pub mod console;
 pub mod context;
 pub mod emulator;
+pub mod enrichment;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod reconcile;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Settings,
+    beside::{Beside, StartBeside},
     relay_thread::{Orders, StartRelay},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct Controls {
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) relay: Orders,
+    pub(super) beside: Beside,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
 }
@@ -93,6 +95,12 @@ impl Controls {
             self.relay.exchange(relay);
         }
         Ok(left)
+    }
+
+    /// Has this work beside the listeners and the relay, in place of what does; `None` for nothing. Returns at once. Does
+    /// nothing once the service has begun to stop.
+    pub fn work_beside(&self, start: Option<StartBeside>) {
+        self.beside.exchange(start);
     }
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.

@@ -47,6 +47,13 @@ impl Changes {
         self.keys.is_empty() && self.endpoints_added.is_empty() && self.endpoints_removed.is_empty()
     }
 
+    /// True if a key of this section has changed.
+    #[must_use]
+    pub fn touch(&self, section: &str) -> bool {
+        let within = |key: &str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        self.keys.iter().any(|change| within(&change.key))
+    }
+
     /// The changed keys that only a restart puts in force.
     pub fn needing_restart(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|change| change.key.as_str()).filter(|key| NEEDS_RESTART.contains(key))

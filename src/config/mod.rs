@@ -8,10 +8,12 @@ mod certificates;
 mod changes;
 mod contexts;
 mod endpoints;
+mod enrichment;
 mod fault;
 mod http;
 mod layers;
 mod read;
+mod reconcile;
 mod secrets;
 mod sections;
 mod show;
@@ -29,7 +31,7 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, intake, ledger,
+    approval_center, console, enrichment as completing, intake, ledger, reconcile as comparing,
     relay::{self, amqp},
     telemetry::log,
 };
@@ -68,6 +70,10 @@ pub struct Config {
     pub log: log::Settings,
     /// The approval center's own APIs; `None` if they are not to be used.
     pub approval_center: Option<approval_center::Settings>,
+    /// How published decisions are compared with what the approval center shows; of no effect without it.
+    pub reconcile: comparing::Settings,
+    /// What is completed of the commands of endpoints, by name; only with `approval_center`.
+    pub enrichment: HashMap<String, completing::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -119,6 +125,8 @@ pub struct Loaded {
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
     approval_center: Option<Option<approval_center::Settings>>,
+    reconcile: Option<comparing::Settings>,
+    enrichment: HashMap<String, completing::Settings>,
     intake: Option<intake::Settings>,
 }
 
@@ -134,6 +142,8 @@ impl Loaded {
                 amqp: self.amqp.clone()?,
                 log: self.log.clone()?,
                 approval_center: self.approval_center.clone()?,
+                reconcile: self.reconcile.clone()?,
+                enrichment: self.enrichment.clone(),
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
             })
         };
@@ -178,6 +188,11 @@ impl Loaded {
     /// The approval center's own APIs, whatever is wrong elsewhere; `None` if they are not to be used.
     pub fn approval_center(&self) -> Result<Option<&approval_center::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
+    }
+
+    /// How decisions are compared with the approval center, whatever is wrong elsewhere.
+    pub fn reconcile(&self) -> Result<&comparing::Settings, Faults> {
+        self.part(self.reconcile.as_ref(), "reconcile")
     }
 
     /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
@@ -252,6 +267,8 @@ pub fn load(sources: &Sources) -> Loaded {
         amqp: None,
         log: None,
         approval_center: None,
+        reconcile: None,
+        enrichment: HashMap::new(),
         intake: None,
     };
     // A file that cannot be read as a whole makes every other fault guesswork.
@@ -281,11 +298,24 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.amqp = root.table("amqp", sections::amqp);
     loaded.log = root.table("log", sections::log);
     loaded.approval_center = root.table("approval_center", center::approval_center);
+    loaded.reconcile = root.table("reconcile", reconcile::reconcile);
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);
     if let Some(endpoints) = endpoints {
-        let (endpoints, profiles): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        let center_is_off = matches!(loaded.approval_center, Some(None));
+        let (mut list, mut profiles) = (Vec::new(), Vec::new());
+        for (place, (endpoint, profile, enrichment)) in endpoints.into_iter().enumerate() {
+            if let Some(enrichment) = enrichment {
+                if center_is_off {
+                    endpoints::check_enrichment(&mut root, tree, place);
+                }
+                loaded.enrichment.insert(endpoint.name.clone(), enrichment);
+            }
+            list.push(endpoint);
+            profiles.push(profile);
+        }
+        let endpoints = list;
         if let Some(amqp) = &mut loaded.amqp {
             let names = endpoints.iter().map(|endpoint| endpoint.name.clone());
             amqp.broker.profiles = names.zip(profiles).collect();

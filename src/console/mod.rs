@@ -9,6 +9,7 @@ mod contexts;
 mod health;
 mod permission;
 mod problem;
+mod reconciliation;
 mod registration;
 
 use std::{
@@ -46,7 +47,7 @@ pub struct Settings {
 /// A route: method, path, and what serves it. Routes of one path stand together.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 11] = [
+const TABLE: [Entry; 12] = [
     ("GET", "/", || web::get().to(home)),
     ("GET", "/livez", || web::get().to(health::livez)),
     ("GET", "/readyz", || web::get().to(health::readyz)),
@@ -54,6 +55,7 @@ const TABLE: [Entry; 11] = [
     ("GET", "/api/v1/commands", || web::get().to(api::list_commands)),
     ("GET", "/api/v1/commands/{command_id}", || web::get().to(api::find_command)),
     ("GET", "/api/v1/refusals", || web::get().to(api::list_refusals)),
+    ("GET", "/api/v1/reconciliation", || web::get().to(reconciliation::get)),
     ("GET", "/api/v1/contexts/{key}", || web::get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),
     ("DELETE", "/api/v1/contexts/{key}", || web::delete().to(contexts::delete)),

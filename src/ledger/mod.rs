@@ -12,12 +12,16 @@
 //! - **Context.** A row that the third party registered beforehand: which task a key or a bot message means, and who may
 //!   do what with it. Kept for a week after it expired, so that "expired" can be told from "unknown".
 //!
+//! - **Finding.** A row for a published command whose decision the approval center did not show when it was asked; see
+//!   [`findings`]. Commands up to a place in the log were asked for; what has no row was shown.
+//!
 //! The state of a command is derived ([`state::State::of`]) and never stored twice.
 //!
 //! # Who writes what
 //! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
 //! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
-//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts. The writer also prunes: contexts that expired, and published
+//! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] the contexts;
+//! [`Findings::reconciled`] the findings, which the command line's `reconcile` writes as well. The writer also prunes: contexts that expired, and published
 //! commands older than the retention, in small steps from the old end. The command line's `ledger requeue` and `park` write exceptions from another process, in a
 //! transaction of their own; the relay finds them when it next looks for due exceptions.
 //!
@@ -27,6 +31,7 @@
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
 mod contexts;
+pub mod findings;
 pub mod sqlite;
 pub mod state;
 
@@ -38,6 +43,7 @@ use tokio::sync::watch;
 
 use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
+pub use findings::{Finding, Findings, Verdict};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.
@@ -281,6 +287,9 @@ pub struct Record {
     /// The rendered message; only where one command is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Box<serde_json::value::RawValue>>,
+    /// What the approval center shows of it; only where one command is looked at, and only once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconciliation: Option<Finding>,
 }
 
 /// Which commands to list; newest first.
@@ -317,7 +326,7 @@ pub struct LookError {
 ///
 /// Every method may be called from any thread and may be dropped while it waits: what was handed over is carried out
 /// whether or not somebody still waits for the answer.
-pub trait Ledger: Send + Sync + 'static {
+pub trait Ledger: Findings + Send + Sync + 'static {
     /// Keeps a command, or finds that it was kept before.
     ///
     /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. On an error nothing was promised; the

@@ -256,7 +256,8 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
         &format!(
             "INSERT INTO exceptions SELECT seq, 'retrying', 3, received_at, received_at, 'nacked' FROM commands
                  WHERE command_id = x'{retrying}';
-             DROP TABLE contexts; PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
+             DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation; DROP TABLE reconciliation_marks;
+             PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
         ),
     );
     app.restart().await;

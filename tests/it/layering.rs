@@ -10,7 +10,7 @@ use std::{
 const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     (
         "cli",
         &[
@@ -21,8 +21,10 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "config",
             "context",
             "emulator",
+            "enrichment",
             "intake",
             "ledger",
+            "reconcile",
             "relay",
         ],
     ),
@@ -34,6 +36,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("context", &["callback", "command"]),
     ("ledger", &["command"]),
     ("relay", &["command", "ledger"]),
+    ("enrichment", &["approval_center", "command", "ledger", "relay"]),
+    ("reconcile", &["approval_center", "command", "ledger"]),
     ("command", &[]),
     ("approval_center", &[]),
     // Built from the reference, not from the client: so not from approval_center.
@@ -47,9 +51,11 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "command",
             "console",
             "context",
+            "enrichment",
             "http",
             "intake",
             "ledger",
+            "reconcile",
             "relay",
         ],
     ),

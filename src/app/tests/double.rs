@@ -103,12 +103,43 @@ impl Double {
             next_attempt_at: None,
             note: None,
             command: whole.then(|| RawValue::from_string(body).unwrap()),
+            reconciliation: None,
         }
     }
 
     fn records(&self, whole: bool) -> Vec<Record> {
         let log = self.log.lock().unwrap();
         (1..).zip(log.iter()).map(|(seq, (command, _))| self.record(seq, command, whole)).collect()
+    }
+}
+
+impl crate::ledger::Findings for Double {
+    fn unasked(
+        &self,
+        _: crate::ledger::findings::Reach,
+        _: usize,
+    ) -> BoxFuture<'static, Result<crate::ledger::findings::Page, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn findings(
+        &self,
+        _: crate::ledger::findings::Which,
+        _: Seq,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn reconciled(
+        &self,
+        _: crate::ledger::findings::Reconciled,
+    ) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("no test of the composition compares")
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod notify;
 mod reload;
+mod workers;
 
 use std::{convert::Infallible, future::Future, sync::Arc};
 
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     app::{self, App, Controls, RelaySeat, StartRelay},
+    approval_center::Center,
     config::{Amqp, Config, Loaded, Sources, load},
     ledger::{Ledger, sqlite::SqliteLedger},
     relay::{self, amqp::Publisher},
@@ -77,9 +79,11 @@ async fn serve(
     let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
-    let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?;
+    let center = workers::center(config)?;
+    let app = App::build(&settings(config), open_ledger, relay(config, center.as_ref()))?;
     let controls = app.controls();
-    let reloader = Reloader::new(sources, loaded, config.amqp.clone());
+    controls.work_beside(workers::beside(config, center.as_ref()));
+    let reloader = Reloader::new(sources, loaded, config.clone(), center);
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
         stop.await;
@@ -131,14 +135,18 @@ fn settings(config: &Config) -> app::Settings {
     }
 }
 
-fn relay(settings: &Amqp) -> StartRelay {
-    let settings = settings.clone();
+/// To be called within the runtime on which the approval center is to be asked.
+fn relay(config: &Config, center: Option<&Center>) -> StartRelay {
+    let settings = config.amqp.clone();
+    let enrich = workers::enricher(config, center);
     Arc::new(move |seat: RelaySeat| {
         let Amqp { broker, relay: settings } = settings.clone();
+        let enrich = enrich.clone();
         Box::pin(async move {
             match Publisher::new(broker) {
                 Ok(publisher) => {
-                    let report = relay::run(seat.ledger, publisher, settings, seat.metrics, seat.stop).await;
+                    let report =
+                        relay::run(seat.ledger, publisher, settings, enrich, seat.metrics, seat.stop).await;
                     tracing::debug!(
                         confirmed = report.confirmed,
                         unanswered = report.unanswered,

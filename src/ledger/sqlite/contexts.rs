@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::T
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::findings;
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
-    ledger::{AcceptError, Registering, Registration},
+    ledger::{AcceptError, Registering, Registration, findings::Reconciled},
 };
 
 /// An expired context is kept so long, in hours, that the approver of an old card reads "expired" and not "unknown".
@@ -37,10 +38,11 @@ impl<Q, A> Asked<Q, A> {
     }
 }
 
-/// A change of what is registered. Changes are carried out in the order in which they were asked for.
+/// A change that is not a command: of what is registered, or of what was found. Changes are carried out in the order in which they were asked for.
 pub(super) enum Change {
     Register(Asked<Vec<Registration>, Registering>),
     Unregister(Asked<String, bool>),
+    Reconciled(Asked<Reconciled, ()>),
 }
 
 impl Change {
@@ -55,11 +57,19 @@ impl Change {
         Self::Unregister(Asked::new(key, reply))
     }
 
+    pub(super) fn reconciled(
+        reconciled: Reconciled,
+        reply: oneshot::Sender<Result<(), AcceptError>>,
+    ) -> Self {
+        Self::Reconciled(Asked::new(reconciled, reply))
+    }
+
     /// Rows that it writes at the most.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Register(asked) => asked.what.len(),
             Self::Unregister(_) => 1,
+            Self::Reconciled(asked) => asked.what.findings.len() + asked.what.cleared.len() + 1,
         }
     }
 
@@ -73,6 +83,7 @@ impl Change {
                     .execute([&asked.what])?;
                 asked.answer = Some(gone > 0);
             }
+            Self::Reconciled(asked) => asked.answer = Some(findings::write(transaction, &asked.what)?),
         }
         Ok(())
     }
@@ -82,6 +93,7 @@ impl Change {
         match self {
             Self::Register(asked) => asked.tell(committed),
             Self::Unregister(asked) => asked.tell(committed),
+            Self::Reconciled(asked) => asked.tell(committed),
         }
     }
 }

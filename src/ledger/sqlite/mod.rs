@@ -3,6 +3,7 @@
 mod checkpoint;
 mod contexts;
 mod files;
+mod findings;
 mod lookup;
 mod operator;
 mod prune;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
+pub use findings::{AuditError, Auditor};
 pub use operator::{ActError, Operator};
 pub use reader::Reader;
 pub use schema::OpenError;
@@ -36,6 +38,7 @@ pub use schema::OpenError;
 use super::{
     AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Receipt, Record, Refused,
     Registering, Registration, Settings, Settlement, Stats,
+    findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message},
@@ -381,6 +384,29 @@ impl Ledger for SqliteLedger {
                 }
             }
         })
+    }
+}
+
+impl Findings for SqliteLedger {
+    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
+        self.look("read published commands from", move |reader| reader.unasked(reach, limit))
+    }
+
+    fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
+        self.look("read the findings of", move |reader| reader.findings(which, after, limit))
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        self.look("count the findings of", Reader::overview)
+    }
+
+    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(|reply| Job::Change(Change::reconciled(reconciled, reply)))
     }
 }
 

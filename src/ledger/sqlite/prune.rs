@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::findings;
 use crate::command::Seq;
 
 /// Below all of the log.
@@ -61,6 +62,7 @@ pub(super) fn step(
                    AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = operator_acts.seq)",
             )?
             .execute(params![first, through])?;
+        findings::prune(transaction, first as Seq, through as Seq)?;
         transaction
             .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
             .execute([through])?;

@@ -16,8 +16,11 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
 /// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
 /// that the program before it still finds its way.
-pub(super) const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_contexts.sql")];
+pub(super) const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_contexts.sql"),
+    include_str!("migrations/0003_reconciliation.sql"),
+];
 
 /// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
 #[derive(Debug, thiserror::Error)]
@@ -213,6 +216,16 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 /// only good copy.
 fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+}
+
+/// Opens a connection for short acts beside the writer.
+pub(super) fn open_actor(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    let failed = OpenError::sqlite(path, "open");
+    connection.pragma_update(None, "query_only", false).map_err(&failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
+    Ok(connection)
 }
 
 /// Opens the connection that moves pages from the write-ahead log to the database beside the writer.

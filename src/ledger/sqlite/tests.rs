@@ -1,4 +1,5 @@
 mod contexts;
+mod findings;
 mod retention;
 mod versions;
 

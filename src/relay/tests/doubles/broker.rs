@@ -55,6 +55,8 @@ impl Session for Handle {
         let earlier =
             world.refused.range(..entry.seq).find(|seq| world.entry(**seq).task_key == entry.task_key);
         assert_eq!(earlier, None, "{} is published before an earlier one of its task", entry.seq);
+        let enriched = std::str::from_utf8(&entry.body).unwrap().starts_with(r#"{"n":1,"enrichment":{"#);
+        assert_eq!(enriched, world.enrich.is_some(), "{} is completed once, or not to be", entry.seq);
         world.published.push(entry.seq);
         if world.ended.is_some() {
             // What comes after is not read any more.

@@ -1,0 +1,36 @@
+//! What of the service speaks to the approval center: none of it stands between a callback and its answer.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+
+use crate::{
+    app::{BesideSeat, StartBeside},
+    approval_center::Center,
+    config::Config,
+    enrichment::Enricher,
+    reconcile,
+    relay::Enrich,
+};
+
+/// The client, of which there is one: what uses it shares its token and its limits. `None` if it is not configured.
+pub(super) fn center(config: &Config) -> anyhow::Result<Option<Center>> {
+    let center = config.approval_center.as_ref().map(Center::new).transpose();
+    center.context("cannot speak to the approval center")
+}
+
+/// What completes commands before they are published; `None` if no endpoint wants that.
+pub(super) fn enricher(config: &Config, center: Option<&Center>) -> Option<Arc<dyn Enrich>> {
+    let center = center.cloned().filter(|_| !config.enrichment.is_empty())?;
+    Some(Arc::new(Enricher::new(center, config.enrichment.clone(), Handle::current())))
+}
+
+/// What works beside the relay; `None` if nothing is to.
+pub(super) fn beside(config: &Config, center: Option<&Center>) -> Option<StartBeside> {
+    let settings = config.reconcile.clone();
+    let center = center.cloned().filter(|_| settings.every.is_some())?;
+    Some(Arc::new(move |seat: BesideSeat| {
+        Box::pin(reconcile::run(center.clone(), seat.ledger, settings.clone(), seat.metrics))
+    }))
+}
