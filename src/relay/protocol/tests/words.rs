@@ -51,6 +51,7 @@ impl Bench {
             max_attempts: 2,
             confirm_timeout: Duration::from_secs(30),
             max_exceptions: 10,
+            max_stragglers: 10,
             calm: TICK,
             salt: 7,
         };
@@ -81,7 +82,7 @@ impl Bench {
                     self.settlements.push(settlement);
                     self.machine.settled(ledger_writes, at(now));
                 }
-                Effect::Publish(_) | Effect::KeepFresh(_) | Effect::Ask(_) => {}
+                Effect::Publish(_) | Effect::Prepare(_) | Effect::KeepFresh(_) | Effect::Ask(_) => {}
             }
         }
         said
