@@ -472,6 +472,29 @@ async fn a_commit_that_fails_promises_nothing_and_forgets_nothing() {
 }
 
 #[tokio::test]
+async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_log() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    scratch.execute("ALTER TABLE exceptions RENAME TO gone");
+    let accept = |number: u64| acceptance(&format!("t{number}"), "APPROVE", None);
+    let mut kept = 0;
+    // A settlement fails, and what is accepted with it; each may also have a commit of its own.
+    loop {
+        let settlement = Settlement { cleared: vec![1], ..Settlement::default() };
+        let (settled, receipt) = tokio::join!(ledger.settle(settlement), ledger.accept(accept(kept)));
+        assert_eq!(settled, Err(AcceptError::Unavailable));
+        if receipt.is_err() {
+            break;
+        }
+        kept += 1;
+        assert!(kept < 1000, "they never meet in one commit");
+    }
+    scratch.execute("ALTER TABLE gone RENAME TO exceptions");
+    accepted(&ledger, accept(kept)).await;
+    assert_eq!(ledger.stats().await.unwrap().head, kept + 1);
+}
+
+#[tokio::test]
 async fn a_file_that_was_removed_or_replaced_is_not_written_to_any_more() {
     for suffix in ["", "-wal", "-shm"] {
         for replaced in [false, true] {

@@ -52,6 +52,7 @@ impl Bench {
             confirm_timeout: Duration::from_secs(30),
             max_stragglers: 0,
             max_exceptions: 10,
+            max_stragglers: 10,
             calm: TICK,
             salt: 7,
         };
