@@ -50,7 +50,6 @@ impl Bench {
             max_in_flight: 10,
             max_attempts: 2,
             confirm_timeout: Duration::from_secs(30),
-            max_stragglers: 0,
             max_exceptions: 10,
             max_stragglers: 10,
             calm: TICK,
