@@ -6,7 +6,7 @@
 //! # How
 //! A *pass* ([`pass`]) walks the published commands in order of the log, in pages, from where the pass before ended, up to
 //! those that have been published for [`Settings::after`]. It asks for the tasks of their instances, 20 at a time, and
-//! compares ([`verdict`]). What is not visible becomes a *finding* in the ledger and is asked for again, after growing gaps,
+//! compares (`verdict`). What is not visible becomes a *finding* in the ledger and is asked for again, after growing gaps,
 //! as long as [`Settings::within`] allows. A page is written in one transaction together with how far it went, so that a
 //! pass that is interrupted anywhere goes on there, at the price of asking for one page twice.
 //!

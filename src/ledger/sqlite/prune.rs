@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::findings;
-use crate::command::Seq;
+use crate::{command::Seq, telemetry::failpoint::reach};
 
 /// Below all of the log.
 pub(super) const EVERYWHERE: Seq = i64::MAX as Seq;
@@ -53,6 +53,7 @@ pub(super) fn step(
         pruned += transaction.prepare_cached("DELETE FROM commands WHERE seq = ?1")?.execute([seq])?;
         through = Some(*seq);
     }
+    reach("prune:deleted");
     if let Some(through) = through {
         let first = old.first().map_or(through, |(seq, _, _)| *seq);
         // What an operator did to a command is of interest as long as the command is.
