@@ -94,6 +94,7 @@ async fn drained(url: &str) -> Duration {
         ledger.clone(),
         publisher,
         relay::Settings::default(),
+        None,
         Metrics::new(),
         stopping,
     ));

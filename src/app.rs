@@ -5,6 +5,7 @@
 //! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
 //! has its own threads as well. What is left for the caller's runtime is waiting.
 
+mod beside;
 mod controls;
 #[cfg(test)]
 mod openapi;
@@ -35,6 +36,8 @@ use crate::{
     ledger::Ledger,
     telemetry::{failpoint::reach, metrics::Metrics},
 };
+use beside::Beside;
+pub use beside::{BesideSeat, StartBeside};
 pub use controls::{Condition, Controls};
 use relay_thread::{Orders, RelayThread};
 pub use relay_thread::{RelaySeat, StartRelay};
@@ -78,6 +81,7 @@ pub struct App {
     access: Arc<Access>,
     relay: Orders,
     way_back: WayBack,
+    beside: Beside,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
 }
@@ -127,6 +131,7 @@ impl App {
             access,
             relay: Orders::new(start_relay),
             way_back: WayBack::new(None),
+            beside: Beside::new(),
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
@@ -150,6 +155,7 @@ impl App {
             draining: self.draining.clone(),
             relay: self.relay.clone(),
             way_back: self.way_back.clone(),
+            beside: self.beside.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
         }
@@ -178,12 +184,15 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics.clone())
             .context("cannot start the relay's thread")?;
-        let way_back = self.way_back.start(self.ledger.clone(), self.metrics);
+        let way_back = self.way_back.start(self.ledger.clone(), self.metrics.clone());
+        let seat = BesideSeat { ledger: self.ledger.clone(), metrics: self.metrics };
+        let beside = (self.beside.clone(), tokio::spawn(self.beside.keep_working(seat)));
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
             console: Listener::start(self.console.0),
             relay,
             way_back: (self.way_back, way_back),
+            beside,
             ledger: self.ledger,
             draining: self.draining,
         };
@@ -241,6 +250,7 @@ struct Running {
     console: Listener,
     relay: RelayThread,
     way_back: (WayBack, JoinHandle<()>),
+    beside: (Beside, JoinHandle<()>),
     ledger: Arc<dyn Ledger>,
     draining: Arc<AtomicBool>,
 }
@@ -265,6 +275,13 @@ impl Running {
         }
 
         reach("stop:requests");
+
+        // Nobody waits for it, and what it has not written it finds again.
+        let (beside, working) = &mut self.beside;
+        beside.end();
+        if !within(deadline + RELAY_SLACK, async { working.await.unwrap_or_default() }).await {
+            tracing::warn!(step = "beside", "the grace ran out");
+        }
 
         // Before the writer is closed, since what the relay learns of its last publishes is written by it, and what became
         // of the last calls of the way back.

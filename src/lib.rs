@@ -20,7 +20,7 @@
 //! 4. [`ledger::Ledger::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
 //! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
 //! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
-//!    publishes them in order, persistent and mandatory.
+//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`] where an endpoint is configured so.
 //! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
 //!    deadline or a closed channel starts again at the cursor.
 //! 8. If `[approval_center]` is configured, [`outcome`] takes what the workers report of the command, keeps it in the
@@ -31,7 +31,7 @@
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay outcome callback approval_center emulator and leaves |
+//! | [`cli`] | the command line | app config ledger relay outcome enrichment reconcile callback approval_center emulator and leaves |
 //! | [`app`] | composition: binds, wires, stops in order | all but cli |
 //! | [`http`] | public listener: transport only | intake |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
@@ -40,6 +40,8 @@
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to the broker | command ledger |
+//! | [`enrichment`] | completes commands by what the approval center knows, before they are published | approval_center command ledger relay |
+//! | [`reconcile`] | compares what was published with what the approval center shows | approval_center command ledger |
 //! | [`outcome`] | the way back: from what workers report to card and instance | approval_center command ledger relay |
 //! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
@@ -52,7 +54,8 @@
 //! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
 //! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
 //! operator. *Settle*: to write down what the broker answered. *Outcome*: what a worker reports of a command. *Showing*: an
-//! outcome on its way to a card or an instance of the approval center.
+//! outcome on its way to a card or an instance of the approval center. *Finding*: a decision that the approval center did
+//! not show when it was asked.
 
 pub mod app;
 pub mod approval_center;
@@ -64,10 +67,12 @@ pub mod config;
 pub mod console;
 pub mod context;
 pub mod emulator;
+pub mod enrichment;
 pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod outcome;
+pub mod reconcile;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;

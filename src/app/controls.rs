@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Settings,
+    beside::{Beside, StartBeside},
     relay_thread::{Orders, StartRelay},
     way_back::{StartWayBack, WayBack},
 };
@@ -35,6 +36,7 @@ pub struct Controls {
     pub(super) draining: Arc<AtomicBool>,
     pub(super) relay: Orders,
     pub(super) way_back: WayBack,
+    pub(super) beside: Beside,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
 }
@@ -100,6 +102,12 @@ impl Controls {
     /// Has the way back end and another take its place, or none with `None`. Returns at once.
     pub fn exchange_way_back(&self, start: Option<StartWayBack>) {
         self.way_back.exchange(start);
+    }
+
+    /// Has this work beside the listeners and the relay, in place of what does; `None` for nothing. Returns at once. Does
+    /// nothing once the service has begun to stop.
+    pub fn work_beside(&self, start: Option<StartBeside>) {
+        self.beside.exchange(start);
     }
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.

@@ -124,9 +124,10 @@ impl Call {
     }
 }
 
-/// The approval center. Clones share token, limits and connections.
+/// The approval center, and how long a call may take if not as long as is configured. Clones share token, limits and
+/// connections.
 #[derive(Debug, Clone)]
-pub struct Center(Arc<Shared>);
+pub struct Center(Arc<Shared>, Option<Duration>);
 
 #[derive(Debug)]
 struct Shared {
@@ -155,12 +156,20 @@ impl Center {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Error::Client(Arc::new(error)))?;
-        Ok(Self(Arc::new(Shared {
+        let shared = Shared {
             settings: settings.clone(),
             http,
             limits: Api::ALL.iter().map(|_| Limiter::default()).collect(),
             tokens: Tokens::default(),
-        })))
+        };
+        Ok(Self(Arc::new(shared), None))
+    }
+
+    /// The same, whose calls take no longer than this with everything. A call that cannot have its turn within this time fails
+    /// at once, and takes nobody else's.
+    #[must_use]
+    pub fn within(&self, call_deadline: Duration) -> Self {
+        Self(self.0.clone(), Some(call_deadline.min(self.0.settings.call_deadline)))
     }
 
     /// What it was made with.
@@ -178,7 +187,7 @@ impl Center {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.0.settings.call_deadline
+        Instant::now() + self.1.unwrap_or(self.0.settings.call_deadline)
     }
 
     async fn token(&self, deadline: Instant) -> Result<Lent, Error> {

@@ -320,6 +320,11 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     ];
     rows.extend(record.note.clone().map(|note| ["note".to_owned(), note]));
     rows.extend(record.attempts.map(|attempts| ["refusals".to_owned(), attempts.to_string()]));
+    rows.extend(record.reconciliation.as_ref().map(|found| {
+        let status = found.task_status.as_deref().map(|status| format!(", the task is {status}"));
+        let text = format!("{}{}", found.verdict.as_str(), status.unwrap_or_default());
+        ["approval center".to_owned(), text]
+    }));
     rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), format!("{at:.3}")]));
     if let Some(outcome) = &record.outcome {
         rows.push(["way".to_owned(), way(&record)]);

@@ -11,6 +11,7 @@ mod exit;
 mod healthcheck;
 mod ledger;
 mod output;
+mod reconcile;
 mod schema;
 mod send;
 mod serve;
@@ -82,6 +83,8 @@ enum Command {
     /// Ask the approval center: definitions, tasks, instances, cards
     #[command(subcommand)]
     Center(center::Command),
+    /// Ask the approval center for published decisions, and list those that never became visible there
+    Reconcile(reconcile::Arguments),
     /// Look at everything that a decision passes, and say what is wrong and how to mend it
     Doctor(doctor::Arguments),
     /// Run a stand-in for the approval center, to try everything without a tenant
@@ -151,6 +154,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Tail(arguments) => tail::run(&arguments, &sources.load()),
         Command::Ledger(command) => ledger::run(command, &sources.load()),
         Command::Center(command) => center::run(command, &sources.load()),
+        Command::Reconcile(arguments) => reconcile::run(&arguments, &sources.load()),
         Command::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
         Command::Emulator(arguments) => emulator::run(&arguments),
         Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load()),

@@ -1,5 +1,6 @@
 //! The domain: what an approver decided, about which task. Pure: no I/O, no clock, no async.
 
+pub mod enrichment;
 pub mod id;
 pub mod message;
 pub mod outcome;

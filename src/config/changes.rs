@@ -47,11 +47,11 @@ impl Changes {
         self.keys.is_empty() && self.endpoints_added.is_empty() && self.endpoints_removed.is_empty()
     }
 
-    /// Whether any of these sections has changed.
+    /// True if a key of this section has changed.
     #[must_use]
-    pub fn concern(&self, sections: &[&str]) -> bool {
-        let section = |change: &Change| change.key.split('.').next().unwrap_or_default().to_owned();
-        self.keys.iter().any(|change| sections.contains(&&*section(change)))
+    pub fn touch(&self, section: &str) -> bool {
+        let within = |key: &str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        self.keys.iter().any(|change| within(&change.key))
     }
 
     /// The changed keys that only a restart puts in force.

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    contexts,
+    contexts, enrichment as completing,
     layers::{Origin, Table, Value},
     read::{Given, Section},
     sections::LOCALES,
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     callback::CredentialSettings,
     command::profile::Profile,
+    enrichment,
     intake::{EndpointSettings, Locale, Refusal},
     ledger::OnConflict,
     secret::Secret,
@@ -23,11 +24,11 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Old and new, and the same again for a second sender.
 const MAX_CREDENTIALS: usize = 4;
 
-/// An endpoint, and how its commands are dressed.
+/// An endpoint, how its commands are dressed, and how they are completed.
 pub(super) fn endpoint(
     section: &mut Section<'_, '_, '_>,
     default: Locale,
-) -> Option<(EndpointSettings, Profile)> {
+) -> Option<(EndpointSettings, Profile, Option<enrichment::Settings>)> {
     let expected = "1 to 64 of a-z, 0-9, _ and -, not beginning with _ or -";
     let name = section.required("name", expected, |text| {
         if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
@@ -72,6 +73,7 @@ pub(super) fn endpoint(
     let credentials = credentials(section);
     let sentences = section.table("sentences", sentences);
     let context = section.table("context", contexts::context);
+    let enrichment = section.table("enrichment", completing::enrichment);
     let endpoint = EndpointSettings {
         name: name?,
         approval_codes: approval_codes?,
@@ -83,7 +85,7 @@ pub(super) fn endpoint(
         on_conflict: on_conflict?,
         context: context?,
     };
-    Some((endpoint, profile?))
+    Some((endpoint, profile?, enrichment?))
 }
 
 fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
@@ -200,6 +202,23 @@ fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
         }
         Given::Absent | Given::Faulty => None,
     }
+}
+
+/// Notes that an endpoint's commands are to be completed by an approval center that is not configured.
+pub(super) fn check_enrichment(root: &mut Section<'_, '_, '_>, tree: &Table, place: usize) {
+    let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
+    let Some(Value::Table(endpoint)) = list.get(place).map(|entry| &entry.value) else { return };
+    let Some(enrichment) = endpoint.get("enrichment") else { return };
+    let fields = match &enrichment.value {
+        Value::Table(table) => table.get("fields"),
+        _ => None,
+    };
+    root.fault_of(
+        &format!("endpoints[{place}].enrichment.fields"),
+        "needs the approval center, which is not configured",
+        "[] for nothing, or app_id and app_secret in [approval_center]",
+        &fields.unwrap_or(enrichment).origin,
+    );
 }
 
 /// Names must differ, whatever else is wrong with the endpoints.

@@ -8,10 +8,12 @@ mod certificates;
 mod changes;
 mod contexts;
 mod endpoints;
+mod enrichment;
 mod fault;
 mod http;
 mod layers;
 mod read;
+mod reconcile;
 mod secrets;
 mod sections;
 mod show;
@@ -29,7 +31,7 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, intake, ledger, outcome,
+    approval_center, console, enrichment as completing, intake, ledger, outcome, reconcile as comparing,
     relay::{self, amqp},
     telemetry::log,
 };
@@ -70,6 +72,10 @@ pub struct Config {
     pub approval_center: Option<approval_center::Settings>,
     /// The way back, from the workers' reports to the approver; of no effect without `approval_center`.
     pub outcomes: outcome::Settings,
+    /// How published decisions are compared with what the approval center shows; of no effect without it.
+    pub reconcile: comparing::Settings,
+    /// What is completed of the commands of endpoints, by name; only with `approval_center`.
+    pub enrichment: HashMap<String, completing::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -122,6 +128,8 @@ pub struct Loaded {
     log: Option<log::Settings>,
     approval_center: Option<Option<approval_center::Settings>>,
     outcomes: Option<outcome::Settings>,
+    reconcile: Option<comparing::Settings>,
+    enrichment: HashMap<String, completing::Settings>,
     intake: Option<intake::Settings>,
 }
 
@@ -138,6 +146,8 @@ impl Loaded {
                 log: self.log.clone()?,
                 approval_center: self.approval_center.clone()?,
                 outcomes: self.outcomes.clone()?,
+                reconcile: self.reconcile.clone()?,
+                enrichment: self.enrichment.clone(),
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
             })
         };
@@ -187,6 +197,11 @@ impl Loaded {
     /// The way back, whatever is wrong elsewhere.
     pub fn outcomes(&self) -> Result<&outcome::Settings, Faults> {
         self.part(self.outcomes.as_ref(), "outcomes")
+    }
+
+    /// How decisions are compared with the approval center, whatever is wrong elsewhere.
+    pub fn reconcile(&self) -> Result<&comparing::Settings, Faults> {
+        self.part(self.reconcile.as_ref(), "reconcile")
     }
 
     /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
@@ -262,6 +277,8 @@ pub fn load(sources: &Sources) -> Loaded {
         log: None,
         approval_center: None,
         outcomes: None,
+        reconcile: None,
+        enrichment: HashMap::new(),
         intake: None,
     };
     // A file that cannot be read as a whole makes every other fault guesswork.
@@ -294,11 +311,24 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     let center_is_on = !matches!(loaded.approval_center, Some(None));
     let taken = loaded.amqp.as_ref().filter(|_| center_is_on).map(|amqp| amqp.broker.queue.clone());
     loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken, center_is_on));
+    loaded.reconcile = root.table("reconcile", reconcile::reconcile);
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);
     if let Some(endpoints) = endpoints {
-        let (endpoints, profiles): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        let center_is_off = matches!(loaded.approval_center, Some(None));
+        let (mut list, mut profiles) = (Vec::new(), Vec::new());
+        for (place, (endpoint, profile, enrichment)) in endpoints.into_iter().enumerate() {
+            if let Some(enrichment) = enrichment {
+                if center_is_off {
+                    endpoints::check_enrichment(&mut root, tree, place);
+                }
+                loaded.enrichment.insert(endpoint.name.clone(), enrichment);
+            }
+            list.push(endpoint);
+            profiles.push(profile);
+        }
+        let endpoints = list;
         if let Some(amqp) = &mut loaded.amqp {
             let names = endpoints.iter().map(|endpoint| endpoint.name.clone());
             amqp.broker.profiles = names.zip(profiles).collect();

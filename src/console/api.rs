@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Rows of a page if the query does not say.
-const DEFAULT_LIMIT: usize = 50;
+pub(super) const DEFAULT_LIMIT: usize = 50;
 
 /// Rows of a page at the most.
 const MAX_LIMIT: usize = 500;
@@ -108,7 +108,7 @@ pub(super) async fn list_refusals(
 }
 
 /// The parameters of the query, each given once and not empty.
-fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Problem> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", "The query cannot be read."))?
         .into_inner();
@@ -131,7 +131,7 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-fn unknown(name: &str) -> Problem {
+pub(super) fn unknown(name: &str) -> Problem {
     Problem::bad_parameter(name, "There is no such parameter.")
 }
 
@@ -156,7 +156,7 @@ fn before(value: &str) -> Result<Seq, Problem> {
         .ok_or_else(|| Problem::bad_parameter("before", "Is the next_before of the page before."))
 }
 
-fn limit(value: &str) -> Result<usize, Problem> {
+pub(super) fn limit(value: &str) -> Result<usize, Problem> {
     digits(value)
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
@@ -164,7 +164,7 @@ fn limit(value: &str) -> Result<usize, Problem> {
 }
 
 /// Digits only: `parse` alone would take a sign too.
-fn digits(value: &str) -> Option<u64> {
+pub(super) fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 

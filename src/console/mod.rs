@@ -10,6 +10,7 @@ mod health;
 mod outcomes;
 mod permission;
 mod problem;
+mod reconciliation;
 mod registration;
 
 use std::{
@@ -47,7 +48,7 @@ pub struct Settings {
 /// A route: method, path, and what serves it. Routes of one path stand together.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 12] = [
+const TABLE: [Entry; 13] = [
     ("GET", "/", || web::get().to(home)),
     ("GET", "/livez", || web::get().to(health::livez)),
     ("GET", "/readyz", || web::get().to(health::readyz)),
@@ -56,6 +57,7 @@ const TABLE: [Entry; 12] = [
     ("GET", "/api/v1/commands/{command_id}", || web::get().to(api::find_command)),
     ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
     ("GET", "/api/v1/refusals", || web::get().to(api::list_refusals)),
+    ("GET", "/api/v1/reconciliation", || web::get().to(reconciliation::get)),
     ("GET", "/api/v1/contexts/{key}", || web::get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),
     ("DELETE", "/api/v1/contexts/{key}", || web::delete().to(contexts::delete)),

@@ -30,11 +30,12 @@ use crate::{
 
 /// `POST /callbacks/{endpoint}`.
 pub(super) async fn receive(
-    request: HttpRequest,
+    request: &HttpRequest,
+    endpoint: &str,
     payload: web::Payload,
-    gate: web::Data<Gate>,
+    gate: &Gate,
 ) -> HttpResponse {
-    if connection::is_over(&request) {
+    if connection::is_over(request) {
         return connection::unheard(payload);
     }
     let live = gate.live();
@@ -42,12 +43,12 @@ pub(super) async fn receive(
     let callback = Callback {
         began: Instant::now(),
         peer: tcp.map(|tcp| live.peers.peer(tcp, request.headers())),
-        endpoint: request.match_info().get("endpoint").unwrap_or_default(),
+        endpoint,
         live: &live,
-        gate: &gate,
+        gate,
     };
-    let response = callback.receive(&request, payload).await;
-    connection::note(&request, &response);
+    let response = callback.receive(request, payload).await;
+    connection::note(request, &response);
     response
 }
 

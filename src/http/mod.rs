@@ -32,7 +32,7 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
     dev::Server,
     http::{
-        StatusCode,
+        Method, StatusCode,
         header::{ALLOW, HeaderValue},
     },
     web,
@@ -61,6 +61,8 @@ pub struct Settings {
 
 /// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
 pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
+
+const CALLBACKS: &str = "/callbacks";
 
 /// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,16 +118,22 @@ pub fn serve(
     Ok(server)
 }
 
-/// All of it.
+/// All of it. A scope is found by comparing its prefix; a resource with a name in its path would be found by a regular
+/// expression, which took 6 % of the instructions of a callback.
 fn routes(config: &mut web::ServiceConfig) {
-    let [(_post, callbacks)] = ROUTES;
     config
-        .service(
-            web::resource(callbacks)
-                .route(web::post().to(callback::receive))
-                .default_service(web::to(method_not_allowed)),
-        )
+        .service(web::scope(CALLBACKS).default_service(web::to(callback)))
         .default_service(web::to(not_found));
+}
+
+/// What stands below [`CALLBACKS`].
+async fn callback(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+    let endpoint = request.match_info().unprocessed().strip_prefix('/');
+    match endpoint.filter(|endpoint| !endpoint.is_empty() && !endpoint.contains('/')) {
+        None => not_found(request, payload).await,
+        Some(_) if request.method() != Method::POST => method_not_allowed(request, payload).await,
+        Some(endpoint) => callback::receive(&request, endpoint, payload, &gate).await,
+    }
 }
 
 /// Mostly a wrong `action_callback_url`, whose approvers get no sentence here: nothing tells their language.

@@ -14,15 +14,19 @@
 //! - **Outcome.** What a worker reported of a command, the last word only; and a **showing** for its card and for its
 //!   instance: `waiting`, `shown`, or `parked`. Pruned with the command, which stays as long as a showing waits.
 //!
+//! - **Finding.** A row for a published command whose decision the approval center did not show when it was asked; see
+//!   [`findings`]. Commands up to a place in the log were asked for; what has no row was shown.
+//!
 //! The state of a command is derived ([`state::State::of`]) and never stored twice.
 //!
 //! # Who writes what
 //! One writer thread owns the only connection of `serve` that writes. [`Ledger::accept`] appends to the log;
 //! [`Ledger::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Ledger::refused`] keeps the
 //! refused callbacks; [`Ledger::register`] and [`Ledger::unregister`] write the contexts, the verbs of [`Outcomes`] what
-//! workers report. The writer also prunes: contexts that expired, and published
-//! commands older than the retention, in small steps from the old end. The command line's `ledger requeue` and `park` write exceptions, and `show-again`
-//! showings, from another process, in a transaction of their own; they are found at the next look for what is due.
+//! workers report, and [`Findings::reconciled`] the findings, which the command line's `reconcile` writes as well. The
+//! writer also prunes: contexts that expired, and published commands older than the retention, in small steps from the
+//! old end. The command line's `ledger requeue` and `park` write exceptions, and `show-again` showings, from another
+//! process, in a transaction of their own; they are found at the next look for what is due.
 //!
 //! # Invariants
 //! 1. A receipt is given only after the transaction that holds the command was committed and synced.
@@ -30,6 +34,7 @@
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
 mod contexts;
+pub mod findings;
 mod outcomes;
 pub mod sqlite;
 pub mod state;
@@ -42,6 +47,7 @@ use tokio::sync::watch;
 
 use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
+pub use findings::{Finding, Findings, Verdict};
 pub use outcomes::{
     OutcomeRecord, Outcomes, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown,
     Surface,
@@ -188,14 +194,6 @@ pub struct Settlement {
     pub cleared: Vec<Seq>,
 }
 
-impl Settlement {
-    /// True if there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.through.is_none() && self.exceptions.is_empty() && self.cleared.is_empty()
-    }
-}
-
 /// A command that is not in the state its position in the log says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {
@@ -303,6 +301,9 @@ pub struct Record {
     /// The rendered message; only where one command is looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Box<serde_json::value::RawValue>>,
+    /// What the approval center shows of it; only where one command is looked at, and only once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconciliation: Option<Finding>,
 }
 
 /// Which commands to list; newest first.
@@ -339,7 +340,7 @@ pub struct LookError {
 ///
 /// Every method may be called from any thread and may be dropped while it waits: what was handed over is carried out
 /// whether or not somebody still waits for the answer.
-pub trait Ledger: Outcomes {
+pub trait Ledger: Findings + Outcomes {
     /// Keeps a command, or finds that it was kept before.
     ///
     /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. On an error nothing was promised; the

@@ -142,6 +142,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_words_of_the_states_are_a_contract_and_read_back() {
+        assert_eq!(State::ALL.map(State::as_str), ["pending", "published", "parked"]);
+        for state in State::ALL {
+            assert_eq!(State::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(State::parse("retrying"), None);
+    }
+
+    #[test]
     fn the_state_follows_from_cursor_and_exception() {
         assert_eq!(State::of(5, 4, None), State::Pending);
         assert_eq!(State::of(5, 5, None), State::Published);

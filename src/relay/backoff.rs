@@ -22,8 +22,33 @@ pub fn delay(first: Duration, attempts: u32, random: u32) -> Duration {
 /// A random number for [`delay`].
 #[must_use]
 pub fn random() -> u32 {
+    #[cfg(test)]
+    if let Some(number) = seeded::next() {
+        return number;
+    }
     // Without a source of randomness the relay still has to wait some time or other.
     getrandom::u32().unwrap_or(u32::MAX / 2)
+}
+
+/// Numbers that a seed tells, for tests that can be repeated.
+#[cfg(test)]
+pub(super) mod seeded {
+    use std::cell::Cell;
+
+    thread_local! { static STATE: Cell<Option<u64>> = const { Cell::new(None) } }
+
+    /// From now on this thread draws what follows from the seed.
+    pub(in crate::relay) fn seed(seed: u64) {
+        STATE.set(Some(seed));
+    }
+
+    pub(super) fn next() -> Option<u32> {
+        // Knuth's linear congruential generator; its upper half is good enough.
+        let state =
+            STATE.get()?.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        STATE.set(Some(state));
+        Some((state >> 32) as u32)
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use tracing::warn;
 
 use super::{
     News, Report, Session, Settings, backoff, notices,
-    protocol::{Cargo, Due, Effect, Found, Lost, Machine, Moment, Question, Rules, TICK, Unreadable},
+    preparing::{Enrich, Parcel, Preparations},
+    protocol::{Due, Effect, Found, Lost, Machine, Moment, Question, Rules, TICK, Unreadable},
     requested,
 };
 use crate::{
@@ -31,6 +32,10 @@ const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 /// How old a session must be before a command is tried that is known to end sessions: time for all others.
 const CALM: Duration = Duration::from_secs(2);
 
+/// Commands that may wait for what is prepared, for themselves or for one before them. More hold up the log's order, for as
+/// long as the first of them takes at the most.
+const MAX_STRAGGLERS: usize = 1024;
+
 /// How a session ended.
 pub(super) enum End<E> {
     /// The relay is to stop, and everything is settled.
@@ -47,23 +52,14 @@ impl<E> From<E> for End<E> {
     }
 }
 
-impl Cargo for Entry {
-    fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    fn task_key(&self) -> TaskKey {
-        self.task_key
-    }
-}
-
 /// The machine, and what is under way for it.
 pub(super) struct Relay {
     ledger: Arc<dyn Ledger>,
     confirm_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
     clock: Clock,
-    machine: Machine<Entry>,
+    machine: Machine<Parcel>,
+    preparations: Preparations,
     /// Commands confirmed in this run.
     pub(super) confirmed: u64,
     settling: Option<BoxFuture<'static, Result<(), AcceptError>>>,
@@ -73,25 +69,32 @@ pub(super) struct Relay {
 
 /// The answer to a [`Question`].
 enum Answer {
-    Due(Result<Vec<Due<Entry>>, LookError>),
+    Due(Result<Vec<crate::ledger::Due>, LookError>),
     Waiting(Result<Vec<(TaskKey, Seq)>, LookError>),
     Pending(Result<bool, LookError>),
     Found(Result<Option<Found>, LookError>),
 }
 
 impl Relay {
-    pub(super) fn new(ledger: Arc<dyn Ledger>, settings: &Settings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        ledger: Arc<dyn Ledger>,
+        settings: &Settings,
+        enrich: Option<Arc<dyn Enrich>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let rules = Rules {
             max_in_flight: settings.max_in_flight,
             max_attempts: settings.max_attempts,
             confirm_timeout: settings.confirm_timeout,
             max_exceptions: settings.max_exceptions,
+            max_stragglers: MAX_STRAGGLERS,
             calm: CALM,
             salt: backoff::random(),
         };
         Self {
             ledger,
             confirm_timeout: settings.confirm_timeout,
+            preparations: Preparations::new(enrich, metrics.clone()),
             metrics,
             clock: Clock::start(),
             machine: Machine::new(rules),
@@ -156,7 +159,11 @@ impl Relay {
                 answer = under_way(&mut self.asking) => self.told(answer),
                 read = under_way(&mut self.reading) => {
                     self.reading = None;
-                    self.machine.log_read(readable(read));
+                    let read = readable(read).map(|read| self.parcels(read));
+                    self.machine.log_read(read);
+                }
+                prepared = self.preparations.next(), if !self.preparations.is_idle() => {
+                    self.machine.prepared(prepared);
                 }
                 told = poll_fn(|cx| session.poll_news(cx, &mut news)) => {
                     told?;
@@ -173,6 +180,7 @@ impl Relay {
         loop {
             let looks = async { Ok((self.ledger.cursor().await?, self.ledger.waiting_tasks().await?)) };
             let looked: Result<_, LookError> = tokio::select! {
+                biased;
                 looked = looks => looked,
                 () = requested(stop) => return None,
             };
@@ -211,6 +219,7 @@ impl Relay {
             }
             if self.settling.is_some() || self.asking.is_some() {
                 tokio::select! {
+                    biased;
                     result = under_way(&mut self.settling) => self.settled(result),
                     answer = under_way(&mut self.asking) => self.told(answer),
                 }
@@ -233,7 +242,7 @@ impl Relay {
         // Marked as seen before the log is looked at: whatever is committed after it changes the head again.
         let known = *head.borrow_and_update();
         while let Some(effect) = self.machine.next(known, stopping, now) {
-            if let Some(entry) = self.carry_out(effect) {
+            if let Some(Parcel { entry, .. }) = self.carry_out(effect) {
                 reach("relay:publishing");
                 session.publish(entry)?;
                 reach("relay:published");
@@ -243,10 +252,18 @@ impl Relay {
     }
 
     /// Carries out an effect; a command that is to be published is handed back.
-    fn carry_out(&mut self, effect: Effect<Entry>) -> Option<Entry> {
+    fn carry_out(&mut self, effect: Effect<Parcel>) -> Option<Parcel> {
         match effect {
-            Effect::Publish(entry) => return Some(entry),
-            Effect::TakeFresh => self.machine.fresh(self.ledger.take_fresh()),
+            Effect::Publish(parcel) => return Some(parcel),
+            Effect::Prepare(parcel) => {
+                if let Some(prepared) = self.preparations.begin(parcel) {
+                    self.machine.prepared(prepared);
+                }
+            }
+            Effect::TakeFresh => {
+                let fresh = self.parcels(self.ledger.take_fresh());
+                self.machine.fresh(fresh);
+            }
             Effect::KeepFresh(wanted) => self.ledger.keep_fresh(wanted),
             Effect::ReadLog { after, limit } => self.reading = Some(self.ledger.since(after, limit)),
             Effect::Ask(question) => self.asking = Some(self.ask(question)),
@@ -263,12 +280,7 @@ impl Relay {
         let ledger = self.ledger.clone();
         Box::pin(async move {
             match question {
-                Question::Due { at, limit } => {
-                    let due = |due: crate::ledger::Due| Due { cargo: due.entry, attempts: due.attempts };
-                    Answer::Due(
-                        ledger.due(at, limit).await.map(|listed| listed.into_iter().map(due).collect()),
-                    )
-                }
+                Question::Due { at, limit } => Answer::Due(ledger.due(at, limit).await),
                 Question::Waiting => Answer::Waiting(ledger.waiting_tasks().await),
                 Question::Pending { seq } => {
                     let filter = Filter { before: Some(seq + 1), limit: 1, ..Filter::default() };
@@ -286,11 +298,24 @@ impl Relay {
         self.asking = None;
         let now = self.clock.now();
         match answer {
-            Answer::Due(due) => self.machine.due(readable(due), now),
+            Answer::Due(due) => {
+                let due = readable(due).map(|listed| {
+                    let parcel = |due: crate::ledger::Due| Due {
+                        cargo: self.preparations.parcel(due.entry),
+                        attempts: due.attempts,
+                    };
+                    listed.into_iter().map(parcel).collect()
+                });
+                self.machine.due(due, now);
+            }
             Answer::Waiting(waiting) => self.machine.waiting(readable(waiting), now),
             Answer::Pending(pending) => self.machine.still_pending(readable(pending), now),
             Answer::Found(found) => self.machine.found(readable(found), now),
         }
+    }
+
+    fn parcels(&self, entries: Vec<Entry>) -> Vec<Parcel> {
+        entries.into_iter().map(|entry| self.preparations.parcel(entry)).collect()
     }
 
     fn settled(&mut self, result: Result<(), AcceptError>) {

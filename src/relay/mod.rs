@@ -28,6 +28,13 @@
 //! One thing can break the order, and cannot be mended from here: a later command of the same task that was already in
 //! the window when the earlier one was refused. It has been sent and may be in the queue.
 //!
+//! # Completing commands
+//! On endpoints that are configured so, a command is completed by what the approval center knows ([`Enrich`]) before it is
+//! published. That is a state of the machine, `protocol::stragglers`, and not a stage before it: the machine alone knows
+//! which commands may overtake which, and where the cursor has to stay. Commands of other tasks go on; later ones of the same
+//! task wait, and are completed at the same time. Each has a bounded time, counted from its first turn, and is published
+//! without when that is over, or when too many are being completed: then at once, so that a backlog is not held up.
+//!
 //! When [`max_exceptions`](Settings::max_exceptions) commands wait (a full queue that rejects everything), new ones stay
 //! in the log until some of them are through.
 //!
@@ -51,6 +58,7 @@ pub mod amqp;
 pub mod backoff;
 mod driver;
 mod notices;
+mod preparing;
 mod protocol;
 #[cfg(test)]
 mod tests;
@@ -73,6 +81,7 @@ use crate::{
 };
 
 use driver::{End, Relay};
+pub use preparing::Enrich;
 
 /// How the relay works, whatever broker it publishes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,16 +213,20 @@ pub struct Report {
 ///
 /// Runs on the caller's task and spawns none. May be dropped at any time; what was not settled is published again at
 /// the next start.
+///
+/// `enrich` completes commands before they are published; see `preparing`.
 pub async fn run<P: Publisher>(
     ledger: Arc<dyn Ledger>,
     mut publisher: P,
     settings: Settings,
+    enrich: Option<Arc<dyn Enrich>>,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) -> Report {
-    let mut relay = Relay::new(ledger, &settings, metrics);
+    let mut relay = Relay::new(ledger, &settings, enrich, metrics);
     let mut deadline = stop.clone();
     tokio::select! {
+        biased;
         () = supervise(&mut relay, &mut publisher, &mut stop) => {}
         () = passed(&mut deadline) => warn!("the grace period ended before the relay was done"),
     }
@@ -231,6 +244,7 @@ async fn supervise<P: Publisher>(
     let mut failures = 0;
     loop {
         let connected = tokio::select! {
+            biased;
             connected = publisher.connect() => connected,
             () = requested(stop) => return relay.settle_all().await,
         };
@@ -276,6 +290,7 @@ async fn supervise<P: Publisher>(
             }
         }
         tokio::select! {
+            biased;
             () = sleep(delay) => {}
             () = requested(stop) => return,
         }

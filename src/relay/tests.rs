@@ -4,6 +4,7 @@ mod doubles;
 mod late;
 mod operator;
 mod poison;
+mod preparing;
 mod simulation;
 
 use std::{sync::Arc, time::Duration};
@@ -51,8 +52,15 @@ impl Bench {
         handle.world().max_attempts = settings.max_attempts;
         let metrics = Metrics::new();
         let (stop, told) = watch::channel(None);
-        let relay =
-            tokio::spawn(run(Arc::new(handle.clone()), handle.clone(), settings, metrics.clone(), told));
+        let enrich = handle.world().enrich.clone();
+        let relay = tokio::spawn(run(
+            Arc::new(handle.clone()),
+            handle.clone(),
+            settings,
+            enrich,
+            metrics.clone(),
+            told,
+        ));
         Self { handle: handle.clone(), metrics, stop, relay }
     }
 

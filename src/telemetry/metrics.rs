@@ -174,6 +174,16 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -189,6 +199,10 @@ pub struct Metrics {
     confirm_duration: Histogram,
     amqp_connected: Gauge<i64, AtomicI64>,
     amqp_blocked: Gauge<i64, AtomicI64>,
+    enrichments: Family<StatusLabels, Counter>,
+    reconciled: Family<VerdictLabels, Counter>,
+    findings: Family<VerdictLabels, Gauge>,
+    reconciliation_passes: Family<ResultLabels, Counter>,
     reloads_applied: Counter,
     reloads_rejected: Counter,
     outcomes: [Counter; ReportResult::ALL.len()],
@@ -250,6 +264,30 @@ impl Metrics {
         registry.register("amqp_connected", "1 while connected to the broker", amqp_connected.clone());
         let amqp_blocked = Gauge::default();
         registry.register("amqp_blocked", "1 while the broker blocks publishing", amqp_blocked.clone());
+        let enrichments = Family::<StatusLabels, Counter>::default();
+        registry.register(
+            "enrichments",
+            "Commands of endpoints with enrichment that were made ready to be published, by how far they could be completed",
+            enrichments.clone(),
+        );
+        let reconciled = Family::<VerdictLabels, Counter>::default();
+        registry.register(
+            "reconciled",
+            "Times the approval center was asked for a decision, by what it showed",
+            reconciled.clone(),
+        );
+        let findings = Family::<VerdictLabels, Gauge>::default();
+        registry.register(
+            "findings",
+            "Decisions that are not visible at the approval center, by what it shows instead",
+            findings.clone(),
+        );
+        let reconciliation_passes = Family::<ResultLabels, Counter>::default();
+        registry.register(
+            "reconciliation_passes",
+            "Comparisons with the approval center, by result",
+            reconciliation_passes.clone(),
+        );
         let family = Family::<ResultLabels, Counter>::default();
         registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
         let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
@@ -303,6 +341,10 @@ impl Metrics {
             confirm_duration,
             amqp_connected,
             amqp_blocked,
+            enrichments,
+            reconciled,
+            findings,
+            reconciliation_passes,
             reloads_applied,
             reloads_rejected,
             outcomes,
@@ -380,6 +422,29 @@ impl Metrics {
         self.amqp_connected.get() == 1
     }
 
+    /// Counts a command that was completed so far. The words are a closed list.
+    pub fn enriched(&self, status: &'static str) {
+        self.enrichments.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// Counts how often the approval center was asked for a decision and showed this of it. The words are a closed list; 0
+    /// makes the series appear.
+    pub fn reconciled(&self, verdict: &'static str, count: u64) {
+        self.reconciled.get_or_create(&VerdictLabels { verdict }).inc_by(count);
+    }
+
+    /// Sets how many decisions are not visible at the approval center, by what it shows instead.
+    pub fn set_findings(&self, verdict: &'static str, count: u64) {
+        let gauge = self.findings.get_or_create(&VerdictLabels { verdict });
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a comparison with the approval center: it came to its end, or failed before.
+    pub fn reconciliation_passed(&self, whole: bool) {
+        let result = if whole { "done" } else { "failed" };
+        self.reconciliation_passes.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// Counts a configuration that was read anew: put in force, or found faulty and left.
     pub fn reloaded(&self, applied: bool) {
         if applied {
@@ -436,6 +501,10 @@ mod tests {
             metrics.callback_counter("purchase", outcome).inc();
         }
         ["pending", "published", "parked"].into_iter().for_each(|state| metrics.set_ledger_rows(state, 1));
+        ["unseen", "not_found", "contradicted"].into_iter().for_each(|word| metrics.set_findings(word, 1));
+        metrics.reconciled("seen", 1);
+        metrics.reconciliation_passed(false);
+        metrics.enriched("busy");
         let known = metrics.render();
         let alerts = include_str!("../../deploy/alerts.yaml");
         let found = named(alerts);
@@ -494,6 +563,10 @@ mod tests {
         metrics.reported(ReportResult::UnknownCommand);
         metrics.shown(true, ShowingResult::Retried);
         metrics.set_outcomes(3, 1);
+        metrics.reconciled("seen", 0);
+        metrics.set_findings("unseen", 3);
+        metrics.reconciliation_passed(true);
+        metrics.enriched("timed_out");
         let text = metrics.render();
         for line in [
             "countersign_outcomes_total{outcome=\"applied\"} 0",
@@ -518,6 +591,10 @@ mod tests {
             "countersign_ledger_free_bytes 7",
             "countersign_amqp_connected 1",
             "countersign_amqp_blocked 0",
+            "countersign_reconciled_total{verdict=\"seen\"} 0",
+            "countersign_findings{verdict=\"unseen\"} 3",
+            "countersign_reconciliation_passes_total{result=\"done\"} 1",
+            "countersign_enrichments_total{status=\"timed_out\"} 1",
             "countersign_peers_limited_total{cause=\"rate\"} 0",
             "countersign_peers_limited_total{cause=\"failures\"} 1",
             "countersign_peers_limited_total{cause=\"not_allowed\"} 0",

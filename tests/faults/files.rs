@@ -256,7 +256,8 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
         &format!(
             "INSERT INTO exceptions SELECT seq, 'retrying', 3, received_at, received_at, 'nacked' FROM commands
                  WHERE command_id = x'{retrying}';
-             DROP TABLE contexts; PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
+             DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation; DROP TABLE reconciliation_marks;
+             PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
         ),
     );
     app.restart().await;
@@ -362,10 +363,14 @@ async fn a_disk_that_fills_up_while_it_prunes_refuses_and_goes_on() {
     shim.set(Fault::None);
     until_kept(&oracle, &app).await;
     oracle.keep(&app, 20).await;
-    // The service looks again within a minute; somebody who cannot wait does it by hand, beside it.
+    // The service looks again within a minute; somebody who cannot wait does it by hand, beside it, and the service may
+    // be at it as well by then.
     let told = ledger(&app, &["prune", "--older-than", "30d", "--json"]).await;
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["pruned"], told["prunable"], "{told}");
+    assert!(told["pruned"].as_u64() <= told["prunable"].as_u64(), "{told}");
+    let told = ledger(&app, &["prune", "--older-than", "30d", "--json"]).await;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((told["pruned"].as_u64(), told["prunable"].as_u64()), (Some(0), Some(0)), "{told}");
     app.kill();
     app.restart().await;
     oracle.keep(&app, 5).await;

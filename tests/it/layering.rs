@@ -10,7 +10,7 @@ use std::{
 const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     (
         "cli",
         &[
@@ -21,9 +21,11 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "config",
             "context",
             "emulator",
+            "enrichment",
             "intake",
             "ledger",
             "outcome",
+            "reconcile",
             "relay",
         ],
     ),
@@ -36,6 +38,8 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("ledger", &["command"]),
     ("relay", &["command", "ledger"]),
     ("outcome", &["approval_center", "command", "ledger", "relay"]),
+    ("enrichment", &["approval_center", "command", "ledger", "relay"]),
+    ("reconcile", &["approval_center", "command", "ledger"]),
     ("command", &[]),
     ("approval_center", &[]),
     // Built from the reference, not from the client: so not from approval_center.
@@ -49,10 +53,12 @@ const ARROWS: [(&str, &[&str]); 17] = [
             "command",
             "console",
             "context",
+            "enrichment",
             "http",
             "intake",
             "ledger",
             "outcome",
+            "reconcile",
             "relay",
         ],
     ),

@@ -104,6 +104,7 @@ impl Double {
             note: None,
             outcome: None,
             command: whole.then(|| RawValue::from_string(body).unwrap()),
+            reconciliation: None,
         }
     }
 
@@ -133,6 +134,36 @@ impl Outcomes for Double {
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         let known = self.records(false).iter().any(|record| record.command_id == command_id);
         self.written(|| if known { ShowAgain::NoOutcome } else { ShowAgain::UnknownCommand })
+    }
+}
+
+impl crate::ledger::Findings for Double {
+    fn unasked(
+        &self,
+        _: crate::ledger::findings::Reach,
+        _: usize,
+    ) -> BoxFuture<'static, Result<crate::ledger::findings::Page, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn findings(
+        &self,
+        _: crate::ledger::findings::Which,
+        _: Seq,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
+        unreachable!("no test of the composition compares")
+    }
+
+    fn reconciled(
+        &self,
+        _: crate::ledger::findings::Reconciled,
+    ) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("no test of the composition compares")
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
 }
 
 /// What went wrong, with what can be done about it.
-fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> Failure {
     let mut words = chain(&error);
     if let Some(mend) = error.fault().and_then(Fault::mend) {
         words.push_str("\n  ");

@@ -2,6 +2,7 @@
 
 mod notify;
 mod reload;
+mod workers;
 
 use std::{convert::Infallible, future::Future, sync::Arc};
 
@@ -14,11 +15,10 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    app::{self, App, Controls, RelaySeat, StartRelay, StartWayBack},
+    app::{self, App, Controls, RelaySeat, StartRelay},
     approval_center::Center,
     config::{Amqp, Config, Loaded, Sources, load},
     ledger::{Ledger, sqlite::SqliteLedger},
-    outcome,
     relay::{self, amqp::Publisher},
     telemetry::log::{self, Log},
 };
@@ -79,10 +79,13 @@ async fn serve(
     let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
-    let way_back = way_back(config, center(config)?);
-    let app = App::build(&settings(config), open_ledger, relay(&config.amqp))?.with_way_back(way_back);
+    let center = workers::center(config)?;
+    let way_back = workers::way_back(config, center.as_ref());
+    let app =
+        App::build(&settings(config), open_ledger, relay(config, center.as_ref()))?.with_way_back(way_back);
     let controls = app.controls();
-    let reloader = Reloader::new(sources, loaded, config.clone());
+    controls.work_beside(workers::beside(config, center.as_ref()));
+    let reloader = Reloader::new(sources, loaded, config.clone(), center);
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
         stop.await;
@@ -134,14 +137,18 @@ fn settings(config: &Config) -> app::Settings {
     }
 }
 
-fn relay(settings: &Amqp) -> StartRelay {
-    let settings = settings.clone();
+/// To be called within the runtime on which the approval center is to be asked.
+fn relay(config: &Config, center: Option<&Center>) -> StartRelay {
+    let settings = config.amqp.clone();
+    let enrich = workers::enricher(config, center);
     Arc::new(move |seat: RelaySeat| {
         let Amqp { broker, relay: settings } = settings.clone();
+        let enrich = enrich.clone();
         Box::pin(async move {
             match Publisher::new(broker) {
                 Ok(publisher) => {
-                    let report = relay::run(seat.ledger, publisher, settings, seat.metrics, seat.stop).await;
+                    let report =
+                        relay::run(seat.ledger, publisher, settings, enrich, seat.metrics, seat.stop).await;
                     tracing::debug!(
                         confirmed = report.confirmed,
                         unanswered = report.unanswered,
@@ -153,23 +160,6 @@ fn relay(settings: &Amqp) -> StartRelay {
             }
         })
     })
-}
-
-/// A client of the approval center, if it is to be used. One is enough for the process: it holds token and rate limits.
-fn center(config: &Config) -> anyhow::Result<Option<Center>> {
-    let center = config.approval_center.as_ref().map(Center::new);
-    center.transpose().context("cannot make a client of the approval center")
-}
-
-/// `None` if there is no approval center to tell, or no queue to hear from.
-fn way_back(config: &Config, center: Option<Center>) -> Option<StartWayBack> {
-    let center = center.filter(|_| config.outcomes.queue().is_some())?;
-    let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
-    Some(Arc::new(move |ledger, metrics, stop| {
-        let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
-        let seat = outcome::Seat { ledger, metrics, stop };
-        Box::pin(async move { outcome::run(seat, &broker, &settings, &center).await })
-    }))
 }
 
 /// The signals that are obeyed. They count from when this is made, whether or not anybody waits for them yet.

@@ -1,9 +1,10 @@
 //! SIGHUP: the whole configuration is read and checked again; then all of it is put in force that can be while the
 //! service runs, or nothing.
 
-use super::{center, relay, settings, way_back};
+use super::{relay, settings, workers};
 use crate::{
     app::{Controls, ReloadResult},
+    approval_center::Center,
     config::{Changes, Config, Effective, Faults, Loaded, Sources, load},
     telemetry::log::{Log, chain},
 };
@@ -15,14 +16,16 @@ pub(super) struct Reloader {
     at_start: Effective,
     /// As it was read last without a fault.
     last: Effective,
-    /// What relay and way back work with.
+    /// What is in force.
     config: Config,
+    /// As `config` says; clients share token and limits, so it is kept while that does not change.
+    center: Option<Center>,
 }
 
 impl Reloader {
-    /// `loaded` is what the service started with, `config` the same as it is used.
-    pub(super) fn new(sources: Sources, loaded: Loaded, config: Config) -> Self {
-        Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, config }
+    /// `loaded` is what the service started with, `config` what it says, `center` made by it.
+    pub(super) fn new(sources: Sources, loaded: Loaded, config: Config, center: Option<Center>) -> Self {
+        Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, config, center }
     }
 
     /// Reads, checks, and puts in force, and says in the log what came of it. If dropped meanwhile, what it came to.
@@ -48,22 +51,21 @@ impl Reloader {
     }
 
     fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
-        let exchange = (!config.amqp.is_same(&self.config.amqp)).then(|| relay(&config.amqp));
-        let exchanged = exchange.is_some();
         let changes = self.last.changes_to(&loaded.effective);
-        let way_back = match changes.concern(&["amqp", "approval_center", "outcomes"]) {
-            false => None,
-            true => match center(&config) {
-                Ok(center) => Some(way_back(&config, center)),
-                Err(error) => {
-                    tracing::error!(
-                        "the new configuration cannot be put in force, the one before stays: {}",
-                        chain(error.as_ref())
-                    );
-                    return controls.reloaded(ReloadResult::Rejected, Vec::new());
-                }
-            },
+        let center =
+            if changes.touch("approval_center") { workers::center(&config) } else { Ok(self.center.clone()) };
+        let center = match center {
+            Ok(center) => center,
+            Err(error) => {
+                tracing::error!("the new configuration is rejected: {}", chain(error.as_ref()));
+                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+            }
         };
+        let completes_otherwise = config.enrichment != self.config.enrichment
+            || (!config.enrichment.is_empty() && changes.touch("approval_center"));
+        let exchange = (!config.amqp.is_same(&self.config.amqp) || completes_otherwise)
+            .then(|| relay(&config, center.as_ref()));
+        let exchanged = exchange.is_some();
         let left = match controls.replace(&settings(&config), config.ledger.limits.clone(), exchange) {
             Ok(left) => left,
             Err(error) => {
@@ -77,14 +79,19 @@ impl Reloader {
         for warning in &loaded.warnings {
             tracing::warn!(key = warning.key, "configuration: {warning}");
         }
+        if changes.touch("approval_center") || config.reconcile != self.config.reconcile {
+            controls.work_beside(workers::beside(&config, center.as_ref()));
+        }
+        let way_back = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section));
+        if way_back {
+            let start = workers::way_back(&config, center.as_ref());
+            let on = start.is_some();
+            controls.exchange_way_back(start);
+            tracing::info!(on, "the way back was exchanged");
+        }
         tell_changes(&changes);
         if exchanged {
-            tracing::info!("the relay settles what is in flight, and connects by the new [amqp]");
-        }
-        if let Some(way_back) = way_back {
-            let on = way_back.is_some();
-            controls.exchange_way_back(way_back);
-            tracing::info!(on, "the way back was exchanged");
+            tracing::info!("the relay settles what is in flight, and connects by the new configuration");
         }
         let since_start = self.at_start.changes_to(&loaded.effective);
         let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
@@ -92,12 +99,11 @@ impl Reloader {
         for key in &restart {
             tracing::warn!(key, "this key is taken at start only: its new value waits for a restart");
         }
-        let log_settings = config.log.clone();
-        self.config = config;
         self.last = loaded.effective;
-        if let Err(error) = log.replace(&log_settings) {
+        if let Err(error) = log.replace(&config.log) {
             tracing::error!("the log goes on as before: {}", chain(&error));
         }
+        (self.config, self.center) = (config, center);
         controls.reloaded(ReloadResult::Applied, restart);
         tracing::info!(
             changed = changes.keys.len() + changes.endpoints_added.len() + changes.endpoints_removed.len(),

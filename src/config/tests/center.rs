@@ -71,3 +71,46 @@ fn what_is_wrong_is_told_and_the_secret_is_not() {
     assert!(!shown.contains("hush") && shown.contains("app_secret = \"[redacted]\""), "{shown}");
     has(&case.warnings(), "countersign.toml:4: approval_center.base_url: http://g.example is not encrypted");
 }
+
+#[test]
+fn decisions_are_compared_every_so_often_or_never() {
+    let reconcile = |section: &str| Case::file(&format!("[reconcile]\n{section}\n{SMALL}"));
+    let seconds = |span: Duration| span.as_secs();
+    let default = Case::file(SMALL).config().reconcile;
+    assert_eq!(
+        (seconds(default.after), default.every.map(seconds), seconds(default.within)),
+        (600, Some(600), 604_800)
+    );
+    assert_eq!(reconcile("every = \"off\"").config().reconcile.every, None);
+    let found = reconcile("after = \"soon\"\nevery = \"500ms\"\nwithin = \"91d\"").faults();
+    has(&found, "countersign.toml:2: reconcile.after: \"soon\" is not a duration");
+    has(&found, "countersign.toml:3: reconcile.every: \"500ms\" is out of range");
+    has(&found, "countersign.toml:4: reconcile.within: \"91d\" is out of range");
+    let found = reconcile("after = \"1h\"\nwithin = \"1h\"").faults();
+    has(&found, "countersign.toml:3: reconcile.within: is no longer than reconcile.after");
+}
+
+#[test]
+fn commands_are_completed_only_where_that_is_asked_for_and_by_a_center_that_is_configured() {
+    let case = |center: &str, enrichment: &str| {
+        Case::file(&format!("{center}\n{SMALL}\n[endpoints.enrichment]\n{enrichment}\n"))
+    };
+    let app = "[approval_center]\napp_id = \"cli_1\"\napp_secret = \"fake\"";
+    assert!(Case::file(SMALL).config().enrichment.is_empty());
+    assert!(case("", "timeout = \"1s\"").config().enrichment.is_empty());
+    let config = case(app, "fields = [\"task\", \"operator\"]").config();
+    let (_, settings) = config.enrichment.iter().next().unwrap();
+    assert_eq!((settings.operator, settings.task, settings.instance), (true, true, false));
+    assert_eq!(settings.timeout.as_secs(), 2);
+    let found = case(app, "fields = [\"tasks\"]\ntimeout = \"11s\"").faults();
+    assert!(
+        found.iter().any(|fault| fault.contains("fields[0]: \"tasks\" cannot be completed")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|fault| fault.contains("timeout: \"11s\" is out of range")), "{found:?}");
+    let found = case("", "fields = [\"task\"]").faults();
+    assert!(
+        found.iter().any(|fault| fault.contains("enrichment.fields: needs the approval center")),
+        "{found:?}"
+    );
+}

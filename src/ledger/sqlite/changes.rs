@@ -1,12 +1,12 @@
-//! What the writer is asked for that is neither an accept nor the relay's: contexts, outcomes.
+//! What the writer is asked for that is neither an accept nor the relay's: contexts, outcomes, findings.
 
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{contexts, outcomes};
+use super::{contexts, findings, outcomes};
 use crate::{
     command::{CommandId, outcome::Outcome},
-    ledger::{AcceptError, Registering, Registration, Reported, ShowAgain, Shown},
+    ledger::{AcceptError, Registering, Registration, Reported, ShowAgain, Shown, findings::Reconciled},
 };
 
 type Reply<A> = oneshot::Sender<Result<A, AcceptError>>;
@@ -30,13 +30,14 @@ impl<Q, A> Asked<Q, A> {
     }
 }
 
-/// A change of what is registered or reported. Changes are carried out in the order in which they were asked for.
+/// A change of what is registered, reported or found. Changes are carried out in the order in which they were asked for.
 pub(super) enum Change {
     Register(Asked<Vec<Registration>, Registering>),
     Unregister(Asked<String, bool>),
     Report(Box<Asked<Outcome, Reported>>),
     SettleShowings(Asked<Vec<Shown>, ()>),
     ShowAgain(Asked<CommandId, ShowAgain>),
+    Reconciled(Asked<Reconciled, ()>),
 }
 
 impl Change {
@@ -60,6 +61,10 @@ impl Change {
         Self::ShowAgain(Asked::new(command_id, reply))
     }
 
+    pub(super) fn reconciled(reconciled: Reconciled, reply: Reply<()>) -> Self {
+        Self::Reconciled(Asked::new(reconciled, reply))
+    }
+
     /// Rows that it writes at the most.
     pub(super) fn rows(&self) -> usize {
         match self {
@@ -67,6 +72,7 @@ impl Change {
             Self::Unregister(_) => 1,
             Self::Report(_) | Self::ShowAgain(_) => 3,
             Self::SettleShowings(asked) => 2 * asked.what.len(),
+            Self::Reconciled(asked) => asked.what.findings.len() + asked.what.cleared.len() + 1,
         }
     }
 
@@ -84,6 +90,7 @@ impl Change {
             Self::ShowAgain(asked) => {
                 asked.answer = Some(outcomes::show_again(transaction, asked.what)?);
             }
+            Self::Reconciled(asked) => asked.answer = Some(findings::write(transaction, &asked.what)?),
         }
         Ok(())
     }
@@ -96,6 +103,7 @@ impl Change {
             Self::Report(asked) => asked.tell(committed),
             Self::SettleShowings(asked) => asked.tell(committed),
             Self::ShowAgain(asked) => asked.tell(committed),
+            Self::Reconciled(asked) => asked.tell(committed),
         }
     }
 }

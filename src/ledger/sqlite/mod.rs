@@ -4,11 +4,13 @@ mod changes;
 mod checkpoint;
 mod contexts;
 mod files;
+mod findings;
 mod lookup;
 mod operator;
 mod outcomes;
 mod prune;
 mod reader;
+mod replies;
 mod room;
 mod rows;
 mod schema;
@@ -31,6 +33,7 @@ use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
+pub use findings::{AuditError, Auditor};
 pub use operator::{ActError, Operator};
 pub use reader::Reader;
 pub use schema::OpenError;
@@ -38,6 +41,7 @@ pub use schema::OpenError;
 use super::{
     AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Outcomes, Receipt, Record,
     Refused, Registering, Registration, Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
+    findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
@@ -234,7 +238,7 @@ impl Ledger for SqliteLedger {
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = replies::reply();
         let accepting =
             Accepting { command, body, fingerprint, decision_key, task_key, window, on_conflict, reply };
         if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
@@ -404,6 +408,29 @@ impl Outcomes for SqliteLedger {
 
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         self.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
+    }
+}
+
+impl Findings for SqliteLedger {
+    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
+        self.look("read published commands from", move |reader| reader.unasked(reach, limit))
+    }
+
+    fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
+        self.look("read the findings of", move |reader| reader.findings(which, after, limit))
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        self.look("count the findings of", Reader::overview)
+    }
+
+    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(|reply| Job::Change(Change::reconciled(reconciled, reply)))
     }
 }
 

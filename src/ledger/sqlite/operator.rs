@@ -49,12 +49,7 @@ impl Operator {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = schema::open_reader(path)?;
-        let failed = OpenError::sqlite(path, "open");
-        connection.pragma_update(None, "query_only", false).map_err(&failed)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
-        Ok(Self { connection })
+        Ok(Self { connection: schema::open_actor(path)? })
     }
 
     /// Has a command published again that is parked or was published. The relay finds it within a second or two.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The version of the schema from which on there are outcomes.
-const SINCE_VERSION: i64 = 3;
+const SINCE_VERSION: i64 = 4;
 
 /// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 3_600_000;

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::outcomes;
-use crate::command::Seq;
+use super::{findings, outcomes};
+use crate::{command::Seq, telemetry::failpoint::reach};
 
 /// Below all of the log.
 pub(super) const EVERYWHERE: Seq = i64::MAX as Seq;
@@ -54,6 +54,7 @@ pub(super) fn step(
         pruned += transaction.prepare_cached("DELETE FROM commands WHERE seq = ?1")?.execute([seq])?;
         through = Some(*seq);
     }
+    reach("prune:deleted");
     if let Some(through) = through {
         let first = old.first().map_or(&through, |(seq, _, _)| seq);
         // What an operator did to a command is of interest as long as the command is.
@@ -66,6 +67,7 @@ pub(super) fn step(
         if outcomes_are_kept {
             outcomes::prune(transaction, *first, through)?;
         }
+        findings::prune(transaction, *first as Seq, through as Seq)?;
         transaction
             .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
             .execute([through])?;

@@ -110,6 +110,7 @@ impl Reader {
             .query_row([command_id.as_bytes().as_slice()], |row| {
                 let mut record = record(row)?;
                 let message: Vec<u8> = row.get(14)?;
+                record.reconciliation = self.finding(record.seq)?;
                 record.command =
                     String::from_utf8(message).ok().and_then(|text| RawValue::from_string(text).ok());
                 Ok(record)
@@ -287,11 +288,11 @@ impl Reader {
     }
 }
 
-fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+pub(super) fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
     Ok(row.get::<_, i64>(column)? as Seq)
 }
 
-fn timestamp(millis: i64) -> Timestamp {
+pub(super) fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -342,5 +343,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         note: row.get(12)?,
         outcome: None,
         command: None,
+        reconciliation: None,
     })
 }

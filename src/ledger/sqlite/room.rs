@@ -122,6 +122,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn room_is_found_for_a_ledger_in_the_working_directory_and_elsewhere() {
+        assert!(free(Path::new("ledger.db")).is_some());
+        assert_eq!(free(Path::new("/nonexistent/ledger.db")), None);
+        let nothing_yet = Room::of(Path::new("/proc/self/ledger.db"));
+        assert_eq!((nothing_yet.size_bytes, nothing_yet.wal_bytes), (Some(0), Some(0)));
+        assert_eq!(
+            Room::of(Path::new("/proc/self/status/ledger.db")).size_bytes,
+            None,
+            "no directory at all"
+        );
+    }
+
+    #[test]
     fn the_way_in_is_barred_below_the_minimum_and_opens_again_a_little_above_it() {
         let shared = Shared::new(0, 10, crate::ledger::Limits::default());
         let mut watch = Watch::new();

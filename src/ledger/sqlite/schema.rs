@@ -16,10 +16,11 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
 /// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
 /// that the program before it still finds its way.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_contexts.sql"),
-    include_str!("migrations/0003_outcomes.sql"),
+    include_str!("migrations/0003_reconciliation.sql"),
+    include_str!("migrations/0004_outcomes.sql"),
 ];
 
 /// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
@@ -218,6 +219,16 @@ fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
 }
 
+/// Opens a connection for short acts beside the writer.
+pub(super) fn open_actor(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    let failed = OpenError::sqlite(path, "open");
+    connection.pragma_update(None, "query_only", false).map_err(&failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
+    Ok(connection)
+}
+
 /// Opens the connection that moves pages from the write-ahead log to the database beside the writer.
 pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, OpenError> {
     let connection = open_reader(path)?;
@@ -300,4 +311,31 @@ fn sync_directory(path: &Path) -> Result<(), OpenError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|source| OpenError::File { path: directory.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_that_is_synced_is_the_ledgers_own() {
+        assert!(sync_directory(Path::new("ledger.db")).is_ok(), "the working directory");
+        let error = sync_directory(Path::new("/nonexistent/ledger.db"));
+        assert!(matches!(error, Err(OpenError::File { path, .. }) if path == Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn a_file_without_a_table_is_taken_over_and_closing_a_reader_leaves_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        // As a crash between the first pragma and the first migration leaves it.
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().len(), 0);
+        let writer = open_writer(&path).unwrap();
+        writer.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
+        drop(open_reader(&path).unwrap());
+        drop(writer);
+        let log = fs::metadata(directory.path().join("ledger.db-wal")).map(|log| log.len());
+        assert!(log.is_ok_and(|bytes| bytes > 0), "whether it is moved is for the writer to say");
+    }
 }

@@ -1,4 +1,5 @@
 mod contexts;
+mod findings;
 mod outcomes;
 mod retention;
 mod versions;
@@ -106,12 +107,15 @@ async fn duplicate_of(ledger: &SqliteLedger, acceptance: Acceptance) -> CommandI
 async fn an_accepted_command_is_on_the_disk_with_its_message() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
-    let id = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    let acceptance = acceptance("t1", "APPROVE", None);
+    let received_at = acceptance.command.received_at.as_millisecond();
+    let id = accepted(&ledger, acceptance).await;
     let stored: Vec<u8> = scratch.sql("SELECT message FROM commands");
     let message: serde_json::Value = serde_json::from_slice(&stored).unwrap();
     assert_eq!(message["command_id"], id.to_string());
     let record = ledger.find(id).await.unwrap().unwrap();
     assert_eq!((record.state, record.seq, record.task_id.as_deref()), (State::Pending, 1, Some("t1")));
+    assert_eq!(record.received_at.as_millisecond(), received_at);
     assert_eq!(record.command.unwrap().get().as_bytes(), stored);
 }
 
@@ -146,6 +150,27 @@ async fn without_a_round_a_repeat_after_the_window_is_a_new_decision() {
     scratch.execute("UPDATE commands SET received_at = received_at - 61000");
     let ledger = scratch.open();
     accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_before_a_restart_is_as_old_as_it_is() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let first = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
+    drop(ledger);
+    scratch.execute("UPDATE commands SET received_at = received_at - 40000");
+    let ledger = scratch.open();
+    let within = |seconds, action| Acceptance {
+        window: Duration::from_secs(seconds),
+        on_conflict: OnConflict::Refuse,
+        ..acceptance("t1", action, None)
+    };
+    assert_eq!(ledger.accept(within(60, "REJECT")).await, Ok(Receipt::Conflicting { with: first }));
+    assert_eq!(duplicate_of(&ledger, within(60, "APPROVE")).await, first);
+    accepted(&ledger, within(30, "REJECT")).await;
+    drop(ledger);
+    scratch.execute("DELETE FROM commands WHERE seq = 2");
+    assert_ne!(accepted(&scratch.open(), within(30, "APPROVE")).await, first);
 }
 
 #[tokio::test]
@@ -234,6 +259,10 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
             (1..=4).zip(states().await).filter(|(_, s)| *s == state).map(|(n, _)| n).collect();
         assert_eq!(listed, expected, "{state:?}");
     }
+    let only = |state| Filter { state: Some(state), limit: 1, ..Filter::default() };
+    let parked = ledger.list(only(State::Parked)).await.unwrap();
+    assert_eq!(parked[0].next_attempt_at, None, "it is not tried again by itself");
+    assert!(ledger.find(ids[0]).await.unwrap().unwrap().next_attempt_at.is_some());
     // An operator requeues the parked one, from beside the running writer.
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.requeue_parked().unwrap(), [ids[1]]);
@@ -243,7 +272,10 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
     assert!(matches!(operator.requeue(CommandId::new(now)), Err(ActError::NotFound(_))));
     ledger.settle(Settlement { cleared: vec![1, 2, 3], ..Settlement::default() }).await.unwrap();
     assert_eq!(states().await, [State::Published, State::Published, State::Published, State::Pending]);
-    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM operator_acts"), 2);
+    operator.park(ids[3]).unwrap();
+    let acts: String =
+        scratch.sql("SELECT group_concat(act || ' ' || seq, ', ' ORDER BY rowid) FROM operator_acts");
+    assert_eq!(acts, "requeue 2, requeue 3, park 4");
 }
 
 #[tokio::test]
@@ -368,20 +400,25 @@ async fn fresh_commands_reach_a_taker_in_order_and_nobody_else() {
     ledger.keep_fresh(true);
     let head = ledger.head();
     assert_eq!(*head.borrow(), 1, "whoever has a receipt finds the command in `head`");
-    for task in ["b", "c"] {
-        accepted(&ledger, acceptance(task, "APPROVE", None)).await;
+    for (task, action) in [("b", "APPROVE"), ("c", "REJECT"), ("d", "ADD_SIGN")] {
+        accepted(&ledger, acceptance(task, action, None)).await;
     }
-    assert_eq!(*head.borrow(), 3);
+    assert_eq!(*head.borrow(), 4);
     let fresh = ledger.take_fresh();
-    assert_eq!(fresh.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(fresh.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3, 4]);
+    let actions = fresh.iter().map(|entry| entry.envelope.action);
+    assert_eq!(actions.collect::<Vec<_>>(), [Action::Approve, Action::Reject, Action::Custom]);
     let read = ledger.since(1, 10).await.unwrap();
-    assert_eq!(
-        fresh.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
-        read.iter().map(|e| (&e.envelope.command_id, &e.body, e.task_key)).collect::<Vec<_>>(),
-        "what is handed on in memory is what stands in the log"
-    );
+    let parts = |entries: &[Entry]| {
+        let parts = |e: &Entry| {
+            (e.envelope.command_id, e.envelope.action, e.envelope.task_id.clone(), e.body.clone(), e.task_key)
+        };
+        entries.iter().map(parts).collect::<Vec<_>>()
+    };
+    assert_eq!(parts(&fresh), parts(&read), "what is handed on in memory is what stands in the log");
+    accepted(&ledger, acceptance("e", "APPROVE", None)).await;
     ledger.keep_fresh(false);
-    assert!(ledger.take_fresh().is_empty());
+    assert!(ledger.take_fresh().is_empty(), "nobody wants it: it is in the log");
 }
 
 #[tokio::test]
@@ -433,6 +470,29 @@ async fn a_commit_that_fails_promises_nothing_and_forgets_nothing() {
     // Not a duplicate: the failed one was taken back from the window, and its place in the log is used now.
     accepted(&ledger, acceptance("b", "APPROVE", None)).await;
     assert_eq!(ledger.stats().await.unwrap().head, 2);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_log() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    scratch.execute("ALTER TABLE exceptions RENAME TO gone");
+    let accept = |number: u64| acceptance(&format!("t{number}"), "APPROVE", None);
+    let mut kept = 0;
+    // A settlement fails, and what is accepted with it; each may also have a commit of its own.
+    loop {
+        let settlement = Settlement { cleared: vec![1], ..Settlement::default() };
+        let (settled, receipt) = tokio::join!(ledger.settle(settlement), ledger.accept(accept(kept)));
+        assert_eq!(settled, Err(AcceptError::Unavailable));
+        if receipt.is_err() {
+            break;
+        }
+        kept += 1;
+        assert!(kept < 1000, "they never meet in one commit");
+    }
+    scratch.execute("ALTER TABLE gone RENAME TO exceptions");
+    accepted(&ledger, accept(kept)).await;
+    assert_eq!(ledger.stats().await.unwrap().head, kept + 1);
 }
 
 #[tokio::test]
@@ -492,8 +552,19 @@ async fn a_broken_ledger_is_refused_rather_than_begun_anew() {
     assert!(newer.contains("version 99"), "{newer}");
     let foreign = refused(&|scratch| scratch.execute("PRAGMA application_id = 1"));
     assert!(foreign.contains("not a ledger of countersign"), "{foreign}");
+    for stranger in ["CREATE TABLE notes (text)", "PRAGMA application_id = 1", "PRAGMA user_version = 7"] {
+        let scratch = Scratch::new();
+        scratch.execute(stranger);
+        let before = fs::read(scratch.settings().path).unwrap();
+        let error = SqliteLedger::open(&scratch.settings()).expect_err(stranger);
+        assert!(matches!(error, OpenError::Foreign { .. }), "{stranger}: {error}");
+        assert_eq!(fs::read(scratch.settings().path).unwrap(), before, "{stranger}: not one byte is changed");
+    }
     let garbage = refused(&|scratch| fs::write(scratch.settings().path, vec![b'x'; 8192]).unwrap());
     assert!(garbage.contains("damaged"), "{garbage}");
+    let headless =
+        refused(&|scratch| scratch.execute("INSERT INTO exceptions VALUES (9, 'parked', 1, 0, 0, '')"));
+    assert!(headless.contains("damaged"), "{headless}");
     let cut_off = refused(&|scratch| scratch.execute("UPDATE cursor SET published_through = 7"));
     assert!(cut_off.contains("damaged"), "{cut_off}");
     let halved = refused(&|scratch| {

@@ -226,11 +226,33 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_command_that_is_remembered_is_known_so_that_it_is_not_pruned() {
+        let mut window = Window::new(MINUTE, 0);
+        assert_eq!(window.oldest(), None);
+        window.insert(Kind::Fingerprint, 1, 100, 0);
+        window.insert(Kind::Fingerprint, 2, 101, 1);
+        assert_eq!(window.oldest(), Some(100));
+        window.advance(20_000);
+        window.insert(Kind::Fingerprint, 3, 200, 20_000);
+        window.advance(80_000);
+        assert_eq!(window.oldest(), Some(100), "seen less than a generation before the window began");
+        window.advance(80_001);
+        assert_eq!(window.oldest(), Some(200));
+    }
+
+    #[test]
+    fn a_window_of_years_is_not_found_too_short_at_each_commit() {
+        let years = Duration::from_secs(100_000_000);
+        assert_eq!(Window::new(years, 0).longest(), years);
+    }
+
+    #[test]
     fn entries_from_before_the_start_have_their_age() {
         let mut window = Window::new(MINUTE, 0);
         window.insert(Kind::Fingerprint, 1, 5_000_000_000, -59_000);
         window.insert(Kind::Fingerprint, 2, 4_999_999_999, -59_500);
         assert_eq!(window.find(Kind::Fingerprint, 1, 900, MINUTE), Some(5_000_000_000));
         assert_eq!(window.find(Kind::Fingerprint, 2, 900, MINUTE), None);
+        assert_eq!(window.find(Kind::Fingerprint, 2, 900, MINUTE * 2), Some(4_999_999_999));
     }
 }

@@ -22,7 +22,9 @@ use super::{
     changes::Change,
     contexts,
     files::Files,
-    prune, rows,
+    prune,
+    replies::{Reply, Round},
+    rows,
     window::{Displaced, Kind, Window},
 };
 use crate::{
@@ -58,7 +60,7 @@ pub(super) struct Accepting {
     pub(super) task_key: TaskKey,
     pub(super) window: Duration,
     pub(super) on_conflict: OnConflict,
-    pub(super) reply: oneshot::Sender<Result<Receipt, AcceptError>>,
+    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
 }
 
 /// What the writer is asked to do.
@@ -346,10 +348,12 @@ impl Writer {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 // Before the receipts: whoever has one finds the command in `head`.
                 self.hand_on(appended.entries);
+                let mut round = Round::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
-                    accepting.reply.send(Ok(receipt)).ok();
+                    round.give(accepting.reply, Ok(receipt));
                 }
+                drop(round);
                 reach("ledger:replied");
                 for change in changes {
                     change.tell(true);
@@ -527,9 +531,11 @@ fn poisons(error: &rusqlite::Error) -> bool {
 fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
     let Waiting { accepts, changes: later, probes, lazy } = waiting;
     shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
+    let mut round = Round::new();
     for accepting in accepts.drain(..) {
-        accepting.reply.send(Err(AcceptError::Unavailable)).ok();
+        round.give(accepting.reply, Err(AcceptError::Unavailable));
     }
+    drop(round);
     for change in changes.into_iter().chain(later.drain(..)) {
         change.tell(false);
     }
@@ -543,4 +549,43 @@ fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
     shared.refused_waiting.fetch_sub(lazy.refused.len(), Ordering::Relaxed);
     lazy.refused.clear();
     lazy.since = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
+        let harmless = [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_IOERR_SHMMAP,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_LOCK,
+        ];
+        let poison = [
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+        ];
+        for code in poison {
+            let shared = Shared::new(0, 10, Limits::default());
+            for code in harmless {
+                assert!(!shared.poison_by(&failure(code)), "{code}");
+            }
+            assert!(shared.poison_by(&failure(code)), "{code}");
+            assert!(shared.poison_by(&failure(ffi::SQLITE_BUSY)), "once poisoned, always");
+        }
+    }
 }

@@ -56,7 +56,7 @@ impl Link {
         let socket = Socket::default();
         let connection = connect(&broker.uri, &socket.0, settings, "countersign")
             .await
-            .map_err(|source| unconnected(address(), source))?;
+            .map_err(|source| unconnected(broker, settings, source))?;
         let events = Box::pin(connection.events_listener());
         let channel = connection
             .create_channel()
@@ -139,7 +139,7 @@ impl Listening {
             let socket = Socket::default();
             failure = match timeout(limit, connect(&broker.uri, &socket.0, settings, name)).await {
                 Ok(Ok(connection)) => return Ok(Self { broker: address, connection, _socket: socket }),
-                Ok(Err(source)) => unconnected(address, source),
+                Ok(Err(source)) => unconnected(broker, settings, source),
                 Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
             };
         }
@@ -172,8 +172,11 @@ impl std::fmt::Debug for Listening {
     }
 }
 
-fn unconnected(broker: Address, source: lapin::Error) -> Error {
-    match tls::advice(&source) {
+fn unconnected(broker: &Broker, settings: &Settings, source: lapin::Error) -> Error {
+    let encrypted = broker.uri.scheme == AMQPScheme::AMQPS;
+    let advice = encrypted.then(|| tls::advice(&source, settings.tls.identity.is_some())).flatten();
+    let broker = broker.address.clone();
+    match advice {
         Some(advice) => Error::Tls { broker, advice, source: source.into() },
         None => Error::Connect { broker, source: source.into() },
     }

@@ -332,7 +332,15 @@ fn bracketed_host(url: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use lapin::protocol::AMQPError;
+
     use super::*;
+
+    fn dressed() -> Profile {
+        Profile::CloudEvents
+    }
 
     fn parse(url: &str) -> Result<Broker, &'static str> {
         Broker::parse(&Secret::new(url))
@@ -372,6 +380,16 @@ mod tests {
     }
 
     #[test]
+    fn of_several_urls_the_one_that_cannot_be_used_is_told_by_its_number() {
+        let urls = ["amqp://a", "amqps://b/v", "http://fake-password@c"].map(Secret::new);
+        let error = Broker::parse_all(&urls).unwrap_err();
+        assert_eq!(error.to_string(), "broker URL number 3 is not an amqp:// or amqps:// URL");
+        let brokers = Broker::parse_all(&urls[..2]).unwrap();
+        assert_eq!(format!("{brokers:?}"), "[a:5672/%2f, b:5671/v]");
+        assert_eq!(fault_of_url(&urls[0]), None);
+    }
+
+    #[test]
     fn what_is_wrong_with_an_url_is_told_without_the_url() {
         for url in [
             "",
@@ -384,5 +402,105 @@ mod tests {
             let fault = fault_of_url(&Secret::new(url)).unwrap_or_else(|| panic!("{url} is accepted"));
             assert!(!fault.contains("fake"), "{fault}");
         }
+    }
+
+    /// What the broker closes a channel or connection with.
+    fn said(code: u16, text: &str) -> Box<lapin::Error> {
+        let error = AMQPError::from_id(code, text.into()).expect("a reply code of AMQP 0-9-1");
+        Box::new(ErrorKind::ProtocolError(error).into())
+    }
+
+    fn ended(source: Box<lapin::Error>) -> Error {
+        Error::Ended { broker: parse("amqp://localhost").unwrap().address, source: Some(source) }
+    }
+
+    #[test]
+    fn only_ends_over_what_was_published_blame_it() {
+        for code in [311, 406, 501, 502, 503, 505, 540, 541] {
+            let blame = ended(said(code, "the broker's words")).blames_publish();
+            assert_eq!(blame, Some(format!("{code} the broker's words")));
+        }
+        for code in [320, 404, 405, 504, 506, 530] {
+            assert_eq!(ended(said(code, "the broker's words")).blames_publish(), None, "{code}");
+        }
+        assert_eq!(ended(Box::new(io::Error::from(io::ErrorKind::BrokenPipe).into())).blames_publish(), None);
+    }
+
+    #[test]
+    fn a_routing_key_that_may_not_be_written_blames_the_command_and_an_exchange_does_not() {
+        let topic = "ACCESS_REFUSED - write access to topic 'approval.purchase' in exchange 'e' refused";
+        assert_eq!(ended(said(403, topic)).blames_publish(), Some(format!("403 {topic}")));
+        let exchange = "ACCESS_REFUSED - write access to exchange 'e' in vhost '/' refused";
+        assert_eq!(ended(said(403, exchange)).blames_publish(), None);
+    }
+
+    #[test]
+    fn nothing_is_blamed_on_a_publish_before_there_was_one() {
+        let broker = parse("amqp://localhost").unwrap().address;
+        let source = said(406, "declared with other properties");
+        let advice = "look";
+        let error = Error::Topology { verb: "declare", object: "queue q".to_owned(), broker, advice, source };
+        assert_eq!(error.blames_publish(), None);
+    }
+
+    #[test]
+    fn what_waiting_does_not_mend_needs_an_operator() {
+        let broker = parse("amqp://localhost").unwrap().address;
+        let connect = |source| Error::Connect { broker: broker.clone(), source };
+        let find = |source| {
+            let object = "exchange e".to_owned();
+            Error::Topology { verb: "find", object, broker: broker.clone(), advice: "make it", source }
+        };
+        for code in [403, 406, 530] {
+            assert!(connect(said(code, "")).needs_operator(), "{code}");
+            assert!(find(said(code, "")).needs_operator(), "{code}");
+            assert!(ended(said(code, "")).needs_operator(), "{code}");
+        }
+        assert!(find(said(404, "")).needs_operator(), "waiting does not make an exchange");
+        assert!(!ended(said(404, "")).needs_operator(), "the next session declares it again");
+        for code in [320, 541] {
+            assert!(!connect(said(code, "")).needs_operator(), "{code}");
+            assert!(!find(said(code, "")).needs_operator(), "{code}");
+            assert!(!ended(said(code, "")).needs_operator(), "{code}");
+        }
+        assert!(
+            !connect(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused).into())).needs_operator()
+        );
+        assert!(Error::NoUrl.needs_operator());
+    }
+
+    #[test]
+    fn a_publisher_is_built_anew_for_each_setting_that_it_would_heed() {
+        let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
+        assert!(settings().is_same(&settings()));
+        let changes: [fn(&mut Settings); 10] = [
+            |s| s.urls = vec![Secret::new("amqp://u:other-fake@a")],
+            |s| s.urls.push(Secret::new("amqp://u:fake@b")),
+            |s| s.exchange = "e".to_owned(),
+            |s| s.queue = String::new(),
+            |s| s.topology = Topology::Check,
+            |s| s.message_type = "t".to_owned(),
+            |s| s.connect_timeout = Duration::from_secs(1),
+            |s| s.tls.ca_file = Some("ca.pem".into()),
+            |s| drop(s.profiles.insert("purchase".to_owned(), dressed())),
+            |s| s.urls.clear(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = settings();
+            change(&mut changed);
+            assert!(!changed.is_same(&settings()) && !settings().is_same(&changed), "change {number}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_whose_commands_need_no_dress_is_no_reason_to_connect_anew() {
+        let with = |endpoints: &[(&str, Profile)]| {
+            let profiles = endpoints.iter().map(|(name, profile)| ((*name).to_owned(), profile.clone()));
+            Settings { profiles: profiles.collect(), ..Settings::default() }
+        };
+        let one = with(&[("purchase", dressed()), ("leave", dressed())]);
+        let more = with(&[("leave", dressed()), ("travel", Profile::Plain), ("purchase", dressed())]);
+        assert!(one.is_same(&more));
+        assert!(!one.is_same(&with(&[("leave", Profile::Plain), ("purchase", dressed())])));
     }
 }

@@ -116,7 +116,7 @@ impl Session {
         Self {
             link,
             window: Window::new(),
-            exchange: short(&settings.exchange),
+            exchange: short(settings.exchange.as_str()),
             message_type: settings.message_type.clone(),
             profiles: settings.profiles.clone(),
         }
@@ -139,12 +139,13 @@ impl crate::relay::Session for Session {
         let Entry { envelope, body, .. } = entry;
         let command_id = envelope.command_id;
         let profile = self.profiles.get(&*envelope.endpoint).unwrap_or(&Profile::Plain);
-        let form = profile.form(&envelope, &self.message_type, &body);
-        let properties = properties(&envelope, &self.message_type, &form);
-        let body = match form.body {
-            Cow::Owned(dressed) => dressed,
-            Cow::Borrowed(_) => body,
+        let mut form = profile.form(&envelope, &self.message_type, &body);
+        let dressed = match std::mem::take(&mut form.body) {
+            Cow::Owned(dressed) => Some(dressed),
+            Cow::Borrowed(_) => None,
         };
+        let properties = properties(&envelope, &self.message_type, form);
+        let body = dressed.unwrap_or(body);
         // At most 255 bytes by contract of `Envelope::routing_key`.
         let routing_key = ShortString::from(envelope.routing_key());
         let channel = self.link.channel.clone();
@@ -210,11 +211,11 @@ fn returned(message: BasicReturnMessage) -> Returned {
 
 /// The properties of the contract. Never `expiration` (a decision does not go stale by itself), `user_id` (the broker
 /// would compare it with the connection's user) or `priority` (quorum queues have none).
-fn properties(envelope: &Envelope, message_type: &str, form: &Form<'_>) -> BasicProperties {
+fn properties(envelope: &Envelope, message_type: &str, form: Form<'_>) -> BasicProperties {
     let mut headers = FieldTable::default();
-    for (name, value) in &form.headers {
+    for (name, value) in form.headers {
         if value.len() <= MAX_HEADER_BYTES {
-            headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
     }
     let mut properties = BasicProperties::default()
@@ -226,19 +227,21 @@ fn properties(envelope: &Envelope, message_type: &str, form: &Form<'_>) -> Basic
         .with_timestamp(u64::try_from(envelope.received_at.as_second()).unwrap_or(0))
         .with_app_id("countersign".into())
         .with_headers(headers);
-    if let Some(correlation_id) = &form.correlation_id {
+    if let Some(correlation_id) = form.correlation_id {
         properties = properties.with_correlation_id(short(correlation_id));
     }
     properties
 }
 
 /// A short string holds 255 bytes; what is longer is cut between two characters.
-fn short(text: &str) -> ShortString {
+fn short(text: impl Into<String>) -> ShortString {
+    let mut text = text.into();
     let mut end = text.len().min(255);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].into()
+    text.truncate(end);
+    text.into()
 }
 
 #[cfg(test)]
@@ -262,7 +265,7 @@ mod tests {
 
     fn properties(envelope: &Envelope, profile: &Profile) -> BasicProperties {
         let form = profile.form(envelope, "approval.command.v1", b"{}");
-        super::properties(envelope, "approval.command.v1", &form)
+        super::properties(envelope, "approval.command.v1", form)
     }
 
     #[test]

@@ -54,9 +54,17 @@ pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
     }
 }
 
-/// What to do about a connection that ended for its TLS; `None` if it was not that.
-pub(super) fn advice(error: &lapin::Error) -> Option<&'static str> {
+/// What to do about a connection over TLS that was not to be had; `None` if TLS is not the reason. `identified` if we have a
+/// certificate to show.
+pub(super) fn advice(error: &lapin::Error, identified: bool) -> Option<&'static str> {
     let ErrorKind::IOError(error) = error.kind() else { return None };
+    if broken_off(error.kind()) {
+        return Some(if identified {
+            "it broke off the connection at once; if the line is sound, it does not accept our certificate (amqp.tls.cert_file)"
+        } else {
+            "it broke off the connection at once; if the line is sound, it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
+        });
+    }
     let cause = error.get_ref()?;
     if cause.is::<certificates::Error>() {
         return Some("look at the files of [amqp.tls]");
@@ -103,12 +111,28 @@ pub(super) fn advice(error: &lapin::Error) -> Option<&'static str> {
     })
 }
 
+/// In TLS 1.3 (RFC 8446 §4.4.2.4, §6.2) the client has finished its handshake before the server looks at its certificate. What
+/// the client sent by then lies unread at a server that refuses and closes, so TCP may reset the connection, and the alert
+/// that says why is thrown away with it.
+fn broken_off(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn told(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Option<&'static str> {
-        advice(&lapin::Error::from(io::Error::other(cause)))
+        advice(&lapin::Error::from(io::Error::other(cause)), true)
+    }
+
+    #[test]
+    fn a_connection_that_is_reset_before_the_alert_is_read_is_told_by_what_it_may_mean() {
+        let reset = lapin::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        let (ours, none) = (advice(&reset, true).unwrap(), advice(&reset, false).unwrap());
+        assert!(ours.contains("does not accept our certificate (amqp.tls.cert_file)"), "{ours}");
+        assert!(none.contains("set amqp.tls.cert_file and amqp.tls.key_file"), "{none}");
     }
 
     #[test]
@@ -120,6 +144,6 @@ mod tests {
         let files = told(certificates::Error::NoKey("k.pem".into())).unwrap();
         assert!(files.contains("[amqp.tls]"), "{files}");
         assert_eq!(told("connection refused"), None);
-        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into()), None);
+        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into(), true), None);
     }
 }

@@ -18,7 +18,9 @@ impl<C: Cargo> Machine<C> {
         let flying =
             session.in_flight.iter().find(|flight| flight.attempts.is_none()).map(|flight| flight.seq);
         let open = flying.or_else(|| session.ready.front().map(Cargo::seq));
-        open.map_or(session.position, |seq| seq - 1)
+        let through = open.map_or(session.position, |seq| seq - 1);
+        // They were overtaken, so that the first in flight may be a later one.
+        session.stragglers.first().map_or(through, |first| through.min(first - 1))
     }
 
     /// The cursor may go as far as that.
@@ -67,7 +69,8 @@ impl<C: Cargo> Machine<C> {
             session.unreviewed = 0;
             return Some((Asking::Waiting, Question::Waiting));
         }
-        let room = session.retries.len() + session.alone.len() + session.held < most;
+        let room =
+            session.retries.len() + session.alone.len() + session.preparing.len() + session.held < most;
         if session.look_wanted && room && !session.blocked {
             session.look_wanted = false;
             // Twice what may be with the broker: those are listed as well, and must not crowd out the others.

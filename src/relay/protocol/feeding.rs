@@ -15,6 +15,10 @@ impl<C: Cargo> Machine<C> {
             if self.is_alone() {
                 return None;
             }
+            if self.session.alone.front().is_some_and(|due| due.cargo.is_raw()) {
+                let due = self.session.alone.pop_front();
+                return due.map(|due| self.prepare_exception(due));
+            }
             if !self.session.alone.is_empty() && self.is_calm(now) {
                 // What is in flight is waited for, so that nothing else is lost with the session.
                 if !self.session.in_flight.is_empty() {
@@ -23,16 +27,38 @@ impl<C: Cargo> Machine<C> {
                 let due = self.session.alone.pop_front();
                 return due.map(|due| self.publish(due.cargo, Some(due.attempts), now));
             }
-            if let Some(Due { cargo, attempts }) = self.session.retries.pop_front() {
+            if let Some(due) = self.session.retries.pop_front() {
+                let Due { cargo, attempts } = due;
+                if cargo.is_raw() {
+                    return Some(self.prepare_exception(Due { cargo, attempts }));
+                }
                 return Some(self.publish(cargo, Some(attempts), now));
+            }
+            if let Some(cargo) = self.session.stragglers.next() {
+                if self.tasks.block(cargo.task_key()) {
+                    self.session.stragglers.landed(cargo.seq());
+                    self.wait_in_line(&cargo, now);
+                    continue;
+                }
+                return Some(self.publish(cargo, None, now));
             }
             let session = &self.session;
             let next = session.ready.front().map_or(session.position + 1, Cargo::seq);
             if next > session.catch_up && self.is_crowded() {
                 return None;
             }
+            if self.session.ready.front().is_some_and(|cargo| self.straggles(cargo))
+                && self.session.stragglers.waiting() >= self.rules.max_stragglers
+            {
+                break;
+            }
             match self.session.ready.pop_front() {
                 Some(cargo) if self.tasks.block(cargo.task_key()) => self.wait_in_line(&cargo, now),
+                Some(cargo) if cargo.is_raw() => {
+                    self.session.stragglers.prepare(cargo.seq(), cargo.task_key());
+                    return Some(Effect::Prepare(cargo));
+                }
+                Some(cargo) if self.straggles(&cargo) => self.session.stragglers.hold(cargo),
                 Some(cargo) => return Some(self.publish(cargo, None, now)),
                 None => match self.seek(head) {
                     Some(effect) => return Some(effect),
@@ -51,6 +77,27 @@ impl<C: Cargo> Machine<C> {
         let (seq, key) = (cargo.seq(), cargo.task_key());
         self.session.in_flight.push_back(Flight { seq, key, attempts, sent_at: now.elapsed });
         Effect::Publish(cargo)
+    }
+
+    /// Whether a command of the log's order cannot be published as it comes.
+    fn straggles(&self, cargo: &C) -> bool {
+        cargo.is_raw() || self.session.stragglers.block(cargo.task_key())
+    }
+
+    /// An exception stays what it is while something is prepared for it; then it is lined up again.
+    fn prepare_exception(&mut self, due: Due<C>) -> Effect<C> {
+        let Due { cargo, attempts } = due;
+        self.session.preparing.insert(cargo.seq(), (cargo.task_key(), attempts));
+        Effect::Prepare(cargo)
+    }
+
+    /// What was to be prepared for a command is there, or its time is over. Of no effect if it is not waited for any more.
+    pub(in crate::relay) fn prepared(&mut self, cargo: C) {
+        debug_assert!(!cargo.is_raw(), "it is not prepared twice");
+        match self.session.preparing.remove(&cargo.seq()) {
+            Some((_, attempts)) => drop(self.line_up(Due { cargo, attempts })),
+            None => self.session.stragglers.prepared(cargo),
+        }
     }
 
     /// True if news of the head would be of use.

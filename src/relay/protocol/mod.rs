@@ -12,6 +12,8 @@
 //!   an earlier one of the task, or tried.
 //! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A settlement that fails is put
 //!   back into it.
+//! - **Stragglers.** Commands for which something is prepared before they are published ([`Cargo::is_raw`]), and those of
+//!   their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for them anyway.
 //! - **Suspicion.** After the broker ended a session over something that was published; see [`suspicion`].
 //!
 //! # Who may write
@@ -22,12 +24,14 @@
 //! - The cursor that a settlement carries never passes a command that is neither confirmed nor has its exception in this
 //!   settlement or an earlier one.
 //! - As long as a task has an exception, nothing of it is published but the first of them.
+//! - Of the commands of a task that wait for what is prepared, only the first is published.
 //! - An exception is cleared only after it was confirmed.
 //! - Whatever is lost of this machine (it is memory), the ledger's cursor and exceptions suffice to go on.
 
 mod accounts;
 mod feeding;
 mod outcomes;
+mod stragglers;
 mod suspicion;
 mod tasks;
 #[cfg(test)]
@@ -46,6 +50,7 @@ use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Settlement, State},
 };
+use stragglers::Stragglers;
 use suspicion::Suspicion;
 use tasks::{Stage, Tasks};
 use unsettled::Unsettled;
@@ -71,6 +76,10 @@ pub(super) trait Cargo {
     fn seq(&self) -> Seq;
     /// Commands with the same key are published in order.
     fn task_key(&self) -> TaskKey;
+    /// Something has to be prepared for it before it is published.
+    fn is_raw(&self) -> bool {
+        false
+    }
 }
 
 /// What the machine goes by.
@@ -80,6 +89,8 @@ pub(super) struct Rules {
     pub(super) max_attempts: u32,
     pub(super) confirm_timeout: Duration,
     pub(super) max_exceptions: usize,
+    /// Commands that may wait because of what is prepared, for themselves or for one before them.
+    pub(super) max_stragglers: usize,
     /// How old a session must be before a command is tried that is known to end sessions.
     pub(super) calm: Duration,
     /// Spreads the waits of commands that are refused together.
@@ -108,6 +119,9 @@ pub(super) struct Due<C> {
 pub(super) enum Effect<C> {
     /// Hand it to the session. One [`Machine::answered`] for each, in this order.
     Publish(C),
+    /// Prepare something for it, within a bounded time, and hand it back to [`Machine::prepared`]; once, if that is under way
+    /// already.
+    Prepare(C),
     /// At once: take what is fresh, for [`Machine::fresh`].
     TakeFresh,
     /// Tell the ledger whether fresh commands are wanted.
@@ -253,6 +267,10 @@ struct Passing<C> {
     reading: Option<Seq>,
     /// The log could not be read; try again at the next tick.
     read_paused: bool,
+    /// Those of the log's order that are overtaken.
+    stragglers: Stragglers<C>,
+    /// Exceptions for which something is prepared; how often each was refused.
+    preparing: BTreeMap<Seq, (TaskKey, u32)>,
     /// Exceptions whose turn it is.
     retries: VecDeque<Due<C>>,
     /// The same, of those that are known to end sessions: one at a time, with nothing else in flight.
@@ -290,6 +308,8 @@ impl<C> Default for Passing<C> {
             fresh_missed: false,
             reading: None,
             read_paused: false,
+            stragglers: Stragglers::default(),
+            preparing: BTreeMap::new(),
             retries: VecDeque::new(),
             alone: VecDeque::new(),
             held: 0,

@@ -22,6 +22,7 @@ impl<C: Cargo> Machine<C> {
         let flight = self.session.in_flight.pop_front();
         let flight = flight.expect("a session tells one outcome for each publish");
         let took = now.elapsed.saturating_sub(flight.sent_at);
+        self.session.stragglers.landed(flight.seq);
         self.suspicion.answered(flight.seq, outcome == Outcome::Confirmed);
         match outcome {
             Outcome::Confirmed => {
@@ -150,7 +151,7 @@ impl<C: Cargo> Machine<C> {
     /// Forgets what was read and not published: an operator may act on it while it waits here, and it would be published
     /// nevertheless. It is read again when publishing goes on.
     fn put_back(&mut self) {
-        self.put_back_retries(|_| true);
+        self.put_back_retries(|_, _| true);
         self.tasks.rest_held();
         self.session.held = 0;
         if self.asking == Some(Asking::Due) {
@@ -178,16 +179,24 @@ impl<C: Cargo> Machine<C> {
     }
 
     /// Leaves those exceptions to the ledger whose turn has come and that are not with the broker yet.
-    fn put_back_retries(&mut self, which: impl Fn(&C) -> bool) {
+    fn put_back_retries(&mut self, which: impl Fn(TaskKey, Seq) -> bool) {
         let session = &mut self.session;
         let mut back = Vec::new();
         for line in [&mut session.retries, &mut session.alone] {
-            let (out, stay): (VecDeque<_>, _) = line.drain(..).partition(|due| which(&due.cargo));
+            let (out, stay): (VecDeque<_>, _) =
+                line.drain(..).partition(|due| which(due.cargo.task_key(), due.cargo.seq()));
             *line = stay;
-            back.extend(out);
+            back.extend(out.iter().map(|due| (due.cargo.task_key(), due.cargo.seq())));
         }
-        for Due { cargo, .. } in back {
-            self.stage(cargo.task_key(), cargo.seq(), Stage::Resting);
+        session.preparing.retain(|seq, (key, _)| {
+            let out = which(*key, *seq);
+            if out {
+                back.push((*key, *seq));
+            }
+            !out
+        });
+        for (key, seq) in back {
+            self.stage(key, seq, Stage::Resting);
         }
     }
 
@@ -246,7 +255,7 @@ impl<C: Cargo> Machine<C> {
                 stage: Stage::Resting,
             };
             self.note(key, seq, known);
-            self.put_back_retries(|cargo| cargo.task_key() == key && cargo.seq() > seq);
+            self.put_back_retries(|task, later| task == key && later > seq);
             self.postpone(key, seq, next_attempt_at);
         }
     }

@@ -90,6 +90,7 @@ impl<C: Cargo> Machine<C> {
         }
         let Some(flight) = self.session.in_flight.pop_front() else { return false };
         let seq = flight.seq;
+        self.session.stragglers.landed(seq);
         let reason = format!("the broker ended the session over it: {words}");
         if self.suspicion.set_aside.insert(seq) {
             self.suspicion.unproven.insert(seq);

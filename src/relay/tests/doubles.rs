@@ -43,7 +43,7 @@ fn entry(seq: Seq, task: u64) -> Entry {
             instance_id: None,
             task_id: None,
         },
-        body: Vec::new(),
+        body: br#"{"n":1}"#.to_vec(),
     }
 }
 
@@ -65,6 +65,8 @@ pub(super) struct World {
     keep_fresh: bool,
     /// Reads of the log.
     pub(super) reads: usize,
+    /// What completes commands.
+    pub(super) enrich: Option<Arc<dyn crate::relay::Enrich>>,
     /// As in the relay's settings.
     pub(super) max_attempts: u32,
     // the broker
@@ -313,6 +315,36 @@ impl Outcomes for Handle {
     }
 }
 
+impl crate::ledger::Findings for Handle {
+    fn unasked(
+        &self,
+        _: crate::ledger::findings::Reach,
+        _: usize,
+    ) -> BoxFuture<'static, Result<crate::ledger::findings::Page, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn findings(
+        &self,
+        _: crate::ledger::findings::Which,
+        _: Seq,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
+        unreachable!("the relay compares nothing")
+    }
+
+    fn reconciled(
+        &self,
+        _: crate::ledger::findings::Reconciled,
+    ) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("the relay compares nothing")
+    }
+}
+
 impl Ledger for Handle {
     fn limit(&self, _: crate::ledger::Limits) {}
 
@@ -476,6 +508,7 @@ impl Handle {
             note: None,
             outcome: None,
             command: None,
+            reconciliation: None,
         })
     }
 }

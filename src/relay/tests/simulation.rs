@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::relay::backoff;
 
 /// One life: forty steps of commands and misfortune, then a calm in which everything comes through.
 struct Life {
@@ -24,7 +25,12 @@ fn settings() -> Settings {
 
 impl Life {
     async fn live(seed: u64) {
+        backoff::seeded::seed(seed);
         let handle = Handle::new();
+        if seed % 2 == 1 {
+            // Beyond its time now and then.
+            handle.world().enrich = Some(preparing::Slow::new(seed, Some(2_500)));
+        }
         let bench = Bench::start(&handle, settings());
         let mut life = Self { dice: Dice(seed), handle, bench, parked: Vec::new() };
         life.answer_by_dice(seed);

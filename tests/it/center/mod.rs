@@ -3,10 +3,12 @@
 mod definitions;
 mod doctor;
 mod emulator;
+mod enrichment;
 mod instances;
 mod limits;
 mod messages;
 mod press;
+mod reconcile;
 mod way_back;
 
 use crate::support::{Program, Ran, Running, client, eventually, quoted};

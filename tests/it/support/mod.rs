@@ -19,7 +19,7 @@ pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use certificates::{Authority, Pair, PairFiles};
 pub(crate) use http::{Answer, Line};
 pub(crate) use ports::free as free_port;
-pub(crate) use program::{Program, Ran, Running};
+pub(crate) use program::{Program, Ran, Running, command};
 pub(crate) use proxy::Proxy;
 pub(crate) use worker::{Message, Worker};
 

@@ -121,10 +121,10 @@ fn a_program_that_does_not_know_a_version_says_which_it_knows_and_touches_nothin
     // The program before the contexts, and this one before whatever comes next.
     assert_eq!(schema::admit(&path, 2, 1).unwrap_err().to_string(), words(2, 1));
     assert!(schema::admit(&path, 1, 1).is_ok() && schema::admit(&path, 1, 2).is_ok());
-    let (known, newer) = (schema::MIGRATIONS.len(), schema::MIGRATIONS.len() + 1);
-    scratch.execute(&format!("PRAGMA user_version = {newer}"));
+    scratch.execute(&format!("PRAGMA user_version = {}", schema::MIGRATIONS.len() + 1));
     let before = fs::read(&path).unwrap();
-    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(newer, known));
-    assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(newer, known));
+    let known = schema::MIGRATIONS.len();
+    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(known + 1, known));
+    assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(known + 1, known));
     assert_eq!(fs::read(&path).unwrap(), before);
 }

@@ -126,6 +126,48 @@ fn every_state_with_a_command_that_ends_the_session_is_sound() {
     }
 }
 
+#[test]
+fn every_state_in_which_something_is_prepared_is_sound() {
+    for (raw, tasks) in [(vec![1, 2], vec![1, 1, 2]), (vec![1, 3], vec![1, 2, 1]), (vec![1], vec![1, 1, 1])] {
+        let budget = Budget { refusals: 1, losses: 1, ..Budget::default() };
+        let name = format!("raw {raw:?} of {tasks:?}, refusal, loss");
+        explore(&name, Bounds { budget, raw, tasks, ..Bounds::default() });
+    }
+    let budget = Budget { refusals: 1, operator: 1, blocks: 1, ..Budget::default() };
+    let two = Bounds { budget, raw: vec![1], tasks: vec![1, 1], ..Bounds::default() };
+    explore("raw, refusal, operator, block", two);
+    let budget = Budget { ends: 2, crashes: 1, ..Budget::default() };
+    explore("raw poison", Bounds { budget, raw: vec![1, 2], poison: vec![1], ..Bounds::default() });
+    let budget = Budget { late: 1, losses: 1, ..Budget::default() };
+    explore("raw, late return", Bounds { budget, raw: vec![1, 2, 3], ..Bounds::default() });
+}
+
+/// What waits for what is prepared is overtaken by every other task, however long that takes.
+#[test]
+fn a_preparation_that_never_ends_holds_up_its_own_task_only() {
+    let tasks = vec![1, 2, 1, 2, 3, 3];
+    let bounds = Bounds { tasks, raw: vec![1], max_in_flight: 6, ..Bounds::default() };
+    let mut world = World::new(&bounds);
+    [Act::Connect].into_iter().chain([Act::Accept; 6]).for_each(|act| world.act(&bounds, act));
+    // All that can happen but for that.
+    let go_on = |world: &mut World| {
+        let mut acts = Vec::new();
+        loop {
+            acts.clear();
+            world.acts(&bounds, &mut acts);
+            let usual = [Act::Settle, Act::Tell, Act::Read, Act::Confirm];
+            let Some(act) = usual.into_iter().find(|act| acts.contains(act)) else { return world.cursor };
+            world.act(&bounds, act);
+            assert_eq!(world.fault, None);
+        }
+    };
+    assert_eq!(go_on(&mut world), 0, "the cursor stays before the first");
+    assert!([2, 4, 5, 6].iter().all(|seq| world.is_routed(*seq)), "{world:?}");
+    assert!([1, 3].iter().all(|seq| !world.is_routed(*seq)), "{world:?}");
+    world.act(&bounds, Act::Prepared(1));
+    assert_eq!(go_on(&mut world), 6);
+}
+
 /// More of everything; minutes, and some memory.
 #[test]
 #[ignore = "minutes; `deploy/test --all` runs it"]

@@ -2,4 +2,5 @@
 
 mod checker;
 mod walks;
+mod words;
 mod world;

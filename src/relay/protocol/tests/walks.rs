@@ -11,8 +11,10 @@ fn bounds() -> impl Strategy<Value = Bounds> {
     let tasks = prop::collection::vec(0..4_u64, 1..12);
     let misfortunes = prop::array::uniform9(0..5_u8);
     let poison = prop::collection::vec(1..8_u64, 0..3);
-    (tasks, 1..5_usize, 1..4_u32, 1..6_usize, poison, any::<bool>(), misfortunes).prop_map(
-        |(tasks, max_in_flight, max_attempts, max_exceptions, poison, stale, misfortunes)| {
+    let raw = (prop::collection::vec(1..12_u64, 0..8), 1..4_usize);
+    (tasks, 1..5_usize, 1..4_u32, 1..6_usize, poison, raw, any::<bool>(), misfortunes).prop_map(
+        |(tasks, max_in_flight, max_attempts, max_exceptions, poison, raw, stale, misfortunes)| {
+            let (raw, max_stragglers) = raw;
             let [refusals, returns, late, losses, crashes, ledger_failures, operator, blocks, unfresh] =
                 misfortunes;
             let budget = Budget {
@@ -27,7 +29,17 @@ fn bounds() -> impl Strategy<Value = Bounds> {
                 ends: 4,
                 unfresh,
             };
-            Bounds { tasks, max_in_flight, max_attempts, max_exceptions, poison, stale, budget }
+            Bounds {
+                tasks,
+                max_in_flight,
+                max_attempts,
+                max_exceptions,
+                poison,
+                raw,
+                max_stragglers,
+                stale,
+                budget,
+            }
         },
     )
 }

@@ -30,6 +30,9 @@ pub(super) struct Bounds {
     pub(super) max_exceptions: usize,
     /// The commands over which the broker ends the session.
     pub(super) poison: Vec<Seq>,
+    /// The commands that have to be prepared.
+    pub(super) raw: Vec<Seq>,
+    pub(super) max_stragglers: usize,
     /// Answers to questions are as of when they were asked, not of when they come.
     pub(super) stale: bool,
     pub(super) budget: Budget,
@@ -60,6 +63,8 @@ impl Default for Bounds {
             max_attempts: 2,
             max_exceptions: 10,
             poison: Vec::new(),
+            raw: Vec::new(),
+            max_stragglers: 2,
             stale: false,
             budget: Budget::default(),
         }
@@ -71,9 +76,14 @@ impl Default for Bounds {
 pub(super) struct Plain {
     seq: Seq,
     key: TaskKey,
+    raw: bool,
 }
 
 impl Cargo for Plain {
+    fn is_raw(&self) -> bool {
+        self.raw
+    }
+
     fn seq(&self) -> Seq {
         self.seq
     }
@@ -108,6 +118,8 @@ pub(super) enum Act {
     TellNothing,
     Read,
     ReadNothing,
+    /// What was prepared for a command is there.
+    Prepared(Seq),
     Tick,
     /// Until the next exception is due.
     Wait,
@@ -142,6 +154,7 @@ pub(super) struct World {
     settling: Option<Settlement>,
     asking: Option<(Question, Option<Answer>)>,
     reading: Option<(Seq, usize, Option<Vec<Plain>>)>,
+    preparing: BTreeSet<Seq>,
     // the broker
     flying: VecDeque<Seq>,
     blocked: bool,
@@ -183,6 +196,7 @@ impl World {
             settling: None,
             asking: None,
             reading: None,
+            preparing: BTreeSet::new(),
             flying: VecDeque::new(),
             blocked: false,
             routed: BTreeSet::new(),
@@ -198,6 +212,10 @@ impl World {
 
     pub(super) fn state(&self, seq: Seq) -> State {
         State::of(seq, self.cursor, self.exceptions.get(&seq).map(|exception| exception.state))
+    }
+
+    pub(super) fn is_routed(&self, seq: Seq) -> bool {
+        self.routed.contains(&seq)
     }
 
     pub(super) fn head(&self) -> Seq {
@@ -277,6 +295,7 @@ impl World {
                 acts.push(Act::ReadNothing);
             }
         }
+        acts.extend(self.preparing.iter().map(|seq| Act::Prepared(*seq)));
         acts.push(Act::Tick);
         if self.next_due().is_some() {
             acts.push(Act::Wait);
@@ -355,6 +374,10 @@ impl World {
                 self.left.ledger_failures -= 1;
                 self.read(false);
             }
+            Act::Prepared(seq) => {
+                self.preparing.remove(&seq);
+                self.machine.prepared(Plain { raw: false, ..self.command(seq) });
+            }
             Act::Tick => {
                 // Of use only to those that end sessions; for all others it would double the states.
                 self.settled_in = self.connected && !bounds.poison.is_empty();
@@ -377,7 +400,8 @@ impl World {
 
     fn accept(&mut self, bounds: &Bounds, fresh: bool) {
         let seq = self.head() + 1;
-        let command = Plain { seq, key: TaskKey::from_value(bounds.tasks[self.log.len()]) };
+        let key = TaskKey::from_value(bounds.tasks[self.log.len()]);
+        let command = Plain { seq, key, raw: bounds.raw.contains(&seq) };
         self.log.push(command);
         if fresh && self.keep_fresh {
             self.fresh.push(command);
@@ -418,6 +442,7 @@ impl World {
         self.machine.lost(blame, self.now());
         (self.connected, self.settled_in, self.blocked) = (false, false, false);
         (self.asking, self.reading) = (None, None);
+        self.preparing.clear();
     }
 
     fn crash(&mut self, bounds: &Bounds, written: bool) {
@@ -427,6 +452,7 @@ impl World {
         self.machine = machine(bounds);
         (self.settling, self.asking, self.reading) = (None, None, None);
         self.flying.clear();
+        self.preparing.clear();
         self.fresh.clear();
         (self.keep_fresh, self.connected, self.settled_in, self.blocked) = (false, false, false, false);
         // What was told and not written is forgotten.
@@ -548,6 +574,8 @@ impl World {
                     self.check_publish(bounds, command);
                     self.flying.push_back(command.seq);
                 }
+                // Twice, if the machine has forgotten about it in between.
+                Effect::Prepare(command) => drop(self.preparing.insert(command.seq)),
                 Effect::TakeFresh => {
                     let fresh = std::mem::take(&mut self.fresh);
                     self.machine.fresh(fresh);
@@ -588,6 +616,7 @@ fn machine(bounds: &Bounds) -> Machine<Plain> {
         max_attempts: bounds.max_attempts,
         confirm_timeout: Duration::from_secs(30),
         max_exceptions: bounds.max_exceptions,
+        max_stragglers: bounds.max_stragglers,
         calm: TICK,
         salt: 0,
     })

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use super::Handle;
 use crate::{
-    ledger::Entry,
+    ledger::{Entry, state::Exceptional},
     relay::{Failure, News, Publisher, Session},
 };
 
@@ -55,6 +55,8 @@ impl Session for Handle {
         let earlier =
             world.refused.range(..entry.seq).find(|seq| world.entry(**seq).task_key == entry.task_key);
         assert_eq!(earlier, None, "{} is published before an earlier one of its task", entry.seq);
+        let enriched = std::str::from_utf8(&entry.body).unwrap().starts_with(r#"{"n":1,"enrichment":{"#);
+        assert_eq!(enriched, world.enrich.is_some(), "{} is completed once, or not to be", entry.seq);
         world.published.push(entry.seq);
         if world.ended.is_some() {
             // What comes after is not read any more.
@@ -92,7 +94,10 @@ impl Session for Handle {
             return Poll::Pending;
         }
         for (seq, confirmed) in std::mem::take(&mut world.told) {
-            let parked = world.exceptions.get(&seq).is_some_and(|e| e.attempts + 1 >= world.max_attempts);
+            // By the relay, or by an operator while it was with the broker: either way its task goes on without it.
+            let parked = world.exceptions.get(&seq).is_some_and(|exception| {
+                exception.state == Exceptional::Parked || exception.attempts + 1 >= world.max_attempts
+            });
             if confirmed || parked {
                 world.refused.remove(&seq);
             } else {

@@ -6,7 +6,10 @@ use crate::{command::Seq, ledger::State};
 impl World {
     /// The order of a task, and the window.
     pub(super) fn check_publish(&mut self, bounds: &Bounds, command: Plain) {
-        let Plain { seq, key } = command;
+        let Plain { seq, key, raw } = command;
+        if raw {
+            self.fail(format!("{seq} is published before it is prepared"));
+        }
         self.owed.remove(&seq);
         if !self.connected || self.blocked {
             self.fail(format!("{seq} is published to nobody"));
@@ -121,6 +124,7 @@ impl World {
             (self.settling.is_some(), Act::Settle),
             (self.asking.is_some(), Act::Tell),
             (self.reading.is_some(), Act::Read),
+            (!self.preparing.is_empty(), Act::Prepared(self.preparing.first().copied().unwrap_or(0))),
             (self.flying.front().is_some_and(|seq| !bounds.poison.contains(seq)), Act::Confirm),
             (self.poison_flies(bounds), Act::End),
         ];

@@ -1,0 +1,204 @@
+//! `reconcile`: one comparison of what was published with what the approval center shows.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    block_on,
+    center::failure,
+    exit::{Exit, Failure},
+    output::{json, say, table, write},
+};
+use crate::{
+    approval_center::Center,
+    config::{Loaded, parse_duration},
+    ledger::{
+        Verdict,
+        findings::{Candidate, Finding, Findings, Overview, Reach, Which},
+        sqlite::Auditor,
+    },
+    reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
+    telemetry::log::chain,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign reconcile                  ask, and list what is not visible
+  countersign reconcile --after 0s       also for what was published a moment ago
+  countersign reconcile --list --json    ask nobody; what is known
+
+It goes on where it, or the running service, ended the last time, and asks again for everything that
+was not visible then. It may be interrupted, and run while the service runs.
+
+What it finds:
+  unseen        the task is still PENDING at the center
+  not_found     the center knows no such instance or task
+  contradicted  the center shows the other decision
+
+Exit codes: 0 all decisions are visible, 1 some are not, 69 the approval center is away.";
+
+/// Findings read at once.
+const PAGE: usize = 500;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Ask for what has been published for so long [default: reconcile.after]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    after: Option<Duration>,
+    /// Ask for what was received no longer ago than this [default: reconcile.within]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    within: Option<Duration>,
+    /// Ask nobody; list what was found before
+    #[arg(long)]
+    list: bool,
+    /// Print one JSON object per finding, and one with a member `summary` at the end
+    #[arg(long)]
+    json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "not a duration such as \"10m\", \"12h\" or \"7d\"".to_owned())
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let (settings, ledger) = (loaded.reconcile()?, loaded.ledger()?);
+    let after = arguments.after.unwrap_or(settings.after);
+    let within = arguments.within.unwrap_or(settings.within);
+    let book = Auditor::open(&ledger.path).context("cannot look into the ledger")?;
+    if arguments.list {
+        return block_on(tell(&book, arguments, None));
+    }
+    let Some(settings) = loaded.approval_center()? else {
+        return Err(Failure::Usage(
+            "approval_center.app_id is not configured; `countersign config defaults` explains the section"
+                .to_owned(),
+        ));
+    };
+    let center = Center::new(settings).map_err(failure)?;
+    let reach = move || Reach { now: Timestamp::now(), after, within };
+    block_on(async {
+        let before = book.overview().await.context("cannot look into the ledger")?;
+        let mut progress = Progress::new(&before);
+        let pace = Pace { between: Duration::ZERO, pages: None };
+        match pass(&center, &book, reach, Again::All, pace, &mut progress).await {
+            Ok(summary) => tell(&book, arguments, Some(summary)).await,
+            Err(Error::Center(error)) => Err(failure(error)),
+            Err(error) => Err(anyhow!(chain(&error)).into()),
+        }
+    })
+}
+
+/// Tells on a terminal how far it has come.
+struct Progress {
+    terminal: bool,
+    told: Instant,
+    ahead: u64,
+}
+
+impl Progress {
+    fn new(overview: &Overview) -> Self {
+        let ahead = overview.published_through.saturating_sub(overview.asked_through) + overview.open();
+        Self { terminal: io::stderr().is_terminal(), told: Instant::now(), ahead }
+    }
+}
+
+impl Witness for Progress {
+    fn passed(&mut self, summary: &Summary) {
+        if self.terminal && self.told.elapsed() >= Duration::from_secs(1) {
+            self.told = Instant::now();
+            let Summary { commands, calls, .. } = summary;
+            say(format_args!("{commands} of up to {} decisions compared, {calls} calls", self.ahead));
+        }
+    }
+
+    fn found(&mut self, _: &Candidate, _: &Finding) {}
+}
+
+/// Lists what is open, page by page, and sums up.
+async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
+    let overview = book.overview().await.context("cannot look into the ledger")?;
+    let mut after = 0;
+    loop {
+        let found = book.findings(Which::Open, after, PAGE).await.context("cannot look into the ledger")?;
+        let Some(last) = found.last() else { break };
+        let first = after == 0;
+        after = last.seq;
+        if arguments.json {
+            found.iter().try_for_each(json)?;
+            continue;
+        }
+        let rows: Vec<_> = found.iter().map(row).collect();
+        let text = table(HEAD, &rows);
+        // Its head once, however many pages there are.
+        let text = if first { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) };
+        write(text.as_bytes())?;
+    }
+    if arguments.json {
+        let counts: serde_json::Map<_, _> = Verdict::ALL
+            .iter()
+            .enumerate()
+            .map(|(place, verdict)| {
+                (verdict.as_str().to_owned(), passed.map(|passed| passed.verdicts[place]).into())
+            })
+            .collect();
+        let pass = passed.map(|Summary { commands, calls, .. }| {
+            json!({ "commands": commands, "calls": calls, "verdicts": counts })
+        });
+        json(&json!({ "summary": { "pass": pass, "standing": overview } }))?;
+    } else {
+        sum_up(&overview, passed);
+    }
+    Ok(if overview.open() == 0 { Exit::Done } else { Exit::Failed })
+}
+
+const HEAD: [&str; 9] =
+    ["RECEIVED", "VERDICT", "TASK IS", "ACTION", "INSTANCE", "TASK", "CHECKS", "ASKED AGAIN", "COMMAND"];
+
+fn row(found: &Candidate) -> [String; 9] {
+    let dash = || "-".to_owned();
+    let finding = found.finding.clone().unwrap_or_else(Finding::seen);
+    [
+        format!("{:.0}", found.received_at),
+        finding.verdict.as_str().to_owned(),
+        finding.task_status.unwrap_or_else(dash),
+        found.action.as_str().to_owned(),
+        found.instance_id.clone().unwrap_or_else(dash),
+        found.task_id.clone().unwrap_or_else(dash),
+        finding.checks.to_string(),
+        finding.next_check_at.map_or_else(dash, |at| format!("{at:.0}")),
+        found.command_id.to_string(),
+    ]
+}
+
+fn sum_up(overview: &Overview, passed: Option<Summary>) {
+    if let Some(Summary { commands, calls, verdicts, .. }) = passed {
+        let counts: Vec<_> = Verdict::ALL
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, count)| *count > 0)
+            .map(|(verdict, count)| format!("{count} {}", verdict.as_str()))
+            .collect();
+        let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+        say(format_args!("{commands} decisions compared with the approval center by {calls} calls{counts}"));
+    }
+    if overview.open() == 0 {
+        say("every decision that was asked for is visible");
+    }
+    for (verdict, count) in [
+        (Verdict::Unseen, overview.unseen),
+        (Verdict::NotFound, overview.not_found),
+        (Verdict::Contradicted, overview.contradicted),
+    ] {
+        if let (1.., Some(mend)) = (count, mend(verdict)) {
+            say(format_args!("{count} {}: {mend}", verdict.as_str()));
+        }
+    }
+}

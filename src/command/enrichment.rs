@@ -1,0 +1,186 @@
+//! What an endpoint may have completed of its commands before they are published: what the approval center knows of the
+//! operator, the task and the instance at that moment.
+//!
+//! It is an additive member of the published command, `enrichment`, on endpoints that are configured so and on no other. The
+//! command that is kept stays as it was accepted: a command that is published again keeps its `message_id` and may carry
+//! another enrichment.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// How far a command could be completed: a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnrichmentStatus {
+    /// Everything that was to be asked for is there.
+    Complete,
+    /// The approval center answered, and not everything is there: it does not know it, or it did not come in time.
+    Partial,
+    /// Nothing came in time.
+    TimedOut,
+    /// The approval center could not be asked, or refused to answer.
+    Unavailable,
+    /// Nothing was asked: too many commands were being completed, or the platform's rate limit left no turn in time.
+    Busy,
+}
+
+impl EnrichmentStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Complete, Self::Partial, Self::TimedOut, Self::Unavailable, Self::Busy];
+
+    /// The word in the message and the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What was completed. What was not asked for, or is not known, is `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Enrichment {
+    /// How far it could be.
+    pub status: EnrichmentStatus,
+    /// The operator's other ids.
+    pub operator: Option<OperatorIds>,
+    /// The task as the center showed it.
+    pub task: Option<TaskShown>,
+    /// The instance as the center showed it.
+    pub instance: Option<InstanceShown>,
+}
+
+/// The ids that name one user beside the `user_id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OperatorIds {
+    /// In the app of `[approval_center]`, and in no other.
+    pub open_id: Option<String>,
+    /// With this developer.
+    pub union_id: Option<String>,
+}
+
+/// A task as the center showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskShown {
+    /// The platform's word.
+    pub status: String,
+    /// The version that the third party gave it, as a time.
+    #[serde(serialize_with = "millis")]
+    pub update_time: Option<Timestamp>,
+}
+
+/// An instance as the center showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InstanceShown {
+    /// The platform's word.
+    pub status: String,
+    /// The version that the third party gave it, as a time.
+    #[serde(serialize_with = "millis")]
+    pub update_time: Option<Timestamp>,
+    /// The definition's real code.
+    pub approval_code: Option<String>,
+}
+
+fn millis<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(&format_args!("{time:.3}")),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl Enrichment {
+    /// Nothing was completed, for this reason.
+    #[must_use]
+    pub fn none(status: EnrichmentStatus) -> Self {
+        Self { status, operator: None, task: None, instance: None }
+    }
+
+    /// Adds it to the body of a command, as its last member. The rest stays byte for byte.
+    pub fn add_to(&self, body: &mut Vec<u8>) {
+        let end = body.pop();
+        debug_assert_eq!(end, Some(b'}'), "a command is an object");
+        body.extend_from_slice(b",\"enrichment\":");
+        serde_json::to_writer(&mut *body, self).expect("texts are JSON, and a Vec takes every write");
+        body.push(b'}');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::command::{
+        message::{Envelope, render},
+        profile::Profile,
+        samples::{self, golden},
+    };
+
+    fn complete() -> Enrichment {
+        let update_time = Some("2026-11-20T08:15:29.5Z".parse().unwrap());
+        Enrichment {
+            status: EnrichmentStatus::Complete,
+            operator: Some(OperatorIds {
+                open_id: Some("ou_77".to_owned()),
+                union_id: Some("on_77".to_owned()),
+            }),
+            task: Some(TaskShown { status: "PENDING".to_owned(), update_time }),
+            instance: Some(InstanceShown {
+                status: "PENDING".to_owned(),
+                update_time: None,
+                approval_code: Some("0F0E0D0C-1111-4222-8333-444455556666".to_owned()),
+            }),
+        }
+    }
+
+    #[test]
+    fn it_is_the_last_member_and_the_rest_stays_byte_for_byte() {
+        let command = samples::list();
+        let (kept, mut published) = (render(&command), render(&command));
+        complete().add_to(&mut published);
+        assert!(published.starts_with(&kept[..kept.len() - 1]));
+        let envelope = Envelope::of(&command);
+        golden("list_enriched", &{
+            let headers: serde_json::Map<_, _> = envelope
+                .headers("approval.command.v1")
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            json!({ "routing_key": envelope.routing_key(), "headers": headers,
+                "body": serde_json::from_slice::<Value>(&published).unwrap() })
+        });
+    }
+
+    #[test]
+    fn it_lands_within_the_command_however_that_is_dressed() {
+        let command = samples::card();
+        let mut body = render(&command);
+        Enrichment::none(EnrichmentStatus::Busy).add_to(&mut body);
+        let celery = Profile::Celery { task: "t".to_owned() };
+        for (profile, pointer) in [
+            (Profile::Plain, ""),
+            (Profile::CloudEvents, "/data"),
+            (celery, "/0/0"),
+            (Profile::MassTransit, "/message"),
+        ] {
+            let form = profile.form(&Envelope::of(&command), "approval.command.v1", &body);
+            let whole: Value = serde_json::from_slice(&form.body).unwrap();
+            let enrichment = &whole.pointer(pointer).unwrap()["enrichment"];
+            assert_eq!(
+                *enrichment,
+                json!({ "status": "busy", "operator": null, "task": null, "instance": null })
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_is_written_as_its_word() {
+        for status in EnrichmentStatus::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+    }
+}

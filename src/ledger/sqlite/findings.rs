@@ -1,0 +1,402 @@
+//! The comparison with the approval center: what is read for it and written of it. Both by statements that a running service
+//! and the command line share, so that both may do it at the same time.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use tokio::task::spawn_blocking;
+
+use super::{
+    reader::{Reader, seq, timestamp},
+    schema::{self, OpenError},
+};
+use crate::{
+    command::{Action, CommandId, Seq},
+    ledger::{
+        AcceptError, LookError,
+        findings::{Candidate, Finding, Findings, Overview, Page, Reach, Reconciled, Verdict, Which},
+    },
+};
+
+/// Marks kept of one wait. With fewer, commands would be asked for later than they might.
+const MARKS: i64 = 16;
+
+/// No check is put off so far. One that seems to be was written before the clock was set back.
+const FARTHEST_MS: i64 = 2 * 86_400_000;
+
+const CANDIDATE: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
+    c.instance_id, c.task_id, e.seq IS NULL, f.verdict, f.task_status, f.instance_status, f.checks, f.found_at,
+    f.checked_at, f.next_check_at";
+
+const JOINED: &str =
+    "commands c LEFT JOIN exceptions e ON e.seq = c.seq LEFT JOIN findings f ON f.seq = c.seq";
+
+impl Reader {
+    /// As [`Findings::unasked`].
+    pub(super) fn unasked(&self, reach: Reach, limit: usize) -> rusqlite::Result<Page> {
+        // One read transaction, so that what is read belongs together.
+        let transaction = self.connection().unchecked_transaction()?;
+        let asked = transaction.query_row(
+            "SELECT max(asked_through, skipped_through) FROM reconciliation",
+            [],
+            |row| seq(row, 0),
+        )?;
+        let head = horizon(&transaction, reach)?;
+        let oldest = first_since(&transaction, asked, head, before(reach.now, reach.within))?;
+        let skipped_through = Some(oldest - 1).filter(|skipped| *skipped > asked);
+        let after = oldest - 1;
+        let mut candidates: Vec<Candidate> = transaction
+            .prepare_cached(&format!(
+                "SELECT {CANDIDATE} FROM {JOINED} WHERE c.seq > ?1 AND c.seq <= ?2 ORDER BY c.seq LIMIT ?3"
+            ))?
+            .query_map(params![after as i64, head as i64, limit as i64], candidate)?
+            .collect::<rusqlite::Result<_>>()?;
+        let read = candidates.len();
+        // What was received lately cannot have been published for long, whatever a clock that was set back says.
+        let young = before(reach.now, reach.after);
+        let ripe = candidates.iter().position(|one| one.received_at.as_millisecond() > young);
+        candidates.truncate(ripe.unwrap_or(read));
+        let last = candidates.last().map_or(after, |last| last.seq);
+        let all = ripe.is_none() && read < limit;
+        Ok(Page {
+            through: if all { head.max(last) } else { last },
+            more: ripe.is_none() && read == limit,
+            candidates,
+            skipped_through,
+        })
+    }
+
+    /// As [`Findings::findings`].
+    pub(super) fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Candidate>> {
+        let (condition, first, second) = match which {
+            Which::Due { now, since } => (
+                format!(
+                    "f.next_check_at IS NOT NULL AND (f.next_check_at <= ?3 OR f.next_check_at > ?3 + {FARTHEST_MS})
+                     AND c.received_at >= ?4"
+                ),
+                now.as_millisecond(),
+                since.as_millisecond(),
+            ),
+            Which::Open => ("f.verdict NOT IN ('ended', 'unpublished') AND ?3 = ?4".to_owned(), 0, 0),
+            Which::Unsettled => ("f.verdict <> 'ended' AND ?3 = ?4".to_owned(), 0, 0),
+            Which::Of(verdict) => (format!("f.verdict = '{}' AND ?3 = ?4", verdict.as_str()), 0, 0),
+        };
+        self.connection()
+            .prepare_cached(&format!(
+                "SELECT {CANDIDATE} FROM findings f JOIN commands c ON c.seq = f.seq
+                    LEFT JOIN exceptions e ON e.seq = f.seq
+                 WHERE f.seq > ?1 AND {condition} ORDER BY f.seq LIMIT ?2"
+            ))?
+            .query_map(params![after as i64, limit as i64, first, second], candidate)?
+            .collect()
+    }
+
+    /// As [`Findings::overview`].
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn overview(&self) -> rusqlite::Result<Overview> {
+        let transaction = self.connection().unchecked_transaction()?;
+        let mut overview = transaction.query_row(
+            "SELECT max(asked_through, skipped_through), (SELECT published_through FROM cursor), passed_at, seen, ended,
+                untellable FROM reconciliation",
+            [],
+            |row| {
+                Ok(Overview {
+                    asked_through: seq(row, 0)?,
+                    published_through: seq(row, 1)?,
+                    passed_at: row.get::<_, Option<i64>>(2)?.map(timestamp),
+                    seen: seq(row, 3)?,
+                    ended: seq(row, 4)?,
+                    untellable: seq(row, 5)?,
+                    ..Overview::default()
+                })
+            },
+        )?;
+        let mut counts =
+            transaction.prepare_cached("SELECT verdict, count(*) FROM findings GROUP BY verdict")?;
+        let mut rows = counts.query([])?;
+        while let Some(row) = rows.next()? {
+            let count = seq(row, 1)?;
+            match Verdict::parse(row.get_ref(0)?.as_str()?) {
+                Some(Verdict::Unseen) => overview.unseen = count,
+                Some(Verdict::NotFound) => overview.not_found = count,
+                Some(Verdict::Contradicted) => overview.contradicted = count,
+                _ => {}
+            }
+        }
+        Ok(overview)
+    }
+
+    /// What is known of one command; `None` if the center was not asked for it.
+    pub(super) fn finding(&self, place: Seq) -> rusqlite::Result<Option<Finding>> {
+        let connection = self.connection();
+        // A ledger that no program of this version has written to yet.
+        if !has_findings(connection)? {
+            return Ok(None);
+        }
+        let (asked, found) = connection
+            .prepare_cached(&format!(
+                "SELECT {CANDIDATE}, ?1 > skipped_through AND ?1 <= asked_through
+                 FROM {JOINED}, reconciliation WHERE c.seq = ?1"
+            ))?
+            .query_row([place as i64], |row| Ok((row.get::<_, bool>(17)?, candidate(row)?)))?;
+        Ok(match found.finding {
+            Some(finding) => Some(finding).filter(|finding| finding.verdict != Verdict::Unpublished),
+            None if !asked => None,
+            None if !found.can_be_asked() => {
+                Some(Finding { verdict: Verdict::Untellable, ..Finding::seen() })
+            }
+            None => Some(Finding::seen()),
+        })
+    }
+}
+
+fn has_findings(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'reconciliation'")?.exists([])
+}
+
+/// So long ago, in milliseconds since 1970.
+fn before(now: Timestamp, ago: std::time::Duration) -> i64 {
+    now.as_millisecond().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Up to here commands have been published for as long as is asked: where the cursor stood that long ago. Before it was
+/// marked for that long nobody knows, and the time of their receipt has to do.
+fn horizon(connection: &Connection, reach: Reach) -> rusqlite::Result<Seq> {
+    let marked = connection
+        .prepare_cached(
+            "SELECT through FROM reconciliation_marks WHERE marked_at <= ?1 ORDER BY marked_at DESC LIMIT 1",
+        )?
+        .query_row([before(reach.now, reach.after)], |row| seq(row, 0))
+        .optional()?;
+    match marked {
+        Some(through) => Ok(through),
+        None => connection.query_row("SELECT published_through FROM cursor", [], |row| seq(row, 0)),
+    }
+}
+
+/// The first place after `after` that was received at `since` or later, `head + 1` if there is none. By halves, since the log
+/// is in order of time but for what a clock does that is set back.
+fn first_since(connection: &Connection, after: Seq, head: Seq, since: i64) -> rusqlite::Result<Seq> {
+    let mut received = connection
+        .prepare_cached("SELECT seq, received_at FROM commands WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
+    let (mut low, mut high) = (after + 1, head.max(after) + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found: Option<(Seq, i64)> =
+            received.query_row([middle as i64], |row| Ok((seq(row, 0)?, row.get(1)?))).optional()?;
+        match found {
+            Some((at, received_at)) if at <= head && received_at < since => low = at + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
+    let verdict = match row.get_ref(10)?.as_str_or_null()? {
+        Some(word) => Verdict::parse(word),
+        None => None,
+    };
+    let finding = match verdict {
+        None => None,
+        Some(verdict) => Some(Finding {
+            verdict,
+            task_status: row.get(11)?,
+            instance_status: row.get(12)?,
+            checks: row.get(13)?,
+            found_at: row.get::<_, Option<i64>>(14)?.map(timestamp),
+            checked_at: row.get::<_, Option<i64>>(15)?.map(timestamp),
+            next_check_at: row.get::<_, Option<i64>>(16)?.map(timestamp),
+        }),
+    };
+    Ok(Candidate {
+        seq: seq(row, 0)?,
+        command_id: CommandId::from_bytes(row.get(1)?),
+        received_at: timestamp(row.get(2)?),
+        endpoint: row.get(3)?,
+        action: match row.get_ref(4)?.as_str()? {
+            "approve" => Action::Approve,
+            "reject" => Action::Reject,
+            _ => Action::Custom,
+        },
+        user_id: row.get(5)?,
+        approval_code: row.get(6)?,
+        instance_id: row.get(7)?,
+        task_id: row.get(8)?,
+        published: row.get(9)?,
+        finding,
+    })
+}
+
+/// Writes what a step came to. To be called within a transaction.
+pub(super) fn write(transaction: &Connection, reconciled: &Reconciled) -> rusqlite::Result<()> {
+    let Reconciled { skipped_through, through, findings, cleared, seen, ended, untellable, mark, passed_at } =
+        reconciled;
+    if let Some((now, after)) = mark {
+        let now_ms = now.as_millisecond();
+        let wait = now_ms - before(*now, *after);
+        transaction.execute(
+            "INSERT OR REPLACE INTO reconciliation_marks SELECT ?1, published_through FROM cursor
+             WHERE NOT EXISTS (SELECT 1 FROM reconciliation_marks WHERE marked_at > ?1 - ?2 AND marked_at <= ?1)",
+            params![now_ms, wait / MARKS],
+        )?;
+        // The clock was set back: those marks say nothing.
+        transaction.execute("DELETE FROM reconciliation_marks WHERE marked_at > ?1", [now_ms])?;
+        transaction.execute(
+            "DELETE FROM reconciliation_marks WHERE marked_at <
+                (SELECT max(marked_at) FROM reconciliation_marks WHERE marked_at <= ?1)",
+            [now_ms - wait],
+        )?;
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO findings (seq, verdict, task_status, instance_status, checks, found_at, checked_at, next_check_at)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM commands WHERE seq = ?1)
+         ON CONFLICT (seq) DO UPDATE SET verdict = ?2, task_status = ?3, instance_status = ?4, checks = ?5,
+            checked_at = ?7, next_check_at = ?8",
+    )?;
+    for (place, finding) in findings {
+        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millisecond);
+        insert.execute(params![
+            *place as i64,
+            finding.verdict.as_str(),
+            finding.task_status,
+            finding.instance_status,
+            finding.checks,
+            millis(finding.found_at).unwrap_or(0),
+            millis(finding.checked_at).unwrap_or(0),
+            millis(finding.next_check_at),
+        ])?;
+    }
+    for place in cleared {
+        transaction.prepare_cached("DELETE FROM findings WHERE seq = ?1")?.execute([*place as i64])?;
+    }
+    transaction
+        .prepare_cached(
+            "UPDATE reconciliation SET skipped_through = max(skipped_through, ?1), asked_through = max(asked_through, ?2),
+                passed_at = coalesce(?3, passed_at), seen = seen + ?4, ended = ended + ?5, untellable = untellable + ?6",
+        )?
+        .execute(params![
+            skipped_through.unwrap_or(0) as i64,
+            through.unwrap_or(0) as i64,
+            passed_at.map(Timestamp::as_millisecond),
+            *seen as i64,
+            *ended as i64,
+            *untellable as i64,
+        ])?;
+    Ok(())
+}
+
+/// Forgets what was found of commands in this part of the log that are there no longer. To be called within a transaction.
+pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM findings WHERE seq BETWEEN ?1 AND ?2
+               AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = findings.seq)",
+        )?
+        .execute(params![first as i64, through as i64])?;
+    Ok(())
+}
+
+/// The findings of a ledger that another process may be serving. Each step is one short transaction.
+#[derive(Debug, Clone)]
+pub struct Auditor {
+    reader: Arc<Mutex<Reader>>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// Why a ledger cannot be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// SQLite failed.
+    #[error("the ledger could not be read")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Its schema is of a version before this one.
+    #[error("the ledger is of an older version; `countersign serve` brings it up to date when it starts")]
+    Older,
+}
+
+impl Auditor {
+    /// Opens a ledger that exists, beside its writer if there is one.
+    ///
+    /// # Errors
+    /// See [`AuditError`].
+    pub fn open(path: &Path) -> Result<Self, AuditError> {
+        let reader = Reader::open(path)?;
+        if !has_findings(reader.connection())? {
+            return Err(AuditError::Older);
+        }
+        Ok(Self {
+            reader: Arc::new(Mutex::new(reader)),
+            connection: Arc::new(Mutex::new(schema::open_actor(path)?)),
+        })
+    }
+
+    fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, LookError>> {
+        let reader = self.reader.clone();
+        let failed = |source| LookError { operation: "read the findings of", source };
+        Box::pin(async move {
+            let work = move || look(&reader.lock().expect("nobody panics with the lock"));
+            match spawn_blocking(work).await {
+                Ok(found) => found.map_err(|error| failed(error.into())),
+                Err(ended) => Err(failed(ended.into())),
+            }
+        })
+    }
+}
+
+impl Findings for Auditor {
+    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
+        self.look(move |reader| reader.unasked(reach, limit))
+    }
+
+    fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
+        self.look(move |reader| reader.findings(which, after, limit))
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        self.look(Reader::overview)
+    }
+
+    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
+        let connection = self.connection.clone();
+        let write = move || -> rusqlite::Result<()> {
+            let mut connection = connection.lock().expect("nobody panics with the lock");
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            write(&transaction, &reconciled)?;
+            transaction.commit()
+        };
+        Box::pin(async move {
+            match spawn_blocking(write).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "what was found could not be written to the ledger");
+                    Err(AcceptError::Unavailable)
+                }
+                Err(_ended) => Err(AcceptError::Unavailable),
+            }
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The comparison with the approval center: what is asked for when, and what stays of it.
+
+use super::*;
+use crate::ledger::findings::{Finding, Reach, Reconciled, Verdict, Which};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// So many published commands, of which the first was received so many minutes ago and each further one a minute later.
+async fn published(scratch: &Scratch, count: u64, first_minutes_ago: i64) -> SqliteLedger {
+    let limits = Limits { retention: None, ..Limits::default() };
+    let ledger = SqliteLedger::open(&Settings { limits, ..scratch.settings() }).unwrap();
+    let start = Timestamp::now().as_millisecond() - first_minutes_ago * 60_000;
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    for seq in 1..=count {
+        connection
+            .execute(
+                "INSERT INTO commands VALUES (?1, CAST(printf('%016d', ?1) AS BLOB), ?2, 'purchase', 'approve', 'APPROVE',
+                    'zhang3', NULL, 'i', 't' || ?1, ?1, zeroblob(32), zeroblob(16), CAST('{}' AS BLOB))",
+                rusqlite::params![seq as i64, start + (seq as i64 - 1) * 60_000],
+            )
+            .unwrap();
+    }
+    connection.execute("UPDATE cursor SET published_through = ?1", [count as i64]).unwrap();
+    ledger
+}
+
+fn reach(after: Duration, within: Duration) -> Reach {
+    Reach { now: Timestamp::now(), after, within }
+}
+
+fn finding(verdict: Verdict, next_check_at: Option<Timestamp>) -> Finding {
+    let now = Some(Timestamp::now());
+    Finding { verdict, found_at: now, checked_at: now, next_check_at, ..Finding::seen() }
+}
+
+async fn unasked(ledger: &SqliteLedger, reach: Reach, limit: usize) -> (Vec<Seq>, Option<Seq>, Seq, bool) {
+    let page = ledger.unasked(reach, limit).await.unwrap();
+    let seqs = page.candidates.iter().map(|one| one.seq).collect();
+    (seqs, page.skipped_through, page.through, page.more)
+}
+
+#[tokio::test]
+async fn the_log_is_walked_in_pages_from_where_it_was_left_within_reach() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 10, 10).await;
+    // Received 10, 9, … 1 minutes ago: those of 4 to 8 minutes ago are within reach.
+    let half = MINUTE / 2;
+    let wanted = reach(MINUTE * 4 - half, MINUTE * 8 + half);
+    assert_eq!(unasked(&ledger, wanted, 3).await, (vec![3, 4, 5], Some(2), 5, true));
+    ledger
+        .reconciled(Reconciled {
+            skipped_through: Some(2),
+            through: Some(5),
+            seen: 3,
+            ..Reconciled::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(unasked(&ledger, wanted, 3).await, (vec![6, 7], None, 7, false));
+    ledger.reconciled(Reconciled { through: Some(4), ..Reconciled::default() }).await.unwrap();
+    assert_eq!(ledger.overview().await.unwrap().asked_through, 5, "it never goes back");
+    let verdict = async |seq: u64| {
+        let id = CommandId::from_bytes(format!("{seq:016}").into_bytes().try_into().unwrap());
+        ledger.find(id).await.unwrap().unwrap().reconciliation.map(|finding| finding.verdict)
+    };
+    assert_eq!(
+        [verdict(2).await, verdict(3).await, verdict(6).await],
+        [None, Some(Verdict::Seen), None],
+        "left out, shown, not asked for yet"
+    );
+}
+
+#[tokio::test]
+async fn what_counts_is_how_long_a_command_has_been_published_once_that_is_known() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 5, 60).await;
+    // The broker was away: three of them were published only now.
+    scratch.sql::<i64>("UPDATE cursor SET published_through = 2 RETURNING 1");
+    let now = Timestamp::now();
+    let at = |minutes: i64| now + jiff::SignedDuration::from_mins(minutes);
+    let mark = |minutes: i64| Reconciled { mark: Some((at(minutes), MINUTE * 10)), ..Reconciled::default() };
+    ledger.reconciled(mark(0)).await.unwrap();
+    scratch.sql::<i64>("UPDATE cursor SET published_through = 5 RETURNING 1");
+    ledger.reconciled(mark(5)).await.unwrap();
+    for (minutes, expected) in [(11, vec![1, 2]), (16, vec![1, 2, 3, 4, 5])] {
+        let reach = Reach { now: at(minutes), after: MINUTE * 10, within: MINUTE * 600 };
+        assert_eq!(unasked(&ledger, reach, 9).await.0, expected, "{minutes} minutes later");
+    }
+    // However often it is marked, few are kept.
+    for minutes in 20..400 {
+        ledger.reconciled(mark(minutes)).await.unwrap();
+    }
+    assert!(scratch.sql::<i64>("SELECT count(*) FROM reconciliation_marks") <= 18);
+}
+
+#[tokio::test]
+async fn findings_are_read_when_they_are_due_and_go_with_their_command() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 4, 60).await;
+    scratch.sql::<i64>(
+        "INSERT INTO exceptions VALUES (3, 'parked', 20, 1700000000000, 1700000000000, 'returned') RETURNING 1",
+    );
+    let now = Timestamp::now();
+    let soon = now + MINUTE;
+    let findings = vec![
+        (1, finding(Verdict::Unseen, Some(now))),
+        (2, finding(Verdict::NotFound, Some(soon))),
+        (3, finding(Verdict::Unpublished, Some(now))),
+        (4, finding(Verdict::Ended, None)),
+        // Not in the log: pruned since it was read.
+        (9, finding(Verdict::Unseen, Some(now))),
+    ];
+    ledger.reconciled(Reconciled { findings, through: Some(4), ..Reconciled::default() }).await.unwrap();
+    let read = async |which: Which| -> Vec<(Seq, bool)> {
+        let found = ledger.findings(which, 0, 9).await.unwrap();
+        found.into_iter().map(|one| (one.seq, one.published)).collect()
+    };
+    let since = now - MINUTE * 90;
+    assert_eq!(read(Which::Due { now, since }).await, [(1, true), (3, false)]);
+    assert_eq!(read(Which::Due { now: soon, since }).await, [(1, true), (2, true), (3, false)]);
+    assert_eq!(read(Which::Due { now: soon, since: now }).await, [], "too old to be asked for again");
+    assert_eq!(read(Which::Open).await, [(1, true), (2, true)]);
+    assert_eq!(read(Which::Unsettled).await, [(1, true), (2, true), (3, false)]);
+    assert_eq!(read(Which::Of(Verdict::Ended)).await, [(4, true)]);
+    let overview = ledger.overview().await.unwrap();
+    assert_eq!((overview.unseen, overview.not_found, overview.open()), (1, 1, 2));
+
+    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    assert_eq!(operator.prune(now, |_| {}).unwrap(), 3);
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM findings"), 1, "that of the parked command");
+    ledger.reconciled(Reconciled { cleared: vec![3], seen: 1, ..Reconciled::default() }).await.unwrap();
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM findings"), 0);
+    assert_eq!(ledger.overview().await.unwrap().seen, 1);
+}

@@ -1,0 +1,165 @@
+//! Completing commands before they are published: so many at a time, each for so long, and then without.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
+
+use super::protocol::Cargo;
+use crate::{
+    command::{
+        Seq, TaskKey,
+        enrichment::{Enrichment, EnrichmentStatus},
+    },
+    ledger::Entry,
+    telemetry::metrics::Metrics,
+};
+
+/// Completes commands by what somebody else knows.
+pub trait Enrich: Send + Sync {
+    /// How long completing a command of this endpoint may take; `None` if nothing is completed of them.
+    fn patience(&self, endpoint: &str) -> Option<Duration>;
+
+    /// Completes a command, until the deadline at the latest; may be dropped at any time. Returns at once, and what it
+    /// returns does not block whoever waits for it.
+    fn enrich(&self, entry: &Entry, deadline: Instant) -> BoxFuture<'static, Enrichment>;
+}
+
+/// Commands that are completed at a time. The approval center takes 50 calls a second and answers within some tenths of
+/// one; more than these would only wait for their turn there.
+const AT_ONCE: usize = 64;
+
+/// Commands of which it is remembered when their turn first came, and what they were completed by: those that a session
+/// may leave behind, which the next one then neither makes wait nor asks for again.
+const REMEMBERED: usize = 4096;
+
+/// After so long it is asked for anew: a command that was refused in between is not to carry what was true then.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+/// Who completes a command keeps the deadline; this is how long the relay waits for somebody who does not.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// A command on its way through the machine.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) entry: Entry,
+    raw: bool,
+}
+
+impl Cargo for Parcel {
+    fn seq(&self) -> Seq {
+        self.entry.seq
+    }
+
+    fn task_key(&self) -> TaskKey {
+        self.entry.task_key
+    }
+
+    fn is_raw(&self) -> bool {
+        self.raw
+    }
+}
+
+/// What is under way, over all sessions.
+pub(super) struct Preparations {
+    enrich: Option<Arc<dyn Enrich>>,
+    metrics: Arc<Metrics>,
+    under_way: FuturesUnordered<BoxFuture<'static, (Entry, Enrichment)>>,
+    names: BTreeSet<Seq>,
+    known: BTreeMap<Seq, Known>,
+}
+
+struct Known {
+    since: Instant,
+    enrichment: Option<Enrichment>,
+}
+
+impl Preparations {
+    pub(super) fn new(enrich: Option<Arc<dyn Enrich>>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            enrich,
+            metrics,
+            under_way: FuturesUnordered::new(),
+            names: BTreeSet::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// A command as it comes from the ledger.
+    pub(super) fn parcel(&self, entry: Entry) -> Parcel {
+        let raw = self.patience(&entry).is_some();
+        Parcel { entry, raw }
+    }
+
+    fn patience(&self, entry: &Entry) -> Option<Duration> {
+        self.enrich.as_ref().and_then(|enrich| enrich.patience(&entry.envelope.endpoint))
+    }
+
+    /// Begins to complete a command, unless that is under way; handed back is one for which nothing more is done.
+    pub(super) fn begin(&mut self, parcel: Parcel) -> Option<Parcel> {
+        let Parcel { entry, .. } = parcel;
+        let (Some(enrich), Some(patience)) = (self.enrich.clone(), self.patience(&entry)) else {
+            return Some(Parcel { entry, raw: false });
+        };
+        if self.names.contains(&entry.seq) {
+            return None;
+        }
+        let now = Instant::now();
+        while self.known.len() >= REMEMBERED {
+            // The lowest is the one that is through, if any is.
+            self.known.pop_first();
+        }
+        let known = self.known.entry(entry.seq).or_insert(Known { since: now, enrichment: None });
+        if now.duration_since(known.since) > REMEMBERED_FOR {
+            *known = Known { since: now, enrichment: None };
+        }
+        let deadline = known.since + patience;
+        if let Some(enrichment) = &known.enrichment {
+            return Some(completed(entry, enrichment));
+        }
+        let without = if now >= deadline {
+            Some(EnrichmentStatus::TimedOut)
+        } else {
+            (self.names.len() >= AT_ONCE).then_some(EnrichmentStatus::Busy)
+        };
+        if let Some(status) = without {
+            self.metrics.enriched(status.as_str());
+            return Some(completed(entry, &Enrichment::none(status)));
+        }
+        self.names.insert(entry.seq);
+        let enriching = enrich.enrich(&entry, deadline);
+        self.under_way.push(Box::pin(async move {
+            let enrichment = timeout_at(deadline + SLACK, enriching).await;
+            (entry, enrichment.unwrap_or_else(|_late| Enrichment::none(EnrichmentStatus::TimedOut)))
+        }));
+        None
+    }
+
+    /// True if nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// The next that is completed; never if none is under way. Safe to drop.
+    pub(super) async fn next(&mut self) -> Parcel {
+        let Some((entry, enrichment)) = self.under_way.next().await else {
+            return std::future::pending().await;
+        };
+        self.metrics.enriched(enrichment.status.as_str());
+        self.names.remove(&entry.seq);
+        let parcel = completed(entry, &enrichment);
+        if let Some(known) = self.known.get_mut(&parcel.entry.seq) {
+            known.enrichment = Some(enrichment);
+        }
+        parcel
+    }
+}
+
+fn completed(mut entry: Entry, enrichment: &Enrichment) -> Parcel {
+    enrichment.add_to(&mut entry.body);
+    Parcel { entry, raw: false }
+}

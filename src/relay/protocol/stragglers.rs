@@ -1,0 +1,115 @@
+//! Commands of the log's order that are not published as they come, because something is prepared for them first.
+//!
+//! They are overtaken by commands of other tasks, and by nothing of their own task: what comes later of it waits behind
+//! them, prepared at the same time. The cursor stays before the first of them until it is through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Cargo;
+use crate::command::{Seq, TaskKey};
+
+/// Those that wait, and those that went to the broker out of turn and have no answer yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Stragglers<C> {
+    by_seq: BTreeMap<Seq, Place<C>>,
+    /// Those that wait, by task.
+    waiting: BTreeMap<TaskKey, BTreeSet<Seq>>,
+    count: usize,
+    /// Those that are prepared and come first of their task.
+    go: BTreeSet<Seq>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place<C> {
+    /// Something is prepared for it.
+    Preparing(TaskKey),
+    /// It can go as soon as nothing of its task is before it.
+    Prepared(C),
+    /// With the broker.
+    Flying,
+}
+
+impl<C> Default for Stragglers<C> {
+    fn default() -> Self {
+        Self { by_seq: BTreeMap::new(), waiting: BTreeMap::new(), count: 0, go: BTreeSet::new() }
+    }
+}
+
+impl<C: Cargo> Stragglers<C> {
+    /// The first that is not through.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.by_seq.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// How many are not with the broker yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.count
+    }
+
+    /// True if a later command of this task has to wait.
+    pub(super) fn block(&self, key: TaskKey) -> bool {
+        self.count > 0 && self.waiting.contains_key(&key)
+    }
+
+    /// Something is prepared for it from now on.
+    pub(super) fn prepare(&mut self, seq: Seq, key: TaskKey) {
+        self.by_seq.insert(seq, Place::Preparing(key));
+        self.wait(seq, key);
+    }
+
+    /// It needs nothing, and waits behind one of its task.
+    pub(super) fn hold(&mut self, cargo: C) {
+        let (seq, key) = (cargo.seq(), cargo.task_key());
+        self.by_seq.insert(seq, Place::Prepared(cargo));
+        self.wait(seq, key);
+    }
+
+    fn wait(&mut self, seq: Seq, key: TaskKey) {
+        self.waiting.entry(key).or_default().insert(seq);
+        self.count += 1;
+    }
+
+    /// What was prepared for it is there. Of no effect if nothing is prepared for it any more.
+    pub(super) fn prepared(&mut self, cargo: C) {
+        let seq = cargo.seq();
+        let Some(Place::Preparing(key)) = self.by_seq.get(&seq) else { return };
+        let key = *key;
+        self.by_seq.insert(seq, Place::Prepared(cargo));
+        self.lead(key);
+    }
+
+    /// The first of a task goes if it is prepared.
+    fn lead(&mut self, key: TaskKey) {
+        let first = self.waiting.get(&key).and_then(BTreeSet::first);
+        if let Some(first) = first
+            && matches!(self.by_seq.get(first), Some(Place::Prepared(_)))
+        {
+            self.go.insert(*first);
+        }
+    }
+
+    /// The next that can be handed to the broker; from now on it counts as with it, until it [`landed`](Self::landed).
+    pub(super) fn next(&mut self) -> Option<C> {
+        let seq = self.go.pop_first()?;
+        let Some(Place::Prepared(cargo)) = self.by_seq.insert(seq, Place::Flying) else {
+            unreachable!("what goes is prepared")
+        };
+        let key = cargo.task_key();
+        if let Some(task) = self.waiting.get_mut(&key) {
+            task.remove(&seq);
+            self.count -= 1;
+            if task.is_empty() {
+                self.waiting.remove(&key);
+            }
+        }
+        self.lead(key);
+        Some(cargo)
+    }
+
+    /// It is through, or an exception, or went to the broker in its turn.
+    pub(super) fn landed(&mut self, seq: Seq) {
+        if !self.by_seq.is_empty() {
+            self.by_seq.remove(&seq);
+        }
+    }
+}
