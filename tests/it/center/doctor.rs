@@ -88,6 +88,7 @@ async fn a_healthy_set_up_is_green_and_no_command_comes_of_looking() {
         "ok     broker: connected",
         "ok     exchange: countersign.commands",
         "ok     queue: countersign.commands: 1 consumers",
+        "ok     outcomes: countersign.outcomes: 0 waiting to be taken",
         "ok     bindings: ",
         "ok     dead letters: none",
         "ok     clock: ",
@@ -97,7 +98,7 @@ async fn a_healthy_set_up_is_green_and_no_command_comes_of_looking() {
     ] {
         assert!(ran.stdout.contains(line), "{line:?} is not in\n{}", ran.stdout);
     }
-    assert_eq!(ran.stdout.lines().count(), 12, "{}", ran.stdout);
+    assert_eq!(ran.stdout.lines().count(), 13, "{}", ran.stdout);
     let listed =
         Program::new(["ledger", "list", "--json"]).config(setup.app.file()).run().await.ended_with(0);
     assert_eq!(listed.stdout.lines().count(), 1, "the test callbacks are refused: {}", listed.stdout);
@@ -110,6 +111,8 @@ async fn what_is_wrong_at_the_center_is_named() {
         doctor(setup.app.file(), "PO_APPROVAL").await,
         "wrong  definition PO_APPROVAL: no definition has it as its real code",
     );
+    let elsewhere = setup.altered("[approval_center]", "[outcomes]\nqueue = 'elsewhere'\n[approval_center]");
+    says(doctor(&elsewhere, &setup.code).await, "wrong  outcomes: elsewhere is not there; serve makes it");
     let expired = setup.altered("emulator-secret", "expired-secret");
     says(
         doctor(&expired, &setup.code).await,
