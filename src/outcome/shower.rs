@@ -37,10 +37,11 @@ const REASON_CHARS: usize = 1000;
 /// A card or an instance that a call is under way for.
 type Place = (Surface, String);
 
-/// What a call came to, for the log.
+/// What a call came to.
 struct Done {
     place: Place,
-    elsewhere: bool,
+    /// The reason, if it tells nothing about the outcome: everything that waits would fail by it.
+    elsewhere: Option<String>,
 }
 
 /// Shows what waits, until it is to stop.
@@ -48,8 +49,8 @@ pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell:
     let mut stop = seat.stop.clone();
     let mut busy: HashSet<Place> = HashSet::new();
     let mut calls = FuturesUnordered::new();
-    // What is wrong elsewhere is told once, and when it is over.
-    let mut away = false;
+    // What is wrong elsewhere is told once, and when it is over. For each surface, whose APIs have scopes of their own.
+    let mut away: HashSet<Surface> = HashSet::new();
     loop {
         if busy.len() < settings.max_calls && stop.borrow().is_none() {
             // Each busy place may be among them once.
@@ -73,10 +74,20 @@ pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell:
             () = requested(&mut stop) => break,
             Some(Done { place, elsewhere }) = calls.next() => {
                 busy.remove(&place);
-                if away && !elsewhere {
-                    info!("the approval center takes outcomes again");
+                let surface = place.0;
+                match elsewhere {
+                    Some(reason) => {
+                        if away.insert(surface) {
+                            let surface = surface.as_str();
+                            warn!(surface, reason, "the approval center is away or does not let us in; outcomes wait");
+                        }
+                    }
+                    None => {
+                        if away.remove(&surface) {
+                            info!(surface = surface.as_str(), "the approval center takes outcomes again");
+                        }
+                    }
                 }
-                away = elsewhere;
             }
             () = bell.notified() => {}
             () = sleep(TICK) => {}
@@ -97,10 +108,10 @@ async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Sho
     let ended = show(center, &showing, Millis(Timestamp::now().as_millisecond())).await;
     reach("outcome:shown");
     let (end, result, elsewhere) = match ended {
-        Ok(version) => (ShowingEnd::Shown { version }, ShowingResult::Shown, false),
+        Ok(version) => (ShowingEnd::Shown { version }, ShowingResult::Shown, None),
         Err(problem) => judged(&problem, &showing, settings.max_attempts),
     };
-    tell(&showing, &end, elsewhere);
+    tell(&showing, &end);
     let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target, end };
     let mut stop = seat.stop.clone();
     loop {
@@ -121,7 +132,11 @@ async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Sho
 }
 
 /// What becomes of a showing that failed.
-fn judged(problem: &Problem, showing: &Showing, max_attempts: u32) -> (ShowingEnd, ShowingResult, bool) {
+fn judged(
+    problem: &Problem,
+    showing: &Showing,
+    max_attempts: u32,
+) -> (ShowingEnd, ShowingResult, Option<String>) {
     let attempts = showing.attempts.saturating_add(1);
     let reason = reason(problem);
     let verdict = judge(&problem.error);
@@ -131,11 +146,12 @@ fn judged(problem: &Problem, showing: &Showing, max_attempts: u32) -> (ShowingEn
         Verdict::ForGood => false,
     };
     if !again {
-        return (ShowingEnd::Parked { reason }, ShowingResult::Parked, false);
+        return (ShowingEnd::Parked { reason }, ShowingResult::Parked, None);
     }
     let now = Timestamp::now();
     let at = now.checked_add(some_delay(attempts)).unwrap_or(now);
-    (ShowingEnd::Again { at, reason }, ShowingResult::Retried, verdict == Verdict::Elsewhere)
+    let elsewhere = (verdict == Verdict::Elsewhere).then(|| reason.clone());
+    (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }
 
 /// The center's words, how to mend it, and what else is wrong.
@@ -150,15 +166,11 @@ fn reason(problem: &Problem) -> String {
     reason.chars().take(REASON_CHARS).collect()
 }
 
-fn tell(showing: &Showing, end: &ShowingEnd, elsewhere: bool) {
+fn tell(showing: &Showing, end: &ShowingEnd) {
     let (command_id, surface, id) = (showing.command_id, showing.surface.as_str(), &*showing.target);
     match end {
         ShowingEnd::Shown { version } => {
             info!(%command_id, surface, id, outcome = showing.kind.as_str(), version, "outcome shown");
-        }
-        // The first time it is news; then it is the same thing for everything that waits.
-        ShowingEnd::Again { reason, .. } if elsewhere && showing.attempts == 0 => {
-            warn!(%command_id, surface, id, reason, "the approval center is away or does not let us in; an outcome waits");
         }
         ShowingEnd::Again { at, reason } => {
             let attempts = showing.attempts + 1;

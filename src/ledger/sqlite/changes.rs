@@ -9,6 +9,9 @@ use crate::{
     ledger::{AcceptError, Registering, Registration, Reported, ShowAgain, Shown, findings::Reconciled},
 };
 
+/// What a large value takes the room of, in rows.
+const PAGE_BYTES: usize = 4096;
+
 type Reply<A> = oneshot::Sender<Result<A, AcceptError>>;
 
 /// A change on its way to the writer: what is asked for, what came of it, and who waits for the commit.
@@ -65,12 +68,17 @@ impl Change {
         Self::Reconciled(Asked::new(reconciled, reply))
     }
 
-    /// Rows that it writes at the most.
+    /// Rows that it writes at the most, or pages.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Register(asked) => asked.what.len(),
             Self::Unregister(_) => 1,
-            Self::Report(_) | Self::ShowAgain(_) => 3,
+            Self::ShowAgain(_) => 3,
+            // An instance may be as large as hundreds of rows, and accepts wait for the same commit.
+            Self::Report(asked) => {
+                let instance = asked.what.instance.as_ref().map_or(0, |instance| instance.json.get().len());
+                3 + instance / PAGE_BYTES
+            }
             Self::SettleShowings(asked) => 2 * asked.what.len(),
             Self::Reconciled(asked) => asked.what.findings.len() + asked.what.cleared.len() + 1,
         }

@@ -76,27 +76,22 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
     Ok(Reported::Kept)
 }
 
-/// The last report of a command, as it was read from its message.
+/// The last report of a command, as it was read from its message. One that cannot be read any more is none: this
+/// transaction holds accepts as well, and must not fail over it.
 fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::Result<Option<Outcome>> {
-    transaction
+    type Columns = (String, Option<String>, Option<String>, Option<String>);
+    let found: Option<Columns> = transaction
         .prepare_cached("SELECT outcome, status, message, instance FROM outcomes WHERE seq = ?1")?
-        .query_row([seq], |row| {
-            let instance = match row.get::<_, Option<String>>(3)? {
-                None => None,
-                Some(text) => {
-                    let json = RawValue::from_string(text).map_err(|error| unreadable(3, error))?;
-                    Some(Instance::of(json).map_err(|error| unreadable(3, error))?)
-                }
-            };
-            Ok(Outcome {
-                command_id,
-                kind: kind(row, 0)?,
-                status: status(row, 1)?,
-                message: row.get(2)?,
-                instance,
-            })
-        })
-        .optional()
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .optional()?;
+    Ok(found.and_then(|(kind, status, message, instance)| {
+        let instance = match instance {
+            None => None,
+            Some(text) => Some(Instance::of(RawValue::from_string(text).ok()?).ok()?),
+        };
+        let status = status.as_deref().and_then(CardStatus::parse);
+        Some(Outcome { command_id, kind: Kind::parse(&kind)?, status, message, instance })
+    }))
 }
 
 /// Another id for each: what was under way for the report before settles nothing of this one, and of several that wait
@@ -364,8 +359,4 @@ fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CardStatus>> 
 
 fn strange(column: usize) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word that is none of ours".into())
-}
-
-fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }

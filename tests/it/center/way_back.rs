@@ -73,6 +73,15 @@ impl Loop {
         .await;
     }
 
+    /// Waits for a line to be in the log so often.
+    async fn until_told(&self, words: &str, times: usize) {
+        eventually(&format!("{words:?} in the log {times} times"), async || {
+            let told = self.app.stderr().matches(words).count();
+            if told == times { Ok(()) } else { Err(told) }
+        })
+        .await;
+    }
+
     /// What the API tells of the outcome of a command.
     async fn outcome(&self, command_id: &str) -> Value {
         self.app.get(&format!("/api/v1/commands/{command_id}")).await.json()["outcome"].clone()
@@ -250,13 +259,18 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
     let other = Callback::list("i", "t").token("fake-token-1");
     all.app.post("purchase", other.encrypted("fake-key-1")).await.command_id();
     all.until_showing(&command, "waiting").await;
+    // One line for each start, however often it is tried.
+    all.until_told("outcomes wait", 1).await;
     all.app.kill();
     assert_eq!(all.cards().await, ["BUTTONS"]);
     all.app.restart().await;
     all.until_showing(&command, "waiting").await;
+    all.until_told("outcomes wait", 2).await;
     proxy.open().await;
     all.until_cards_show(&["APPROVED"]).await;
     all.until_showing(&command, "shown").await;
+    all.until_told("takes outcomes again", 1).await;
+    assert_eq!(all.app.stderr().matches("outcomes wait").count(), 2);
     app = all.app;
     app.terminate();
     assert!(app.ended().await.success());
