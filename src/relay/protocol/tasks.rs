@@ -135,3 +135,36 @@ impl<C> Tasks<C> {
         self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(task: u64) -> TaskKey {
+        TaskKey::from_value(task)
+    }
+
+    fn tasks(listed: &[(u64, Seq)]) -> Tasks<()> {
+        let mut tasks = Tasks::default();
+        tasks.load(listed.iter().map(|(task, seq)| (key(*task), *seq)).collect());
+        tasks
+    }
+
+    #[test]
+    fn what_is_removed_is_counted_no_longer() {
+        let mut tasks = tasks(&[(0, 1), (0, 2), (1, 3)]);
+        assert_eq!(tasks.len(), 3);
+        assert!(tasks.remove(key(0), 2).is_some());
+        assert!(tasks.remove(key(1), 2).is_none());
+        assert_eq!((tasks.len(), tasks.block(key(0)), tasks.block(key(2))), (2, true, false));
+        assert!(tasks.remove(key(0), 1).is_some());
+        assert_eq!((tasks.len(), tasks.block(key(0))), (1, false));
+    }
+
+    #[test]
+    fn tasks_whose_first_is_forgotten_and_that_have_others_are_led_anew() {
+        let mut tasks = tasks(&[(0, 1), (0, 4), (1, 2), (1, 5), (2, 3)]);
+        assert_eq!(tasks.retain(|seq, _| [2, 4].contains(&seq)), [key(0)]);
+        assert_eq!((tasks.len(), tasks.block(key(2))), (2, false));
+    }
+}
