@@ -115,3 +115,51 @@ impl Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{
+        command::{
+            Grant, Registered, TaskRef,
+            outcome::{Instance, Kind},
+        },
+        ledger::{ShowingEnd, findings::Finding},
+    };
+
+    fn reply<A>() -> Reply<A> {
+        oneshot::channel().0
+    }
+
+    #[test]
+    fn what_a_change_writes_is_known_before() {
+        let command_id = CommandId::from_bytes([1; 16]);
+        let registered = Registered { grant: Grant::unbound(TaskRef::default()), expires_at: None };
+        let registered_at = Timestamp::UNIX_EPOCH;
+        let one = Registration { key: "k".to_owned(), message_id: None, registered, registered_at };
+        assert_eq!(Change::register(vec![one; 3], reply()).rows(), 3);
+        assert_eq!(Change::unregister("k".to_owned(), reply()).rows(), 1);
+        assert_eq!(Change::show_again(command_id, reply()).rows(), 3);
+
+        let outcome = |instance_bytes: Option<usize>| {
+            let instance = instance_bytes.map(|bytes| {
+                let json = RawValue::from_string(format!("\"{}\"", "x".repeat(bytes - 2))).unwrap();
+                Instance { instance_id: "i".to_owned(), json }
+            });
+            Outcome { command_id, kind: Kind::Applied, status: None, message: None, instance }
+        };
+        for (instance_bytes, rows) in [(None, 3), (Some(4095), 3), (Some(4096), 4), (Some(3 * 4096), 6)] {
+            assert_eq!(Change::report(outcome(instance_bytes), reply()).rows(), rows, "{instance_bytes:?}");
+        }
+        let shown =
+            Shown { id: 1, command_id, target: "i".to_owned(), end: ShowingEnd::Shown { version: None } };
+        assert_eq!(Change::settle_showings(vec![shown; 3], reply()).rows(), 6);
+
+        let findings = vec![(1, Finding::seen()), (2, Finding::seen())];
+        let reconciled = Reconciled { findings, cleared: vec![3, 4, 5], ..Reconciled::default() };
+        assert_eq!(Change::reconciled(reconciled, reply()).rows(), 6);
+    }
+}

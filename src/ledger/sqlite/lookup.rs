@@ -163,3 +163,38 @@ fn look_up(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::sqlite::schema;
+
+    fn ask(lookups: &Lookups, message_id: u64) -> oneshot::Receiver<Result<Option<Registered>, AcceptError>> {
+        let (reply, answer) = oneshot::channel();
+        lookups.ask(Lookup { key: None, message_id: Some(message_id), reply });
+        answer
+    }
+
+    #[test]
+    fn the_threads_finish_what_waits_and_end_when_it_is_closed_or_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path: Arc<Path> = directory.path().join("ledger.db").into();
+        drop(schema::open_writer(&path).unwrap());
+        for dropped in [false, true] {
+            let lookups = Lookups::start(&path).unwrap();
+            let answers: Vec<_> = (0..200).map(|message_id| ask(&lookups, message_id)).collect();
+            let queue = lookups.queue.clone();
+            if dropped {
+                drop(lookups);
+                assert_eq!(Arc::strong_count(&queue), 1, "no thread has it any more");
+            } else {
+                lookups.close();
+                assert_eq!(Arc::strong_count(&queue), 2);
+                assert!(ask(&lookups, 1).blocking_recv().is_err());
+            }
+            for mut answer in answers {
+                assert!(matches!(answer.try_recv(), Ok(Ok(None))));
+            }
+        }
+    }
+}

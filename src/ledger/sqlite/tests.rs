@@ -426,20 +426,8 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     for n in 0..15 {
-        ledger.refused(Refused {
-            refused_at: Timestamp::now(),
-            endpoint: "purchase".to_owned(),
-            reason: if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned(),
-            detail: None,
-            peer: None,
-            body_bytes: n,
-            action_type: None,
-            user_id: None,
-            approval_code: None,
-            instance_id: None,
-            task_id: None,
-            message_id: None,
-        });
+        let reason = if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned();
+        ledger.refused(Refused { reason, ..malformed(n) });
     }
     // The probe is a commit that takes along what was handed over before it.
     ledger.flush().await;
@@ -447,6 +435,93 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     assert_eq!(kept.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), (5..15).rev().collect::<Vec<_>>());
     let malformed = ledger.refusals(Some("malformed".to_owned()), None, 2).await.unwrap();
     assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
+}
+
+/// A callback that was refused for its contents.
+fn malformed(body_bytes: u64) -> Refused {
+    Refused {
+        refused_at: Timestamp::now(),
+        endpoint: "purchase".to_owned(),
+        reason: "malformed".to_owned(),
+        detail: None,
+        peer: None,
+        body_bytes,
+        action_type: None,
+        user_id: None,
+        approval_code: None,
+        instance_id: None,
+        task_id: None,
+        message_id: None,
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_waiting_for_more() {
+    let scratch = Scratch::new();
+    let limits = Limits { refusals_kept: 1000, ..scratch.settings().limits };
+    let settings = Settings { limits, ..scratch.settings() };
+    let ledger = SqliteLedger::open(&settings).unwrap();
+    let began = Instant::now();
+    (0..200).for_each(|n| ledger.refused(malformed(n)));
+    while scratch.sql::<i64>("SELECT count(*) FROM refusals") < 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "the next prune would take them along");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Once nothing waits nothing is committed.
+    let before = ledger.shared.commits.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let commits = ledger.shared.commits.load(Ordering::Relaxed) - before;
+    assert!(commits <= 1, "{commits} commits of nothing");
+    // What a commit has no room for is not left behind at the end.
+    (0..500).for_each(|n| ledger.refused(malformed(n)));
+    drop(ledger);
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM refusals"), 700);
+}
+
+#[tokio::test]
+async fn a_writer_that_hangs_does_not_answer_and_one_whose_commit_fails_does() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let other = Connection::open(scratch.settings().path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut answers = ledger.answers();
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut answers).await;
+    assert!(early.is_err(), "the writer waits for the other one");
+    other.execute_batch("COMMIT").unwrap();
+    assert!(answers.await);
+    scratch.execute("ALTER TABLE cursor RENAME TO gone");
+    assert!(ledger.probe().await.is_err());
+    assert!(ledger.answers().await);
+    scratch.execute("ALTER TABLE gone RENAME TO cursor");
+    ledger.flush().await;
+    assert!(!ledger.answers().await);
+}
+
+#[tokio::test]
+async fn a_log_that_somebody_keeps_from_being_moved_is_no_ledger_to_begin_with() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let path = scratch.settings().path;
+    // What a crash left in the log, of which a reader needs the state before the last commit.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
+    let mut reader = Connection::open(&path).unwrap();
+    let transaction = reader.transaction().unwrap();
+    transaction.query_row("SELECT probed_at FROM cursor", [], |row| row.get::<_, i64>(0)).unwrap();
+    other.execute_batch("UPDATE cursor SET probed_at = 2").unwrap();
+    let Err(OpenError::File { source, .. }) = SqliteLedger::open(&scratch.settings()) else {
+        panic!("it is not refused")
+    };
+    assert!(source.to_string().contains("another process reads it"), "{source}");
+    drop(transaction);
+    scratch.open();
+}
+
+#[tokio::test]
+async fn an_empty_log_beside_no_database_is_not_a_loss() {
+    let scratch = Scratch::new();
+    fs::write(scratch.directory.path().join("ledger.db-wal"), "").unwrap();
+    accepted(&scratch.open(), acceptance("t", "APPROVE", None)).await;
 }
 
 #[tokio::test]

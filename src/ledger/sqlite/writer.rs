@@ -556,6 +556,10 @@ mod tests {
     use rusqlite::ffi;
 
     use super::*;
+    use crate::{
+        command::{Grant, Registered, TaskRef},
+        ledger::Registration,
+    };
 
     fn failure(code: i32) -> rusqlite::Error {
         rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
@@ -587,5 +591,25 @@ mod tests {
             assert!(shared.poison_by(&failure(code)), "{code}");
             assert!(shared.poison_by(&failure(ffi::SQLITE_BUSY)), "once poisoned, always");
         }
+    }
+
+    fn registering(contexts: usize) -> Change {
+        let registered = Registered { grant: Grant::unbound(TaskRef::default()), expires_at: None };
+        let one = Registration {
+            key: "k".to_owned(),
+            message_id: None,
+            registered,
+            registered_at: Timestamp::UNIX_EPOCH,
+        };
+        Change::register(vec![one; contexts], oneshot::channel().0)
+    }
+
+    #[test]
+    fn a_commit_takes_as_many_changes_as_it_has_room_for_and_one_at_least() {
+        let mut waiting = Waiting::default();
+        waiting.changes.extend([200, 56, 1, 1000, 255, 1, 1].map(registering));
+        let taken: Vec<usize> = (0..5).map(|_| waiting.take_changes().len()).collect();
+        assert_eq!(taken, [2, 1, 1, 2, 1]);
+        assert!(!waiting.left_over());
     }
 }
