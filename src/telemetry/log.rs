@@ -2,6 +2,7 @@
 //!
 //! INVARIANT 6: some events are never written, whatever the filter says. See `is_safe`.
 
+mod json;
 mod lines;
 
 use std::{
@@ -23,6 +24,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
+use json::Json;
 pub use lines::Flush;
 use lines::Lines;
 
@@ -182,7 +184,7 @@ where
     let (for_machines, json) = reload::Layer::new(for_machines);
     let layer = || tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_timer(Utc);
     let people = layer().with_ansi(colours).with_target(false);
-    let machines = layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let machines = layer().json().event_format(Json::new());
     let layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![
         Box::new(people.with_filter(for_people.and(filter_fn(is_safe)))),
         Box::new(machines.with_filter(for_machines.and(filter_fn(is_safe)))),

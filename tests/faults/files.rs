@@ -257,6 +257,7 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
             "INSERT INTO exceptions SELECT seq, 'retrying', 3, received_at, received_at, 'nacked' FROM commands
                  WHERE command_id = x'{retrying}';
              DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation; DROP TABLE reconciliation_marks;
+             DROP TABLE outcomes; DROP TABLE showings; DROP TABLE instance_versions;
              PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
         ),
     );
