@@ -185,12 +185,11 @@ fn one_that_ends_sessions_is_tried_alone_in_a_session_that_is_some_seconds_old()
     bench.begin(1, &[1]);
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1)]), NONE, "not in a young session");
+    bench.log.push(2);
     bench.now += CALM - TICK;
     assert_eq!(bench.tick(), NONE);
     bench.now += TICK;
     assert_eq!(bench.tick(), [1]);
-    bench.log.push(2);
-    bench.publishes();
     assert_eq!(bench.read(&[2]), NONE, "nothing beside it");
     assert_eq!(bench.answer(Outcome::Confirmed), [2]);
 }
