@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use futures_util::StreamExt;
 use lapin::{
-    Channel, Connection, Consumer,
+    Channel, Consumer,
     message::Delivery,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Loaded,
-    relay::amqp::{Settings, listen_in},
+    relay::amqp::{self, Settings, listen_in},
 };
 
 /// How long to wait for what should come at once.
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         let listening =
             listen_in(amqp, "countersign tail").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let followed = tokio::select! {
-            followed = follow(arguments, amqp, listening.connection()) => followed,
+            followed = follow(arguments, amqp, &listening) => followed,
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
             }
@@ -72,7 +72,11 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-async fn follow(arguments: &Arguments, amqp: &Settings, connection: &Connection) -> Result<Exit, Failure> {
+async fn follow(
+    arguments: &Arguments,
+    amqp: &Settings,
+    connection: &amqp::Listening,
+) -> Result<Exit, Failure> {
     let listening = Listening { bindings: &arguments.binding, acks: true };
     let mut consumer = subscribe_soon(&listening, amqp, connection).await?;
     say("ready");
@@ -111,16 +115,13 @@ pub(super) struct Listening<'a> {
 pub(super) async fn subscribe_soon(
     listening: &Listening<'_>,
     amqp: &Settings,
-    connection: &Connection,
+    connection: &amqp::Listening,
 ) -> Result<Consumer, Failure> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut told = false;
     loop {
-        let channel = connection
-            .create_channel()
-            .await
-            .context("cannot open a channel")
-            .map_err(Failure::Unavailable)?;
+        let channel =
+            connection.channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
         let error = match subscribe(listening, amqp, &channel).await {
             Ok(consumer) => return Ok(consumer),
             Err(error) => error,

@@ -166,7 +166,7 @@ impl Session<'_> {
     }
 
     async fn subscribe(&self, broker: &amqp::Settings) -> Result<Consumer, End> {
-        let channel = self.listening.connection().create_channel().await?;
+        let channel = self.listening.channel().await?;
         let queue = &*self.settings.queue;
         topology::prepare_outcomes(&channel, broker, queue, self.listening.broker())
             .await

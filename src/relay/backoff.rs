@@ -72,6 +72,12 @@ mod tests {
     }
 
     #[test]
+    fn chance_says_something_else_every_time() {
+        // Two of them are alike once in four thousand million runs.
+        assert_ne!(random(), random());
+    }
+
+    #[test]
     fn there_is_always_some_delay() {
         assert_eq!(delay(FIRST, 0, 0), FIRST / 2);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapin::{
-    Connection, ExchangeKind, Queue,
+    ExchangeKind, Queue,
     options::{ExchangeDeclareOptions, QueueDeclareOptions},
     types::FieldTable,
 };
@@ -13,7 +13,7 @@ use crate::{
     cli::exit::Failure,
     config::Loaded,
     relay::amqp::{
-        Settings, listen_in,
+        Listening, Settings, listen_in,
         topology::{DEAD, UNROUTED},
     },
     telemetry::log::chain,
@@ -45,9 +45,7 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
         (Ok(Some(_)), Ok(outcomes)) => outcomes.queue(),
         _ => None,
     };
-    let looked =
-        tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, outcomes, listening.connection()))
-            .await;
+    let looked = tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, outcomes, &listening)).await;
     listening.close("doctor has ended").await;
     match looked {
         Ok(looked) => looked,
@@ -66,15 +64,15 @@ fn problem(error: &lapin::Error) -> String {
     }
 }
 
-async fn exchange(connection: &Connection, name: &str) -> lapin::Result<()> {
+async fn exchange(connection: &Listening, name: &str) -> lapin::Result<()> {
     // A channel of its own: the broker closes it if the name is not there.
-    let channel = connection.create_channel().await?;
+    let channel = connection.channel().await?;
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default()).await
 }
 
-async fn queue(connection: &Connection, name: &str) -> lapin::Result<Queue> {
-    let channel = connection.create_channel().await?;
+async fn queue(connection: &Listening, name: &str) -> lapin::Result<Queue> {
+    let channel = connection.channel().await?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, FieldTable::default()).await
 }
@@ -86,7 +84,7 @@ async fn topology(
     report: &mut Report,
     amqp: &Settings,
     outcomes: Option<&str>,
-    connection: &Connection,
+    connection: &Listening,
 ) -> Result<(), Failure> {
     match exchange(connection, &amqp.exchange).await {
         Ok(()) => report.ok("exchange", &amqp.exchange)?,
@@ -141,7 +139,7 @@ async fn topology(
 }
 
 /// The way back: serve has to be the one that takes outcomes.
-async fn outcomes(report: &mut Report, name: &str, connection: &Connection) -> Result<(), Failure> {
+async fn outcomes(report: &mut Report, name: &str, connection: &Listening) -> Result<(), Failure> {
     match queue(connection, name).await {
         Ok(found) if found.consumer_count() == 0 => {
             let words = format!("{name} has {} outcomes, and nobody takes them", found.message_count());

@@ -1,6 +1,12 @@
 //! What is on this machine: the configuration, the ledger, the service.
 
-use std::{fs::OpenOptions, path::Path, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::Path,
+    process,
+    time::Duration,
+};
 
 use super::Report;
 use crate::{
@@ -41,11 +47,16 @@ pub(super) fn ledger(report: &mut Report, loaded: &Loaded) -> Result<(), Failure
     let shown = path.display();
     if !path.exists() {
         let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        return if directory.is_dir() {
-            report.ok("ledger", format!("{shown} is not there yet; serve makes it"))
-        } else {
+        if !directory.is_dir() {
             let words = format!("the directory of {shown} is not there; make it, writable for the service");
-            report.wrong("ledger", words)
+            return report.wrong("ledger", words);
+        }
+        return match can_be_filled(directory) {
+            Ok(()) => report.ok("ledger", format!("{shown} is not there yet; serve makes it")),
+            Err(error) => {
+                let words = format!("{shown} is not there yet and cannot be made: {error}");
+                report.wrong("ledger", format!("{words}. Mend owner, mode or mount of its directory"))
+            }
         };
     }
     // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
@@ -77,6 +88,13 @@ pub(super) fn ledger(report: &mut Report, loaded: &Loaded) -> Result<(), Failure
         report.risky("ledger", format!("{words}, and the broker there?"))?;
     }
     Ok(())
+}
+
+/// Whether files can be made in a directory. The one that is made for it is removed at once.
+fn can_be_filled(directory: &Path) -> io::Result<()> {
+    let probe = directory.join(format!(".countersign-doctor-{}", process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
 }
 
 pub(super) async fn service(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {

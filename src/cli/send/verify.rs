@@ -183,15 +183,11 @@ impl Verifier {
         let consumer = match source {
             Source::Own => {
                 let listening = Listening { bindings: &["#".to_owned()], acks: false };
-                subscribe_soon(&listening, amqp, session.connection()).await?
+                subscribe_soon(&listening, amqp, &session).await?
             }
             Source::Queue => {
-                let channel = session
-                    .connection()
-                    .create_channel()
-                    .await
-                    .context("cannot open a channel")
-                    .map_err(Failure::Unavailable)?;
+                let channel =
+                    session.channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
                 consume_configured(amqp, &channel).await?
             }
         };

@@ -80,21 +80,14 @@ impl Link {
 
     /// Tells what happened to the connection since.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        // The status rather than the event: a connection may be blocked before anybody listens.
-        let blocked = self.connection.status().blocked();
-        if blocked != self.blocked {
-            self.blocked = blocked;
-            return Poll::Ready(Turn::Blocked(blocked));
-        }
         loop {
+            // The status rather than the event: a connection may be blocked before anybody listens.
+            let blocked = self.connection.status().blocked();
+            if blocked != self.blocked {
+                self.blocked = blocked;
+                return Poll::Ready(Turn::Blocked(blocked));
+            }
             match self.events.poll_next_unpin(cx) {
-                Poll::Ready(Some(Event::ConnectionBlocked(_) | Event::ConnectionUnblocked)) => {
-                    let blocked = self.connection.status().blocked();
-                    if blocked != self.blocked {
-                        self.blocked = blocked;
-                        return Poll::Ready(Turn::Blocked(blocked));
-                    }
-                }
                 Poll::Ready(Some(Event::Error(error))) => return Poll::Ready(Turn::Ended(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(Turn::Ended(None)),
                 Poll::Ready(Some(_)) => {}
@@ -125,6 +118,9 @@ impl Link {
 pub struct Listening {
     broker: Address,
     connection: Connection,
+    /// Held until the end. lapin (4.12.3) closes a channel when the last of its handles is dropped, and cannot close a
+    /// connection while one is closing.
+    channels: Mutex<Vec<Channel>>,
     /// Last, so that the socket outlives what still wants to write to it.
     _socket: Socket,
 }
@@ -138,7 +134,10 @@ impl Listening {
             let address = broker.address.clone();
             let socket = Socket::default();
             failure = match timeout(limit, connect(&broker.uri, &socket.0, settings, name)).await {
-                Ok(Ok(connection)) => return Ok(Self { broker: address, connection, _socket: socket }),
+                Ok(Ok(connection)) => {
+                    let channels = Mutex::default();
+                    return Ok(Self { broker: address, connection, channels, _socket: socket });
+                }
                 Ok(Err(source)) => unconnected(broker, settings, source),
                 Err(_elapsed) => Error::ConnectTimeout { broker: address, limit },
             };
@@ -152,17 +151,30 @@ impl Listening {
         &self.broker
     }
 
-    /// The connection. A peer that has gone silent is noticed by its missing heartbeats, within 20 s unless the URL says
-    /// otherwise; what waits for it then fails.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    /// Opens a channel, which lives until the end of the connection unless the broker closes it. A peer that has gone silent
+    /// is noticed by its missing heartbeats, within 20 s unless the URL says otherwise; what waits for it then fails.
+    ///
+    /// # Errors
+    /// The connection is gone, or the broker gives no channel.
+    pub async fn channel(&self) -> lapin::Result<Channel> {
+        let channel = self.connection.create_channel().await?;
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel.clone());
+        Ok(channel)
     }
 
     /// Takes leave of the broker, within two seconds whether or not it answers.
     pub async fn close(self, reason: &str) {
-        // An error tells nothing: the connection is over either way, and so it is if nobody answers.
-        timeout(CLOSE_LIMIT, self.connection.close(200, reason.into())).await.map(drop).ok();
+        let Self { connection, channels, _socket: socket, .. } = self;
+        let channels = channels.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let goodbye = async {
+            // No error tells anything: the connection is over either way, and so it is if nobody answers.
+            for channel in &channels {
+                channel.close(200, "OK".into()).await.ok();
+            }
+            connection.close(200, reason.into()).await.ok();
+        };
+        timeout(CLOSE_LIMIT, goodbye).await.ok();
+        drop(socket);
     }
 }
 

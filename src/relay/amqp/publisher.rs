@@ -317,5 +317,6 @@ mod tests {
         assert_eq!(cut, "审".repeat(85));
         let headers = properties.headers().as_ref().unwrap();
         assert!(!headers.contains_key("instance_id") && !headers.contains_key("cloudEvents_subject"));
+        assert_eq!(short(format!("ab{}", "审".repeat(400))).as_str(), format!("ab{}", "审".repeat(84)));
     }
 }

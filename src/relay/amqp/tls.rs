@@ -143,7 +143,39 @@ mod tests {
         assert!(ours.contains("amqp.tls.cert_file"), "{ours}");
         let files = told(certificates::Error::NoKey("k.pem".into())).unwrap();
         assert!(files.contains("[amqp.tls]"), "{files}");
+        for (fault, words) in [
+            (CertificateError::Expired, "has expired"),
+            (CertificateError::NotValidYet, "not valid yet"),
+            (CertificateError::NotValidForName, "another name than the host"),
+            (CertificateError::Revoked, "cannot be accepted"),
+        ] {
+            let theirs = told(rustls::Error::InvalidCertificate(fault)).unwrap();
+            assert!(theirs.starts_with("its certificate") && theirs.contains(words), "{theirs}");
+        }
+        for (alert, words) in [
+            (AlertDescription::CertificateExpired, "says that our certificate"),
+            (AlertDescription::UnknownCA, "does not know the authority of our certificate"),
+            (AlertDescription::BadCertificate, "does not accept our certificate"),
+            (AlertDescription::AccessDenied, "does not accept our certificate"),
+            (AlertDescription::HandshakeFailure, "may ask for a client certificate"),
+            (AlertDescription::InternalError, "broke off the handshake"),
+        ] {
+            let ours = told(rustls::Error::AlertReceived(alert)).unwrap();
+            assert!(ours.starts_with("it ") && ours.contains(words), "{ours}");
+        }
+        let plain = told(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)).unwrap();
+        assert!(plain.contains("does not speak TLS"), "{plain}");
         assert_eq!(told("connection refused"), None);
         assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into(), true), None);
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_told_before_a_connection_is_tried() {
+        let missing = |name: &str| PathBuf::from("no such directory").join(name);
+        assert!(Settings::default().check().is_ok());
+        let authority = Settings { ca_file: Some(missing("ca.pem")), identity: None };
+        assert!(authority.check().unwrap_err().to_string().contains("ca.pem"));
+        let identity = Settings { ca_file: None, identity: Some((missing("cert.pem"), missing("key.pem"))) };
+        assert!(identity.check().unwrap_err().to_string().contains("cert.pem"));
     }
 }

@@ -284,6 +284,8 @@ fn advice(error: &lapin::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use lapin::{ErrorKind, protocol::AMQPError};
+
     use super::*;
     use crate::secret::Secret;
 
@@ -352,6 +354,7 @@ mod tests {
         assert_eq!(fault_of_names("countersign.commands", "countersign.commands"), None);
         assert_eq!(fault_of_names("orders", ""), None);
         let long = "x".repeat(256);
+        assert_eq!(fault_of_names(&long[1..], &long[1..]), None);
         for (exchange, queue) in [
             ("", "q"),
             ("e", UNROUTED),
@@ -359,8 +362,21 @@ mod tests {
             ("amq.topic", "q"),
             ("e", "amq.q"),
             (long.as_str(), "q"),
+            ("e", long.as_str()),
         ] {
             assert!(fault_of_names(exchange, queue).is_some(), "{exchange} {queue}");
         }
+    }
+
+    #[test]
+    fn an_operator_is_told_what_to_do_about_a_name_that_is_not_as_it_should_be() {
+        let told = |code| {
+            let error = AMQPError::from_id(code, "the broker's words".into()).expect("a reply code");
+            advice(&ErrorKind::ProtocolError(error).into())
+        };
+        assert!(told(403).starts_with("let the user configure it"), "{}", told(403));
+        assert!(told(404).starts_with("create it"), "{}", told(404));
+        assert!(told(406).starts_with("it exists with other properties"), "{}", told(406));
+        assert_eq!(told(541), "trying again");
     }
 }

@@ -336,4 +336,26 @@ mod tests {
         let told = bench.window.poll(&mut cx, Vec::new, &mut news);
         assert_eq!(told, Poll::Ready(Err("channel closed")));
     }
+
+    #[test]
+    fn after_an_error_the_one_that_is_to_the_point_is_found_among_all_answers() {
+        let mut bench = Bench::new(3);
+        bench.broker[1].take().unwrap().send(Err("the io thread is gone")).unwrap();
+        bench.broker[2].take().unwrap().send(Err("406, the broker's words")).unwrap();
+        assert_eq!(bench.window.cause(|error| error.starts_with("406")), Some("406, the broker's words"));
+        assert_eq!(bench.window.cause(|_| true), None, "each is told once");
+    }
+
+    #[test]
+    fn a_late_return_is_told_although_the_first_has_no_answer() {
+        let mut bench = Bench::new(MUCH + 1);
+        bench.answer(0, true, None);
+        bench.window.be_thorough();
+        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+        // The one that is waited for: a quarter of the window is before it.
+        bench.answer(MUCH / 4 + 1, true, Some(0));
+        let news = bench.news();
+        assert_eq!((news.outcomes, news.late.len()), (vec![], 1));
+        assert_eq!(bench.news().outcomes, [], "and nothing is told twice, nor waited for in a circle");
+    }
 }

@@ -4,6 +4,9 @@ use super::ends::Point;
 use super::{Event, Rogue, Session, Then};
 use crate::oracle::Oracle;
 use crate::support::{App, Callback, Config, KEY, Program, eventually};
+use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::{AMQPClass, channel, connection};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Has it propose these limits in every session.
@@ -146,4 +149,35 @@ async fn tail_does_not_wait_for_ever_for_a_broker_that_is_silent() {
         let ran = Program::new(["tail", "--count", "1"]).config(&config.write()).run().await.ended_with(69);
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{point:?}: {ran:?}");
     }
+}
+
+/// A broker that is not told writes of a client that went away unexpectedly, and somebody looks for the fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_tells_the_broker() {
+    let rogue = Rogue::start().await;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    rogue.manner(move |_, event| {
+        let words = match event {
+            Event::Frame(AMQPFrame::Method(_, AMQPClass::Channel(channel::AMQPMethod::Close(_)))) => {
+                Some("the channel".to_owned())
+            }
+            Event::Frame(AMQPFrame::Method(
+                _,
+                AMQPClass::Connection(connection::AMQPMethod::Close(close)),
+            )) => Some(close.reply_text.to_string()),
+            _ => None,
+        };
+        heard.lock().unwrap().extend(words);
+        Then::Usual
+    });
+    let mut app = App::with(Config::with_url(&rogue.url())).await;
+    eventually("a session", async || if rogue.served() > 0 { Ok(()) } else { Err(rogue.accepted()) }).await;
+    app.terminate();
+    assert!(app.ended().await.success());
+    assert_eq!(*said.lock().unwrap(), ["the channel", "OK"]);
+    // Whatever else the doctor finds.
+    Program::new(["doctor"]).config(app.file()).run().await;
+    let said = said.lock().unwrap().clone();
+    assert!(said.contains(&"doctor has ended".to_owned()), "{said:?}");
 }

@@ -188,11 +188,20 @@ async fn what_is_wrong_with_broker_ledger_clock_and_scopes_is_named() {
     assert!(
         ran.stdout.contains("cannot be written") && ran.stdout.contains("apply for one of the listed scopes")
     );
-    // A broker that has nothing of ours yet.
-    let config = config.set("amqp", "url", &quoted(vhost.url()));
+    // A ledger that is not there yet, where nobody can make it; a broker that has nothing of ours yet.
+    let config = config.set("ledger", "url", &quoted("sqlite:/proc/countersign.db")).set(
+        "amqp",
+        "url",
+        &quoted(vhost.url()),
+    );
     let ran = doctor(&config.write(), "X").await.ended_with(FAILED);
     assert!(
         ran.stdout.contains("wrong  queue: countersign.commands is not there; serve makes it"),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout.contains("wrong  ledger: /proc/countersign.db is not there yet and cannot be made: "),
         "{}",
         ran.stdout
     );
