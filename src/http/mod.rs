@@ -51,7 +51,7 @@ pub struct Settings {
     pub body_read_timeout: Duration,
     /// An `unauthenticated` answer leaves no sooner than this after the end of the body.
     pub unauthenticated_floor: Duration,
-    /// Threads that serve; 0 is one per core.
+    /// Threads that serve; 0 is one for every two cores.
     pub workers: usize,
     /// TLS; plain HTTP without.
     pub tls: Option<tls::Settings>,
@@ -92,7 +92,9 @@ pub fn serve(
     let identity = gate.identity();
     let gate = web::Data::from(gate);
     let workers = match settings.workers {
-        0 => std::thread::available_parallelism()?.get(),
+        // The ledger's writer, the relay and its connection have as much to do, on threads of their own; with a worker for
+        // each core they would wake one another for less work at a time.
+        0 => std::thread::available_parallelism()?.get().div_ceil(2),
         workers => workers,
     };
     let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
