@@ -15,14 +15,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Seat, Settings, requested};
+use super::{Seat, Settings};
 use crate::{
     command::outcome::{Kind, Outcome},
     ledger::Reported,
     relay::{
         Failure,
         amqp::{self, Error, Listening, listen_in, topology},
-        backoff,
+        backoff, requested,
     },
     telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
 };

@@ -33,10 +33,15 @@ use std::sync::Arc;
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 
-use crate::{approval_center::Center, ledger::Ledger, relay::amqp, telemetry::metrics::Metrics};
+use crate::{
+    approval_center::Center,
+    ledger::Ledger,
+    relay::{amqp, passed},
+    telemetry::metrics::Metrics,
+};
 
 /// The section `[outcomes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,19 +93,5 @@ pub async fn run(seat: Seat, broker: &amqp::Settings, settings: &Settings, cente
         () = passed(&mut stop) => {
             tracing::warn!("the grace ran out for the way back; what was under way is done again after the next start");
         }
-    }
-}
-
-/// Resolves when the way back is to stop.
-async fn requested(stop: &mut watch::Receiver<Option<Instant>>) {
-    // An error means that the sender is gone, which is a request as well.
-    stop.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
-}
-
-/// Resolves when the way back must have stopped.
-async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
-    let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
-    if let Some(deadline) = deadline {
-        sleep_until(deadline).await;
     }
 }

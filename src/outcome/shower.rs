@@ -11,13 +11,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Seat, Settings, requested,
+    Seat, Settings,
     showing::{Problem, show},
     verdict::{Verdict, judge, some_delay},
 };
 use crate::{
     approval_center::{Center, Millis},
     ledger::{Showing, ShowingEnd, Shown, Surface},
+    relay::requested,
     telemetry::{failpoint::reach, log::chain, metrics::ShowingResult},
 };
 

@@ -297,14 +297,14 @@ async fn supervise<P: Publisher>(
     }
 }
 
-/// Resolves when the relay is to stop.
-async fn requested(stop: &mut watch::Receiver<Option<Instant>>) {
+/// Resolves when the relay, or whoever else has such a sign, is to stop.
+pub(crate) async fn requested(stop: &mut watch::Receiver<Option<Instant>>) {
     // An error means that the sender is gone, which is a request as well.
     stop.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
 }
 
-/// Resolves when the relay must have stopped.
-async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
+/// Resolves when it must have stopped.
+pub(crate) async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
     let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
     if let Some(deadline) = deadline {
         sleep_until(deadline).await;
