@@ -40,16 +40,16 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
             continue;
         }
         reach("checkpoint:begun");
-        let result = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-        });
+        let result =
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, Option<i64>>(1));
         match result {
-            Ok((pages, moved)) => {
+            Ok(pages) => {
                 reach("checkpoint:done");
                 done_at = commits;
-                // 4 KiB a page; what is left is what was appended meanwhile.
-                let pages_bytes = u64::try_from(pages).unwrap_or(0) * 4096;
-                let full = moved < pages && pages_bytes > WAL_FULL_BYTES;
+                // 4 KiB a page. How many of them were moved says nothing: SQLite counts by the log as it was when the
+                // checkpoint began, and a log begins anew only when a commit finds that nothing was appended since.
+                let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
+                let full = pages * 4096 > WAL_FULL_BYTES;
                 if full {
                     shared.wal_full.store(true, Ordering::Relaxed);
                 }

@@ -351,6 +351,36 @@ async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
     panic!("after 300 000 commits the log has {largest} bytes and still grows");
 }
 
+/// Callers that never leave the writer a pause: whatever a checkpoint has moved, there is more in the log by its end.
+#[tokio::test]
+async fn the_log_begins_anew_although_the_writer_never_rests() {
+    const CALLERS: usize = 8;
+    let scratch = Scratch::new();
+    let ledger = Arc::new(scratch.open());
+    let wal = scratch.directory.path().join("ledger.db-wal");
+    let (mut largest, mut steady, mut taken) = (0, 0, 0);
+    let mut callers = tokio::task::JoinSet::new();
+    let call = |n: usize| {
+        let ledger = ledger.clone();
+        async move { accepted(&ledger, acceptance(&format!("task-{n}"), "APPROVE", None)).await }
+    };
+    for n in 0..CALLERS {
+        callers.spawn(call(n));
+    }
+    while callers.join_next().await.is_some() {
+        taken += 1;
+        let size = fs::metadata(&wal).unwrap().len();
+        steady = if size > largest { 0 } else { steady + 1 };
+        largest = largest.max(size);
+        assert!(largest < 8 * checkpoint::WAL_FULL_BYTES, "after {taken} accepts the log has {largest} bytes");
+        // Begun anew, and gone on within what it had.
+        if largest > checkpoint::WAL_FULL_BYTES && steady > 100 * CALLERS {
+            return;
+        }
+        callers.spawn(call(CALLERS + taken));
+    }
+}
+
 #[tokio::test]
 async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
     let scratch = Scratch::new();
