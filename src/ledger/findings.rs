@@ -260,3 +260,26 @@ pub trait Findings: Send + Sync {
     /// Writes what a step came to. Resolves after commit and sync.
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_reads_back_by_its_word_and_three_are_for_somebody_to_look_at() {
+        let words = [
+            ("seen", Verdict::Seen, false),
+            ("ended", Verdict::Ended, false),
+            ("untellable", Verdict::Untellable, false),
+            ("unseen", Verdict::Unseen, true),
+            ("not_found", Verdict::NotFound, true),
+            ("contradicted", Verdict::Contradicted, true),
+            ("unpublished", Verdict::Unpublished, false),
+        ];
+        for (word, verdict, open) in words {
+            assert_eq!((verdict.as_str(), Verdict::parse(word)), (word, Some(verdict)));
+            assert_eq!(verdict.is_open(), open, "{word}");
+        }
+        assert_eq!(Verdict::parse("shown"), None);
+    }
+}

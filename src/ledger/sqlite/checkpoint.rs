@@ -14,11 +14,13 @@ use crate::telemetry::failpoint::reach;
 
 use super::{
     room::{self, Watch},
-    writer::Shared,
+    shared::Shared,
 };
 
 /// The write-ahead log beyond which the writer itself finishes what the checkpointer began.
 pub(super) const WAL_FULL_BYTES: u64 = 32 << 20;
+
+const PAGE_BYTES: u64 = 4096;
 
 /// Copies pages from the write-ahead log to the database beside the writer, so that no commit has to.
 ///
@@ -46,14 +48,13 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
             Ok(pages) => {
                 reach("checkpoint:done");
                 done_at = commits;
-                // 4 KiB a page. How many of them were moved says nothing: SQLite counts by the log as it was when the
-                // checkpoint began, and a log begins anew only when a commit finds that nothing was appended since.
+                // How many of them were moved says nothing: SQLite counts by the log as it was when the checkpoint began,
+                // and a log begins anew only when a commit finds that nothing was appended since.
                 let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
-                let full = pages * 4096 > WAL_FULL_BYTES;
-                if full {
+                if is_full(pages) {
                     shared.wal_full.store(true, Ordering::Relaxed);
                 }
-                hindered.note(full, bytes);
+                hindered.note(pages);
             }
             // A sync of the database that failed must not be tried again: the kernel tells of an error once, and a second
             // sync that succeeds would let the only good copy of these pages, in the log, be overwritten.
@@ -66,19 +67,27 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
     }
 }
 
+fn is_full(pages: u64) -> bool {
+    pages * PAGE_BYTES > WAL_FULL_BYTES
+}
+
 /// Tells of a log that grows although it is checkpointed: somebody reads the ledger and does not end.
 #[derive(Default)]
 struct Hindered {
+    /// The log when it was last looked at.
+    pages: u64,
     since: Option<Instant>,
     told_at: Option<Instant>,
 }
 
 impl Hindered {
-    fn note(&mut self, full: bool, wal_bytes: u64) {
+    fn note(&mut self, pages: u64) {
         /// The writer finishes what is left within a commit, unless somebody hinders it.
         const USUAL: Duration = Duration::from_secs(30);
         const QUIET: Duration = Duration::from_secs(600);
-        if !full {
+        // A log that is full and does not grow waits for the next commit only, which may be long in coming.
+        let grown = pages > std::mem::replace(&mut self.pages, pages);
+        if !grown || !is_full(pages) {
             self.since = None;
             return;
         }
@@ -86,7 +95,7 @@ impl Hindered {
         if since.elapsed() >= USUAL && self.told_at.is_none_or(|at| at.elapsed() >= QUIET) {
             self.told_at = Some(Instant::now());
             tracing::warn!(
-                wal_bytes,
+                wal_bytes = pages * PAGE_BYTES,
                 "the ledger's write-ahead log grows because some process has been reading the ledger all the while"
             );
         }
@@ -97,20 +106,36 @@ impl Hindered {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_log_that_stays_full_is_told_of_after_a_while_and_not_each_time() {
+    const FULL: u64 = WAL_FULL_BYTES / PAGE_BYTES;
+
+    /// Told nothing yet, and full for longer than is usual.
+    fn hindered() -> Hindered {
         let mut hindered = Hindered::default();
-        hindered.note(true, 1);
+        hindered.note(FULL + 1);
         assert_eq!(hindered.told_at, None, "the writer may be about to finish it");
-        let long_ago =
-            Instant::now().checked_sub(Duration::from_secs(31)).expect("the machine has run for longer");
-        hindered.since = Some(long_ago);
-        hindered.note(true, 1);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(31));
+        hindered.since = Some(long_ago.expect("the machine has run for longer"));
+        hindered
+    }
+
+    #[test]
+    fn a_log_that_stays_full_and_grows_is_told_of_after_a_while_and_not_each_time() {
+        let mut hindered = hindered();
+        hindered.note(FULL + 2);
         let told_at = hindered.told_at;
         assert!(told_at.is_some());
-        hindered.note(true, 1);
+        hindered.note(FULL + 3);
         assert_eq!(hindered.told_at, told_at);
-        hindered.note(false, 1);
-        assert_eq!(hindered.since, None);
+    }
+
+    #[test]
+    fn a_log_that_has_begun_anew_or_that_nobody_writes_to_is_in_nobodys_way() {
+        for then in [&[FULL + 1][..], &[1, 2], &[1, FULL]] {
+            let mut hindered = hindered();
+            for pages in then {
+                hindered.note(*pages);
+            }
+            assert_eq!((hindered.told_at, hindered.since), (None, None), "{then:?}");
+        }
     }
 }

@@ -12,11 +12,11 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
 use super::{
-    reader::{Reader, seq, timestamp},
+    reader::{Reader, action, seq, timestamp},
     schema::{self, OpenError},
 };
 use crate::{
-    command::{Action, CommandId, Seq},
+    command::{CommandId, Seq},
     ledger::{
         AcceptError, LookError,
         findings::{Candidate, Finding, Findings, Overview, Page, Reach, Reconciled, Verdict, Which},
@@ -226,11 +226,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
         command_id: CommandId::from_bytes(row.get(1)?),
         received_at: timestamp(row.get(2)?),
         endpoint: row.get(3)?,
-        action: match row.get_ref(4)?.as_str()? {
-            "approve" => Action::Approve,
-            "reject" => Action::Reject,
-            _ => Action::Custom,
-        },
+        action: action(row, 4)?,
         user_id: row.get(5)?,
         approval_code: row.get(6)?,
         instance_id: row.get(7)?,

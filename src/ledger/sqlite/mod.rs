@@ -14,6 +14,8 @@ mod replies;
 mod room;
 mod rows;
 mod schema;
+mod shared;
+mod waiting;
 mod window;
 mod writer;
 
@@ -50,8 +52,10 @@ use crate::{
 use changes::Change;
 use files::Files;
 use lookup::{Lookup, Lookups};
+use shared::Shared;
+use waiting::{Accepting, Job};
 use window::{Kind, Window};
-use writer::{Accepting, Job, Shared, Writer};
+use writer::Writer;
 
 /// Refused callbacks that may wait to be written; more are dropped, and counted by the metric alone.
 const REFUSED_WAITING: usize = 1024;

@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::reader::{action, timestamp};
 use crate::{
     command::{
-        Action, CommandId, Seq,
+        CommandId, Seq,
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
@@ -254,11 +255,7 @@ fn showing(row: &Row<'_>) -> rusqlite::Result<Showing> {
         surface: surface(row, 2)?,
         target: row.get(3)?,
         attempts: row.get(4)?,
-        action: match row.get_ref(5)?.as_str()? {
-            "approve" => Action::Approve,
-            "reject" => Action::Reject,
-            _ => Action::Custom,
-        },
+        action: action(row, 5)?,
         kind: kind(row, 6)?,
         status: status(row, 7)?,
         message: row.get(8)?,
@@ -334,10 +331,6 @@ pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
         )?
         .query_row([], |row| row.get::<_, i64>(0))
         .map(|count| count as u64)
-}
-
-fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {

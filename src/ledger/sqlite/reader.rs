@@ -296,12 +296,12 @@ pub(super) fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn action(word: &str) -> Action {
-    match word {
+pub(super) fn action(row: &Row<'_>, column: usize) -> rusqlite::Result<Action> {
+    Ok(match row.get_ref(column)?.as_str()? {
         "approve" => Action::Approve,
         "reject" => Action::Reject,
         _ => Action::Custom,
-    }
+    })
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
@@ -312,7 +312,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             command_id: CommandId::from_bytes(row.get(1)?),
             received_at: timestamp(row.get(2)?),
             endpoint: row.get::<_, String>(3)?.into(),
-            action: action(row.get_ref(4)?.as_str()?),
+            action: action(row, 4)?,
             approval_code: row.get(5)?,
             instance_id: row.get(6)?,
             task_id: row.get(7)?,

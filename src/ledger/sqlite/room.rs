@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::writer::Shared;
+use super::shared::Shared;
 
 /// How long the queue to the writer is not complained about again.
 const QUIET: Duration = Duration::from_secs(10);

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
+    waiting::Accepting,
     window::{Kind, Window},
-    writer::{Accepting, Appended},
+    writer::Appended,
 };
 use crate::{
     command::{CommandId, Seq, message, message::Envelope},

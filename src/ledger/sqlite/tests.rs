@@ -1,6 +1,8 @@
 mod contexts;
+mod files;
 mod findings;
 mod outcomes;
+mod refusals;
 mod retention;
 mod versions;
 
@@ -317,98 +319,6 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_in_the_log_is_moved_and_synced_before_it_counts() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    // What the disk holds of a process that is killed now.
-    let after = Scratch::new();
-    for file in ["ledger.db", "ledger.db-wal"] {
-        fs::copy(scratch.directory.path().join(file), after.directory.path().join(file)).unwrap();
-    }
-    let restarted = after.open();
-    let left = fs::metadata(after.directory.path().join("ledger.db-wal")).map(|wal| wal.len()).unwrap_or(0);
-    assert_eq!(left, 0, "the log was moved to the database");
-    assert_eq!(duplicate_of(&restarted, acceptance("a", "APPROVE", None)).await, id);
-}
-
-#[tokio::test]
-async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    let wal = scratch.directory.path().join("ledger.db-wal");
-    let (mut largest, mut steady) = (0, 0);
-    for _ in 0..300_000 {
-        ledger.probe().await.unwrap();
-        let size = fs::metadata(&wal).unwrap().len();
-        steady = if size > largest { 0 } else { steady + 1 };
-        largest = largest.max(size);
-        // It was begun anew, and went on for a while within what it had. How soon depends on when the checkpointer gets a core.
-        if steady > 300 {
-            return;
-        }
-    }
-    panic!("after 300 000 commits the log has {largest} bytes and still grows");
-}
-
-/// Callers that never leave the writer a pause: whatever a checkpoint has moved, there is more in the log by its end.
-#[tokio::test]
-async fn the_log_begins_anew_although_the_writer_never_rests() {
-    const CALLERS: usize = 8;
-    let scratch = Scratch::new();
-    let ledger = Arc::new(scratch.open());
-    let wal = scratch.directory.path().join("ledger.db-wal");
-    let (mut largest, mut steady, mut taken) = (0, 0, 0);
-    let mut callers = tokio::task::JoinSet::new();
-    let call = |n: usize| {
-        let ledger = ledger.clone();
-        async move { accepted(&ledger, acceptance(&format!("task-{n}"), "APPROVE", None)).await }
-    };
-    for n in 0..CALLERS {
-        callers.spawn(call(n));
-    }
-    while callers.join_next().await.is_some() {
-        taken += 1;
-        let size = fs::metadata(&wal).unwrap().len();
-        steady = if size > largest { 0 } else { steady + 1 };
-        largest = largest.max(size);
-        assert!(largest < 8 * checkpoint::WAL_FULL_BYTES, "after {taken} accepts the log has {largest} bytes");
-        // Begun anew, and gone on within what it had.
-        if largest > checkpoint::WAL_FULL_BYTES && steady > 100 * CALLERS {
-            return;
-        }
-        callers.spawn(call(CALLERS + taken));
-    }
-}
-
-#[tokio::test]
-async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    let refused = |user_id: Option<&str>| Refused {
-        refused_at: Timestamp::now(),
-        endpoint: "purchase".to_owned(),
-        reason: if user_id.is_some() { "conflicting" } else { "unauthenticated" }.to_owned(),
-        detail: None,
-        peer: None,
-        body_bytes: 0,
-        action_type: None,
-        user_id: user_id.map(str::to_owned),
-        approval_code: None,
-        instance_id: None,
-        task_id: None,
-        message_id: None,
-    };
-    ledger.refused(refused(Some("zhang3")));
-    for _ in 0..30 {
-        ledger.refused(refused(None));
-    }
-    ledger.flush().await;
-    let of = async |reason: &str| ledger.refusals(Some(reason.to_owned()), None, 100).await.unwrap().len();
-    assert_eq!((of("conflicting").await, of("unauthenticated").await), (1, 10));
-}
-
-#[tokio::test]
 async fn the_cursor_never_moves_back() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
@@ -452,63 +362,6 @@ async fn fresh_commands_reach_a_taker_in_order_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    for n in 0..15 {
-        let reason = if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned();
-        ledger.refused(Refused { reason, ..malformed(n) });
-    }
-    // The probe is a commit that takes along what was handed over before it.
-    ledger.flush().await;
-    let kept = ledger.refusals(None, None, 100).await.unwrap();
-    assert_eq!(kept.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), (5..15).rev().collect::<Vec<_>>());
-    let malformed = ledger.refusals(Some("malformed".to_owned()), None, 2).await.unwrap();
-    assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
-}
-
-/// A callback that was refused for its contents.
-fn malformed(body_bytes: u64) -> Refused {
-    Refused {
-        refused_at: Timestamp::now(),
-        endpoint: "purchase".to_owned(),
-        reason: "malformed".to_owned(),
-        detail: None,
-        peer: None,
-        body_bytes,
-        action_type: None,
-        user_id: None,
-        approval_code: None,
-        instance_id: None,
-        task_id: None,
-        message_id: None,
-    }
-}
-
-#[tokio::test]
-async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_waiting_for_more() {
-    let scratch = Scratch::new();
-    let limits = Limits { refusals_kept: 1000, ..scratch.settings().limits };
-    let settings = Settings { limits, ..scratch.settings() };
-    let ledger = SqliteLedger::open(&settings).unwrap();
-    let began = Instant::now();
-    (0..200).for_each(|n| ledger.refused(malformed(n)));
-    while scratch.sql::<i64>("SELECT count(*) FROM refusals") < 200 {
-        assert!(began.elapsed() < Duration::from_secs(20), "the next prune would take them along");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    // Once nothing waits nothing is committed.
-    let before = ledger.shared.commits.load(Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let commits = ledger.shared.commits.load(Ordering::Relaxed) - before;
-    assert!(commits <= 1, "{commits} commits of nothing");
-    // What a commit has no room for is not left behind at the end.
-    (0..500).for_each(|n| ledger.refused(malformed(n)));
-    drop(ledger);
-    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM refusals"), 700);
-}
-
-#[tokio::test]
 async fn a_writer_that_hangs_does_not_answer_and_one_whose_commit_fails_does() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
@@ -525,33 +378,6 @@ async fn a_writer_that_hangs_does_not_answer_and_one_whose_commit_fails_does() {
     scratch.execute("ALTER TABLE gone RENAME TO cursor");
     ledger.flush().await;
     assert!(!ledger.answers().await);
-}
-
-#[tokio::test]
-async fn a_log_that_somebody_keeps_from_being_moved_is_no_ledger_to_begin_with() {
-    let scratch = Scratch::new();
-    drop(scratch.open());
-    let path = scratch.settings().path;
-    // What a crash left in the log, of which a reader needs the state before the last commit.
-    let other = Connection::open(&path).unwrap();
-    other.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
-    let mut reader = Connection::open(&path).unwrap();
-    let transaction = reader.transaction().unwrap();
-    transaction.query_row("SELECT probed_at FROM cursor", [], |row| row.get::<_, i64>(0)).unwrap();
-    other.execute_batch("UPDATE cursor SET probed_at = 2").unwrap();
-    let Err(OpenError::File { source, .. }) = SqliteLedger::open(&scratch.settings()) else {
-        panic!("it is not refused")
-    };
-    assert!(source.to_string().contains("another process reads it"), "{source}");
-    drop(transaction);
-    scratch.open();
-}
-
-#[tokio::test]
-async fn an_empty_log_beside_no_database_is_not_a_loss() {
-    let scratch = Scratch::new();
-    fs::write(scratch.directory.path().join("ledger.db-wal"), "").unwrap();
-    accepted(&scratch.open(), acceptance("t", "APPROVE", None)).await;
 }
 
 #[tokio::test]
@@ -598,97 +424,4 @@ async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_l
     scratch.execute("ALTER TABLE gone RENAME TO exceptions");
     accepted(&ledger, accept(kept)).await;
     assert_eq!(ledger.stats().await.unwrap().head, kept + 1);
-}
-
-#[tokio::test]
-async fn a_file_that_was_removed_or_replaced_is_not_written_to_any_more() {
-    for suffix in ["", "-wal", "-shm"] {
-        for replaced in [false, true] {
-            let scratch = Scratch::new();
-            let ledger = scratch.open();
-            accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-            let file = scratch.directory.path().join(format!("ledger.db{suffix}"));
-            let aside = scratch.directory.path().join("aside");
-            fs::rename(&file, &aside).unwrap();
-            if replaced {
-                fs::copy(&aside, &file).unwrap();
-            }
-            let answer = ledger.accept(acceptance("b", "APPROVE", None)).await;
-            assert_eq!(answer, Err(AcceptError::Unavailable), "{suffix} {replaced}");
-            // In its place again, but nobody knows what was done to it meanwhile.
-            fs::rename(&aside, &file).unwrap();
-            assert_eq!(ledger.probe().await, Err(AcceptError::Unavailable));
-            drop(ledger);
-            accepted(&scratch.open(), acceptance("c", "APPROVE", None)).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn after_flush_nothing_is_accepted_and_one_file_is_left() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    ledger.flush().await;
-    assert_eq!(ledger.accept(acceptance("b", "APPROVE", None)).await, Err(AcceptError::Unavailable));
-    let wal = fs::metadata(scratch.directory.path().join("ledger.db-wal")).map(|wal| wal.len()).unwrap_or(0);
-    assert_eq!(wal, 0);
-}
-
-#[test]
-fn a_ledger_has_one_writer() {
-    let scratch = Scratch::new();
-    let first = scratch.open();
-    assert!(matches!(SqliteLedger::open(&scratch.settings()), Err(OpenError::Locked { .. })));
-    drop(first);
-    scratch.open();
-}
-
-#[tokio::test]
-async fn a_broken_ledger_is_refused_rather_than_begun_anew() {
-    let refused = |prepare: &dyn Fn(&Scratch)| {
-        let scratch = Scratch::new();
-        drop(scratch.open());
-        prepare(&scratch);
-        let error = SqliteLedger::open(&scratch.settings()).expect_err("must be refused");
-        format!("{error}")
-    };
-    let newer = refused(&|scratch| scratch.execute("PRAGMA user_version = 99"));
-    assert!(newer.contains("version 99"), "{newer}");
-    let foreign = refused(&|scratch| scratch.execute("PRAGMA application_id = 1"));
-    assert!(foreign.contains("not a ledger of countersign"), "{foreign}");
-    for stranger in ["CREATE TABLE notes (text)", "PRAGMA application_id = 1", "PRAGMA user_version = 7"] {
-        let scratch = Scratch::new();
-        scratch.execute(stranger);
-        let before = fs::read(scratch.settings().path).unwrap();
-        let error = SqliteLedger::open(&scratch.settings()).expect_err(stranger);
-        assert!(matches!(error, OpenError::Foreign { .. }), "{stranger}: {error}");
-        assert_eq!(fs::read(scratch.settings().path).unwrap(), before, "{stranger}: not one byte is changed");
-    }
-    let garbage = refused(&|scratch| fs::write(scratch.settings().path, vec![b'x'; 8192]).unwrap());
-    assert!(garbage.contains("damaged"), "{garbage}");
-    let headless =
-        refused(&|scratch| scratch.execute("INSERT INTO exceptions VALUES (9, 'parked', 1, 0, 0, '')"));
-    assert!(headless.contains("damaged"), "{headless}");
-    let cut_off = refused(&|scratch| scratch.execute("UPDATE cursor SET published_through = 7"));
-    assert!(cut_off.contains("damaged"), "{cut_off}");
-    let halved = refused(&|scratch| {
-        let file = fs::OpenOptions::new().write(true).open(scratch.settings().path).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    });
-    assert!(halved.contains("damaged"), "{halved}");
-    let orphaned = refused(&|scratch| {
-        fs::write(scratch.directory.path().join("ledger.db-wal"), b"something").unwrap();
-        fs::remove_file(scratch.settings().path).unwrap();
-    });
-    assert!(orphaned.contains("damaged"), "{orphaned}");
-    let nowhere = Settings { path: "/nonexistent/ledger.db".into(), ..Scratch::new().settings() };
-    assert!(matches!(SqliteLedger::open(&nowhere), Err(OpenError::File { .. })));
-}
-
-#[tokio::test]
-async fn what_a_failed_start_left_behind_is_taken_over() {
-    let scratch = Scratch::new();
-    fs::write(scratch.settings().path, b"").unwrap();
-    accepted(&scratch.open(), acceptance("a", "APPROVE", None)).await;
 }

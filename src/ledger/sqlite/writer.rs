@@ -4,11 +4,10 @@
 //! with the load, one sync is shared by everybody who waited for it, and nobody waits for a timer.
 
 use std::{
-    collections::VecDeque,
     path::PathBuf,
     sync::{
-        Arc, Mutex, RwLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc,
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread,
@@ -17,20 +16,22 @@ use std::{
 
 use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     changes::Change,
     contexts,
     files::Files,
     prune,
-    replies::{Reply, Round},
+    replies::Round,
     rows,
+    shared::Shared,
+    waiting::{Accepting, Job, Waiting},
     window::{Displaced, Kind, Window},
 };
 use crate::{
-    command::{Command, Fingerprint, Seq, TaskKey, id::DecisionKey},
-    ledger::{AcceptError, Entry, Limits, OnConflict, Receipt, Refused, Settlement},
+    command::Seq,
+    ledger::{AcceptError, Entry, Limits, Receipt, Refused, Settlement},
     telemetry::failpoint::reach,
 };
 
@@ -43,9 +44,6 @@ const MAX_PAUSES: u32 = 3;
 const REFUSED_PER_COMMIT: usize = 64;
 /// Fresh commands kept for the relay; beyond that it reads the log.
 const FRESH_BYTES: usize = 4 << 20;
-/// Registered contexts written in one commit, unless one change alone has more: whoever registers a million must not
-/// keep accepts waiting for longer than one change.
-const CHANGED_PER_COMMIT: usize = 256;
 /// Expired contexts removed in one commit, and the pause until the next. Each stands on a page of its own.
 const PRUNED_PER_COMMIT: usize = 64;
 /// Published commands looked at in one commit when their time has come. They stand side by side, three or four to a page, and
@@ -54,62 +52,6 @@ const COMMANDS_PRUNED_PER_COMMIT: usize = 256;
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// When to look again if nothing was left to prune.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-
-/// A command on its way to the log.
-pub(super) struct Accepting {
-    pub(super) command: Command,
-    pub(super) body: Vec<u8>,
-    pub(super) fingerprint: Fingerprint,
-    pub(super) decision_key: DecisionKey,
-    pub(super) task_key: TaskKey,
-    pub(super) window: Duration,
-    pub(super) on_conflict: OnConflict,
-    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
-}
-
-/// What the writer is asked to do.
-pub(super) enum Job {
-    Accept(Box<Accepting>),
-    Refused(Box<Refused>),
-    Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
-    Change(Change),
-    Probe(oneshot::Sender<Result<(), AcceptError>>),
-    Flush(oneshot::Sender<()>),
-}
-
-/// What the writer shares with everybody.
-pub(super) struct Shared {
-    /// Accepts handed over and not yet answered.
-    pub(super) waiting: AtomicUsize,
-    /// The most that [`Self::waiting`] has been since it was last looked at.
-    pub(super) most_waiting: AtomicUsize,
-    /// What [`Self::waiting`] may be.
-    pub(super) capacity: usize,
-    /// Refused callbacks handed over and not yet written.
-    pub(super) refused_waiting: AtomicUsize,
-    /// True while somebody takes fresh commands.
-    pub(super) fresh_wanted: AtomicBool,
-    pub(super) fresh: Mutex<Fresh>,
-    pub(super) head: watch::Sender<Seq>,
-    /// Commits since the start that wrote anything: each makes the write-ahead log grow, whatever it wrote.
-    pub(super) commits: AtomicU64,
-    /// Set by the checkpointer when the log has grown although it works.
-    pub(super) wal_full: AtomicBool,
-    /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
-    /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
-    /// from the log to the database either: the log may be the only good copy.
-    pub(super) poisoned: AtomicBool,
-    /// Set while the disk has less room than it must have: nothing is accepted.
-    pub(super) no_room: AtomicBool,
-    pub(super) limits: RwLock<Arc<Limits>>,
-}
-
-/// Commands that were committed lately, for the relay.
-#[derive(Default)]
-pub(super) struct Fresh {
-    pub(super) entries: Vec<Entry>,
-    pub(super) bytes: usize,
-}
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -125,48 +67,6 @@ pub(super) struct Writer {
     pub(super) prune_at: Instant,
     /// The commands up to here were looked at in this round of pruning.
     pub(super) prune_from: Seq,
-}
-
-/// What goes into the next commits.
-#[derive(Default)]
-struct Waiting {
-    accepts: Vec<Accepting>,
-    changes: VecDeque<Change>,
-    probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
-    lazy: Lazy,
-}
-
-impl Waiting {
-    /// True if a commit had no room for all of it.
-    fn left_over(&self) -> bool {
-        !self.lazy.is_empty() || !self.changes.is_empty()
-    }
-
-    /// Takes what one commit carries out, in the order in which it was asked for; at least one change if there is any.
-    fn take_changes(&mut self) -> Vec<Change> {
-        let mut rows = 0;
-        let count = self.changes.iter().take_while(|change| {
-            let first = rows == 0;
-            rows += change.rows();
-            first || rows <= CHANGED_PER_COMMIT
-        });
-        let count = count.count();
-        self.changes.drain(..count).collect()
-    }
-}
-
-/// What waits for the next commit without anybody waiting for it urgently.
-#[derive(Default)]
-struct Lazy {
-    settlements: Vec<(Settlement, oneshot::Sender<Result<(), AcceptError>>)>,
-    refused: VecDeque<Box<Refused>>,
-    since: Option<Instant>,
-}
-
-impl Lazy {
-    fn is_empty(&self) -> bool {
-        self.settlements.is_empty() && self.refused.is_empty()
-    }
 }
 
 /// What one commit is to write.
@@ -211,37 +111,6 @@ pub(super) struct Appended {
     pub(super) remembered: Vec<(Kind, u64, Seq, Option<Displaced>)>,
 }
 
-impl Shared {
-    pub(super) fn new(head: Seq, capacity: usize, limits: Limits) -> Self {
-        Self {
-            waiting: AtomicUsize::new(0),
-            most_waiting: AtomicUsize::new(0),
-            capacity,
-            refused_waiting: AtomicUsize::new(0),
-            fresh_wanted: AtomicBool::new(false),
-            fresh: Mutex::default(),
-            head: watch::channel(head).0,
-            commits: AtomicU64::new(0),
-            wal_full: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-            no_room: AtomicBool::new(false),
-            limits: RwLock::new(Arc::new(limits)),
-        }
-    }
-
-    pub(super) fn limits(&self) -> Arc<Limits> {
-        Arc::clone(&self.limits.read().expect("nobody panics with the lock"))
-    }
-
-    /// Notes an error; true if nothing may be promised any more.
-    pub(super) fn poison_by(&self, error: &rusqlite::Error) -> bool {
-        if poisons(error) {
-            self.poisoned.store(true, Ordering::Release);
-        }
-        self.poisoned.load(Ordering::Acquire)
-    }
-}
-
 impl Writer {
     fn poisoned(&self) -> bool {
         self.shared.poisoned.load(Ordering::Acquire)
@@ -250,7 +119,6 @@ impl Writer {
     /// Works until it is flushed, or nobody is left to ask for anything.
     pub(super) fn run(mut self) {
         let mut waiting = Waiting { accepts: Vec::with_capacity(self.max_batch), ..Waiting::default() };
-        let mut flush = None;
         loop {
             let (mut seen, mut pauses) = (0, 0);
             let mut next = match self.next_job(&waiting) {
@@ -259,15 +127,8 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             while let Some(job) = next {
-                match job {
-                    Job::Accept(accepting) => waiting.accepts.push(*accepting),
-                    Job::Refused(refused) => waiting.lazy.refused.push_back(refused),
-                    Job::Settle(settlement, reply) => waiting.lazy.settlements.push((settlement, reply)),
-                    Job::Change(change) => waiting.changes.push_back(change),
-                    Job::Probe(reply) => waiting.probes.push(reply),
-                    Job::Flush(reply) => flush = Some(reply),
-                }
-                if waiting.accepts.len() >= self.max_batch || flush.is_some() {
+                waiting.take_in(job);
+                if waiting.accepts.len() >= self.max_batch || waiting.flush.is_some() {
                     break;
                 }
                 next = self.jobs.try_recv().ok();
@@ -283,12 +144,12 @@ impl Writer {
             }
             let due = lazy.since.is_some_and(|since| since.elapsed() >= LAZY)
                 || Instant::now() >= self.prune_at
-                || flush.is_some();
+                || waiting.flush.is_some();
             if due || !waiting.accepts.is_empty() || !waiting.changes.is_empty() || !waiting.probes.is_empty()
             {
                 self.commit(&mut waiting);
             }
-            if flush.is_some() && !waiting.left_over() {
+            if waiting.flush.is_some() && !waiting.left_over() {
                 break;
             }
         }
@@ -302,7 +163,7 @@ impl Writer {
             tracing::debug!(%error, "the last checkpoint of the ledger was left to the next start");
         }
         drop(self.connection);
-        if let Some(reply) = flush {
+        if let Some(reply) = waiting.flush {
             // Nobody waits any more if the caller's patience ended before.
             reply.send(()).ok();
         }
@@ -323,7 +184,7 @@ impl Writer {
         if self.poisoned() {
             // Else the time to prune would have come for ever.
             self.prune_at = Instant::now() + PRUNE_EVERY;
-            refuse(&self.shared, waiting, Vec::new());
+            waiting.refuse(&self.shared, Vec::new());
             return;
         }
         let now_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
@@ -382,7 +243,7 @@ impl Writer {
                 }
                 self.next_seq -= appended.entries.len() as Seq;
                 self.tell(&failed);
-                refuse(&self.shared, waiting, changes);
+                waiting.refuse(&self.shared, changes);
             }
         }
         if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {
@@ -512,114 +373,5 @@ impl Writer {
                 tracing::error!(%error, "a checkpoint of the ledger failed");
             }
         }
-    }
-}
-
-/// True if an error leaves it unknown what is on the disk.
-fn poisons(error: &rusqlite::Error) -> bool {
-    use rusqlite::{
-        ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure},
-        ffi,
-    };
-    // The index beside the log is made anew from the log, and locks hold no data: a full disk that shows there first
-    // can be cleaned up while we run.
-    let extended = error.sqlite_error().map(|error| error.extended_code);
-    let harmless = [
-        ffi::SQLITE_IOERR_SHMSIZE,
-        ffi::SQLITE_IOERR_SHMOPEN,
-        ffi::SQLITE_IOERR_SHMMAP,
-        ffi::SQLITE_IOERR_SHMLOCK,
-        ffi::SQLITE_IOERR_LOCK,
-    ];
-    if extended.is_some_and(|code| harmless.contains(&code)) {
-        return false;
-    }
-    matches!(error.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
-}
-
-/// Answers everybody who waits, and those whose `changes` were in the commit that failed.
-fn refuse(shared: &Shared, waiting: &mut Waiting, changes: Vec<Change>) {
-    let Waiting { accepts, changes: later, probes, lazy } = waiting;
-    shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
-    let mut round = Round::new();
-    for accepting in accepts.drain(..) {
-        round.give(accepting.reply, Err(AcceptError::Unavailable));
-    }
-    drop(round);
-    for change in changes.into_iter().chain(later.drain(..)) {
-        change.tell(false);
-    }
-    for (_, reply) in lazy.settlements.drain(..) {
-        reply.send(Err(AcceptError::Unavailable)).ok();
-    }
-    for reply in probes.drain(..) {
-        reply.send(Err(AcceptError::Unavailable)).ok();
-    }
-    // Refused callbacks are told for information; what cannot be written now is not worth holding on to.
-    shared.refused_waiting.fetch_sub(lazy.refused.len(), Ordering::Relaxed);
-    lazy.refused.clear();
-    lazy.since = None;
-}
-
-#[cfg(test)]
-mod tests {
-    use rusqlite::ffi;
-
-    use super::*;
-    use crate::{
-        command::{Grant, Registered, TaskRef},
-        ledger::Registration,
-    };
-
-    fn failure(code: i32) -> rusqlite::Error {
-        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
-    }
-
-    #[test]
-    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
-        let harmless = [
-            ffi::SQLITE_FULL,
-            ffi::SQLITE_BUSY,
-            ffi::SQLITE_READONLY,
-            ffi::SQLITE_CANTOPEN,
-            ffi::SQLITE_IOERR_SHMMAP,
-            ffi::SQLITE_IOERR_SHMSIZE,
-            ffi::SQLITE_IOERR_LOCK,
-        ];
-        let poison = [
-            ffi::SQLITE_IOERR_FSYNC,
-            ffi::SQLITE_IOERR_WRITE,
-            ffi::SQLITE_IOERR_READ,
-            ffi::SQLITE_CORRUPT,
-            ffi::SQLITE_NOTADB,
-        ];
-        for code in poison {
-            let shared = Shared::new(0, 10, Limits::default());
-            for code in harmless {
-                assert!(!shared.poison_by(&failure(code)), "{code}");
-            }
-            assert!(shared.poison_by(&failure(code)), "{code}");
-            assert!(shared.poison_by(&failure(ffi::SQLITE_BUSY)), "once poisoned, always");
-        }
-    }
-
-    fn registering(contexts: usize) -> Change {
-        let registered = Registered { grant: Grant::unbound(TaskRef::default()), expires_at: None };
-        let one = Registration {
-            key: "k".to_owned(),
-            message_id: None,
-            registered,
-            registered_at: Timestamp::UNIX_EPOCH,
-        };
-        Change::register(vec![one; contexts], oneshot::channel().0)
-    }
-
-    #[test]
-    fn a_commit_takes_as_many_changes_as_it_has_room_for_and_one_at_least() {
-        let mut waiting = Waiting::default();
-        waiting.changes.extend([200, 56, 1, 1000, 255, 1, 1].map(registering));
-        let taken: Vec<usize> = (0..5).map(|_| waiting.take_changes().len()).collect();
-        assert_eq!(taken, [2, 1, 1, 2, 1]);
-        assert!(!waiting.left_over());
     }
 }

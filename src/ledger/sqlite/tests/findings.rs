@@ -86,11 +86,15 @@ async fn what_counts_is_how_long_a_command_has_been_published_once_that_is_known
         let reach = Reach { now: at(minutes), after: MINUTE * 10, within: MINUTE * 600 };
         assert_eq!(unasked(&ledger, reach, 9).await.0, expected, "{minutes} minutes later");
     }
-    // However often it is marked, few are kept.
-    for minutes in 20..400 {
-        ledger.reconciled(mark(minutes)).await.unwrap();
+    // However often it is marked, few are kept, and one that is as old as the wait.
+    for seconds in (1200..2400).step_by(5) {
+        let now = now + jiff::SignedDuration::from_secs(seconds);
+        let mark = Some((now, MINUTE * 10));
+        ledger.reconciled(Reconciled { mark, ..Reconciled::default() }).await.unwrap();
     }
     assert!(scratch.sql::<i64>("SELECT count(*) FROM reconciliation_marks") <= 18);
+    let oldest = scratch.sql::<i64>("SELECT min(marked_at) FROM reconciliation_marks");
+    assert!(oldest <= (now + jiff::SignedDuration::from_secs(2395 - 600)).as_millisecond());
 }
 
 #[tokio::test]
@@ -131,4 +135,72 @@ async fn findings_are_read_when_they_are_due_and_go_with_their_command() {
     ledger.reconciled(Reconciled { cleared: vec![3], seen: 1, ..Reconciled::default() }).await.unwrap();
     assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM findings"), 0);
     assert_eq!(ledger.overview().await.unwrap().seen, 1);
+}
+
+#[tokio::test]
+async fn what_is_not_published_yet_is_not_left_out_however_old_it_is() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 8, 60).await;
+    scratch.execute("DELETE FROM commands WHERE seq IN (4, 5); UPDATE cursor SET published_through = 5");
+    let page = unasked(&ledger, reach(Duration::ZERO, Duration::ZERO), 9).await;
+    assert_eq!(page, (vec![], Some(3), 5, false), "those after 5 may be published yet");
+    scratch.execute("UPDATE cursor SET published_through = 8");
+    let page = unasked(&ledger, reach(Duration::ZERO, Duration::ZERO), 9).await;
+    assert_eq!(page, (vec![], Some(8), 8, false));
+}
+
+#[tokio::test]
+async fn what_became_of_a_command_is_told_with_it() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 6, 60).await;
+    scratch.execute(
+        "UPDATE commands SET action = 'reject' WHERE seq = 2; UPDATE commands SET action = 'custom' WHERE seq = 3;
+         UPDATE commands SET task_id = NULL WHERE seq = 4",
+    );
+    let page = ledger.unasked(reach(MINUTE, MINUTE * 600), 9).await.unwrap();
+    let actions: Vec<_> = page.candidates[..4].iter().map(|one| (one.action, one.can_be_asked())).collect();
+    assert_eq!(
+        actions,
+        [(Action::Approve, true), (Action::Reject, true), (Action::Custom, false), (Action::Approve, false)]
+    );
+    let found = Finding { instance_status: Some("PENDING".to_owned()), ..finding(Verdict::Unseen, None) };
+    let findings = vec![(5, found), (6, finding(Verdict::Unpublished, None))];
+    ledger.reconciled(Reconciled { findings, through: Some(6), ..Reconciled::default() }).await.unwrap();
+    let mut verdicts = Vec::new();
+    for one in &page.candidates {
+        let record = ledger.find(one.command_id).await.unwrap().unwrap();
+        verdicts.push(record.reconciliation.map(|finding| finding.verdict));
+    }
+    let untellable = Some(Verdict::Untellable);
+    let seen = Some(Verdict::Seen);
+    assert_eq!(verdicts, [seen, seen, untellable, untellable, Some(Verdict::Unseen), None]);
+}
+
+#[tokio::test]
+async fn an_auditor_beside_the_writer_reads_and_writes_the_same() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 3, 60).await;
+    let auditor = Auditor::open(&scratch.settings().path).unwrap();
+    let reach = reach(MINUTE, MINUTE * 600);
+    let page = auditor.unasked(reach, 2).await.unwrap();
+    assert_eq!((page.candidates.len(), &page), (2, &ledger.unasked(reach, 2).await.unwrap()));
+    let passed_at = Some(Timestamp::from_millisecond(1_700_000_000_000).unwrap());
+    let findings = vec![(2, finding(Verdict::Contradicted, None))];
+    let step = Reconciled {
+        findings,
+        passed_at,
+        through: Some(page.through),
+        seen: 1,
+        ended: 2,
+        untellable: 3,
+        ..Reconciled::default()
+    };
+    auditor.reconciled(step).await.unwrap();
+    let overview = auditor.overview().await.unwrap();
+    assert_eq!(overview, ledger.overview().await.unwrap());
+    assert_eq!((overview.asked_through, overview.published_through, overview.contradicted), (2, 3, 1));
+    assert_eq!((overview.seen, overview.ended, overview.untellable), (1, 2, 3));
+    assert_eq!((overview.passed_at, overview.open()), (passed_at, 1));
+    let open = auditor.findings(Which::Open, 0, 9).await.unwrap();
+    assert_eq!((open[0].seq, &open), (2, &ledger.findings(Which::Open, 0, 9).await.unwrap()));
 }

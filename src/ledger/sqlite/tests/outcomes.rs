@@ -78,6 +78,41 @@ async fn an_outcome_is_shown_where_there_is_something_to_show_it_on() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_shown_has_the_action_and_the_words_of_the_report() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let before = Timestamp::now().as_millisecond();
+    for action_type in ["APPROVE", "REJECT", "FORWARD"] {
+        let mut acceptance = acceptance(action_type, action_type, None);
+        acceptance.command.message_id = Some(action_type.to_owned());
+        let id = accepted(&ledger, acceptance).await;
+        let body = serde_json::json!({ "schema": "approval.outcome/1", "command_id": id.to_string(),
+            "outcome": "refused", "status": "FORWARDED", "message": "不在岗" });
+        report(&ledger, Outcome::parse(body.to_string().as_bytes()).unwrap()).await;
+        let record = ledger.find(id).await.unwrap().unwrap().outcome.unwrap();
+        assert_eq!(
+            (record.outcome, record.status, record.message.as_deref(), record.superseded),
+            (Kind::Refused, Some(CardStatus::Forwarded), Some("不在岗"), 0)
+        );
+        assert!(record.reported_at.as_millisecond() >= before);
+        let card = record.card.unwrap();
+        assert!(card.next_attempt_at.is_some_and(|at| at.as_millisecond() >= before));
+        assert_eq!((card.id.as_str(), card.attempts, card.shown_at), (action_type, 0, None));
+    }
+    let due = waiting(&ledger).await;
+    let actions: Vec<_> = due.iter().map(|one| (one.target.as_str(), one.action)).collect();
+    assert_eq!(
+        actions,
+        [("APPROVE", Action::Approve), ("REJECT", Action::Reject), ("FORWARD", Action::Custom)]
+    );
+    let words = |one: &Showing| {
+        (one.kind, one.status, one.message.as_deref())
+            == (Kind::Refused, Some(CardStatus::Forwarded), Some("不在岗"))
+    };
+    assert!(due.iter().all(words), "{due:?}");
+}
+
+#[tokio::test]
 async fn a_repeat_changes_nothing_and_another_outcome_begins_anew() {
     let scratch = Scratch::new();
     let ledger = scratch.open();

@@ -64,6 +64,10 @@ async fn grows_from(version: usize) {
     let reader = Reader::open(&scratch.settings().path).unwrap();
     let read_only = reader.stats().unwrap();
     assert_eq!(reader.list(&Filter { limit: 10, ..Filter::default() }).unwrap().len(), 7);
+    let first = CommandId::from_bytes(*b"0000000000000001");
+    assert_eq!(reader.find(first).unwrap().unwrap().reconciliation, None);
+    let audited = Auditor::open(&scratch.settings().path);
+    assert_eq!(matches!(audited, Err(AuditError::Older)), version < 3, "{version}: {audited:?}");
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
     assert!(operator.show_parked_again().unwrap().is_empty());
     assert_eq!(operator.prunable(Timestamp::now()).unwrap(), 2);

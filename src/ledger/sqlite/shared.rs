@@ -1,0 +1,139 @@
+//! What the writer thread, the checkpointer and everybody who asks them for something know of each other.
+
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    command::Seq,
+    ledger::{Entry, Limits},
+};
+
+/// What the writer shares with everybody.
+pub(super) struct Shared {
+    /// Accepts handed over and not yet answered.
+    pub(super) waiting: AtomicUsize,
+    /// The most that [`Self::waiting`] has been since it was last looked at.
+    pub(super) most_waiting: AtomicUsize,
+    /// What [`Self::waiting`] may be.
+    pub(super) capacity: usize,
+    /// Refused callbacks handed over and not yet written.
+    pub(super) refused_waiting: AtomicUsize,
+    /// True while somebody takes fresh commands.
+    pub(super) fresh_wanted: AtomicBool,
+    pub(super) fresh: Mutex<Fresh>,
+    pub(super) head: watch::Sender<Seq>,
+    /// Commits since the start that wrote anything: each makes the write-ahead log grow, whatever it wrote.
+    pub(super) commits: AtomicU64,
+    /// Set by the checkpointer when the log has grown although it works: the writer has to finish.
+    pub(super) wal_full: AtomicBool,
+    /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
+    /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
+    /// from the log to the database either: the log may be the only good copy.
+    pub(super) poisoned: AtomicBool,
+    /// Set while the disk has less room than it must have: nothing is accepted.
+    pub(super) no_room: AtomicBool,
+    pub(super) limits: RwLock<Arc<Limits>>,
+}
+
+/// Commands that were committed lately, for the relay.
+#[derive(Default)]
+pub(super) struct Fresh {
+    pub(super) entries: Vec<Entry>,
+    pub(super) bytes: usize,
+}
+
+impl Shared {
+    pub(super) fn new(head: Seq, capacity: usize, limits: Limits) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            most_waiting: AtomicUsize::new(0),
+            capacity,
+            refused_waiting: AtomicUsize::new(0),
+            fresh_wanted: AtomicBool::new(false),
+            fresh: Mutex::default(),
+            head: watch::channel(head).0,
+            commits: AtomicU64::new(0),
+            wal_full: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
+            limits: RwLock::new(Arc::new(limits)),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().expect("nobody panics with the lock"))
+    }
+
+    /// Notes an error; true if nothing may be promised any more.
+    pub(super) fn poison_by(&self, error: &rusqlite::Error) -> bool {
+        if poisons(error) {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        self.poisoned.load(Ordering::Acquire)
+    }
+}
+
+/// True if an error leaves it unknown what is on the disk.
+fn poisons(error: &rusqlite::Error) -> bool {
+    use rusqlite::{
+        ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure},
+        ffi,
+    };
+    // The index beside the log is made anew from the log, and locks hold no data: a full disk that shows there first
+    // can be cleaned up while we run.
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    let harmless = [
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMMAP,
+        ffi::SQLITE_IOERR_SHMLOCK,
+        ffi::SQLITE_IOERR_LOCK,
+    ];
+    if extended.is_some_and(|code| harmless.contains(&code)) {
+        return false;
+    }
+    matches!(error.sqlite_error_code(), Some(SystemIoFailure | DatabaseCorrupt | NotADatabase))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
+        let harmless = [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_IOERR_SHMMAP,
+            ffi::SQLITE_IOERR_SHMSIZE,
+            ffi::SQLITE_IOERR_LOCK,
+        ];
+        let poison = [
+            ffi::SQLITE_IOERR_FSYNC,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_NOTADB,
+        ];
+        for code in poison {
+            let shared = Shared::new(0, 10, Limits::default());
+            for code in harmless {
+                assert!(!shared.poison_by(&failure(code)), "{code}");
+            }
+            assert!(shared.poison_by(&failure(code)), "{code}");
+            assert!(shared.poison_by(&failure(ffi::SQLITE_BUSY)), "once poisoned, always");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the writer is asked to do, and what of it goes into the next commits.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    changes::Change,
+    replies::{Reply, Round},
+    shared::Shared,
+};
+use crate::{
+    command::{Command, Fingerprint, TaskKey, id::DecisionKey},
+    ledger::{AcceptError, OnConflict, Receipt, Refused, Settlement},
+};
+
+/// Registered contexts written in one commit, unless one change alone has more: whoever registers a million must not
+/// keep accepts waiting for longer than one change.
+const CHANGED_PER_COMMIT: usize = 256;
+
+/// A command on its way to the log.
+pub(super) struct Accepting {
+    pub(super) command: Command,
+    pub(super) body: Vec<u8>,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) decision_key: DecisionKey,
+    pub(super) task_key: TaskKey,
+    pub(super) window: Duration,
+    pub(super) on_conflict: OnConflict,
+    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
+}
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    Accept(Box<Accepting>),
+    Refused(Box<Refused>),
+    Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
+    Change(Change),
+    Probe(oneshot::Sender<Result<(), AcceptError>>),
+    Flush(oneshot::Sender<()>),
+}
+
+/// What goes into the next commits.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) accepts: Vec<Accepting>,
+    pub(super) changes: VecDeque<Change>,
+    pub(super) probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
+    pub(super) lazy: Lazy,
+    /// Told when all that came before it is done, and nothing is taken any more.
+    pub(super) flush: Option<oneshot::Sender<()>>,
+}
+
+impl Waiting {
+    /// True if a commit had no room for all of it.
+    pub(super) fn left_over(&self) -> bool {
+        !self.lazy.is_empty() || !self.changes.is_empty()
+    }
+
+    /// Puts a job to the others.
+    pub(super) fn take_in(&mut self, job: Job) {
+        match job {
+            Job::Accept(accepting) => self.accepts.push(*accepting),
+            Job::Refused(refused) => self.lazy.refused.push_back(refused),
+            Job::Settle(settlement, reply) => self.lazy.settlements.push((settlement, reply)),
+            Job::Change(change) => self.changes.push_back(change),
+            Job::Probe(reply) => self.probes.push(reply),
+            Job::Flush(reply) => self.flush = Some(reply),
+        }
+    }
+
+    /// Takes what one commit carries out, in the order in which it was asked for; at least one change if there is any.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        let mut rows = 0;
+        let count = self.changes.iter().take_while(|change| {
+            let first = rows == 0;
+            rows += change.rows();
+            first || rows <= CHANGED_PER_COMMIT
+        });
+        let count = count.count();
+        self.changes.drain(..count).collect()
+    }
+
+    /// Answers everybody who waits, and those whose `changes` were in the commit that failed.
+    pub(super) fn refuse(&mut self, shared: &Shared, changes: Vec<Change>) {
+        let Self { accepts, changes: later, probes, lazy, flush: _ } = self;
+        shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
+        let mut round = Round::new();
+        for accepting in accepts.drain(..) {
+            round.give(accepting.reply, Err(AcceptError::Unavailable));
+        }
+        drop(round);
+        for change in changes.into_iter().chain(later.drain(..)) {
+            change.tell(false);
+        }
+        for (_, reply) in lazy.settlements.drain(..) {
+            reply.send(Err(AcceptError::Unavailable)).ok();
+        }
+        for reply in probes.drain(..) {
+            reply.send(Err(AcceptError::Unavailable)).ok();
+        }
+        // Refused callbacks are told for information; what cannot be written now is not worth holding on to.
+        shared.refused_waiting.fetch_sub(lazy.refused.len(), Ordering::Relaxed);
+        lazy.refused.clear();
+        lazy.since = None;
+    }
+}
+
+/// What waits for the next commit without anybody waiting for it urgently.
+#[derive(Default)]
+pub(super) struct Lazy {
+    pub(super) settlements: Vec<(Settlement, oneshot::Sender<Result<(), AcceptError>>)>,
+    pub(super) refused: VecDeque<Box<Refused>>,
+    pub(super) since: Option<Instant>,
+}
+
+impl Lazy {
+    pub(super) fn is_empty(&self) -> bool {
+        self.settlements.is_empty() && self.refused.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        command::{Grant, Registered, TaskRef},
+        ledger::Registration,
+    };
+
+    fn registering(contexts: usize) -> Change {
+        let registered = Registered { grant: Grant::unbound(TaskRef::default()), expires_at: None };
+        let one = Registration {
+            key: "k".to_owned(),
+            message_id: None,
+            registered,
+            registered_at: Timestamp::UNIX_EPOCH,
+        };
+        Change::register(vec![one; contexts], oneshot::channel().0)
+    }
+
+    #[test]
+    fn a_commit_takes_as_many_changes_as_it_has_room_for_and_one_at_least() {
+        let mut waiting = Waiting::default();
+        waiting.changes.extend([200, 56, 1, 1000, 255, 1, 1].map(registering));
+        let taken: Vec<usize> = (0..5).map(|_| waiting.take_changes().len()).collect();
+        assert_eq!(taken, [2, 1, 1, 2, 1]);
+        assert!(!waiting.left_over());
+    }
+}
