@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::read::{Section, parse_duration};
+use super::{read::Section, values::parse_duration};
 use crate::enrichment::Settings;
 
 /// A worker waits for a command no longer than a person waits for an answer.

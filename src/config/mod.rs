@@ -17,6 +17,7 @@ mod reconcile;
 mod secrets;
 mod sections;
 mod show;
+mod values;
 
 use std::{
     collections::HashMap,
@@ -42,8 +43,8 @@ pub use self::{
     layers::Origin,
     show::Effective,
 };
-pub(crate) use read::parse_duration;
 pub(crate) use secrets::read_secret;
+pub(crate) use values::parse_duration;
 
 /// The documented defaults: the reference of every key.
 pub const REFERENCE: &str = include_str!("default.toml");

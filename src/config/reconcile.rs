@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::read::{Section, parse_duration};
+use super::{read::Section, values::parse_duration};
 use crate::reconcile::Settings;
 
 /// Published commands are kept for months; nobody waits that long for a decision to become visible.
