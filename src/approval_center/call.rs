@@ -365,34 +365,20 @@ fn again_after(error: &Error, repeatable: bool, attempt: u32) -> Option<Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approval_center::ApiError;
-
-    fn error(http_status: u16, code: i64) -> Error {
-        Error::Api(Box::new(ApiError {
-            api: Api::ListTasks,
-            http_status,
-            code,
-            msg: String::new(),
-            log_id: None,
-            field_violations: Vec::new(),
-            scopes: Vec::new(),
-            help_urls: Vec::new(),
-            wait: None,
-        }))
-    }
+    use crate::approval_center::double::failure;
 
     #[test]
     fn only_what_may_be_done_twice_is_repeated_after_a_doubt() {
         let again = |error: &Error, repeatable| again_after(error, repeatable, 1).is_some();
         for (error, repeatable, not) in [
-            (error(429, 99_991_400), true, true),
-            (error(400, 99_991_400), true, true),
-            (error(400, 60_014), true, true),
-            (error(400, 1_395_001), true, false),
-            (error(500, 12_345), true, false),
-            (error(400, 1_390_001), false, false),
-            (error(400, 99_991_663), false, false),
-            (error(400, 99_991_403), false, false),
+            (failure(429, 99_991_400), true, true),
+            (failure(400, 99_991_400), true, true),
+            (failure(400, 60_014), true, true),
+            (failure(400, 1_395_001), true, false),
+            (failure(500, 12_345), true, false),
+            (failure(400, 1_390_001), false, false),
+            (failure(400, 99_991_663), false, false),
+            (failure(400, 99_991_403), false, false),
         ] {
             assert_eq!((again(&error, true), again(&error, false)), (repeatable, not), "{error}");
         }

@@ -19,6 +19,8 @@ mod check;
 mod codes;
 mod contact;
 mod definition;
+#[cfg(test)]
+pub(crate) mod double;
 mod error;
 mod external_instance;
 mod external_task;

@@ -1,25 +1,19 @@
 //! The shower between a real ledger and a center that is slow where it is told to be.
 
 use std::{
-    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::{
-    approval_center::{self, AppType},
+    approval_center::double,
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts, outcome::Outcome},
     ledger::{self, Acceptance, Limits, OnConflict, Receipt, Reported, ShowingState, sqlite::SqliteLedger},
-    secret::Secret,
 };
 
 /// What the center has seen.
@@ -31,26 +25,20 @@ struct Seen {
     most_under_way: usize,
 }
 
-/// Answers every call with success, and calls for the card `slow` only when it is let go.
+/// Answers every call with success, and calls for the card `1` only when it is let go.
 struct Platform {
-    address: SocketAddr,
+    inner: double::Platform,
     seen: Arc<Mutex<Seen>>,
     go: watch::Sender<bool>,
 }
 
 impl Platform {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let go = watch::Sender::new(false);
         let (noted, going) = (seen.clone(), go.subscribe());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(speak(stream, noted.clone(), going.clone()));
-            }
-        });
-        Self { address, seen, go }
+        let inner = double::Platform::start(move |body| show(body, noted.clone(), going.clone())).await;
+        Self { inner, seen, go }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -62,60 +50,27 @@ impl Platform {
     }
 
     fn center(&self) -> Center {
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let base_url = format!("http://{}", self.address);
-        Center::new(&approval_center::Settings {
-            historic_base_url: base_url.clone(),
-            base_url,
-            app_id: "cli_1".to_owned(),
-            app_secret: Secret::new("fake-hush"),
-            app_type: AppType::Internal,
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(60),
-            call_deadline: Duration::from_secs(60),
-        })
-        .unwrap()
+        self.inner.center()
     }
 }
 
-async fn speak(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, mut go: watch::Receiver<bool>) {
-    let mut request = Vec::new();
-    let (head, body) = loop {
-        let mut chunk = [0; 4096];
-        let Ok(read @ 1..) = stream.read(&mut chunk).await else { return };
-        request.extend_from_slice(&chunk[..read]);
-        let text = String::from_utf8_lossy(&request).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        if body.len() >= length.unwrap_or(0) {
-            break (head.to_owned(), body.to_owned());
-        }
-    };
-    let mut answer = r#"{"code":0,"msg":"ok","tenant_access_token":"t-hush","expire":7200}"#;
-    if !head.contains("/auth/") {
-        let body: Value = serde_json::from_str(&body).unwrap();
-        let text = |member: &str| body[member].as_str().unwrap().to_owned();
-        {
-            let mut seen = seen.lock().unwrap();
-            seen.under_way += 1;
-            seen.most_under_way = seen.most_under_way.max(seen.under_way);
-        }
-        if body["message_id"] == "1" {
-            go.wait_for(|go| *go).await.unwrap();
-        } else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+async fn show(body: String, seen: Arc<Mutex<Seen>>, mut go: watch::Receiver<bool>) -> Option<&'static str> {
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let text = |member: &str| body[member].as_str().unwrap().to_owned();
+    {
         let mut seen = seen.lock().unwrap();
-        seen.under_way -= 1;
-        seen.shown.push((text("message_id"), text("status")));
-        answer = r#"{"code":0,"msg":"success","data":{"message_id":"7"}}"#;
+        seen.under_way += 1;
+        seen.most_under_way = seen.most_under_way.max(seen.under_way);
     }
-    let length = answer.len();
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{answer}");
-    stream.write_all(answer.as_bytes()).await.ok();
+    if body["message_id"] == "1" {
+        go.wait_for(|go| *go).await.unwrap();
+    } else {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut seen = seen.lock().unwrap();
+    seen.under_way -= 1;
+    seen.shown.push((text("message_id"), text("status")));
+    Some(r#"{"code":0,"msg":"success","data":{"message_id":"7"}}"#)
 }
 
 fn open(directory: &Path) -> Arc<SqliteLedger> {

@@ -86,21 +86,7 @@ pub(super) fn some_delay(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approval_center::{Api, ApiError};
-
-    fn verdict(http_status: u16, code: i64) -> Verdict {
-        judge(&Error::Api(Box::new(ApiError {
-            api: Api::UpdateMessage,
-            http_status,
-            code,
-            msg: String::new(),
-            log_id: None,
-            field_violations: Vec::new(),
-            scopes: Vec::new(),
-            help_urls: Vec::new(),
-            wait: None,
-        })))
-    }
+    use crate::approval_center::{Api, double::failure};
 
     #[test]
     fn only_what_is_wrong_with_the_outcome_itself_is_set_aside() {
@@ -119,7 +105,7 @@ mod tests {
             (400, 1_390_002, Verdict::ForGood),
             (200, 4_242, Verdict::ForGood),
         ] {
-            assert_eq!(verdict(http_status, code), expected, "{http_status} {code}");
+            assert_eq!(judge(&failure(http_status, code)), expected, "{http_status} {code}");
         }
         let away = Error::NoTurn { api: Api::SyncInstance, wait: Duration::from_secs(1) };
         assert_eq!(judge(&away), Verdict::Elsewhere);
