@@ -36,6 +36,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before the ledger is asked again after it failed.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
+/// While the ledger keeps nothing, this is said again so often.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
+
 /// A session that lasted so long was a good one, whether or not anybody reported anything.
 const GOOD: Duration = Duration::from_secs(10);
 
@@ -221,6 +224,7 @@ impl Session<'_> {
     /// are asked for again, so that the last of a command stays the last.
     async fn keep(&self, outcomes: &[&Outcome]) -> Vec<Reported> {
         let mut reported = Vec::with_capacity(outcomes.len());
+        let mut told: Option<Instant> = None;
         loop {
             let left = &outcomes[reported.len()..];
             let asked: Vec<_> =
@@ -233,9 +237,17 @@ impl Session<'_> {
                     Err(error) => failure = failure.or(Some(error)),
                 }
             }
-            let Some(error) = failure else { return reported };
-            let waiting = outcomes.len() - reported.len();
-            warn!(waiting, error = %chain(&error), "the ledger cannot keep outcomes now; trying again");
+            let Some(error) = failure else {
+                if told.is_some() {
+                    info!("the ledger keeps outcomes again");
+                }
+                return reported;
+            };
+            if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
+                told = Some(Instant::now());
+                let waiting = outcomes.len() - reported.len();
+                warn!(waiting, error = %chain(&error), "the ledger cannot keep outcomes now; trying again until it can");
+            }
             sleep(LEDGER_PAUSE).await;
         }
     }
