@@ -113,3 +113,38 @@ impl<C: Cargo> Stragglers<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Of(Seq, u64);
+
+    impl Cargo for Of {
+        fn seq(&self) -> Seq {
+            self.0
+        }
+
+        fn task_key(&self) -> TaskKey {
+            TaskKey::from_value(self.1)
+        }
+    }
+
+    #[test]
+    fn those_wait_that_are_not_with_the_broker_yet() {
+        let mut stragglers = Stragglers::default();
+        stragglers.prepare(1, Of(1, 7).task_key());
+        stragglers.hold(Of(2, 7));
+        stragglers.prepare(3, Of(3, 8).task_key());
+        assert_eq!((stragglers.waiting(), stragglers.next()), (3, None));
+        stragglers.prepared(Of(1, 7));
+        assert_eq!((stragglers.next(), stragglers.waiting()), (Some(Of(1, 7)), 2));
+        assert_eq!((stragglers.next(), stragglers.waiting()), (Some(Of(2, 7)), 1));
+        for seq in [1, 2] {
+            assert_eq!(stragglers.first(), Some(seq));
+            stragglers.landed(seq);
+        }
+        assert_eq!((stragglers.waiting(), stragglers.first()), (1, Some(3)));
+    }
+}

@@ -361,3 +361,27 @@ async fn every_ending_at_every_point_loses_nothing() {
     let ways = POINTS.iter().flat_map(|point| ENDINGS.iter().map(|ending| (*point, *ending)));
     end_in_all_these_ways("every ending at every point", ways).await;
 }
+
+/// lapin takes a code that AMQP does not know for no error and tells nobody; and an idle session publishes nothing that
+/// would fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_session_notices_a_channel_that_was_closed_with_an_unknown_code() {
+    let rogue = Rogue::start().await;
+    let app = App::with(Config::with_url(&rogue.url())).await;
+    let stands = async |sessions: usize| {
+        eventually(&format!("session {sessions} to stand"), async || {
+            let served = rogue.served();
+            if served >= sessions { Ok(()) } else { Err(served) }
+        })
+        .await;
+    };
+    for (before, code) in [200, 0, 999].into_iter().enumerate() {
+        stands(before + 1).await;
+        rogue.tell(move |session| session.close_channel(code)).await;
+    }
+    stands(4).await;
+    let oracle = Oracle::new();
+    trickle(&oracle, &app, rogue.until_routed(5)).await;
+    let figures = oracle.account_of(&app, async || rogue.routed()).await;
+    assert_eq!(figures.check("a channel closed with an unknown code").parked, 0);
+}

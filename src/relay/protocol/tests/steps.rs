@@ -213,6 +213,18 @@ fn one_that_ended_a_session_and_waits_no_longer_is_like_any_other_afterwards() {
 }
 
 #[test]
+fn beside_one_that_ends_sessions_others_are_tried_as_ever() {
+    let mut bench = Bench::new(rules(), &[1], 0, &[]);
+    bench.publishes();
+    assert_eq!(bench.read(&[1]), [1]);
+    bench.end();
+    bench.log.push(2);
+    bench.begin(2, &[1, 2]);
+    bench.publishes();
+    assert_eq!(bench.due(&[(1, 1), (2, 1)]), [2], "in a young session");
+}
+
+#[test]
 fn that_commands_are_published_one_at_a_time_is_said_once() {
     let mut bench = Bench::new(rules(), &[1, 2], 0, &[]);
     bench.publishes();
@@ -283,6 +295,39 @@ fn once_the_first_is_through_what_only_waits_is_due_and_is_looked_for_when_that_
     assert_eq!(bench.answer(Outcome::Confirmed), [3]);
     assert_eq!(bench.settlements.last().unwrap().cleared, [2]);
     assert_eq!(bench.asked, []);
+}
+
+#[test]
+fn those_held_behind_one_go_out_one_after_the_other() {
+    let mut bench = Bench::new(Rules { max_in_flight: 3, ..rules() }, &[7, 7, 7], 3, &[1, 2, 3]);
+    bench.publishes();
+    assert_eq!(bench.due(&[(1, 1), (2, 0), (3, 0)]), [1]);
+    assert_eq!(bench.answer(Outcome::Confirmed), [2]);
+    assert_eq!(bench.answer(Outcome::Confirmed), [3]);
+    assert_eq!(bench.asked, [], "nothing had to be looked for");
+}
+
+#[test]
+fn one_that_is_held_is_read_again_if_its_turn_does_not_come_at_once() {
+    let mut bench = Bench::new(rules(), &[7, 7, 7], 3, &[1, 2, 3]);
+    bench.publishes();
+    assert_eq!(bench.due(&[(1, 1), (3, 0)]), [1]);
+    assert_eq!(bench.machine.session.held, 1);
+    assert_eq!(bench.answer(Outcome::Confirmed), NONE, "2 comes first, and was not listed");
+    assert_eq!(bench.machine.session.held, 0, "an operator may act on 3 until then");
+}
+
+#[test]
+fn what_was_tried_in_a_session_that_is_over_is_postponed_like_the_rest_of_its_task() {
+    let mut bench = Bench::new(rules(), &[7, 7], 2, &[2]);
+    bench.publishes();
+    assert_eq!(bench.due(&[(2, 0)]), [2]);
+    bench.machine.returned_late(late(1));
+    bench.machine.lost(None, at(bench.now));
+    bench.publishes();
+    assert_eq!(bench.found(1), NONE);
+    let [(1, 1, first), (2, 0, waits)] = bench.excepted()[..] else { panic!("{:?}", bench.excepted()) };
+    assert!(first == waits && !first.is_zero(), "{first:?} {waits:?}");
 }
 
 #[test]
@@ -456,4 +501,50 @@ fn news_of_the_log_are_of_use_if_something_could_be_published() {
     assert!(!wants_more(|machine| machine.session.ready.push_back(Of(1, 1))));
     assert!(wants_more(|machine| machine.session.in_flight.extend([flight(1)])));
     assert!(!wants_more(|machine| machine.session.in_flight.extend([flight(1), flight(2)])));
+}
+
+#[test]
+fn no_more_commands_wait_for_what_is_prepared_than_may() {
+    /// Each of a task of its own.
+    #[derive(Debug, Clone, Copy)]
+    struct Slow {
+        seq: Seq,
+        raw: bool,
+    }
+    impl Cargo for Slow {
+        fn seq(&self) -> Seq {
+            self.seq
+        }
+
+        fn task_key(&self) -> TaskKey {
+            TaskKey::from_value(self.seq)
+        }
+
+        fn is_raw(&self) -> bool {
+            self.raw
+        }
+    }
+    let mut machine = Machine::new(Rules { max_in_flight: 10, max_stragglers: 2, ..rules() });
+    machine.begin(0, Vec::new(), at(START));
+    let mut turn = |prepared: Option<Seq>| {
+        if let Some(seq) = prepared {
+            machine.prepared(Slow { seq, raw: false });
+        }
+        let (mut begun, mut published) = (Vec::new(), Vec::new());
+        while let Some(effect) = machine.next(4, false, at(START)) {
+            match effect {
+                Effect::Prepare(command) => begun.push(command.seq),
+                Effect::Publish(command) => published.push(command.seq),
+                Effect::ReadLog { after: 0, .. } => {
+                    machine.log_read(Ok((1..=4).map(|seq| Slow { seq, raw: true }).collect()));
+                }
+                _ => {}
+            }
+        }
+        (begun, published)
+    };
+    assert_eq!(turn(None), (vec![1, 2], vec![]));
+    assert_eq!(turn(Some(2)), (vec![3], vec![2]));
+    assert_eq!(turn(Some(3)), (vec![4], vec![3]));
+    assert_eq!(turn(Some(1)), (vec![], vec![1]));
 }
