@@ -89,6 +89,11 @@ def post(url, body):
         return refused.code
 
 
+def filled(environment, bench):
+    """What a contestant is told of countersign's messages, once that is known."""
+    return {name: value.replace("{bytes}", str(bench.message_bytes)) for name, value in environment.items()}
+
+
 class Http:
     """A contestant that takes callbacks."""
 
@@ -108,7 +113,7 @@ class Http:
             "EXCHANGE": bench.broker.exchange,
             "TOKEN": TOKEN,
             "KEY": KEY,
-            **self.environment,
+            **filled(self.environment, bench),
         }
         command = [part.replace("{port}", address.split(":")[1]) for part in map(str, self.command)]
         service = Measured(command, bench.directory(self.name) / "log", environment)
@@ -181,8 +186,9 @@ class Alone:
 
     publishes = False
 
-    def __init__(self, name, words, command, publishes):
+    def __init__(self, name, words, command, publishes, environment=None):
         self.name, self.words, self.command, self.publishes = name, words, command, publishes
+        self.environment = environment or {}
 
     def run(self, bench, *more):
         directory = bench.directory(self.name)
@@ -192,9 +198,10 @@ class Alone:
             "EXCHANGE": bench.broker.exchange,
             "TOKEN": TOKEN,
             "KEY": KEY,
+            **filled(self.environment, bench),
         }
-        filled = {"{directory}": str(directory), "{bytes}": str(bench.message_bytes)}
-        command = [filled.get(str(part), str(part)) for part in [*self.command, *more]]
+        places = {"{directory}": str(directory), "{bytes}": str(bench.message_bytes)}
+        command = [places.get(str(part), str(part)) for part in [*self.command, *more]]
         program = Measured(command, directory / "log", environment)
         _pid, status, usage = os.wait4(program.process.pid, 0)
         if status != 0:
@@ -209,15 +216,20 @@ def all_contestants(options, programs):
     uvicorn = [programs["python"], "-m", "uvicorn", "server:app", "--app-dir", programs["python_server"],
                "--host", "127.0.0.1", "--port", "{port}", "--no-access-log", "--log-level", "warning"]
     seconds = str(options.seconds)
+    # Messages like countersign's own: its contract has thirteen headers, and the broker reads and keeps each of them.
+    same = {"DRESSED": "{bytes}"}
     return [
         Countersign(),
         Http("floor", "actix-web, bare lapin, confirm; no ledger", [peers / "floor"]),
+        Http("floor-same", "the same, its messages like countersign's", [peers / "floor"], same),
         Http("node-1", "Node: fastify, amqplib, confirm; 1 process", node),
         Http("node-2", "Node: the same; 2 processes", node, {"PROCESSES": "2"}),
         Http("python", "Python: FastAPI, aio-pika, confirm", uvicorn),
         Http("rust-handler", "Rust: axum, lapin, no confirm", [peers / "handler"]),
         Http("bare-post", "limit: actix-web answers a POST", [peers / "post"], publishes=False),
         Alone("bare-publish", "limit: bare lapin with confirms", [peers / "publish", seconds, "{bytes}"], True),
+        Alone("publish-same", "limit: the same, messages like countersign's",
+              [peers / "publish", seconds, "{bytes}"], True, same),
         Alone("bare-commit", "limit: bare group commit, 64 waiters",
               [peers / "commit", "{directory}", seconds, "{bytes}"], False),
     ]

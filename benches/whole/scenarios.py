@@ -48,15 +48,16 @@ def without_broker(bench, rounds):
     return result
 
 
-def drain(bench, rounds, limit, rows):
+def drain(bench, rounds, limits, rows):
     """A backlog that goes out when the broker is back, beside as many messages from bare lapin."""
     result = []
+    names = ["countersign", *limits]
     for number in range(rounds):
         figures = {}
-        for name in ("countersign", "bare") if number % 2 else ("bare", "countersign"):
+        for name in names[number % len(names):] + names[:number % len(names)]:
             bench.broker.fresh()
-            if name == "bare":
-                figures[name] = limit.run(bench, str(rows))["per_second"]
+            if name in limits:
+                figures[name] = limits[name].run(bench, str(rows))["per_second"]
                 continue
             contestant = Countersign("drain", ledger=_fill(bench, rows, rows))
             service = contestant.start(bench)
@@ -71,7 +72,8 @@ def drain(bench, rounds, limit, rows):
             finally:
                 service.stop()
                 contestant.file.unlink()
-        result.append({**figures, "ratio": figures["countersign"] / figures["bare"]})
+        ratios = {f"ratio_{name}": figures["countersign"] / figures[name] for name in limits}
+        result.append({**figures, **ratios, "ratio": figures["countersign"] / figures["bare"]})
     return result
 
 
@@ -120,11 +122,12 @@ def flat(bench, rounds, few, many):
 
 def all_scenarios(options, contestants):
     """Name, words, and how to run it; in this order."""
-    limit = next(one for one in contestants if isinstance(one, Alone) and one.name == "bare-publish")
+    alone = {one.name: one for one in contestants if isinstance(one, Alone)}
+    limits = {"bare": alone["bare-publish"], "same": alone["publish-same"]}
     rows, backlog = (20_000, 5_000) if options.quick else (1_000_000, 200_000)
     return [
         ("without-broker", "accepts/s with the broker away / with it there", without_broker, ()),
-        ("drain", f"draining a backlog of {backlog} / bare lapin", drain, (limit, backlog)),
+        ("drain", f"draining a backlog of {backlog} / bare lapin", drain, (limits, backlog)),
         ("million", f"accepts/s over {rows} rows (10 % pending) / over none", million, (rows,)),
         ("flat", f"CPU per callback with {rows} pending / with 1000", flat, (1_000, rows)),
     ]
@@ -151,7 +154,7 @@ def soak(bench, seconds, rate, output):
                 service.check()
                 # The queue is emptied, as consumers would: it is not the broker's memory that is looked at.
                 bench.broker.wait_for_depth(min(1, sent["accepted"]))
-                bench.broker.channel.queue_purge(bench.broker.queue)
+                bench.broker.empty()
                 sizes = {path.name: path.stat().st_size for path in contestant.file.parent.glob("ledger.db*")}
                 rows.append({
                     "elapsed_s": round(time.monotonic() - began, 1),

@@ -5,8 +5,9 @@ use anyhow::Context;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cbc::cipher::{BlockModeDecrypt, KeyIvInit, block_padding::Pkcs7};
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, options::ConfirmSelectOptions,
-    types::ShortString,
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::ConfirmSelectOptions,
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use sha2::{Digest, Sha256};
 
@@ -58,13 +59,63 @@ pub async fn channel(settings: &Settings, confirms: bool) -> anyhow::Result<(Con
 
 pub const ROUTING_KEY: &str = "approval.bench.-.approve";
 
-/// Persistent, JSON, with an id of its own.
-pub fn properties() -> BasicProperties {
-    BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_content_type("application/json".into())
-        .with_message_id(ShortString::from(uuid::Uuid::now_v7().to_string()))
+/// What is published: the least that is worth publishing, or, with `DRESSED=BYTES` in the environment, messages like
+/// countersign's: as long, and with as many properties and headers as its contract asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dress(Option<usize>);
+
+impl Dress {
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let bytes = std::env::var("DRESSED").ok().map(|text| text.parse()).transpose();
+        Ok(Self(bytes.context("DRESSED is no number of bytes")?))
+    }
+
+    /// JSON, padded by blanks.
+    pub fn body(self, mut plain: Vec<u8>) -> Vec<u8> {
+        plain.resize(plain.len().max(self.0.unwrap_or(0)), b' ');
+        plain
+    }
+
+    /// Persistent, JSON, with an id of its own.
+    pub fn properties(self) -> BasicProperties {
+        let id = uuid::Uuid::now_v7().to_string();
+        let least = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/json".into())
+            .with_message_id(ShortString::from(id.as_str()));
+        if self.0.is_none() {
+            return least;
+        }
+        let mut headers = FieldTable::default();
+        for (name, value) in HEADERS {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        headers.insert("cloudEvents_id".into(), AMQPValue::LongString(id.into()));
+        least
+            .with_type("approval.command.v1".into())
+            .with_content_encoding("utf-8".into())
+            .with_timestamp(1_795_162_530)
+            .with_app_id("countersign".into())
+            .with_correlation_id("demo-instance-00000001".into())
+            .with_headers(headers)
+    }
 }
+
+/// By name and length those of a command of the benchmark.
+const HEADERS: [(&str, &str); 12] = [
+    ("schema", "approval.command/1"),
+    ("endpoint", "purchase"),
+    ("action", "approve"),
+    ("approval_code", "7C468A54-8745-2245-9675-08B7C63E7A85"),
+    ("instance_id", "demo-instance-00000001"),
+    ("task_id", "demo-task-00000001"),
+    ("traceparent", "00-019aa1b2c3d47e5f8a9b0c1d2e3f4a5b-8a9b0c1d2e3f4a5b-01"),
+    ("cloudEvents_specversion", "1.0"),
+    ("cloudEvents_source", "/callbacks/purchase"),
+    ("cloudEvents_type", "approval.command.v1"),
+    ("cloudEvents_time", "2026-11-20T08:15:30.123Z"),
+    ("cloudEvents_subject", "demo-instance-00000001"),
+];
 
 pub const SUCCESS: &str = r#"{"code":0,"msg":"success"}"#;
 pub const REFUSED: &str = r#"{"code":40300,"msg":"unauthenticated"}"#;

@@ -2,11 +2,12 @@
 //! after the broker's confirm.
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use bench_peers::{REFUSED, ROUTING_KEY, SUCCESS, Settings, channel, properties};
+use bench_peers::{Dress, REFUSED, ROUTING_KEY, SUCCESS, Settings, channel};
 use lapin::{Channel, Confirmation, options::BasicPublishOptions};
 
 struct Shared {
     settings: Settings,
+    dress: Dress,
     channel: Channel,
 }
 
@@ -21,8 +22,8 @@ async fn callback(shared: web::Data<Shared>, body: web::Bytes) -> HttpResponse {
             shared.settings.exchange.as_str().into(),
             ROUTING_KEY.into(),
             options,
-            &plain,
-            properties(),
+            &shared.dress.body(plain),
+            shared.dress.properties(),
         )
         .await;
     let confirmed = match published {
@@ -40,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::from_environment()?;
     let listen = settings.listen.clone();
     let (_connection, channel) = channel(&settings, true).await?;
-    let shared = web::Data::new(Shared { settings, channel });
+    let shared = web::Data::new(Shared { settings, dress: Dress::from_environment()?, channel });
     HttpServer::new(move || {
         App::new().app_data(shared.clone()).route("/callbacks/{endpoint}", web::post().to(callback))
     })

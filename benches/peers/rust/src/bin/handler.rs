@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
-use bench_peers::{REFUSED, ROUTING_KEY, SUCCESS, Settings, channel, properties};
+use bench_peers::{Dress, REFUSED, ROUTING_KEY, SUCCESS, Settings, channel};
 use lapin::{Channel, options::BasicPublishOptions};
 use tokio::sync::Mutex;
 
@@ -24,7 +24,7 @@ async fn callback(State(shared): State<Arc<Shared>>, body: Bytes) -> (StatusCode
             ROUTING_KEY.into(),
             BasicPublishOptions::default(),
             &plain,
-            properties(),
+            Dress::default().properties(),
         )
         .await;
     match published {

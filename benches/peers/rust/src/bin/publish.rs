@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench_peers::{ROUTING_KEY, Settings, channel, properties};
+use bench_peers::{Dress, ROUTING_KEY, Settings, channel};
 use lapin::{Confirmation, options::BasicPublishOptions};
 
 /// The same as `amqp.max_in_flight`.
@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
         || -> anyhow::Result<Option<u64>> { Ok(arguments.next().map(|text| text.parse()).transpose()?) };
     let (seconds, bytes) = (number()?.unwrap_or(5), number()?.unwrap_or(900));
     let count = number()?.unwrap_or(u64::MAX);
-    let settings = Settings::from_environment()?;
+    let (settings, dress) = (Settings::from_environment()?, Dress::from_environment()?);
     let (connection, channel) = channel(&settings, true).await?;
     let body = vec![b'x'; usize::try_from(bytes)?];
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
                     ROUTING_KEY.into(),
                     options,
                     &body,
-                    properties(),
+                    dress.properties(),
                 )
                 .await?;
             in_flight.push_back(confirm);
