@@ -138,9 +138,13 @@ mod tests {
         stragglers.hold(Of(2, 7));
         stragglers.prepare(3, Of(3, 8).task_key());
         assert_eq!((stragglers.waiting(), stragglers.next()), (3, None));
+        let blocked =
+            |stragglers: &Stragglers<Of>| [7, 8, 9].map(|task| stragglers.block(Of(0, task).task_key()));
+        assert_eq!(blocked(&stragglers), [true, true, false]);
         stragglers.prepared(Of(1, 7));
         assert_eq!((stragglers.next(), stragglers.waiting()), (Some(Of(1, 7)), 2));
         assert_eq!((stragglers.next(), stragglers.waiting()), (Some(Of(2, 7)), 1));
+        assert_eq!(blocked(&stragglers), [false, true, false]);
         for seq in [1, 2] {
             assert_eq!(stragglers.first(), Some(seq));
             stragglers.landed(seq);

@@ -49,9 +49,13 @@ impl Enrich for Slow {
 }
 
 fn bench(slow: &Arc<Slow>) -> Bench {
+    bench_by(slow, settings())
+}
+
+fn bench_by(slow: &Arc<Slow>, settings: Settings) -> Bench {
     let handle = Handle::new();
     handle.world().enrich = Some(slow.clone());
-    let bench = Bench::start(&handle, settings());
+    let bench = Bench::start(&handle, settings);
     bench.confirm_all();
     bench
 }
@@ -129,4 +133,21 @@ async fn a_command_that_was_refused_is_completed_when_it_is_tried_again() {
     let published = bench.world().published.clone();
     let again = published.iter().filter(|seq| **seq == published[0]).count();
     assert_eq!((published.len(), again), (4, 2), "{published:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_still_refused_after_a_minute_is_asked_for_anew() {
+    let slow = Slow::new(1, Some(0));
+    let bench = bench_by(&slow, Settings { max_attempts: 1000, ..settings() });
+    let began = Instant::now();
+    bench.answer_all(move |_| {
+        let refused = began.elapsed() < Duration::from_secs(90);
+        Some(if refused { Outcome::Nacked } else { Outcome::Confirmed })
+    });
+    bench.accept([1]);
+    bench.until("it", |world| world.confirmed.len() == 1).await;
+    // At the first try, and at the first that came more than a minute later.
+    assert_eq!(*slow.asked.lock().unwrap(), [1, 1]);
+    let tries = bench.world().published.len();
+    assert!(tries > 5, "{tries}");
 }
