@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, sleep},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use tracing::warn;
 
@@ -28,6 +28,12 @@ use crate::{
 
 /// How long to wait before the ledger is asked again after it failed.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// Fresh commands are looked for no sooner than so long after some were published: what has come meanwhile goes out together.
+///
+/// One that comes alone goes at once. Under load, commands that go out one by one cost the broker a fifth more of its CPU and
+/// the program a twentieth, and that is what callbacks then wait for; nobody waits for the publish itself.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How old a session must be before a command is tried that is known to end sessions: time for all others.
 const CALM: Duration = Duration::from_secs(2);
@@ -139,9 +145,18 @@ impl Relay {
         let mut ticks = interval_at(Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut news = News::default();
+        // Marked as seen before the log is looked at: whatever is committed after it changes the head again.
+        let mut known = *head.borrow_and_update();
+        let mut gathered = Instant::now();
         loop {
             let stopping = stop.borrow().is_some() || stop.has_changed().is_err();
-            self.carry_on(session, &mut head, stopping)?;
+            let gathering = Instant::now() < gathered;
+            if !gathering {
+                known = *head.borrow_and_update();
+            }
+            if self.carry_on(session, known, stopping)? && !gathering {
+                gathered = Instant::now() + GATHER;
+            }
             if stopping && self.machine.in_flight() == 0 && self.machine.is_settled() {
                 return Ok(());
             }
@@ -169,7 +184,8 @@ impl Relay {
                     told?;
                     self.learn(&mut news);
                 }
-                changed = head.changed(), if wants_more && head_is_open => head_is_open = changed.is_ok(),
+                () = sleep_until(gathered), if wants_more && gathering => {}
+                changed = head.changed(), if wants_more && head_is_open && !gathering => head_is_open = changed.is_ok(),
                 () = requested(stop), if !stopping => {}
             }
         }
@@ -231,24 +247,19 @@ impl Relay {
         }
     }
 
-    /// Does what the machine wants done, until it wants nothing.
-    fn carry_on<S: Session>(
-        &mut self,
-        session: &mut S,
-        head: &mut watch::Receiver<Seq>,
-        stopping: bool,
-    ) -> Result<(), S::Error> {
+    /// Does what the machine wants done, until it wants nothing; true if something was published.
+    fn carry_on<S: Session>(&mut self, session: &mut S, head: Seq, stopping: bool) -> Result<bool, S::Error> {
         let now = self.clock.now();
-        // Marked as seen before the log is looked at: whatever is committed after it changes the head again.
-        let known = *head.borrow_and_update();
-        while let Some(effect) = self.machine.next(known, stopping, now) {
+        let mut published = false;
+        while let Some(effect) = self.machine.next(head, stopping, now) {
             if let Some(Parcel { entry, .. }) = self.carry_out(effect) {
                 reach("relay:publishing");
                 session.publish(entry)?;
                 reach("relay:published");
+                published = true;
             }
         }
-        Ok(())
+        Ok(published)
     }
 
     /// Carries out an effect; a command that is to be published is handed back.

@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep},
+    task::{JoinHandle, yield_now},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{Outcome, Report, Settings, run};
@@ -107,6 +107,28 @@ impl Bench {
 /// Long enough for all that is not timed by seconds.
 async fn a_moment() {
     sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_alone_goes_at_once_and_what_follows_closely_goes_together() {
+    let bench = Bench::new();
+    a_moment().await;
+    let began = Instant::now();
+    let accept_at = async |milliseconds: u64| {
+        sleep_until(began + Duration::from_millis(milliseconds)).await;
+        bench.accept([milliseconds]);
+        // All that can be done at this moment; the clock stands still meanwhile.
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        bench.world().published.len()
+    };
+    assert_eq!(accept_at(0).await, 1, "alone");
+    assert_eq!((accept_at(1).await, accept_at(4).await), (1, 1), "they gather");
+    sleep_until(began + Duration::from_millis(6)).await;
+    assert_eq!(bench.world().published, [1, 2, 3], "although no other publish was confirmed");
+    assert_eq!((accept_at(7).await, accept_at(9).await), (3, 3), "and so do those behind them");
+    assert_eq!(accept_at(50).await, 6, "alone again");
 }
 
 #[tokio::test(start_paused = true)]
