@@ -1,7 +1,8 @@
 //! The one writer thread: a bounded queue in, many accepts per commit, a reply for each.
 //!
 //! While one commit waits for the disk, the next accepts queue up; they all go into the next commit. So the rate grows
-//! with the load, one sync is shared by everybody who waited for it, and nobody waits for a timer.
+//! with the load, and one sync is shared by everybody who waited for it. Where the disk is so fast that hardly anybody would
+//! share, commits that follow each other closely begin a millisecond apart; who comes alone never waits.
 
 use std::{
     path::PathBuf,
@@ -37,9 +38,12 @@ use crate::{
 
 /// Settlements and refused callbacks wait this long for accepts to share a commit with.
 const LAZY: Duration = Duration::from_millis(50);
-/// How often a commit lets others go first that are about to hand over more accepts, as long as they do. Where all cores are
-/// busy, fewer and larger commits save one in twenty of the program's CPU; where one is idle the pause ends at once.
-const MAX_PAUSES: u32 = 3;
+/// After a commit that several accepts shared, and that had room for more, the next begins no sooner than so long after it
+/// began.
+///
+/// Fewer commits save a fifth of the program's CPU at half load, and cores that are less busy are worth more to the slowest
+/// callbacks than a millisecond. A disk that takes longer to sync sets the pace by itself.
+const APART: Duration = Duration::from_millis(1);
 /// Refused callbacks written in one commit: a flood of them must not keep accepts waiting.
 const REFUSED_PER_COMMIT: usize = 64;
 /// Fresh commands kept for the relay; beyond that it reads the log.
@@ -119,24 +123,21 @@ impl Writer {
     /// Works until it is flushed, or nobody is left to ask for anything.
     pub(super) fn run(mut self) {
         let mut waiting = Waiting { accepts: Vec::with_capacity(self.max_batch), ..Waiting::default() };
+        let mut not_before = Instant::now();
         loop {
-            let (mut seen, mut pauses) = (0, 0);
             let mut next = match self.next_job(&waiting) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            // Asleep and not at the queue: whoever hands something over has nobody to wake.
+            thread::sleep(not_before.saturating_duration_since(Instant::now()));
             while let Some(job) = next {
                 waiting.take_in(job);
                 if waiting.accepts.len() >= self.max_batch || waiting.flush.is_some() {
                     break;
                 }
                 next = self.jobs.try_recv().ok();
-                if next.is_none() && waiting.accepts.len() > seen && pauses < MAX_PAUSES {
-                    (seen, pauses) = (waiting.accepts.len(), pauses + 1);
-                    thread::yield_now();
-                    next = self.jobs.try_recv().ok();
-                }
             }
             let lazy = &mut waiting.lazy;
             if !lazy.is_empty() && lazy.since.is_none() {
@@ -147,6 +148,9 @@ impl Writer {
                 || waiting.flush.is_some();
             if due || !waiting.accepts.is_empty() || !waiting.changes.is_empty() || !waiting.probes.is_empty()
             {
+                if (2..self.max_batch).contains(&waiting.accepts.len()) {
+                    not_before = Instant::now() + APART;
+                }
                 self.commit(&mut waiting);
             }
             if waiting.flush.is_some() && !waiting.left_over() {
