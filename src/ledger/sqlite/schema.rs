@@ -129,18 +129,11 @@ impl Lock {
 /// Opens the connection that writes: creates the file if there is none, checks it, and brings its schema up to date.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let fresh = match fs::metadata(path) {
-        Ok(found) => found.len() == 0,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Ok(found) => is_empty(path, found.len())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => is_empty(path, 0)?,
         Err(source) => return Err(OpenError::File { path: path.to_owned(), source }),
     };
     if fresh {
-        // A WAL without its database is what is left when somebody removed or lost the database alone.
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-            let what = "its -wal file is there, but the database is empty or missing".to_owned();
-            return Err(OpenError::Damaged { path: path.to_owned(), what });
-        }
         File::create(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         sync_directory(path)?;
     }
@@ -179,6 +172,24 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Whether a database of so many bytes was never begun. Refuses what is left of one: SQLite takes a file of one byte for an
+/// empty one as well (`os_unix.c`, `unixFileSize`), and removes the write-ahead log that stands beside an empty one.
+fn is_empty(path: &Path, bytes: u64) -> Result<bool, OpenError> {
+    if bytes > 1 {
+        return Ok(false);
+    }
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    let what = if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        "its -wal file is there, but the database is empty or missing"
+    } else if bytes == 1 {
+        "it has a single byte"
+    } else {
+        return Ok(true);
+    };
+    Err(OpenError::Damaged { path: path.to_owned(), what: what.to_owned() })
+}
+
 /// Moves all that is in the write-ahead log to the database, and syncs it.
 ///
 /// INVARIANT 1: a crash may leave commits in the log that were written and never synced. They are visible, and from now
@@ -199,7 +210,8 @@ fn settle_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 /// Opens a connection that cannot write, to a ledger that exists.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let failed = OpenError::sqlite(path, "open");
-    fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    let found = fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    is_empty(path, found.len())?;
     // Not SQLITE_OPEN_READ_ONLY: the first reader of a WAL that a crash left behind has to recover its index.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
@@ -322,6 +334,31 @@ mod tests {
         assert!(sync_directory(Path::new("ledger.db")).is_ok(), "the working directory");
         let error = sync_directory(Path::new("/nonexistent/ledger.db"));
         assert!(matches!(error, Err(OpenError::File { path, .. }) if path == Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn what_is_left_of_a_ledger_is_neither_begun_anew_nor_is_its_log_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let log = directory.path().join("ledger.db-wal");
+        let files = || [&path, &log].map(|file| fs::read(file).ok());
+        for (left, with_log) in [("", true), ("S", true), ("S", false)] {
+            open_writer(&path).unwrap().execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
+            fs::write(&path, left).unwrap();
+            if !with_log {
+                fs::remove_file(&log).unwrap();
+            }
+            let before = files();
+            assert_eq!(before[1].as_ref().is_some_and(|log| !log.is_empty()), with_log);
+            for open in [open_writer, open_reader, open_actor, open_checkpointer] {
+                let error = open(&path).err();
+                assert!(matches!(error, Some(OpenError::Damaged { .. })), "{left:?} {with_log}: {error:?}");
+                assert_eq!(files(), before);
+            }
+            for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+                drop(fs::remove_file(directory.path().join(file)));
+            }
+        }
     }
 
     #[test]
