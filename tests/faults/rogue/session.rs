@@ -1,5 +1,6 @@
 //! One connection of the rogue broker: frames in, frames out, and the book of what was answered.
 
+use super::ends::Point;
 use super::{Answer, Publish, Shared};
 use crate::support::Message;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
@@ -40,6 +41,7 @@ enum End {
 
 /// A publish whose frames are coming.
 struct Coming {
+    tag: u64,
     method: basic::Publish,
     header: Option<AMQPContentHeader>,
     body: Vec<u8>,
@@ -55,6 +57,8 @@ pub(crate) struct Session {
     /// Frames of it are ignored until it says close-ok.
     channel_closing: bool,
     confirms: bool,
+    /// Of the publish that began last. One that is dealt with otherwise takes its tag with it, or every later answer
+    /// would confirm the publish before the one it means.
     last_tag: u64,
     /// Tags that have no answer yet.
     waiting: BTreeSet<u64>,
@@ -157,6 +161,9 @@ impl Session {
                     rest = after;
                     let method = matches!(&frame, AMQPFrame::Method(_, AMQPClass::Basic(_)));
                     self.swallows &= !method;
+                    if Point::Publish.is(&frame) {
+                        self.last_tag += 1;
+                    }
                     if self.ask(&Event::Frame(&frame)) == Then::Usual {
                         self.usual(frame);
                     } else {
@@ -226,7 +233,8 @@ impl Session {
             }
             AMQPFrame::Method(_, AMQPClass::Basic(basic::AMQPMethod::Publish(method))) => {
                 assert!(method.mandatory, "every publish is mandatory");
-                self.coming = Some(Coming { method, header: None, body: Vec::new() });
+                let tag = self.last_tag;
+                self.coming = Some(Coming { tag, method, header: None, body: Vec::new() });
             }
             AMQPFrame::Header(_, header) => {
                 self.coming.as_mut().expect("a publish comes before its header").header = Some(header);
@@ -274,9 +282,7 @@ impl Session {
         if (coming.body.len() as u64) < header.body_size {
             return;
         }
-        let Coming { method, header, body } = self.coming.take().expect("looked at a moment ago");
-        self.last_tag += 1;
-        let tag = self.last_tag;
+        let Coming { tag, method, header, body } = self.coming.take().expect("looked at a moment ago");
         let message = Message {
             exchange: method.exchange.to_string(),
             routing_key: method.routing_key.to_string(),
