@@ -117,19 +117,7 @@ impl<C: Cargo> Stragglers<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    struct Of(Seq, u64);
-
-    impl Cargo for Of {
-        fn seq(&self) -> Seq {
-            self.0
-        }
-
-        fn task_key(&self) -> TaskKey {
-            TaskKey::from_value(self.1)
-        }
-    }
+    use crate::relay::protocol::tests::Of;
 
     #[test]
     fn those_wait_that_are_not_with_the_broker_yet() {
