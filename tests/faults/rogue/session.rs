@@ -1,6 +1,5 @@
 //! One connection of the rogue broker: frames in, frames out, and the book of what was answered.
 
-use super::ends::Point;
 use super::{Answer, Publish, Shared};
 use crate::support::Message;
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
@@ -161,7 +160,8 @@ impl Session {
                     rest = after;
                     let method = matches!(&frame, AMQPFrame::Method(_, AMQPClass::Basic(_)));
                     self.swallows &= !method;
-                    if Point::Publish.is(&frame) {
+                    if matches!(&frame, AMQPFrame::Method(_, AMQPClass::Basic(basic::AMQPMethod::Publish(_))))
+                    {
                         self.last_tag += 1;
                     }
                     if self.ask(&Event::Frame(&frame)) == Then::Usual {
