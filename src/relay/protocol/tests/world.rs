@@ -158,6 +158,8 @@ pub(super) struct World {
     // the broker
     flying: VecDeque<Seq>,
     blocked: bool,
+    /// How much time has passed without a word of the broker, or of what prepares, that is waited for.
+    waited: Duration,
     // what is known from outside, to judge by
     /// Confirmed and routed at some time.
     routed: BTreeSet<Seq>,
@@ -175,6 +177,10 @@ pub(super) struct World {
     /// What should never be.
     pub(super) fault: Option<String>,
 }
+
+/// Nothing that is waited for takes longer: a deadline would be over. What waits behind it is looked for again each second,
+/// so without an end to this there were no end of states.
+const LONG: Duration = Duration::from_secs(8);
 
 fn id(seq: Seq) -> CommandId {
     CommandId::from_bytes(u128::from(seq).to_be_bytes())
@@ -199,6 +205,7 @@ impl World {
             preparing: BTreeSet::new(),
             flying: VecDeque::new(),
             blocked: false,
+            waited: Duration::ZERO,
             routed: BTreeSet::new(),
             answered: BTreeSet::new(),
             given_up: BTreeSet::new(),
@@ -297,7 +304,7 @@ impl World {
         }
         acts.extend(self.preparing.iter().map(|seq| Act::Prepared(*seq)));
         acts.push(Act::Tick);
-        if self.next_due().is_some() {
+        if self.next_due().is_some_and(|due| self.waited_until(due) <= LONG) {
             acts.push(Act::Wait);
         }
         if left.operator > 0 {
@@ -313,6 +320,14 @@ impl World {
     fn next_due(&self) -> Option<Timestamp> {
         let waiting = self.exceptions.values().filter(|e| e.state != Exceptional::Parked);
         waiting.map(|e| e.next_attempt_at).filter(|at| *at > self.at).min()
+    }
+
+    /// What `waited` will be at some time, if nothing is answered before.
+    fn waited_until(&self, due: Timestamp) -> Duration {
+        if self.flying.is_empty() && self.preparing.is_empty() {
+            return Duration::ZERO;
+        }
+        self.waited + due.duration_since(self.at).unsigned_abs()
     }
 
     /// Does one of the [`acts`](Self::acts), and then all that the machine wants.
@@ -375,6 +390,7 @@ impl World {
                 self.read(false);
             }
             Act::Prepared(seq) => {
+                self.waited = Duration::ZERO;
                 self.preparing.remove(&seq);
                 self.machine.prepared(Plain { raw: false, ..self.command(seq) });
             }
@@ -385,7 +401,10 @@ impl World {
                     self.fail("overdue without time".to_owned());
                 }
             }
-            Act::Wait => self.at = self.next_due().unwrap_or(self.at),
+            Act::Wait => {
+                let due = self.next_due().unwrap_or(self.at);
+                (self.waited, self.at) = (self.waited_until(due), due);
+            }
             Act::Block(blocked) => {
                 self.left.blocks -= u8::from(blocked);
                 self.blocked = blocked;
@@ -410,6 +429,7 @@ impl World {
 
     fn answer(&mut self, bounds: &Bounds, outcome: Outcome) {
         let Some(seq) = self.flying.pop_front() else { return };
+        self.waited = Duration::ZERO;
         if outcome == Outcome::Confirmed {
             self.routed.insert(seq);
             self.answered.insert(seq);
@@ -439,6 +459,7 @@ impl World {
             self.refused(bounds, seq);
         }
         self.flying.clear();
+        self.waited = Duration::ZERO;
         self.machine.lost(blame, self.now());
         (self.connected, self.settled_in, self.blocked) = (false, false, false);
         (self.asking, self.reading) = (None, None);
@@ -452,6 +473,7 @@ impl World {
         self.machine = machine(bounds);
         (self.settling, self.asking, self.reading) = (None, None, None);
         self.flying.clear();
+        self.waited = Duration::ZERO;
         self.preparing.clear();
         self.fresh.clear();
         (self.keep_fresh, self.connected, self.settled_in, self.blocked) = (false, false, false, false);
