@@ -52,8 +52,9 @@ impl Session for Handle {
 
     fn publish(&mut self, entry: Entry) -> Result<(), Told> {
         let mut world = self.world();
-        let earlier =
-            world.refused.range(..entry.seq).find(|seq| world.entry(**seq).task_key == entry.task_key);
+        let holds =
+            |seq: &&u64| !world.touched.contains(seq) && world.entry(**seq).task_key == entry.task_key;
+        let earlier = world.refused.range(..entry.seq).find(holds);
         assert_eq!(earlier, None, "{} is published before an earlier one of its task", entry.seq);
         let enriched = std::str::from_utf8(&entry.body).unwrap().starts_with(r#"{"n":1,"enrichment":{"#);
         assert_eq!(enriched, world.enrich.is_some(), "{} is completed once, or not to be", entry.seq);
