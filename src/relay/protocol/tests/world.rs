@@ -178,9 +178,9 @@ pub(super) struct World {
     pub(super) fault: Option<String>,
 }
 
-/// Nothing that is waited for takes longer: a deadline would be over. What waits behind it is looked for again each second,
-/// so without an end to this there were no end of states.
-const LONG: Duration = Duration::from_secs(8);
+/// As the deadline of a confirm: whoever waits longer has lost the session. What waits behind something in flight is looked
+/// for again each second, so without an end to this there were no end of states.
+const LONG: Duration = Duration::from_secs(30);
 
 fn id(seq: Seq) -> CommandId {
     CommandId::from_bytes(u128::from(seq).to_be_bytes())

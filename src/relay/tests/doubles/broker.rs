@@ -52,8 +52,9 @@ impl Session for Handle {
 
     fn publish(&mut self, entry: Entry) -> Result<(), Told> {
         let mut world = self.world();
-        let holds =
-            |seq: &&u64| !world.touched.contains(seq) && world.entry(**seq).task_key == entry.task_key;
+        // One that went through before an operator requeued it is a repetition, which holds up nobody.
+        let repeats = |seq: &u64| world.touched.contains(seq) && world.confirmed.contains(seq);
+        let holds = |seq: &&u64| !repeats(seq) && world.entry(**seq).task_key == entry.task_key;
         let earlier = world.refused.range(..entry.seq).find(holds);
         assert_eq!(earlier, None, "{} is published before an earlier one of its task", entry.seq);
         let enriched = std::str::from_utf8(&entry.body).unwrap().starts_with(r#"{"n":1,"enrichment":{"#);
