@@ -151,6 +151,13 @@ impl Refusal {
     }
 }
 
+/// The `action_type` of a probe: a callback by which `countersign doctor` tries address, token and key of an endpoint.
+/// Reserved: no endpoint can allow it.
+pub const PROBE_ACTION: &str = "COUNTERSIGN_DOCTOR";
+
+/// The word for a probe in its answer and in the log.
+pub const PROBE_WORD: &str = "probe";
+
 /// A callback that was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
@@ -158,6 +165,19 @@ pub struct Kept {
     pub command_id: CommandId,
     /// True if it had come before.
     pub duplicate: bool,
+}
+
+/// How a callback ended.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its command is on the disk.
+    Kept(Kept),
+    /// Nothing is kept of it but the refusal.
+    Refused(Refusal),
+    /// Its sender is authenticated and asked for nothing but that ([`PROBE_ACTION`]). Nothing was decided and nothing is
+    /// kept, not even a refusal. Who is not authenticated cannot get here.
+    Probed,
 }
 
 /// How a callback ended, with what the answer, the log line and the metric need.
@@ -171,7 +191,7 @@ pub struct Verdict {
     /// The endpoint's own words for the approver, in place of the service's.
     pub sentence: Option<Arc<str>>,
     /// Kept, or the one reason why not.
-    pub outcome: Result<Kept, Refusal>,
+    pub outcome: Outcome,
     /// The cause in an operator's words, for the log only; nothing secret, no context.
     pub detail: Option<String>,
 }
@@ -180,7 +200,7 @@ impl Verdict {
     /// Has the approver read it in the endpoint's language and words.
     fn word_by(&mut self, settings: &EndpointSettings) {
         self.locale = settings.locale;
-        if let Err(refusal) = &self.outcome {
+        if let Outcome::Refused(refusal) = &self.outcome {
             self.sentence = settings.sentences.get(refusal).cloned();
         }
     }
@@ -271,20 +291,24 @@ impl Intake {
                 };
                 let mut verdict = self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
                 // `malformed` is said to senders who are authenticated, or where anybody may know of the endpoint.
-                if verdict.outcome == Err(Refusal::Malformed) {
+                if verdict.outcome == Outcome::Refused(Refusal::Malformed) {
                     verdict.word_by(&known.settings);
                 }
                 return verdict;
             }
         };
+        let verdict = |outcome| Verdict {
+            endpoint: known.name.clone(),
+            locale: known.settings.locale,
+            sentence: None,
+            outcome,
+            detail: None,
+        };
+        if verified.action_type.as_deref() == Some(PROBE_ACTION) {
+            return verdict(Outcome::Probed);
+        }
         match self.keep(known, &verified).await {
-            Ok(kept) => Verdict {
-                endpoint: known.name.clone(),
-                locale: known.settings.locale,
-                sentence: None,
-                outcome: Ok(kept),
-                detail: None,
-            },
+            Ok(kept) => verdict(Outcome::Kept(kept)),
             Err(refused) => {
                 self.refuse(endpoint, Some(known), refused, Some(&verified), body.len() as u64, peer)
             }
@@ -430,7 +454,7 @@ impl Intake {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
             locale: self.locale,
             sentence: None,
-            outcome: Err(refusal),
+            outcome: Outcome::Refused(refusal),
             detail: detail.map(Cow::into_owned),
         };
         if let Some(settings) = own {

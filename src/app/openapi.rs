@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     console,
     http::{self, answer},
-    intake::{Locale, Refusal},
+    intake::{Locale, PROBE_WORD, Refusal},
     ledger::State,
 };
 
@@ -86,6 +86,13 @@ fn every_refusal_has_its_answer_as_an_example_under_its_status() {
             let body = answer::refusal_body(refusal, Locale::Zh);
             (refusal.as_str().to_owned(), (status, serde_json::from_slice::<Value>(&body).unwrap()))
         })
+        .chain([(
+            PROBE_WORD.to_owned(),
+            (
+                answer::PROBE_STATUS.as_str().to_owned(),
+                serde_json::from_slice(&answer::probe_body(Locale::Zh)).unwrap(),
+            ),
+        )])
         .collect();
     assert_eq!(documented, answered);
 }

@@ -13,7 +13,7 @@ use crate::{
     callback::CredentialSettings,
     command::profile::Profile,
     enrichment,
-    intake::{EndpointSettings, Locale, Refusal},
+    intake::{EndpointSettings, Locale, PROBE_ACTION, Refusal},
     ledger::OnConflict,
     secret::Secret,
 };
@@ -42,6 +42,13 @@ pub(super) fn endpoint(
                 "actions",
                 "is empty, so every callback would be refused",
                 "at least one action type",
+            );
+        }
+        if actions.iter().any(|action| action == PROBE_ACTION) {
+            section.fault(
+                "actions",
+                format!("{PROBE_ACTION:?} is reserved for the probes of `countersign doctor`"),
+                "another action type",
             );
         }
         for known in ["APPROVE", "REJECT"] {

@@ -16,7 +16,7 @@ use actix_web::{
 use serde::Serialize;
 use tracing::Level;
 
-use crate::intake::{Kept, Locale, Refusal, Verdict};
+use crate::intake::{Kept, Locale, Outcome, PROBE_WORD, Refusal, Verdict};
 
 /// How one refusal is told.
 #[derive(Debug, Clone, Copy)]
@@ -191,7 +191,11 @@ fn render(refusal: Refusal, sentence: &str) -> Bytes {
         message: sentence,
         without_prefix: "true",
     };
-    Bytes::from(serde_json::to_vec(&body).expect("a struct of numbers and texts always renders"))
+    rendered(&body)
+}
+
+fn rendered(body: &RefusalBody<'_>) -> Bytes {
+    Bytes::from(serde_json::to_vec(body).expect("a struct of numbers and texts always renders"))
 }
 
 /// The body of a refusal in the service's own words.
@@ -204,6 +208,27 @@ pub fn refusal_body(refusal: Refusal, locale: Locale) -> Bytes {
 #[must_use]
 pub fn kept_word(kept: &Kept) -> &'static str {
     if kept.duplicate { "duplicate" } else { "accepted" }
+}
+
+/// The status of the answer to a probe.
+pub const PROBE_STATUS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
+/// The body of the answer to a probe.
+///
+/// Not a success, since 200 means kept: who gives a button this action by mistake is told that nothing was decided.
+#[must_use]
+pub fn probe_body(locale: Locale) -> Bytes {
+    let body = RefusalBody {
+        code: 42203,
+        msg: PROBE_WORD,
+        message: match locale {
+            Locale::Zh => "这只是一次连通性检查，未作出任何决定。",
+            Locale::En => "This was only a connection check. Nothing was decided.",
+            Locale::Ja => "これは接続確認です。判断は登録されていません。",
+        },
+        without_prefix: "true",
+    };
+    rendered(&body)
 }
 
 fn kept_body(kept: &Kept) -> Bytes {
@@ -226,8 +251,9 @@ fn kept_body(kept: &Kept) -> Bytes {
 #[must_use]
 pub fn response(verdict: &Verdict) -> HttpResponse {
     match &verdict.outcome {
-        Ok(kept) => json(StatusCode::OK).body(kept_body(kept)),
-        Err(refusal) => {
+        Outcome::Kept(kept) => json(StatusCode::OK).body(kept_body(kept)),
+        Outcome::Probed => json(PROBE_STATUS).body(probe_body(verdict.locale)),
+        Outcome::Refused(refusal) => {
             let mut response = json(Rule::of(*refusal).status);
             if matches!(refusal, Refusal::Unauthenticated | Refusal::Malformed) {
                 response.force_close();

@@ -21,7 +21,7 @@ use super::{
     peers::Mode,
 };
 use crate::{
-    intake::{Refusal, Unheard, Verdict},
+    intake::{Outcome, PROBE_WORD, Refusal, Unheard, Verdict},
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
@@ -98,7 +98,7 @@ impl Callback<'_> {
         // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the
         // same.
         self.account(&verdict, Told::Now { untold: 0 });
-        if verdict.outcome == Err(Refusal::Unauthenticated) {
+        if verdict.outcome == Outcome::Refused(Refusal::Unauthenticated) {
             gate.failed(live, peer);
             // Counted from the end of the body, which the sender knows. What was done with it takes well under the
             // floor, so the moment of the answer does not tell how far the callback got.
@@ -179,12 +179,16 @@ impl Callback<'_> {
 }
 
 fn count(metrics: &Metrics, live: &Live, verdict: &Verdict, took: Duration) {
-    metrics.callback_took(took);
+    // A probe is counted beside the callbacks, where no alert looks.
+    if verdict.outcome != Outcome::Probed {
+        metrics.callback_took(took);
+    }
     if let Some(counters) = live.counters(&verdict.endpoint) {
         match &verdict.outcome {
-            Ok(kept) if kept.duplicate => counters.duplicate.inc(),
-            Ok(_) => counters.accepted.inc(),
-            Err(refusal) => counters.refused[*refusal as usize].inc(),
+            Outcome::Kept(kept) if kept.duplicate => counters.duplicate.inc(),
+            Outcome::Kept(_) => counters.accepted.inc(),
+            Outcome::Refused(refusal) => counters.refused[*refusal as usize].inc(),
+            Outcome::Probed => counters.probed.inc(),
         };
     }
 }
@@ -196,11 +200,20 @@ fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>, untold: u32) {
     let peer = peer.map(tracing::field::display);
     let detail = verdict.detail.as_deref();
     match &verdict.outcome {
-        Ok(kept) => {
+        Outcome::Probed => {
+            tracing::info!(
+                endpoint,
+                outcome = PROBE_WORD,
+                duration_us,
+                peer,
+                "probe answered; nothing was decided"
+            );
+        }
+        Outcome::Kept(kept) => {
             let (outcome, command_id) = (answer::kept_word(kept), kept.command_id);
             tracing::info!(endpoint, outcome, %command_id, duration_us, peer, detail, "callback kept");
         }
-        Err(refusal) => {
+        Outcome::Refused(refusal) => {
             let outcome = refusal.as_str();
             let untold = (untold > 0).then_some(untold);
             // The level of an event is fixed where it stands.

@@ -67,6 +67,8 @@ pub(super) struct Counters {
     pub(super) duplicate: Counter,
     /// By [`Refusal`], in the order of [`Refusal::ALL`].
     pub(super) refused: [Counter; Refusal::ALL.len()],
+    /// Probes, which are none of the callbacks.
+    pub(super) probed: Counter,
 }
 
 impl Gate {
@@ -124,6 +126,7 @@ impl Gate {
         for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
             let outcomes = Refusal::ALL.into_iter().map(Refusal::as_str).chain(["accepted", "duplicate"]);
             outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
+            self.metrics.forget_probe_counter(endpoint);
         }
     }
 
@@ -227,6 +230,7 @@ impl Live {
                     accepted: counter("accepted"),
                     duplicate: counter("duplicate"),
                     refused: Refusal::ALL.map(|refusal| counter(refusal.as_str())),
+                    probed: metrics.probe_counter(endpoint),
                 };
                 (Box::from(endpoint), counters)
             })

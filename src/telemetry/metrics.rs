@@ -154,6 +154,11 @@ struct CallbackLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    endpoint: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
 }
@@ -189,6 +194,7 @@ pub struct Metrics {
     registry: Registry,
     callbacks: Family<CallbackLabels, Counter>,
     callback_duration: Histogram,
+    probes: Family<EndpointLabels, Counter>,
     peers_limited: [Counter; LimitCause::ALL.len()],
     ledger_rows: Family<StateLabels, Gauge>,
     ledger_oldest_pending: Gauge<f64, AtomicU64>,
@@ -233,6 +239,12 @@ impl Metrics {
             "callback_duration_seconds",
             "Time from the first byte of a callback's body to its answer",
             callback_duration.clone(),
+        );
+        let probes = Family::<EndpointLabels, Counter>::default();
+        registry.register(
+            "probes",
+            "Probes of countersign doctor answered, by endpoint; they are not counted as callbacks",
+            probes.clone(),
         );
         let family = Family::<CauseLabels, Counter>::default();
         registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
@@ -331,6 +343,7 @@ impl Metrics {
             registry,
             callbacks,
             callback_duration,
+            probes,
             peers_limited,
             ledger_rows,
             ledger_oldest_pending,
@@ -363,6 +376,17 @@ impl Metrics {
     /// Ends the series of an endpoint and outcome. A counter that somebody still holds goes on unseen.
     pub fn forget_callback_counter(&self, endpoint: &str, outcome: &'static str) {
         self.callbacks.remove(&CallbackLabels { endpoint: endpoint.to_owned(), outcome });
+    }
+
+    /// The counter of the probes of one endpoint, created at zero.
+    #[must_use]
+    pub fn probe_counter(&self, endpoint: &str) -> Counter {
+        self.probes.get_or_create(&EndpointLabels { endpoint: endpoint.to_owned() }).clone()
+    }
+
+    /// Ends the series of an endpoint's probes. A counter that somebody still holds goes on unseen.
+    pub fn forget_probe_counter(&self, endpoint: &str) {
+        self.probes.remove(&EndpointLabels { endpoint: endpoint.to_owned() });
     }
 
     /// Records how long a callback took, whatever its outcome.
@@ -552,6 +576,9 @@ mod tests {
         let metrics = Metrics::new();
         metrics.callback_counter("purchase", "accepted").inc();
         metrics.callback_took(Duration::from_millis(3));
+        metrics.probe_counter("purchase").inc();
+        metrics.probe_counter("gone").inc();
+        metrics.forget_probe_counter("gone");
         metrics.set_ledger_rows("pending", 7);
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
@@ -581,6 +608,7 @@ mod tests {
             "countersign_outcomes_parked 1",
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
             "countersign_callback_duration_seconds_count 1",
+            "countersign_probes_total{endpoint=\"purchase\"} 1",
             "countersign_ledger_rows{state=\"pending\"} 7",
             "countersign_ledger_oldest_pending_seconds 0.0",
             "countersign_publishes_total{result=\"returned\"} 2",

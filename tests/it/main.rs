@@ -14,6 +14,7 @@ mod layering;
 mod load;
 mod logs;
 mod poison;
+mod probe;
 mod refuse;
 mod relay;
 mod restart;

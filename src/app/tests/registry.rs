@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     command::{CommandId, Grant, Registered, ResolvedBy, TaskRef},
     context::{Format, OnUnresolved},
-    intake::{Intake, Refusal},
+    intake::{Intake, Outcome, Refusal},
     ledger::{self, Registering, Registration, sqlite::SqliteLedger},
 };
 
@@ -63,8 +63,11 @@ impl Registry {
         }
         callback.push('}');
         let verdict = self.intake.receive(endpoint, callback.as_bytes(), None).await;
-        let kept = verdict.outcome?;
-        Ok(self.command(kept.command_id).await)
+        match verdict.outcome {
+            Outcome::Kept(kept) => Ok(self.command(kept.command_id).await),
+            Outcome::Refused(refusal) => Err(refusal),
+            Outcome::Probed => panic!("no test sends a probe here"),
+        }
     }
 
     async fn command(&self, command_id: CommandId) -> Value {

@@ -11,11 +11,8 @@ use super::{Arguments, Report};
 use crate::{
     cli::{Trust, client, crypt::seal, exit::Failure, reachable, url},
     config::Loaded,
-    intake::EndpointSettings,
+    intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
 };
-
-/// An action that no endpoint allows: it is refused after the token was found right, and before anything is kept.
-const ACTION: &str = "COUNTERSIGN_DOCTOR";
 
 /// The platform gives up after 5 s (Lark) or 10 s (Feishu).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,7 +68,7 @@ async fn post(
     };
     let credential = &endpoint.credentials[number];
     let plain = json!({
-        "action_type": ACTION, "user_id": "countersign-doctor",
+        "action_type": PROBE_ACTION, "user_id": "countersign-doctor",
         "token": credential.action_callback_token.expose(),
     })
     .to_string();
@@ -104,11 +101,11 @@ async fn post(
         .unwrap_or_default()
         .to_owned();
     match (status, reason.as_str()) {
-        (422, "action_not_allowed") if elapsed > SLOW => {
+        (422, PROBE_WORD) if elapsed > SLOW => {
             let words = format!("{to} takes {} ms, and the platform waits 5000 at the most", elapsed.as_millis());
             report.risky(subject, format!("{words}; look at what stands between"))
         }
-        (422, "action_not_allowed") => {
+        (422, PROBE_WORD) => {
             let local = if is_public { "" } else { "; only from this machine: say --public-url to take the way in" };
             report.ok(subject, format!("{to} knows token and key ({} ms){local}", elapsed.as_millis()))
         }

@@ -21,9 +21,10 @@ Examples:
   countersign doctor
   countersign doctor --public-url https://hook.example.com --definition 0F0E0D0C-…
 
-The first answer to 提交失败. Reads only, but for one callback to each endpoint, whose action no
-endpoint allows: it is refused after its token and key were found right, so that no command comes of
-it. Definitions are those in approval_codes and those named here.
+The first answer to 提交失败. Reads only, but for one callback to each endpoint, a probe: countersign
+answers it after its token and key were found right, decides nothing, keeps nothing, logs it at level
+info, and counts it in countersign_probes_total alone. One that is not authenticated is a refused
+callback like a stranger's. Definitions are those in approval_codes and those named here.
 
 Prints a line for each thing: ok, risky (it works and may surprise), wrong, or - (not looked at).
 Exits with 1 if one is wrong.";
