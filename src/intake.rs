@@ -436,12 +436,15 @@ impl Intake {
             detail: refused.detail.as_deref().map(str::to_owned),
             peer: peer.map(|peer| peer.to_string()),
             body_bytes,
+            stranger: callback.is_none(),
             action_type: field(|callback| callback.action_type.as_ref()),
             user_id: field(|callback| callback.user_id.as_ref()),
             approval_code: field(|callback| callback.approval_code.as_ref()),
             instance_id: field(|callback| callback.instance_id.as_ref()),
             task_id: field(|callback| callback.task_id.as_ref()),
+            search_id: field(|callback| callback.id.as_ref()),
             message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
+            context_task: None,
         });
         self.verdict(endpoint, refused, callback.is_some())
     }

@@ -210,11 +210,11 @@ pub struct Exception {
 }
 
 /// A refused callback, redacted: it holds neither token nor context nor ciphertext.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Refused {
     /// When.
     pub refused_at: Timestamp,
-    /// The endpoint's name as asked for, cut to 64 characters.
+    /// The endpoint's name as asked for, or the whole path if it names none; cut to 64 characters.
     pub endpoint: String,
     /// The reason, the same word as in the answer.
     pub reason: String,
@@ -224,18 +224,47 @@ pub struct Refused {
     pub peer: Option<String>,
     /// Size of the body as far as it was read.
     pub body_bytes: u64,
-    /// What an authenticated body said.
+    /// False if the sender knows a configured key or token: the body opened with the key, or carries the token. Only
+    /// then is anything known of what it said. Strangers have room of their own, so that a flood of theirs does not push
+    /// out the others.
+    pub stranger: bool,
+    /// What the body said.
     pub action_type: Option<String>,
-    /// What an authenticated body said.
+    /// What the body said.
     pub user_id: Option<String>,
-    /// What an authenticated body said.
+    /// What the body said.
     pub approval_code: Option<String>,
-    /// What an authenticated body said.
+    /// What the body said.
     pub instance_id: Option<String>,
-    /// What an authenticated body said.
+    /// What the body said.
     pub task_id: Option<String>,
-    /// What an authenticated body said.
+    /// What the body said: the member `id`, the task of a search.
+    pub search_id: Option<String>,
+    /// What the body said.
     pub message_id: Option<String>,
+    /// What the context named, as far as it could be read. Where the context itself was refused nothing proves it.
+    pub context_task: Option<ContextTask>,
+}
+
+/// The task that a context names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ContextTask {
+    /// The third party's instance.
+    pub instance_id: Option<String>,
+    /// The third party's task.
+    pub task_id: Option<String>,
+    /// Which round of the task.
+    pub round: Option<String>,
+    /// The third party's document number.
+    pub business_key: Option<String>,
+}
+
+impl ContextTask {
+    /// `None` if nothing is named.
+    #[must_use]
+    pub fn unless_empty(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
 }
 
 /// Numbers for metrics, health and `ledger stats`.

@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::reader::{action, timestamp};
+use super::{
+    reader::{action, timestamp},
+    schema,
+};
 use crate::{
     command::{
         CommandId, Seq,
@@ -34,10 +37,7 @@ struct Rendered {
 
 /// False for a ledger that an older program has left: the command line looks at it without bringing it up to date.
 pub(super) fn are_kept(connection: &Connection) -> rusqlite::Result<bool> {
-    let version: i64 = connection
-        .prepare_cached("SELECT user_version FROM pragma_user_version")?
-        .query_row([], |row| row.get(0))?;
-    Ok(version >= SINCE_VERSION)
+    Ok(schema::version(connection)? >= SINCE_VERSION)
 }
 
 /// Keeps a report, by the rules in `command::outcome`.

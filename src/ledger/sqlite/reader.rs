@@ -14,7 +14,7 @@ use super::{
 use crate::{
     command::{Action, CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
-        Due, Entry, Filter, Record, Refused, Stats,
+        ContextTask, Due, Entry, Filter, Record, Refused, Stats,
         state::{Exceptional, State},
     },
 };
@@ -204,13 +204,18 @@ impl Reader {
         endpoint: Option<&str>,
         limit: usize,
     ) -> rusqlite::Result<Vec<Refused>> {
+        let since_version_5 = if schema::version(&self.connection)? >= 5 {
+            "search_id, context_instance_id, context_task_id, context_round, context_business_key"
+        } else {
+            "NULL, NULL, NULL, NULL, NULL"
+        };
         self.connection
-            .prepare_cached(
-                "SELECT refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id, approval_code,
-                    instance_id, task_id, message_id
+            .prepare_cached(&format!(
+                "SELECT refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
+                    approval_code, instance_id, task_id, message_id, {since_version_5}
                  FROM refusals WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR endpoint = ?2)
                  ORDER BY id DESC LIMIT ?3",
-            )?
+            ))?
             .query_map(params![reason, endpoint, limit as i64], |row| {
                 Ok(Refused {
                     refused_at: timestamp(row.get(0)?),
@@ -219,12 +224,21 @@ impl Reader {
                     detail: row.get(3)?,
                     peer: row.get(4)?,
                     body_bytes: row.get::<_, i64>(5)? as u64,
-                    action_type: row.get(6)?,
-                    user_id: row.get(7)?,
-                    approval_code: row.get(8)?,
-                    instance_id: row.get(9)?,
-                    task_id: row.get(10)?,
-                    message_id: row.get(11)?,
+                    stranger: row.get(6)?,
+                    action_type: row.get(7)?,
+                    user_id: row.get(8)?,
+                    approval_code: row.get(9)?,
+                    instance_id: row.get(10)?,
+                    task_id: row.get(11)?,
+                    message_id: row.get(12)?,
+                    search_id: row.get(13)?,
+                    context_task: ContextTask {
+                        instance_id: row.get(14)?,
+                        task_id: row.get(15)?,
+                        round: row.get(16)?,
+                        business_key: row.get(17)?,
+                    }
+                    .unless_empty(),
                 })
             })?
             .collect()

@@ -172,11 +172,13 @@ pub(super) fn keep_refused(
     kept: u64,
 ) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id,
-            approval_code, instance_id, task_id, message_id, strange)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
+            approval_code, instance_id, task_id, search_id, message_id,
+            context_instance_id, context_task_id, context_round, context_business_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?;
     for one in refused {
+        let named = one.context_task.as_ref();
         insert.execute(params![
             one.refused_at.as_millisecond(),
             one.endpoint,
@@ -184,13 +186,18 @@ pub(super) fn keep_refused(
             one.detail,
             one.peer,
             one.body_bytes as i64,
+            one.stranger,
             one.action_type,
             one.user_id,
             one.approval_code,
             one.instance_id,
             one.task_id,
+            one.search_id,
             one.message_id,
-            one.user_id.is_none(),
+            named.and_then(|named| named.instance_id.as_ref()),
+            named.and_then(|named| named.task_id.as_ref()),
+            named.and_then(|named| named.round.as_ref()),
+            named.and_then(|named| named.business_key.as_ref()),
         ])?;
     }
     transaction

@@ -1,6 +1,7 @@
 //! Refused callbacks: how many are kept, and whose.
 
 use super::*;
+use crate::ledger::ContextTask;
 
 #[tokio::test]
 async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
@@ -8,6 +9,7 @@ async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
     let ledger = scratch.open();
     let refused = |user_id: Option<&str>| Refused {
         reason: if user_id.is_some() { "conflicting" } else { "unauthenticated" }.to_owned(),
+        stranger: user_id.is_none(),
         user_id: user_id.map(str::to_owned),
         ..malformed(0)
     };
@@ -36,21 +38,49 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
 }
 
+#[tokio::test]
+async fn what_was_said_and_what_the_context_named_is_kept_member_by_member() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let text = |text: &str| Some(text.to_owned());
+    let full = Refused {
+        refused_at: Timestamp::from_millisecond(1_764_000_000_123).unwrap(),
+        endpoint: "purchase".to_owned(),
+        reason: "context_invalid".to_owned(),
+        detail: text("a detail"),
+        peer: text("192.0.2.7"),
+        body_bytes: 321,
+        stranger: false,
+        action_type: text("APPROVE"),
+        user_id: text("zhang3"),
+        approval_code: text("PO"),
+        instance_id: text("own-instance"),
+        task_id: text("own-task"),
+        search_id: text("search"),
+        message_id: text("7690275278685244603"),
+        context_task: Some(ContextTask {
+            instance_id: text("named-instance"),
+            task_id: text("named-task"),
+            round: text("2"),
+            business_key: text("PO-77"),
+        }),
+    };
+    let bare = Refused { stranger: true, context_task: None, ..malformed(1) };
+    ledger.refused(full.clone());
+    ledger.refused(bare.clone());
+    ledger.flush().await;
+    let kept = ledger.refusals(None, None, 10).await.unwrap();
+    assert_eq!(kept, [Refused { refused_at: kept[0].refused_at, ..bare }, full]);
+}
+
 /// A callback that was refused for its contents.
 fn malformed(body_bytes: u64) -> Refused {
     Refused {
         refused_at: Timestamp::now(),
         endpoint: "purchase".to_owned(),
         reason: "malformed".to_owned(),
-        detail: None,
-        peer: None,
         body_bytes,
-        action_type: None,
-        user_id: None,
-        approval_code: None,
-        instance_id: None,
-        task_id: None,
-        message_id: None,
+        ..Refused::default()
     }
 }
 

@@ -14,8 +14,8 @@ const FIRST: &str = "
         (4, 'requeued', 0, 1700000000000, 1700000000000, 'requeued by an operator');
     INSERT INTO rounds VALUES (zeroblob(32), CAST('0000000000000001' AS BLOB));
     INSERT INTO operator_acts VALUES (1, 1700000000000, 4, 'requeue');
-    INSERT INTO refusals VALUES (1, 1700000000000, 'purchase', 'malformed', NULL, NULL, 3, NULL, NULL, NULL, NULL, NULL,
-        NULL, 1);";
+    INSERT INTO refusals (id, refused_at, endpoint, reason, body_bytes, user_id, strange)
+        VALUES (1, 1700000000000, 'purchase', 'malformed', 3, 'zhang3', 0);";
 
 /// A ledger of a version before this one.
 fn of_version(scratch: &Scratch, version: usize) {
@@ -38,7 +38,9 @@ fn contents(scratch: &Scratch) -> Vec<String> {
     let mut all = Vec::new();
     // What the probe wrote is nobody's loss.
     let cursor = "(SELECT published_through, pruned_through FROM cursor)";
-    for table in ["commands", "exceptions", "rounds", "operator_acts", "refusals", cursor] {
+    let refusals = "(SELECT id, refused_at, endpoint, reason, detail, peer, body_bytes, action_type, user_id,
+        approval_code, instance_id, task_id, message_id, strange FROM refusals)";
+    for table in ["commands", "exceptions", "rounds", "operator_acts", refusals, cursor] {
         let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {
@@ -68,6 +70,8 @@ async fn grows_from(version: usize) {
     assert_eq!(reader.find(first).unwrap().unwrap().reconciliation, None);
     let audited = Auditor::open(&scratch.settings().path);
     assert_eq!(matches!(audited, Err(AuditError::Older)), version < 3, "{version}: {audited:?}");
+    let refused = reader.refusals(None, None, 10).unwrap();
+    assert_eq!((refused[0].user_id.as_deref(), &refused[0].context_task), (Some("zhang3"), &None));
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
     assert!(operator.show_parked_again().unwrap().is_empty());
     assert_eq!(operator.prunable(Timestamp::now()).unwrap(), 2);
