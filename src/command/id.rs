@@ -38,6 +38,21 @@ impl CommandId {
         Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
     }
 
+    /// The time within it, in milliseconds since 1970. Never before the command was received.
+    #[must_use]
+    pub fn millis(&self) -> i64 {
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        i64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
+    /// Below every id of this time or later, and above every earlier one.
+    #[must_use]
+    pub fn floor(millis: i64) -> Self {
+        const LAST: i64 = (1 << 48) - 1;
+        let [_, _, a, b, c, d, e, f] = millis.clamp(0, LAST).to_be_bytes();
+        Self::from_bytes([a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    }
+
     /// The 16 bytes that the ledger stores.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {

@@ -52,43 +52,10 @@ impl Envelope {
         }
     }
 
-    /// `approval.<endpoint>.<approval_code or ->.<action>`: lower case, every byte outside `[a-z0-9_-]` as `%` and two
-    /// hex digits, at most 255 bytes (the limit of a short string in AMQP 0-9-1 §4.2.5.3).
-    ///
-    /// A code too long for that is cut, and a digest of the whole code is put in the place of the rest.
+    /// See [`routing_key`].
     #[must_use]
     pub fn routing_key(&self) -> String {
-        const LIMIT: usize = 255;
-        let mut key = String::with_capacity(64);
-        key.push_str("approval.");
-        escape(&self.endpoint, &mut key);
-        key.push('.');
-        let action = self.action.as_str();
-        let room = LIMIT - key.len() - 1 - action.len();
-        match self.approval_code.as_deref() {
-            None => key.push('-'),
-            Some(code) => {
-                let mut escaped = String::with_capacity(code.len());
-                escape(code, &mut escaped);
-                if escaped.len() <= room {
-                    key.push_str(&escaped);
-                } else {
-                    let mut keep = room - 17;
-                    // Not in the middle of an escape.
-                    if let Some(at) = escaped[keep.saturating_sub(2)..keep].find('%') {
-                        keep = keep - 2 + at;
-                    }
-                    key.push_str(&escaped[..keep]);
-                    key.push('-');
-                    for byte in &Sha256::digest(code.as_bytes())[..8] {
-                        push_hex(*byte, &mut key);
-                    }
-                }
-            }
-        }
-        key.push('.');
-        key.push_str(action);
-        key
+        routing_key(&self.endpoint, self.approval_code.as_deref(), self.action.as_str())
     }
 
     /// The flat text headers, `cloudEvents_*` among them (CloudEvents AMQP binding, binary mode: the content type
@@ -123,6 +90,44 @@ impl Envelope {
         headers.push(("cloudEvents_id", id));
         headers
     }
+}
+
+/// `approval.<endpoint>.<approval_code or ->.<action>`: lower case, every byte outside `[a-z0-9_-]` as `%` and two
+/// hex digits, at most 255 bytes (the limit of a short string in AMQP 0-9-1 §4.2.5.3).
+///
+/// A code too long for that is cut, and a digest of the whole code is put in the place of the rest.
+#[must_use]
+pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) -> String {
+    const LIMIT: usize = 255;
+    let mut key = String::with_capacity(64);
+    key.push_str("approval.");
+    escape(endpoint, &mut key);
+    key.push('.');
+    let room = LIMIT - key.len() - 1 - action.len();
+    match approval_code {
+        None => key.push('-'),
+        Some(code) => {
+            let mut escaped = String::with_capacity(code.len());
+            escape(code, &mut escaped);
+            if escaped.len() <= room {
+                key.push_str(&escaped);
+            } else {
+                let mut keep = room - 17;
+                // Not in the middle of an escape.
+                if let Some(at) = escaped[keep.saturating_sub(2)..keep].find('%') {
+                    keep = keep - 2 + at;
+                }
+                key.push_str(&escaped[..keep]);
+                key.push('-');
+                for byte in &Sha256::digest(code.as_bytes())[..8] {
+                    push_hex(*byte, &mut key);
+                }
+            }
+        }
+    }
+    key.push('.');
+    key.push_str(action);
+    key
 }
 
 /// A W3C trace context that starts at the command. The platform sends none, so the trace id *is* the command id: a

@@ -187,7 +187,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     Some(Amqp {
         broker: amqp::Settings {
             urls: urls?,
-            exchange: exchange?,
+            exchange: exchange.clone()?,
             queue: queue?,
             topology: topology?,
             message_type: message_type?,
@@ -197,6 +197,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             ..amqp::Settings::default()
         },
         relay: relay::Settings {
+            exchange: exchange?.into(),
             max_in_flight: usize::try_from(max_in_flight?).ok()?,
             confirm_timeout: confirm_timeout?,
             max_attempts: u32::try_from(max_attempts?).ok()?,

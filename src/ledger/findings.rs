@@ -204,8 +204,6 @@ pub struct Reconciled {
     pub ended: u64,
     /// Commands that came to [`Verdict::Untellable`].
     pub untellable: u64,
-    /// A pass begins now: the cursor is marked, and marks are forgotten that are older than one which is older than this.
-    pub mark: Option<(Timestamp, Duration)>,
     /// A pass has come to its end.
     pub passed_at: Option<Timestamp>,
 }

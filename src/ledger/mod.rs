@@ -14,6 +14,8 @@
 //! - **Outcome.** What a worker reported of a command, the last word only; and a **showing** for its card and for its
 //!   instance: `waiting`, `shown`, or `parked`. Pruned with the command, which stays as long as a showing waits.
 //!
+//! - **Mark.** When the cursor moved, to the second: when each command below it was published. What the broker said of
+//!   exceptions has rows of its own; see [`history`].
 //! - **Finding.** A row for a published command whose decision the approval center did not show when it was asked; see
 //!   [`findings`]. Commands up to a place in the log were asked for; what has no row was shown.
 //!
@@ -35,11 +37,12 @@
 
 mod contexts;
 pub mod findings;
+pub mod history;
 mod outcomes;
 pub mod sqlite;
 pub mod state;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -192,6 +195,8 @@ pub struct Settlement {
     pub exceptions: Vec<Exception>,
     /// Exceptions whose command was confirmed and routed at last.
     pub cleared: Vec<Seq>,
+    /// The exchange that it was published to, for the history.
+    pub exchange: Option<Arc<str>>,
 }
 
 /// A command that is not in the state its position in the log says.
@@ -333,6 +338,9 @@ pub struct Record {
     /// What the approval center shows of it; only where one command is looked at, and only once it was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconciliation: Option<Finding>,
+    /// What happened to it, in order of time; only where one command is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<history::Event>>,
 }
 
 /// Which commands to list; newest first.
@@ -405,7 +413,10 @@ pub trait Ledger: Findings + Outcomes {
     /// a settlement that is lost only means publishing again.
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>>;
 
-    /// One command with its message.
+    /// The id of the command at a place in the log.
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>>;
+
+    /// One command with its message and its history.
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>>;
 
     /// Commands, newest first.

@@ -10,7 +10,8 @@ use crate::command::{
 };
 
 /// Where an outcome is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Surface {
     /// On the card of the approval bot, if the command came from one.
     Card,

@@ -94,12 +94,10 @@ pub async fn pass(
     pace: Pace,
     witness: &mut (dyn Witness + Send),
 ) -> Result<Summary, Error> {
-    let Reach { now, after, .. } = reach();
-    book.reconciled(Reconciled { mark: Some((now, after)), ..Reconciled::default() }).await?;
+    let began = reach().now;
     let mut walk = Walk { center, pace, next_call: Instant::now(), summary: Summary::default(), witness };
 
     let (mut place, mut pages) = (0, 0);
-    let began = now;
     loop {
         let Reach { within, .. } = reach();
         let which = match again {

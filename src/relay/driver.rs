@@ -62,6 +62,7 @@ impl<E> From<E> for End<E> {
 pub(super) struct Relay {
     ledger: Arc<dyn Ledger>,
     confirm_timeout: Duration,
+    exchange: Arc<str>,
     pub(super) metrics: Arc<Metrics>,
     clock: Clock,
     machine: Machine<Parcel>,
@@ -100,6 +101,7 @@ impl Relay {
         Self {
             ledger,
             confirm_timeout: settings.confirm_timeout,
+            exchange: settings.exchange.clone(),
             preparations: Preparations::new(enrich, metrics.clone()),
             metrics,
             clock: Clock::start(),
@@ -278,7 +280,8 @@ impl Relay {
             Effect::KeepFresh(wanted) => self.ledger.keep_fresh(wanted),
             Effect::ReadLog { after, limit } => self.reading = Some(self.ledger.since(after, limit)),
             Effect::Ask(question) => self.asking = Some(self.ask(question)),
-            Effect::Settle(settlement) => {
+            Effect::Settle(mut settlement) => {
+                settlement.exchange = Some(self.exchange.clone());
                 reach("relay:settling");
                 self.settling = Some(self.ledger.settle(settlement));
             }

@@ -86,6 +86,8 @@ pub use preparing::Enrich;
 /// How the relay works, whatever broker it publishes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The exchange that the publisher publishes to, as the history of a command names it.
+    pub exchange: Arc<str>,
     /// Commands published and not yet confirmed, at the most. At least 1.
     pub max_in_flight: usize,
     /// Refusals after which a command is parked. At least 1.
@@ -100,6 +102,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            exchange: "countersign.commands".into(),
             max_in_flight: 1024,
             max_attempts: 20,
             confirm_timeout: Duration::from_secs(30),

@@ -256,8 +256,9 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
         &format!(
             "INSERT INTO exceptions SELECT seq, 'retrying', 3, received_at, received_at, 'nacked' FROM commands
                  WHERE command_id = x'{retrying}';
-             DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation; DROP TABLE reconciliation_marks;
-             DROP TABLE outcomes; DROP TABLE showings; DROP TABLE instance_versions;
+             DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation;
+             DROP TABLE outcomes; DROP TABLE showings; DROP TABLE instance_versions; DROP TABLE publish_marks;
+             DROP TABLE publish_events; DROP INDEX operator_acts_of; DROP TABLE id_lead;
              PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
         ),
     );

@@ -219,6 +219,7 @@ impl Bench {
                     through: Some(through),
                     exceptions: exceptions.collect(),
                     cleared: cleared.iter().filter_map(|number| self.model.pick(*number)).collect(),
+                    ..Settlement::default()
                 };
                 self.model.settle(&settlement);
                 assert_eq!(self.ledger().settle(settlement).await, Ok(()));

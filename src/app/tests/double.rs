@@ -105,6 +105,7 @@ impl Double {
             outcome: None,
             command: whole.then(|| RawValue::from_string(body).unwrap()),
             reconciliation: None,
+            history: None,
         }
     }
 
@@ -214,6 +215,11 @@ impl Ledger for Double {
 
     fn settle(&self, _settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.written(|| self.tell("settle"))
+    }
+
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        let found = self.records(true).into_iter().find(|record| record.seq == seq);
+        self.looked(found.map(|record| record.command_id))
     }
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
 use super::{
+    history,
     reader::{Reader, action, seq, timestamp},
     schema::{self, OpenError},
 };
@@ -22,9 +23,6 @@ use crate::{
         findings::{Candidate, Finding, Findings, Overview, Page, Reach, Reconciled, Verdict, Which},
     },
 };
-
-/// Marks kept of one wait. With fewer, commands would be asked for later than they might.
-const MARKS: i64 = 16;
 
 /// No check is put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 2 * 86_400_000;
@@ -171,16 +169,11 @@ fn before(now: Timestamp, ago: std::time::Duration) -> i64 {
     now.as_millisecond().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Up to here commands have been published for as long as is asked: where the cursor stood that long ago. Before it was
-/// marked for that long nobody knows, and the time of their receipt has to do.
+/// Up to here commands have been published for as long as is asked: where the cursor stood that long ago. Of what was
+/// published before it was marked nobody knows, and the time of their receipt has to do.
 fn horizon(connection: &Connection, reach: Reach) -> rusqlite::Result<Seq> {
-    let marked = connection
-        .prepare_cached(
-            "SELECT through FROM reconciliation_marks WHERE marked_at <= ?1 ORDER BY marked_at DESC LIMIT 1",
-        )?
-        .query_row([before(reach.now, reach.after)], |row| seq(row, 0))
-        .optional()?;
-    match marked {
+    let since = before(reach.now, reach.after);
+    match history::published_by(connection, since, reach.now.as_millisecond())? {
         Some(through) => Ok(through),
         None => connection.query_row("SELECT published_through FROM cursor", [], |row| seq(row, 0)),
     }
@@ -238,24 +231,8 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 
 /// Writes what a step came to. To be called within a transaction.
 pub(super) fn write(transaction: &Connection, reconciled: &Reconciled) -> rusqlite::Result<()> {
-    let Reconciled { skipped_through, through, findings, cleared, seen, ended, untellable, mark, passed_at } =
+    let Reconciled { skipped_through, through, findings, cleared, seen, ended, untellable, passed_at } =
         reconciled;
-    if let Some((now, after)) = mark {
-        let now_ms = now.as_millisecond();
-        let wait = now_ms - before(*now, *after);
-        transaction.execute(
-            "INSERT OR REPLACE INTO reconciliation_marks SELECT ?1, published_through FROM cursor
-             WHERE NOT EXISTS (SELECT 1 FROM reconciliation_marks WHERE marked_at > ?1 - ?2 AND marked_at <= ?1)",
-            params![now_ms, wait / MARKS],
-        )?;
-        // The clock was set back: those marks say nothing.
-        transaction.execute("DELETE FROM reconciliation_marks WHERE marked_at > ?1", [now_ms])?;
-        transaction.execute(
-            "DELETE FROM reconciliation_marks WHERE marked_at <
-                (SELECT max(marked_at) FROM reconciliation_marks WHERE marked_at <= ?1)",
-            [now_ms - wait],
-        )?;
-    }
     let mut insert = transaction.prepare_cached(
         "INSERT INTO findings (seq, verdict, task_status, instance_status, checks, found_at, checked_at, next_check_at)
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM commands WHERE seq = ?1)
@@ -333,7 +310,7 @@ impl Auditor {
     /// See [`AuditError`].
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let reader = Reader::open(path)?;
-        if !has_findings(reader.connection())? {
+        if !history::is_kept(reader.connection())? {
             return Err(AuditError::Older);
         }
         Ok(Self {

@@ -5,6 +5,7 @@ mod checkpoint;
 mod contexts;
 mod files;
 mod findings;
+mod history;
 mod lookup;
 mod operator;
 mod outcomes;
@@ -297,6 +298,10 @@ impl Ledger for SqliteLedger {
 
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.ask(|reply| Job::Settle(settlement, reply))
+    }
+
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        self.look("look up a command in", move |reader| reader.id_at(seq))
     }
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {

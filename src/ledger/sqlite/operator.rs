@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    outcomes, prune,
+    outcomes, prune, reader,
     schema::{self, OpenError},
 };
 use crate::{
@@ -50,6 +50,14 @@ impl Operator {
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         Ok(Self { connection: schema::open_actor(path)? })
+    }
+
+    /// The id of the command at a place in the log.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn id_at(&self, seq: Seq) -> Result<Option<CommandId>, ActError> {
+        Ok(reader::id_at(&self.connection, seq)?)
     }
 
     /// Has a command published again that is parked or was published. The relay finds it within a second or two.

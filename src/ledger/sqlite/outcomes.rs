@@ -26,7 +26,7 @@ const SINCE_VERSION: i64 = 4;
 const FARTHEST_MS: i64 = 3_600_000;
 
 /// What an operator's act is called in `operator_acts`.
-const SHOW_AGAIN: &str = "show-again";
+pub(super) const SHOW_AGAIN: &str = "show-again";
 
 /// What of a rendered command tells whether it came from a card.
 #[derive(Deserialize)]

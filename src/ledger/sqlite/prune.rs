@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{findings, outcomes};
+use super::{findings, history, outcomes};
 use crate::{command::Seq, telemetry::failpoint::reach};
 
 /// Below all of the log.
@@ -68,6 +68,9 @@ pub(super) fn step(
             outcomes::prune(transaction, *first, through)?;
         }
         findings::prune(transaction, *first as Seq, through as Seq)?;
+        if history::is_kept(transaction)? {
+            history::prune(transaction, *first as Seq, through as Seq)?;
+        }
         transaction
             .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
             .execute([through])?;

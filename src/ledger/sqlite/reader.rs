@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
 use super::{
-    outcomes,
+    history, outcomes,
     room::Room,
     schema::{self, OpenError},
 };
@@ -96,13 +96,22 @@ impl Reader {
             .collect()
     }
 
-    /// One command with its message.
+    /// The id of the command at a place in the log.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn id_at(&self, seq: Seq) -> rusqlite::Result<Option<CommandId>> {
+        id_at(&self.connection, seq)
+    }
+
+    /// One command with its message and its history.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn find(&self, command_id: CommandId) -> rusqlite::Result<Option<Record>> {
-        let found = self
-            .connection
+        // One read transaction, so that what is told belongs together.
+        let transaction = self.connection.unchecked_transaction()?;
+        let found = transaction
             .prepare_cached(&format!(
                 "SELECT {RECORD}, c.message FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq
                  WHERE c.command_id = ?1"
@@ -116,7 +125,10 @@ impl Reader {
                 Ok(record)
             })
             .optional()?;
-        found.map(|record| self.with_outcome(record)).transpose()
+        let Some(record) = found else { return Ok(None) };
+        let mut record = self.with_outcome(record)?;
+        record.history = Some(history::of(&transaction, &record)?);
+        Ok(Some(record))
     }
 
     fn with_outcome(&self, mut record: Record) -> rusqlite::Result<Record> {
@@ -302,6 +314,13 @@ impl Reader {
     }
 }
 
+pub(super) fn id_at(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<CommandId>> {
+    connection
+        .prepare_cached("SELECT command_id FROM commands WHERE seq = ?1")?
+        .query_row([i64::try_from(seq).unwrap_or(i64::MAX)], |row| row.get(0).map(CommandId::from_bytes))
+        .optional()
+}
+
 pub(super) fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
     Ok(row.get::<_, i64>(column)? as Seq)
 }
@@ -358,5 +377,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         outcome: None,
         command: None,
         reconciliation: None,
+        history: None,
     })
 }

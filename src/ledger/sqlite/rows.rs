@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
+    history,
     waiting::Accepting,
     window::{Kind, Window},
     writer::Appended,
@@ -102,6 +103,7 @@ fn contradicted(
 
 fn append(transaction: &Transaction<'_>, seq: Seq, accepting: &Accepting) -> rusqlite::Result<()> {
     let command = &accepting.command;
+    history::note_lead(transaction, command)?;
     transaction
         .prepare_cached(
             "INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id,
@@ -132,19 +134,30 @@ fn append(transaction: &Transaction<'_>, seq: Seq, accepting: &Accepting) -> rus
     Ok(())
 }
 
-/// Writes what the relay learned.
+/// Writes what the relay learned, and when.
 pub(super) fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> rusqlite::Result<()> {
-    if let Some(through) = settlement.through {
-        transaction
-            .prepare_cached("UPDATE cursor SET published_through = max(published_through, ?1)")?
-            .execute([through as i64])?;
-    }
-    for seq in &settlement.cleared {
-        transaction.prepare_cached("DELETE FROM exceptions WHERE seq = ?1")?.execute([*seq as i64])?;
-    }
+    let Settlement { through, exceptions, cleared, exchange } = settlement;
+    let exchange = exchange.as_deref();
     let now = Timestamp::now().as_millisecond();
+    let cursor = transaction
+        .prepare_cached("SELECT published_through FROM cursor")?
+        .query_row([], |row| row.get::<_, i64>(0))? as Seq;
+    if let Some(through) = *through
+        && through > cursor
+    {
+        transaction.prepare_cached("UPDATE cursor SET published_through = ?1")?.execute([through as i64])?;
+        history::mark(transaction, cursor, through, exchange, now)?;
+    }
+    for seq in cleared {
+        let gone =
+            transaction.prepare_cached("DELETE FROM exceptions WHERE seq = ?1")?.execute([*seq as i64])?;
+        if gone > 0 {
+            history::confirmed(transaction, *seq, cursor, exchange, now)?;
+        }
+    }
     // An operator's park stands, whatever the relay was about to do: it may have read the exception before.
-    for exception in &settlement.exceptions {
+    for exception in exceptions {
+        history::excepted(transaction, exception, cursor, now)?;
         transaction
             .prepare_cached(
                 "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)

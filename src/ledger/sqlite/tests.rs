@@ -1,6 +1,7 @@
 mod contexts;
 mod files;
 mod findings;
+mod history;
 mod outcomes;
 mod refusals;
 mod retention;
@@ -234,7 +235,7 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
     let settlement = Settlement {
         through: Some(3),
         exceptions: vec![exception(1, Exceptional::Retrying), exception(2, Exceptional::Parked)],
-        cleared: Vec::new(),
+        ..Settlement::default()
     };
     ledger.settle(settlement).await.unwrap();
     let states = async || {
@@ -294,7 +295,8 @@ async fn an_exception_from_before_the_clock_was_set_back_is_due_now() {
             next_attempt_at: now + Duration::from_secs(ahead_s),
             reason: "nacked".to_owned(),
         };
-        let settlement = Settlement { through: Some(1), exceptions: vec![exception], cleared: Vec::new() };
+        let settlement =
+            Settlement { through: Some(1), exceptions: vec![exception], ..Settlement::default() };
         ledger.settle(settlement).await.unwrap();
         assert_eq!(ledger.due(now, 10).await.unwrap().len(), due, "{ahead_s} s ahead");
     }
@@ -313,7 +315,7 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write() {
         next_attempt_at: Timestamp::now(),
         reason: "nacked".to_owned(),
     };
-    let settlement = Settlement { through: Some(1), exceptions: vec![exception], cleared: Vec::new() };
+    let settlement = Settlement { through: Some(1), exceptions: vec![exception], ..Settlement::default() };
     ledger.settle(settlement).await.unwrap();
     assert_eq!(ledger.find(id).await.unwrap().unwrap().state, State::Parked);
 }

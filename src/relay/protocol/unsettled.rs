@@ -50,6 +50,7 @@ impl Unsettled {
             through: self.through.take(),
             exceptions: std::mem::take(&mut self.exceptions).into_values().collect(),
             cleared: std::mem::take(&mut self.cleared).into_iter().collect(),
+            exchange: None,
         }
     }
 
@@ -101,6 +102,7 @@ mod tests {
             through: Some(9),
             exceptions: vec![exception(3, 2), exception(4, 1)],
             cleared: vec![5],
+            ..Settlement::default()
         };
         assert_eq!(unsettled.take(), expected);
         assert!(unsettled.is_empty());
@@ -116,11 +118,13 @@ mod tests {
             through: Some(4),
             exceptions: vec![exception(3, 1), exception(6, 1)],
             cleared: vec![4, 7],
+            ..Settlement::default()
         });
         let expected = Settlement {
             through: Some(5),
             exceptions: vec![exception(4, 2), exception(6, 1)],
             cleared: vec![3, 7],
+            ..Settlement::default()
         };
         assert_eq!(unsettled.take(), expected);
     }

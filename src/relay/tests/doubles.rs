@@ -430,6 +430,10 @@ impl Ledger for Handle {
         .boxed()
     }
 
+    fn id_at(&self, _: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        unreachable!("the relay asks for no ids")
+    }
+
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
         let record = self.record(seq_of(command_id));
         now(self.world().look("read", record))
@@ -509,6 +513,7 @@ impl Handle {
             outcome: None,
             command: None,
             reconciliation: None,
+            history: None,
         })
     }
 }

@@ -4,3 +4,37 @@ ALTER TABLE refusals ADD COLUMN context_instance_id TEXT;   -- what the context 
 ALTER TABLE refusals ADD COLUMN context_task_id TEXT;
 ALTER TABLE refusals ADD COLUMN context_round TEXT;
 ALTER TABLE refusals ADD COLUMN context_business_key TEXT;
+
+-- When the cursor moved: commands after `after` and up to `through` were confirmed by the broker, unless they had an
+-- exception. One row a second at the most: later moves within the second widen it.
+CREATE TABLE publish_marks (
+    through  INTEGER PRIMARY KEY,
+    after    INTEGER NOT NULL,
+    first_at INTEGER NOT NULL,                  -- milliseconds since 1970: the first move of the row
+    last_at  INTEGER NOT NULL,                  -- and the last
+    exchange TEXT                               -- where they were published
+) STRICT;
+-- The marks say the same, and say it of every command.
+DROP TABLE reconciliation_marks;
+
+-- What the broker said of commands that left the log's order. The first and the newest rows of each command are kept.
+CREATE TABLE publish_events (
+    id       INTEGER PRIMARY KEY,
+    seq      INTEGER NOT NULL,                  -- of the command
+    at       INTEGER NOT NULL,                  -- milliseconds since 1970
+    event    TEXT    NOT NULL CHECK (event IN ('waiting', 'refused', 'published')),
+    attempt  INTEGER,                           -- of 'refused': its number since the last requeue
+    passed   INTEGER NOT NULL,                  -- 1 if the cursor had passed the command before: it was published once already
+    words    TEXT,                              -- of 'refused': the broker's
+    exchange TEXT                               -- of 'published'
+) STRICT;
+CREATE INDEX publish_events_of ON publish_events (seq, id);
+CREATE INDEX operator_acts_of ON operator_acts (seq, id);
+
+-- How many milliseconds the time within a command_id was ahead of received_at at the most, if more than a second: ids only
+-- grow, whatever happens to the clock.
+CREATE TABLE id_lead (
+    id  INTEGER PRIMARY KEY CHECK (id = 1),
+    ms  INTEGER NOT NULL
+) STRICT;
+INSERT INTO id_lead VALUES (1, 1000);

@@ -74,27 +74,39 @@ async fn the_log_is_walked_in_pages_from_where_it_was_left_within_reach() {
 async fn what_counts_is_how_long_a_command_has_been_published_once_that_is_known() {
     let scratch = Scratch::new();
     let ledger = published(&scratch, 5, 60).await;
-    // The broker was away: three of them were published only now.
-    scratch.sql::<i64>("UPDATE cursor SET published_through = 2 RETURNING 1");
+    // The broker was away: three of them were published only five minutes after the first.
     let now = Timestamp::now();
     let at = |minutes: i64| now + jiff::SignedDuration::from_mins(minutes);
-    let mark = |minutes: i64| Reconciled { mark: Some((at(minutes), MINUTE * 10)), ..Reconciled::default() };
-    ledger.reconciled(mark(0)).await.unwrap();
-    scratch.sql::<i64>("UPDATE cursor SET published_through = 5 RETURNING 1");
-    ledger.reconciled(mark(5)).await.unwrap();
-    for (minutes, expected) in [(11, vec![1, 2]), (16, vec![1, 2, 3, 4, 5])] {
+    let mark = |after: u64, through: u64, minutes: i64| {
+        let at = at(minutes).as_millisecond();
+        scratch.execute(&format!("INSERT INTO publish_marks VALUES ({through}, {after}, {at}, {at}, 'x')"));
+    };
+    scratch.execute("DELETE FROM publish_marks");
+    mark(1, 2, 0);
+    mark(2, 5, 5);
+    for (minutes, expected) in [(9, vec![1]), (11, vec![1, 2]), (16, vec![1, 2, 3, 4, 5])] {
         let reach = Reach { now: at(minutes), after: MINUTE * 10, within: MINUTE * 600 };
         assert_eq!(unasked(&ledger, reach, 9).await.0, expected, "{minutes} minutes later");
     }
-    // However often it is marked, few are kept, and one that is as old as the wait.
-    for seconds in (1200..2400).step_by(5) {
-        let now = now + jiff::SignedDuration::from_secs(seconds);
-        let mark = Some((now, MINUTE * 10));
-        ledger.reconciled(Reconciled { mark, ..Reconciled::default() }).await.unwrap();
-    }
-    assert!(scratch.sql::<i64>("SELECT count(*) FROM reconciliation_marks") <= 18);
-    let oldest = scratch.sql::<i64>("SELECT min(marked_at) FROM reconciliation_marks");
-    assert!(oldest <= (now + jiff::SignedDuration::from_secs(2395 - 600)).as_millisecond());
+    // A clock that was ahead: those marks say nothing of the time.
+    let reach = Reach { now: at(-60), after: MINUTE * 10, within: MINUTE * 600 };
+    assert_eq!(
+        unasked(&ledger, reach, 9).await.0,
+        Vec::<u64>::new(),
+        "what was received later than now waits"
+    );
+    scratch.execute(&format!("UPDATE commands SET received_at = {}", at(-120).as_millisecond()));
+    assert_eq!(unasked(&ledger, reach, 9).await.0, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_was_published_before_it_was_marked_counts_by_its_receipt() {
+    let scratch = Scratch::new();
+    let ledger = published(&scratch, 3, 60).await;
+    scratch.execute("DELETE FROM publish_marks");
+    let now = Timestamp::now();
+    let reach = Reach { now, after: MINUTE * 10, within: MINUTE * 600 };
+    assert_eq!(unasked(&ledger, reach, 9).await.0, [1, 2, 3]);
 }
 
 #[tokio::test]

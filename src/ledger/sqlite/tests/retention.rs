@@ -23,7 +23,7 @@ async fn ten(scratch: &Scratch) -> Vec<CommandId> {
     let settlement = Settlement {
         through: Some(8),
         exceptions: vec![exception(3, Exceptional::Parked), exception(4, Exceptional::Retrying)],
-        cleared: Vec::new(),
+        ..Settlement::default()
     };
     ledger.settle(settlement).await.unwrap();
     ledger.flush().await;

@@ -69,7 +69,7 @@ async fn grows_from(version: usize) {
     let first = CommandId::from_bytes(*b"0000000000000001");
     assert_eq!(reader.find(first).unwrap().unwrap().reconciliation, None);
     let audited = Auditor::open(&scratch.settings().path);
-    assert_eq!(matches!(audited, Err(AuditError::Older)), version < 3, "{version}: {audited:?}");
+    assert_eq!(matches!(audited, Err(AuditError::Older)), version < 5, "{version}: {audited:?}");
     let refused = reader.refusals(None, None, 10).unwrap();
     assert_eq!((refused[0].user_id.as_deref(), &refused[0].context_task), (Some("zhang3"), &None));
     let mut operator = Operator::open(&scratch.settings().path).unwrap();

@@ -493,7 +493,7 @@ impl World {
 
     /// Writes as the ledger does, and checks what is claimed.
     fn write(&mut self, settlement: Settlement) {
-        let Settlement { through, exceptions, cleared } = settlement;
+        let Settlement { through, exceptions, cleared, exchange: _ } = settlement;
         for seq in cleared {
             if !self.routed.contains(&seq) {
                 self.fail(format!("{seq} is cleared but was never confirmed"));

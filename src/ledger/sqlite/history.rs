@@ -1,0 +1,289 @@
+//! What happened to commands: written with each settlement, read when a person looks at one command.
+//!
+//! A command that is published in the log's order has no row of its own: the mark that covers its place says when. One that
+//! the broker refused, or that waits for such a one, has rows among the events.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{
+    outcomes::SHOW_AGAIN,
+    reader::{seq, timestamp},
+};
+use crate::{
+    command::{Command, Seq, message::routing_key},
+    ledger::{
+        Exception, Record, Surface,
+        history::{Event, What},
+    },
+};
+
+/// The version of the schema from which on there is a history.
+const SINCE_VERSION: i64 = 5;
+
+/// A mark covers so much time at the most.
+const MARK_MS: i64 = 1000;
+
+/// Events kept of one command: more than the broker may refuse it before it is parked, by default.
+const EVENTS: i64 = 32;
+
+/// A smaller lead of ids is not noted: threads that make them at the same time get theirs in any order.
+const LEAD_MS: i64 = 1000;
+
+/// False for a ledger that an older program has left.
+pub(super) fn is_kept(connection: &Connection) -> rusqlite::Result<bool> {
+    let version: i64 = connection
+        .prepare_cached("SELECT user_version FROM pragma_user_version")?
+        .query_row([], |row| row.get(0))?;
+    Ok(version >= SINCE_VERSION)
+}
+
+/// Notes that the cursor moves from `before` to `through`.
+pub(super) fn mark(
+    transaction: &Connection,
+    before: Seq,
+    through: Seq,
+    exchange: Option<&str>,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let values = params![before as i64, through as i64, exchange, now];
+    // The clock may have been set back meanwhile: then a mark of its own.
+    let widened = transaction
+        .prepare_cached(&format!(
+            "UPDATE publish_marks SET through = ?2, last_at = ?4
+             WHERE through = ?1 AND exchange IS ?3 AND last_at <= ?4 AND first_at > ?4 - {MARK_MS}"
+        ))?
+        .execute(values)?;
+    if widened == 0 {
+        transaction
+            .prepare_cached(
+                "INSERT INTO publish_marks (through, after, first_at, last_at, exchange) VALUES (?2, ?1, ?4, ?4, ?3)",
+            )?
+            .execute(values)?;
+    }
+    Ok(())
+}
+
+/// Notes an exception that is about to be written: a refusal, or that a command begins to wait.
+pub(super) fn excepted(
+    transaction: &Connection,
+    exception: &Exception,
+    cursor: Seq,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let known: Option<u32> = transaction
+        .prepare_cached("SELECT attempts FROM exceptions WHERE seq = ?1")?
+        .query_row([exception.seq as i64], |row| row.get(0))
+        .optional()?;
+    let (event, attempt, words) = if exception.attempts > known.unwrap_or(0) {
+        ("refused", Some(exception.attempts), Some(exception.reason.as_str()))
+    } else if known.is_none() {
+        ("waiting", None, None)
+    } else {
+        // It was moved to another time.
+        return Ok(());
+    };
+    add(transaction, exception.seq, cursor, now, event, attempt, words, None)
+}
+
+/// Notes that the command of an exception was confirmed.
+pub(super) fn confirmed(
+    transaction: &Connection,
+    seq: Seq,
+    cursor: Seq,
+    exchange: Option<&str>,
+    now: i64,
+) -> rusqlite::Result<()> {
+    add(transaction, seq, cursor, now, "published", None, None, exchange)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+fn add(
+    transaction: &Connection,
+    seq: Seq,
+    cursor: Seq,
+    now: i64,
+    event: &str,
+    attempt: Option<u32>,
+    words: Option<&str>,
+    exchange: Option<&str>,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO publish_events (seq, at, event, attempt, passed, words, exchange)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![seq as i64, now, event, attempt, seq <= cursor, words, exchange])?;
+    // The first row stays: it tells whether the command was published before.
+    transaction
+        .prepare_cached(&format!(
+            "DELETE FROM publish_events WHERE seq = ?1
+               AND id > (SELECT min(id) FROM publish_events WHERE seq = ?1)
+               AND id <= (SELECT id FROM publish_events WHERE seq = ?1 ORDER BY id DESC LIMIT 1 OFFSET {})",
+            EVENTS - 1
+        ))?
+        .execute([seq as i64])?;
+    Ok(())
+}
+
+/// Remembers how far a command's id is ahead of its time, where it matters: to find commands by time within the index of
+/// ids.
+pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite::Result<()> {
+    let lead = command.command_id.millis().saturating_sub(command.received_at.as_millisecond());
+    if lead > LEAD_MS {
+        transaction.prepare_cached("UPDATE id_lead SET ms = ?1 WHERE ms < ?1")?.execute([lead])?;
+    }
+    Ok(())
+}
+
+/// Forgets what happened to commands in this part of the log that are there no longer. To be called within a transaction.
+pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM publish_events WHERE seq BETWEEN ?1 AND ?2
+               AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = publish_events.seq)",
+        )?
+        .execute(params![first as i64, through as i64])?;
+    transaction.prepare_cached("DELETE FROM publish_marks WHERE through <= ?1")?.execute([through as i64])?;
+    Ok(())
+}
+
+/// The place up to which commands were published by `since`, as far as the ledger knows; what is marked after `now` was
+/// written before the clock was set back, and nobody knows when.
+pub(super) fn published_by(connection: &Connection, since: i64, now: i64) -> rusqlite::Result<Option<Seq>> {
+    let marked = connection
+        .prepare_cached(
+            "SELECT through FROM publish_marks WHERE last_at <= ?1 OR last_at > ?2 ORDER BY through DESC LIMIT 1",
+        )?
+        .query_row([since, now], |row| seq(row, 0))
+        .optional()?;
+    if marked.is_some() {
+        return Ok(marked);
+    }
+    // What lies before the oldest mark was published earlier, by a program that did not mark it.
+    connection
+        .prepare_cached("SELECT after FROM publish_marks ORDER BY through LIMIT 1")?
+        .query_row([], |row| seq(row, 0))
+        .optional()
+}
+
+/// All that is known to have happened to a command, in order of time.
+pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<Vec<Event>> {
+    let place = record.seq as i64;
+    let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
+    let mut events = vec![Event { at: Some(record.received_at), what: What::Accepted }];
+    let kept = is_kept(connection)?;
+    let mut told = if kept { told(connection, place, routing_key)? } else { Vec::new() };
+    let acts = acts(connection, place)?;
+    if left_in_order(connection, record, told.first().map(|(event, passed)| (event.at, *passed)), &acts)? {
+        events.push(marked(connection, place, kept, routing_key)?);
+    }
+    let mut later: Vec<Event> = told.drain(..).map(|(event, _)| event).chain(acts).collect();
+    later.extend(shown(record));
+    // Stable: what has the same time stays as it was found.
+    later.sort_by_key(|event| event.at);
+    events.append(&mut later);
+    Ok(events)
+}
+
+/// Whether the cursor passed the command because it was published, and not because it had an exception. `first` is the first
+/// that the broker said of it as an exception, and whether the cursor had passed it by then.
+fn left_in_order(
+    connection: &Connection,
+    record: &Record,
+    first: Option<(Option<Timestamp>, bool)>,
+    acts: &[Event],
+) -> rusqlite::Result<bool> {
+    let cursor = connection
+        .prepare_cached("SELECT published_through FROM cursor")?
+        .query_row([], |row| seq(row, 0))?;
+    if record.seq > cursor || first.is_some_and(|(_, passed)| !passed) {
+        return Ok(false);
+    }
+    // Only what is pending can be parked: an operator who did so before all else took it out of the order.
+    let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
+    let parked_first =
+        act.is_some_and(|act| act.what == What::ParkedByOperator && first.is_none_or(|(at, _)| act.at <= at));
+    // Of an exception that an older program wrote nobody knows what was before it.
+    let unknown = first.is_none() && act.is_none() && record.attempts.is_some();
+    Ok(!parked_first && !unknown)
+}
+
+/// What the mark over a place in the log says.
+fn marked(connection: &Connection, place: i64, kept: bool, routing_key: &str) -> rusqlite::Result<Event> {
+    let published = |at, not_before, exchange| Event {
+        at,
+        what: What::Published { not_before, exchange, routing_key: routing_key.to_owned() },
+    };
+    if !kept {
+        return Ok(published(None, None, None));
+    }
+    let found = connection
+        .prepare_cached(
+            "SELECT after, first_at, last_at, exchange FROM publish_marks WHERE through >= ?1 ORDER BY through LIMIT 1",
+        )?
+        .query_row([place], |row| {
+            let covers = row.get::<_, i64>(0)? < place;
+            let event =
+                published(Some(timestamp(row.get(2)?)), Some(timestamp(row.get(1)?)), row.get(3)?);
+            Ok(covers.then_some(event))
+        })
+        .optional()?;
+    Ok(found.flatten().unwrap_or_else(|| published(None, None, None)))
+}
+
+/// What the broker said of a command as an exception, and whether the cursor had passed it by then.
+fn told(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Vec<(Event, bool)>> {
+    let event = |row: &Row<'_>| {
+        let at = timestamp(row.get(0)?);
+        let what = match row.get_ref(1)?.as_str()? {
+            "waiting" => What::Waiting,
+            "refused" => What::Refused {
+                attempt: row.get::<_, Option<u32>>(2)?.unwrap_or(0),
+                reason: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+            },
+            _ => What::Published {
+                not_before: Some(at),
+                exchange: row.get(4)?,
+                routing_key: routing_key.to_owned(),
+            },
+        };
+        Ok((Event { at: Some(at), what }, row.get(5)?))
+    };
+    connection
+        .prepare_cached(
+            "SELECT at, event, attempt, words, exchange, passed FROM publish_events WHERE seq = ?1 ORDER BY id",
+        )?
+        .query_map([place], event)?
+        .collect()
+}
+
+fn acts(connection: &Connection, place: i64) -> rusqlite::Result<Vec<Event>> {
+    connection
+        .prepare_cached("SELECT acted_at, act FROM operator_acts WHERE seq = ?1 ORDER BY id")?
+        .query_map([place], |row| {
+            let what = match row.get_ref(1)?.as_str()? {
+                "park" => What::ParkedByOperator,
+                SHOW_AGAIN => What::ShownAgainByOperator,
+                _ => What::RequeuedByOperator,
+            };
+            Ok(Event { at: Some(timestamp(row.get(0)?)), what })
+        })?
+        .collect()
+}
+
+/// What became of it at the worker, and at the approval center.
+fn shown(record: &Record) -> Vec<Event> {
+    let Some(outcome) = &record.outcome else { return Vec::new() };
+    let what = What::Reported { outcome: outcome.outcome, superseded: outcome.superseded };
+    let mut events = vec![Event { at: Some(outcome.reported_at), what }];
+    for (surface, place) in [(Surface::Card, &outcome.card), (Surface::Instance, &outcome.instance)] {
+        if let Some(place) = place
+            && place.shown_at.is_some()
+        {
+            let what = What::Shown { surface, target: place.id.clone() };
+            events.push(Event { at: place.shown_at, what });
+        }
+    }
+    events
+}
