@@ -7,6 +7,7 @@
 
 mod beside;
 mod controls;
+mod expiry;
 #[cfg(test)]
 mod openapi;
 mod relay_thread;
@@ -17,6 +18,7 @@ mod way_back;
 use std::{
     future::Future,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +41,7 @@ use crate::{
 use beside::Beside;
 pub use beside::{BesideSeat, StartBeside};
 pub use controls::{Condition, Controls};
+use expiry::Expiry;
 use relay_thread::{Orders, RelayThread};
 pub use relay_thread::{RelaySeat, StartRelay};
 use way_back::WayBack;
@@ -53,6 +56,8 @@ pub struct Settings {
     pub console: console::Settings,
     /// The endpoints.
     pub intake: intake::Settings,
+    /// The file of the certificate that the broker is shown, if there is one: its end is told.
+    pub client_certificate: Option<PathBuf>,
     /// How long stopping may take.
     pub shutdown_grace: Duration,
 }
@@ -82,6 +87,7 @@ pub struct App {
     relay: Orders,
     way_back: WayBack,
     beside: Beside,
+    expiry: Arc<Expiry>,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
 }
@@ -105,6 +111,7 @@ impl App {
         let ledger = open_ledger()?;
         let metrics = Metrics::new();
         let draining = Arc::new(AtomicBool::new(false));
+        let expiry = Arc::new(Expiry::new(metrics.clone(), settings.client_certificate.clone()));
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
         let endpoints = settings.intake.names();
         let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
@@ -132,6 +139,7 @@ impl App {
             relay: Orders::new(start_relay),
             way_back: WayBack::new(None),
             beside: Beside::new(),
+            expiry,
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
@@ -156,6 +164,7 @@ impl App {
             relay: self.relay.clone(),
             way_back: self.way_back.clone(),
             beside: self.beside.clone(),
+            expiry: self.expiry.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
         }
@@ -204,6 +213,7 @@ impl App {
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
             ended = running.console.ended() => Err(ended.context("the internal listener ended")),
             never = self.gate.watch() => match never {},
+            never = self.expiry.keep_telling(&self.gate) => match never {},
         };
         let grace = *self.shutdown_grace.lock().expect("nobody panics with the lock");
         running.stop(grace).await;

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use rustls::{
     RootCertStore,
     crypto::{CryptoProvider, ring},
@@ -69,6 +70,82 @@ impl Error {
     }
 }
 
+/// What a certificate says of itself, as far as somebody has to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// It is not valid before this.
+    pub not_before: Timestamp,
+    /// Nor after this.
+    pub not_after: Timestamp,
+    /// It is an authority's (`CA:TRUE`): many clients take it from no server.
+    pub is_authority: bool,
+}
+
+/// How long before its end a certificate is worth a word. Renewal by ACME begins 30 days before, so by then it has failed
+/// for days.
+pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(21 * 24);
+
+/// How long before its end somebody has to act at once.
+pub const EXPIRES_AT_ONCE: SignedDuration = SignedDuration::from_hours(3 * 24);
+
+/// How a certificate stands at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Nothing is to be done.
+    Fine,
+    /// It ends within [`EXPIRES_SOON`].
+    Soon,
+    /// It ends within [`EXPIRES_AT_ONCE`].
+    AtOnce,
+    /// It has ended.
+    Expired,
+    /// It has not begun.
+    NotYet,
+}
+
+impl Facts {
+    /// What the first certificate of a chain says, which was read from `path`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it cannot be parsed, [`Error::NoCertificate`] if there is none.
+    pub fn of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Self, Error> {
+        let first = chain.first().ok_or_else(|| Error::NoCertificate(path.to_owned()))?;
+        let damaged = || Error::Damaged {
+            path: path.to_owned(),
+            fault: "its first certificate cannot be parsed".to_owned(),
+        };
+        let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|_| damaged())?;
+        let is_authority = parsed.basic_constraints().map_err(|_| damaged())?.is_some_and(|it| it.value.ca);
+        let validity = parsed.validity();
+        // A certificate may name a time that no clock here will show.
+        let time = |seconds: i64| {
+            let clamped = seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+            Timestamp::from_second(clamped).unwrap_or(Timestamp::MAX)
+        };
+        Ok(Self {
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+            is_authority,
+        })
+    }
+
+    /// How it stands at `now`.
+    #[must_use]
+    pub fn validity(&self, now: Timestamp) -> Validity {
+        let left = self.not_after.duration_since(now);
+        match () {
+            () if left.is_negative() => Validity::Expired,
+            () if now < self.not_before => Validity::NotYet,
+            () if left <= EXPIRES_AT_ONCE => Validity::AtOnce,
+            () if left <= EXPIRES_SOON => Validity::Soon,
+            () => Validity::Fine,
+        }
+    }
+}
+
+/// What UTF-8 text from Windows may begin with; PEM and JSON must not.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
 /// More is a slip, such as naming a log or a device.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -78,7 +155,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
 }
 
-/// The bytes of a file of certificates or keys.
+/// The bytes of a file of certificates or keys, without a BOM.
 ///
 /// # Errors
 /// [`Error::Read`].
@@ -89,6 +166,9 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE_BYTES + 1), &mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "too large for certificates")));
+    }
+    if bytes.starts_with(BOM) {
+        bytes.drain(..BOM.len());
     }
     Ok(bytes)
 }

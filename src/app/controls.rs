@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::{
     Settings,
     beside::{Beside, StartBeside},
+    expiry::Expiry,
     relay_thread::{Orders, StartRelay},
     way_back::{StartWayBack, WayBack},
 };
@@ -37,6 +38,7 @@ pub struct Controls {
     pub(super) relay: Orders,
     pub(super) way_back: WayBack,
     pub(super) beside: Beside,
+    pub(super) expiry: Arc<Expiry>,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
 }
@@ -85,6 +87,7 @@ impl Controls {
         // First, so that no callback is looked up in a window that does not reach back as far as its endpoint says.
         self.ledger.limit(limits);
         self.gate.put(gate);
+        self.expiry.look_again(settings.client_certificate.clone());
         let mut left = Vec::new();
         if self.gate.tls_differs(&settings.http) {
             left.push("http.tls");

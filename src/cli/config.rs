@@ -7,7 +7,7 @@ use super::{
     exit::{Exit, Failure},
     output::{json, line, say, write},
 };
-use crate::config::{Fault, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
+use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -52,6 +52,7 @@ pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exi
 fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let file = loaded.file.as_ref().map(|file| file.display().to_string());
     let config = loaded.config();
+    let is_sound = config.is_ok() && loaded.lapsed().is_empty();
     if arguments.json {
         let endpoints: Vec<_> = config
             .iter()
@@ -59,16 +60,19 @@ fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
             .map(|endpoint| &endpoint.name)
             .collect();
         json(&json!({
-            "ok": config.is_ok(),
+            "ok": is_sound,
             "file": file,
             "endpoints": endpoints,
             "warnings": loaded.warnings.iter().map(of_warning).collect::<Vec<_>>(),
-            "faults": loaded.faults().iter().map(of_fault).collect::<Vec<_>>(),
+            "faults": loaded.faults().iter().chain(loaded.lapsed()).map(of_fault).collect::<Vec<_>>(),
         }))?;
-        return Ok(if config.is_ok() { Exit::Done } else { Exit::Usage });
+        return Ok(if is_sound { Exit::Done } else { Exit::Usage });
     }
     for warning in &loaded.warnings {
         say(format_args!("warning: {warning}"));
+    }
+    if !is_sound {
+        return Err(Faults(loaded.faults().iter().chain(loaded.lapsed()).cloned().collect()).into());
     }
     let config = config?;
     line(format_args!("configuration  {}", file.as_deref().unwrap_or("no file; environment and defaults")))?;

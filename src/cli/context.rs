@@ -88,8 +88,8 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
             (kid.map(str::to_owned), key)
         }
     };
-    let mut claims: Claims =
-        serde_json::from_str(&stdin()?).context("stdin is not a JSON object of claims")?;
+    let mut claims: Claims = serde_json::from_str(stdin()?.trim_start_matches('\u{feff}'))
+        .context("stdin is not a JSON object of claims")?;
     if let Some(life) = arguments.expires_in {
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
         claims.exp = Some(now.saturating_add(life.as_secs()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    certificates::{identity_fault, identity_files},
+    certificates::{check_validity, identity_fault, identity_files},
     read::{Given, Section},
     sections::{LOCALES, listen},
 };
@@ -106,7 +106,19 @@ fn tls(section: &mut Section<'_, '_, '_>) -> Option<Option<tls::Settings>> {
     let Some((cert_file, key_file)) = identity_files(section)? else { return Some(None) };
     let settings = tls::Settings { cert_file, key_file, check_interval: check_interval? };
     match settings.check() {
-        Ok(()) => Some(Some(settings)),
+        Ok(facts) => {
+            check_validity(section, &settings.cert_file, facts);
+            if facts.is_authority {
+                section.warn(
+                    "cert_file",
+                    "is an authority's certificate (CA:TRUE), which many clients accept from no server; one that they \
+                     accept: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST \
+                     -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE \
+                     -keyout privkey.pem -out fullchain.pem",
+                );
+            }
+            Some(Some(settings))
+        }
         Err(error) => {
             identity_fault(section, &settings.key_file, &error);
             None

@@ -121,6 +121,7 @@ pub struct Loaded {
     /// The values in force, redacted.
     pub effective: Effective,
     faults: Vec<Fault>,
+    lapsed: Vec<Fault>,
     shutdown_grace: Option<Duration>,
     http: Option<crate::http::Settings>,
     admin: Option<console::Settings>,
@@ -162,6 +163,13 @@ impl Loaded {
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.faults
+    }
+
+    /// What was right when it was written, and time has made wrong: certificates that have expired. `config check` fails for
+    /// them; `serve` starts all the same and says so, because a service that does not start publishes nothing either.
+    #[must_use]
+    pub fn lapsed(&self) -> &[Fault] {
+        &self.lapsed
     }
 
     /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
@@ -264,12 +272,19 @@ pub fn load(sources: &Sources) -> Loaded {
     }
     complete_endpoints(&mut tree, &template);
 
-    let mut report = Report { environment: &environment, faults, warnings, effective: Effective::default() };
+    let mut report = Report {
+        environment: &environment,
+        faults,
+        lapsed: Vec::new(),
+        warnings,
+        effective: Effective::default(),
+    };
     let mut loaded = Loaded {
         file,
         warnings: Vec::new(),
         effective: Effective::default(),
         faults: Vec::new(),
+        lapsed: Vec::new(),
         shutdown_grace: None,
         http: None,
         admin: None,
@@ -287,6 +302,7 @@ pub fn load(sources: &Sources) -> Loaded {
         read_sections(&tree, &mut report, &mut loaded);
     }
     loaded.faults = report.faults;
+    loaded.lapsed = report.lapsed;
     loaded.warnings = report.warnings;
     loaded.effective = report.effective;
     loaded

@@ -14,6 +14,8 @@ use crate::secret::Secret;
 pub(super) struct Report<'e> {
     pub(super) environment: &'e HashMap<String, String>,
     pub(super) faults: Vec<Fault>,
+    /// See [`super::Loaded::lapsed`].
+    pub(super) lapsed: Vec<Fault>,
     pub(super) warnings: Vec<Warning>,
     pub(super) effective: Effective,
 }
@@ -104,6 +106,17 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
             origin: self.origin(key),
         };
         self.report.faults.push(fault);
+    }
+
+    /// Notes what time has made wrong; see [`super::Loaded::lapsed`].
+    pub(super) fn lapsed(&mut self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
+        let fault = Fault {
+            key: self.name(key),
+            problem: problem.into(),
+            expected: expected.into(),
+            origin: self.origin(key),
+        };
+        self.report.lapsed.push(fault);
     }
 
     pub(super) fn warn(&mut self, key: &str, problem: impl Into<String>) {

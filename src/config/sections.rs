@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Amqp,
-    certificates::{file, identity_fault, identity_files},
+    certificates::{check_validity, file, identity_fault, identity_files},
     read::{Given, Section},
     show::{REDACTED, redact_url},
 };
@@ -237,7 +237,14 @@ fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {
     let ca_file = file(section, "ca_file");
     let identity = identity_files(section);
     let settings = amqp::tls::Settings { ca_file: ca_file?, identity: identity? };
-    let Err(error) = settings.check() else { return Some(settings) };
+    let error = match (settings.check(), &settings.identity) {
+        (Err(error), _) => error,
+        (Ok(Some(facts)), Some((cert_file, _))) => {
+            check_validity(section, cert_file, facts);
+            return Some(settings);
+        }
+        (Ok(_), _) => return Some(settings),
+    };
     match &settings.identity {
         Some((_, key_file)) if settings.ca_file.as_deref() != Some(error.path()) => {
             identity_fault(section, key_file, &error);

@@ -20,7 +20,7 @@ use super::{
     peers, tls,
 };
 use crate::{
-    certificates,
+    certificates::{self, Facts},
     intake::{Intake, Refusal},
     telemetry::{
         log::chain,
@@ -156,6 +156,12 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// What the certificate that connections are shown says of itself; `None` without TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Facts> {
+        self.identity.as_ref().and_then(|identity| identity.facts().ok())
     }
 
     pub(super) fn identity(&self) -> Option<Arc<tls::Identity>> {

@@ -17,6 +17,7 @@ mod body;
 mod callback;
 mod connection;
 mod gate;
+mod handshakes;
 mod limits;
 pub mod peers;
 pub mod tls;
@@ -97,27 +98,30 @@ pub fn serve(
         0 => std::thread::available_parallelism()?.get().div_ceil(2),
         workers => workers,
     };
+    // Of each worker.
+    let most = MAX_CONNECTIONS.div_ceil(workers);
+    let shutdown_timeout = shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+    if let Some(identity) = identity {
+        let builder = Server::build()
+            .workers(workers)
+            .max_concurrent_connections(most)
+            .shutdown_timeout(shutdown_timeout)
+            .disable_signals();
+        // While there are as many handshakes, nobody else gets in. The server's own 256 are little for strangers who begin
+        // one and say no more until HEAD_TIMEOUT is over.
+        return handshakes::listen(builder, socket, &tls::config(identity)?, gate, most);
+    }
     let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
         .workers(workers)
-        .max_connections(MAX_CONNECTIONS.div_ceil(workers))
-        // Handshakes at a time; while there are as many, nobody else gets in. The server's own 256 are little for
-        // strangers who begin one and say no more until HEAD_TIMEOUT is over.
-        .max_connection_rate(MAX_CONNECTIONS.div_ceil(workers))
+        .max_connections(most)
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         // An answer is one small packet; waiting for more to send with it only delays it.
         .tcp_nodelay(true)
         .on_connect(connection::begin)
-        .shutdown_timeout(shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+        .shutdown_timeout(shutdown_timeout)
         .disable_signals();
-    let server = match identity {
-        Some(identity) => server
-            .tls_handshake_timeout(HEAD_TIMEOUT)
-            .listen_rustls_0_23(socket, tls::config(identity)?)?
-            .run(),
-        None => server.listen(socket)?.run(),
-    };
-    Ok(server)
+    Ok(server.listen(socket)?.run())
 }
 
 /// All of it. A scope is found by comparing its prefix; a resource with a name in its path would be found by a regular

@@ -16,7 +16,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::certificates::{self, Error};
+use crate::certificates::{self, Error, Facts};
 
 /// Where certificate and key come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +30,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a listener could start with these files as they are now.
+    /// Whether a listener could start with these files as they are now; if so, what its certificate says of itself. One
+    /// that has expired can be started with: whether it is accepted is for the client to say.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn check(&self) -> Result<(), Error> {
-        certificates::read_identity(&self.cert_file, &self.key_file).map(drop)
+    pub fn check(&self) -> Result<Facts, Error> {
+        let identity = certificates::read_identity(&self.cert_file, &self.key_file)?;
+        Facts::of(&self.cert_file, &identity.cert)
     }
 }
 
@@ -112,6 +114,12 @@ impl Identity {
         source.seen = seen;
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity?);
         Ok(true)
+    }
+
+    /// What the certificate in force says of itself.
+    pub(super) fn facts(&self) -> Result<Facts, Error> {
+        let now = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Facts::of(&self.source().settings.cert_file, &now.cert)
     }
 
     pub(super) fn check_interval(&self) -> Duration {

@@ -142,6 +142,73 @@ impl LimitCause {
     }
 }
 
+/// What a certificate of ours is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateUse {
+    /// By the public listener, as the server's.
+    Http,
+    /// To the broker, as the client's.
+    Amqp,
+}
+
+impl CertificateUse {
+    /// The value of the label `use`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Amqp => "amqp",
+        }
+    }
+}
+
+/// Why a TLS handshake on the public listener failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// What came was not TLS: plain HTTP, most likely.
+    NotTls,
+    /// No version, cipher or protocol in common.
+    NothingInCommon,
+    /// The client does not accept our certificate.
+    CertificateRefused,
+    /// The client closed the connection.
+    Closed,
+    /// It did not end in time.
+    Timeout,
+    /// Anything else.
+    Other,
+}
+
+impl HandshakeFailure {
+    /// Every cause.
+    pub const ALL: [Self; 6] = [
+        Self::NotTls,
+        Self::NothingInCommon,
+        Self::CertificateRefused,
+        Self::Closed,
+        Self::Timeout,
+        Self::Other,
+    ];
+
+    /// The value of the label `cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::NothingInCommon => "nothing_in_common",
+            Self::CertificateRefused => "certificate_refused",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    r#use: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
@@ -196,6 +263,8 @@ pub struct Metrics {
     callback_duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
     peers_limited: [Counter; LimitCause::ALL.len()],
+    handshake_failures: [Counter; HandshakeFailure::ALL.len()],
+    certificate_not_after: Family<UseLabels, Gauge>,
     ledger_rows: Family<StateLabels, Gauge>,
     ledger_oldest_pending: Gauge<f64, AtomicU64>,
     ledger_size: Gauge<i64, AtomicI64>,
@@ -250,6 +319,20 @@ impl Metrics {
         registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
         let peers_limited =
             LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
+        let family = Family::<CauseLabels, Counter>::default();
+        registry.register(
+            "tls_handshake_failures",
+            "TLS handshakes of the public listener that failed, by cause",
+            family.clone(),
+        );
+        let handshake_failures = HandshakeFailure::ALL
+            .map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
+        let certificate_not_after = Family::<UseLabels, Gauge>::default();
+        registry.register(
+            "certificate_not_after_seconds",
+            "When a certificate of ours expires, in seconds since 1970, by what it is used for",
+            certificate_not_after.clone(),
+        );
         let ledger_rows = Family::<StateLabels, Gauge>::default();
         registry.register("ledger_rows", "Commands in the ledger, by state", ledger_rows.clone());
         let ledger_oldest_pending = Gauge::default();
@@ -345,6 +428,8 @@ impl Metrics {
             callback_duration,
             probes,
             peers_limited,
+            handshake_failures,
+            certificate_not_after,
             ledger_rows,
             ledger_oldest_pending,
             ledger_size,
@@ -397,6 +482,20 @@ impl Metrics {
     /// Counts a callback of a peer that is over a limit, or outside the allow-list.
     pub fn peer_limited(&self, cause: LimitCause) {
         self.peers_limited[cause as usize].inc();
+    }
+
+    /// Counts a TLS handshake of the public listener that failed.
+    pub fn handshake_failed(&self, cause: HandshakeFailure) {
+        self.handshake_failures[cause as usize].inc();
+    }
+
+    /// Sets when the certificate of this use expires, in seconds since 1970; `None` ends the series: there is none.
+    pub fn set_certificate_not_after(&self, of: CertificateUse, not_after: Option<i64>) {
+        let labels = UseLabels { r#use: of.as_str() };
+        match not_after {
+            Some(seconds) => drop(self.certificate_not_after.get_or_create(&labels).set(seconds)),
+            None => drop(self.certificate_not_after.remove(&labels)),
+        }
     }
 
     /// Sets the number of commands in a state.
@@ -529,6 +628,7 @@ mod tests {
         metrics.reconciled("seen", 1);
         metrics.reconciliation_passed(false);
         metrics.enriched("busy");
+        metrics.set_certificate_not_after(CertificateUse::Http, Some(1));
         let known = metrics.render();
         let alerts = include_str!("../../deploy/alerts.yaml");
         let found = named(alerts);
@@ -594,6 +694,10 @@ mod tests {
         metrics.set_findings("unseen", 3);
         metrics.reconciliation_passed(true);
         metrics.enriched("timed_out");
+        metrics.handshake_failed(HandshakeFailure::CertificateRefused);
+        metrics.set_certificate_not_after(CertificateUse::Http, Some(1_900_000_000));
+        metrics.set_certificate_not_after(CertificateUse::Amqp, Some(1));
+        metrics.set_certificate_not_after(CertificateUse::Amqp, None);
         let text = metrics.render();
         for line in [
             "countersign_outcomes_total{outcome=\"applied\"} 0",
@@ -626,12 +730,15 @@ mod tests {
             "countersign_peers_limited_total{cause=\"rate\"} 0",
             "countersign_peers_limited_total{cause=\"failures\"} 1",
             "countersign_peers_limited_total{cause=\"not_allowed\"} 0",
+            "countersign_tls_handshake_failures_total{cause=\"certificate_refused\"} 1",
+            "countersign_tls_handshake_failures_total{cause=\"timeout\"} 0",
+            "countersign_certificate_not_after_seconds{use=\"http\"} 1900000000",
             "countersign_config_reloads_total{result=\"applied\"} 0",
             "countersign_config_reloads_total{result=\"rejected\"} 1",
             "countersign_build_info{version=",
         ] {
             assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");
         }
-        assert!(!text.contains("gone"), "{text}");
+        assert!(!text.contains("gone") && !text.contains("use=\"amqp\""), "{text}");
     }
 }

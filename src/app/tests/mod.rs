@@ -92,6 +92,7 @@ fn settings() -> Settings {
             endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],
             locale: Locale::Zh,
         },
+        client_certificate: None,
         shutdown_grace: Duration::from_secs(5),
     }
 }

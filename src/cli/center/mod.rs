@@ -105,14 +105,19 @@ pub(super) fn failure(error: Error) -> Failure {
     }
 }
 
-/// Reads a file; `-` is stdin.
+/// Reads a file, without a BOM; `-` is stdin.
 fn read(path: &Path) -> Result<String, Failure> {
     let text = if path == Path::new("-") {
         std::io::read_to_string(std::io::stdin().lock())
     } else {
         std::fs::read_to_string(path)
     };
-    Ok(text.with_context(|| format!("cannot read {}", path.display()))?)
+    let mut text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    // What editors on Windows begin a file with; neither JSON nor TOML readers take it.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 fn wrong(path: &Path, problem: impl std::fmt::Display) -> Failure {

@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const OLD: Duration = Duration::from_secs(60);
 
 pub(super) fn configuration(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
-    for fault in loaded.faults() {
+    for fault in loaded.faults().iter().chain(loaded.lapsed()) {
         report.wrong("configuration", fault.to_string())?;
     }
     for warning in &loaded.warnings {
         report.risky("configuration", warning.to_string())?;
     }
-    if loaded.faults().is_empty() {
+    if loaded.faults().is_empty() && loaded.lapsed().is_empty() {
         let from = loaded.file.as_ref().map_or_else(
             || "no file; the environment and the defaults".to_owned(),
             |file| file.display().to_string(),

@@ -118,3 +118,50 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     has(&tls.warnings(), "countersign.toml:1: amqp.tls: has no effect, since no URL begins with amqps://");
     assert!(tls.set("amqp.url=amqps://broker").warnings().is_empty());
 }
+
+/// As [`write_pair`], with a BOM before each, valid from 2000 for so many days from now on; an authority's if it says so.
+fn write_dated(dir: &Path, days: i64, is_authority: bool) {
+    let mut params = rcgen::CertificateParams::new(vec!["countersign.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    let zoned = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days))
+        .to_zoned(jiff::tz::TimeZone::UTC);
+    params.not_after = rcgen::date_time_ymd(
+        zoned.year().into(),
+        zoned.month().try_into().unwrap(),
+        zoned.day().try_into().unwrap(),
+    );
+    if is_authority {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    fs::write(dir.join("dated.pem"), format!("\u{feff}{}", cert.pem())).unwrap();
+    fs::write(dir.join("dated.key"), format!("\u{feff}{}", key.serialize_pem())).unwrap();
+}
+
+#[test]
+fn the_end_of_a_certificate_is_told_before_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    for section in ["http.tls", "amqp.tls"] {
+        let load = |days, is_authority| {
+            write_dated(dir.path(), days, is_authority);
+            let keys = [("cert_file", "dated.pem"), ("key_file", "dated.key")];
+            files(section, dir.path(), &keys).set("amqp.url=amqps://broker").load()
+        };
+        let told = |loaded: &Loaded| {
+            assert_eq!(loaded.faults(), []);
+            assert!(loaded.config().is_ok(), "time alone keeps nothing from starting");
+            let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+            (lines(loaded.lapsed()).join("\n"), warnings.join("\n"))
+        };
+        assert_eq!(told(&load(25, false)), (String::new(), String::new()));
+        let (lapsed, warnings) = told(&load(20, false));
+        assert!(lapsed.is_empty() && warnings.contains(&format!("{section}.cert_file: ")), "{warnings}");
+        assert!(warnings.contains("dated.pem expires in 19 days"), "{warnings}");
+        let (lapsed, warnings) = told(&load(-1, false));
+        assert!(lapsed.contains(&format!("{section}.cert_file: ")), "{lapsed}");
+        assert!(lapsed.contains("dated.pem expired at ") && warnings.is_empty(), "{lapsed} {warnings}");
+        let (_, warnings) = told(&load(25, true));
+        assert_eq!(warnings.contains("is an authority's certificate"), section == "http.tls", "{warnings}");
+    }
+}

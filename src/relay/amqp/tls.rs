@@ -8,7 +8,7 @@ use lapin::{
 };
 use rustls::{AlertDescription, CertificateError};
 
-use crate::certificates;
+use crate::certificates::{self, Facts};
 
 /// How `amqps://` brokers are spoken to. The files are read at each connect, so renewed ones need no restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,18 +20,18 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a connection could be tried with the files as they are now.
+    /// Whether a connection could be tried with the files as they are now; if so, what our certificate, if there is one,
+    /// says of itself.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn check(&self) -> Result<(), certificates::Error> {
+    pub fn check(&self) -> Result<Option<Facts>, certificates::Error> {
         if let Some(path) = &self.ca_file {
             certificates::read_authorities(path)?;
         }
-        if let Some((cert, key)) = &self.identity {
-            certificates::read_pair(cert, key)?;
-        }
-        Ok(())
+        let Some((cert, key)) = &self.identity else { return Ok(None) };
+        let (chain, _) = certificates::read_pair(cert, key)?;
+        Facts::of(cert, &chain).map(Some)
     }
 }
 

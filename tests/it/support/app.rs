@@ -372,9 +372,14 @@ impl App {
 
     /// Asks it to stop, as a supervisor does.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, by its name without SIG.
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be started");
-        assert!(sent.success(), "SIGTERM to our own child");
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill can be started").success(), "SIG{name} to our own child");
     }
 
     /// Whether it still runs.

@@ -1,0 +1,195 @@
+//! The public listener over TLS. actix-web's own drops a failed handshake without a word, and somebody whose clients do not
+//! accept the certificate would see callbacks stay away and nothing else. So the listener is put together here, of the same
+//! parts, with what failed counted by its cause and logged.
+
+use std::{
+    io,
+    net::{IpAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use actix_http::{HttpService, TlsAcceptorConfig};
+use actix_server::{Server, ServerBuilder};
+use actix_service::{IntoServiceFactory, Service as _, ServiceFactoryExt, apply_fn_factory, map_config};
+use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
+use actix_web::{App, Error, dev::AppConfig, rt::net::TcpStream, web::Data};
+use rustls::{AlertDescription, ServerConfig};
+
+use super::{Gate, HEAD_TIMEOUT, KEEP_ALIVE, connection, routes};
+use crate::telemetry::metrics::{HandshakeFailure, Metrics};
+
+/// actix-web's default.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One line for each cause in this time, with the number of those that had none.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+/// Serves the public routes on `socket` over TLS, by a `builder` that knows workers and limits. `at_once` handshakes may be
+/// under way in each worker.
+pub(super) fn listen(
+    builder: ServerBuilder,
+    socket: TcpListener,
+    tls: &ServerConfig,
+    gate: Data<Gate>,
+    at_once: usize,
+) -> io::Result<Server> {
+    max_concurrent_tls_connect(at_once);
+    let shutdown = builder.graceful_shutdown_signal();
+    let told = Arc::new(Tellings::default());
+    let tls = tls.clone();
+    let server = builder.listen("callbacks over TLS", socket, move || {
+        let app = App::new().app_data(gate.clone()).configure(routes).into_factory();
+        let app = app.map_err(|error: Error| error.error_response());
+        let shutdown = shutdown.clone();
+        let acceptor = TlsAcceptorConfig::default().handshake_timeout(HEAD_TIMEOUT);
+        let http = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let shutdown = shutdown.clone();
+                async move { shutdown.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .on_connect_ext(|io: &_, extensions: _| connection::begin(io, extensions))
+            .finish(map_config(app, |()| AppConfig::default()))
+            .rustls_0_23_with_config(tls.clone(), acceptor);
+        let (gate, told) = (gate.clone(), told.clone());
+        apply_fn_factory(http, move |io: TcpStream, service: &_| {
+            // Once it has failed nobody knows any more.
+            let peer = io.peer_addr().ok().map(|address| address.ip());
+            let served = service.call(io);
+            let (gate, told) = (gate.clone(), told.clone());
+            async move {
+                let served = served.await;
+                if let Err(error) = &served {
+                    told.note(error, peer, &gate.metrics);
+                }
+                served
+            }
+        })
+    })?;
+    Ok(server.run())
+}
+
+/// Why it failed; `None` if the handshake did not, but what came after.
+fn cause(error: &TlsError<io::Error, actix_http::error::DispatchError>) -> Option<HandshakeFailure> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let error = match error {
+        TlsError::Timeout => return Some(HandshakeFailure::Timeout),
+        TlsError::Service(_) => return None,
+        TlsError::Tls(error) => error,
+    };
+    if matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) {
+        return Some(HandshakeFailure::Closed);
+    }
+    let fault = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    Some(match fault {
+        Some(rustls::Error::InvalidMessage(_)) => HandshakeFailure::NotTls,
+        Some(rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol) => {
+            HandshakeFailure::NothingInCommon
+        }
+        Some(rustls::Error::AlertReceived(alert)) => match alert {
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA => HandshakeFailure::CertificateRefused,
+            AlertDescription::HandshakeFailure
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::NoApplicationProtocol => HandshakeFailure::NothingInCommon,
+            AlertDescription::CloseNotify | AlertDescription::UserCanceled => HandshakeFailure::Closed,
+            _ => HandshakeFailure::Other,
+        },
+        _ => HandshakeFailure::Other,
+    })
+}
+
+/// When each cause had a line last, and how many had none since.
+#[derive(Default)]
+struct Tellings([Mutex<Telling>; HandshakeFailure::ALL.len()]);
+
+#[derive(Default)]
+struct Telling {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Telling {
+    /// How many had no line since the last; `None` if this one has none either.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|told| now.duration_since(told) < TELL_AGAIN) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+impl Tellings {
+    fn note(
+        &self,
+        error: &TlsError<io::Error, actix_http::error::DispatchError>,
+        peer: Option<IpAddr>,
+        metrics: &Metrics,
+    ) {
+        let Some(cause) = cause(error) else { return };
+        metrics.handshake_failed(cause);
+        let due = self.0[cause as usize].lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
+        let Some(untold) = due else { return };
+        let untold = (untold > 0).then_some(untold);
+        let peer = peer.map(tracing::field::display);
+        let detail = match error {
+            TlsError::Tls(error) => Some(error.to_string()),
+            TlsError::Timeout | TlsError::Service(_) => None,
+        };
+        let (cause, refused) = (cause.as_str(), cause == HandshakeFailure::CertificateRefused);
+        if refused {
+            let advice = "look at its names, its end, and the chain in http.tls.cert_file";
+            tracing::warn!(cause, peer, detail, untold, advice, "TLS handshake failed");
+        } else {
+            tracing::info!(cause, peer, detail, untold, "TLS handshake failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failed_handshake_has_one_cause() {
+        let of = |fault: rustls::Error| cause(&TlsError::Tls(io::Error::other(fault)));
+        for alert in [AlertDescription::UnknownCA, AlertDescription::CertificateExpired] {
+            assert_eq!(
+                of(rustls::Error::AlertReceived(alert)),
+                Some(HandshakeFailure::CertificateRefused),
+                "{alert:?}"
+            );
+        }
+        let message = rustls::InvalidMessage::InvalidContentType;
+        assert_eq!(of(rustls::Error::InvalidMessage(message)), Some(HandshakeFailure::NotTls));
+        assert_eq!(of(rustls::Error::NoApplicationProtocol), Some(HandshakeFailure::NothingInCommon));
+        assert_eq!(of(rustls::Error::DecryptError), Some(HandshakeFailure::Other));
+        let closed = TlsError::Tls(io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(cause(&closed), Some(HandshakeFailure::Closed));
+        assert_eq!(cause(&TlsError::Timeout), Some(HandshakeFailure::Timeout));
+        let after = TlsError::Service(actix_http::error::DispatchError::SlowRequestTimeout);
+        assert_eq!(cause(&after), None);
+    }
+
+    #[test]
+    fn a_flood_of_one_cause_has_a_line_a_minute() {
+        let (mut telling, now) = (Telling::default(), Instant::now());
+        assert_eq!(telling.due(now), Some(0));
+        for second in 0..59 {
+            assert_eq!(telling.due(now + Duration::from_secs(second)), None);
+        }
+        assert_eq!(telling.due(now + TELL_AGAIN), Some(59));
+        assert_eq!(telling.due(now + 2 * TELL_AGAIN), Some(0));
+    }
+}
