@@ -48,41 +48,67 @@ rabbitmq_scripts() {
 
 # The one switch that Debian's maintainer scripts ask before they start a service. It is ours only while
 # apt runs; a policy that the machine already has is left alone. Every first start is forbidden, not only
-# RabbitMQ's: the package brings logrotate along, and that one cron.
+# that of the package: RabbitMQ brings logrotate along, and that one cron.
+#
+# Left behind, it would keep every service of the machine from starting. So it names the process that it is for, counts
+# for nothing once that one is gone, and a guard in a session of its own removes it then, even if we were killed.
 service_policy=/usr/sbin/policy-rc.d
+service_policy_mark='# by countersign, for one installation'
 forbid_service_start() {
+    remove_stale_service_policy
     [[ ! -e $service_policy ]] || return 0
     at_exit allow_service_start
     # A start that the runlevel would not ask for comes as "(start)"; services that already run may restart.
     # shellcheck disable=SC2016  # the policy's own $2
-    printf '%s\n' '#!/bin/sh' '# by countersign, for one installation' \
+    printf '%s\n' '#!/bin/sh' "$service_policy_mark: process $$" "[ -d /proc/$$ ] || exit 0" \
         'case "$2" in *restart*) exit 0 ;; *start*) exit 101 ;; esac' | as_root tee "$service_policy" >/dev/null
     as_root chmod 755 "$service_policy"
+    # shellcheck disable=SC2016  # the inner shell expands these
+    as_root setsid sh -c 'while [ -d "/proc/$1" ] && grep -qs "process $1\$" "$2"; do sleep 0.2; done
+        ! grep -qs "process $1\$" "$2" || rm -f -- "$2"' guard $$ "$service_policy" </dev/null >/dev/null 2>&1 &
 }
 allow_service_start() {
-    ! grep -qs 'by countersign' "$service_policy" || (as_root rm -f "$service_policy")
+    ! grep -qs "^$service_policy_mark: process $$\$" "$service_policy" || as_root rm -f -- "$service_policy"
+}
+
+# Removes a policy of ours whose process is gone: the machine went down in the middle of an installation.
+remove_stale_service_policy() {
+    local process
+    grep -qs "^$service_policy_mark" "$service_policy" || return 0
+    process=$(sed -n "s/^$service_policy_mark: process //p" "$service_policy")
+    [[ -z $process || ! -d /proc/$process ]] || return 0
+    note "removing $service_policy, which an installation of ours that was cut short has left behind"
+    as_root rm -f -- "$service_policy"
+}
+
+# Installs a package without letting it start its services, now or at the next boot.
+install_without_service() { # <package> <service>...
+    local package=$1
+    shift
+    forbid_service_start
+    apt_install "$package"
+    allow_service_start
+    # The packages enable their services for the next boot; that is more than was asked for.
+    if command -v systemctl >/dev/null; then
+        as_root systemctl --quiet disable "$@" 2>/dev/null || true
+    fi
+    note "installed $package; its system service does not run"
 }
 
 # Installs rabbitmq-server without letting the package start its service.
 install_rabbitmq() {
+    remove_stale_service_policy
     rabbitmq_scripts >/dev/null && return
     local services=(rabbitmq-server.service)
     find_epmd >/dev/null || services+=(epmd.service epmd.socket)
     local someone_was_there=
     ! port_is_taken 5672 || someone_was_there=yes
-    forbid_service_start
-    apt_install rabbitmq-server
-    allow_service_start
+    install_without_service rabbitmq-server "${services[@]}"
     # Only when the machine has a policy of its own that permits it.
     if [[ -z $someone_was_there ]] && port_is_taken 5672; then
         as_root service rabbitmq-server stop >&2 || note "the package started its service, and it could not be stopped"
     fi
     rabbitmq_scripts >/dev/null || die "rabbitmq-server was installed but its scripts are not where Debian puts them"
-    # The packages enable their services for the next boot; that is more than was asked for.
-    if command -v systemctl >/dev/null; then
-        as_root systemctl --quiet disable "${services[@]}" 2>/dev/null || true
-    fi
-    note "installed; its system service does not run"
 }
 
 # Starts a private node with everything it writes under <directory>; registers its end with at_exit.

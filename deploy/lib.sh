@@ -114,10 +114,21 @@ apt_install() { # <package>...
         -o DPkg::Lock::Timeout=120 "${missing[@]}" >&2 || die "apt-get could not install ${missing[*]}"
 }
 
-# The Rust toolchain must be there; the C compiler that the bundled SQLite wants is installed if it is not.
+# The Rust toolchain must be there, and as new as Cargo.toml wants it; the C compiler that the bundled SQLite wants is
+# installed if it is not.
 need_rust() {
+    local needed found
+    local manifest=${BASH_SOURCE[0]%/*}/../Cargo.toml
+    needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$manifest")
     command -v cargo >/dev/null || [[ ! -x $HOME/.cargo/bin/cargo ]] || PATH=$HOME/.cargo/bin:$PATH
-    command -v cargo >/dev/null || die "cargo is not installed; see https://rustup.rs"
+    if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
+        die "cargo or rustc is not installed; Rust $needed or newer is needed: https://rustup.rs"
+    fi
+    # "rustc 1.89.0 (29483883e 2025-08-04)"; from inside the repository, where a toolchain may be pinned.
+    found=$(cd "${manifest%/*}" && rustc --version 2>&1 | sed -n 's/^rustc \([0-9.]*\).*/\1/p') || true
+    [[ -n $found ]] || die "$(command -v rustc) does not say which version it is; Rust $needed or newer is needed: https://rustup.rs"
+    [[ $(printf '%s\n' "$needed" "$found" | sort -V | head -n 1) == "$needed" ]] ||
+        die "Rust $found is installed ($(command -v rustc)), and Rust $needed or newer is needed: rustup update, or https://rustup.rs"
     command -v cc >/dev/null || apt_install gcc libc6-dev
 }
 

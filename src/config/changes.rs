@@ -9,8 +9,9 @@ use super::{
 
 /// Keys that are looked at once, at start: what they name is held open, or is as large as it was made. A reload leaves
 /// them as they are and says so. TLS on the public listener may change, but not come or go.
-pub const NEEDS_RESTART: [&str; 6] = [
+pub const NEEDS_RESTART: [&str; 7] = [
     "http.listen",
+    "http.keep_alive",
     "http.workers",
     "admin.listen",
     "ledger.url",

@@ -28,6 +28,18 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
     if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
         section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
     }
+    let keep_alive = section.duration("keep_alive", Duration::from_secs(86_400));
+    match keep_alive {
+        Some(idle) if idle < Duration::from_secs(1) => {
+            section.fault("keep_alive", "is less than a second", "\"1s\" to \"24h\"");
+        }
+        Some(idle) if idle <= Duration::from_secs(60) => section.warn(
+            "keep_alive",
+            "is not longer than the 60 s for which common proxies and balancers keep idle connections: a callback may \
+             be sent into one that was just closed, and is lost",
+        ),
+        _ => {}
+    }
     let unauthenticated_floor = section.millis("unauthenticated_floor_ms", 0..=5_000);
     if unauthenticated_floor.is_some_and(|floor| floor.is_zero()) {
         section.warn(
@@ -57,6 +69,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
             listen: listen?,
             max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
             body_read_timeout: body_read_timeout?,
+            keep_alive: keep_alive?,
             unauthenticated_floor: unauthenticated_floor?,
             workers: usize::try_from(workers?).ok()?,
             tls: tls?,

@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{HttpResponse, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{ACCEPT, Accept, Header, VARY},
+    web,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Desk, access::Configuration, permission::Anyone};
-use crate::{
-    ledger::{AcceptError, Ledger, State},
-    telemetry::metrics,
-};
+use super::{Desk, access::Configuration, negotiation, permission::Anyone};
+use crate::ledger::{AcceptError, Ledger, State};
 
 /// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the
 /// cause still arrives.
@@ -107,8 +108,9 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     response.json(readiness)
 }
 
-/// `GET /metrics`. What is counted in the ledger is counted now; if it cannot be, the last numbers stand.
-pub(super) async fn metrics(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
+/// `GET /metrics`, in the form that `Accept` asks for. What is counted in the ledger is counted now; if it cannot be, the
+/// last numbers stand.
+pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
     match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
         Ok(Ok(stats)) => {
             for state in State::ALL {
@@ -129,7 +131,11 @@ pub(super) async fn metrics(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
         }
         Err(_elapsed) => tracing::warn!(timeout = ?STATS_TIMEOUT, "metrics of the ledger are stale"),
     }
-    HttpResponse::Ok().content_type(metrics::CONTENT_TYPE).body(desk.metrics.render())
+    let form = negotiation::exposition(Accept::parse(&request).ok().as_ref());
+    HttpResponse::Ok()
+        .content_type(form.content_type())
+        .insert_header((VARY, ACCEPT.as_str()))
+        .body(form.of(desk.metrics.render()))
 }
 
 /// Zero if the clock was set back meanwhile.

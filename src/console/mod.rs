@@ -7,6 +7,7 @@ pub mod access;
 mod api;
 mod contexts;
 mod health;
+mod negotiation;
 mod outcomes;
 mod permission;
 mod problem;
@@ -23,6 +24,7 @@ use std::{
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, Route,
     dev::Server,
+    guard,
     http::{
         StatusCode,
         header::{ALLOW, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS},
@@ -49,22 +51,27 @@ pub struct Settings {
 type Entry = (&'static str, &'static str, fn() -> Route);
 
 const TABLE: [Entry; 13] = [
-    ("GET", "/", || web::get().to(home)),
-    ("GET", "/livez", || web::get().to(health::livez)),
-    ("GET", "/readyz", || web::get().to(health::readyz)),
-    ("GET", "/metrics", || web::get().to(health::metrics)),
-    ("GET", "/api/v1/commands", || web::get().to(api::list_commands)),
-    ("GET", "/api/v1/commands/{command_id}", || web::get().to(api::find_command)),
+    ("GET", "/", || get().to(home)),
+    ("GET", "/livez", || get().to(health::livez)),
+    ("GET", "/readyz", || get().to(health::readyz)),
+    ("GET", "/metrics", || get().to(health::metrics)),
+    ("GET", "/api/v1/commands", || get().to(api::list_commands)),
+    ("GET", "/api/v1/commands/{command_id}", || get().to(api::find_command)),
     ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
-    ("GET", "/api/v1/refusals", || web::get().to(api::list_refusals)),
-    ("GET", "/api/v1/reconciliation", || web::get().to(reconciliation::get)),
-    ("GET", "/api/v1/contexts/{key}", || web::get().to(contexts::get)),
+    ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
+    ("GET", "/api/v1/reconciliation", || get().to(reconciliation::get)),
+    ("GET", "/api/v1/contexts/{key}", || get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),
     ("DELETE", "/api/v1/contexts/{key}", || web::delete().to(contexts::delete)),
     ("POST", "/api/v1/contexts:batch", || web::post().to(contexts::batch)),
 ];
 
-/// Every internal route: method and path. `openapi.yaml` documents them, and a test compares.
+/// Who may `GET` may ask for the head alone (RFC 9110 §9.3.2), as some probes do.
+fn get() -> Route {
+    Route::new().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// Every internal route: method and path; `HEAD` goes with `GET`. `openapi.yaml` documents them, and a test compares.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     TABLE.iter().map(|(method, path, _)| (*method, *path))
 }
@@ -153,7 +160,9 @@ async fn not_found(_: Anyone) -> Problem {
 
 async fn method_not_allowed(_: Anyone, request: HttpRequest) -> HttpResponse {
     let pattern = request.match_pattern().unwrap_or_default();
-    let possible: Vec<_> = routes().filter(|(_, path)| *path == pattern).map(|(method, _)| method).collect();
+    let methods = routes().filter(|(_, path)| *path == pattern).map(|(method, _)| method);
+    let possible: Vec<_> =
+        methods.flat_map(|method| [method].into_iter().chain((method == "GET").then_some("HEAD"))).collect();
     let possible = possible.join(", ");
     let mut response = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,

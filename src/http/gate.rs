@@ -113,7 +113,7 @@ impl Gate {
     /// certificate for connections that do. What peers have used of their limits stays counted. The series of endpoints
     /// that are gone end.
     ///
-    /// `listen`, `workers`, and whether there is TLS at all need a new listener: they are left as they are.
+    /// `listen`, `workers`, `keep_alive`, and whether there is TLS at all need a new listener: they are left as they are.
     pub fn put(&self, replacement: Replacement) {
         if let (Some(identity), Some(pair)) = (&self.identity, replacement.pair) {
             identity.replace(pair);

@@ -7,7 +7,7 @@
 //! | time to send a request's head | 5 s, first request of a connection; a stranger's connection is closed after it |
 //! | size of the head | 128 KiB (the server's own), answered 431 |
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
-//! | idle connection | 75 s |
+//! | idle connection | `keep_alive` |
 //! | time for a TLS handshake | 5 s |
 //! | connections | 16384; more wait in the accept queue |
 //! | callbacks of one peer, failures of one peer | `peers`; off unless configured |
@@ -50,6 +50,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// A callback's body must be complete so long after its head.
     pub body_read_timeout: Duration,
+    /// A connection on which nothing comes for so long after an answer is closed.
+    pub keep_alive: Duration,
     /// An `unauthenticated` answer leaves no sooner than this after the end of the body.
     pub unauthenticated_floor: Duration,
     /// Threads that serve; 0 is one for every two cores.
@@ -68,10 +70,6 @@ const CALLBACKS: &str = "/callbacks";
 /// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longer than the 60 s after which common reverse proxies give up an idle connection: the side that may still send a
-/// request should be the one that closes, or it sends into a closed connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
 /// Of all workers together. A connection costs some 16 KiB of buffers, up to its body's size more while it sends one.
 /// Those of a stranger do not last (see above), but while there are so many nobody else gets in; so there is room for
 /// some thousand new ones a second.
@@ -79,7 +77,7 @@ const MAX_CONNECTIONS: usize = 16_384;
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
 ///
-/// The `gate` was made with these settings; of them only `workers` is looked at here. After a graceful stop, requests
+/// The `gate` was made with these settings; of them only `workers` and `keep_alive` are looked at here. After a graceful stop, requests
 /// have `shutdown_grace` (rounded up to seconds) to finish.
 ///
 /// # Errors
@@ -115,7 +113,7 @@ pub fn serve(
         .workers(workers)
         .max_connections(most)
         .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(settings.keep_alive)
         // An answer is one small packet; waiting for more to send with it only delays it.
         .tcp_nodelay(true)
         .on_connect(connection::begin)

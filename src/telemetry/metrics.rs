@@ -16,9 +16,6 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The media type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// The label `endpoint` of callbacks whose endpoint is not configured. No endpoint can have this name.
 pub const UNKNOWN_ENDPOINT: &str = "-";
 
@@ -593,7 +590,7 @@ impl Metrics {
         self.outcomes_parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
     }
 
-    /// All metrics as OpenMetrics text, to be sent as [`CONTENT_TYPE`].
+    /// All metrics as OpenMetrics text, which [`Exposition`](super::exposition::Exposition) gives other forms.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(8192);
@@ -604,7 +601,10 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::intake::Refusal;
 
     /// Every name of a metric of ours in a text, with what braces follow it.
     fn named(text: &str) -> Vec<(&str, &str)> {
@@ -617,19 +617,25 @@ mod tests {
         ours.collect()
     }
 
-    #[test]
-    fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
+    /// What a service shows that has endpoints and an approval center.
+    fn with_every_series_of_an_alert() -> Arc<Metrics> {
         let metrics = Metrics::new();
-        for outcome in ["accepted", "duplicate", "unauthenticated", "overloaded", "ledger_unavailable"] {
+        for outcome in Refusal::ALL.map(Refusal::as_str).into_iter().chain(["accepted", "duplicate"]) {
             metrics.callback_counter("purchase", outcome).inc();
+            metrics.callback_counter(UNKNOWN_ENDPOINT, outcome).inc();
         }
         ["pending", "published", "parked"].into_iter().for_each(|state| metrics.set_ledger_rows(state, 1));
         ["unseen", "not_found", "contradicted"].into_iter().for_each(|word| metrics.set_findings(word, 1));
         metrics.reconciled("seen", 1);
-        metrics.reconciliation_passed(false);
+        [true, false].into_iter().for_each(|whole| metrics.reconciliation_passed(whole));
         metrics.enriched("busy");
         metrics.set_certificate_not_after(CertificateUse::Http, Some(1));
-        let known = metrics.render();
+        metrics
+    }
+
+    #[test]
+    fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
+        let known = with_every_series_of_an_alert().render();
         let alerts = include_str!("../../deploy/alerts.yaml");
         let found = named(alerts);
         assert!(found.len() > 10, "{found:?}");
@@ -668,6 +674,61 @@ mod tests {
                 assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{name}: {rule}");
             }
             assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_alert_has_a_case_for_and_a_case_against_it_over_metrics_of_ours() {
+        let parse = |text| -> serde_json::Value { serde_saphyr::from_str(text).unwrap() };
+        let cases = include_str!("../../deploy/alerts.test.yaml");
+        let known = with_every_series_of_an_alert().render();
+        for (name, _) in named(cases) {
+            let family =
+                name.trim_end_matches("_total").trim_end_matches("_info").trim_end_matches("_bucket");
+            assert!(known.contains(&format!("# TYPE {family} ")), "{name} is not a metric of ours");
+        }
+        let instances = |text: &serde_json::Value| -> BTreeSet<String> {
+            let text = text.to_string().replace('\\', "");
+            let found = text.split("instance=\"").skip(1).filter_map(|rest| rest.split('"').next());
+            found.map(str::to_owned).collect()
+        };
+        let (mut fire, mut silent) = (BTreeSet::new(), BTreeSet::new());
+        for case in parse(cases)["tests"].as_array().unwrap() {
+            for test in case["promql_expr_test"].as_array().unwrap() {
+                let alert = test["expr"].as_str().unwrap().split('"').nth(1).unwrap().to_owned();
+                let firing = instances(&test["exp_samples"]);
+                // An instance of the case for which it does not fire is a case against it.
+                if firing.len() < instances(&case["input_series"]).len() {
+                    silent.insert(alert.clone());
+                }
+                if test["exp_samples"].as_array().is_some_and(|samples| !samples.is_empty()) {
+                    fire.insert(alert);
+                }
+            }
+        }
+        let rules = parse(include_str!("../../deploy/alerts.yaml"));
+        for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+            let alert = rule["alert"].as_str().unwrap();
+            assert!(fire.contains(alert), "no case has {alert} fire");
+            assert!(silent.contains(alert), "no case leaves {alert} silent");
+        }
+    }
+
+    #[test]
+    fn no_reason_of_a_refusal_is_without_an_alert() {
+        let rules: serde_json::Value =
+            serde_saphyr::from_str(include_str!("../../deploy/alerts.yaml")).unwrap();
+        let rules = rules["groups"][0]["rules"].as_array().unwrap();
+        let watched: BTreeSet<&str> = rules
+            .iter()
+            .flat_map(|rule| named(rule["expr"].as_str().unwrap()))
+            .flat_map(|(_, labels)| labels.split("outcome=").skip(1))
+            .flat_map(|rest| rest.split('"').nth(1).unwrap().split('|'))
+            .collect();
+        for reason in Refusal::ALL {
+            // Stopping is somebody's will; limited peers have a metric of their own.
+            let exempt = matches!(reason, Refusal::ShuttingDown | Refusal::RateLimited);
+            assert_eq!(watched.contains(reason.as_str()), !exempt, "{}", reason.as_str());
         }
     }
 

@@ -95,6 +95,55 @@ async fn a_dry_run_of_send_prints_the_body_of_every_origin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn send_takes_no_task_that_contradicts_the_context() {
+    let endpoint = Endpoint::plain("leave")
+        .context("format", "['json', 'pattern', 'opaque']")
+        .context("fields", "{ instance_id = '/i', task_id = '/t' }")
+        .context("pattern", "'(?P<task_id>.+)!'");
+    let config = Config::bare(NOWHERE).endpoint(endpoint);
+    let config = (config.write(), config);
+    let dry = async |args: &[&str]| {
+        let all = [&["send", "--endpoint", "leave", "--dry-run"][..], args].concat();
+        run(&config.0, &all).run().await
+    };
+    for (args, words) in [
+        (
+            &["--task", "n2", "--context", r#"{"i":"PO-77","t":"n3"}"#][..],
+            ["--task says \"n2\"", "the task \"n3\""],
+        ),
+        (&["--task", "n2", "--context", "n3!"], ["--task says \"n2\"", "the task \"n3\""]),
+        (
+            &["--origin", "card", "--task", "n2", "--context", "n3!"],
+            ["--task says \"n2\"", "the task \"n3\""],
+        ),
+        (
+            &["--instance", "PO-78", "--context", r#"{"i":"PO-77"}"#],
+            ["--instance says \"PO-78\"", "the instance \"PO-77\""],
+        ),
+        (&["--count", "2", "--context", "n3!"], ["a task of its own", "\"n3\" for all of them"]),
+    ] {
+        let ran = dry(args).await.ended_with(64);
+        assert!(ran.stdout.is_empty(), "{args:?}: {}", ran.stdout);
+        for words in words.into_iter().chain(["context_invalid", "Leave "]) {
+            assert!(ran.stderr.contains(words), "{args:?} without {words:?}: {}", ran.stderr);
+        }
+    }
+
+    for (args, instance, task) in [
+        // The context's, where nothing else is said.
+        (&["--context", r#"{"i":"PO-77","t":"n3"}"#][..], Some("PO-77"), "n3"),
+        (&["--context", r#"{"i":"PO-77","t":"n3"}"#, "--task", "n3"], Some("PO-77"), "n3"),
+        (&["--context", "n3!", "--instance", "PO-78"], Some("PO-78"), "n3"),
+        // The context says nothing of a task.
+        (&["--context", "free text", "--task", "n2"], None, "n2"),
+    ] {
+        let body = dry(args).await.ended_with(0).json();
+        assert_eq!(body["task_id"], task, "{args:?}: {body}");
+        assert!(instance.is_none_or(|instance| body["instance_id"] == instance), "{args:?}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn send_plays_the_approval_center() {
     let vhost = Vhost::new().await;
     let app = App::start(&vhost).await;

@@ -3,6 +3,8 @@
 use crate::support::{App, Callback, Config, Endpoint, KEY, NOWHERE, Vhost, Worker, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_broker_away_it_is_alive_and_ready() {
@@ -33,6 +35,36 @@ async fn every_metric_of_the_catalogue_is_there_from_the_start() {
     ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");
     }
+}
+
+/// Both forms, by the parser of Prometheus: the names of series and types, and what its linter has against them.
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_reads_the_metrics() {
+    let app = App::with(Config::with_url(NOWHERE)).await;
+    app.post("purchase", Callback::list("i", "t").plain()).await;
+    let text = app.get("/metrics").await.text();
+    assert!(
+        text.contains("# TYPE countersign_callbacks_total counter"),
+        "the form that promtool reads: {text}"
+    );
+    let mut promtool = match Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    {
+        Ok(promtool) => promtool,
+        Err(error) if std::env::var_os("CI").is_none() => {
+            eprintln!("ignored: there is no promtool (apt install prometheus): {error}");
+            return;
+        }
+        Err(error) => panic!("no promtool, which CI wants (apt install prometheus): {error}"),
+    };
+    promtool.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("promtool reads");
+    let said = promtool.wait_with_output().expect("promtool ends");
+    let words = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && words.is_empty(), "{words}\n{text}");
 }
 
 /// The values of one label over all lines of a metric.

@@ -305,3 +305,24 @@ async fn a_sender_who_hangs_up_is_counted_all_the_same() {
     .await;
     service.stop().await;
 }
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_keep_alive_and_not_before() {
+    let mut settings = settings();
+    settings.http.keep_alive = Duration::from_secs(1);
+    let (hasty, patient) = (Service::with(settings, idle_relay()), Service::start());
+    let (mut closing, mut staying) =
+        (Connection::open(hasty.callbacks).await, Connection::open(patient.callbacks).await);
+    for connection in [&mut closing, &mut staying] {
+        connection.send(&post("plain", &callback("t1"))).await;
+        assert_eq!(connection.answer().await.status, 200);
+    }
+    let idle = Instant::now();
+    closing.closed().await;
+    assert!(idle.elapsed() >= Duration::from_millis(900), "{:?}", idle.elapsed());
+    staying.send(&post("plain", &callback("t2"))).await;
+    assert_eq!(staying.answer().await.status, 200);
+    drop(staying);
+    hasty.stop().await;
+    patient.stop().await;
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{command::CommandId, telemetry::metrics};
+use crate::{command::CommandId, telemetry::exposition::Exposition};
 use double::Fault;
 
 const API: [&str; 3] =
@@ -83,7 +83,8 @@ async fn metrics_tell_the_state_of_the_ledger_at_the_scrape() {
     keep(&service, 3).await;
     service.ledger.publish_through(2);
     let answer = service.get("/metrics").await;
-    assert_eq!(answer.header("content-type"), Some(metrics::CONTENT_TYPE));
+    assert_eq!(answer.header("content-type"), Some(Exposition::Text.content_type()));
+    assert_eq!(answer.header("vary"), Some("accept"));
     for line in [
         r#"countersign_ledger_rows{state="pending"} 1"#,
         r#"countersign_ledger_rows{state="published"} 2"#,
@@ -99,6 +100,52 @@ async fn metrics_tell_the_state_of_the_ledger_at_the_scrape() {
     let stale = service.get("/metrics").await;
     assert_eq!(stale.status, 200);
     assert!(stale.body.contains(r#"countersign_ledger_rows{state="pending"} 1"#));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_form_that_the_scraper_reads() {
+    let service = Service::start();
+    let openmetrics =
+        service.get_with("/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n").await;
+    assert_eq!(openmetrics.header("content-type"), Some(Exposition::OpenMetrics.content_type()));
+    assert!(openmetrics.body.ends_with("\n# EOF\n"), "{}", openmetrics.body);
+    assert!(openmetrics.body.contains("# TYPE countersign_build info\n"), "{}", openmetrics.body);
+    for accept in ["", "Accept: text/plain;version=0.0.4\r\n"] {
+        let text = service.get_with("/metrics", accept).await;
+        assert_eq!(text.header("content-type"), Some(Exposition::Text.content_type()));
+        assert!(text.body.contains("# TYPE countersign_build_info gauge\n"), "{}", text.body);
+        assert!(!text.body.contains("# EOF"), "{}", text.body);
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_may_get_may_ask_for_the_head_alone() {
+    let service = Service::start();
+    for path in ["/livez", "/readyz", "/metrics", "/", "/api/v1/commands"] {
+        let body_length = service.get(path).await.body.len();
+        let mut connection = Connection::open(service.internal).await;
+        connection
+            .send(&format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            .await;
+        let head = connection.head().await;
+        assert_eq!(head.status, 200, "{path}");
+        // Metrics count what goes on meanwhile.
+        assert!(
+            path == "/metrics" || head.header("content-length") == Some(&body_length.to_string()),
+            "{path}: {}",
+            head.head
+        );
+        connection.closed().await;
+    }
+    service.stop().await;
+
+    let service = Service::start();
+    service.ledger.fail(Fault::Broken);
+    let mut connection = Connection::open(service.internal).await;
+    connection.send("HEAD /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(connection.head().await.status, 503);
     service.stop().await;
 }
 
@@ -319,7 +366,7 @@ async fn other_paths_and_methods_are_answered_in_json() {
     for (_, path) in console::routes() {
         let possible: Vec<_> =
             console::routes().filter(|(_, other)| *other == path).map(|(method, _)| method).collect();
-        let allow = possible.join(", ");
+        let allow = possible.join(", ").replace("GET", "GET, HEAD");
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"] {
             if possible.contains(&method) {
                 continue;

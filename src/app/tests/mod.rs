@@ -82,6 +82,7 @@ fn settings() -> Settings {
             listen: loopback(),
             max_body_bytes: 1024,
             body_read_timeout: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(75),
             unauthenticated_floor: Duration::from_millis(5),
             workers: 1,
             tls: None,
@@ -223,8 +224,8 @@ impl Connection {
         tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await.unwrap().unwrap()
     }
 
-    /// The next answer on this connection.
-    async fn answer(&mut self) -> Answer {
+    /// The next answer's head: all that there is of an answer to `HEAD`, whatever length it says.
+    async fn head(&mut self) -> Answer {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
@@ -232,9 +233,14 @@ impl Connection {
             assert!(self.read_some().await > 0, "closed after {:?}", String::from_utf8_lossy(&self.received));
         };
         let head = String::from_utf8(self.received[..end].to_vec()).unwrap();
-        let mut answer = Answer { status: head[9..12].parse().unwrap(), head, body: String::new() };
-        let length: usize = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         self.received.drain(..end + 4);
+        Answer { status: head[9..12].parse().unwrap(), head, body: String::new() }
+    }
+
+    /// The next answer on this connection.
+    async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await;
+        let length: usize = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
         while self.received.len() < length {
             assert!(self.read_some().await > 0, "closed in the middle of a body");
         }

@@ -1,10 +1,17 @@
 //! The bodies that the approval center sends (§1.2 to §1.4 of the reference), one for each place where approvers act.
 
 use clap::ValueEnum;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::context::{Format, JsonFields};
+use crate::{
+    callback::{CredentialSettings, Credentials, open},
+    command::ResolvedBy,
+    context::{Format, JsonFields, OnUnresolved, Settings, Surroundings, resolve},
+    intake::EndpointSettings,
+    secret::Secret,
+};
 
 /// Where the approver acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -69,6 +76,27 @@ pub(super) fn render(origin: Origin, decision: &Decision, token: &str) -> Vec<u8
         token,
     };
     serde_json::to_vec(&body).expect("texts and a number are JSON")
+}
+
+/// What an endpoint reads from a context that is given: instance and task, as far as the context alone names them. What
+/// was registered for it is in the service's ledger and not known here.
+pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option<String>, Option<String>) {
+    let token = "nobody's";
+    let credential =
+        CredentialSettings { action_callback_token: Secret::new(token), action_callback_key: None };
+    // A card's body carries no ids of its own, so that what is found is the context's.
+    let body = render(Origin::Card, decision, token);
+    let Ok(callback) = open(&Credentials::new(&[credential]), &body) else { return (None, None) };
+    let settings =
+        Settings { formats: endpoint.context.formats.clone(), on_unresolved: OnUnresolved::Publish };
+    let surroundings = Surroundings { endpoint: &endpoint.name, now: Timestamp::now(), registered: None };
+    match resolve(&settings, &callback, surroundings) {
+        Ok(task) if task.resolved_by.is_some_and(|by| by != ResolvedBy::Opaque) => {
+            (task.instance_id, task.task_id)
+        }
+        // What is wrong with it is for the service to say.
+        Ok(_) | Err(_) => (None, None),
+    }
 }
 
 /// A context that this endpoint resolves to the task; `None` if it needs none. A card has nothing else that names it.

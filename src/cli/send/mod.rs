@@ -42,7 +42,7 @@ const TOLD: u64 = 5;
 const EXAMPLES: &str = "\
 Examples:
   countersign send                                  approve a made-up task, as from the list
-  countersign send --origin card --context 'PO-77'  as from the bot's card
+  countersign send --origin card --task PO-77/n2    as from the bot's card, with a context that names the task
   countersign send --action REJECT --instance PO-77 --task n2 --reason 'too dear'
   countersign send --count 1000 --connections 8     a thousand tasks
   countersign send --dry-run | countersign decrypt  what is inside an encrypted callback
@@ -87,10 +87,10 @@ pub(super) struct Arguments {
     /// The approver's user_id
     #[arg(long, value_name = "ID", default_value = "demo-user")]
     user: String,
-    /// The instance_id [default: a fresh one]
+    /// The instance_id [default: the one that --context names, else a fresh one]
     #[arg(long, value_name = "ID")]
     instance: Option<String>,
-    /// The task_id, or the id of a search hit [default: a fresh one]; with --count, -1, -2 … are added
+    /// The task_id, or the id of a search hit [default: as for --instance]; with --count, -1, -2 … are added
     #[arg(long, value_name = "ID")]
     task: Option<String>,
     /// The message_id of a card [default: a fresh one]; with --count, it goes up
@@ -163,6 +163,8 @@ struct Plan<'a> {
     /// What fresh ids begin with: two runs do not get in each other's way.
     run: String,
     first_message_id: u64,
+    /// Instance and task that `--context` names.
+    named: (Option<String>, Option<String>),
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -226,7 +228,7 @@ fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Fa
     };
     let name = endpoint.map(|endpoint| endpoint.name.clone()).or_else(|| arguments.endpoint.clone());
     let fresh = u64::from_be_bytes(random());
-    Ok(Plan {
+    let plan = Plan {
         arguments,
         endpoint,
         endpoint_name: name.unwrap_or_else(|| "default".to_owned()),
@@ -237,7 +239,39 @@ fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Fa
         first_message_id: arguments
             .message_id
             .unwrap_or(7_000_000_000_000_000_000 + fresh % 1_000_000_000_000_000_000),
-    })
+        named: (None, None),
+    };
+    let named = match plan.endpoint.filter(|_| arguments.context.is_some()) {
+        Some(endpoint) => body::named(endpoint, &plan.decision_about(String::new(), plan.first_message_id)),
+        None => (None, None),
+    };
+    contradiction(arguments, &named)?;
+    Ok(Plan { named, ..plan })
+}
+
+/// A callback whose own ids say something else than its context is refused whatever else it says; nobody means to send it.
+fn contradiction(arguments: &Arguments, named: &(Option<String>, Option<String>)) -> Result<(), Failure> {
+    for (flag, what, given, named) in [
+        ("--instance", "the instance", &arguments.instance, &named.0),
+        ("--task", "the task", &arguments.task, &named.1),
+    ] {
+        if let (Some(given), Some(named)) = (given, named)
+            && given != named
+        {
+            return Err(Failure::Usage(format!(
+                "{flag} says {given:?} and --context names {what} {named:?}; countersign refuses such a callback as \
+                 context_invalid. Leave one of the two out: without --context, one that fits is made"
+            )));
+        }
+    }
+    let many = arguments.count.is_some_and(|count| count > 1) || arguments.load.wanted();
+    if let (true, Some(task), Origin::List | Origin::Search) = (many, &named.1, arguments.origin) {
+        return Err(Failure::Usage(format!(
+            "each of many callbacks is about a task of its own, and --context names {task:?} for all of them; \
+             countersign refuses such callbacks as context_invalid. Leave --context out: one that fits is made for each"
+        )));
+    }
+    Ok(())
 }
 
 impl Plan<'_> {
@@ -251,7 +285,8 @@ impl Plan<'_> {
     }
 
     fn task(&self) -> String {
-        self.arguments.task.clone().unwrap_or_else(|| format!("{}-task", self.run))
+        let given = self.arguments.task.as_ref().or(self.named.1.as_ref());
+        given.cloned().unwrap_or_else(|| format!("{}-task", self.run))
     }
 
     /// What the task ids of many callbacks begin with; a number follows.
@@ -262,7 +297,8 @@ impl Plan<'_> {
     fn decision_about(&self, task: String, message_id: u64) -> Decision {
         let arguments = self.arguments;
         let origin = arguments.origin;
-        let instance = arguments.instance.clone().unwrap_or_else(|| self.run.clone());
+        let instance = arguments.instance.as_ref().or(self.named.0.as_ref());
+        let instance = instance.unwrap_or(&self.run).clone();
         let formats = self.endpoint.map_or(&[][..], |endpoint| &endpoint.context.formats);
         let context = arguments.context.clone().or_else(|| body::context(origin, formats, &instance, &task));
         let approval_code = arguments.approval_code.clone().or_else(|| match origin {

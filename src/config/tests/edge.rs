@@ -90,6 +90,17 @@ fn peers_are_read_and_slips_are_told() {
 }
 
 #[test]
+fn keep_alive_is_read_and_one_that_balancers_outlive_is_told() {
+    let case = |value: &str| Case::file(&format!("[http]\nkeep_alive = {value}\n{SMALL}"));
+    assert_eq!(Case::file(SMALL).config().http.keep_alive.as_secs(), 75);
+    assert_eq!(case("'620s'").config().http.keep_alive.as_secs(), 620);
+    assert!(case("'620s'").warnings().is_empty());
+    has(&case("60").warnings(), "countersign.toml:2: http.keep_alive: is not longer than the 60 s");
+    has(&case("'500ms'").faults(), "countersign.toml:2: http.keep_alive: is less than a second");
+    has(&case("'25h'").faults(), "countersign.toml:2: http.keep_alive: \"25h\" is too long");
+}
+
+#[test]
 fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     let warnings = |http: &str| Case::file(&format!("[http]\n{http}\n{SMALL}")).warnings();
     let own = "listen = '127.0.0.1:8080'";
