@@ -7,30 +7,54 @@
 broker_is_ours=   # find_or_start_broker: "yes" when the broker goes away again at the end
 rabbitmqctl=      # start_private_rabbitmq: the program that looks into the private node
 
-# True when something on the port speaks AMQP 0-9-1 and lets guest/guest in. It is the handshake itself up
-# to Connection.Tune, so "ready" means that a client would get in, and not just that a port is open.
-amqp_answers() { # <port>
+# True when something on the port speaks AMQP 0-9-1 and lets guest/guest in; prints what it says it is. It is the
+# handshake itself up to Connection.Tune, so "ready" means that a client would get in, and not just that a port is open.
+amqp_product() { # <port>
     # shellcheck disable=SC2016  # the inner bash expands these
     timeout 5 bash -c '
         exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
         read_hex() { dd bs=1 count="$1" <&3 2>/dev/null | od -An -v -tx1 | tr -d " \n"; }
         # Reads one frame and leaves class and method of it in $method.
         read_method() {
-            local header payload
+            local header
             header=$(read_hex 7)
-            [[ $header == 010000* && ${#header} == 14 ]] || exit 1
+            # A frame of a handshake has some hundred bytes; whoever announces more is nobody we want.
+            [[ $header == 010000* && ${#header} == 14 ]] && ((16#${header:6} < 16384)) || exit 1
             payload=$(read_hex $((16#${header:6} + 1)))
             method=${payload:0:8}
+        }
+        # The value of a text among the server properties: name, "S", length in four bytes. It is a stranger who says it.
+        property() { # <name in hex>
+            local value=${payload#*"$1"53}
+            [[ $value != "$payload" ]] || return 0
+            value=${value:8:$((2 * 16#${value:0:8} > 60 ? 60 : 2 * 16#${value:0:8}))}
+            printf "%b" "$(sed "s/../\\\\x&/g" <<<"$value")" | tr -cd "[:alnum:]. _-"
         }
         printf "AMQP\x00\x00\x09\x01" >&3
         read_method
         [[ $method == 000a000a ]] || exit 1   # Connection.Start
+        product=$(property 0770726f64756374)
+        version=$(property 0776657273696f6e)
         # Connection.StartOk: no client properties, PLAIN, \0guest\0guest, en_US
         printf "\x01\x00\x00\x00\x00\x00\x24\x00\x0a\x00\x0b\x00\x00\x00\x00\x05PLAIN" >&3
         printf "\x00\x00\x00\x0c\x00guest\x00guest\x05en_US\xce" >&3
         read_method
-        [[ $method == 000a001e ]]             # Connection.Tune: the credentials were good
-    ' amqp_answers "$1" 2>/dev/null
+        [[ $method == 000a001e ]] || exit 1   # Connection.Tune: the credentials were good
+        echo "${product:-something that does not say its name}${version:+ $version}"
+    ' amqp_product "$1" 2>/dev/null
+}
+amqp_answers() { amqp_product "$1" >/dev/null; } # <port>
+
+# Prints the user whose process listens on a port of 127.0.0.1 or of all addresses; nothing if that cannot be told.
+listener_owner() { # <port>
+    local hex owner
+    hex=$(printf '%04X' "$1")
+    # State 0A is LISTEN; the eighth column is the user. 127.0.0.1 in the kernel's order, as IPv4 and mapped into IPv6.
+    owner=$(awk -v port="$hex" '$4 == "0A" {
+            split($2, local, ":")
+            if (local[2] == port && local[1] ~ /^(0100007F|0+|0000000000000000FFFF00000100007F)$/) { print $8; exit }
+        }' /proc/net/tcp /proc/net/tcp6 2>/dev/null)
+    [[ -z $owner ]] || getent passwd "$owner" | cut -d: -f1 | grep . || echo "$owner"
 }
 
 # Prints the folder with the real scripts. Debian's /usr/sbin/rabbitmq-server is a wrapper that changes the
@@ -203,22 +227,42 @@ start_docker_rabbitmq() {
     export AMQP_URL
 }
 
-# A broker by the nearest way: the one that is named, the one that runs, docker, a private node.
+# A broker by the nearest way: the one that is named, the one that runs, docker, a private node; or by $BROKER: "docker"
+# or "private". One that merely listens on 5672 is somebody's: it is used if it belongs to root, to RabbitMQ's own user or
+# to us, for on a machine of many anybody may listen there, and would get the commands; and what is used is said.
 find_or_start_broker() { # <directory for a private node>
+    local found owner
     broker_is_ours=
     if [[ -n ${AMQP_URL:-} ]]; then
         say "using the broker of AMQP_URL"
         export AMQP_URL
-    elif amqp_answers 5672; then
-        say "using the broker that runs on 127.0.0.1:5672"
-        export AMQP_URL=amqp://guest:guest@127.0.0.1:5672/%2f
-    else
-        broker_is_ours=yes
+        return
+    fi
+    case ${BROKER:-} in
+        '')
+            if found=$(amqp_product 5672); then
+                owner=$(listener_owner 5672)
+                note "on 127.0.0.1:5672 there is $found, which lets guest in${owner:+; its process belongs to $owner}"
+                if [[ -z $owner || $owner == root || $owner == rabbitmq || $owner == "$(id -un)" ]]; then
+                    say "using it: it gets exchanges and queues named countersign.*, and the commands"
+                    note "another one: AMQP_URL=amqp://user:password@host:5672/vhost; one of our own: BROKER=private or BROKER=docker"
+                    export AMQP_URL=amqp://guest:guest@127.0.0.1:5672/%2f
+                    return
+                fi
+                note "not using it: anybody could listen there. AMQP_URL=amqp://guest:guest@127.0.0.1:5672/%2f does use it"
+            fi
+            ;;
+        docker | private) ;;
+        *) die "BROKER is \"$BROKER\"; it may be docker or private" ;;
+    esac
+    broker_is_ours=yes
+    if [[ ${BROKER:-} != private ]]; then
         if command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1 && start_docker_rabbitmq; then
             return
         fi
-        note "no AMQP_URL, no broker on 5672 that lets guest in, no docker that could start one: RabbitMQ comes from apt"
-        install_rabbitmq
-        start_private_rabbitmq "$1"
+        [[ ${BROKER:-} != docker ]] || die "BROKER is docker, and docker cannot be used here"
+        note "no AMQP_URL, no broker on 5672 to be used, no docker that could start one: RabbitMQ comes from apt"
     fi
+    install_rabbitmq
+    start_private_rabbitmq "$1"
 }
