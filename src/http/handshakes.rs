@@ -16,7 +16,7 @@ use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::{App, Error, dev::AppConfig, rt::net::TcpStream, web::Data};
 use rustls::{AlertDescription, ServerConfig};
 
-use super::{Gate, HEAD_TIMEOUT, KEEP_ALIVE, connection, routes};
+use super::{Gate, HEAD_TIMEOUT, connection, routes};
 use crate::telemetry::metrics::{HandshakeFailure, Metrics};
 
 /// actix-web's default.
@@ -26,13 +26,14 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Serves the public routes on `socket` over TLS, by a `builder` that knows workers and limits. `at_once` handshakes may be
-/// under way in each worker.
+/// under way in each worker; a connection is closed after `keep_alive` without a request.
 pub(super) fn listen(
     builder: ServerBuilder,
     socket: TcpListener,
     tls: &ServerConfig,
     gate: Data<Gate>,
     at_once: usize,
+    keep_alive: Duration,
 ) -> io::Result<Server> {
     max_concurrent_tls_connect(at_once);
     let shutdown = builder.graceful_shutdown_signal();
@@ -48,7 +49,7 @@ pub(super) fn listen(
                 let shutdown = shutdown.clone();
                 async move { shutdown.notified().await }
             })
-            .keep_alive(KEEP_ALIVE)
+            .keep_alive(keep_alive)
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .tcp_nodelay(true)

@@ -107,7 +107,7 @@ pub fn serve(
             .disable_signals();
         // While there are as many handshakes, nobody else gets in. The server's own 256 are little for strangers who begin
         // one and say no more until HEAD_TIMEOUT is over.
-        return handshakes::listen(builder, socket, &tls::config(identity)?, gate, most);
+        return handshakes::listen(builder, socket, &tls::config(identity)?, gate, most, settings.keep_alive);
     }
     let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
         .workers(workers)
