@@ -630,7 +630,7 @@ mod tests {
         [true, false].into_iter().for_each(|whole| metrics.reconciliation_passed(whole));
         metrics.enriched("busy");
         metrics.set_certificate_not_after(CertificateUse::Http, Some(1));
-        metrics.probe_counter("purchase");
+        metrics.probe_counter("purchase").inc();
         metrics
     }
 
