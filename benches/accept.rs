@@ -16,9 +16,9 @@ use countersign::{
         pattern::{Over, Pattern},
     },
     secret::Secret,
+    time::Timestamp,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 const TOKEN: &str = "fake-token-0f3a";

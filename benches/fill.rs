@@ -6,14 +6,16 @@ mod support;
 
 use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
-use countersign::ledger::{Ledger, Receipt, Settlement, sqlite::SqliteLedger};
+use countersign::{
+    ledger::{Ledger, Receipt, Settlement, sqlite::SqliteLedger},
+    time::Timestamp,
+};
 use futures_util::future::join_all;
-use jiff::{SignedDuration, Timestamp};
 
 /// Accepts that wait for the same commit.
 const TOGETHER: u64 = 256;
 /// How long before now the newest is received: further back than the window of any endpoint that is measured.
-const AGO: SignedDuration = SignedDuration::from_mins(10);
+const AGO: Duration = Duration::from_secs(600);
 
 async fn fill(file: PathBuf, rows: u64, pending: u64) -> anyhow::Result<()> {
     anyhow::ensure!(!file.exists(), "{} is there already", file.display());
@@ -24,7 +26,7 @@ async fn fill(file: PathBuf, rows: u64, pending: u64) -> anyhow::Result<()> {
     while next < rows {
         let until = rows.min(next + TOGETHER);
         let accepts = (next..until).map(|number| {
-            let at = newest - SignedDuration::from_millis((rows - number) as i64);
+            let at = newest - Duration::from_millis(rows - number);
             let mut acceptance = support::acceptance(number, at);
             // Nothing is looked for in the window here, so nothing has to be remembered for long.
             acceptance.window = Duration::ZERO;

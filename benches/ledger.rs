@@ -10,9 +10,9 @@ use std::{
 };
 
 use countersign::ledger::{Ledger, Receipt, Settlement, sqlite::SqliteLedger};
+use countersign::time::Timestamp;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
 const WAITERS: [u64; 3] = [1, 64, 256];
 

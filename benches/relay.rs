@@ -17,10 +17,10 @@ use countersign::{
     relay::{self, amqp},
     secret::Secret,
     telemetry::metrics::Metrics,
+    time::Timestamp,
 };
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 const NAME: &str = "countersign.bench.relay";

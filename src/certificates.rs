@@ -6,9 +6,9 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
 use rustls::{
     RootCertStore,
     crypto::{CryptoProvider, ring},
@@ -16,6 +16,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use zeroize::Zeroizing;
+
+use crate::time::Timestamp;
 
 /// What is wrong with a file. `Display` tells the whole; there is no further cause.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +85,10 @@ pub struct Facts {
 
 /// How long before its end a certificate is worth a word. Renewal by ACME begins 30 days before, so by then it has failed
 /// for days.
-pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(21 * 24);
+pub const EXPIRES_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
 
 /// How long before its end somebody has to act at once.
-pub const EXPIRES_AT_ONCE: SignedDuration = SignedDuration::from_hours(3 * 24);
+pub const EXPIRES_AT_ONCE: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// How a certificate stands at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl Facts {
         // A certificate may name a time that no clock here will show.
         let time = |seconds: i64| {
             let clamped = seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-            Timestamp::from_second(clamped).unwrap_or(Timestamp::MAX)
+            Timestamp::from_millisecond(clamped * 1000).unwrap_or(Timestamp::MAX)
         };
         Ok(Self {
             not_before: time(validity.not_before.timestamp()),
@@ -132,9 +134,9 @@ impl Facts {
     /// How it stands at `now`.
     #[must_use]
     pub fn validity(&self, now: Timestamp) -> Validity {
-        let left = self.not_after.duration_since(now);
+        let left = self.not_after.since(now);
         match () {
-            () if left.is_negative() => Validity::Expired,
+            () if self.not_after < now => Validity::Expired,
             () if now < self.not_before => Validity::NotYet,
             () if left <= EXPIRES_AT_ONCE => Validity::AtOnce,
             () if left <= EXPIRES_SOON => Validity::Soon,

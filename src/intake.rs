@@ -2,14 +2,13 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-
 use crate::{
     callback::{self, CredentialSettings, Credentials, OpenError, Verified},
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ContextError, Surroundings},
     ledger::{self, AcceptError, Acceptance, Ledger, MAX_KEY_BYTES, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
+    time::Timestamp,
 };
 
 /// Everything about the endpoints that the accept path needs to know.

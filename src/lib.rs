@@ -47,7 +47,7 @@
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
-//! | [`certificates`], [`secret`], [`telemetry`] | leaves that everybody may import | nothing |
+//! | [`certificates`], [`secret`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
@@ -76,3 +76,4 @@ pub mod reconcile;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;
+pub mod time;

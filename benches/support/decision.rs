@@ -3,7 +3,7 @@
 use countersign::command::{
     Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts,
 };
-use jiff::Timestamp;
+use countersign::time::Timestamp;
 
 /// A decision of ordinary size, about a task of its own: its message has about 800 bytes.
 pub(crate) fn decision(number: u64, at: Timestamp) -> Command {

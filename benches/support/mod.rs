@@ -5,7 +5,7 @@ pub(crate) mod decision;
 use std::{path::PathBuf, time::Duration};
 
 use countersign::ledger::{Acceptance, Limits, OnConflict, Settings};
-use jiff::Timestamp;
+use countersign::time::Timestamp;
 
 use decision::{decision, fingerprint};
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
@@ -26,6 +25,7 @@ use crate::{
     intake::Intake,
     ledger::{self, Ledger},
     telemetry::metrics::Metrics,
+    time::Timestamp,
 };
 
 /// What may be asked of a service and changed of it while it serves. Outlives it harmlessly.
@@ -166,7 +166,7 @@ impl fmt::Display for Condition {
         }
         write!(f, "; broker {}", if self.connected { "connected" } else { "away" })?;
         match self.rejected_at {
-            Some(at) => write!(f, "; the configuration of {at:.0} was rejected"),
+            Some(at) => write!(f, "; the configuration of {at} was rejected"),
             None => Ok(()),
         }
     }

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 
 use crate::{
@@ -18,12 +17,13 @@ use crate::{
         log::chain,
         metrics::{CertificateUse, Metrics},
     },
+    time::Timestamp,
 };
 
 /// A renewed certificate is seen by the metric so long after it is in force.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-const TELL_EVERY: SignedDuration = SignedDuration::from_hours(24);
+const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Watches the certificates for as long as [`Self::keep_telling`] is polled.
 pub(super) struct Expiry {
@@ -70,15 +70,15 @@ impl Expiry {
         self.metrics.set_certificate_not_after(of, facts.map(|facts| facts.not_after.as_second()));
         let now = Timestamp::now();
         let (Some(facts), Some(validity)) = (facts, telling.due(facts, now)) else { return };
-        let (key, not_after) = (key(of), format!("{:.0}", facts.not_after));
-        let days_left = facts.not_after.duration_since(now).as_hours() / 24;
+        let (key, not_after) = (key(of), facts.not_after.to_string());
+        let days_left = facts.not_after.since(now).as_secs() / (24 * 3600);
         match validity {
             Validity::Fine => {}
             Validity::Soon => tracing::warn!(key, not_after, days_left, "the certificate expires soon"),
             Validity::AtOnce => tracing::error!(key, not_after, days_left, "the certificate expires soon"),
             Validity::Expired => tracing::error!(key, not_after, "the certificate has expired"),
             Validity::NotYet => {
-                let not_before = format!("{:.0}", facts.not_before);
+                let not_before = facts.not_before.to_string();
                 tracing::error!(key, not_before, "the certificate is not valid yet; is the clock right?");
             }
         }
@@ -109,7 +109,7 @@ impl Telling {
         let validity = facts.validity(now);
         if let Some((of, said, at)) = self.0
             && (of, said) == (facts, validity)
-            && now.duration_since(at) < TELL_EVERY
+            && now.since(at) < TELL_EVERY
         {
             return None;
         }
@@ -125,15 +125,15 @@ mod tests {
     #[test]
     fn the_end_of_a_certificate_is_told_from_three_weeks_before_it_once_a_day_and_after() {
         let end: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
-        let days = |days: i64| SignedDuration::from_hours(24 * days);
+        let days = |days: u64| Duration::from_secs(24 * 3600 * days);
         let facts = Facts { not_before: end - days(90), not_after: end, is_authority: false };
         let mut telling = Telling::default();
         let mut told = Vec::new();
         // Looked at each minute, from 25 days before until two days after.
         for minute in 0..27 * 24 * 60 {
-            let now = end - days(25) + SignedDuration::from_secs(60 * minute + 1);
+            let now = end - days(25) + Duration::from_secs(60 * minute + 1);
             if let Some(validity) = telling.due(Some(facts), now) {
-                told.push((minute / (24 * 60) - 25, validity));
+                told.push((i64::try_from(minute / (24 * 60)).unwrap() - 25, validity));
             }
         }
         let soon = (-21..-3).map(|day| (day, Validity::Soon));

@@ -17,8 +17,8 @@ impl Millis {
 
     /// The moment on the calendar; `None` for "not yet" and for what no calendar has.
     #[must_use]
-    pub fn timestamp(self) -> Option<jiff::Timestamp> {
-        if self.0 == 0 { None } else { jiff::Timestamp::from_millisecond(self.0).ok() }
+    pub fn timestamp(self) -> Option<crate::time::Timestamp> {
+        if self.0 == 0 { None } else { crate::time::Timestamp::from_millisecond(self.0).ok() }
     }
 
     /// How long after `earlier` this is; zero if it is not.

@@ -12,7 +12,6 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
@@ -28,6 +27,7 @@ use crate::{
     },
     config::Loaded,
     ledger::{Acceptance, Ledger, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
+    time::Timestamp,
 };
 
 /// What a callback of an ordinary approval carries beside its ids: makes a message of about 800 bytes.

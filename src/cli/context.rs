@@ -4,7 +4,6 @@ use std::{io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 
 use super::{
     exit::{Exit, Failure},
@@ -16,6 +15,7 @@ use crate::{
         Format,
         jwt::{Claims, Keys, SigningKey, sign},
     },
+    time::Timestamp,
 };
 
 const CLAIMS: &str = "\

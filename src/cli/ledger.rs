@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -22,6 +21,7 @@ use crate::{
         sqlite::{ActError, Operator, Reader},
     },
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 #[derive(Debug, Subcommand)]
@@ -230,13 +230,13 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
 }
 
 fn pruned_before(time: Timestamp) -> String {
-    format!("published commands received before {time:.3} have been pruned")
+    format!("published commands received before {time} have been pruned")
 }
 
 fn row(record: &Record) -> [String; 9] {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     [
-        format!("{:.3}", record.received_at),
+        record.received_at.to_string(),
         record.state.as_str().to_owned(),
         record.endpoint.clone(),
         record.action.clone(),
@@ -280,13 +280,13 @@ fn way(record: &Record) -> String {
 
 fn outcome_rows(outcome: &OutcomeRecord) -> Vec<[String; 2]> {
     let mut rows = vec![["outcome".to_owned(), self::outcome(outcome)]];
-    rows.push(["reported".to_owned(), format!("{:.3}", outcome.reported_at)]);
+    rows.push(["reported".to_owned(), outcome.reported_at.to_string()]);
     rows.extend(outcome.message.clone().map(|message| ["message".to_owned(), message]));
     for (name, place) in [("card", &outcome.card), ("instance", &outcome.instance)] {
         let Some(place) = place else { continue };
         let when = match (place.shown_at, place.next_attempt_at) {
-            (Some(at), _) => format!(" {at:.3}"),
-            (None, Some(at)) if place.attempts > 0 => format!(", tried again {at:.3}"),
+            (Some(at), _) => format!(" {at}"),
+            (None, Some(at)) if place.attempts > 0 => format!(", tried again {at}"),
             _ => String::new(),
         };
         rows.push([name.to_owned(), format!("{} {}{when}", place.id, place.state.as_str())]);
@@ -315,7 +315,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     let mut rows = vec![
         ["command".to_owned(), record.command_id.to_string()],
         ["state".to_owned(), record.state.as_str().to_owned()],
-        ["received".to_owned(), format!("{:.3}", record.received_at)],
+        ["received".to_owned(), record.received_at.to_string()],
         ["place".to_owned(), record.seq.to_string()],
     ];
     rows.extend(record.note.clone().map(|note| ["note".to_owned(), note]));
@@ -325,7 +325,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
         let text = format!("{}{}", found.verdict.as_str(), status.unwrap_or_default());
         ["approval center".to_owned(), text]
     }));
-    rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), format!("{at:.3}")]));
+    rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), at.to_string()]));
     if let Some(outcome) = &record.outcome {
         rows.push(["way".to_owned(), way(&record)]);
         rows.extend(outcome_rows(outcome));
@@ -345,7 +345,7 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     }
     let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals, .. } = stats;
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
-    let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| format!("{at:.3}"));
+    let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     for (name, value) in [
         ("pending", pending.to_string()),
         ("published", published.to_string()),
@@ -415,12 +415,12 @@ fn prune(arguments: &PruneArguments, settings: &Settings) -> Result<Exit, Failur
         pruned.context("not all old commands were removed")?
     };
     if arguments.json {
-        let before = format!("{before:.3}");
+        let before = before.to_string();
         json(&json!({ "received_before": before, "prunable": prunable, "pruned": pruned }))?;
     } else if arguments.dry_run {
-        line(format_args!("{prunable} published commands received before {before:.3} would be removed"))?;
+        line(format_args!("{prunable} published commands received before {before} would be removed"))?;
     } else {
-        line(format_args!("{pruned} published commands received before {before:.3} removed"))?;
+        line(format_args!("{pruned} published commands received before {before} removed"))?;
     }
     Ok(Exit::Done)
 }

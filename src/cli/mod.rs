@@ -16,6 +16,7 @@ mod schema;
 mod send;
 mod serve;
 mod tail;
+mod time;
 mod topology;
 
 use std::{future::Future, path::PathBuf, process::ExitCode};

@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
@@ -26,6 +25,7 @@ use crate::{
     },
     reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 const EXAMPLES: &str = "\
@@ -166,14 +166,14 @@ fn row(found: &Candidate) -> [String; 9] {
     let dash = || "-".to_owned();
     let finding = found.finding.clone().unwrap_or_else(Finding::seen);
     [
-        format!("{:.0}", found.received_at),
+        found.received_at.to_string(),
         finding.verdict.as_str().to_owned(),
         finding.task_status.unwrap_or_else(dash),
         found.action.as_str().to_owned(),
         found.instance_id.clone().unwrap_or_else(dash),
         found.task_id.clone().unwrap_or_else(dash),
         finding.checks.to_string(),
-        finding.next_check_at.map_or_else(dash, |at| format!("{at:.0}")),
+        finding.next_check_at.map_or_else(dash, |at| at.to_string()),
         found.command_id.to_string(),
     ]
 }

@@ -5,8 +5,8 @@
 //! command that is kept stays as it was accepted: a command that is published again keeps its `message_id` and may carry
 //! another enrichment.
 
-use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use crate::time::Timestamp;
+use serde::Serialize;
 
 /// How far a command could be completed: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -69,7 +69,6 @@ pub struct TaskShown {
     /// The platform's word.
     pub status: String,
     /// The version that the third party gave it, as a time.
-    #[serde(serialize_with = "millis")]
     pub update_time: Option<Timestamp>,
 }
 
@@ -79,17 +78,9 @@ pub struct InstanceShown {
     /// The platform's word.
     pub status: String,
     /// The version that the third party gave it, as a time.
-    #[serde(serialize_with = "millis")]
     pub update_time: Option<Timestamp>,
     /// The definition's real code.
     pub approval_code: Option<String>,
-}
-
-fn millis<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => serializer.collect_str(&format_args!("{time:.3}")),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl Enrichment {

@@ -1,8 +1,8 @@
 //! Identities: of a command, of a decision (what makes two callbacks the same), of a task.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ impl CommandId {
         static CONTEXT: std::sync::Mutex<uuid::timestamp::context::ContextV7> =
             std::sync::Mutex::new(uuid::timestamp::context::ContextV7::new());
         let seconds = u64::try_from(at.as_second()).unwrap_or(0);
-        let nanos = u32::try_from(at.subsec_nanosecond()).unwrap_or(0);
+        let nanos = u32::try_from(at.as_millisecond().rem_euclid(1000)).unwrap_or(0) * 1_000_000;
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos)))
     }
 
@@ -35,7 +35,7 @@ impl CommandId {
     #[must_use]
     pub fn received_at(&self) -> Option<Timestamp> {
         let (seconds, nanos) = self.0.get_timestamp().filter(|_| self.0.get_version_num() == 7)?.to_unix();
-        Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
+        Some(Timestamp::UNIX_EPOCH + Duration::new(seconds, nanos))
     }
 
     /// The time within it, in milliseconds since 1970. Never before the command was received.

@@ -3,9 +3,9 @@
 //! Inside `approval.command/1` changes are additive only. Every member is always there; what is absent is `null`.
 //! The golden files in `tests/fixtures/commands/` hold it.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 use serde::{
     Serialize,
     ser::{SerializeMap, Serializer},
@@ -83,7 +83,7 @@ impl Envelope {
         headers.push(("cloudEvents_specversion", "1.0".to_owned()));
         headers.push(("cloudEvents_source", format!("/callbacks/{}", self.endpoint)));
         headers.push(("cloudEvents_type", message_type.to_owned()));
-        headers.push(("cloudEvents_time", millis(self.received_at)));
+        headers.push(("cloudEvents_time", self.received_at.to_string()));
         if let Some(instance_id) = &self.instance_id {
             headers.push(("cloudEvents_subject", instance_id.clone()));
         }
@@ -165,13 +165,6 @@ fn push_hex(byte: u8, into: &mut String) {
     into.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
-/// `2026-11-20T08:15:30.123Z`
-fn millis(at: Timestamp) -> String {
-    let mut text = String::with_capacity(24);
-    write!(text, "{at:.3}").expect("writing to a String cannot fail");
-    text
-}
-
 /// The body of the message: the command as compact JSON, members in the order of the contract.
 #[must_use]
 pub fn render(command: &Command) -> Vec<u8> {
@@ -186,7 +179,7 @@ struct Body<'a> {
     schema: &'static str,
     command_id: CommandId,
     endpoint: &'a str,
-    received_at: String,
+    received_at: Timestamp,
     action: &'static str,
     action_type: &'a str,
     origin: Option<&'static str>,
@@ -260,7 +253,7 @@ impl<'a> Body<'a> {
             schema: SCHEMA,
             command_id: command.command_id,
             endpoint: &command.endpoint,
-            received_at: millis(command.received_at),
+            received_at: command.received_at,
             action: command.action.as_str(),
             action_type: &command.action_type,
             origin: command.origin.map(super::Origin::as_str),

@@ -10,7 +10,7 @@ pub(crate) mod samples;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 use serde_json::value::RawValue;
 
 pub use id::{CommandId, Fingerprint, Seq, TaskKey};

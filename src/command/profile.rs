@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 use serde::Serialize;
 
 use super::{CommandId, message::Envelope};

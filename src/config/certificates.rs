@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
 use super::read::Section;
-use crate::certificates::{Error, Facts, Validity};
+use crate::{
+    certificates::{Error, Facts, Validity},
+    time::Timestamp,
+};
 
 /// `cert_file` and `key_file`, of which there are both or none.
 pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option<(PathBuf, PathBuf)>> {
@@ -47,29 +48,26 @@ pub(super) fn identity_fault(section: &mut Section<'_, '_, '_>, key_file: &Path,
 /// Notes at `cert_file` that the certificate has expired, or will soon, or is not valid yet.
 pub(super) fn check_validity(section: &mut Section<'_, '_, '_>, cert_file: &Path, facts: Facts) {
     let (file, now) = (cert_file.display(), Timestamp::now());
-    let days = facts.not_after.duration_since(now).as_hours() / 24;
+    let days = facts.not_after.since(now).as_secs() / (24 * 3600);
     match facts.validity(now) {
         Validity::Fine => {}
         Validity::Soon | Validity::AtOnce => {
             section.warn(
                 "cert_file",
-                format!(
-                    "the certificate in {file} expires in {days} days, at {:.0}; renew it",
-                    facts.not_after
-                ),
+                format!("the certificate in {file} expires in {days} days, at {}; renew it", facts.not_after),
             );
         }
         Validity::Expired => {
             section.lapsed(
                 "cert_file",
-                format!("the certificate in {file} expired at {:.0}", facts.not_after),
+                format!("the certificate in {file} expired at {}", facts.not_after),
                 "one that is valid",
             );
         }
         Validity::NotYet => {
             section.lapsed(
                 "cert_file",
-                format!("the certificate in {file} is not valid before {:.0}", facts.not_before),
+                format!("the certificate in {file} is not valid before {}", facts.not_before),
                 "one that is valid, or a clock that is right",
             );
         }

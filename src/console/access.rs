@@ -6,11 +6,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Settings;
-use crate::secret::Secret;
+use crate::{secret::Secret, time::Timestamp};
 
 /// Who may use the API, and what `/readyz` says of the configuration.
 pub struct Access {

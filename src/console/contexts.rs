@@ -2,13 +2,13 @@
 
 use std::{future::Future, time::Duration};
 
+use crate::time::Timestamp;
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
     http::StatusCode,
     web::{self, Bytes, BytesMut, Payload},
 };
 use futures_util::StreamExt;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{

@@ -13,12 +13,14 @@ use actix_web::{
     http::header::{ACCEPT, Accept, Header, VARY},
     web,
 };
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Desk, access::Configuration, negotiation, permission::Anyone};
-use crate::ledger::{AcceptError, Ledger, State};
+use crate::{
+    ledger::{AcceptError, Ledger, State},
+    time::Timestamp,
+};
 
 /// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the
 /// cause still arrives.
@@ -121,7 +123,7 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
                 };
                 desk.metrics.set_ledger_rows(state.as_str(), rows);
             }
-            let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| age(at, Timestamp::now()));
+            let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| Timestamp::now().since(at));
             desk.metrics.set_oldest_pending(age);
             desk.metrics.set_outcomes(stats.outcomes_pending, stats.outcomes_parked);
             desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
@@ -136,9 +138,4 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
         .content_type(form.content_type())
         .insert_header((VARY, ACCEPT.as_str()))
         .body(form.of(desk.metrics.render()))
-}
-
-/// Zero if the clock was set back meanwhile.
-fn age(at: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(at)).unwrap_or(Duration::ZERO)
 }

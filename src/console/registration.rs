@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
-use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
@@ -13,6 +12,7 @@ use super::problem::Problem;
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
     ledger::{MAX_KEY_BYTES, Registration},
+    time::Timestamp,
 };
 
 /// Bytes of an identifier: the same limit as for one in a callback.
@@ -147,7 +147,7 @@ fn registration(
         return Err(Fault::of("task_id", "Give task_id, instance_id, or both."));
     }
     let registered = Registered { grant, expires_at };
-    Ok(Registration { key, message_id, registered, registered_at: whole_millis(now) })
+    Ok(Registration { key, message_id, registered, registered_at: now })
 }
 
 type Read<T> = Result<T, Cow<'static, str>>;
@@ -169,45 +169,11 @@ fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     }
 }
 
-/// The ledger, and the accept path, count in milliseconds.
-fn whole_millis(time: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(time.as_millisecond()).expect("a time that was one before")
-}
-
-/// RFC 3339 alone: jiff reads more, some of which means something else elsewhere.
+/// RFC 3339 alone: what else people write is for people to read.
 fn time(value: &RawValue) -> Read<Option<Timestamp>> {
     const WRONG: &str = "Is a time of RFC 3339, up to the year 9999, like 2026-11-20T08:15:30Z.";
     let Some(text) = text(value, 64).map_err(|_| WRONG)? else { return Ok(None) };
-    let bytes = text.as_bytes();
-    let digits = |pattern: &[u8], text: &[u8]| {
-        pattern.len() == text.len()
-            && pattern.iter().zip(text).all(|(pattern, byte)| match pattern {
-                b'0' => byte.is_ascii_digit(),
-                b'T' => matches!(byte, b'T' | b't'),
-                other => other == byte,
-            })
-    };
-    let Some((head, rest)) = bytes.split_at_checked(19) else { return Err(WRONG.into()) };
-    let (fraction, offset) = match rest.split_first() {
-        Some((b'.', rest)) => {
-            let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-            if end == 0 {
-                return Err(WRONG.into());
-            }
-            rest.split_at(end)
-        }
-        _ => (&b"0"[..], rest),
-    };
-    let known_offset = matches!(offset, b"Z" | b"z")
-        || matches!(offset.split_first(), Some((b'+' | b'-', offset)) if digits(b"00:00", offset));
-    if !digits(b"0000-00-00T00:00:00", head) || !known_offset {
-        return Err(WRONG.into());
-    }
-    // RFC 3339 has fractions of any length, jiff of nine digits.
-    let fraction = &fraction[..fraction.len().min(9)];
-    let text = [head, b".", fraction, offset].concat().to_ascii_uppercase();
-    let time = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).ok_or(WRONG)?;
-    Ok(Some(whole_millis(time)))
+    text.parse().map(Some).map_err(|_| WRONG.into())
 }
 
 /// A full 64-bit number without sign, or its digits in a text; null is the same as absent.

@@ -8,7 +8,6 @@
 
 use std::sync::OnceLock;
 
-use jiff::Timestamp;
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
     crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
@@ -23,6 +22,7 @@ use crate::{
     callback,
     command::{Grant, ResolvedBy, TaskRef},
     secret::Secret,
+    time::Timestamp,
 };
 
 /// The shortest HS256 secret that is taken: RFC 7518 §3.2 asks for at least the size of the hash.

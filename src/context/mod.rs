@@ -11,11 +11,10 @@ pub mod pattern;
 #[cfg(test)]
 mod tests;
 
-use jiff::Timestamp;
-
 use crate::{
     callback::Verified,
     command::{Grant, Registered, ResolvedBy, TaskRef},
+    time::Timestamp,
 };
 
 /// Bytes of an identifier in a context: the same limit as for one in a callback.

@@ -1,8 +1,6 @@
 //! What the third party registers beforehand.
 
-use jiff::Timestamp;
-
-use crate::command::Registered;
+use crate::{command::Registered, time::Timestamp};
 
 /// Bytes of a key. An `action_context` that is longer is the key of nothing.
 pub const MAX_KEY_BYTES: usize = 1024;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{AcceptError, LookError};

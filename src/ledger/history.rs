@@ -1,10 +1,9 @@
 //! What happened to one command, from its acceptance to what the approver sees.
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Surface;
-use crate::command::outcome::Kind;
+use crate::{command::outcome::Kind, time::Timestamp};
 
 /// Something that happened to a command. Written as one object with a member `event`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

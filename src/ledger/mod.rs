@@ -44,8 +44,8 @@ pub mod state;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
@@ -102,7 +102,7 @@ impl Limits {
         /// The window counts from the moment of the commit; a command is received a little before.
         const MARGIN: Duration = Duration::from_secs(60);
         let kept = self.retention?.max(self.longest_window.saturating_add(MARGIN));
-        now.checked_sub(kept).ok()
+        Some(now - kept)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What workers report of commands, and the showing of it to the approver.
 
+use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 
 use super::{AcceptError, LookError};
 use crate::command::{

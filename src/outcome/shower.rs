@@ -3,7 +3,6 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use jiff::Timestamp;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -20,6 +19,7 @@ use crate::{
     ledger::{Showing, ShowingEnd, Shown, Surface},
     relay::requested,
     telemetry::{failpoint::reach, log::chain, metrics::ShowingResult},
+    time::Timestamp,
 };
 
 /// How often the ledger is asked although nobody rang: for what is due again, and for what an operator asked for.
@@ -150,7 +150,7 @@ fn judged(
         return (ShowingEnd::Parked { reason }, ShowingResult::Parked, None);
     }
     let now = Timestamp::now();
-    let at = now.checked_add(some_delay(attempts)).unwrap_or(now);
+    let at = now + some_delay(attempts);
     let elsewhere = (verdict == Verdict::Elsewhere).then(|| reason.clone());
     (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }

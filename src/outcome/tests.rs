@@ -85,7 +85,7 @@ fn open(directory: &Path) -> Arc<SqliteLedger> {
 
 /// A decision on a card.
 async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> CommandId {
-    let received_at = jiff::Timestamp::now();
+    let received_at = crate::time::Timestamp::now();
     let command = Command {
         command_id: CommandId::new(received_at),
         endpoint: "purchase".into(),

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use super::compare;
@@ -13,6 +12,7 @@ use crate::{
         AcceptError, LookError, Verdict,
         findings::{Candidate, Finding, Findings, Reach, Reconciled, Which},
     },
+    time::Timestamp,
 };
 
 /// Commands read, and written of, at once. They are read without their messages.
@@ -101,7 +101,7 @@ pub async fn pass(
     loop {
         let Reach { within, .. } = reach();
         let which = match again {
-            Again::Due => Which::Due { now: began, since: back(began, within) },
+            Again::Due => Which::Due { now: began, since: began - within },
             Again::All => Which::Unsettled,
         };
         let found = book.findings(which, place, PAGE).await?;
@@ -263,11 +263,11 @@ fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
     let before = candidate.finding.as_ref();
     let checks = before.map_or(0, |before| before.checks).saturating_add(1);
     let found_at = before.and_then(|before| before.found_at).unwrap_or(reach.now);
-    let age = Duration::try_from(reach.now.duration_since(found_at)).unwrap_or_default();
+    let age = reach.now.since(found_at);
     let shortest = reach.after.max(SHORTEST_GAP);
     let gap = age.clamp(shortest, LONGEST_GAP.max(shortest));
-    let next = reach.now.saturating_add(gap).unwrap_or(Timestamp::MAX);
-    let given_up = back(next, reach.within) > candidate.received_at;
+    let next = reach.now + gap;
+    let given_up = next - reach.within > candidate.received_at;
     Finding {
         verdict,
         task_status: None,
@@ -277,10 +277,6 @@ fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
         checked_at: Some(reach.now),
         next_check_at: (!given_up).then_some(next),
     }
-}
-
-fn back(now: Timestamp, ago: Duration) -> Timestamp {
-    now.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
 /// Those of a sorted list that are of one instance.
@@ -323,7 +319,7 @@ mod tests {
             let asked = found(&candidate, Verdict::Unseen, reach(now));
             assert_eq!(asked.next_check_at, next);
             let Some(next) = next else { break };
-            gaps.push(next.duration_since(now).as_mins());
+            gaps.push(next.since(now).as_secs() / 60);
             now = next;
         }
         assert_eq!(gaps, [10, 10, 20, 40, 80, 160, 320, 640, 1280, 1440, 1440, 1440, 1440, 1440]);

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::{Again, Error, Pace, Settings, Summary, Witness, mend, pass};
@@ -13,6 +12,7 @@ use crate::{
         findings::{Candidate, Finding, Findings, Reach},
     },
     telemetry::{log::chain, metrics::Metrics},
+    time::Timestamp,
 };
 
 /// Eight calls a second and 480 a minute: half of what the platform allows is left to everybody else.

@@ -3,7 +3,6 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
@@ -24,6 +23,7 @@ use crate::{
         log::chain,
         metrics::{Metrics, PublishResult},
     },
+    time::Timestamp,
 };
 
 /// How long to wait before the ledger is asked again after it failed.
@@ -407,9 +407,7 @@ impl Clock {
     }
 
     fn now(&self) -> Moment {
-        // Rounded as the ledger stores it, so that what is due now is not found to be due a moment later.
         let elapsed = self.started.elapsed();
-        let now = self.started_at.saturating_add(elapsed).unwrap_or(self.started_at).max(Timestamp::now());
-        Moment { at: Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now), elapsed }
+        Moment { at: (self.started_at + elapsed).max(Timestamp::now()), elapsed }
     }
 }

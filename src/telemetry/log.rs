@@ -13,7 +13,7 @@ use std::{
     panic::PanicHookInfo,
 };
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -209,12 +209,11 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// `2026-11-20T08:15:30.123456Z`
 struct Utc;
 
 impl FormatTime for Utc {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        write!(writer, "{:.6}", Timestamp::now())
+        write!(writer, "{}", Timestamp::now())
     }
 }
 

@@ -275,7 +275,7 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
 /// Fills a ledger with rows that nobody sent, all of tasks of their own: old and published, or pending.
 fn fill(ledger: &Path, rows: usize, published: bool) {
     let age_ms = if published { 100 * 86_400_000_i64 } else { 3_600_000 };
-    let now = jiff::Timestamp::now().as_millisecond() - age_ms;
+    let now = countersign::time::Timestamp::now().as_millisecond() - age_ms;
     let through = if published { rows } else { 0 };
     sql(
         ledger,

@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 3] = ["certificates", "secret", "telemetry"];
+const LEAVES: [&str; 4] = ["certificates", "secret", "telemetry", "time"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     (
         "cli",
         &[
@@ -65,6 +65,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("certificates", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
+    ("time", &[]),
 ];
 
 /// The modules of ours that a source file names after `crate::`, tests and comments left out.
@@ -157,4 +158,40 @@ fn imports_are_found_however_they_are_written() {
     let source = "use crate::{\n    command::{Command, id::Seq},\n    ledger::Ledger,\n};\nfn f() -> crate::relay::Report {}\n// crate::http\n";
     let found: Vec<_> = imports(source).into_iter().collect();
     assert_eq!(found, ["command", "ledger", "relay"]);
+}
+
+/// A library's time shows itself with as many digits as it pleases, and takes a precision from whoever prints it.
+#[test]
+fn no_time_is_shown_but_by_the_one_formatter() {
+    fn look(path: &Path, found: &mut Vec<String>) {
+        if path.is_dir() {
+            return entries(path).iter().for_each(|path| look(path, found));
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            return;
+        }
+        let source = fs::read_to_string(path).expect("a source file is readable");
+        for (number, line) in source.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for way_round in [
+                "jiff",
+                "chrono::",
+                "httpdate",
+                "humantime",
+                "strftime",
+                "FormatTime for SystemTime",
+                "SystemTime as FormatTime",
+            ] {
+                if code.contains(way_round) {
+                    found.push(format!("{}:{}: {way_round}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let mut found = Vec::new();
+    for path in entries(source).iter().filter(|path| stem(path) != "time") {
+        look(path, &mut found);
+    }
+    assert!(found.is_empty(), "dates are the business of src/time:\n{}", found.join("\n"));
 }

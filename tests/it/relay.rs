@@ -35,7 +35,7 @@ async fn the_message_is_the_command_to_the_letter() {
             "action_context": "ctx", "message_id": null, "search_id": null, "conflicts_with": null, "extra": {}
         })
     );
-    let instant: jiff::Timestamp = received_at.parse().unwrap();
+    let instant: countersign::time::Timestamp = received_at.parse().unwrap();
     assert!(received_at.len() == 24 && received_at.ends_with('Z'), "milliseconds and UTC: {received_at}");
 
     let properties = &message.properties;

@@ -14,8 +14,8 @@ use countersign::{
         sqlite::{ActError, Operator, SqliteLedger},
         state::{Event, Exceptional},
     },
+    time::Timestamp,
 };
-use jiff::Timestamp;
 use proptest::prelude::*;
 
 /// What is done to both.

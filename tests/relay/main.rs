@@ -13,8 +13,8 @@ use countersign::{
     ledger::Entry,
     relay::{Failure, News, Outcome, Publisher as _, Session as _, amqp},
     secret::Secret,
+    time::Timestamp,
 };
-use jiff::Timestamp;
 use lapin::{
     ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},

@@ -9,7 +9,6 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, pending, ready},
 };
-use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
@@ -19,6 +18,7 @@ use crate::{
         AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Outcomes, Receipt, Record, Refused,
         Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, State, Stats,
     },
+    time::Timestamp,
 };
 
 /// What goes wrong.

@@ -284,7 +284,7 @@ async fn a_command_is_shown_with_its_message() {
     assert_eq!(record["command"]["schema"], "approval.command/1");
     assert_eq!(record["command"]["task"]["task_id"], "t1");
 
-    let absent = CommandId::new(jiff::Timestamp::now());
+    let absent = CommandId::new(crate::time::Timestamp::now());
     for (id, status, error) in [
         (absent.to_string(), 404, "no_such_command"),
         ("1".to_owned(), 400, "bad_parameter"),

@@ -1,6 +1,5 @@
 //! Callbacks to an endpoint whose contexts are registered beforehand, from their bytes to what the ledger keeps.
 
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, value::RawValue};
 
 use super::*;
@@ -9,6 +8,7 @@ use crate::{
     context::{Format, OnUnresolved},
     intake::{Intake, Outcome, Refusal},
     ledger::{self, Registering, Registration, sqlite::SqliteLedger},
+    time::Timestamp,
 };
 
 struct Registry {
@@ -107,7 +107,8 @@ fn registration(key: &str) -> Registration {
 }
 
 fn expiring(mut one: Registration, seconds: i64) -> Registration {
-    one.registered.expires_at = Some(Timestamp::now() + SignedDuration::from_secs(seconds));
+    one.registered.expires_at =
+        Timestamp::from_millisecond(Timestamp::now().as_millisecond() + seconds * 1000).ok();
     one
 }
 

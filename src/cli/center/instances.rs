@@ -104,7 +104,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         }
         status => status,
     };
-    let now = Millis(jiff::Timestamp::now().as_millisecond());
+    let now = Millis(crate::time::Timestamp::now().as_millisecond());
     let filter = InstanceFilter {
         user_id: arguments.user.clone(),
         approval_code: arguments.definition.clone(),

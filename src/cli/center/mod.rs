@@ -13,7 +13,6 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 
 use super::{
     block_on,
@@ -24,6 +23,7 @@ use crate::{
     approval_center::{Center, Error, Fault, Millis, UserIdType},
     config::{Loaded, parse_duration},
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 const EXAMPLES: &str = "\
@@ -143,7 +143,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Fail
 
 /// A time for people.
 fn when(time: Millis) -> String {
-    time.timestamp().map_or_else(|| "-".to_owned(), |time| format!("{time:.0}"))
+    time.timestamp().map_or_else(|| "-".to_owned(), |time| time.to_string())
 }
 
 /// A text that may be missing.

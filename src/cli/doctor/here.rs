@@ -14,6 +14,7 @@ use crate::{
     config::Loaded,
     ledger::sqlite::Reader,
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 /// An answer of a listener on this machine.
@@ -80,9 +81,7 @@ pub(super) fn ledger(report: &mut Report, loaded: &Loaded) -> Result<(), Failure
             format!("{} commands are parked; see `countersign ledger list --state parked`", stats.parked);
         report.risky("ledger", format!("{words}, mend the cause, then `ledger requeue --all-parked`"))?;
     }
-    let age = stats
-        .oldest_pending_at
-        .and_then(|at| Duration::try_from(jiff::Timestamp::now().duration_since(at)).ok());
+    let age = stats.oldest_pending_at.map(|at| Timestamp::now().since(at));
     if let Some(age) = age.filter(|age| *age > OLD) {
         let words = format!("the oldest pending command waits for {} s; is serve running", age.as_secs());
         report.risky("ledger", format!("{words}, and the broker there?"))?;

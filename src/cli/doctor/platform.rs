@@ -15,6 +15,7 @@ use crate::{
     config::Loaded,
     intake::EndpointSettings,
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -181,12 +182,12 @@ async fn clock(report: &mut Report, base_url: &str) -> Result<(), Failure> {
     let answer = client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await;
     let theirs = answer.ok().and_then(|answer| {
         let date = answer.headers().get("date")?.to_str().ok()?;
-        jiff::fmt::rfc2822::parse(date).ok().map(|date| date.timestamp())
+        Timestamp::of_http_date(date)
     });
     let Some(theirs) = theirs else {
         return report.skipped("clock", format!("{base_url} does not tell the time"));
     };
-    let off = jiff::Timestamp::now().as_second().abs_diff(theirs.as_second());
+    let off = Timestamp::now().as_second().abs_diff(theirs.as_second());
     if off > MOST_OFF {
         let words = format!("{off} s off the platform's; tokens would count as expired, or not yet");
         return report.wrong("clock", format!("{words}. Set it, and keep it by NTP"));

@@ -1,7 +1,6 @@
 //! The bodies that the approval center sends (§1.2 to §1.4 of the reference), one for each place where approvers act.
 
 use clap::ValueEnum;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -11,6 +10,7 @@ use crate::{
     context::{Format, JsonFields, OnUnresolved, Settings, Surroundings, resolve},
     intake::EndpointSettings,
     secret::Secret,
+    time::Timestamp,
 };
 
 /// Where the approver acts.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::time::Timestamp;
 
 fn write_pair(dir: &Path, name: &str) {
     let made = rcgen::generate_simple_self_signed(["countersign.test".to_owned()]).unwrap();
@@ -134,13 +135,12 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
 fn write_dated(dir: &Path, days: i64, is_authority: bool) {
     let mut params = rcgen::CertificateParams::new(vec!["countersign.test".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-    let zoned = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days))
-        .to_zoned(jiff::tz::TimeZone::UTC);
-    params.not_after = rcgen::date_time_ymd(
-        zoned.year().into(),
-        zoned.month().try_into().unwrap(),
-        zoned.day().try_into().unwrap(),
-    );
+    let day = 24 * 3600 * 1000;
+    let end =
+        Timestamp::from_millisecond(Timestamp::now().as_millisecond() + day * days).unwrap().to_string();
+    let part = |from: usize, to: usize| end[from..to].parse::<u16>().unwrap();
+    let (month, day) = (u8::try_from(part(5, 7)).unwrap(), u8::try_from(part(8, 10)).unwrap());
+    params.not_after = rcgen::date_time_ymd(part(0, 4).into(), month, day);
     if is_authority {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     }

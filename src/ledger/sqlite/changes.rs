@@ -118,7 +118,7 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
+    use crate::time::Timestamp;
     use serde_json::value::RawValue;
 
     use super::*;

@@ -1,18 +1,18 @@
 //! The registered contexts: how they are written by the writer, found by readers, and pruned.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use jiff::{Timestamp, ToSpan};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use serde_json::value::RawValue;
 
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
     ledger::{Registering, Registration},
+    time::Timestamp,
 };
 
-/// An expired context is kept so long, in hours, that the approver of an old card reads "expired" and not "unknown".
-const KEPT_AFTER_EXPIRY_HOURS: i64 = 7 * 24;
+/// An expired context is kept so long that the approver of an old card reads "expired" and not "unknown".
+const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const COLUMNS: &str = "key, message_id, expires_at, registered_at, instance_id, task_id, round, business_key,
     operators, actions, approval_code, endpoint, data";
@@ -98,7 +98,7 @@ fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<
 
 /// Removes up to `limit` contexts that expired long ago, the oldest first; returns how many it were.
 pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
-    let Ok(horizon) = now.checked_sub(KEPT_AFTER_EXPIRY_HOURS.hours()) else { return Ok(0) };
+    let horizon = now - KEPT_AFTER_EXPIRY;
     transaction
         .prepare_cached(
             "DELETE FROM contexts WHERE key IN

@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
@@ -22,6 +21,7 @@ use crate::{
         AcceptError, LookError,
         findings::{Candidate, Finding, Findings, Overview, Page, Reach, Reconciled, Verdict, Which},
     },
+    time::Timestamp,
 };
 
 /// No check is put off so far. One that seems to be was written before the clock was set back.

@@ -3,7 +3,6 @@
 //! A command that is published in the log's order has no row of its own: the mark that covers its place says when. One that
 //! the broker refused, or that waits for such a one, has rows among the events.
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
@@ -16,6 +15,7 @@ use crate::{
         Exception, Record, Surface,
         history::{Event, What},
     },
+    time::Timestamp,
 };
 
 /// The version of the schema from which on there is a history.

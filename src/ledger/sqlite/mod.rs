@@ -32,7 +32,6 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
@@ -49,6 +48,7 @@ use super::{
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     telemetry::failpoint::reach,
+    time::Timestamp,
 };
 use changes::Change;
 use files::Files;

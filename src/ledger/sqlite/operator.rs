@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
@@ -15,6 +14,7 @@ use crate::{
         ShowAgain,
         state::{Event, Exceptional, IllegalMove, State},
     },
+    time::Timestamp,
 };
 
 /// A connection for an operator's acts. Each act is one short transaction, recorded in `operator_acts`.

@@ -1,6 +1,5 @@
 //! What workers report: how it is written by the writer, found by readers, shown again, and pruned.
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,6 +16,7 @@ use crate::{
     ledger::{
         OutcomeRecord, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown, Surface,
     },
+    time::Timestamp,
 };
 
 /// The version of the schema from which on there are outcomes.

@@ -1,10 +1,9 @@
 //! Retention: published commands that are old enough leave the log at its old end, a few at a time.
 
-use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{findings, history, outcomes};
-use crate::{command::Seq, telemetry::failpoint::reach};
+use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 
 /// Below all of the log.
 pub(super) const EVERYWHERE: Seq = i64::MAX as Seq;

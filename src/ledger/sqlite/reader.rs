@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
@@ -17,6 +16,7 @@ use crate::{
         ContextTask, Due, Entry, Filter, Record, Refused, Stats,
         state::{Exceptional, State},
     },
+    time::Timestamp,
 };
 
 /// A connection for look-ups. Cheap to keep, not to be shared between threads at the same time.

@@ -1,6 +1,5 @@
 //! The rows of one commit: sameness, the log, the cursor, exceptions, refused callbacks.
 
-use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 use crate::{
     command::{CommandId, Seq, message, message::Envelope},
     ledger::{Entry, OnConflict, Receipt, Refused, Settlement},
+    time::Timestamp,
 };
 
 /// Looks for the same callback and for a contradiction, and appends the command.

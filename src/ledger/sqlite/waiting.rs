@@ -126,7 +126,7 @@ impl Lazy {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
+    use crate::time::Timestamp;
 
     use super::*;
     use crate::{

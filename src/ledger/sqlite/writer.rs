@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -34,6 +33,7 @@ use crate::{
     command::Seq,
     ledger::{AcceptError, Entry, Limits, Receipt, Refused, Settlement},
     telemetry::failpoint::reach,
+    time::Timestamp,
 };
 
 /// Settlements and refused callbacks wait this long for accepts to share a commit with.

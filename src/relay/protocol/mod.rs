@@ -43,12 +43,11 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{LateReturn, backoff};
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Settlement, State},
+    time::Timestamp,
 };
 use stragglers::Stragglers;
 use suspicion::Suspicion;

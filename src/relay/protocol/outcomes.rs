@@ -2,8 +2,6 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use jiff::Timestamp;
-
 use super::{
     Asking, Cargo, Due, Flight, Found, Machine, Moment, Notice, Stage, Unreadable, WAITS, tasks::Known,
 };
@@ -14,6 +12,7 @@ use crate::{
         state::{Event, Exceptional},
     },
     relay::{LateReturn, Outcome},
+    time::Timestamp,
 };
 
 impl<C: Cargo> Machine<C> {

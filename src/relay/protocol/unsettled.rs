@@ -72,7 +72,7 @@ impl Unsettled {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
+    use crate::time::Timestamp;
 
     use super::*;
     use crate::ledger::state::Exceptional;

@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
         state::Exceptional,
     },
     relay::{LateReturn, News, Outcome},
+    time::Timestamp,
 };
 
 pub(super) fn id(seq: Seq) -> CommandId {

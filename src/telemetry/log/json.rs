@@ -197,7 +197,7 @@ mod tests {
                 text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
             for line in &mut lines {
                 let time = line.as_object_mut().unwrap().remove("timestamp").unwrap();
-                assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time}");
+                assert!(time.as_str().unwrap().parse::<crate::time::Timestamp>().is_ok(), "{time}");
             }
             lines
         })

@@ -225,7 +225,7 @@ impl Failure<'_> {
 
 /// The same decision once more, as the program would hand it to the ledger.
 fn repeat(decision: &Decision) -> Acceptance {
-    let received_at = jiff::Timestamp::now();
+    let received_at = countersign::time::Timestamp::now();
     let context = format!("context of {}", decision.task);
     let fingerprint = Fingerprint::of(&FingerprintParts {
         endpoint: "purchase",

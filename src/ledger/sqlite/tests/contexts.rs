@@ -1,6 +1,5 @@
 //! The registered contexts.
 
-use jiff::SignedDuration;
 use serde_json::value::RawValue;
 
 use super::*;
@@ -8,10 +7,6 @@ use crate::command::{Grant, Registered};
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
-}
-
-fn millis(time: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(time.as_millisecond()).unwrap()
 }
 
 /// Names a task, permits everything, for ever.
@@ -25,7 +20,7 @@ fn context(key: &str, task_id: &str) -> Registration {
         key: key.to_owned(),
         message_id: None,
         registered: Registered { grant: Grant::unbound(task), expires_at: None },
-        registered_at: millis(Timestamp::now()),
+        registered_at: Timestamp::now(),
     }
 }
 
@@ -33,8 +28,11 @@ fn of_message(key: &str, message_id: u64) -> Registration {
     Registration { message_id: Some(message_id), ..context(key, key) }
 }
 
-fn expired(mut one: Registration, hours_ago: i64) -> Registration {
-    let at = millis(Timestamp::now() - SignedDuration::from_hours(hours_ago));
+fn expired(one: Registration, hours_ago: u64) -> Registration {
+    expiring(one, Timestamp::now() - Duration::from_secs(3600 * hours_ago))
+}
+
+fn expiring(mut one: Registration, at: Timestamp) -> Registration {
     one.registered.expires_at = Some(at);
     one
 }
@@ -85,7 +83,7 @@ async fn a_context_comes_back_as_it_was_registered_after_a_restart_too() {
             },
             expires_at,
         },
-        registered_at: millis(Timestamp::now()),
+        registered_at: Timestamp::now(),
     };
     assert_eq!(register(&ledger, vec![whole.clone(), context("least", "t")]).await, [false, false]);
     let least = ledger.registration("least".to_owned()).await.unwrap().unwrap();
@@ -216,7 +214,15 @@ async fn what_expired_a_week_ago_is_pruned_step_by_step_and_nothing_else_is() {
     let ledger = scratch.open();
     register(&ledger, (0..200).map(|n| of_message(&format!("old-{n}"), n)).collect()).await;
     let lately = expired(context("lately", "t"), 7 * 24 - 1);
-    register(&ledger, vec![lately, context("for ever", "t"), expired(context("later", "t"), -1)]).await;
+    register(
+        &ledger,
+        vec![
+            lately,
+            context("for ever", "t"),
+            expiring(context("later", "t"), Timestamp::now() + Duration::from_secs(3600)),
+        ],
+    )
+    .await;
     drop(ledger);
     let old = expired(context("old", "t"), 7 * 24 + 1).registered.expires_at.unwrap().as_millisecond();
     scratch.execute(&format!("UPDATE contexts SET expires_at = {old} WHERE key LIKE 'old-%'"));

@@ -76,7 +76,7 @@ async fn what_counts_is_how_long_a_command_has_been_published_once_that_is_known
     let ledger = published(&scratch, 5, 60).await;
     // The broker was away: three of them were published only five minutes after the first.
     let now = Timestamp::now();
-    let at = |minutes: i64| now + jiff::SignedDuration::from_mins(minutes);
+    let at = |minutes: i64| Timestamp::from_millisecond(now.as_millisecond() + 60_000 * minutes).unwrap();
     let mark = |after: u64, through: u64, minutes: i64| {
         let at = at(minutes).as_millisecond();
         scratch.execute(&format!("INSERT INTO publish_marks VALUES ({through}, {after}, {at}, {at}, 'x')"));

@@ -209,7 +209,7 @@ async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_h
 
     scratch.execute("UPDATE commands SET received_at = received_at - 1000000000");
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
-    let before = Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let before = Timestamp::now() - Duration::from_secs(3600);
     assert_eq!(operator.prune(before, |_| ()).unwrap(), 3);
     for table in ["publish_marks", "publish_events"] {
         assert_eq!(scratch.sql::<i64>(&format!("SELECT count(*) FROM {table}")), 0, "{table}");

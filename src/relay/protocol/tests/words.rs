@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::Timestamp;
-
 use super::super::{
     Cargo, Due, Effect, Found, Machine, Moment, Notice, Question, REMIND_AFTER, Rules, TICK, Tally, spread,
 };
@@ -11,6 +9,7 @@ use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Settlement, State},
     relay::{LateReturn, Outcome},
+    time::Timestamp,
 };
 
 /// A command without a message, of a task of its own.
@@ -163,7 +162,7 @@ fn a_command_that_was_returned_late_rests_before_it_is_published_again() {
     assert_eq!(bench.carry_on(START, true), [Notice::LateAgain(late)]);
     let exception = &bench.settlements.last().unwrap().exceptions[0];
     assert_eq!((exception.seq, exception.attempts, &exception.reason), (1, 1, &reason));
-    let rests = exception.next_attempt_at.duration_since(at(START).at);
+    let rests = exception.next_attempt_at.since(at(START).at);
     assert!((500..=1000).contains(&rests.as_millis()), "{rests:?}");
 }
 

@@ -11,13 +11,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::super::{Cargo, Due, Effect, Found, Machine, Moment, Question, Rules, TICK, Unreadable};
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Exception, Settlement, State, state::Exceptional},
     relay::{LateReturn, Outcome},
+    time::Timestamp,
 };
 
 /// What may happen, and how often.
@@ -327,7 +326,7 @@ impl World {
         if self.flying.is_empty() && self.preparing.is_empty() {
             return Duration::ZERO;
         }
-        self.waited + due.duration_since(self.at).unsigned_abs()
+        self.waited + due.since(self.at)
     }
 
     /// Does one of the [`acts`](Self::acts), and then all that the machine wants.

@@ -8,8 +8,6 @@ mod suspicion;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::Of;
 use crate::{
     command::{CommandId, Seq},
@@ -18,6 +16,7 @@ use crate::{
         LateReturn, Outcome,
         protocol::{Cargo, Due, Effect, Found, Machine, Moment, Notice, Question, Rules},
     },
+    time::Timestamp,
 };
 
 fn at(elapsed: Duration) -> Moment {
@@ -148,10 +147,7 @@ impl Bench {
     /// The exceptions of the last settlement: which, refused how often, and how long they rest.
     fn excepted(&self) -> Vec<(Seq, u32, Duration)> {
         let exceptions = &self.settlements.last().expect("something is settled").exceptions;
-        let rests = |exception: &Exception| {
-            let rests = exception.next_attempt_at.duration_since(at(self.now).at);
-            Duration::try_from(rests).expect("it is not due before now")
-        };
+        let rests = |exception: &Exception| exception.next_attempt_at.since(at(self.now).at);
         exceptions.iter().map(|exception| (exception.seq, exception.attempts, rests(exception))).collect()
     }
 
