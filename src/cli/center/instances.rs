@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::TryStreamExt;
 use serde_json::json;
 
-use super::{IdArguments, Progress, failure, or_dash, time, when};
+use super::{IdArguments, Progress, failure, or_dash, when};
 use crate::{
     approval_center::{
         Center, FilterStatus, FoundInstance, Instance, InstanceFilter, InstanceOptions, Millis,
@@ -14,14 +14,16 @@ use crate::{
     cli::{
         exit::{Exit, Failure},
         output::{json, line, say, table, write},
+        time::{ZoneArguments, time},
     },
+    time::{Timestamp, Zone},
 };
 
 const EXAMPLES: &str = "\
 Examples:
   countersign center instances --definition 0F0E0D0C-… --status PENDING --from 30d
   countersign center instances --external-id PO-77 --json
-  countersign center instances --user zhang3 --from 2026-11-01T00:00:00Z --to 2026-11-21T00:00:00Z
+  countersign center instances --user zhang3 --from 2026-11-01 --to 2026-11-21
 
 One of --user, --definition, --code, --external-id and --group must be given. What is found may lag
 behind, and revoked instances are left out.";
@@ -50,12 +52,13 @@ pub(in crate::cli) struct Arguments {
     /// Only those that are PENDING, RECALL, REJECT, DELETED, APPROVED or ALL
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// Started then or later: a time, or how long ago, as 7d; with --to at most 30 days
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    from: Option<Millis>,
+    /// Started then or later: "7d ago", "yesterday 10:42", 2026-11-20, RFC 3339, or milliseconds; with --to at most 30
+    /// days
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
     /// Started then or earlier [default: now, with --from]
-    #[arg(long, value_name = "TIME", value_parser = time, requires = "from")]
-    to: Option<Millis>,
+    #[arg(long, value_name = "TIME", requires = "from")]
+    to: Option<String>,
     /// Language of names: zh-CN, en-US or ja-JP
     #[arg(long, value_name = "LOCALE")]
     locale: Option<String>,
@@ -73,6 +76,8 @@ pub(in crate::cli) struct Arguments {
     /// Print one JSON object per instance
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +99,8 @@ pub(in crate::cli) struct OneArguments {
     /// Print JSON: the instance, with its form read as `widgets`
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, Failure> {
@@ -104,7 +111,12 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         }
         status => status,
     };
-    let now = Millis(crate::time::Timestamp::now().as_millisecond());
+    let (now, zone) = (Timestamp::now(), arguments.zone.zone()?);
+    let read = |flag: &str, text: &Option<String>| match text {
+        None => Ok(None),
+        Some(text) => time(flag, text, now, &zone).map(|time| Some(Millis(time.as_millisecond()))),
+    };
+    let (from, to) = (read("--from", &arguments.from)?, read("--to", &arguments.to)?);
     let filter = InstanceFilter {
         user_id: arguments.user.clone(),
         approval_code: arguments.definition.clone(),
@@ -113,8 +125,8 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         group_external_id: arguments.group.clone(),
         instance_title: arguments.title.clone(),
         instance_status: status,
-        instance_start_time_from: arguments.from,
-        instance_start_time_to: arguments.to.or(arguments.from.map(|_| now)),
+        instance_start_time_from: from,
+        instance_start_time_to: to.or(from.map(|_| Millis(now.as_millisecond()))),
         locale: arguments.locale.clone(),
         with_revoked_instance: arguments.with_revoked.then_some(true),
     };
@@ -130,7 +142,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
                 break 'pages;
             }
             count += 1;
-            if arguments.json { json(found)? } else { rows.push(row(found)) }
+            if arguments.json { json(found)? } else { rows.push(row(found, &zone)) }
         }
     }
     if !arguments.json {
@@ -143,12 +155,12 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-fn row(found: &FoundInstance) -> [String; 9] {
+fn row(found: &FoundInstance, zone: &Zone) -> [String; 9] {
     let FoundInstance { approval, group, instance } = found;
     let title = if instance.title.is_empty() { &approval.name } else { &instance.title };
     [
-        when(instance.start_time),
-        when(instance.end_time),
+        when(instance.start_time, zone),
+        when(instance.end_time, zone),
         // One spelling in all our tables, whichever the API has.
         instance.status.as_instance().to_string(),
         or_dash(title),
@@ -161,6 +173,7 @@ fn row(found: &FoundInstance) -> [String; 9] {
 }
 
 pub(super) async fn show(arguments: &OneArguments, center: &Center) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
     let options = InstanceOptions {
         locale: arguments.locale.clone(),
         user_id: arguments.user.clone(),
@@ -182,11 +195,11 @@ pub(super) async fn show(arguments: &OneArguments, center: &Center) -> Result<Ex
         json(&value)?;
         return Ok(Exit::Done);
     }
-    print(&instance)?;
+    print(&instance, &zone)?;
     Ok(Exit::Done)
 }
 
-fn print(instance: &Instance) -> Result<(), Failure> {
+fn print(instance: &Instance, zone: &Zone) -> Result<(), Failure> {
     let code = instance.instance_code.clone().unwrap_or_default();
     for (name, value) in [
         ("definition", format!("{} {}", instance.approval_code, instance.approval_name)),
@@ -195,8 +208,8 @@ fn print(instance: &Instance) -> Result<(), Failure> {
         ("reverted", instance.reverted.map_or_else(|| "-".to_owned(), |reverted| reverted.to_string())),
         ("number", or_dash(&instance.serial_number)),
         ("uuid", or_dash(&instance.uuid)),
-        ("started", when(instance.start_time)),
-        ("ended", when(instance.end_time)),
+        ("started", when(instance.start_time, zone)),
+        ("ended", when(instance.end_time, zone)),
         ("by", format!("{} {}", instance.user_id, instance.open_id)),
         ("department", or_dash(&instance.department_id)),
         ("changes", instance.modified_instance_code.clone().unwrap_or_else(|| "-".to_owned())),
@@ -228,8 +241,8 @@ fn print(instance: &Instance) -> Result<(), Failure> {
                 or_dash(&task.user_id),
                 or_dash(&task.open_id),
                 format!("{} {}", task.node_name, task.custom_node_id.as_ref().unwrap_or(&task.node_id)),
-                when(task.start_time),
-                when(task.end_time),
+                when(task.start_time, zone),
+                when(task.end_time, zone),
             ]
         })
         .collect();
@@ -240,7 +253,7 @@ fn print(instance: &Instance) -> Result<(), Failure> {
         .map(|comment| {
             let files: Vec<_> = comment.files.iter().map(|file| file.url.as_str()).collect();
             [
-                when(comment.create_time),
+                when(comment.create_time, zone),
                 comment.user_id.clone(),
                 comment.comment.clone(),
                 or_dash(&files.join(" ")),
@@ -258,7 +271,7 @@ fn print(instance: &Instance) -> Result<(), Failure> {
             others.extend(Some(ext.user_id).filter(|user| !user.is_empty()));
             others.dedup();
             [
-                when(moment.create_time),
+                when(moment.create_time, zone),
                 moment.kind.to_string(),
                 or_dash(&moment.user_id),
                 moment.task_id.clone().unwrap_or_else(|| "-".to_owned()),

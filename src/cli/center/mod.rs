@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     approval_center::{Center, Error, Fault, Millis, UserIdType},
-    config::{Loaded, parse_duration},
+    config::Loaded,
     telemetry::log::chain,
-    time::Timestamp,
+    time::Zone,
 };
 
 const EXAMPLES: &str = "\
@@ -141,31 +141,14 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Fail
     Ok(all)
 }
 
-/// A time for people.
-fn when(time: Millis) -> String {
-    time.timestamp().map_or_else(|| "-".to_owned(), |time| time.to_string())
+/// A time for people; `-` for "not yet" and for what no calendar has.
+fn when(time: Millis, zone: &Zone) -> String {
+    time.timestamp().map_or_else(|| "-".to_owned(), |time| zone.show(time))
 }
 
 /// A text that may be missing.
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.to_owned()
-}
-
-/// A point in time: RFC 3339, milliseconds since 1970, or how long ago, as `7d`.
-fn time(text: &str) -> Result<Millis, String> {
-    if let Ok(millis) = text.parse() {
-        return Ok(Millis(millis));
-    }
-    if let Some(ago) = parse_duration(text) {
-        let ago = i64::try_from(ago.as_millis()).map_err(|_| "it is too long ago".to_owned())?;
-        return Ok(Millis(Timestamp::now().as_millisecond() - ago));
-    }
-    match text.parse::<Timestamp>() {
-        Ok(time) => Ok(Millis(time.as_millisecond())),
-        Err(_) => {
-            Err("it is a time such as 2026-11-20T08:00:00Z, milliseconds, or how long ago, as 7d".to_owned())
-        }
-    }
 }
 
 /// Tells on stderr how far a long list has come.
@@ -183,20 +166,5 @@ impl Progress {
             let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
             say(format_args!("page {}: {}{of}", self.pages, self.items));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_written_in_three_ways() {
-        assert_eq!(time("1790000000000").unwrap(), Millis(1_790_000_000_000));
-        assert_eq!(time("2026-09-21T14:13:20Z").unwrap(), Millis(1_790_000_000_000));
-        let yesterday = || Timestamp::now().as_millisecond() - 86_400_000;
-        let (from, found, to) = (yesterday(), time("1d").unwrap().0, yesterday());
-        assert!((from..=to).contains(&found), "{from} {found} {to}");
-        assert!(time("yesterday").is_err());
     }
 }

@@ -11,7 +11,9 @@ use crate::{
     cli::{
         exit::{Exit, Failure},
         output::{json, line, say, table, write},
+        time::ZoneArguments,
     },
+    time::Zone,
 };
 
 /// How many are checked in one request; the platform documents no limit (§5.6).
@@ -52,6 +54,8 @@ pub(in crate::cli) struct CheckArguments {
     /// Print the differences as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, Failure> {
@@ -145,6 +149,7 @@ fn tell(
 }
 
 pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
     let mut versions = Vec::new();
     for file in &arguments.files {
         for value in read_json::<serde_json::Value>(file)? {
@@ -167,7 +172,7 @@ pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result
     if arguments.json {
         different.iter().try_for_each(json)?;
     } else {
-        let rows: Vec<_> = different.iter().flat_map(|one| rows(one, &versions)).collect();
+        let rows: Vec<_> = different.iter().flat_map(|one| rows(one, &versions, &zone)).collect();
         if rows.is_empty() {
             line(format_args!("{} in step", versions.len()))?;
         } else {
@@ -177,8 +182,9 @@ pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result
     Ok(if different.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn rows(different: &InstanceVersion, versions: &[InstanceVersion]) -> Vec<[String; 4]> {
+fn rows(different: &InstanceVersion, versions: &[InstanceVersion], zone: &Zone) -> Vec<[String; 4]> {
     let ours = versions.iter().find(|version| version.instance_id == different.instance_id);
+    let when_exactly = |time| when_exactly(time, zone);
     let unknown =
         |time: Millis| if time == Millis::NEVER { "unknown".to_owned() } else { when_exactly(time) };
     let id = &different.instance_id;
@@ -196,6 +202,6 @@ fn rows(different: &InstanceVersion, versions: &[InstanceVersion]) -> Vec<[Strin
 }
 
 /// With the number, since versions may differ by a millisecond.
-fn when_exactly(time: Millis) -> String {
-    format!("{time} {}", when(time))
+fn when_exactly(time: Millis, zone: &Zone) -> String {
+    format!("{time} {}", when(time, zone))
 }

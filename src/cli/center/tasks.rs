@@ -11,7 +11,9 @@ use crate::{
     cli::{
         exit::{Exit, Failure},
         output::{json, say, table, write},
+        time::ZoneArguments,
     },
+    time::Zone,
 };
 
 const EXAMPLES: &str = "\
@@ -50,9 +52,12 @@ pub(in crate::cli) struct Arguments {
     /// Print one JSON object per instance
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
     // The platform would find nothing for a word that it does not know, rather than say so.
     let status = match arguments.status.as_deref().map(TaskStatus::from) {
         Some(status) if !status.is_known() => {
@@ -70,7 +75,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         gather(center.task_pages(&filter, arguments.page_size), arguments).await?
     };
     if !arguments.json {
-        let rows: Vec<_> = found.iter().flat_map(rows).collect();
+        let rows: Vec<_> = found.iter().flat_map(|instance| rows(instance, &zone)).collect();
         let head = ["INSTANCE", "STATUS", "UPDATED", "TASK", "STATUS", "UPDATED", "NUMBER", "DEFINITION"];
         write(table(head, &rows).as_bytes())?;
     }
@@ -103,13 +108,13 @@ async fn gather(
     Ok(found)
 }
 
-fn rows(instance: &InstanceTasks) -> Vec<[String; 8]> {
+fn rows(instance: &InstanceTasks, zone: &Zone) -> Vec<[String; 8]> {
     let row = |task: [String; 3]| {
         let [id, status, updated] = task;
         [
             instance.instance_id.clone(),
             instance.status.to_string(),
-            when(instance.update_time),
+            when(instance.update_time, zone),
             id,
             status,
             updated,
@@ -121,7 +126,7 @@ fn rows(instance: &InstanceTasks) -> Vec<[String; 8]> {
         return vec![row(["-", "-", "-"].map(str::to_owned))];
     }
     let of_task = |task: &crate::approval_center::TaskState| {
-        row([task.id.clone(), task.status.to_string(), when(task.update_time)])
+        row([task.id.clone(), task.status.to_string(), when(task.update_time, zone)])
     };
     instance.tasks.iter().map(of_task).collect()
 }
