@@ -19,7 +19,7 @@ use super::{
     settings::Settings,
     token::{Lent, TokenInfo, Tokens},
 };
-use crate::secret::Secret;
+use crate::{loopback, secret::Secret};
 
 /// A page of 500 tasks has some 200 KiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -148,11 +148,7 @@ impl Center {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(settings.connect_timeout);
         // What stays on this machine, the emulator, has no business with a proxy.
-        let host = settings.base_url.parse::<Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
-        if host.is_some_and(|host| {
-            let host = host.trim_matches(['[', ']']);
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }) {
+        if settings.base_url.parse().is_ok_and(|url| loopback::is_url(&url)) {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Error::Client(Arc::new(error)))?;

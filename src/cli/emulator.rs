@@ -71,6 +71,9 @@ pub(super) struct Arguments {
     /// How far its clock is ahead of this machine's
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     clock_ahead: Duration,
+    /// A name under which other machines reach it; may be repeated. Addresses and localhost always do
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,6 +159,7 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
         missing_scopes: arguments.without_scope.clone(),
         callback_timeout: arguments.callback_timeout,
         clock_ahead: arguments.clock_ahead,
+        hosts: arguments.host.clone(),
         ..Settings::default()
     };
     if !arguments.user.is_empty() {

@@ -24,7 +24,10 @@ use std::{future::Future, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Loaded, Sources, load};
+use crate::{
+    config::{Loaded, Sources, load},
+    loopback,
+};
 pub use exit::Exit;
 use exit::Failure;
 
@@ -222,8 +225,7 @@ fn client(
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .timeout(timeout);
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    if host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+    if loopback::is_url(url) {
         builder = builder.no_proxy();
     }
     builder = match trust {
@@ -239,6 +241,17 @@ fn client(
         }
     };
     Ok(builder.build().context("cannot make an HTTP client")?)
+}
+
+/// What somebody on the way could do with callbacks that are sent to this URL; `None` if nobody is on the way, or TLS
+/// keeps them out.
+fn exposed(url: &reqwest::Url, encrypted: bool) -> Option<&'static str> {
+    let in_clear = url.scheme() == "http" && !loopback::is_url(url);
+    in_clear.then_some(if encrypted {
+        "http:// to another machine: whoever is on the way can capture callbacks and send them again; use https://"
+    } else {
+        "http:// to another machine, and no key: the token goes over the wire as it is; use https://"
+    })
 }
 
 /// Reads a URL of the command line, and completes one that names no path.
@@ -284,6 +297,18 @@ mod tests {
             [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:8080", "[::1]:8080"), ("10.0.0.1:80", "10.0.0.1:80")]
         {
             assert_eq!(reachable(listen.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_goes_over_a_wire_in_clear_is_told_by_the_whole_host() {
+        let told = |url: &str, encrypted| exposed(&url.parse().unwrap(), encrypted);
+        for url in ["http://localhost:1", "http://127.0.0.1", "http://[::1]", "https://far.example"] {
+            assert_eq!((told(url, false), told(url, true)), (None, None), "{url}");
+        }
+        for url in ["http://localhost.example.com", "http://10.0.0.1", "http://far.example"] {
+            assert!(told(url, false).unwrap().contains("the token goes over the wire"), "{url}");
+            assert!(told(url, true).unwrap().contains("can capture callbacks"), "{url}");
         }
     }
 

@@ -7,7 +7,10 @@ use super::{
     read::{Given, Section},
     show::REDACTED,
 };
-use crate::approval_center::{AppType, Platform, Settings, StoreApp};
+use crate::{
+    approval_center::{AppType, Platform, Settings, StoreApp},
+    loopback,
+};
 
 const BASE_URL: &str = "scheme and host such as \"https://open.feishu.cn\"";
 
@@ -76,11 +79,14 @@ pub(super) fn approval_center(section: &mut Section<'_, '_, '_>) -> Option<Optio
         }
     };
     let (platform, base_url, historic_base_url) = (platform?, base_url?, historic_base_url?);
-    if let Some(url) = base_url.as_ref().filter(|url| url.starts_with("http://") && !is_local(url)) {
-        section.warn(
-            "base_url",
-            format!("{url} is not encrypted: the app's secret goes over the wire as it is"),
-        );
+    for (key, url, what) in [
+        ("base_url", &base_url, "the app's secret and its tokens go"),
+        ("historic_base_url", &historic_base_url, "access tokens go"),
+    ] {
+        if let Some(url) = url.as_ref().filter(|url| loopback::is_in_clear(url)) {
+            section
+                .warn(key, format!("{url} is not encrypted: {what} over the wire as they are; use https://"));
+        }
     }
     Some(Some(Settings {
         // Whoever names a host of their own, a gateway or the emulator, means all of it.
@@ -111,10 +117,6 @@ fn ticket_file(section: &Section<'_, '_, '_>) -> Option<PathBuf> {
 
 fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-fn is_local(url: &str) -> bool {
-    ["http://127.", "http://localhost", "http://[::1]"].iter().any(|local| url.starts_with(local))
 }
 
 fn base_url(text: &str) -> Result<String, String> {

@@ -74,6 +74,17 @@ pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settin
             format!("has fewer than {GUESSABLE} bytes, and could be guessed; `countersign keygen` makes one"),
         );
     }
+    if let (Given::Value(_), Some(listen)) = (&token, listen)
+        && !listen.ip().to_canonical().is_loopback()
+    {
+        section.warn(
+            "listen",
+            format!(
+                "{listen} can be reached from other machines without encryption: the token goes over the wire as it \
+                 is; listen on 127.0.0.1 behind a TLS proxy or a tunnel, or keep to a network that nobody else is in"
+            ),
+        );
+    }
     Some(console::Settings { listen: listen?, token: token.optional()? })
 }
 
@@ -177,6 +188,18 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
     let confirm_timeout = section.millis("confirm_timeout_ms", 1..=600_000);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
+    for url in urls.iter().flatten() {
+        if let Some(broker) = amqp::sent_in_clear(url) {
+            let given = URL_KEYS.into_iter().max_by_key(|key| section.rank(key)).unwrap_or("url");
+            section.warn(
+                given,
+                format!(
+                    "{broker} is another machine, and amqp:// is not encrypted: the password and all commands go over \
+                     the wire as they are; use amqps://"
+                ),
+            );
+        }
+    }
     let tls = section.table("tls", amqp_tls);
     if let (Some(urls), Some(tls)) = (&urls, &tls)
         && *tls != amqp::tls::Settings::default()
@@ -265,13 +288,15 @@ fn amqp_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// One of `url`, `url_file`, `urls`, `urls_file`: of those in the highest layer there may be only one.
+/// Ways to say where the broker is.
+const URL_KEYS: [&str; 4] = ["url", "url_file", "urls", "urls_file"];
+
+/// One of [`URL_KEYS`]: of those in the highest layer there may be only one.
 fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
-    const WAYS: [&str; 4] = ["url", "url_file", "urls", "urls_file"];
-    section.know(&WAYS);
-    let ranks = WAYS.map(|way| section.rank(way));
+    section.know(&URL_KEYS);
+    let ranks = URL_KEYS.map(|way| section.rank(way));
     let highest = ranks.iter().max().copied().flatten();
-    let given: Vec<&str> = WAYS
+    let given: Vec<&str> = URL_KEYS
         .iter()
         .zip(ranks)
         .filter(|(_, rank)| rank.is_some() && *rank == highest)

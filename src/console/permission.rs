@@ -2,7 +2,7 @@
 
 use std::{
     future::{Ready, ready},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,12 +12,13 @@ use actix_web::{
     dev::Payload,
     http::{
         StatusCode,
-        header::{AUTHORIZATION, HOST, HeaderName, ORIGIN},
+        header::{AUTHORIZATION, HOST, HeaderName},
     },
     web,
 };
 
 use super::{Desk, problem::Problem};
+use crate::loopback;
 
 /// The permission to look at what tells nothing about any callback.
 pub(super) struct Anyone;
@@ -50,15 +51,13 @@ impl FromRequest for Operator {
                 }
                 Err(Problem::unauthorized())
             }
-            None if header(request, HOST).is_some_and(is_loopback) => Ok(Self),
+            None if header(request, &HOST).is_some_and(loopback::is_authority) => Ok(Self),
             None => Err(foreign("Without a token, `Host` must be localhost or a loopback address.")),
         })
     }
 }
 
 /// The permission to change what is registered: an operator's, and not by way of a page that somebody has open.
-///
-/// What such a page sends carries its own `Origin`, or at least what the browser thinks of it, in `Sec-Fetch-Site`.
 pub(super) struct Registrar;
 
 impl FromRequest for Registrar {
@@ -67,23 +66,12 @@ impl FromRequest for Registrar {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let operator = Operator::from_request(request, payload).into_inner();
-        ready(operator.and_then(|Operator| {
-            let has = |name: &HeaderName| request.headers().contains_key(name);
-            if has(&ORIGIN) && !same_origin(header(request, ORIGIN), header(request, HOST)) {
-                return Err(foreign("`Origin` is another page than this listener's."));
-            }
-            // `none` is what somebody typed or scripted himself.
-            if has(&SEC_FETCH_SITE)
-                && !matches!(header(request, SEC_FETCH_SITE), Some("same-origin" | "none"))
-            {
-                return Err(foreign("`Sec-Fetch-Site` says that another page sent this."));
-            }
-            Ok(Self)
+        ready(operator.and_then(|Operator| match loopback::foreign_page(request.headers()) {
+            Some(why) => Err(foreign(why)),
+            None => Ok(Self),
         }))
     }
 }
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Wrong tokens that were offered. They are told, but not limited: whoever sits behind the same proxy as a monitor with
 /// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
@@ -121,70 +109,10 @@ fn foreign(message: &str) -> Problem {
 }
 
 fn bearer(request: &HttpRequest) -> Option<&str> {
-    let (scheme, token) = header(request, AUTHORIZATION)?.split_once(' ')?;
+    let (scheme, token) = header(request, &AUTHORIZATION)?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
-/// The one header of this name. One that stands twice is not believed.
-fn header(request: &HttpRequest, name: HeaderName) -> Option<&str> {
-    let mut values = request.headers().get_all(name);
-    let value = values.next()?;
-    values.next().is_none().then(|| value.to_str().ok())?
-}
-
-/// Names that lead to this machine whoever is asked.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    if name.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn same_origin(origin: Option<&str>, host: Option<&str>) -> bool {
-    let (Some(origin), Some(host)) = (origin, host) else { return false };
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_that_always_lead_here_are_loopback() {
-        for host in
-            ["localhost", "LocalHost:9090", "127.0.0.1", "127.0.0.1:9090", "127.8.8.8", "[::1]", "[::1]:9090"]
-        {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "",
-            ":9090",
-            "evil.example",
-            "localhost.evil.example:9090",
-            "127.0.0.1.evil.example",
-            "192.0.2.1:9090",
-            "[::2]:1",
-            "localhost:x",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn a_page_is_its_own_origin_and_nobody_elses() {
-        assert!(same_origin(Some("http://localhost:9090"), Some("localhost:9090")));
-        assert!(same_origin(Some("https://countersign.example"), Some("countersign.example")));
-        for origin in
-            ["null", "", "http://evil.example", "http://localhost:9091", "http://localhost", "localhost:9090"]
-        {
-            assert!(!same_origin(Some(origin), Some("localhost:9090")), "{origin}");
-        }
-        assert!(!same_origin(None, Some("localhost:9090")));
-    }
+fn header<'a>(request: &'a HttpRequest, name: &HeaderName) -> Option<&'a str> {
+    loopback::single(request.headers(), name)
 }

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
+    middleware::Next,
     web,
 };
 use serde_json::{Value, json};
@@ -13,6 +16,7 @@ use super::{
     Emulator, contact, definitions, instances, messages, search, tasks,
     tenant::{Count, Tenant, random_hex},
 };
+use crate::loopback;
 
 /// What was asked.
 pub(super) struct Ask {
@@ -110,6 +114,34 @@ const ROUTES: &[Route] = &[
     Route { method: "GET", path: "/open-apis/contact/v3/users/batch", family: Family::V4, scopes: CONTACT, act: contact::batch },
     Route { method: "GET", path: "/open-apis/contact/v3/users/:id", family: Family::V4, scopes: CONTACT, act: contact::get },
 ];
+
+/// Lets nothing pass that a page in somebody's browser sent: neither one of another origin, nor one whose name was made
+/// to lead here. The emulator has callbacks sent to any URL, and shows what it was told.
+pub(super) async fn keep_pages_out<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    let headers = request.headers();
+    let host = loopback::single(headers, &header::HOST).unwrap_or_default();
+    let is_ours = |emulator: &web::Data<Emulator>| {
+        let host = loopback::without_port(host);
+        emulator.settings.hosts.iter().any(|name| name.eq_ignore_ascii_case(host))
+    };
+    let problem = if loopback::cannot_be_rebound(host)
+        || request.app_data::<web::Data<Emulator>>().is_some_and(is_ours)
+    {
+        loopback::foreign_page(headers)
+    } else {
+        Some("`Host` must be localhost, an address, or a name given with --host.")
+    };
+    match problem {
+        None => Ok(next.call(request).await?.map_into_left_body()),
+        Some(problem) => {
+            let answer = HttpResponse::Forbidden().json(json!({ "problem": problem }));
+            Ok(request.into_response(answer).map_into_right_body())
+        }
+    }
+}
 
 /// Answers every request to the platform's own paths.
 pub(super) async fn answer(

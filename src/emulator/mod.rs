@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer, dev::Server, web};
+use actix_web::{App, HttpServer, dev::Server, middleware, web};
 
 use tenant::Tenant;
 
@@ -62,6 +62,8 @@ pub struct Settings {
     pub users: Vec<String>,
     /// How far its clock is ahead of this machine's.
     pub clock_ahead: Duration,
+    /// Names under which it may be asked, beside `localhost` and addresses.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             callback_timeout: Duration::from_secs(10),
             users: ["zhang3", "li4", "wang5"].map(str::to_owned).to_vec(),
             clock_ahead: Duration::ZERO,
+            hosts: Vec::new(),
         }
     }
 }
@@ -114,6 +117,7 @@ pub fn serve(settings: Settings, socket: TcpListener) -> io::Result<Server> {
         App::new()
             .app_data(emulator.clone())
             .app_data(web::PayloadConfig::new(4 * 1024 * 1024))
+            .wrap(middleware::from_fn(gate::keep_pages_out))
             .configure(desk::routes)
             .default_service(web::to(gate::answer))
     })

@@ -12,6 +12,9 @@ const FAILED: i32 = 1;
 const USAGE: i32 = 64;
 const AWAY: i32 = 69;
 
+/// Nobody listens there.
+const CLOSED: &str = "http://127.0.0.1:1";
+
 fn run(app_file: &Path, args: &[&str]) -> Program {
     Program::new(args).config(app_file).dir(app_file.parent().expect("a file in a directory"))
 }
@@ -188,6 +191,35 @@ async fn send_with_a_count_sends_so_many_different_callbacks() {
         worker.messages(25).await.iter().map(crate::support::Message::message_id).collect();
     assert_eq!(ids.len(), 25);
     app.until_metric("countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"}", 25.0).await;
+}
+
+/// What is sent goes no further than a closed port of this machine, which is the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn send_warns_when_token_or_callback_can_be_read_on_the_way() {
+    let config = Config::with_url(NOWHERE);
+    let file = config.write();
+    let said = async |endpoint: &str, url: &str| {
+        let args = ["send", "--endpoint", endpoint, "--url", url];
+        run(&file, &args)
+            .env("http_proxy", CLOSED)
+            .env("https_proxy", CLOSED)
+            .run()
+            .await
+            .ended_with(AWAY)
+            .stderr
+    };
+    for host in ["far.example", "localhost.example.com", "10.0.0.7:8080"] {
+        let (plain, sealed) = (
+            said("leave", &format!("http://{host}")).await,
+            said("purchase", &format!("http://{host}")).await,
+        );
+        assert!(plain.contains("no key: the token goes over the wire as it is"), "{host}: {plain}");
+        assert!(sealed.contains("can capture callbacks and send them again"), "{host}: {sealed}");
+    }
+    for url in ["https://far.example", "http://127.0.0.1:1"] {
+        let told = said("leave", url).await;
+        assert!(!told.contains("warning"), "{url}: {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

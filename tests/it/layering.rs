@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 4] = ["certificates", "secret", "telemetry", "time"];
+const LEAVES: [&str; 5] = ["certificates", "loopback", "secret", "telemetry", "time"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     (
         "cli",
         &[
@@ -63,6 +63,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
         ],
     ),
     ("certificates", &[]),
+    ("loopback", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
     ("time", &[]),

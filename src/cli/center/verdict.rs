@@ -1,6 +1,6 @@
 //! Whether a definition fits the endpoint that it should point at: every finding with what is wrong and how to mend it.
 
-use crate::{approval_center::Definition, intake::EndpointSettings};
+use crate::{approval_center::Definition, intake::EndpointSettings, loopback};
 
 /// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,11 +93,7 @@ pub(in crate::cli) fn of(
 
 /// True for a URL that names this machine.
 pub(in crate::cli) fn is_local(url: &str) -> bool {
-    let url: Option<reqwest::Url> = url.parse().ok();
-    url.as_ref().and_then(reqwest::Url::host_str).is_some_and(|host| {
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    })
+    url.parse().is_ok_and(|url| loopback::is_url(&url))
 }
 
 fn is_private(url: &reqwest::Url) -> bool {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, Report};
 use crate::{
-    cli::{Trust, client, crypt::seal, exit::Failure, reachable, url},
+    cli::{Trust, client, crypt::seal, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
 };
@@ -67,6 +67,10 @@ async fn post(
         Err(_) => return report.wrong(subject, format!("{to} is not a URL")),
     };
     let credential = &endpoint.credentials[number];
+    let exposed = exposed(&url, credential.action_callback_key.is_some());
+    if let (Some(exposed), None) = (exposed, &credential.action_callback_key) {
+        return report.wrong(subject, format!("{to} is {exposed}. Not tried, so as not to show the token"));
+    }
     let plain = json!({
         "action_type": PROBE_ACTION, "user_id": "countersign-doctor",
         "token": credential.action_callback_token.expose(),
@@ -104,6 +108,9 @@ async fn post(
         (422, PROBE_WORD) if elapsed > SLOW => {
             let words = format!("{to} takes {} ms, and the platform waits 5000 at the most", elapsed.as_millis());
             report.risky(subject, format!("{words}; look at what stands between"))
+        }
+        (422, PROBE_WORD) if exposed.is_some() => {
+            report.risky(subject, format!("{to} knows token and key, and is {}", exposed.unwrap_or_default()))
         }
         (422, PROBE_WORD) => {
             let local = if is_public { "" } else { "; only from this machine: say --public-url to take the way in" };

@@ -22,6 +22,7 @@ use super::{
     Trust, block_on, client,
     crypt::{choose, random, seal, secret_from},
     exit::{Exit, Failure},
+    exposed,
     output::{json, line, say},
     reachable, url,
 };
@@ -187,6 +188,9 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
             url(&format!("{scheme}://{}", reachable(http.listen)), &path)?
         }
     };
+    if let Some(exposed) = exposed(&url, plan.key.is_some()) {
+        say(format_args!("warning: {url} is {exposed}"));
+    }
     let amqp = if arguments.load.verifies() { Some(&loaded.amqp()?.broker) } else { None };
     block_on(async {
         let summary = if arguments.load.wanted() {

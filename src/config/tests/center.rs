@@ -73,6 +73,27 @@ fn what_is_wrong_is_told_and_the_secret_is_not() {
 }
 
 #[test]
+fn a_host_that_only_begins_like_this_machine_is_another() {
+    let warnings = |keys: &str| {
+        Case::file(&format!("[approval_center]\napp_id = 'cli_1'\napp_secret = 'fake'\n{keys}\n{SMALL}"))
+            .warnings()
+    };
+    for host in ["localhost.example.com", "127.0.0.1.example.com", "127.example.com:8900"] {
+        let told = warnings(&format!("historic_base_url = 'http://{host}'"));
+        has(
+            &told,
+            &format!("countersign.toml:4: approval_center.historic_base_url: http://{host} is not encrypted"),
+        );
+        let told = warnings(&format!("base_url = 'http://{host}'"));
+        has(&told, &format!("countersign.toml:4: approval_center.base_url: http://{host} is not encrypted"));
+    }
+    for host in ["localhost:8900", "127.0.0.1:8900", "[::1]:8900"] {
+        let keys = format!("base_url = 'http://{host}'\nhistoric_base_url = 'http://{host}'");
+        assert_eq!(warnings(&keys), Vec::<String>::new(), "{host}");
+    }
+}
+
+#[test]
 fn decisions_are_compared_every_so_often_or_never() {
     let reconcile = |section: &str| Case::file(&format!("[reconcile]\n{section}\n{SMALL}"));
     let seconds = |span: Duration| span.as_secs();

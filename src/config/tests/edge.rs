@@ -102,6 +102,40 @@ fn keep_alive_is_read_and_one_that_balancers_outlive_is_told() {
 }
 
 #[test]
+fn what_goes_to_another_machine_without_encryption_is_told_and_secrets_are_not() {
+    let amqp = |toml: &str| Case::file(&format!("[amqp]\n{toml}\n{SMALL}")).warnings();
+    let told = amqp("url = 'amqp://fake-user:fake-password@mq.example:5672/%2f'");
+    has(
+        &told,
+        "countersign.toml:2: amqp.url: mq.example:5672/%2f is another machine, and amqp:// is not encrypted",
+    );
+    assert!(!told.concat().contains("fake"), "{told:?}");
+    let urls = "urls = ['amqps://a', 'amqp://localhost.example.com', 'amqp://127.0.0.1', 'amqp://[::2]']";
+    let told = amqp(urls);
+    has(&told, "countersign.toml:2: amqp.urls: localhost.example.com:5672/%2f is another machine");
+    has(&told, "countersign.toml:2: amqp.urls: [::2]:5672/%2f is another machine");
+    assert_eq!(told.len(), 2, "{told:?}");
+    for url in ["amqp://fake:fake@localhost", "amqp://127.0.0.1/x", "amqp://[::1]", "amqps://mq.example"] {
+        assert_eq!(amqp(&format!("url = '{url}'")), Vec::<String>::new(), "{url}");
+    }
+    let admin = |listen: &str| {
+        let token = "token = 'fake-token-of-many-bytes'";
+        Case::file(&format!("[admin]\nlisten = '{listen}'\n{token}\n{SMALL}")).warnings()
+    };
+    for listen in ["0.0.0.0:9090", "10.0.0.1:9090", "[::]:9090"] {
+        let told = admin(listen);
+        has(
+            &told,
+            &format!("countersign.toml:2: admin.listen: {listen} can be reached from other machines without"),
+        );
+        assert!(!told.concat().contains("fake"), "{told:?}");
+    }
+    for listen in ["127.0.0.1:9090", "[::1]:9090"] {
+        assert_eq!(admin(listen), Vec::<String>::new(), "{listen}");
+    }
+}
+
+#[test]
 fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     let warnings = |http: &str| Case::file(&format!("[http]\n{http}\n{SMALL}")).warnings();
     let own = "listen = '127.0.0.1:8080'";

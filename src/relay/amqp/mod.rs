@@ -12,13 +12,16 @@ mod window;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
-use lapin::{ErrorKind, uri::AMQPUri};
+use lapin::{
+    ErrorKind,
+    uri::{AMQPScheme, AMQPUri},
+};
 
 pub use connection::Listening;
 pub use publisher::{Publisher, Session};
 
 use super::Failure;
-use crate::{command::profile::Profile, secret::Secret};
+use crate::{command::profile::Profile, loopback, secret::Secret};
 
 /// Where and how to publish.
 #[derive(Debug, Clone)]
@@ -267,6 +270,14 @@ pub fn fault_of_url(url: &Secret) -> Option<&'static str> {
 #[must_use]
 pub fn vhost_of_url(url: &Secret) -> String {
     Broker::parse(url).map_or_else(|_| "/".to_owned(), |broker| broker.uri.vhost)
+}
+
+/// The broker that a URL names, if what is sent there goes over a wire without encryption.
+#[must_use]
+pub fn sent_in_clear(url: &Secret) -> Option<Address> {
+    let broker = Broker::parse(url).ok()?;
+    let is_in_clear = broker.uri.scheme == AMQPScheme::AMQP && !loopback::is_host(&broker.uri.authority.host);
+    is_in_clear.then_some(broker.address)
 }
 
 /// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that

@@ -204,3 +204,56 @@ async fn it_limits_new_apis_by_429_and_old_ones_by_400() {
     let reset: u64 = answer.headers()["x-ogw-ratelimit-reset"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&reset), "{reset}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_cannot_ask_it_for_anything() {
+    let center = Center::with(&["--host", "emulator.test"], "").await;
+    let authority = center.url.strip_prefix("http://").expect("http").to_owned();
+    let (_, port) = authority.rsplit_once(':').expect("a port");
+    let ask = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = client().request(method, format!("{}{path}", center.url)).body("{}");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.header("content-type", "application/json").send().await.expect("it runs");
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
+    };
+    let own = format!("http://{authority}");
+    let (named, addressed) = (format!("emulator.test:{port}"), format!("10.0.0.7:{port}"));
+    let foreign: [&[(&str, &str)]; 6] = [
+        &[("host", "evil.example")],
+        &[("host", "localhost.evil.example")],
+        &[("origin", "http://evil.example")],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+    ];
+    let ours: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("host", &named)],
+        &[("host", &addressed)],
+        &[("origin", &own), ("sec-fetch-site", "same-origin")],
+        &[("sec-fetch-site", "none")],
+    ];
+    for (method, path) in [
+        ("GET", "/emulator/state"),
+        ("POST", "/emulator/press"),
+        ("POST", "/emulator/failures"),
+        ("DELETE", "/emulator/tokens"),
+        ("PUT", "/emulator/native_instances/X"),
+        ("POST", "/open-apis/auth/v3/tenant_access_token/internal"),
+        ("GET", TASKS),
+        ("GET", "/"),
+    ] {
+        for headers in foreign {
+            let (status, body) = ask(method, path, headers).await;
+            assert_eq!(status, 403, "{method} {path} {headers:?}: {body}");
+            assert!(body.starts_with("{\"problem\":"), "{body}");
+        }
+        for headers in ours {
+            let (status, body) = ask(method, path, headers).await;
+            assert_ne!(status, 403, "{method} {path} {headers:?}: {body}");
+        }
+    }
+}
