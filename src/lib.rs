@@ -47,7 +47,7 @@
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
-//! | [`certificates`], [`loopback`], [`secret`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
+//! | [`certificates`], [`loopback`], [`proxy`], [`secret`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
@@ -73,6 +73,7 @@ pub mod intake;
 pub mod ledger;
 pub mod loopback;
 pub mod outcome;
+pub mod proxy;
 pub mod reconcile;
 pub mod relay;
 pub mod secret;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    call::Api,
+    call::{Api, Brings},
     error::{ApiError, Error, FieldViolation},
     lenient::REDACTED,
 };
@@ -57,6 +57,45 @@ pub(super) fn judge(
             .and_then(|text| text.trim().parse().ok())
             .map(Duration::from_secs),
     })))
+}
+
+/// What an answer is that is none of the platform's, but of something between: a redirect, or a page for people. Of where
+/// a redirect leads no more than the host is told: the rest may be a secret.
+pub(super) fn foreign(http_status: u16, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    const BETWEEN: &str = "is it a proxy, a login page, or another server than base_url should name?";
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if (300..400).contains(&http_status) {
+        let url = header(LOCATION).and_then(|to| to.parse::<reqwest::Url>().ok());
+        let to = url.as_ref().and_then(|url| Some(format!("{}://{}", url.scheme(), url.host_str()?)));
+        return Some(format!("it is a redirect to {}; {BETWEEN}", to.as_deref().unwrap_or("elsewhere")));
+    }
+    let is_html = header(CONTENT_TYPE).is_some_and(|kind| kind.trim_start().starts_with("text/html"))
+        || body.trim_ascii_start().starts_with(b"<");
+    is_html.then(|| format!("it is an HTML page; {BETWEEN}"))
+}
+
+/// Sees that a success has in its `data` what this API answers.
+pub(super) fn brings(api: Api, data: &Value) -> Result<(), Error> {
+    let lacks = |what: String| {
+        let problem = format!("it says success and has {what}; is it a proxy or a gateway that answers?");
+        Err(Error::Unreadable { api, http_status: 200, problem })
+    };
+    let is_empty = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        Some(_) => false,
+    };
+    match api.brings() {
+        Brings::Nothing => Ok(()),
+        _ if !data.is_object() => lacks("no data".to_owned()),
+        Brings::Object => Ok(()),
+        Brings::Member(member) if is_empty(data.get(member)) => lacks(format!("no data.{member}")),
+        Brings::OneOf(members) if members.iter().all(|member| data.get(member).is_none()) => {
+            lacks(format!("no data.{}", members[0]))
+        }
+        Brings::Member(_) | Brings::OneOf(_) => Ok(()),
+    }
 }
 
 /// Reads `data`. What does not fit is told by its place: the text of it may be a secret.
@@ -128,6 +167,60 @@ mod tests {
              task_list[0].update_time: is required; any one of the scopes approval:approval would do; \
              see https://open.example.com/app/cli_1/auth; log id log-1"
         );
+    }
+
+    #[test]
+    fn a_success_that_brings_nothing_is_none() {
+        let told = |api, data: Value| brings(api, &data).map_err(|error| error.to_string());
+        for api in [
+            Api::GetDefinition,
+            Api::SaveDefinition,
+            Api::SyncInstance,
+            Api::CheckInstances,
+            Api::ListTasks,
+            Api::ListTasksHistoric,
+            Api::QueryInstances,
+            Api::GetInstance,
+            Api::GetInstanceHistoric,
+            Api::SendMessage,
+            Api::UpdateMessage,
+            Api::GetUser,
+        ] {
+            for data in [Value::Null, json!({}), json!({ "other": 1 }), json!("x"), json!([])] {
+                let error = told(api, data.clone()).unwrap_err();
+                assert!(error.contains("it says success and has no data"), "{api} {data}: {error}");
+            }
+        }
+        assert!(told(Api::GetUsers, Value::Null).is_err() && told(Api::GetUsers, json!({})).is_ok());
+        assert!(told(Api::SendMessage, json!({ "message_id": "" })).is_err());
+        assert!(told(Api::SyncInstance, json!({ "data": {} })).is_err());
+        for (api, data) in [
+            (Api::SendMessage, json!({ "message_id": "7" })),
+            (Api::ListTasks, json!({ "data": null, "has_more": false })),
+            (Api::ListTasks, json!({ "has_more": false })),
+            (Api::CheckInstances, json!({ "diff_instances": [] })),
+            (Api::CheckInstances, json!({ "diff_instances": null })),
+            (Api::QueryInstances, json!({ "count": 0 })),
+        ] {
+            assert_eq!(told(api, data.clone()), Ok(()), "{api} {data}");
+        }
+    }
+
+    #[test]
+    fn what_stands_between_is_named() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(foreign(200, &headers, b"{}"), None);
+        assert_eq!(foreign(404, &headers, b"404 page not found"), None);
+        let html = foreign(200, &headers, b" <!DOCTYPE html><p>hush").unwrap();
+        assert!(html.starts_with("it is an HTML page; is it a proxy") && !html.contains("hush"), "{html}");
+        headers.insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
+        assert!(foreign(502, &headers, b"").unwrap().starts_with("it is an HTML page"));
+        headers.insert("location", HeaderValue::from_static("https://login.example/sso?token=hush"));
+        let redirect = foreign(302, &headers, b"").unwrap();
+        assert!(redirect.starts_with("it is a redirect to https://login.example; is it"), "{redirect}");
+        assert!(!redirect.contains("hush"), "{redirect}");
+        headers.insert("location", HeaderValue::from_static("/relative"));
+        assert!(foreign(307, &headers, b"").unwrap().starts_with("it is a redirect to elsewhere"));
     }
 
     #[test]

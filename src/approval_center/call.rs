@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    answer::{judge, place_of, read},
+    answer::{brings, foreign, judge, place_of, read},
     codes::Fault,
     error::Error,
     lenient::prune,
@@ -19,7 +19,7 @@ use super::{
     settings::Settings,
     token::{Lent, TokenInfo, Tokens},
 };
-use crate::{loopback, secret::Secret};
+use crate::{loopback, proxy, secret::Secret};
 
 /// A page of 500 tasks has some 200 KiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -34,7 +34,7 @@ const UNSAID_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 macro_rules! apis {
-    ($($variant:ident = $method:ident $host:ident $path:literal),+ $(,)?) => {
+    ($($variant:ident = $method:ident $host:ident $path:literal brings $brings:expr),+ $(,)?) => {
         /// The APIs that are used, each with rate limits of its own.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Api {
@@ -56,8 +56,26 @@ macro_rules! apis {
             fn host(self) -> Host {
                 match self { $(Self::$variant => Host::$host,)+ }
             }
+
+            pub(super) fn brings(self) -> Brings {
+                match self { $(Self::$variant => $brings,)+ }
+            }
         }
     };
+}
+
+/// What the member `data` of a success has in it. A gateway or a proxy that answers `{"code":0}` to everything must not
+/// be taken for the platform: a decision would count as shown, and a list as empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brings {
+    /// Its members are looked for elsewhere, or there are none.
+    Nothing,
+    /// This member, neither null nor empty.
+    Member(&'static str),
+    /// At least one of these members; an empty list may be null.
+    OneOf(&'static [&'static str]),
+    /// Any object.
+    Object,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,23 +85,23 @@ enum Host {
 }
 
 apis! {
-    InternalToken = POST Open "/open-apis/auth/v3/tenant_access_token/internal",
-    StoreAppToken = POST Open "/open-apis/auth/v3/app_access_token",
-    StoreTenantToken = POST Open "/open-apis/auth/v3/tenant_access_token",
-    ResendTicket = POST Open "/open-apis/auth/v3/app_ticket/resend",
-    GetDefinition = GET Open "/open-apis/approval/v4/external_approvals",
-    SaveDefinition = POST Open "/open-apis/approval/v4/external_approvals",
-    SyncInstance = POST Open "/open-apis/approval/v4/external_instances",
-    CheckInstances = POST Open "/open-apis/approval/v4/external_instances/check",
-    ListTasks = GET Open "/open-apis/approval/v4/external_tasks",
-    ListTasksHistoric = POST Historic "/approval/openapi/v2/external/list",
-    QueryInstances = POST Open "/open-apis/approval/v4/instances/query",
-    GetInstance = GET Open "/open-apis/approval/v4/instances",
-    GetInstanceHistoric = POST Historic "/approval/openapi/v2/instance/get",
-    SendMessage = POST Open "/open-apis/approval/v1/message/send",
-    UpdateMessage = POST Open "/open-apis/approval/v1/message/update",
-    GetUser = GET Open "/open-apis/contact/v3/users",
-    GetUsers = GET Open "/open-apis/contact/v3/users/batch",
+    InternalToken = POST Open "/open-apis/auth/v3/tenant_access_token/internal" brings Brings::Nothing,
+    StoreAppToken = POST Open "/open-apis/auth/v3/app_access_token" brings Brings::Nothing,
+    StoreTenantToken = POST Open "/open-apis/auth/v3/tenant_access_token" brings Brings::Nothing,
+    ResendTicket = POST Open "/open-apis/auth/v3/app_ticket/resend" brings Brings::Nothing,
+    GetDefinition = GET Open "/open-apis/approval/v4/external_approvals" brings Brings::Member("approval_name"),
+    SaveDefinition = POST Open "/open-apis/approval/v4/external_approvals" brings Brings::Member("approval_code"),
+    SyncInstance = POST Open "/open-apis/approval/v4/external_instances" brings Brings::Member("data"),
+    CheckInstances = POST Open "/open-apis/approval/v4/external_instances/check" brings Brings::OneOf(&["diff_instances"]),
+    ListTasks = GET Open "/open-apis/approval/v4/external_tasks" brings Brings::OneOf(&["data", "has_more"]),
+    ListTasksHistoric = POST Historic "/approval/openapi/v2/external/list" brings Brings::OneOf(&["data", "scroll_id"]),
+    QueryInstances = POST Open "/open-apis/approval/v4/instances/query" brings Brings::OneOf(&["instance_list", "count", "has_more"]),
+    GetInstance = GET Open "/open-apis/approval/v4/instances" brings Brings::Member("status"),
+    GetInstanceHistoric = POST Historic "/approval/openapi/v2/instance/get" brings Brings::Member("status"),
+    SendMessage = POST Open "/open-apis/approval/v1/message/send" brings Brings::Member("message_id"),
+    UpdateMessage = POST Open "/open-apis/approval/v1/message/update" brings Brings::Member("message_id"),
+    GetUser = GET Open "/open-apis/contact/v3/users" brings Brings::Member("user"),
+    GetUsers = GET Open "/open-apis/contact/v3/users/batch" brings Brings::Object,
 }
 
 impl fmt::Display for Api {
@@ -190,12 +208,12 @@ impl Center {
         self.0.tokens.lend(|| super::token::fetch(self, deadline)).await
     }
 
-    /// Calls and reads the member `data`, which may be missing if `T` can do without.
+    /// Calls and reads the member `data`, which must bring what this API answers ([`Api::brings`]).
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let api = call.api;
         let mut envelope = self.call_for_envelope(&call).await?;
-        let mut data =
-            envelope.get_mut("data").map_or_else(|| Value::Object(Default::default()), Value::take);
+        let mut data = envelope.get_mut("data").map_or(Value::Null, Value::take);
+        brings(api, &data)?;
         prune(&mut data);
         read(api, data)
     }
@@ -272,6 +290,7 @@ impl Center {
                 api,
                 host: base.clone(),
                 sent: sent && !error.is_connect() && !error.is_builder(),
+                proxy: proxy::words(base),
                 source: Arc::new(error.without_url()),
             }
         };
@@ -293,6 +312,9 @@ impl Center {
                 return Err(Error::Unreadable { api, http_status, problem });
             }
             bytes.extend_from_slice(&chunk);
+        }
+        if let Some(problem) = foreign(http_status, &headers, &bytes) {
+            return Err(Error::Unreadable { api, http_status, problem });
         }
         let envelope: Value = serde_json::from_slice(&bytes).map_err(|error| Error::Unreadable {
             api,

@@ -11,12 +11,14 @@ pub enum Error {
     #[error("{0}")]
     Api(Box<ApiError>),
     /// It could not be sent, or its answer did not come.
-    #[error("{api}: the approval center at {host} is not reached")]
+    #[error("{api}: the approval center at {host} is not reached{proxy}")]
     Transport {
         /// What was called.
         api: Api,
         /// Where.
         host: String,
+        /// The proxy on the way, as [`crate::proxy::words`] tells it.
+        proxy: String,
         /// False if it certainly was not sent.
         sent: bool,
         /// Why.

@@ -11,7 +11,7 @@ use super::{
     output::{line, say},
     reachable, url,
 };
-use crate::config::Loaded;
+use crate::{config::Loaded, proxy};
 
 /// Exits with 0 if the service is ready, 1 if it answers that it is not, 69 if it does not answer
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     };
     let timeout = Duration::from_secs(arguments.timeout);
     block_on(async {
-        let away = || format!("{url} does not answer");
+        let away = || format!("{url} is not reached{}", proxy::words(url.as_str()));
         let answer = client(&url, Trust::of(arguments.ca_file.as_deref(), false), timeout)?
             .get(url.clone())
             .send()

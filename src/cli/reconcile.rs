@@ -178,6 +178,24 @@ fn row(found: &Candidate) -> [String; 9] {
     ]
 }
 
+/// What is known when nothing is open: no more than what was compared.
+fn closed(overview: &Overview, passed: Option<Summary>) -> String {
+    let Overview { seen, ended, untellable, .. } = overview;
+    match (seen + ended, untellable) {
+        (0, 0) => "nothing was compared, so nothing is known: no decision has been published for longer than \
+                   reconcile.after (--after) that was received within reconcile.within (--within)"
+            .to_owned(),
+        (0, _) => format!(
+            "nothing was compared: {untellable} decisions name no instance and task that the center could be asked for"
+        ),
+        _ if passed.is_some_and(|passed| passed.commands == 0) => {
+            "no decision was due to be compared; all that were compared before are visible, or ended otherwise"
+                .to_owned()
+        }
+        _ => "every decision that was compared is visible, or ended otherwise".to_owned(),
+    }
+}
+
 fn sum_up(overview: &Overview, passed: Option<Summary>) {
     if let Some(Summary { commands, calls, verdicts, .. }) = passed {
         let counts: Vec<_> = Verdict::ALL
@@ -190,7 +208,7 @@ fn sum_up(overview: &Overview, passed: Option<Summary>) {
         say(format_args!("{commands} decisions compared with the approval center by {calls} calls{counts}"));
     }
     if overview.open() == 0 {
-        say("every decision that was asked for is visible");
+        say(closed(overview, passed));
     }
     for (verdict, count) in [
         (Verdict::Unseen, overview.unseen),
@@ -199,6 +217,25 @@ fn sum_up(overview: &Overview, passed: Option<Summary>) {
     ] {
         if let (1.., Some(mend)) = (count, mend(verdict)) {
             say(format_args!("{count} {}: {mend}", verdict.as_str()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_compared_is_not_called_visible() {
+        let passed = |commands| Some(Summary { commands, ..Summary::default() });
+        let of = |seen, ended, untellable| Overview { seen, ended, untellable, ..Overview::default() };
+        for passed in [None, passed(0)] {
+            assert!(closed(&of(0, 0, 0), passed).starts_with("nothing was compared, so nothing is known"));
+        }
+        assert!(closed(&of(0, 0, 3), passed(3)).starts_with("nothing was compared: 3 decisions name no"));
+        assert!(closed(&of(5, 0, 0), passed(0)).starts_with("no decision was due to be compared; all"));
+        for (overview, passed) in [(of(5, 0, 0), passed(5)), (of(0, 1, 2), passed(3)), (of(5, 0, 0), None)] {
+            assert!(closed(&overview, passed).starts_with("every decision that was compared is visible"));
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 5] = ["certificates", "loopback", "secret", "telemetry", "time"];
+const LEAVES: [&str; 6] = ["certificates", "loopback", "proxy", "secret", "telemetry", "time"];
 
 /// What each module may import of ours, beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     (
         "cli",
         &[
@@ -64,6 +64,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ),
     ("certificates", &[]),
     ("loopback", &[]),
+    ("proxy", &[]),
     ("secret", &[]),
     ("telemetry", &[]),
     ("time", &[]),

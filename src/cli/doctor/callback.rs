@@ -12,6 +12,8 @@ use crate::{
     cli::{Trust, client, crypt::seal, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
+    proxy,
+    telemetry::log::chain,
 };
 
 /// The platform gives up after 5 s (Lark) or 10 s (Feishu).
@@ -94,7 +96,8 @@ async fn post(
         Err(error) => {
             let how = if error.is_timeout() { "does not answer within 5 s" } else { "is not reached" };
             let mend = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
-            return report.wrong(subject, format!("{to} {how}; {mend}"));
+            let (proxy, why) = (proxy::words(to), chain(&error.without_url()));
+            return report.wrong(subject, format!("{to} {how}{proxy}: {why}; {mend}"));
         }
     };
     let elapsed = began.elapsed();

@@ -27,7 +27,8 @@ use super::{
     reachable, url,
 };
 use crate::{
-    callback::cipher::Key, config::Loaded, intake::EndpointSettings, secret::Secret, telemetry::log::chain,
+    callback::cipher::Key, config::Loaded, intake::EndpointSettings, proxy, secret::Secret,
+    telemetry::log::chain,
 };
 use body::{Decision, Origin};
 use load::LoadArguments;
@@ -389,7 +390,11 @@ async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, bod
             http_status: None,
             outcome: "unanswered".to_owned(),
             command_id: None,
-            message: Some(chain(&error.without_url())),
+            message: Some(format!(
+                "not reached{}: {}",
+                proxy::words(url.as_str()),
+                chain(&error.without_url())
+            )),
             elapsed_ms: millis(began.elapsed()),
         },
     }

@@ -1,9 +1,14 @@
 //! What the platform does to its callers: tokens that end, limits, errors that mislead.
 
-use super::{Center, FAILED, HOOK, instance};
-use crate::support::eventually;
+use super::{AWAY, Center, FAILED, HOOK, instance};
+use crate::support::{Config, NOWHERE, Program, eventually, quoted};
 use serde_json::json;
-use std::time::Instant;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::PathBuf,
+    time::Instant,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_waited_out_whichever_way_it_is_told() {
@@ -98,4 +103,85 @@ async fn a_token_that_is_revoked_in_the_middle_of_a_call_is_replaced() {
     let code = eventually("the call to end", async || running.exit_code().ok_or("it runs")).await;
     assert_eq!(code, Some(0), "{:?}", running.lines());
     assert_eq!(center.state().await["tokens_given"], 1, "one fresh token");
+}
+
+/// Answers every request with this, until the test ends; its URL.
+fn stranger(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                // The head and what came with it; the bodies of these calls are small.
+                drop(stream.read(&mut [0; 65_536]));
+                drop(stream.write_all(answer.as_bytes()));
+            });
+        }
+    });
+    url
+}
+
+/// A configuration whose approval center is there. It lives as long as what is returned with it.
+fn towards(base_url: &str) -> (Config, PathBuf) {
+    let config = Config::with_url(NOWHERE)
+        .set("approval_center", "base_url", &quoted(base_url))
+        .set("approval_center", "app_id", &quoted("cli_emulator"))
+        .set("approval_center", "app_secret", &quoted("emulator-secret"))
+        .set("approval_center", "call_deadline_ms", "3000");
+    let file = config.write();
+    (config, file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_in_the_centers_place_is_named() {
+    let http = |head: &str, body: &str| {
+        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    };
+    for (answer, words) in [
+        (http("200 OK\r\ncontent-type: text/html", "<html>hush</html>"), "it is an HTML page; is it a proxy"),
+        (
+            http("302 Found\r\nlocation: https://login.example/?t=hush", ""),
+            "a redirect to https://login.example;",
+        ),
+        (
+            http("200 OK", r#"{"code":0,"msg":"success"}"#),
+            "POST /open-apis/auth/v3/tenant_access_token/internal",
+        ),
+        (
+            // A gateway that gives tokens, and says success to everything.
+            http("200 OK", r#"{"code":0,"tenant_access_token":"t-fake","expire":7200,"data":{}}"#),
+            "it says success and has no data.approval_name",
+        ),
+    ] {
+        let (_config, file) = towards(&stranger(answer));
+        let ran =
+            Program::new(["center", "definition", "get", "X"]).config(&file).run().await.ended_with(FAILED);
+        assert!(ran.stderr.contains(words), "{words:?} is not in {}", ran.stderr);
+        assert!(!ran.stderr.contains("hush"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_on_the_way_is_named_and_its_password_is_not() {
+    let proxy =
+        stranger("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
+    let address = proxy.strip_prefix("http://").expect("http").to_owned();
+    let proxy = format!("http://fake-user:fake-password@{address}");
+    let (_config, file) = towards("https://open.example");
+    let program = Program::new(["center", "whoami"]).config(&file).env("HTTPS_PROXY", proxy.as_str());
+    let told = program.run().await.ended_with(AWAY).stderr;
+    assert!(
+        told.contains(&format!("is not reached through the proxy {address}, which the environment")),
+        "{told}"
+    );
+    assert!(!told.contains("fake-"), "{told}");
+    let told = Program::new(["send", "--endpoint", "purchase", "--url", "https://hook.example"])
+        .config(&file)
+        .env("https_proxy", proxy.as_str())
+        .run()
+        .await
+        .ended_with(AWAY)
+        .stdout;
+    assert!(told.contains(&format!("not reached through the proxy {address}")), "{told}");
 }

@@ -139,7 +139,7 @@ async fn every_verdict_has_its_word_and_the_exit_code_says_whether_somebody_shou
     center.sync(&both).await;
     let ran = reconcile(app.file(), &[]).await.ended_with(0);
     assert!(ran.stderr.contains("4 decisions compared") && ran.stderr.contains("4 seen"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("every decision that was asked for is visible"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("every decision that was compared is visible"), "{}", ran.stderr);
     reconcile(app.file(), &["--list"]).await.ended_with(0);
 }
 

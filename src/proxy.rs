@@ -1,0 +1,24 @@
+//! Which proxy of the environment an HTTP request goes through, for error texts: the client takes it silently, and its
+//! own words ("tunnel error") do not name it.
+
+use hyper_util::client::proxy::matcher::Matcher;
+
+/// The proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (or these in lower case) choose for a URL, as
+/// words to follow "is not reached": ` through the proxy 10.0.0.1:3128 of HTTPS_PROXY`. Empty if they choose none. Names
+/// host and port only, nothing of a user or a password.
+#[must_use]
+pub fn words(url: &str) -> String {
+    // As the client does, which leaves out what stays on this machine.
+    let is_local = url.parse().is_ok_and(|url| crate::loopback::is_url(&url));
+    let Some(proxy) =
+        url.parse().ok().filter(|_| !is_local).and_then(|url| Matcher::from_env().intercept(&url))
+    else {
+        return String::new();
+    };
+    let variables = if url.starts_with("https:") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    let host = proxy.uri().host().unwrap_or_default();
+    let port = proxy.uri().port_u16().map_or_else(String::new, |port| format!(":{port}"));
+    format!(
+        " through the proxy {host}{port}, which the environment names ({variables} or ALL_PROXY, less NO_PROXY)"
+    )
+}
