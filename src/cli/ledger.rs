@@ -202,8 +202,8 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
         instance_id: arguments.instance.clone(),
         task_id: arguments.task.clone(),
         user_id: arguments.user.clone(),
-        before: None,
         limit: usize::try_from(arguments.limit).unwrap_or(usize::MAX),
+        ..Filter::default()
     };
     let records = reader.list(&filter).context("cannot list the commands")?;
     if arguments.json {

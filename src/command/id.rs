@@ -84,6 +84,38 @@ impl serde::Serialize for CommandId {
     }
 }
 
+/// A command as people name it: by its id, or by its place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandRef {
+    /// By its id.
+    Id(CommandId),
+    /// By its place in the log.
+    Seq(Seq),
+}
+
+impl CommandRef {
+    /// Reads a UUID, or a number from 1 on. `None` if it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(id) = CommandId::parse(text) {
+            return Some(Self::Id(id));
+        }
+        // `parse` alone would take a sign too; the ledger counts in signed 64 bits.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let seq = text.parse().ok().filter(|seq| (1..=i64::MAX as Seq).contains(seq));
+        seq.filter(|_| digits).map(Self::Seq)
+    }
+}
+
+impl fmt::Display for CommandRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Seq(seq) => seq.fmt(f),
+        }
+    }
+}
+
 /// What a callback says, as far as it makes it *this* callback and no other.
 ///
 /// The platform sends no event id, no timestamp and no nonce (§1.1), so sameness has to be read off the content.

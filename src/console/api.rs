@@ -3,12 +3,13 @@
 use std::{future::Future, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Desk, permission::Operator, problem::Problem};
 use crate::{
-    command::{CommandId, Seq},
-    ledger::{Filter, LookError, Record, Refused, State},
+    command::{CommandId, Seq, id::CommandRef},
+    ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State},
 };
 
 /// Rows of a page if the query does not say.
@@ -29,7 +30,45 @@ struct Commands {
 
 #[derive(Serialize)]
 struct Refusals {
-    refusals: Vec<Refused>,
+    refusals: Vec<KeptRefusal>,
+    /// The `before` of the next page; null on the last one.
+    next_before: Option<u64>,
+}
+
+/// The times that a list is narrowed to.
+#[derive(Default)]
+struct Span {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    around: Option<Timestamp>,
+}
+
+impl Span {
+    /// Takes a parameter; false if it is none of these.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+        let place = match name {
+            "since" => &mut self.since,
+            "until" => &mut self.until,
+            "around" => &mut self.around,
+            _ => return Ok(false),
+        };
+        let time = value.parse().map_err(|_| {
+            let words = "Is a time of RFC 3339, such as 2026-11-20T08:15:30Z; write a `+` in it as %2B.";
+            Problem::bad_parameter(name, words)
+        })?;
+        *place = Some(time);
+        Ok(true)
+    }
+
+    /// The first and the last moment.
+    fn bounds(self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+        let Some(around) = self.around else { return Ok((self.since, self.until)) };
+        if self.since.is_some() || self.until.is_some() {
+            return Err(Problem::bad_parameter("around", "Cannot be given with `since` or `until`."));
+        }
+        let reach = SignedDuration::try_from(AROUND).expect("a few minutes");
+        Ok((around.checked_sub(reach).ok(), around.checked_add(reach).ok()))
+    }
 }
 
 /// `GET /api/v1/commands`: newest first.
@@ -39,6 +78,7 @@ pub(super) async fn list_commands(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     let mut filter = Filter { limit: DEFAULT_LIMIT, ..Filter::default() };
+    let mut span = Span::default();
     for (name, value) in query(&request)? {
         match &*name {
             "state" => filter.state = Some(state(&value)?),
@@ -46,11 +86,15 @@ pub(super) async fn list_commands(
             "instance_id" => filter.instance_id = Some(value),
             "task_id" => filter.task_id = Some(value),
             "user_id" => filter.user_id = Some(value),
+            "message_id" => filter.message_id = Some(message_id(value)?),
+            "outcome" => filter.outcome = Some(outcome(&value)?),
             "before" => filter.before = Some(before(&value)?),
             "limit" => filter.limit = limit(&value)?,
+            _ if span.take(&name, &value)? => {}
             _ => return Err(unknown(&name)),
         }
     }
+    (filter.since, filter.until) = span.bounds()?;
     // One more than asked for tells whether there is a next page.
     let limit = filter.limit;
     filter.limit += 1;
@@ -68,16 +112,21 @@ pub(super) async fn find_command(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     no_query(&request)?;
-    match look(desk.ledger.find(command_id(&request)?)).await? {
+    let command_id = command_id(&request, &desk).await?;
+    match look(desk.ledger.find(command_id)).await? {
         Some(record) => Ok(HttpResponse::Ok().json(record)),
         None => Err(no_such_command()),
     }
 }
 
-/// The command that the path names.
-pub(super) fn command_id(request: &HttpRequest) -> Result<CommandId, Problem> {
-    CommandId::parse(request.match_info().get("command_id").unwrap_or_default())
-        .ok_or_else(|| Problem::bad_parameter("command_id", "A command_id is a UUID."))
+/// The command that the path names, by its id or by its place in the log.
+pub(super) async fn command_id(request: &HttpRequest, desk: &Desk) -> Result<CommandId, Problem> {
+    let named = CommandRef::parse(request.match_info().get("command_id").unwrap_or_default());
+    match named {
+        Some(CommandRef::Id(id)) => Ok(id),
+        Some(CommandRef::Seq(seq)) => look(desk.ledger.id_at(seq)).await?.ok_or_else(no_such_command),
+        None => Err(Problem::bad_parameter("command_id", "A command_id is a UUID, and a seq a number.")),
+    }
 }
 
 pub(super) fn no_such_command() -> Problem {
@@ -94,17 +143,50 @@ pub(super) async fn list_refusals(
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
-    let (mut reason, mut endpoint, mut rows) = (None, None, DEFAULT_LIMIT);
+    let mut filter = RefusalFilter { limit: DEFAULT_LIMIT, ..RefusalFilter::default() };
+    let mut span = Span::default();
     for (name, value) in query(&request)? {
         match &*name {
-            "reason" => reason = Some(known_reason(&desk.reasons, value)?),
-            "endpoint" => endpoint = Some(value),
-            "limit" => rows = limit(&value)?,
+            "reason" => filter.reason = Some(known_reason(&desk.reasons, value)?),
+            "endpoint" => filter.endpoint = Some(value),
+            "instance_id" => filter.instance_id = Some(value),
+            "task_id" => filter.task_id = Some(value),
+            "user_id" => filter.user_id = Some(value),
+            "message_id" => filter.message_id = Some(message_id(value)?),
+            "before" => filter.before = Some(before(&value)?),
+            "limit" => filter.limit = limit(&value)?,
+            _ if span.take(&name, &value)? => {}
             _ => return Err(unknown(&name)),
         }
     }
-    let refusals = look(desk.ledger.refusals(reason, endpoint, rows)).await?;
-    Ok(HttpResponse::Ok().json(Refusals { refusals }))
+    (filter.since, filter.until) = span.bounds()?;
+    let limit = filter.limit;
+    filter.limit += 1;
+    let mut refusals = look(desk.ledger.refusals(filter)).await?;
+    let more = refusals.len() > limit;
+    refusals.truncate(limit);
+    let next_before = if more { refusals.last().map(|one| one.id) } else { None };
+    Ok(HttpResponse::Ok().json(Refusals { refusals, next_before }))
+}
+
+/// `GET /api/v1/refusals/{id}`: one of them.
+pub(super) async fn find_refusal(
+    _: Operator,
+    request: HttpRequest,
+    desk: web::Data<Desk>,
+) -> Result<HttpResponse, Problem> {
+    no_query(&request)?;
+    let id = digits(request.match_info().get("id").unwrap_or_default())
+        .ok_or_else(|| Problem::bad_parameter("id", "The id of a refusal is a number."))?;
+    let filter = RefusalFilter { id: Some(id), limit: 1, ..RefusalFilter::default() };
+    match look(desk.ledger.refusals(filter)).await?.pop() {
+        Some(refusal) => Ok(HttpResponse::Ok().json(refusal)),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "no_such_refusal",
+            "The ledger holds no refused callback with this id; only the newest are kept.",
+        )),
+    }
 }
 
 /// The parameters of the query, each given once and not empty.
@@ -147,6 +229,20 @@ fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
         return Ok(value);
     }
     Err(Problem::bad_parameter("reason", format!("Is one of: {}.", reasons.join(", "))))
+}
+
+fn outcome(value: &str) -> Result<OutcomeFilter, Problem> {
+    OutcomeFilter::parse(value).ok_or_else(|| {
+        let words = OutcomeFilter::ALL.map(OutcomeFilter::as_str).join(", ");
+        Problem::bad_parameter("outcome", format!("Is one of: {words}."))
+    })
+}
+
+fn message_id(value: String) -> Result<String, Problem> {
+    match digits(&value) {
+        Some(_) => Ok(value),
+        None => Err(Problem::bad_parameter("message_id", "The id of a card's message is a number.")),
+    }
 }
 
 fn before(value: &str) -> Result<Seq, Problem> {

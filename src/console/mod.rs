@@ -50,7 +50,7 @@ pub struct Settings {
 /// A route: method, path, and what serves it. Routes of one path stand together.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 13] = [
+const TABLE: [Entry; 14] = [
     ("GET", "/", || get().to(home)),
     ("GET", "/livez", || get().to(health::livez)),
     ("GET", "/readyz", || get().to(health::readyz)),
@@ -59,6 +59,7 @@ const TABLE: [Entry; 13] = [
     ("GET", "/api/v1/commands/{command_id}", || get().to(api::find_command)),
     ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
     ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
+    ("GET", "/api/v1/refusals/{id}", || get().to(api::find_refusal)),
     ("GET", "/api/v1/reconciliation", || get().to(reconciliation::get)),
     ("GET", "/api/v1/contexts/{key}", || get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),

@@ -28,7 +28,7 @@ pub(super) async fn show_again(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     no_query(&request)?;
-    let command_id = command_id(&request)?;
+    let command_id = command_id(&request, &desk).await?;
     match write(desk.ledger.show_again(command_id)).await? {
         ShowAgain::Ordered => {
             tracing::info!(%command_id, "an operator has an outcome shown again");

@@ -39,6 +39,7 @@ mod contexts;
 pub mod findings;
 pub mod history;
 mod outcomes;
+mod refusals;
 pub mod sqlite;
 pub mod state;
 
@@ -48,13 +49,16 @@ use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope};
+use crate::command::{
+    Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope, outcome::Kind,
+};
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
 pub use findings::{Finding, Findings, Verdict};
 pub use outcomes::{
     OutcomeRecord, Outcomes, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown,
     Surface,
 };
+pub use refusals::{AROUND, ContextTask, KeptRefusal, RefusalFilter, Refused};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.
@@ -214,64 +218,6 @@ pub struct Exception {
     pub reason: String,
 }
 
-/// A refused callback, redacted: it holds neither token nor context nor ciphertext.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Refused {
-    /// When.
-    pub refused_at: Timestamp,
-    /// The endpoint's name as asked for, or the whole path if it names none; cut to 64 characters.
-    pub endpoint: String,
-    /// The reason, the same word as in the answer.
-    pub reason: String,
-    /// The cause in an operator's words, which the answer does not tell.
-    pub detail: Option<String>,
-    /// The peer's address.
-    pub peer: Option<String>,
-    /// Size of the body as far as it was read.
-    pub body_bytes: u64,
-    /// False if the sender knows a configured key or token: the body opened with the key, or carries the token. Only
-    /// then is anything known of what it said. Strangers have room of their own, so that a flood of theirs does not push
-    /// out the others.
-    pub stranger: bool,
-    /// What the body said.
-    pub action_type: Option<String>,
-    /// What the body said.
-    pub user_id: Option<String>,
-    /// What the body said.
-    pub approval_code: Option<String>,
-    /// What the body said.
-    pub instance_id: Option<String>,
-    /// What the body said.
-    pub task_id: Option<String>,
-    /// What the body said: the member `id`, the task of a search.
-    pub search_id: Option<String>,
-    /// What the body said.
-    pub message_id: Option<String>,
-    /// What the context named, as far as it could be read. Where the context itself was refused nothing proves it.
-    pub context_task: Option<ContextTask>,
-}
-
-/// The task that a context names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct ContextTask {
-    /// The third party's instance.
-    pub instance_id: Option<String>,
-    /// The third party's task.
-    pub task_id: Option<String>,
-    /// Which round of the task.
-    pub round: Option<String>,
-    /// The third party's document number.
-    pub business_key: Option<String>,
-}
-
-impl ContextTask {
-    /// `None` if nothing is named.
-    #[must_use]
-    pub fn unless_empty(self) -> Option<Self> {
-        (self != Self::default()).then_some(self)
-    }
-}
-
 /// Numbers for metrics, health and `ledger stats`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
@@ -356,10 +302,48 @@ pub struct Filter {
     pub task_id: Option<String>,
     /// Only by this operator.
     pub user_id: Option<String>,
+    /// Only from this card: the `message_id` of the callback.
+    pub message_id: Option<String>,
+    /// Only with this outcome.
+    pub outcome: Option<OutcomeFilter>,
+    /// Only received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only received before this time.
+    pub until: Option<Timestamp>,
     /// Only with a lower [`Seq`]: the place where the page before ended.
     pub before: Option<Seq>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Which outcomes to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeFilter {
+    /// No worker has reported one.
+    None,
+    /// The last report says this.
+    Last(Kind),
+}
+
+impl OutcomeFilter {
+    /// Every filter, in the order in which people read them.
+    pub const ALL: [Self; 4] =
+        [Self::Last(Kind::Applied), Self::Last(Kind::Refused), Self::Last(Kind::Failed), Self::None];
+
+    /// The word in queries and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Last(kind) => kind.as_str(),
+        }
+    }
+
+    /// The filter with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|filter| filter.as_str() == word)
+    }
 }
 
 /// A look into the ledger failed. The cause is in `source`.
@@ -422,13 +406,8 @@ pub trait Ledger: Findings + Outcomes {
     /// Commands, newest first.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
 
-    /// Refused callbacks, newest first; `reason` and `endpoint` narrow them.
-    fn refusals(
-        &self,
-        reason: Option<String>,
-        endpoint: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>>;
+    /// Refused callbacks, newest first.
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>>;
 
     /// Registers contexts, all of them or none; one whose key is known is replaced, whole.
     ///

@@ -259,6 +259,9 @@ async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state()
              DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation;
              DROP TABLE outcomes; DROP TABLE showings; DROP TABLE instance_versions; DROP TABLE publish_marks;
              DROP TABLE publish_events; DROP INDEX operator_acts_of; DROP TABLE id_lead;
+             ALTER TABLE refusals DROP COLUMN search_id; ALTER TABLE refusals DROP COLUMN context_instance_id;
+             ALTER TABLE refusals DROP COLUMN context_task_id; ALTER TABLE refusals DROP COLUMN context_round;
+             ALTER TABLE refusals DROP COLUMN context_business_key;
              PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
         ),
     );

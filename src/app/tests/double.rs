@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Filter, Ledger, LookError, Outcomes, Receipt, Record, Refused,
-        Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, State, Stats,
+        AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, LookError, Outcomes, Receipt,
+        Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain, Showing,
+        Shown, State, Stats,
     },
     time::Timestamp,
 };
@@ -245,18 +246,22 @@ impl Ledger for Double {
         self.looked(found)
     }
 
-    fn refusals(
-        &self,
-        reason: Option<String>,
-        endpoint: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         let all = self.refused.lock().unwrap().clone();
         let fits = |refused: &Refused| {
-            reason.as_ref().is_none_or(|reason| *reason == refused.reason)
-                && endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
+            filter.reason.as_ref().is_none_or(|reason| *reason == refused.reason)
+                && filter.endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
         };
-        self.looked(all.into_iter().filter(fits).take(limit).collect())
+        let count = all.len() as u64;
+        let kept = (0..).zip(all).map(|(at, refused)| KeptRefusal { id: count - at, refused });
+        let found = kept
+            .filter(|one| {
+                fits(&one.refused)
+                    && filter.id.is_none_or(|id| id == one.id)
+                    && filter.before.is_none_or(|before| one.id < before)
+            })
+            .take(filter.limit);
+        self.looked(found.collect())
     }
 
     fn register(

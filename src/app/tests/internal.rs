@@ -283,11 +283,14 @@ async fn a_command_is_shown_with_its_message() {
     assert_eq!(record["command_id"], ids[0]);
     assert_eq!(record["command"]["schema"], "approval.command/1");
     assert_eq!(record["command"]["task"]["task_id"], "t1");
+    assert_eq!(service.get("/api/v1/commands/1").await.json(), record, "by its place in the log");
 
     let absent = CommandId::new(crate::time::Timestamp::now());
     for (id, status, error) in [
         (absent.to_string(), 404, "no_such_command"),
-        ("1".to_owned(), 400, "bad_parameter"),
+        ("2".to_owned(), 404, "no_such_command"),
+        ("0".to_owned(), 400, "bad_parameter"),
+        ("%2B1".to_owned(), 400, "bad_parameter"),
         ("%F0%9F".to_owned(), 400, "bad_parameter"),
         (format!("{}?limit=1", ids[0]), 400, "bad_parameter"),
     ] {
@@ -306,6 +309,18 @@ async fn refused_callbacks_are_listed_with_their_cause() {
     let reasons: Vec<_> =
         all["refusals"].as_array().unwrap().iter().map(|refused| &refused["reason"]).collect();
     assert_eq!(reasons, ["unauthenticated", "action_not_allowed"]);
+    assert!(all["next_before"].is_null());
+    let first = service.get("/api/v1/refusals?limit=1").await.json();
+    let id = first["next_before"].as_u64().unwrap();
+    assert_eq!(first["refusals"][0]["id"], id);
+    let second = service.get(&format!("/api/v1/refusals?limit=1&before={id}")).await.json();
+    assert_eq!(
+        (&second["refusals"][0], &second["next_before"]),
+        (&all["refusals"][1], &serde_json::Value::Null)
+    );
+    assert_eq!(service.get(&format!("/api/v1/refusals/{id}")).await.json(), all["refusals"][0]);
+    let none = service.get("/api/v1/refusals/99").await;
+    assert_eq!((none.status, &none.json()["error"]), (404, &"no_such_refusal".into()));
     for (query, count) in
         [("reason=unauthenticated", 1), ("endpoint=nowhere", 1), ("limit=1", 1), ("reason=malformed", 0)]
     {
@@ -335,7 +350,15 @@ async fn a_bad_parameter_is_named() {
         ("commands?task=a", "task"),
         ("commands?reason=malformed", "reason"),
         ("refusals?reason=other", "reason"),
-        ("refusals?before=1", "before"),
+        ("refusals?before=0", "before"),
+        ("refusals?message_id=a-b", "message_id"),
+        ("refusals?outcome=applied", "outcome"),
+        ("commands?outcome=shown", "outcome"),
+        ("commands?message_id=019a0000-0000-7000-8000-000000000001", "message_id"),
+        ("commands?since=10:42", "since"),
+        ("commands?until=2026-11-20T08:15:30", "until"),
+        ("commands?around=2026-11-20T08:15:30Z&since=2026-11-20T08:15:30Z", "around"),
+        ("refusals/1x", "id"),
     ] {
         let answer = service.get(&format!("/api/v1/{query}")).await;
         let problem = answer.json();

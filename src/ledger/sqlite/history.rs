@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     outcomes::SHOW_AGAIN,
     reader::{seq, timestamp},
+    schema,
 };
 use crate::{
     command::{Command, Seq, message::routing_key},
@@ -32,10 +33,7 @@ const LEAD_MS: i64 = 1000;
 
 /// False for a ledger that an older program has left.
 pub(super) fn is_kept(connection: &Connection) -> rusqlite::Result<bool> {
-    let version: i64 = connection
-        .prepare_cached("SELECT user_version FROM pragma_user_version")?
-        .query_row([], |row| row.get(0))?;
-    Ok(version >= SINCE_VERSION)
+    Ok(schema::version(connection)? >= SINCE_VERSION)
 }
 
 /// Notes that the cursor moves from `before` to `through`.
@@ -134,6 +132,14 @@ pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite
         transaction.prepare_cached("UPDATE id_lead SET ms = ?1 WHERE ms < ?1")?.execute([lead])?;
     }
     Ok(())
+}
+
+/// How many milliseconds the id of a command may be ahead of its time.
+pub(super) fn id_lead(connection: &Connection) -> rusqlite::Result<i64> {
+    if !is_kept(connection)? {
+        return Ok(LEAD_MS);
+    }
+    connection.prepare_cached("SELECT ms FROM id_lead")?.query_row([], |row| row.get(0))
 }
 
 /// Forgets what happened to commands in this part of the log that are there no longer. To be called within a transaction.

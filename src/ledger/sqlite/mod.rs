@@ -11,6 +11,7 @@ mod operator;
 mod outcomes;
 mod prune;
 mod reader;
+mod refusals;
 mod replies;
 mod room;
 mod rows;
@@ -41,8 +42,9 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Due, Entry, Filter, Ledger, Limits, LookError, Outcomes, Receipt, Record,
-    Refused, Registering, Registration, Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
+    AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes, Receipt,
+    Record, RefusalFilter, Refused, Registering, Registration, Reported, Settings, Settlement, ShowAgain,
+    Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
@@ -312,15 +314,8 @@ impl Ledger for SqliteLedger {
         self.look("list commands of", move |reader| reader.list(&filter))
     }
 
-    fn refusals(
-        &self,
-        reason: Option<String>,
-        endpoint: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
-        self.look("list refusals of", move |reader| {
-            reader.refusals(reason.as_deref(), endpoint.as_deref(), limit)
-        })
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
+        self.look("list refusals of", move |reader| reader.refusals(&filter))
     }
 
     fn register(

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     command::{Action, CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
-        ContextTask, Due, Entry, Filter, Record, Refused, Stats,
+        Due, Entry, Filter, OutcomeFilter, Record, Stats,
         state::{Exceptional, State},
     },
     time::Timestamp,
@@ -34,6 +34,14 @@ const ENTRY: &str =
 const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
     (SELECT published_through FROM cursor)";
+
+/// Where commands with ids from `?1` on begin in the log. The index is named because SQLite would walk the log for a minimum.
+pub(super) const SINCE: &str =
+    "SELECT min(seq), ?2 FROM commands INDEXED BY commands_by_id WHERE command_id >= ?1";
+
+/// Between which places in the log commands with ids from `?1` on and below `?2` stand.
+pub(super) const BETWEEN: &str = "SELECT min(seq), max(seq) FROM commands INDEXED BY commands_by_id
+    WHERE command_id >= ?1 AND command_id < ?2";
 
 /// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 600_000;
@@ -162,19 +170,53 @@ impl Reader {
     pub fn list(&self, filter: &Filter) -> rusqlite::Result<Vec<Record>> {
         let mut conditions = vec!["1".to_owned()];
         let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-        let mut equal = |column: &str, value: Option<&String>| {
-            if let Some(value) = value {
-                values.push(Box::new(value.clone()));
-                conditions.push(format!("c.{column} = ?{}", values.len()));
-            }
+        let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
+            values.push(value);
+            conditions.push(condition.replace('?', &format!("?{}", values.len())));
         };
-        equal("endpoint", filter.endpoint.as_ref());
-        equal("instance_id", filter.instance_id.as_ref());
-        equal("task_id", filter.task_id.as_ref());
-        equal("user_id", filter.user_id.as_ref());
+        for (column, value) in [
+            ("endpoint", &filter.endpoint),
+            ("instance_id", &filter.instance_id),
+            ("task_id", &filter.task_id),
+            ("user_id", &filter.user_id),
+        ] {
+            if let Some(value) = value {
+                narrow(&format!("c.{column} = ?"), Box::new(value.clone()));
+            }
+        }
+        if let Some(message_id) = &filter.message_id {
+            // It is in the message alone. Most rows are passed over by their bytes, before anything is read as JSON.
+            let member = format!("\"message_id\":\"{message_id}\"");
+            narrow("instr(c.message, ?) > 0", Box::new(member.into_bytes()));
+            let member = "json_extract(CAST(c.message AS TEXT), '$.message_id') = ?";
+            narrow(member, Box::new(message_id.clone()));
+        }
         if let Some(before) = filter.before {
-            values.push(Box::new(i64::try_from(before).unwrap_or(i64::MAX)));
-            conditions.push(format!("c.seq < ?{}", values.len()));
+            narrow("c.seq < ?", Box::new(i64::try_from(before).unwrap_or(i64::MAX)));
+        }
+        let (since, until) =
+            (filter.since.map(Timestamp::as_millisecond), filter.until.map(Timestamp::as_millisecond));
+        if since.is_some() || until.is_some() {
+            let Some((first, last)) = self.between(since, until)? else { return Ok(Vec::new()) };
+            narrow("c.seq >= ?", Box::new(first));
+            narrow("c.seq <= ?", Box::new(last));
+        }
+        if let Some(since) = since {
+            narrow("c.received_at >= ?", Box::new(since));
+        }
+        if let Some(until) = until {
+            narrow("c.received_at < ?", Box::new(until));
+        }
+        match (filter.outcome, self.outcomes) {
+            (None, _) | (Some(OutcomeFilter::None), false) => {}
+            (Some(OutcomeFilter::Last(_)), false) => return Ok(Vec::new()),
+            (Some(OutcomeFilter::None), true) => {
+                conditions.push("NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq)".to_owned());
+            }
+            (Some(OutcomeFilter::Last(kind)), true) => conditions.push(format!(
+                "EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq AND o.outcome = '{}')",
+                kind.as_str()
+            )),
         }
         conditions.push(
             match filter.state {
@@ -206,54 +248,28 @@ impl Reader {
         statement.query_map(&*values, record)?.map(|found| self.with_outcome(found?)).collect()
     }
 
-    /// Refused callbacks, newest first.
+    /// The places in the log between which all commands stand that were received between two times, both in milliseconds;
+    /// `None` if there are none.
     ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn refusals(
-        &self,
-        reason: Option<&str>,
-        endpoint: Option<&str>,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<Refused>> {
-        let since_version_5 = if schema::version(&self.connection)? >= 5 {
-            "search_id, context_instance_id, context_task_id, context_round, context_business_key"
-        } else {
-            "NULL, NULL, NULL, NULL, NULL"
+    /// No index is by time: it would cost the accept path. That of ids is, but that an id may be of a later time than its
+    /// command; the ledger knows by how much at the most. It holds 24 bytes for each command of that time.
+    fn between(&self, since: Option<i64>, until: Option<i64>) -> rusqlite::Result<Option<(i64, i64)>> {
+        let lead = history::id_lead(&self.connection)?;
+        let first = CommandId::floor(since.unwrap_or(i64::MIN));
+        let last = CommandId::floor(until.map_or(i64::MAX, |until| until.saturating_add(lead)));
+        let bounds = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+        let (first, last) = match (since, until) {
+            // The newest are looked at first, in any case.
+            (Some(_), None) => self
+                .connection
+                .prepare_cached(SINCE)?
+                .query_row(params![first.as_bytes().as_slice(), i64::MAX], bounds)?,
+            _ => self
+                .connection
+                .prepare_cached(BETWEEN)?
+                .query_row(params![first.as_bytes().as_slice(), last.as_bytes().as_slice()], bounds)?,
         };
-        self.connection
-            .prepare_cached(&format!(
-                "SELECT refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
-                    approval_code, instance_id, task_id, message_id, {since_version_5}
-                 FROM refusals WHERE (?1 IS NULL OR reason = ?1) AND (?2 IS NULL OR endpoint = ?2)
-                 ORDER BY id DESC LIMIT ?3",
-            ))?
-            .query_map(params![reason, endpoint, limit as i64], |row| {
-                Ok(Refused {
-                    refused_at: timestamp(row.get(0)?),
-                    endpoint: row.get(1)?,
-                    reason: row.get(2)?,
-                    detail: row.get(3)?,
-                    peer: row.get(4)?,
-                    body_bytes: row.get::<_, i64>(5)? as u64,
-                    stranger: row.get(6)?,
-                    action_type: row.get(7)?,
-                    user_id: row.get(8)?,
-                    approval_code: row.get(9)?,
-                    instance_id: row.get(10)?,
-                    task_id: row.get(11)?,
-                    message_id: row.get(12)?,
-                    search_id: row.get(13)?,
-                    context_task: ContextTask {
-                        instance_id: row.get(14)?,
-                        task_id: row.get(15)?,
-                        round: row.get(16)?,
-                        business_key: row.get(17)?,
-                    }
-                    .unless_empty(),
-                })
-            })?
-            .collect()
+        Ok(first.zip(last))
     }
 
     /// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them

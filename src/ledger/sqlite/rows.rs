@@ -1,4 +1,4 @@
-//! The rows of one commit: sameness, the log, the cursor, exceptions, refused callbacks.
+//! The rows of one commit: sameness, the log, the cursor, exceptions.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     command::{CommandId, Seq, message, message::Envelope},
-    ledger::{Entry, OnConflict, Receipt, Refused, Settlement},
+    ledger::{Entry, OnConflict, Receipt, Settlement},
     time::Timestamp,
 };
 
@@ -175,54 +175,5 @@ pub(super) fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> 
                 exception.reason,
             ])?;
     }
-    Ok(())
-}
-
-/// Keeps refused callbacks, and drops the oldest of each kind.
-pub(super) fn keep_refused(
-    transaction: &Transaction<'_>,
-    refused: &[Box<Refused>],
-    kept: u64,
-) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
-            approval_code, instance_id, task_id, search_id, message_id,
-            context_instance_id, context_task_id, context_round, context_business_key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-    )?;
-    for one in refused {
-        let named = one.context_task.as_ref();
-        insert.execute(params![
-            one.refused_at.as_millisecond(),
-            one.endpoint,
-            one.reason,
-            one.detail,
-            one.peer,
-            one.body_bytes as i64,
-            one.stranger,
-            one.action_type,
-            one.user_id,
-            one.approval_code,
-            one.instance_id,
-            one.task_id,
-            one.search_id,
-            one.message_id,
-            named.and_then(|named| named.instance_id.as_ref()),
-            named.and_then(|named| named.task_id.as_ref()),
-            named.and_then(|named| named.round.as_ref()),
-            named.and_then(|named| named.business_key.as_ref()),
-        ])?;
-    }
-    transaction
-        .prepare_cached(
-            "DELETE FROM refusals WHERE strange = ?2
-               AND id <= (SELECT id FROM refusals WHERE strange = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
-        )
-        .and_then(|mut prune| {
-            // Each kind by itself, so that a stranger's noise does not push out what approvers ask about.
-            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
-            prune.execute(params![kept, true])?;
-            prune.execute(params![kept, false])
-        })?;
     Ok(())
 }

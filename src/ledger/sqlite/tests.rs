@@ -2,6 +2,7 @@ mod contexts;
 mod files;
 mod findings;
 mod history;
+mod listing;
 mod outcomes;
 mod refusals;
 mod retention;

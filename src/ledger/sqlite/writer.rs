@@ -22,7 +22,7 @@ use super::{
     changes::Change,
     contexts,
     files::Files,
-    prune,
+    prune, refusals,
     replies::Round,
     rows,
     shared::Shared,
@@ -317,7 +317,7 @@ impl Writer {
             reach("ledger:settled");
         }
         if !batch.refused.is_empty() {
-            rows::keep_refused(&transaction, batch.refused, limits.refusals_kept)?;
+            refusals::keep(&transaction, batch.refused, limits.refusals_kept)?;
             reach("ledger:refused");
         }
         let now = Timestamp::now();

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Action, CommandId, Registered, Seq, TaskKey, message::Envelope},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Exception, Filter, Ledger, LookError, Outcomes, Receipt, Record,
-        Refused, Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, State, Stats,
-        state::Exceptional,
+        AcceptError, Acceptance, Due, Entry, Exception, Filter, KeptRefusal, Ledger, LookError, Outcomes,
+        Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain,
+        Showing, Shown, State, Stats, state::Exceptional,
     },
     relay::{LateReturn, News, Outcome},
     time::Timestamp,
@@ -445,12 +445,7 @@ impl Ledger for Handle {
         now(self.world().look("read", records))
     }
 
-    fn refusals(
-        &self,
-        _: Option<String>,
-        _: Option<String>,
-        _: usize,
-    ) -> BoxFuture<'static, Result<Vec<Refused>, LookError>> {
+    fn refusals(&self, _: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         unreachable!("the relay asks for no refusals")
     }
 

@@ -3,6 +3,12 @@
 use super::*;
 use crate::ledger::ContextTask;
 
+/// The newest, as they were handed over.
+async fn found(ledger: &SqliteLedger, reason: Option<&str>, limit: usize) -> Vec<Refused> {
+    let filter = RefusalFilter { reason: reason.map(str::to_owned), limit, ..RefusalFilter::default() };
+    ledger.refusals(filter).await.unwrap().into_iter().map(|kept| kept.refused).collect()
+}
+
 #[tokio::test]
 async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
     let scratch = Scratch::new();
@@ -18,7 +24,7 @@ async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
         ledger.refused(refused(None));
     }
     ledger.flush().await;
-    let of = async |reason: &str| ledger.refusals(Some(reason.to_owned()), None, 100).await.unwrap().len();
+    let of = async |reason: &str| found(&ledger, Some(reason), 100).await.len();
     assert_eq!((of("conflicting").await, of("unauthenticated").await), (1, 10));
 }
 
@@ -32,9 +38,9 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     }
     // The probe is a commit that takes along what was handed over before it.
     ledger.flush().await;
-    let kept = ledger.refusals(None, None, 100).await.unwrap();
+    let kept = found(&ledger, None, 100).await;
     assert_eq!(kept.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), (5..15).rev().collect::<Vec<_>>());
-    let malformed = ledger.refusals(Some("malformed".to_owned()), None, 2).await.unwrap();
+    let malformed = found(&ledger, Some("malformed"), 2).await;
     assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
 }
 
@@ -69,7 +75,7 @@ async fn what_was_said_and_what_the_context_named_is_kept_member_by_member() {
     ledger.refused(full.clone());
     ledger.refused(bare.clone());
     ledger.flush().await;
-    let kept = ledger.refusals(None, None, 10).await.unwrap();
+    let kept = found(&ledger, None, 10).await;
     assert_eq!(kept, [Refused { refused_at: kept[0].refused_at, ..bare }, full]);
 }
 
@@ -105,4 +111,60 @@ async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_wait
     (0..500).for_each(|n| ledger.refused(malformed(n)));
     drop(ledger);
     assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM refusals"), 700);
+}
+
+#[tokio::test]
+async fn refused_callbacks_are_found_by_who_what_when_and_number() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let text = |text: &str| Some(text.to_owned());
+    let at = |seconds: i64| Timestamp::from_second(1_764_000_000 + seconds).unwrap();
+    let base = |seconds: i64| Refused { refused_at: at(seconds), ..malformed(0) };
+    for refused in [
+        Refused { user_id: text("zhang3"), task_id: text("n1"), instance_id: text("PO-77"), ..base(0) },
+        Refused { user_id: text("li4"), search_id: text("n1"), message_id: text("77"), ..base(60) },
+        Refused {
+            stranger: true,
+            endpoint: "sales".to_owned(),
+            reason: "unauthenticated".to_owned(),
+            ..base(120)
+        },
+        Refused {
+            user_id: text("zhang3"),
+            context_task: Some(ContextTask {
+                instance_id: text("PO-77"),
+                task_id: text("n1"),
+                ..ContextTask::default()
+            }),
+            // The clock was set back.
+            ..base(30)
+        },
+    ] {
+        ledger.refused(refused);
+    }
+    ledger.flush().await;
+    let all = || RefusalFilter { limit: 10, ..RefusalFilter::default() };
+    let filters = [
+        (all(), vec![4, 3, 2, 1]),
+        (RefusalFilter { limit: 2, ..all() }, vec![4, 3]),
+        (RefusalFilter { before: Some(3), ..all() }, vec![2, 1]),
+        (RefusalFilter { id: Some(3), ..all() }, vec![3]),
+        (RefusalFilter { id: Some(9), ..all() }, vec![]),
+        (RefusalFilter { user_id: text("zhang3"), ..all() }, vec![4, 1]),
+        (RefusalFilter { nobody: true, ..all() }, vec![3]),
+        (RefusalFilter { task_id: text("n1"), ..all() }, vec![4, 2, 1]),
+        (RefusalFilter { instance_id: text("PO-77"), ..all() }, vec![4, 1]),
+        (RefusalFilter { message_id: text("77"), ..all() }, vec![2]),
+        (RefusalFilter { endpoint: text("sales"), ..all() }, vec![3]),
+        (RefusalFilter { reason: text("malformed"), user_id: text("li4"), ..all() }, vec![2]),
+        (RefusalFilter { since: Some(at(30)), until: Some(at(60)), ..all() }, vec![4]),
+        (RefusalFilter { since: Some(at(30)), until: Some(at(61)), ..all() }, vec![4, 2]),
+        (RefusalFilter { since: Some(at(61)), ..all() }, vec![3]),
+        (RefusalFilter { until: Some(at(30)), ..all() }, vec![1]),
+        (RefusalFilter { user_id: text("zhang3"), task_id: text("n2"), ..all() }, vec![]),
+    ];
+    for (filter, expected) in filters {
+        let found = ledger.refusals(filter.clone()).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.id).collect::<Vec<_>>(), expected, "{filter:?}");
+    }
 }

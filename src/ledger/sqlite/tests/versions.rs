@@ -1,6 +1,7 @@
 //! From one version of the schema to the next.
 
 use super::*;
+use crate::{command::outcome::Kind, ledger::OutcomeFilter};
 
 /// A ledger as the first version left it: of seven commands the first is published, then one each is retrying, parked,
 /// requeued and published, and the last two are pending.
@@ -70,8 +71,25 @@ async fn grows_from(version: usize) {
     assert_eq!(reader.find(first).unwrap().unwrap().reconciliation, None);
     let audited = Auditor::open(&scratch.settings().path);
     assert_eq!(matches!(audited, Err(AuditError::Older)), version < 5, "{version}: {audited:?}");
-    let refused = reader.refusals(None, None, 10).unwrap();
-    assert_eq!((refused[0].user_id.as_deref(), &refused[0].context_task), (Some("zhang3"), &None));
+    let about = |task_id: Option<&str>| RefusalFilter {
+        task_id: task_id.map(str::to_owned),
+        limit: 10,
+        ..RefusalFilter::default()
+    };
+    let refused = &reader.refusals(&about(None)).unwrap()[0].refused;
+    assert_eq!((refused.user_id.as_deref(), &refused.context_task), (Some("zhang3"), &None));
+    assert!(reader.refusals(&about(Some("n1"))).unwrap().is_empty());
+    let reported = |outcome| {
+        let since = Timestamp::from_second(1_600_000_000).ok();
+        reader.list(&Filter { outcome: Some(outcome), since, limit: 10, ..Filter::default() }).unwrap().len()
+    };
+    assert_eq!((reported(OutcomeFilter::None), reported(OutcomeFilter::Last(Kind::Applied))), (7, 0));
+    let history = reader.find(first).unwrap().unwrap().history.unwrap();
+    assert_eq!(
+        history.iter().map(|event| event.at.is_some()).collect::<Vec<_>>(),
+        [true, false],
+        "{history:?}"
+    );
     let mut operator = Operator::open(&scratch.settings().path).unwrap();
     assert!(operator.show_parked_again().unwrap().is_empty());
     assert_eq!(operator.prunable(Timestamp::now()).unwrap(), 2);

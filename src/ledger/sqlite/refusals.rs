@@ -1,0 +1,155 @@
+//! Refused callbacks: how they are written by the writer, dropped, and found by readers.
+
+use rusqlite::{Row, Transaction, params, types::ToSql};
+
+use super::{
+    reader::{Reader, timestamp},
+    schema,
+};
+use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
+
+/// The version of the schema from which on it is kept what the context named.
+const NAMED_SINCE_VERSION: i64 = 5;
+
+/// Keeps refused callbacks, and drops the oldest of each kind.
+pub(super) fn keep(
+    transaction: &Transaction<'_>,
+    refused: &[Box<Refused>],
+    kept: u64,
+) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
+            approval_code, instance_id, task_id, search_id, message_id,
+            context_instance_id, context_task_id, context_round, context_business_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+    )?;
+    for one in refused {
+        let named = one.context_task.as_ref();
+        insert.execute(params![
+            one.refused_at.as_millisecond(),
+            one.endpoint,
+            one.reason,
+            one.detail,
+            one.peer,
+            one.body_bytes as i64,
+            one.stranger,
+            one.action_type,
+            one.user_id,
+            one.approval_code,
+            one.instance_id,
+            one.task_id,
+            one.search_id,
+            one.message_id,
+            named.and_then(|named| named.instance_id.as_ref()),
+            named.and_then(|named| named.task_id.as_ref()),
+            named.and_then(|named| named.round.as_ref()),
+            named.and_then(|named| named.business_key.as_ref()),
+        ])?;
+    }
+    transaction
+        .prepare_cached(
+            "DELETE FROM refusals WHERE strange = ?2
+               AND id <= (SELECT id FROM refusals WHERE strange = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+        )
+        .and_then(|mut prune| {
+            // Each kind by itself, so that a stranger's noise does not push out what approvers ask about.
+            let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+            prune.execute(params![kept, true])?;
+            prune.execute(params![kept, false])
+        })?;
+    Ok(())
+}
+
+impl Reader {
+    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn refusals(&self, filter: &RefusalFilter) -> rusqlite::Result<Vec<KeptRefusal>> {
+        let named = schema::version(self.connection())? >= NAMED_SINCE_VERSION;
+        let mut conditions = vec!["1".to_owned()];
+        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+        let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
+            values.push(value);
+            conditions.push(condition.replace('?', &format!("?{}", values.len())));
+        };
+        let (instance, task) = if named {
+            (
+                "(instance_id = ? OR context_instance_id = ?)",
+                "(task_id = ? OR search_id = ? OR context_task_id = ?)",
+            )
+        } else {
+            ("instance_id = ?", "task_id = ?")
+        };
+        for (condition, value) in [
+            ("reason = ?", &filter.reason),
+            ("endpoint = ?", &filter.endpoint),
+            ("user_id = ?", &filter.user_id),
+            ("message_id = ?", &filter.message_id),
+            (instance, &filter.instance_id),
+            (task, &filter.task_id),
+        ] {
+            if let Some(value) = value {
+                narrow(condition, Box::new(value.clone()));
+            }
+        }
+        let number = |value: u64| Box::new(i64::try_from(value).unwrap_or(i64::MAX));
+        if let Some(id) = filter.id {
+            narrow("id = ?", number(id));
+        }
+        if let Some(before) = filter.before {
+            narrow("id < ?", number(before));
+        }
+        if let Some(since) = filter.since {
+            narrow("refused_at >= ?", Box::new(since.as_millisecond()));
+        }
+        if let Some(until) = filter.until {
+            narrow("refused_at < ?", Box::new(until.as_millisecond()));
+        }
+        if filter.nobody {
+            conditions.push("user_id IS NULL".to_owned());
+        }
+        values.push(Box::new(filter.limit as i64));
+        let since_version_5 = if named {
+            "search_id, context_instance_id, context_task_id, context_round, context_business_key"
+        } else {
+            "NULL, NULL, NULL, NULL, NULL"
+        };
+        let sql = format!(
+            "SELECT id, refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
+                approval_code, instance_id, task_id, message_id, {since_version_5}
+             FROM refusals WHERE {} ORDER BY id DESC LIMIT ?{}",
+            conditions.join(" AND "),
+            values.len()
+        );
+        let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
+        self.connection().prepare(&sql)?.query_map(&*values, kept)?.collect()
+    }
+}
+
+fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
+    let refused = Refused {
+        refused_at: timestamp(row.get(1)?),
+        endpoint: row.get(2)?,
+        reason: row.get(3)?,
+        detail: row.get(4)?,
+        peer: row.get(5)?,
+        body_bytes: row.get::<_, i64>(6)? as u64,
+        stranger: row.get(7)?,
+        action_type: row.get(8)?,
+        user_id: row.get(9)?,
+        approval_code: row.get(10)?,
+        instance_id: row.get(11)?,
+        task_id: row.get(12)?,
+        message_id: row.get(13)?,
+        search_id: row.get(14)?,
+        context_task: ContextTask {
+            instance_id: row.get(15)?,
+            task_id: row.get(16)?,
+            round: row.get(17)?,
+            business_key: row.get(18)?,
+        }
+        .unless_empty(),
+    };
+    Ok(KeptRefusal { id: row.get::<_, i64>(0)? as u64, refused })
+}
