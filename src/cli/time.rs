@@ -1,14 +1,12 @@
 //! Times on the command line: in which zone they are shown and read, and the arguments that name a span of them.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use super::exit::Failure;
-use crate::time::{Timestamp, Zone, parse};
-
-/// How far round `--around` is looked.
-const AROUND: Duration = Duration::from_secs(5 * 60);
+use crate::{
+    ledger::AROUND,
+    time::{Timestamp, Zone, parse},
+};
 
 /// For every command that lists times. JSON is left in UTC.
 #[derive(Debug, Clone, Default, Args)]

@@ -3,13 +3,13 @@
 use std::{future::Future, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Desk, permission::Operator, problem::Problem};
 use crate::{
     command::{CommandId, Seq, id::CommandRef},
     ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State},
+    time::Timestamp,
 };
 
 /// Rows of a page if the query does not say.
@@ -66,8 +66,7 @@ impl Span {
         if self.since.is_some() || self.until.is_some() {
             return Err(Problem::bad_parameter("around", "Cannot be given with `since` or `until`."));
         }
-        let reach = SignedDuration::try_from(AROUND).expect("a few minutes");
-        Ok((around.checked_sub(reach).ok(), around.checked_add(reach).ok()))
+        Ok((Some(around - AROUND), Some(around + AROUND)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use crate::time::Timestamp;
 
 /// A refused callback, redacted: it holds neither token nor context nor ciphertext.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]

@@ -22,7 +22,7 @@ async fn received(ledger: &SqliteLedger, seconds: &[i64]) {
 }
 
 fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    Timestamp::from_millisecond((1_700_000_000 + seconds) * 1000).unwrap()
 }
 
 async fn listed(ledger: &SqliteLedger, filter: Filter) -> Vec<Seq> {

@@ -118,7 +118,7 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let text = |text: &str| Some(text.to_owned());
-    let at = |seconds: i64| Timestamp::from_second(1_764_000_000 + seconds).unwrap();
+    let at = |seconds: i64| Timestamp::from_millisecond((1_764_000_000 + seconds) * 1000).unwrap();
     let base = |seconds: i64| Refused { refused_at: at(seconds), ..malformed(0) };
     for refused in [
         Refused { user_id: text("zhang3"), task_id: text("n1"), instance_id: text("PO-77"), ..base(0) },

@@ -80,7 +80,7 @@ async fn grows_from(version: usize) {
     assert_eq!((refused.user_id.as_deref(), &refused.context_task), (Some("zhang3"), &None));
     assert!(reader.refusals(&about(Some("n1"))).unwrap().is_empty());
     let reported = |outcome| {
-        let since = Timestamp::from_second(1_600_000_000).ok();
+        let since = Timestamp::from_millisecond(1_600_000_000_000).ok();
         reader.list(&Filter { outcome: Some(outcome), since, limit: 10, ..Filter::default() }).unwrap().len()
     };
     assert_eq!((reported(OutcomeFilter::None), reported(OutcomeFilter::Last(Kind::Applied))), (7, 0));
