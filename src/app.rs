@@ -34,7 +34,7 @@ pub use crate::console::access::ReloadResult;
 use crate::{
     console::{self, access::Access},
     http::{self, Gate},
-    intake::{self, Intake, Refusal},
+    intake::{self, Intake, NO_CALLBACK, Refusal},
     ledger::Ledger,
     telemetry::{failpoint::reach, metrics::Metrics},
 };
@@ -125,7 +125,7 @@ impl App {
             ledger.clone(),
             metrics.clone(),
             draining.clone(),
-            Refusal::ALL.map(Refusal::as_str).to_vec(),
+            Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
         )
         .context("cannot serve the internal listener")?;
         Ok(Self {

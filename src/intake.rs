@@ -1,15 +1,19 @@
 //! The story of a callback, top to bottom; the only code that knows the order.
 
+mod refusal;
+
 use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{
-    callback::{self, CredentialSettings, Credentials, OpenError, Verified},
+    callback::{self, Cause, CredentialSettings, Credentials, OpenError, Said, Verified},
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ContextError, Surroundings},
-    ledger::{self, AcceptError, Acceptance, Ledger, MAX_KEY_BYTES, OnConflict, Receipt},
+    ledger::{self, AcceptError, Acceptance, ContextTask, Ledger, MAX_KEY_BYTES, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
     time::Timestamp,
 };
+
+pub use refusal::{NO_CALLBACK, Refusal};
 
 /// Everything about the endpoints that the accept path needs to know.
 #[derive(Debug, Clone)]
@@ -63,99 +67,15 @@ pub enum Locale {
     Ja,
 }
 
-/// Why a callback was refused: the closed list. The same word stands in answer, log, metric and console.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
-    /// Unknown endpoint, wrong or missing token, anything wrong with the cipher: one answer for all.
-    Unauthenticated,
-    /// A plain body that is not one JSON object, or an authenticated one with a field of the wrong type.
-    Malformed,
-    /// `action_type` is not among the endpoint's `actions`.
-    ActionNotAllowed,
-    /// `approval_code` is not among the endpoint's `approval_codes`.
-    DefinitionNotAllowed,
-    /// The context fits no format and must, or contradicts the callback's own fields.
-    ContextInvalid,
-    /// The context was valid once.
-    ContextExpired,
-    /// The context does not permit this operator.
-    OperatorNotAllowed,
-    /// Contradicts an earlier decision, and conflicts are refused.
-    Conflicting,
-    /// The body is larger than `max_body_bytes`.
-    BodyTooLarge,
-    /// The body did not arrive within `body_read_timeout_ms`.
-    TooSlow,
-    /// The peer sends too much, or failed to authenticate too often: not read, not evaluated.
-    RateLimited,
-    /// The queue to the ledger's writer is full.
-    Overloaded,
-    /// Disk full, read-only, failed fsync.
-    LedgerUnavailable,
-    /// The service is draining.
-    ShuttingDown,
-}
-
-impl Refusal {
-    /// Every refusal, in the order of the table in `openapi.yaml`.
-    pub const ALL: [Self; 14] = [
-        Self::Unauthenticated,
-        Self::Malformed,
-        Self::ActionNotAllowed,
-        Self::DefinitionNotAllowed,
-        Self::ContextInvalid,
-        Self::ContextExpired,
-        Self::OperatorNotAllowed,
-        Self::Conflicting,
-        Self::BodyTooLarge,
-        Self::TooSlow,
-        Self::RateLimited,
-        Self::Overloaded,
-        Self::LedgerUnavailable,
-        Self::ShuttingDown,
-    ];
-
-    /// The refusals that only an authenticated sender sees, so that an endpoint may have its own words for them.
-    pub const OF_AUTHENTICATED: [Self; 9] = [
-        Self::Malformed,
-        Self::ActionNotAllowed,
-        Self::DefinitionNotAllowed,
-        Self::ContextInvalid,
-        Self::ContextExpired,
-        Self::OperatorNotAllowed,
-        Self::Conflicting,
-        Self::Overloaded,
-        Self::LedgerUnavailable,
-    ];
-
-    /// The stable word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthenticated => "unauthenticated",
-            Self::Malformed => "malformed",
-            Self::ActionNotAllowed => "action_not_allowed",
-            Self::DefinitionNotAllowed => "definition_not_allowed",
-            Self::ContextInvalid => "context_invalid",
-            Self::ContextExpired => "context_expired",
-            Self::OperatorNotAllowed => "operator_not_allowed",
-            Self::Conflicting => "conflicting",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TooSlow => "too_slow",
-            Self::RateLimited => "rate_limited",
-            Self::Overloaded => "overloaded",
-            Self::LedgerUnavailable => "ledger_unavailable",
-            Self::ShuttingDown => "shutting_down",
-        }
-    }
-}
-
 /// The `action_type` of a probe: a callback by which `countersign doctor` tries address, token and key of an endpoint.
 /// Reserved: no endpoint can allow it.
 pub const PROBE_ACTION: &str = "COUNTERSIGN_DOCTOR";
 
 /// The word for a probe in its answer and in the log.
 pub const PROBE_WORD: &str = "probe";
+
+/// For the operator alone.
+const NO_SUCH_ENDPOINT: &str = "no such endpoint";
 
 /// A callback that was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,10 +125,24 @@ impl Verdict {
     }
 }
 
+/// A callback as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// The endpoint that was asked for, which may not be configured. A path that names none stands here whole; it begins
+    /// with a slash, which no name does.
+    pub endpoint: &'a str,
+    /// All of it.
+    pub body: &'a [u8],
+    /// The header `Content-Encoding`, which is not obeyed.
+    pub content_encoding: Option<&'a str>,
+    /// Who sent it.
+    pub peer: Option<IpAddr>,
+}
+
 /// A callback that is refused without being evaluated: too large, too slow, while draining, or for who sent it.
 #[derive(Debug, Clone, Copy)]
 pub struct Unheard<'a> {
-    /// The endpoint that was asked for, which may not be configured.
+    /// As in [`Received`].
     pub endpoint: &'a str,
     /// Why it is refused.
     pub refusal: Refusal,
@@ -242,12 +176,26 @@ struct Endpoint {
 struct Refused {
     refusal: Refusal,
     detail: Option<Cow<'static, str>>,
+    /// What was registered for the callback, if it got so far.
+    registered: Option<Registered>,
 }
 
 impl Refused {
-    fn because(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { refusal, detail: Some(detail.into()) }
+    fn of(refusal: Refusal, detail: Option<Cow<'static, str>>) -> Self {
+        Self { refusal, detail, registered: None }
     }
+
+    fn because(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(refusal, Some(detail.into()))
+    }
+}
+
+/// Where a refused callback was sent, and what else is known of it without a look at what it says.
+struct Sent<'a> {
+    asked_for: &'a str,
+    endpoint: Option<&'a Endpoint>,
+    body_bytes: u64,
+    peer: Option<IpAddr>,
 }
 
 impl Intake {
@@ -274,44 +222,42 @@ impl Intake {
     /// Takes one callback from its bytes to its verdict. Refusals are kept in the ledger too.
     ///
     /// Safe to cancel: a command that was handed to the ledger is committed whether or not anybody waits.
-    pub async fn receive(&self, endpoint: &str, body: &[u8], peer: Option<IpAddr>) -> Verdict {
-        let Some(known) = self.endpoints.get(endpoint) else {
-            // The same work as for a known one, whatever comes of it.
-            drop(callback::open(&self.decoy, body));
-            let refused = Refused::because(Refusal::Unauthenticated, "no such endpoint");
-            return self.refuse(endpoint, None, refused, None, body.len() as u64, peer);
-        };
-        let verified = match callback::open(&known.credentials, body) {
-            Ok(verified) => verified,
-            Err(error) => {
-                let refused = match error {
-                    OpenError::Unauthenticated(cause) => Refused::because(Refusal::Unauthenticated, cause),
-                    OpenError::Malformed(fault) => Refused::because(Refusal::Malformed, fault.to_string()),
+    pub async fn receive(&self, received: Received<'_>) -> Verdict {
+        let Received { endpoint: asked_for, body, peer, .. } = received;
+        let endpoint = self.endpoints.get(asked_for);
+        let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
+        // The same work for an endpoint that is not known, whatever comes of it.
+        let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
+        let (refused, said) = match (callback::open(credentials, body), endpoint) {
+            (Ok(verified), Some(known)) => {
+                let outcome = match verified.action_type.as_deref() {
+                    Some(PROBE_ACTION) => Ok(Outcome::Probed),
+                    _ => self.keep(known, &verified).await.map(Outcome::Kept),
                 };
-                let mut verdict = self.refuse(endpoint, Some(known), refused, None, body.len() as u64, peer);
-                // `malformed` is said to senders who are authenticated, or where anybody may know of the endpoint.
-                if verdict.outcome == Outcome::Refused(Refusal::Malformed) {
-                    verdict.word_by(&known.settings);
+                match outcome {
+                    Ok(outcome) => {
+                        return Verdict {
+                            endpoint: known.name.clone(),
+                            locale: known.settings.locale,
+                            sentence: None,
+                            outcome,
+                            detail: None,
+                        };
+                    }
+                    Err(refused) => (refused, Some(Said::from(&verified))),
                 }
-                return verdict;
             }
-        };
-        let verdict = |outcome| Verdict {
-            endpoint: known.name.clone(),
-            locale: known.settings.locale,
-            sentence: None,
-            outcome,
-            detail: None,
-        };
-        if verified.action_type.as_deref() == Some(PROBE_ACTION) {
-            return verdict(Outcome::Probed);
-        }
-        match self.keep(known, &verified).await {
-            Ok(kept) => verdict(Outcome::Kept(kept)),
-            Err(refused) => {
-                self.refuse(endpoint, Some(known), refused, Some(&verified), body.len() as u64, peer)
+            (Err(OpenError::Malformed { fault, said }), _) => {
+                (Refused::because(Refusal::Malformed, fault.to_string()), Some(*said))
             }
-        }
+            (Err(OpenError::Unauthenticated { cause, said }), _) => {
+                let detail = stranger(cause, &received, endpoint.is_some());
+                (Refused::because(Refusal::Unauthenticated, detail), said.map(|said| *said))
+            }
+            // Nobody has the credentials of the decoy.
+            (Ok(_), None) => (Refused::because(Refusal::Unauthenticated, NO_SUCH_ENDPOINT), None),
+        };
+        self.refuse(&sent, refused, said.as_ref())
     }
 
     /// From a verified callback to a receipt.
@@ -320,10 +266,10 @@ impl Intake {
         let Some(action_type) =
             callback.action_type.as_ref().filter(|action| settings.actions.contains(action))
         else {
-            let detail = if callback.action_type.is_some() {
-                "action_type is not among the actions of the endpoint"
-            } else {
-                "action_type is missing"
+            let detail = match (&callback.action_type, callback.foreign()) {
+                (Some(_), _) => "action_type is not among the actions of the endpoint",
+                (None, Some(foreign)) => foreign.as_str(),
+                (None, None) => "action_type is missing",
             };
             return Err(Refused::because(Refusal::ActionNotAllowed, detail));
         };
@@ -337,10 +283,25 @@ impl Intake {
             let detail = "approval_code is not among the approval_codes of the endpoint";
             return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
         }
-        let received_at = Timestamp::now();
         let registered = self.registered(settings, callback).await?;
-        let surroundings =
-            Surroundings { endpoint: &endpoint.name, now: received_at, registered: registered.as_ref() };
+        match self.commit(endpoint, callback, action_type, user_id, registered.as_ref()).await {
+            Err(refused) => Err(Refused { registered, ..refused }),
+            kept => kept,
+        }
+    }
+
+    /// From a callback that may be taken to a receipt for its command.
+    async fn commit(
+        &self,
+        endpoint: &Endpoint,
+        callback: &Verified,
+        action_type: &str,
+        user_id: &str,
+        registered: Option<&Registered>,
+    ) -> Result<Kept, Refused> {
+        let settings = &endpoint.settings;
+        let received_at = Timestamp::now();
+        let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered };
         let task = context::resolve(&settings.context, callback, surroundings)
             .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
         let message_id = callback.message_id.map(|id| id.to_string());
@@ -360,9 +321,9 @@ impl Intake {
             endpoint: endpoint.name.clone(),
             received_at,
             action: Action::of(action_type),
-            action_type: action_type.clone(),
+            action_type: action_type.to_owned(),
             origin: callback.origin(),
-            user_id: user_id.clone(),
+            user_id: user_id.to_owned(),
             approval_code: callback.approval_code.clone(),
             task,
             reason: callback.reason.clone(),
@@ -408,50 +369,57 @@ impl Intake {
 
     /// The verdict on a callback that is not evaluated.
     pub fn turn_away(&self, unheard: Unheard<'_>) -> Verdict {
-        let Unheard { endpoint, refusal, detail, body_bytes, peer, kept } = unheard;
-        let known = self.endpoints.get(endpoint);
-        let refused = Refused { refusal, detail: detail.map(Cow::Borrowed) };
+        let Unheard { endpoint: asked_for, refusal, detail, body_bytes, peer, kept } = unheard;
+        let endpoint = self.endpoints.get(asked_for);
+        let refused = Refused::of(refusal, detail.map(Cow::Borrowed));
         if kept {
-            self.refuse(endpoint, known, refused, None, body_bytes, peer)
+            self.refuse(&Sent { asked_for, endpoint, body_bytes, peer }, refused, None)
         } else {
-            self.verdict(known, refused, false)
+            self.verdict(endpoint, refused)
         }
     }
 
-    fn refuse(
-        &self,
-        asked_for: &str,
-        endpoint: Option<&Endpoint>,
-        refused: Refused,
-        callback: Option<&Verified>,
-        body_bytes: u64,
-        peer: Option<IpAddr>,
-    ) -> Verdict {
-        let field = |field: fn(&Verified) -> Option<&String>| callback.and_then(field).cloned();
+    /// Keeps a request that is no callback among the refused ones: by its word, and the cause in an operator's words.
+    pub fn keep_misdirected(&self, target: &str, word: &str, detail: &str, peer: Option<IpAddr>) {
         self.ledger.refused(ledger::Refused {
             refused_at: Timestamp::now(),
-            endpoint: asked_for.chars().filter(|c| !c.is_control()).take(64).collect(),
-            reason: refused.refusal.as_str().to_owned(),
-            detail: refused.detail.as_deref().map(str::to_owned),
+            endpoint: shown(target),
+            reason: word.to_owned(),
+            detail: Some(detail.to_owned()),
             peer: peer.map(|peer| peer.to_string()),
-            body_bytes,
-            stranger: callback.is_none(),
-            action_type: field(|callback| callback.action_type.as_ref()),
-            user_id: field(|callback| callback.user_id.as_ref()),
-            approval_code: field(|callback| callback.approval_code.as_ref()),
-            instance_id: field(|callback| callback.instance_id.as_ref()),
-            task_id: field(|callback| callback.task_id.as_ref()),
-            search_id: field(|callback| callback.id.as_ref()),
-            message_id: callback.and_then(|callback| callback.message_id).map(|id| id.to_string()),
-            context_task: None,
+            stranger: true,
+            ..ledger::Refused::default()
         });
-        self.verdict(endpoint, refused, callback.is_some())
     }
 
-    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused, authenticated: bool) -> Verdict {
-        let Refused { refusal, detail } = refused;
-        // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
-        let own = endpoint.filter(|_| authenticated).map(|endpoint| &endpoint.settings);
+    fn refuse(&self, sent: &Sent<'_>, refused: Refused, said: Option<&Said>) -> Verdict {
+        let stranger = said.is_none();
+        let context_task = sent.endpoint.zip(said).and_then(|(endpoint, said)| {
+            named(&endpoint.settings.context, said, refused.registered.as_ref())
+        });
+        let said = said.cloned().unwrap_or_default();
+        self.ledger.refused(ledger::Refused {
+            refused_at: Timestamp::now(),
+            endpoint: shown(sent.asked_for),
+            reason: refused.refusal.as_str().to_owned(),
+            detail: refused.detail.as_deref().map(str::to_owned),
+            peer: sent.peer.map(|peer| peer.to_string()),
+            body_bytes: sent.body_bytes,
+            stranger,
+            action_type: said.action_type,
+            user_id: said.user_id,
+            approval_code: said.approval_code,
+            instance_id: said.instance_id,
+            task_id: said.task_id,
+            search_id: said.id,
+            message_id: said.message_id,
+            context_task,
+        });
+        self.verdict(sent.endpoint, refused)
+    }
+
+    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused) -> Verdict {
+        let Refused { refusal, detail, .. } = refused;
         let mut verdict = Verdict {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
             locale: self.locale,
@@ -459,11 +427,58 @@ impl Intake {
             outcome: Outcome::Refused(refusal),
             detail: detail.map(Cow::into_owned),
         };
-        if let Some(settings) = own {
-            verdict.word_by(settings);
+        // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
+        if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
+            verdict.word_by(&endpoint.settings);
         }
         verdict
     }
+}
+
+/// What was asked for, cut to what is kept of it.
+fn shown(asked_for: &str) -> String {
+    asked_for.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// Why a stranger is one, for the operator.
+fn stranger(cause: Cause, received: &Received<'_>, is_known: bool) -> Cow<'static, str> {
+    // A body that is no callback is in the wrong place wherever it is sent.
+    if let Cause::Foreign(foreign) = cause {
+        return foreign.as_str().into();
+    }
+    if received.endpoint.starts_with('/') {
+        return "no such path: callbacks go to /callbacks/{endpoint}".into();
+    }
+    if !is_known {
+        return NO_SUCH_ENDPOINT.into();
+    }
+    let coding = received.content_encoding.map(str::trim).filter(|coding| !coding.is_empty());
+    match (cause, coding) {
+        (Cause::NotUtf8 | Cause::NotJson | Cause::Gzip, Some(coding))
+            if !coding.eq_ignore_ascii_case("identity") =>
+        {
+            // The sender's word is not repeated: it may be anything.
+            let known = ["gzip", "deflate", "br", "zstd", "compress"];
+            let name = known.into_iter().find(|name| coding.eq_ignore_ascii_case(name)).unwrap_or("another");
+            format!("the body is compressed (Content-Encoding: {name}); callbacks are taken uncompressed")
+                .into()
+        }
+        (cause, _) => cause.as_str().into(),
+    }
+}
+
+/// What the context of a refused callback names.
+fn named(settings: &context::Settings, said: &Said, registered: Option<&Registered>) -> Option<ContextTask> {
+    let task =
+        context::named(settings, said.action_context.as_deref(), said.instance_id.as_deref(), registered)?;
+    let cut = |id: Option<String>| id.map(|id| id.chars().filter(|c| !c.is_control()).collect());
+    ContextTask {
+        instance_id: cut(task.instance_id),
+        task_id: cut(task.task_id),
+        round: cut(task.round),
+        business_key: cut(task.business_key),
+    }
+    .unless_empty()
 }
 
 fn unkept(error: AcceptError) -> Refused {
@@ -471,7 +486,7 @@ fn unkept(error: AcceptError) -> Refused {
         AcceptError::Overloaded => Refusal::Overloaded,
         AcceptError::NoRoom | AcceptError::Unavailable => Refusal::LedgerUnavailable,
     };
-    Refused { refusal, detail: None }
+    Refused::of(refusal, None)
 }
 
 fn context_refusal(error: ContextError) -> Refusal {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     console,
     http::{self, answer},
-    intake::{Locale, PROBE_WORD, Refusal},
+    intake::{Locale, NO_CALLBACK, PROBE_WORD, Refusal},
     ledger::State,
 };
 
@@ -101,7 +101,7 @@ fn every_refusal_has_its_answer_as_an_example_under_its_status() {
 fn the_closed_lists_are_those_of_the_program() {
     let document = document();
     let schemas = &document["components"]["schemas"];
-    let reasons = Refusal::ALL.into_iter().map(Refusal::as_str).collect();
+    let reasons = Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect();
     assert_eq!(words(&schemas["Reason"]["enum"]), reasons);
     let states = State::ALL.into_iter().map(State::as_str).collect();
     assert_eq!(words(&schemas["State"]["enum"]), states);

@@ -52,19 +52,38 @@ impl fmt::Debug for Key {
 #[derive(Debug)]
 pub(super) struct Sealed {
     bytes: Vec<u8>,
-    well_formed: Choice,
+    /// What is wrong with its form, if anything is.
+    pub(super) fault: Option<Misshapen>,
+}
+
+/// Why a text cannot be a ciphertext.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misshapen {
+    NotBase64,
+    Length,
 }
 
 impl Sealed {
-    /// Decodes standard base64. Anything that cannot be IV and blocks is replaced by two blocks of zeros and marked, so
-    /// that the work that follows is done all the same.
+    /// Decodes standard base64. Line breaks in it do not count: encoders for mail break their lines, a shell adds one at
+    /// the end, and the decoders of the platform's own samples skip them.
+    ///
+    /// Anything that cannot be IV and blocks is replaced by two blocks of zeros and marked, so that the work that follows
+    /// is done all the same.
     pub(super) fn decode(text: &str) -> Self {
-        match STANDARD.decode(text) {
+        const LINE_BREAKS: [char; 2] = ['\r', '\n'];
+        let decoded = if text.contains(LINE_BREAKS) {
+            STANDARD.decode(text.replace(LINE_BREAKS, ""))
+        } else {
+            STANDARD.decode(text)
+        };
+        let fault = match decoded {
             Ok(bytes) if bytes.len() >= 2 * BLOCK_BYTES && bytes.len() % BLOCK_BYTES == 0 => {
-                Self { bytes, well_formed: Choice::from(1) }
+                return Self { bytes, fault: None };
             }
-            _ => Self { bytes: vec![0; 2 * BLOCK_BYTES], well_formed: Choice::from(0) },
-        }
+            Ok(_) => Misshapen::Length,
+            Err(_) => Misshapen::NotBase64,
+        };
+        Self { bytes: vec![0; 2 * BLOCK_BYTES], fault: Some(fault) }
     }
 }
 
@@ -81,18 +100,43 @@ impl Unsealed {
     pub(super) fn plain(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+
+    /// How long the padding is; 0 if it is wrong.
+    pub(super) fn padding_bytes(&self) -> usize {
+        self.bytes.len() - self.length
+    }
+}
+
+/// How much was decrypted on this thread, for tests that compare work without a clock.
+#[cfg(test)]
+pub(super) mod work {
+    use std::cell::Cell;
+
+    thread_local!(static DONE: Cell<(usize, usize)> = const { Cell::new((0, 0)) });
+
+    pub(super) fn done(bytes: usize) {
+        DONE.with(|done| done.set((done.get().0 + 1, done.get().1 + bytes)));
+    }
+
+    /// Decryptions and bytes since it was asked last.
+    pub(in super::super) fn take() -> (usize, usize) {
+        DONE.with(|done| done.replace((0, 0)))
+    }
 }
 
 /// Decrypts with one key. Never fails: what cannot be decrypted yields bytes that are not `sound`.
 pub(super) fn unseal(key: &Key, sealed: &Sealed) -> Unsealed {
     let (iv, blocks) = sealed.bytes.split_at(BLOCK_BYTES);
+    #[cfg(test)]
+    work::done(blocks.len());
     let mut bytes = zeroize::Zeroizing::new(blocks.to_vec());
     let iv = <[u8; BLOCK_BYTES]>::try_from(iv).expect("split at one block");
     cbc::Decryptor::inner_iv_init(key.0.clone(), &iv.into())
         .decrypt_padded::<NoPadding>(&mut bytes)
         .expect("whole blocks, and no padding to be wrong");
     let (padding, padding_sound) = padding(&bytes);
-    Unsealed { length: bytes.len() - padding, sound: padding_sound & sealed.well_formed, bytes }
+    let well_formed = Choice::from(u8::from(sealed.fault.is_none()));
+    Unsealed { length: bytes.len() - padding, sound: padding_sound & well_formed, bytes }
 }
 
 /// The length of the PKCS#7 padding (RFC 5652 §6.3) and whether it is right: 1 to 16 bytes that all say how many they
@@ -118,12 +162,11 @@ pub fn encrypt(key: &Key, iv: [u8; BLOCK_BYTES], plain: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decrypts base64 of IV and blocks; `None` if anything is wrong. For the command line: the accept path goes through
-/// [`super::open`], which does not tell what was wrong by the time it takes.
+/// The body of an encrypted callback, as the platform sends it. For playing the platform.
 #[must_use]
-pub fn decrypt(key: &Key, text: &str) -> Option<Vec<u8>> {
-    let unsealed = unseal(key, &Sealed::decode(text.trim()));
-    bool::from(unsealed.sound).then(|| unsealed.plain().to_vec())
+pub fn envelope(key: &Key, iv: [u8; BLOCK_BYTES], plain: &[u8]) -> String {
+    // Base64 needs no escaping.
+    format!(r#"{{"encrypt":"{}"}}"#, encrypt(key, iv, plain))
 }
 
 /// One block through the bare cipher: only for test vectors.
@@ -141,6 +184,11 @@ mod tests {
 
     fn key(text: &str) -> Key {
         Key::derive(&Secret::new(text))
+    }
+
+    fn decrypt(key: &Key, text: &str) -> Option<Vec<u8>> {
+        let unsealed = unseal(key, &Sealed::decode(text));
+        bool::from(unsealed.sound).then(|| unsealed.plain().to_vec())
     }
 
     const A1: &str = r#"{"action_type":"APPROVE","action_context":"ctx-1","user_id":"u-demo-7","approval_code":"PO_APPROVAL","instance_id":"po-2026-0001","task_id":"po-2026-0001-t1","token":"tok-1"}"#;

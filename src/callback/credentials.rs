@@ -5,10 +5,17 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::{CredentialSettings, cipher::Key};
 
+/// Credentials of an endpoint while they are being rotated, at the most. A refusal takes the work of so many, however
+/// many there are.
+pub const MAX_CREDENTIALS: usize = 4;
+
 /// All credentials that an endpoint accepts while they are being rotated.
 #[derive(Debug)]
 pub struct Credentials {
+    /// Those that are configured.
     pub(super) list: Vec<Credential>,
+    /// Those that nobody has, up to [`MAX_CREDENTIALS`]; see [`super::open`].
+    pub(super) decoys: Vec<Credential>,
 }
 
 /// One credential. A token counts only together with the key it was configured with.
@@ -31,20 +38,22 @@ impl Credentials {
     /// Hashes tokens and keys.
     #[must_use]
     pub fn new(settings: &[CredentialSettings]) -> Self {
-        let list = settings.iter().map(|credential| Credential {
-            token: TokenHash(Sha256::digest(credential.action_callback_token.expose().as_bytes()).into()),
-            key: credential.action_callback_key.as_ref().map(Key::derive),
-        });
-        Self { list: list.collect() }
+        let list: Vec<Credential> = settings
+            .iter()
+            .map(|credential| Credential {
+                token: TokenHash(Sha256::digest(credential.action_callback_token.expose().as_bytes()).into()),
+                key: credential.action_callback_key.as_ref().map(Key::derive),
+            })
+            .collect();
+        // A credential without a key is no trial at a cipher: there, all of the trials are at decoys.
+        let with_keys = list.iter().filter(|credential| credential.key.is_some()).count();
+        Self { list, decoys: decoys(MAX_CREDENTIALS.saturating_sub(with_keys)) }
     }
 
     /// Credentials that nobody has: the work is done, and nobody gets in.
     #[must_use]
     pub fn decoy() -> Self {
-        // No text has this hash, as far as anybody knows: it is drawn, not computed.
-        let mut hash = [0; 32];
-        getrandom::fill(&mut hash).expect("the operating system has random bytes");
-        Self { list: vec![Credential { token: TokenHash(hash), key: Some(Key::decoy()) }] }
+        Self { list: decoys(1), decoys: decoys(MAX_CREDENTIALS - 1) }
     }
 
     /// True if callbacks are to be encrypted. The configuration sees to it that all credentials have a key or none has.
@@ -52,16 +61,22 @@ impl Credentials {
     pub fn encrypted(&self) -> bool {
         self.list.iter().any(|credential| credential.key.is_some())
     }
-}
 
-impl Credential {
-    /// Compares in constant time.
-    pub(super) fn has_token(&self, token: &[u8; 32]) -> Choice {
-        self.token.0.ct_eq(token)
+    /// Which of the configured credentials have this token: a bit each. Compares with all of them in any case.
+    pub(super) fn with_token(&self, token: Option<&str>) -> impl Iterator<Item = Choice> {
+        let hash: [u8; 32] = Sha256::digest(token.unwrap_or_default().as_bytes()).into();
+        // The empty token is nobody's: the configuration refuses it, and absent is the same as empty.
+        let there = Choice::from(u8::from(token.is_some()));
+        self.list.iter().map(move |credential| credential.token.0.ct_eq(&hash) & there)
     }
 }
 
-/// The hash of a presented token.
-pub(super) fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+fn decoys(count: usize) -> Vec<Credential> {
+    // No text has such a hash, as far as anybody knows: it is drawn, not computed.
+    let mut hash = [0; 32];
+    let decoy = |_| {
+        getrandom::fill(&mut hash).expect("the operating system has random bytes");
+        Credential { token: TokenHash(hash), key: Some(Key::decoy()) }
+    };
+    (0..count).map(decoy).collect()
 }

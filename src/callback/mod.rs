@@ -1,11 +1,17 @@
 //! Bytes to [`Verified`]: authentication, decryption and strict reading of a callback. [`open`] is the only way in.
 //!
+//! # What a refusal gives away
 //! An encrypted body is taken through *every* configured credential, whatever the first ones say: base64, decryption,
-//! padding, JSON and token are worked off in one go, each leaves a bit, and one decision is made at the end. The time
-//! that is left to measure (how far a JSON parser got) is covered by the floor that the listener puts under refusals.
+//! padding, JSON and token are worked off in one go, each leaves a bit, and one decision is made at the end. If it is that
+//! nobody is known, the work goes on with decoys until it is that of [`MAX_CREDENTIALS`]: an endpoint in the middle of a
+//! rotation, a plain one and one that is not there take the same, so that under load too they cannot be told apart. The
+//! cause for the operator's log ([`Cause`]) is read from what is there by then. The time that is left to measure (how far
+//! a JSON parser got) is covered by the floor that the listener puts under refusals.
 
+mod cause;
 pub mod cipher;
 mod credentials;
+mod said;
 mod wire;
 
 use std::borrow::Cow;
@@ -13,14 +19,18 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 use subtle::{Choice, ConditionallySelectable};
 
-pub use credentials::Credentials;
+pub use cause::{Cause, Foreign};
+pub use credentials::{Credentials, MAX_CREDENTIALS};
+pub use said::Said;
 pub use wire::Fault;
 
 use crate::{
     command::{Attachment, Origin},
     secret::Secret,
 };
-use wire::Members;
+use cipher::{Key, Misshapen, Sealed, Unsealed};
+use credentials::Credential;
+use wire::{Members, Texts, Unreadable};
 
 /// One credential of an endpoint, as configured at the platform.
 #[derive(Debug, Clone)]
@@ -33,7 +43,7 @@ pub struct CredentialSettings {
 
 /// A callback whose sender has proved to know a configured token (and key). [`open`] is its only constructor.
 ///
-/// Null, absent and "" are all `None` (§1.5).
+/// What is unset is `None`, in whatever way a client library writes that.
 #[derive(Debug)]
 pub struct Verified {
     /// Which of the endpoint's credentials was used, counted from 0.
@@ -50,7 +60,7 @@ pub struct Verified {
     pub instance_id: Option<String>,
     /// `task_id`
     pub task_id: Option<String>,
-    /// `message_id`, all 64 bits of it.
+    /// `message_id`, all 64 bits of it; never 0.
     pub message_id: Option<u64>,
     /// `id`: the task of a search operation.
     pub id: Option<String>,
@@ -80,17 +90,40 @@ impl Verified {
             self.id.is_some().then_some(Origin::Search)
         }
     }
+
+    /// What it is if it is no callback at all. The token proves nothing there: apps and callbacks may share one.
+    #[must_use]
+    pub fn foreign(&self) -> Option<Foreign> {
+        let members = self.extra.iter().map(|(name, value)| (&**name, &**value));
+        Foreign::of(members).filter(|_| self.action_type.is_none())
+    }
 }
 
 /// Why a body was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The sender is nobody we know. The cause is for the log alone.
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    /// The sender is nobody we know.
+    #[error("{cause}")]
+    Unauthenticated {
+        /// For the operator alone.
+        cause: Cause,
+        /// What the body says, if a configured key opened it: its sender knows the key, and that is worth a record.
+        said: Option<Box<Said>>,
+    },
     /// The sender may write to us, but not this.
-    #[error("{0}")]
-    Malformed(Fault),
+    #[error("{fault}")]
+    Malformed {
+        /// What is wrong with it.
+        fault: Fault,
+        /// What it says all the same.
+        said: Box<Said>,
+    },
+}
+
+impl OpenError {
+    fn stranger(cause: Cause) -> Self {
+        Self::Unauthenticated { cause, said: None }
+    }
 }
 
 /// Holds a JSON value to the limits of a callback: depth, width, unique names, texts of characters.
@@ -98,97 +131,214 @@ pub enum OpenError {
 /// # Errors
 /// What is beyond them.
 pub fn check(value: &RawValue) -> Result<(), Fault> {
-    wire::check_value(value, 1)
+    wire::check_value(value, 1, Texts::Exact)
+}
+
+/// True for what some client library writes in place of a value that is not set: `null`, `""`, `0`, `false`, `[]`, `{}`.
+/// It is the same as absent.
+#[must_use]
+pub fn is_unset(value: &RawValue) -> bool {
+    wire::is_unset(value)
+}
+
+/// What a body is by itself, before any credential.
+enum Form<'a> {
+    /// An object without `encrypt`.
+    Plain(Members<'a>),
+    /// An object with `encrypt`, beside which nothing counts.
+    Sealed(Cow<'a, str>),
+    /// Neither.
+    Neither(Cause),
+}
+
+impl<'a> Form<'a> {
+    fn of(body: &'a [u8]) -> Self {
+        let members = match Members::parse(body) {
+            Ok(members) => members,
+            Err(why) => return Self::Neither(Cause::of_unreadable(body, why)),
+        };
+        let mut sealed = members.all("encrypt");
+        let first = sealed.next().map(|value| wire::text("encrypt", value));
+        // Which of two is meant readers may see differently, one before this service among them.
+        let several = sealed.next().is_some();
+        drop(sealed);
+        match first {
+            _ if several => Self::Neither(Cause::EncryptTwice),
+            Some(Err(_)) => Self::Neither(Cause::EncryptNotText),
+            Some(Ok(Some(text))) => Self::Sealed(text),
+            Some(Ok(None)) | None => Self::Plain(members),
+        }
+    }
 }
 
 /// Authenticates a body and reads it.
 ///
 /// # Errors
-/// [`OpenError::Unauthenticated`] for everything that could be tried to learn a token or a key;
-/// [`OpenError::Malformed`] for a plain body that is no JSON object, and for an authenticated one with a member of the
-/// wrong type, a repeated name, or more than the limits allow.
+/// [`OpenError::Unauthenticated`] for whatever does not come from somebody who has a credential;
+/// [`OpenError::Malformed`] for a body that does, with a member of the wrong type, a repeated name, or more than the
+/// limits allow.
 pub fn open(credentials: &Credentials, body: &[u8]) -> Result<Verified, OpenError> {
-    let outer = Members::parse(body);
-    // "" and null are as good as absent (§1.5); any other `encrypt` makes the rest of the body void.
-    let sealed =
-        outer.as_ref().and_then(|members| members.get("encrypt")).map(|value| wire::text("encrypt", value));
-    match (credentials.encrypted(), outer, sealed) {
-        (true, Some(_), Some(Ok(Some(text)))) => open_sealed(credentials, &text),
-        (true, outer, sealed) => {
-            // The same work as for a real one.
-            drop(open_sealed(credentials, ""));
-            Err(OpenError::Unauthenticated(match (outer, sealed) {
-                (None, _) => "the body is no JSON object",
-                (_, Some(Err(_))) => "encrypt is no text",
-                _ => "a plain body, but a key is configured",
-            }))
+    let (text, cause) = match (Form::of(body), credentials.encrypted()) {
+        (Form::Sealed(text), true) => return open_sealed(credentials, &text),
+        (Form::Plain(members), encrypted) => {
+            let token = token(&members);
+            let mut found = None;
+            for (at, has_token) in credentials.with_token(token.as_deref()).enumerate() {
+                // All are looked at, whatever the first ones say.
+                if bool::from(has_token) {
+                    found = found.or(Some(at));
+                }
+            }
+            if let Some(credential) = found.filter(|_| !encrypted) {
+                return read(&members, credential);
+            }
+            let cause = match (Foreign::of(members.iter()), encrypted) {
+                (Some(foreign), _) => Cause::Foreign(foreign),
+                (None, true) => Cause::NotEncrypted,
+                (None, false) if token.is_none() => Cause::TokenMissing,
+                (None, false) => Cause::TokenWrong,
+            };
+            (Cow::Borrowed(""), cause)
         }
-        (false, None, _) => Err(OpenError::Malformed(Fault("the body is no JSON object".to_owned()))),
-        (false, Some(_), Some(Ok(Some(_)) | Err(_))) => {
-            Err(OpenError::Unauthenticated("an encrypted body, but no key is configured"))
-        }
-        (false, Some(members), _) => match authenticate(credentials, &members) {
-            Some(credential) => read(members, credential).map_err(OpenError::Malformed),
-            None => Err(OpenError::Unauthenticated("the token is wrong or missing")),
-        },
+        (Form::Sealed(text), false) => (text, Cause::Encrypted),
+        (Form::Neither(cause), _) => (Cow::Borrowed(""), cause),
+    };
+    let sealed = Sealed::decode(&text);
+    let configured = credentials.list.iter().filter(|credential| credential.key.is_some());
+    try_in_vain(credentials, configured.chain(&credentials.decoys), &sealed);
+    Err(OpenError::stranger(cause))
+}
+
+/// Does the work of a trial with each of these credentials, and keeps nothing of it.
+fn try_in_vain<'c>(credentials: &Credentials, with: impl Iterator<Item = &'c Credential>, sealed: &Sealed) {
+    for key in with.filter_map(|credential| credential.key.as_ref()) {
+        let unsealed = cipher::unseal(key, sealed);
+        let members = Members::parse(unsealed.plain());
+        let token = members.as_ref().ok().and_then(token);
+        let matches = credentials.with_token(token.as_deref()).fold(unsealed.sound, |all, one| all | one);
+        std::hint::black_box(bool::from(matches));
     }
 }
 
 fn open_sealed(credentials: &Credentials, text: &str) -> Result<Verified, OpenError> {
-    let sealed = cipher::Sealed::decode(text);
-    let mut any_sound = Choice::from(0);
+    let sealed = Sealed::decode(text);
+    let opened: Vec<Unsealed> =
+        unseal_with(credentials.list.iter().filter_map(|one| one.key.as_ref()), &sealed);
+    // Parsed in any case: whether the padding was right must not decide whether a parser runs.
+    let mut parsed: Vec<_> = opened.iter().map(|unsealed| Members::parse(unsealed.plain())).collect();
     let mut found = Choice::from(0);
     let mut found_at = 0_u8;
-    let mut opened = Vec::with_capacity(credentials.list.len());
-    for (at, key) in credentials.list.iter().enumerate().filter_map(|(at, one)| Some((at, one.key.as_ref()?)))
-    {
-        let unsealed = cipher::unseal(key, &sealed);
-        // Parsed in any case: whether the padding was right must not decide whether a parser runs.
-        let members = Members::parse(unsealed.plain());
-        let token = members.as_ref().and_then(token);
-        let matches = unsealed.sound & matching(credentials, token.as_deref(), at);
-        drop(members);
-        any_sound |= unsealed.sound;
-        found_at.conditional_assign(&(at as u8), matches & !found);
-        found |= matches;
-        opened.push((at, unsealed));
-    }
-    if !bool::from(found) {
-        return Err(OpenError::Unauthenticated(if bool::from(any_sound) {
-            "decrypts, but the token is wrong or missing"
-        } else {
-            "does not decrypt with any configured key"
-        }));
-    }
-    let (at, unsealed) = opened
-        .iter()
-        .find(|(at, _)| *at == usize::from(found_at))
-        .expect("the credential that was found is one that was tried");
-    let members = Members::parse(unsealed.plain()).expect("it was parsed a moment ago");
-    read(members, *at).map_err(OpenError::Malformed)
-}
-
-/// 1 if the token is that of the credential at `at`. Compares with every configured token in any case.
-fn matching(credentials: &Credentials, token: Option<&str>, at: usize) -> Choice {
-    let hash = credentials::hash(token.unwrap_or_default());
-    let mut matches = Choice::from(0);
-    for (other, credential) in credentials.list.iter().enumerate() {
-        matches |= credential.has_token(&hash) & Choice::from(u8::from(other == at));
-    }
-    // The empty token is nobody's: the configuration refuses it, and absent is the same as empty.
-    matches & Choice::from(u8::from(token.is_some()))
-}
-
-/// The credential whose token a plain body carries.
-fn authenticate(credentials: &Credentials, members: &Members<'_>) -> Option<usize> {
-    let token = token(members);
-    let mut found = None;
-    for at in 0..credentials.list.len() {
-        if bool::from(matching(credentials, token.as_deref(), at)) {
-            found = found.or(Some(at));
+    // Whether a token is there that is configured, though not with the key that opened it.
+    let mut crossed = Choice::from(0);
+    for (at, (unsealed, members)) in opened.iter().zip(&parsed).enumerate() {
+        let token = members.as_ref().ok().and_then(token);
+        for (other, has_token) in credentials.with_token(token.as_deref()).enumerate() {
+            let own = Choice::from(u8::from(other == at));
+            let matches = unsealed.sound & has_token & own;
+            found_at.conditional_assign(&(at as u8), matches & !found);
+            found |= matches;
+            crossed |= unsealed.sound & has_token & !own;
         }
     }
-    found
+    if bool::from(found) {
+        let at = usize::from(found_at);
+        let members = parsed.swap_remove(at).expect("the token stood in it");
+        return read(&members, at);
+    }
+    try_in_vain(credentials, credentials.decoys.iter(), &sealed);
+    Err(diagnose(&sealed, &opened, &parsed, bool::from(crossed)))
+}
+
+fn unseal_with<'k>(keys: impl Iterator<Item = &'k Key>, sealed: &Sealed) -> Vec<Unsealed> {
+    keys.map(|key| cipher::unseal(key, sealed)).collect()
+}
+
+/// Why nothing came of it: what the key says that got farthest. The decision is made; this is for the operator.
+fn diagnose(
+    sealed: &Sealed,
+    opened: &[Unsealed],
+    parsed: &[Result<Members<'_>, Unreadable>],
+    crossed: bool,
+) -> OpenError {
+    for (unsealed, members) in opened.iter().zip(parsed) {
+        let Ok(members) = members else { continue };
+        if !bool::from(unsealed.sound) {
+            continue;
+        }
+        let cause = match Foreign::of(members.iter()) {
+            Some(foreign) => Cause::Foreign(foreign),
+            None if crossed => Cause::TokenOfAnother,
+            None if token(members).is_none() => Cause::TokenMissingInside,
+            None => Cause::TokenWrongInside,
+        };
+        return OpenError::Unauthenticated { cause, said: Some(Box::new(Said::by(members))) };
+    }
+    OpenError::stranger(why_closed(sealed, opened))
+}
+
+/// Why no key yields one JSON object.
+fn why_closed(sealed: &Sealed, opened: &[Unsealed]) -> Cause {
+    match sealed.fault {
+        Some(Misshapen::NotBase64) => return Cause::NotBase64,
+        Some(Misshapen::Length) => return Cause::Length,
+        None => {}
+    }
+    let sound = opened.iter().find(|unsealed| bool::from(unsealed.sound) && is_no_accident(unsealed));
+    if let Some(unsealed) = sound {
+        let why = Members::parse(unsealed.plain()).err().unwrap_or(Unreadable::NotJson);
+        return Cause::of_unreadable_inside(unsealed.plain(), why);
+    }
+    let begins_like_json = |unsealed: &Unsealed| unsealed.plain().starts_with(b"{\"");
+    let unpadded = opened.iter().any(|unsealed| !bool::from(unsealed.sound) && begins_like_json(unsealed));
+    if unpadded { Cause::Padding } else { Cause::Key }
+}
+
+/// Of 256 wrong keys one yields a padding that is right, of a single byte, and of 65536 one of two. What comes out of the
+/// right one is longer padded, or is text, or begins like something.
+fn is_no_accident(unsealed: &Unsealed) -> bool {
+    let plain = unsealed.plain();
+    let begins_like_json =
+        matches!(plain, [b'{', b'"' | b' ' | b'\t' | b'\r' | b'\n', ..] | [b'[' | b'"', b'{', ..]);
+    unsealed.padding_bytes() > 2
+        || begins_like_json
+        || cause::is_gzip(plain)
+        || std::str::from_utf8(plain).is_ok()
+}
+
+/// What a key makes of a body.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// What is inside.
+    pub plain: Vec<u8>,
+    /// Why it is refused all the same, if it is not one JSON object.
+    pub unreadable: Option<Cause>,
+}
+
+/// Decrypts a body for its reader, by the same code and with the same exactness as [`open`]: whatever that finds no key
+/// for is an error here, and the other way round. Tells by its time what was wrong; not for the accept path.
+///
+/// # Errors
+/// What [`open`] would say of it with these keys.
+pub fn decrypt(keys: &[Key], body: &[u8]) -> Result<Decrypted, Cause> {
+    let text = match Form::of(body) {
+        Form::Sealed(text) => text,
+        Form::Plain(members) => {
+            return Err(Foreign::of(members.iter()).map_or(Cause::NotEncrypted, Cause::Foreign));
+        }
+        Form::Neither(cause) => return Err(cause),
+    };
+    let sealed = Sealed::decode(&text);
+    let opened = unseal_with(keys.iter(), &sealed);
+    let sound = |unsealed: &&Unsealed| bool::from(unsealed.sound);
+    let object = opened.iter().find(|one| sound(one) && Members::parse(one.plain()).is_ok());
+    match object.or_else(|| opened.iter().find(|one| sound(one) && is_no_accident(one))) {
+        Some(unsealed) => {
+            let plain = unsealed.plain();
+            let unreadable = Members::parse(plain).err().map(|why| Cause::of_unreadable_inside(plain, why));
+            Ok(Decrypted { plain: plain.to_vec(), unreadable })
+        }
+        None => Err(why_closed(&sealed, &opened)),
+    }
 }
 
 fn token<'a>(members: &Members<'a>) -> Option<Cow<'a, str>> {
@@ -198,7 +348,12 @@ fn token<'a>(members: &Members<'a>) -> Option<Cow<'a, str>> {
 }
 
 /// Reads the members of an authenticated body, strictly.
-fn read(members: Members<'_>, credential: usize) -> Result<Verified, Fault> {
+fn read(members: &Members<'_>, credential: usize) -> Result<Verified, OpenError> {
+    fill(members, credential)
+        .map_err(|fault| OpenError::Malformed { fault, said: Box::new(Said::by(members)) })
+}
+
+fn fill(members: &Members<'_>, credential: usize) -> Result<Verified, Fault> {
     members.check()?;
     let mut verified = Verified {
         credential,
@@ -216,27 +371,22 @@ fn read(members: Members<'_>, credential: usize) -> Result<Verified, Fault> {
         seal: Seal,
     };
     let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
-    for (name, value) in members.into_inner() {
-        match &*name {
-            "action_type" => {
-                verified.action_type = owned(wire::text(&name, value)?);
-                if verified.action_type.as_ref().is_some_and(|text| text.len() > wire::MAX_ID_BYTES) {
-                    return Err(Fault(format!("action_type is longer than {} bytes", wire::MAX_ID_BYTES)));
-                }
-            }
-            "action_context" => verified.action_context = owned(wire::text(&name, value)?),
-            "user_id" => verified.user_id = owned(wire::id(&name, value)?),
-            "approval_code" => verified.approval_code = owned(wire::id(&name, value)?),
-            "instance_id" => verified.instance_id = owned(wire::id(&name, value)?),
-            "task_id" => verified.task_id = owned(wire::id(&name, value)?),
-            "message_id" => verified.message_id = wire::number(&name, value)?,
-            "id" => verified.id = owned(wire::id(&name, value)?),
-            "reason" => verified.reason = owned(wire::text(&name, value)?),
+    for (name, value) in members.iter() {
+        match name {
+            "action_type" => verified.action_type = owned(wire::word(name, value)?),
+            "action_context" => verified.action_context = owned(wire::text(name, value)?),
+            "user_id" => verified.user_id = owned(wire::id(name, value)?),
+            "approval_code" => verified.approval_code = owned(wire::id(name, value)?),
+            "instance_id" => verified.instance_id = owned(wire::id(name, value)?),
+            "task_id" => verified.task_id = owned(wire::id(name, value)?),
+            "message_id" => verified.message_id = wire::number(name, value)?,
+            "id" => verified.id = owned(wire::id(name, value)?),
+            "reason" => verified.reason = owned(wire::free_text(name, value)?),
             "attachments" => verified.attachments = attachments(value)?,
             "token" => {}
-            // An `encrypt` that is null or "" in a plain body says nothing.
-            "encrypt" if value.get() == "null" || value.get() == "\"\"" => {}
-            _ => verified.extra.push((name.into_owned(), value.to_owned())),
+            // An `encrypt` that is unset in a plain body says nothing.
+            "encrypt" if is_unset(value) => {}
+            _ => verified.extra.push((name.to_owned(), wire::mended(value))),
         }
     }
     Ok(verified)
@@ -251,14 +401,17 @@ fn attachments(value: &RawValue) -> Result<Vec<Attachment>, Fault> {
         .into_iter()
         .map(|item| {
             let mut file = Attachment::default();
+            if is_unset(item) {
+                return Ok(file);
+            }
             for (name, value) in wire::object("an attachment", item)?.into_inner() {
-                let text = |what| Ok(wire::text(what, value)?.map(Cow::into_owned));
+                let text = |what| Ok(wire::free_text(what, value)?.map(Cow::into_owned));
                 match &*name {
                     "file_type" => file.file_type = text("attachments[].file_type")?,
                     "file_name" => file.file_name = text("attachments[].file_name")?,
                     "url" => file.url = text("attachments[].url")?,
                     "file_size" => file.file_size = wire::number("attachments[].file_size", value)?,
-                    _ => file.extra.push((name.into_owned(), value.to_owned())),
+                    _ => file.extra.push((name.into_owned(), wire::mended(value))),
                 }
             }
             Ok(file)

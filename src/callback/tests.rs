@@ -12,13 +12,12 @@ fn credentials(list: &[(&str, Option<&str>)]) -> Credentials {
 }
 
 fn sealed(key: &str, plain: &str) -> String {
-    let text = cipher::encrypt(&cipher::Key::derive(&Secret::new(key)), [7; 16], plain.as_bytes());
-    format!(r#"{{"encrypt":"{text}"}}"#)
+    cipher::envelope(&Key::derive(&Secret::new(key)), [7; 16], plain.as_bytes())
 }
 
-fn unauthenticated(result: Result<Verified, OpenError>) -> &'static str {
+fn unauthenticated(result: Result<Verified, OpenError>) -> Cause {
     match result {
-        Err(OpenError::Unauthenticated(cause)) => cause,
+        Err(OpenError::Unauthenticated { cause, .. }) => cause,
         other => panic!("expected unauthenticated, got {other:?}"),
     }
 }
@@ -90,10 +89,7 @@ fn a_token_must_be_there_and_right() {
     }
     unauthenticated(open(&plain, b"{}"));
     assert!(open(&credentials(&[("12345", None)]), br#"{"token":12345}"#).is_ok());
-    assert_eq!(
-        unauthenticated(open(&Credentials::decoy(), CARD.as_bytes())),
-        "a plain body, but a key is configured"
-    );
+    assert_eq!(unauthenticated(open(&Credentials::decoy(), CARD.as_bytes())), Cause::NotEncrypted);
 }
 
 #[test]
@@ -108,7 +104,7 @@ fn bad_padding_is_refused_even_around_a_right_token() {
     let at = bytes.len() - 17;
     bytes[at] ^= 0x40;
     let body = format!(r#"{{"encrypt":"{}"}}"#, base64::engine::general_purpose::STANDARD.encode(bytes));
-    assert_eq!(unauthenticated(open(&with_key, body.as_bytes())), "does not decrypt with any configured key");
+    assert_eq!(unauthenticated(open(&with_key, body.as_bytes())), Cause::Padding);
 }
 
 #[test]
@@ -122,13 +118,14 @@ fn an_authenticated_body_is_held_to_its_types() {
         r#""action_type":1"#,
         r#""user_id":["u"]"#,
         r#""reason":5"#,
-        r#""attachments":{}"#,
+        r#""attachments":{"a":1}"#,
+        r#""attachments":"[]""#,
         r#""attachments":[1]"#,
         r#""attachments":[{"file_size":"x"}]"#,
         r#""user_id":"a","user_id":"a""#,
         r#""extra":{"a":1,"a":2}"#,
     ] {
-        assert!(matches!(with(member), Err(OpenError::Malformed(_))), "{member}");
+        assert!(matches!(with(member), Err(OpenError::Malformed { .. })), "{member}");
     }
     let verified = with(
         r#""instance_id":77,"task_id":null,"approval_code":"","user_id":18500000001,"attachments":[{"file_type":"IMAGE","file_size":"12","pages":2}],"new":{"deep":[1,2.50]}"#,
@@ -153,10 +150,10 @@ fn a_hundred_attachments_are_taken_and_one_more_is_not() {
 }
 
 #[test]
-fn a_plain_body_that_is_no_object_is_malformed_where_no_key_is_configured() {
+fn a_plain_body_that_is_no_object_is_a_strangers_wherever_it_is_sent() {
     let plain = credentials(&[("tok-1", None)]);
     for body in ["", "[]", "{\"token\":\"tok-1\"", "x", "\"tok-1\""] {
-        assert!(matches!(open(&plain, body.as_bytes()), Err(OpenError::Malformed(_))), "{body}");
+        unauthenticated(open(&plain, body.as_bytes()));
     }
     assert!(open(&plain, "\u{feff}{\"token\":\"tok-1\"}\n".as_bytes()).is_ok());
 }
@@ -164,7 +161,8 @@ fn a_plain_body_that_is_no_object_is_malformed_where_no_key_is_configured() {
 #[test]
 fn nothing_secret_shows_in_debug() {
     let shown = format!("{:?}", credentials(&[("fake-token-1", Some("fake-key-1"))]));
-    let hash = format!("{:?}", credentials::hash("fake-token-1"));
+    let hash = <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest("fake-token-1"));
+    let hash = format!("{hash:?}");
     assert!(!shown.contains("fake") && !shown.contains(&hash[1..8]), "{shown}");
     // That there is something is shown, or an operator would take it for not configured.
     assert!(shown.contains("token: [redacted]") && shown.contains("Some(Key([redacted]))"), "{shown}");
@@ -179,7 +177,11 @@ fn the_origin_is_told_by_the_member_that_each_must_carry() {
         (r#""task_id":"t","id":"x""#, Some(Origin::List)),
         (r#""instance_id":"i","task_id":"t""#, Some(Origin::List)),
         (r#""id":"x""#, Some(Origin::Search)),
+        (r#""message_id":0,"instance_id":"i","task_id":"t""#, Some(Origin::List)),
+        (r#""message_id":"0","id":"x""#, Some(Origin::Search)),
+        (r#""message_id":5,"instance_id":0,"id":0"#, Some(Origin::Card)),
         (r#""message_id":null,"instance_id":"","id":"""#, None),
+        (r#""message_id":0,"instance_id":"  ","task_id":false,"id":[]"#, None),
     ] {
         let verified = open(&plain, format!(r#"{{"token":"tok-1",{members}}}"#).as_bytes()).unwrap();
         assert_eq!(verified.origin(), origin, "{members}");
@@ -189,35 +191,199 @@ fn the_origin_is_told_by_the_member_that_each_must_carry() {
 /// The causes are for the operator's log alone, but there they should be right.
 #[test]
 fn the_log_is_told_the_cause() {
-    let with_key = credentials(&[("tok-1", Some("k"))]);
+    let with_key = credentials(&[("tok-1", Some("k")), ("tok-2", Some("k-2"))]);
+    let with_padding = |plain: &str, padding: &[u8]| {
+        // The platform's own encryption, of a text that brings its padding along: the last block is cut off.
+        let padded = [plain.as_bytes(), padding].concat();
+        assert_eq!(padded.len() % 16, 0);
+        let text = cipher::encrypt(&Key::derive(&Secret::new("k")), [7; 16], &padded);
+        use base64::Engine;
+        let mut bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        bytes.truncate(bytes.len() - 16);
+        format!(r#"{{"encrypt":"{}"}}"#, base64::engine::general_purpose::STANDARD.encode(bytes))
+    };
+    let bytes_inside = |plain: &[u8]| cipher::envelope(&Key::derive(&Secret::new("k")), [7; 16], plain);
+    let challenge = r#"{"challenge":"c","token":"tok-1","type":"url_verification"}"#;
+    let card = r#"{"schema":"2.0","header":{"event_type":"card.action.trigger","token":"tok-1"},"event":{}}"#;
+    let event = r#"{"uuid":"u","token":"x","type":"event_callback","event":{"type":"approval_task"}}"#;
     for (body, cause) in [
-        ("hello".to_owned(), "the body is no JSON object"),
-        (r#"{"encrypt":7}"#.to_owned(), "encrypt is no text"),
-        (r#"{"encrypt":""}"#.to_owned(), "a plain body, but a key is configured"),
-        (CARD.to_owned(), "a plain body, but a key is configured"),
-        (r#"{"encrypt":"AAAA"}"#.to_owned(), "does not decrypt with any configured key"),
-        (sealed("other", CARD), "does not decrypt with any configured key"),
-        (sealed("k", "hello"), "decrypts, but the token is wrong or missing"),
-        (sealed("k", r#"{"token":"tok-2"}"#), "decrypts, but the token is wrong or missing"),
-        (sealed("k", "{}"), "decrypts, but the token is wrong or missing"),
+        (String::new(), Cause::Empty),
+        ("hello".to_owned(), Cause::NotJson),
+        ("encrypt=AAAA".to_owned(), Cause::NotJson),
+        (r#"{"encrypt":7}"#.to_owned(), Cause::EncryptNotText),
+        (r#"{"encrypt":["AAAA"]}"#.to_owned(), Cause::EncryptNotText),
+        (r#"{"encrypt":"AAAA","encrypt":"AAAA"}"#.to_owned(), Cause::EncryptTwice),
+        (r#"{"encrypt":"AAAA","\u0065ncrypt":null}"#.to_owned(), Cause::EncryptTwice),
+        (r#"{"encrypt":""}"#.to_owned(), Cause::NotEncrypted),
+        (CARD.to_owned(), Cause::NotEncrypted),
+        (challenge.to_owned(), Cause::Foreign(Foreign::UrlVerification)),
+        (card.to_owned(), Cause::Foreign(Foreign::CardAction)),
+        (event.to_owned(), Cause::Foreign(Foreign::Event)),
+        (r#"{"encrypt":"=sfasdfasfsdafasfaf="}"#.to_owned(), Cause::NotBase64),
+        (r#"{"encrypt":"AA AA"}"#.to_owned(), Cause::NotBase64),
+        (r#"{"encrypt":"____________________-w=="}"#.to_owned(), Cause::NotBase64),
+        (r#"{"encrypt":"AAAA"}"#.to_owned(), Cause::Length),
+        (sealed("other", CARD), Cause::Key),
+        (with_padding(r#"{"token":"tok-1"}"#, &[15; 15]), Cause::TokenMissing),
+        (with_padding(r#"{"token":"tok-1"}"#, &[31; 31]), Cause::Padding),
+        (with_padding(r#"{"token":"tok-1"}"#, &[0; 15]), Cause::Padding),
+        (bytes_inside(b"{\"token\":\"\xd0\xc5\"}"), Cause::NotUtf8Inside),
+        (
+            bytes_inside(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xab, 0xae, 5, 0, 0x43, 0xbf]),
+            Cause::GzipInside,
+        ),
+        (sealed("k", "hello"), Cause::NotJsonInside),
+        (sealed("k", r#""{\"token\":\"tok-1\"}""#), Cause::NotJsonInside),
+        (sealed("k", "{\"token\":\"tok-1\"}\0\0"), Cause::NotJsonInside),
+        (sealed("k", r#"{"token":"tok-2"}"#), Cause::TokenOfAnother),
+        (sealed("k", r#"{"token":"tok-3"}"#), Cause::TokenWrongInside),
+        (sealed("k", "{}"), Cause::TokenMissingInside),
+        (sealed("k-2", r#"{"token":null}"#), Cause::TokenMissingInside),
+        (sealed("k", challenge), Cause::Foreign(Foreign::UrlVerification)),
+        (sealed("k", event), Cause::Foreign(Foreign::Event)),
     ] {
-        assert_eq!(unauthenticated(open(&with_key, body.as_bytes())), cause, "{body}");
+        if cause == Cause::TokenMissing {
+            // That the construction is right: with its own padding it opens.
+            assert!(open(&with_key, body.as_bytes()).is_ok());
+            continue;
+        }
+        let told = open(&with_key, body.as_bytes());
+        if body == sealed("k", challenge) {
+            // The right token is no proof that it is a callback.
+            assert_eq!(told.unwrap().foreign(), Some(Foreign::UrlVerification));
+            continue;
+        }
+        assert_eq!(unauthenticated(told), cause, "{body}");
     }
+    assert_eq!(unauthenticated(open(&with_key, b"\xff\xfe{\0")), Cause::NotUtf8);
+    assert_eq!(unauthenticated(open(&with_key, &[0x1f, 0x8b, 8, 0])), Cause::Gzip);
     let plain = credentials(&[("tok-1", None)]);
-    assert_eq!(unauthenticated(open(&plain, b"{}")), "the token is wrong or missing");
-    assert_eq!(
-        unauthenticated(open(&plain, sealed("k", CARD).as_bytes())),
-        "an encrypted body, but no key is configured"
-    );
+    for (body, cause) in [
+        ("{}".to_owned(), Cause::TokenMissing),
+        (r#"{"token":"tok-2"}"#.to_owned(), Cause::TokenWrong),
+        (card.to_owned(), Cause::Foreign(Foreign::CardAction)),
+        (sealed("k", CARD), Cause::Encrypted),
+        ("[]".to_owned(), Cause::NotJson),
+    ] {
+        assert_eq!(unauthenticated(open(&plain, body.as_bytes())), cause, "{body}");
+    }
+}
+
+/// An operator who is told of a text that is not UTF-8 looks at encodings, and not at the key that is wrong.
+#[test]
+fn a_wrong_key_is_told_as_one_even_where_its_padding_comes_out_right_by_chance() {
+    let four: Vec<(String, String)> = (0..4).map(|n| (format!("tok-{n}"), format!("k-{n}"))).collect();
+    let four: Vec<(&str, Option<&str>)> = four.iter().map(|(token, key)| (&**token, Some(&**key))).collect();
+    let four = credentials(&four);
+    let mut by_chance = 0;
+    for n in 0..2000 {
+        let body = sealed(&format!("wrong-{n}"), CARD);
+        let outer = Members::parse(body.as_bytes()).unwrap();
+        let text = wire::text("encrypt", outer.get("encrypt").unwrap()).unwrap().unwrap();
+        let keys = four.list.iter().filter_map(|one| one.key.as_ref());
+        let opened = unseal_with(keys, &Sealed::decode(&text));
+        by_chance += opened.iter().filter(|one| bool::from(one.sound)).count();
+        assert_eq!(unauthenticated(open(&four, body.as_bytes())), Cause::Key, "{n}");
+    }
+    assert!(by_chance > 10, "{by_chance} of 8000: a padding of one byte is right once in 256");
+}
+
+#[test]
+fn line_breaks_in_base64_do_not_count_and_nothing_else_is_skipped() {
+    let with_key = credentials(&[("tok-1", Some("k"))]);
+    let text = cipher::encrypt(&Key::derive(&Secret::new("k")), [7; 16], CARD.as_bytes());
+    let lines = |breaks: &str| {
+        text.as_bytes()
+            .chunks(76)
+            .map(|line| std::str::from_utf8(line).unwrap())
+            .collect::<Vec<_>>()
+            .join(breaks)
+    };
+    let body = |text: &str| format!("{{\"encrypt\":{}}}", serde_json::to_string(text).unwrap());
+    for good in [lines("\r\n"), lines("\n"), lines("\r"), format!("{text}\n"), format!("\r\n{text}\r\n\r\n")]
+    {
+        assert!(open(&with_key, body(&good).as_bytes()).is_ok(), "{good:?}");
+    }
+    for bad in
+        [lines(" "), lines("\t"), lines("\u{85}"), format!("{text} "), format!(" {text}"), lines("\\n")]
+    {
+        assert_eq!(unauthenticated(open(&with_key, body(&bad).as_bytes())), Cause::NotBase64, "{bad:?}");
+    }
+}
+
+#[test]
+fn what_a_key_opened_is_on_record_though_nobody_is_authenticated() {
+    let with_key = credentials(&[("tok-1", Some("k"))]);
+    let body = r#"{"action_type":"APPROVE","action_context":"ctx\ud83d","user_id":"zh\u0000","approval_code":7,
+        "instance_id":"i","task_id":[1],"message_id":"71","id":"","token":"other"}"#;
+    let said = |result: Result<Verified, OpenError>| match result.unwrap_err() {
+        OpenError::Unauthenticated { said, .. } => said.map(|said| *said),
+        OpenError::Malformed { said, .. } => Some(*said),
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let expected = Said {
+        action_type: text("APPROVE"),
+        action_context: text("ctx\u{fffd}"),
+        user_id: text("zh\u{fffd}"),
+        approval_code: text("7"),
+        instance_id: text("i"),
+        task_id: None,
+        id: None,
+        message_id: text("71"),
+    };
+    assert_eq!(said(open(&with_key, sealed("k", body).as_bytes())), Some(expected.clone()));
+    assert_eq!(said(open(&with_key, sealed("k-2", body).as_bytes())), None);
+    assert_eq!(said(open(&credentials(&[("tok-1", None)]), body.as_bytes())), None, "no key, and no token");
+    let malformed = said(open(&credentials(&[("other", None)]), body.as_bytes()));
+    assert_eq!(malformed, Some(expected), "the sender is known, and the body is not read");
+}
+
+/// A stranger's body takes the work of four credentials at every endpoint, known or not.
+#[test]
+fn a_refusal_takes_the_same_work_whatever_the_endpoint_has() {
+    let endpoints = [
+        ("unknown", Credentials::decoy()),
+        ("plain", credentials(&[("t-1", None)])),
+        ("plain in rotation", credentials(&[("t-1", None), ("t-2", None)])),
+        ("one", credentials(&[("t-1", Some("k-1"))])),
+        ("two", credentials(&[("t-1", Some("k-1")), ("t-2", Some("k-2"))])),
+        ("four", credentials(&[("1", Some("1")), ("2", Some("2")), ("3", Some("3")), ("4", Some("4"))])),
+    ];
+    let large = format!(r#"{{"encrypt":"{}"}}"#, "AAAA".repeat(4000));
+    let bodies = [
+        large,
+        sealed("other", CARD),
+        CARD.to_owned(),
+        "{}".to_owned(),
+        "?".to_owned(),
+        r#"{"encrypt":7}"#.to_owned(),
+    ];
+    for body in bodies {
+        for (name, credentials) in &endpoints {
+            cipher::work::take();
+            unauthenticated(open(credentials, body.as_bytes()));
+            let (trials, bytes) = cipher::work::take();
+            assert_eq!(trials, MAX_CREDENTIALS, "{name}: {body:.40}");
+            let blocks = if body.contains("AAAA") { 12_000 / 16 * 16 - 16 } else { bytes / trials };
+            assert_eq!(bytes, MAX_CREDENTIALS * blocks, "{name}: {body:.40}");
+        }
+    }
+    // Who is known does not pay for the others.
+    cipher::work::take();
+    open(&endpoints[3].1, sealed("k-1", r#"{"token":"t-1"}"#).as_bytes()).unwrap();
+    assert_eq!(cipher::work::take().0, 1);
+    open(&endpoints[1].1, br#"{"token":"t-1"}"#).unwrap();
+    assert_eq!(cipher::work::take().0, 0);
 }
 
 #[test]
 fn a_fault_says_which_member_and_what_was_expected() {
     let plain = credentials(&[("tok-1", None)]);
     for (member, fault) in [
-        (r#""user_id":{}"#, "user_id is not a text or a whole number"),
+        (r#""user_id":{"a":1}"#, "user_id is not a text or a whole number"),
         (r#""reason":5"#, "reason is not a text"),
-        (r#""attachments":{}"#, "attachments is not a list"),
+        (r#""attachments":{"a":1}"#, "attachments is not a list"),
+        (r#""user_id":"a\u0000""#, "user_id holds a control character"),
         (r#""attachments":[1]"#, "an attachment is not an object"),
         (
             r#""attachments":[{"file_size":-1}]"#,
@@ -285,8 +451,14 @@ fn every_member_of_an_attachment_arrives() {
         (Some("IMAGE"), Some("n"), Some(7), Some("u"))
     );
     assert!(file.extra.is_empty());
-    let none = open(&plain, br#"{"token":"tok-1","attachments":null}"#).unwrap();
-    assert!(none.attachments.is_empty());
+    for none in ["null", "\"\"", "{}", "[]", "0", "false"] {
+        let body = format!(r#"{{"token":"tok-1","attachments":{none}}}"#);
+        assert!(open(&plain, body.as_bytes()).unwrap().attachments.is_empty(), "{none}");
+    }
+    // PHP writes an object without members as a list.
+    let empty = open(&plain, br#"{"token":"tok-1","attachments":[[],{"file_size":0,"url":""}]}"#).unwrap();
+    assert_eq!(empty.attachments.len(), 2);
+    assert!(empty.attachments.iter().all(|file| file.file_size.is_none() && file.url.is_none()));
 }
 
 /// What is registered and what a context carries is held to the limits of a callback, as if it stood in one.
@@ -298,4 +470,142 @@ fn a_value_alone_is_held_to_the_limits_of_one_in_a_callback() {
     assert!(check(&nested(8)).is_err());
     assert!(check(&value(r#"{"a":1,"a":1}"#)).is_err());
     assert!(check(&value(r#""\ud800""#)).is_err());
+}
+
+/// Client libraries fill in what nobody set; none of it decides anything.
+#[test]
+fn what_is_unset_is_absent_in_every_member() {
+    let plain = credentials(&[("tok-1", None)]);
+    for unset in ["null", "\"\"", "0", "false", "[]", "{}", "[ ]"] {
+        let members: Vec<_> = [
+            "action_type",
+            "action_context",
+            "user_id",
+            "approval_code",
+            "instance_id",
+            "task_id",
+            "message_id",
+            "id",
+            "reason",
+            "attachments",
+            "encrypt",
+        ]
+        .map(|name| format!("\"{name}\":{unset}"))
+        .into();
+        let body = format!("{{\"token\":\"tok-1\",{}}}", members.join(","));
+        let verified = open(&plain, body.as_bytes()).unwrap();
+        assert_eq!(Said::from(&verified), Said::default(), "{unset}");
+        assert_eq!((verified.reason, verified.attachments.len()), (None, 0), "{unset}");
+        assert!(verified.extra.is_empty(), "{unset}");
+        let token = format!("{{\"token\":{unset}}}");
+        assert_eq!(unauthenticated(open(&plain, token.as_bytes())), Cause::TokenMissing, "{unset}");
+    }
+}
+
+#[test]
+fn free_text_is_taken_and_identifiers_are_exact() {
+    let plain = credentials(&[("tok-1", None)]);
+    let with = |member: &str| open(&plain, format!(r#"{{"token":"tok-1",{member}}}"#).as_bytes());
+    let verified = with(
+        r#""reason":"好\ud83d\u0000\u001b[1m","attachments":[{"file_name":"a\udc00\n"}],"new\ud83d":{"x":["\ud83d"]}"#,
+    )
+    .unwrap();
+    assert_eq!(verified.reason.as_deref(), Some("好\u{fffd}\0\u{1b}[1m"));
+    assert_eq!(verified.attachments[0].file_name.as_deref(), Some("a\u{fffd}\n"));
+    assert_eq!((&*verified.extra[0].0, verified.extra[0].1.get()), ("new\u{fffd}", r#"{"x":["\ufffd"]}"#));
+    for name in ["action_type", "action_context", "user_id", "approval_code", "instance_id", "task_id", "id"]
+    {
+        let member = format!(r#""{name}":"a\ud83d""#);
+        assert!(matches!(with(&member), Err(OpenError::Malformed { .. })), "{name}");
+        let control = with(&format!(r#""{name}":"a\u0000""#));
+        assert_eq!(control.is_ok(), name == "action_context", "{name}: a context is verbatim");
+    }
+    assert_eq!(
+        with(r#""action_context":"PO-77\nn2\r\n\t\u0000""#).unwrap().action_context.as_deref(),
+        Some("PO-77\nn2\r\n\t\0")
+    );
+    assert_eq!(with("\"user_id\":\" \\t \"").unwrap_err().to_string(), "user_id holds a control character");
+    assert_eq!(with("\"user_id\":\"   \"").unwrap().user_id, None);
+    unauthenticated(open(&plain, br#"{"token":"tok-1\ud83d"}"#));
+}
+
+mod agreement {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bodies as they come, plain and sealed, whole and broken.
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        let inside = prop_oneof![
+            Just(CARD.to_owned()),
+            Just(r#"{"token":"tok-2"}"#.to_owned()),
+            Just("{}".to_owned()),
+            Just(r#"{"challenge":"c"}"#.to_owned()),
+            "\\PC{0,40}",
+        ];
+        let sealed = (inside.clone(), 0..3_usize, any::<[u8; 16]>(), 0..4_usize).prop_map(
+            |(plain, key, iv, breaks)| {
+                let text = cipher::encrypt(
+                    &Key::derive(&Secret::new(["k", "k-2", "other"][key])),
+                    iv,
+                    plain.as_bytes(),
+                );
+                match breaks {
+                    0 => format!(r#"{{"encrypt":"{text}"}}"#),
+                    1 => {
+                        format!("\u{feff}{{\"x\":1,\"encrypt\":\"{}\\n\"}}\r\n", text.replacen('/', "\\/", 3))
+                    }
+                    2 => format!("{{\"encrypt\":\"{}\\r\\n{}\"}}", &text[..8], &text[8..]),
+                    _ => format!(r#"{{"encrypt":"{text}","encrypt":"{text}"}}"#),
+                }
+            },
+        );
+        let mutated =
+            (sealed.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(body, at, byte)| {
+                let mut body = body.into_bytes();
+                let at = at.index(body.len());
+                body[at] = byte;
+                body
+            });
+        prop_oneof![
+            sealed.prop_map(String::into_bytes),
+            mutated,
+            inside.prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..64),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        /// What `countersign decrypt` says of a body is what the service finds, to the cause.
+        #[test]
+        fn the_command_line_and_the_service_open_and_refuse_the_same(body in body()) {
+            let settings = [("tok-1", Some("k")), ("tok-2", Some("k-2"))];
+            let keys = ["k", "k-2"].map(|key| Key::derive(&Secret::new(key)));
+            let service = open(&credentials(&settings), &body);
+            match decrypt(&keys, &body) {
+                // Whether the token is right is not for it to say.
+                Ok(Decrypted { unreadable: None, .. }) => {
+                    let known = match &service {
+                        Err(OpenError::Unauthenticated { said, .. }) => said.is_some(),
+                        Ok(_) | Err(OpenError::Malformed { .. }) => true,
+                    };
+                    prop_assert!(known, "{:?}", service);
+                }
+                Ok(Decrypted { unreadable: Some(cause), .. }) | Err(cause) => {
+                    prop_assert_eq!(service.err(), Some(OpenError::stranger(cause)));
+                }
+            }
+        }
+
+        /// What plays the platform sends bodies that open, whatever is inside.
+        #[test]
+        fn what_is_sent_opens(plain in prop::collection::vec(any::<u8>(), 0..80), key in "\\PC{1,20}", iv in any::<[u8; 16]>()) {
+            let plain = [b"{\"a\":\"", &*plain.escape_ascii().to_string().into_bytes().iter().map(|b| if *b == b'\\' || *b == b'"' { b'.' } else { *b }).collect::<Vec<u8>>(), b"\"}"].concat();
+            let key = Key::derive(&Secret::new(&*key));
+            let opened = decrypt(std::slice::from_ref(&key), cipher::envelope(&key, iv, &plain).as_bytes()).unwrap();
+            prop_assert_eq!((opened.plain, opened.unreadable), (plain, None));
+        }
+    }
 }

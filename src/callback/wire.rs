@@ -2,6 +2,15 @@
 //!
 //! Values stay as the text they were sent as until somebody asks for their type: a 64-bit `message_id` never passes
 //! through a float, and unknown members are handed on digit by digit.
+//!
+//! # Free text and identifiers
+//! Free text (a comment, a file's name, members nobody knows) is taken as people and their keyboards make it: half a
+//! surrogate pair, which a client leaves when it cuts an emoji, becomes U+FFFD, and control characters stay. What names
+//! something is exact: half a pair, and a control character, which a database of a worker may refuse, are faults there.
+//!
+//! # Unset
+//! The platform omits what is unset. Client libraries that stand between fill it in: `null`, `""`, `0`, `false`, `[]`,
+//! `{}`, by language and by type. None of these says anything, wherever it stands ([`is_unset`]).
 
 use std::{borrow::Cow, fmt};
 
@@ -31,27 +40,44 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A text that is not one JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    NotUtf8,
+    NotJson,
+}
+
 /// The members of a JSON object in their order, names repeated or not, values unread.
 #[derive(Debug)]
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
     /// Reads an object and nothing after it. A byte order mark before and white space around cost nothing (§1.5).
-    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)).ok()
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Unreadable> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::NotUtf8)?;
+        serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|_| Unreadable::NotJson)
     }
 
     /// The first member of this name.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| *value)
+        self.all(name).next()
+    }
+
+    /// Every member of this name.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a RawValue> {
+        self.iter().filter(move |(member, _)| *member == name).map(|(_, value)| value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
     }
 
     /// Holds the object, and everything in it, to the limits and to unique names.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        self.check_at(1)
+        self.check_at(1, Texts::Free)
     }
 
-    fn check_at(&self, depth: usize) -> Result<(), Fault> {
+    fn check_at(&self, depth: usize, texts: Texts) -> Result<(), Fault> {
         if depth > MAX_DEPTH {
             return Err(Fault(format!("nested deeper than {MAX_DEPTH}")));
         }
@@ -62,7 +88,7 @@ impl<'a> Members<'a> {
             if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(Fault("a member name stands twice in one object".to_owned()));
             }
-            check_value(value, depth)?;
+            check_value(value, depth, texts)?;
         }
         Ok(())
     }
@@ -72,12 +98,25 @@ impl<'a> Members<'a> {
     }
 }
 
-pub(super) fn check_value(value: &RawValue, depth: usize) -> Result<(), Fault> {
+/// What the texts of a value may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Texts {
+    /// Characters: half a surrogate pair is a fault.
+    Exact,
+    /// Half a pair is to be mended; see [`mended`].
+    Free,
+}
+
+pub(super) fn check_value(value: &RawValue, depth: usize, texts: Texts) -> Result<(), Fault> {
+    let no_text = || Fault("a text holds an escape that is no character".to_owned());
     match value.get().as_bytes()[0] {
         b'{' => {
-            let members: Members<'_> = serde_json::from_str(value.get())
-                .map_err(|_| Fault("a member name is not text".to_owned()))?;
-            members.check_at(depth + 1)
+            if texts == Texts::Exact && matches!(mend(value.get()), Cow::Owned(_)) {
+                return Err(no_text());
+            }
+            let members: Members<'_> =
+                serde_json::from_str(value.get()).expect("the text of an object that was scanned before");
+            members.check_at(depth + 1, texts)
         }
         b'[' => {
             if depth + 1 > MAX_DEPTH {
@@ -85,12 +124,9 @@ pub(super) fn check_value(value: &RawValue, depth: usize) -> Result<(), Fault> {
             }
             let items: Vec<&RawValue> =
                 serde_json::from_str(value.get()).expect("the text of an array that was scanned before");
-            items.into_iter().try_for_each(|item| check_value(item, depth + 1))
+            items.into_iter().try_for_each(|item| check_value(item, depth + 1, texts))
         }
-        b'"' => match serde_json::from_str::<Text<'_>>(value.get()) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault("a text holds an escape that is no character".to_owned())),
-        },
+        b'"' if texts == Texts::Exact && matches!(mend(value.get()), Cow::Owned(_)) => Err(no_text()),
         // It is passed on digit by digit, inside a command that every consumer has to read as a whole; most of their
         // parsers refuse what no double holds, some take it for infinity.
         b'-' | b'0'..=b'9' if !value.get().parse().is_ok_and(f64::is_finite) => {
@@ -112,8 +148,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::with_capacity(12);
-                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    members.push((name, value));
+                while let Some((name, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+                    members.push((free(name), value));
                 }
                 Ok(Members(members))
             }
@@ -122,32 +158,104 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
+/// JSON with each half of a surrogate pair replaced by U+FFFD; borrowed if there is none.
+fn mend(json: &str) -> Cow<'_, str> {
+    let bytes = json.as_bytes();
+    let mut mended = String::new();
+    let mut copied = 0;
+    let mut at = 0;
+    // A backslash stands inside of texts only, and begins an escape wherever it is met in order.
+    while let Some(next) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+        at += next;
+        match unit(bytes, at) {
+            Some(0xD800..=0xDBFF) if matches!(unit(bytes, at + 6), Some(0xDC00..=0xDFFF)) => at += 12,
+            Some(0xD800..=0xDFFF) => {
+                mended.push_str(&json[copied..at]);
+                mended.push_str("\\ufffd");
+                at += 6;
+                copied = at;
+            }
+            _ => at += 2,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    mended.push_str(&json[copied..]);
+    Cow::Owned(mended)
+}
+
+/// The UTF-16 unit of the `\uXXXX` that begins here, if one does.
+fn unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A JSON value to be passed on, in which every text is one of characters.
+pub(super) fn mended(value: &RawValue) -> Box<RawValue> {
+    match mend(value.get()) {
+        Cow::Borrowed(_) => value.to_owned(),
+        Cow::Owned(json) => RawValue::from_string(json).expect("an escape in place of an escape"),
+    }
+}
+
+/// The characters of a JSON text, mended.
+fn free(text: &RawValue) -> Cow<'_, str> {
+    let json = text.get();
+    if !json.contains('\\') {
+        return Cow::Borrowed(&json[1..json.len() - 1]);
+    }
+    Cow::Owned(serde_json::from_str(&mend(json)).expect("the text of a text that was scanned before"))
+}
+
 /// A JSON text, borrowed unless it holds escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// True for what some client library writes in place of a value that is not set: it is the same as absent.
+pub(super) fn is_unset(value: &RawValue) -> bool {
+    let json = value.get();
+    match json.as_bytes()[0] {
+        b'n' | b'f' => true,
+        b'"' | b'0' => json.len() == if json.starts_with('0') { 1 } else { 2 },
+        b'[' | b'{' => json[1..json.len() - 1].trim_ascii().is_empty(),
+        _ => false,
+    }
+}
 
 /// The type of a member is wrong.
 fn wrong_type(name: &str, expected: &str) -> Fault {
     Fault(format!("{name} is not {expected}"))
 }
 
-/// A text; null and "" are the same as absent.
+/// A text, exact to the character.
 pub(super) fn text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     match value.get().as_bytes()[0] {
-        b'n' => Ok(None),
+        _ if is_unset(value) => Ok(None),
         b'"' => {
             let Text(text) =
                 serde_json::from_str(value.get()).map_err(|_| wrong_type(name, "a text of characters"))?;
-            Ok((!text.is_empty()).then_some(text))
+            Ok(Some(text))
         }
         _ => Err(wrong_type(name, "a text")),
     }
 }
 
-/// An identifier: a text, or a whole number, of which the literal digits are taken.
+/// A text that people wrote, taken as it is but for halves of surrogate pairs.
+pub(super) fn free_text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
+    match value.get().as_bytes()[0] {
+        _ if is_unset(value) => Ok(None),
+        b'"' => Ok(Some(free(value))),
+        _ => Err(wrong_type(name, "a text")),
+    }
+}
+
+/// An identifier: a text, or a whole number, of which the literal digits are taken. One of nothing but blanks names
+/// nobody and nothing.
 pub(super) fn id<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     let literal = value.get();
     let id = match literal.as_bytes()[0] {
+        _ if is_unset(value) => None,
         b'-' | b'0'..=b'9' => {
             let digits = literal.strip_prefix('-').unwrap_or(literal);
             if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -155,23 +263,36 @@ pub(super) fn id<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, s
             }
             Some(Cow::Borrowed(literal))
         }
-        b'n' | b'"' => text(name, value)?,
+        b'"' => text(name, value)?,
         _ => return Err(wrong_type(name, "a text or a whole number")),
     };
+    name_of(name, id)
+}
+
+/// A word of the platform, such as an `action_type`: a text that is held to the limits of an identifier.
+pub(super) fn word<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
+    name_of(name, text(name, value)?)
+}
+
+fn name_of<'a>(name: &str, id: Option<Cow<'a, str>>) -> Result<Option<Cow<'a, str>>, Fault> {
     match id {
         Some(id) if id.len() > MAX_ID_BYTES => {
             Err(Fault(format!("{name} is longer than {MAX_ID_BYTES} bytes")))
         }
-        id => Ok(id),
+        Some(id) if id.chars().any(char::is_control) => {
+            Err(Fault(format!("{name} holds a control character")))
+        }
+        id => Ok(id.filter(|id| !id.trim().is_empty())),
     }
 }
 
-/// A full 64-bit number without sign, or its digits in a text; null and "" are the same as absent.
+/// A full 64-bit number without sign, or its digits in a text. Zero is what a number is that nobody set.
 pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault> {
     let expected = "a whole number of 64 bits, or its digits in a text";
     let digits = match value.get().as_bytes()[0] {
+        _ if is_unset(value) => return Ok(None),
         b'0'..=b'9' => Cow::Borrowed(value.get()),
-        b'n' | b'"' => match text(name, value).map_err(|_| wrong_type(name, expected))? {
+        b'"' => match text(name, value).map_err(|_| wrong_type(name, expected))? {
             None => return Ok(None),
             Some(digits) => digits,
         },
@@ -181,13 +302,14 @@ pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault>
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong_type(name, expected));
     }
-    digits.parse().map(Some).map_err(|_| wrong_type(name, expected))
+    let number = digits.parse().map_err(|_| wrong_type(name, expected))?;
+    Ok(Some(number).filter(|number| *number != 0))
 }
 
-/// A list; null is the same as absent.
+/// A list.
 pub(super) fn list<'a>(name: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Fault> {
     match value.get().as_bytes()[0] {
-        b'n' => Ok(Vec::new()),
+        _ if is_unset(value) => Ok(Vec::new()),
         b'[' => Ok(serde_json::from_str(value.get()).expect("the text of an array that was scanned before")),
         _ => Err(wrong_type(name, "a list")),
     }
@@ -196,6 +318,25 @@ pub(super) fn list<'a>(name: &str, value: &'a RawValue) -> Result<Vec<&'a RawVal
 /// An object inside the body.
 pub(super) fn object<'a>(name: &str, value: &'a RawValue) -> Result<Members<'a>, Fault> {
     serde_json::from_str(value.get()).map_err(|_| wrong_type(name, "an object"))
+}
+
+/// What an identifier says, whatever is wrong with it: for the record of a refusal.
+pub(super) fn glimpse(value: &RawValue) -> Option<String> {
+    let literal = value.get();
+    let text = match literal.as_bytes()[0] {
+        _ if is_unset(value) => return None,
+        b'"' => free(value),
+        b'-' | b'0'..=b'9' => Cow::Borrowed(literal),
+        _ => return None,
+    };
+    let mut seen = String::with_capacity(text.len().min(MAX_ID_BYTES));
+    for char in text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }) {
+        if seen.len() + char.len_utf8() > MAX_ID_BYTES {
+            break;
+        }
+        seen.push(char);
+    }
+    Some(seen)
 }
 
 #[cfg(test)]
@@ -217,15 +358,31 @@ mod tests {
             ("\"7690275278685244603\"", Some(7_690_275_278_685_244_603)),
             ("18446744073709551615", Some(u64::MAX)),
             ("9007199254740993", Some(9_007_199_254_740_993)),
-            ("0", Some(0)),
+            ("1", Some(1)),
+            ("0", None),
+            ("\"0\"", None),
+            ("\"000\"", None),
             ("null", None),
+            ("false", None),
             ("\"\"", None),
+            ("[]", None),
+            ("{ }", None),
         ] {
             assert_eq!(number("message_id", raw(literal)), Ok(expected), "{literal}");
         }
-        for literal in
-            ["18446744073709551616", "-1", "1.0", "1e3", "\"x\"", "\"+1\"", "\" 1\"", "true", "[]", "{}"]
-        {
+        for literal in [
+            "18446744073709551616",
+            "-1",
+            "1.0",
+            "1e3",
+            "\"x\"",
+            "\"+1\"",
+            "\" 1\"",
+            "true",
+            "[1]",
+            "-0",
+            "0.0",
+        ] {
             assert!(number("message_id", raw(literal)).is_err(), "{literal}");
         }
     }
@@ -237,17 +394,82 @@ mod tests {
             ("18500000001", Some("18500000001")),
             ("-5", Some("-5")),
             ("123456789012345678901234567890", Some("123456789012345678901234567890")),
+            ("\"0\"", Some("0")),
             ("null", None),
+            ("0", None),
+            ("false", None),
+            ("[ ]", None),
+            ("{}", None),
             ("\"\"", None),
+            ("\"  \"", None),
+            ("\"\u{3000}\"", None),
             (r#""\u6587""#, Some("文")),
         ] {
             assert_eq!(id("user_id", raw(literal)).unwrap().as_deref(), expected, "{literal}");
         }
-        for literal in ["1.5", "1e3", "true", "[\"a\"]", "{}", r#""\ud800""#] {
+        for literal in [
+            "1.5",
+            "1e3",
+            "true",
+            "[\"a\"]",
+            "{\"a\":1}",
+            r#""\ud800""#,
+            r#""a\u0000""#,
+            r#""a\n""#,
+            "\"a\u{7f}\"",
+            "\"a\u{85}\"",
+        ] {
             assert!(id("user_id", raw(literal)).is_err(), "{literal}");
         }
         assert!(id("user_id", raw(&format!("\"{}\"", "x".repeat(512)))).is_ok());
         assert!(id("user_id", raw(&format!("\"{}\"", "x".repeat(513)))).is_err());
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_mended_and_nothing_else_is_touched() {
+        for (json, whole) in [
+            (r#""\ud83d""#, "\u{fffd}"),
+            (r#""a\ud83d""#, "a\u{fffd}"),
+            (r#""\ud83d\ude00""#, "😀"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}😀"),
+            (r#""\ud83dx\ude00""#, "\u{fffd}x\u{fffd}"),
+            (r#""\\ud83d""#, r"\ud83d"),
+            (r#""\\\ud83d\\""#, "\\\u{fffd}\\"),
+            (r#""\uD83D\n\u0000""#, "\u{fffd}\n\0"),
+        ] {
+            assert_eq!(free_text("reason", raw(json)).unwrap().as_deref(), Some(whole), "{json}");
+        }
+        let nested = raw(r#"{"a\ud83d":["\udc00",1.50],"b":"\\ud83d"}"#);
+        assert_eq!(mended(nested).get(), r#"{"a\ufffd":["\ufffd",1.50],"b":"\\ud83d"}"#);
+        // What a context carries is not free text.
+        assert!(check_value(nested, 1, Texts::Exact).is_err());
+        assert!(check_value(nested, 1, Texts::Free).is_ok());
+        assert!(check_value(raw(r#"{"a\ud83d":1}"#), 1, Texts::Exact).is_err());
+        assert!(check_value(raw(r#"["\ud83d"]"#), 1, Texts::Exact).is_err());
+        assert!(check_value(raw(r#"{"😀":"\ud83d\ude00"}"#), 1, Texts::Exact).is_ok());
+    }
+
+    #[test]
+    fn a_name_with_half_a_pair_is_a_name() {
+        let members = Members::parse(br#"{"x\ud83d":1,"\u0061":2}"#).unwrap();
+        assert_eq!(members.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["x\u{fffd}", "a"]);
+        assert!(Members::parse(b"{\"a\nb\":1}").is_err(), "a line break by itself is no JSON");
+        assert!(check(r#"{"x\ud83d":1,"x\ud83e":2}"#).is_err(), "both are the same then");
+    }
+
+    #[test]
+    fn a_glimpse_shows_what_is_wrong_without_its_sting() {
+        for (json, seen) in [
+            (r#""zh\u001b[31m\u0000\ud83d""#, Some("zh\u{fffd}[31m\u{fffd}\u{fffd}")),
+            ("1.5", Some("1.5")),
+            ("[1]", None),
+            ("0", None),
+        ] {
+            assert_eq!(glimpse(raw(json)).as_deref(), seen, "{json}");
+        }
+        let long = format!("\"{}\"", "文".repeat(400));
+        assert_eq!(glimpse(raw(&long)).map(|seen| seen.len()), Some(510));
     }
 
     #[test]
@@ -265,11 +487,11 @@ mod tests {
             "{'a':1}",
             "\u{feff}\u{feff}{}",
         ] {
-            assert!(Members::parse(text.as_bytes()).is_none(), "{text}");
+            assert!(Members::parse(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(Members::parse(b"{\"a\":\"\xff\"}").is_none());
+        assert_eq!(Members::parse(b"{\"a\":\"\xff\"}").unwrap_err(), Unreadable::NotUtf8);
         for text in ["{}", " {} \r\n", "\u{feff}{}\n"] {
-            assert!(Members::parse(text.as_bytes()).is_some(), "{text}");
+            assert!(Members::parse(text.as_bytes()).is_ok(), "{text}");
         }
     }
 

@@ -12,13 +12,25 @@ use super::{
     output::{is_seen, json, line, say, write},
 };
 use crate::{
-    callback::cipher::{self, BLOCK_BYTES, Key},
+    callback::{
+        self, Cause, Credentials,
+        cipher::{self, BLOCK_BYTES, Key},
+    },
     config::{Loaded, read_secret},
     intake::EndpointSettings,
     secret::Secret,
 };
 
 const KEY_VARIABLE: &str = "COUNTERSIGN_ACTION_CALLBACK_KEY";
+
+const DECRYPT_HELP: &str = "\
+On stdin stands the body of a callback, or the base64 of its `encrypt` alone. A body opens here if the
+service opens it, and not otherwise; what is inside goes to stdout. If the service refuses such a body for
+what is inside, that is said on stderr.
+
+The key is taken from --key-file, or the endpoint named by --endpoint, or the environment variable
+COUNTERSIGN_ACTION_CALLBACK_KEY, or the only endpoint in the configuration, whichever comes first
+in this list.";
 
 const KEY_SOURCES: &str = "\
 The key is taken from --key-file, or the endpoint named by --endpoint, or the environment variable
@@ -46,7 +58,7 @@ pub(super) struct EncryptArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = KEY_SOURCES)]
+#[command(after_help = DECRYPT_HELP)]
 pub(super) struct DecryptArguments {
     #[command(flatten)]
     key: KeyArguments,
@@ -60,53 +72,84 @@ pub(super) struct KeygenArguments {
 }
 
 pub(super) fn encrypt(arguments: &EncryptArguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let keys = keys(&arguments.key, loaded)?;
-    let sealed = seal(&keys[0], &stdin()?);
+    let known = known(&arguments.key, loaded)?;
+    let key = Key::derive(&known.keys[0]);
+    let plain = stdin()?;
     if arguments.raw {
-        line(sealed)?
+        line(cipher::encrypt(&key, random::<BLOCK_BYTES>(), &plain))?
     } else {
-        json(&json!({ "encrypt": sealed }))?
+        line(cipher::envelope(&key, random::<BLOCK_BYTES>(), &plain))?
     }
     Ok(Exit::Done)
 }
 
-/// Encrypts as the platform does, with a fresh IV.
-pub(super) fn seal(key: &Secret, plain: &[u8]) -> String {
-    cipher::encrypt(&Key::derive(key), random::<BLOCK_BYTES>(), plain)
+/// The body of a callback as the platform encrypts it, with a fresh IV.
+pub(super) fn envelope(key: &Secret, plain: &[u8]) -> String {
+    cipher::envelope(&Key::derive(key), random::<BLOCK_BYTES>(), plain)
 }
 
 pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let keys = keys(&arguments.key, loaded)?;
-    let input = stdin()?;
-    let sealed = sealed_part(&input).map_err(Failure::Failed)?;
-    let opened = keys.iter().find_map(|key| cipher::decrypt(&Key::derive(key), &sealed));
-    let Some(plain) = opened else {
-        let which = match keys.len() {
-            1 => "the key".to_owned(),
-            count => format!("any of the {count} keys"),
-        };
-        return Err(
-            anyhow!("{which} does not open it: another key, or not base64 of IV and whole blocks").into()
-        );
-    };
-    write(&plain)?;
+    let known = known(&arguments.key, loaded)?;
+    let given = Given::of(stdin()?);
+    let keys: Vec<_> = known.keys.iter().map(Key::derive).collect();
+    let opened = callback::decrypt(&keys, given.body()).map_err(|cause| not_opened(cause, keys.len()))?;
+    write(&opened.plain)?;
     // Byte for byte for a program; for a person, a line.
     if is_seen() {
         line("")?;
     }
-    Ok(Exit::Done)
+    let refusal = match (opened.unreadable, &known.endpoint) {
+        (Some(cause), _) => Some(cause.to_string()),
+        (None, Some(endpoint)) => callback::open(&Credentials::new(&endpoint.credentials), given.body())
+            .err()
+            .map(|error| error.to_string()),
+        (None, None) => None,
+    };
+    match (refusal, &given) {
+        // What is wrong inside is wrong with every key; a wrong token is wrong at this endpoint.
+        (Some(refusal), Given::Body(_)) if opened.unreadable.is_some() => {
+            Err(anyhow!("it opens, but the service refuses such a body: {refusal}").into())
+        }
+        (Some(refusal), _) => {
+            say(format_args!("note: the service refuses such a body: {refusal}"));
+            Ok(Exit::Done)
+        }
+        (None, _) => Ok(Exit::Done),
+    }
 }
 
-/// The base64 in what was given: the object that the platform sends, or the base64 by itself, line breaks allowed.
-fn sealed_part(input: &[u8]) -> anyhow::Result<String> {
-    let text = std::str::from_utf8(input).context("stdin is not UTF-8 text")?.trim();
-    if !text.starts_with('{') {
-        return Ok(text.split_ascii_whitespace().collect());
+fn not_opened(cause: Cause, keys: usize) -> Failure {
+    Failure::Failed(match cause {
+        Cause::Key if keys == 1 => anyhow!("the key does not open it: it was encrypted with another key"),
+        Cause::Key => anyhow!("none of the {keys} keys opens it: it was encrypted with another key"),
+        Cause::NotEncrypted => anyhow!("the JSON object on stdin has no text `encrypt`: a plain callback"),
+        cause => anyhow!("it does not open: {cause}"),
+    })
+}
+
+/// What stands on stdin.
+enum Given {
+    /// The body of a callback, to the byte.
+    Body(Vec<u8>),
+    /// The base64 alone, as `encrypt --raw` prints it, in the body that it belongs in.
+    Bare(Vec<u8>),
+}
+
+impl Given {
+    fn of(input: Vec<u8>) -> Self {
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_ \t\r\n".contains(&byte);
+        match std::str::from_utf8(&input).map(str::trim) {
+            Ok(text) if !text.is_empty() && text.trim_end_matches('=').bytes().all(is_base64) => {
+                Self::Bare(json!({ "encrypt": text }).to_string().into_bytes())
+            }
+            _ => Self::Body(input),
+        }
     }
-    let object: serde_json::Value = serde_json::from_str(text).context("stdin is not one JSON object")?;
-    match object.get("encrypt").and_then(|sealed| sealed.as_str()) {
-        Some(sealed) => Ok(sealed.to_owned()),
-        None => Err(anyhow!("the JSON object on stdin has no text `encrypt`; it may be a plain callback")),
+
+    fn body(&self) -> &[u8] {
+        match self {
+            Self::Body(body) | Self::Bare(body) => body,
+        }
     }
 }
 
@@ -116,15 +159,22 @@ fn stdin() -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The keys to work with; at least one.
-fn keys(arguments: &KeyArguments, loaded: &Loaded) -> Result<Vec<Secret>, Failure> {
+/// What to work with.
+struct Known<'l> {
+    /// At least one.
+    keys: Vec<Secret>,
+    /// Whose they are, if they are an endpoint's.
+    endpoint: Option<&'l EndpointSettings>,
+}
+
+fn known<'l>(arguments: &KeyArguments, loaded: &'l Loaded) -> Result<Known<'l>, Failure> {
     if let Some(path) = &arguments.key_file {
-        return Ok(vec![secret_from(path, "--key-file")?]);
+        return Ok(Known { keys: vec![secret_from(path, "--key-file")?], endpoint: None });
     }
     if arguments.endpoint.is_none()
         && let Some(key) = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty())
     {
-        return Ok(vec![Secret::new(key)]);
+        return Ok(Known { keys: vec![Secret::new(key)], endpoint: None });
     }
     let endpoint = choose(loaded.endpoints()?, arguments.endpoint.as_deref())?;
     let keys: Vec<_> =
@@ -132,7 +182,7 @@ fn keys(arguments: &KeyArguments, loaded: &Loaded) -> Result<Vec<Secret>, Failur
     if keys.is_empty() {
         return Err(Failure::Usage(format!("the endpoint {} has no action_callback_key", endpoint.name)));
     }
-    Ok(keys)
+    Ok(Known { keys, endpoint: Some(endpoint) })
 }
 
 /// Reads a secret from a file that a flag names.
@@ -192,22 +242,31 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_and_no_two_are_alike() {
         let key = Secret::new("审批密钥-demo");
-        let (one, two) = (seal(&key, b"hello"), seal(&key, b"hello"));
+        let (one, two) = (envelope(&key, b"{}"), envelope(&key, b"{}"));
         assert_ne!(one, two);
-        assert_eq!(cipher::decrypt(&Key::derive(&key), &one).as_deref(), Some(b"hello".as_slice()));
+        let opened = callback::decrypt(&[Key::derive(&key)], one.as_bytes()).unwrap();
+        assert_eq!((&*opened.plain, opened.unreadable), (&b"{}"[..], None));
     }
 
     #[test]
-    fn decrypt_takes_the_object_and_the_bare_base64() {
-        for input in
-            ["{\"encrypt\":\"QUJD\"}\n", "QUJD", "QU\nJD\n", " { \"other\": 1, \"encrypt\": \"QUJD\" }"]
-        {
-            assert_eq!(sealed_part(input.as_bytes()).unwrap(), "QUJD");
+    fn base64_alone_is_put_into_a_body_and_a_body_is_taken_as_it_is() {
+        for input in ["QUJD", "QU\nJD\n", "  QUJD\r\n"] {
+            let Given::Bare(body) = Given::of(input.into()) else { panic!("{input}") };
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["encrypt"].as_str().unwrap(), input.trim());
         }
-        for input in ["{\"token\":\"hush\"}", "{\"encrypt\":5}", "{"] {
-            let error = format!("{:#}", sealed_part(input.as_bytes()).unwrap_err());
-            assert!(!error.contains("hush"), "{error}");
+        for input in [
+            &b"{\"encrypt\":\"QUJD\"}\n"[..],
+            b"\xEF\xBB\xBF{}",
+            b"[]",
+            b"\"QUJD\"",
+            b"encrypt=QUJD",
+            b"\xff",
+            b"",
+            b"\n",
+        ] {
+            let Given::Body(body) = Given::of(input.into()) else { panic!("{input:?}") };
+            assert_eq!(body, input);
         }
-        assert!(sealed_part(&[0xff]).is_err());
     }
 }

@@ -126,13 +126,13 @@ fn registration(
         }
         let read = match &**name {
             "key" if !in_path => text(value, usize::MAX).map(|text| key = text),
-            "instance_id" => text(value, MAX_ID_BYTES).map(|text| grant.task.instance_id = text),
-            "task_id" => text(value, MAX_ID_BYTES).map(|text| grant.task.task_id = text),
-            "round" => text(value, MAX_ID_BYTES).map(|text| grant.task.round = text),
-            "business_key" => text(value, MAX_ID_BYTES).map(|text| grant.task.business_key = text),
+            "instance_id" => id(value).map(|text| grant.task.instance_id = text),
+            "task_id" => id(value).map(|text| grant.task.task_id = text),
+            "round" => id(value).map(|text| grant.task.round = text),
+            "business_key" => id(value).map(|text| grant.task.business_key = text),
             "operators" => permitted(value).map(|list| grant.operators = list),
             "actions" => permitted(value).map(|list| grant.actions = list),
-            "approval_code" => text(value, MAX_ID_BYTES).map(|text| grant.approval_code = text),
+            "approval_code" => id(value).map(|text| grant.approval_code = text),
             "endpoint" => endpoint(value).map(|name| grant.endpoint = name),
             "message_id" => number(value).map(|number| message_id = number),
             "expires_at" => time(value).map(|time| expires_at = time),
@@ -169,6 +169,15 @@ fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     }
 }
 
+/// An identifier: the same form as one in a callback, which it is compared with.
+fn id(value: &RawValue) -> Read<Option<String>> {
+    match text(value, MAX_ID_BYTES)? {
+        Some(id) if id.chars().any(char::is_control) => Err("Holds a control character.".into()),
+        Some(id) if id.trim().is_empty() => Err("Is blank; leave it out instead.".into()),
+        id => Ok(id),
+    }
+}
+
 /// RFC 3339 alone: what else people write is for people to read.
 fn time(value: &RawValue) -> Read<Option<Timestamp>> {
     const WRONG: &str = "Is a time of RFC 3339, up to the year 9999, like 2026-11-20T08:15:30Z.";
@@ -176,7 +185,7 @@ fn time(value: &RawValue) -> Read<Option<Timestamp>> {
     text.parse().map(Some).map_err(|_| WRONG.into())
 }
 
-/// A full 64-bit number without sign, or its digits in a text; null is the same as absent.
+/// A full 64-bit number without sign, or its digits in a text; null and 0, which no message has, are the same as absent.
 fn number(value: &RawValue) -> Read<Option<u64>> {
     let wrong = || Cow::from("Is a whole number of 64 bits without sign, or its digits in a text.");
     let digits = match value.get().as_bytes()[0] {
@@ -188,7 +197,8 @@ fn number(value: &RawValue) -> Read<Option<u64>> {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    digits.parse().map(Some).map_err(|_| wrong())
+    let number = digits.parse().map_err(|_| wrong())?;
+    Ok(Some(number).filter(|number| *number != 0))
 }
 
 fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
@@ -205,11 +215,7 @@ fn permitted(value: &RawValue) -> Read<Option<Vec<String>>> {
     let items = list(value).filter(|items| (1..=MAX_PERMITTED).contains(&items.len())).ok_or_else(wrong)?;
     let mut texts = Vec::with_capacity(items.len());
     for item in items {
-        texts.push(
-            text(item, MAX_ID_BYTES)
-                .map_err(|message| format!("One of them: {message}"))?
-                .ok_or_else(wrong)?,
-        );
+        texts.push(id(item).map_err(|message| format!("One of them: {message}"))?.ok_or_else(wrong)?);
     }
     Ok(Some(texts))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, value::RawValue};
 
-use super::{JsonFields, MAX_ID_BYTES};
+use super::{JsonFields, is_id};
 use crate::{
     callback,
     command::{ResolvedBy, TaskRef},
@@ -12,8 +12,8 @@ use crate::{
 
 /// Fits a JSON object in which a pointer finds the task id or the instance id.
 ///
-/// What a pointer finds is a text or a number; nothing, null and "" are the same, as in a callback (§1.5). Anything else
-/// in the place of an id is not the context that was configured, and a name that stands twice has no one meaning.
+/// What a pointer finds is a text or a number; what is unset is as good as nothing, as in a callback. Anything else in the
+/// place of an id is not the context that was configured, and a name that stands twice has no one meaning.
 pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     let context: &RawValue = serde_json::from_str(context).ok()?;
     if !context.get().starts_with('{') {
@@ -21,17 +21,21 @@ pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     }
     // The same limits as for what the platform itself sends: it goes to the same workers.
     callback::check(context).ok()?;
-    let at = |pointer: &Option<String>| match pointer.as_ref().and_then(|pointer| value_at(context, pointer))
+    let at = |pointer: &Option<String>, is_unset: fn(&RawValue) -> bool| match pointer
+        .as_ref()
+        .and_then(|pointer| value_at(context, pointer))
     {
         None => Some(None),
-        Some(value) if matches!(value.get(), "null" | "\"\"") => Some(None),
+        Some(value) if is_unset(&value) => Some(None),
         Some(value) => id(&value).map(Some),
     };
+    let of_id = callback::is_unset;
     let found = TaskRef {
-        task_id: at(&fields.task_id)?,
-        instance_id: at(&fields.instance_id)?,
-        round: at(&fields.round)?,
-        business_key: at(&fields.business_key)?,
+        task_id: at(&fields.task_id, of_id)?,
+        instance_id: at(&fields.instance_id, of_id)?,
+        // Rounds are counted, and some count from 0.
+        round: at(&fields.round, |value| value.get() != "0" && callback::is_unset(value))?,
+        business_key: at(&fields.business_key, of_id)?,
         resolved_by: Some(ResolvedBy::Json),
         data: fields.data.as_ref().and_then(|pointer| value_at(context, pointer)),
     };
@@ -70,5 +74,5 @@ pub(super) fn id(value: &RawValue) -> Option<String> {
         b'0'..=b'9' | b'-' if !literal.contains(['.', 'e', 'E']) => literal.to_owned(),
         _ => return None,
     };
-    (!id.is_empty() && id.len() <= MAX_ID_BYTES).then_some(id)
+    (is_id(&id) && !id.trim().is_empty()).then_some(id)
 }

@@ -17,7 +17,7 @@ use ring::{hmac, signature as ring_signature};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ContextError, MAX_ID_BYTES, json};
+use super::{ContextError, is_id, json};
 use crate::{
     callback,
     command::{Grant, ResolvedBy, TaskRef},
@@ -179,14 +179,14 @@ impl Keys {
         let claims = self.verify(context, now)?;
         let id = |claim: &Option<Box<RawValue>>| match claim {
             None => Ok(None),
-            Some(value) if value.get() == "null" => Ok(None),
+            Some(value) if value.get() != "0" && callback::is_unset(value) => Ok(None),
             Some(value) => json::id(value).map(Some).ok_or(ContextError::Forged("a claim is no identifier")),
         };
         let round = match id(&claims.round)? {
             Some(round) => Some(round),
             None => match claims.jti.filter(|jti| !jti.is_empty()) {
                 // It becomes the round of the command, for which consumers have a limit in writing.
-                Some(jti) if jti.len() > MAX_ID_BYTES => {
+                Some(jti) if !is_id(&jti) => {
                     return Err(ContextError::Forged("a claim is no identifier"));
                 }
                 jti => jti,
@@ -260,7 +260,7 @@ impl Keys {
 }
 
 /// Three parts, the first of which is the base64url of an object.
-fn looks_like_one(context: &str) -> bool {
+pub(super) fn looks_like_one(context: &str) -> bool {
     let mut parts = context.split('.');
     let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {

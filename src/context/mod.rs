@@ -7,9 +7,12 @@
 
 mod json;
 pub mod jwt;
+mod named;
 pub mod pattern;
 #[cfg(test)]
 mod tests;
+
+pub use named::named;
 
 use crate::{
     callback::Verified,
@@ -128,13 +131,15 @@ pub fn resolve(
                 .as_deref()
                 .and_then(|context| json::fit(fields, context))
                 .map(Grant::unbound),
-            Format::Pattern(pattern) => match pattern.fit(callback) {
-                // The instance id was what the pattern took apart; it cannot contradict itself.
-                Some(task) if pattern.over() == pattern::Over::InstanceId => {
-                    return complete(task, callback, false);
+            Format::Pattern(pattern) => {
+                match pattern.fit(callback.action_context.as_deref(), callback.instance_id.as_deref()) {
+                    // The instance id was what the pattern took apart; it cannot contradict itself.
+                    Some(task) if pattern.over() == pattern::Over::InstanceId => {
+                        return complete(task, callback, false);
+                    }
+                    found => found.map(Grant::unbound),
                 }
-                found => found.map(Grant::unbound),
-            },
+            }
             Format::Jwt(keys) => match callback.action_context.as_deref() {
                 Some(context) => keys.fit(context, surroundings.now)?,
                 None => None,
@@ -155,6 +160,11 @@ pub fn resolve(
         OnUnresolved::Refuse => Err(ContextError::Unresolved),
         OnUnresolved::Publish => complete(TaskRef::default(), callback, true),
     }
+}
+
+/// Whether a text has the form of an identifier, as one in a callback has: no longer, and without control characters.
+fn is_id(text: &str) -> bool {
+    text.len() <= MAX_ID_BYTES && !text.chars().any(char::is_control)
 }
 
 /// The task id that the callback itself carries: `id` is the task of a search (§1.2).

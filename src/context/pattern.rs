@@ -2,11 +2,8 @@
 
 use regex::Regex;
 
-use super::MAX_ID_BYTES;
-use crate::{
-    callback::Verified,
-    command::{ResolvedBy, TaskRef},
-};
+use super::is_id;
+use crate::command::{ResolvedBy, TaskRef};
 
 /// The names that groups may have.
 pub const GROUPS: [&str; 4] = ["instance_id", "task_id", "round", "business_key"];
@@ -63,15 +60,16 @@ impl Pattern {
     }
 
     /// Fits a text that matches, with a task id or an instance id that is not empty.
-    pub(super) fn fit(&self, callback: &Verified) -> Option<TaskRef> {
+    pub(super) fn fit(&self, action_context: Option<&str>, instance_id: Option<&str>) -> Option<TaskRef> {
         let text = match self.over {
-            Over::ActionContext => callback.action_context.as_deref()?,
-            Over::InstanceId => callback.instance_id.as_deref()?,
+            Over::ActionContext => action_context?,
+            Over::InstanceId => instance_id?,
         };
         let found = self.regex.captures(text)?;
         let group = |name| match found.name(name).map(|group| group.as_str()) {
-            Some(id) if id.len() > MAX_ID_BYTES => None,
-            Some("") | None => Some(None),
+            Some(id) if !is_id(id) => None,
+            None => Some(None),
+            Some(id) if id.trim().is_empty() => Some(None),
             Some(id) => Some(Some(id.to_owned())),
         };
         let task = TaskRef {

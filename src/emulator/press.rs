@@ -60,9 +60,7 @@ pub(super) async fn press(emulator: web::Data<Emulator>, press: Press) -> Result
     let prepared = prepare(&emulator.tenant(), &press)?;
     let encrypted = prepared.key.is_some();
     let wire = match &prepared.key {
-        Some(key) => json!({ "encrypt": cipher::encrypt(&Key::derive(key), random(), &prepared.body) })
-            .to_string()
-            .into_bytes(),
+        Some(key) => cipher::envelope(&Key::derive(key), random(), &prepared.body).into_bytes(),
         None => prepared.body.clone(),
     };
     let began = Instant::now();

@@ -246,8 +246,8 @@ fn kept_body(kept: &Kept) -> Bytes {
 
 /// The answer to a callback whose body was read to its end.
 ///
-/// The connection is closed after a refusal that a sender can get without the token: the server's timeout on a
-/// request's head covers only the first request of a connection, so a stranger does not get a second one.
+/// The connection is closed after the refusal of a stranger: the server's timeout on a request's head covers only the
+/// first request of a connection, so a stranger does not get a second one.
 #[must_use]
 pub fn response(verdict: &Verdict) -> HttpResponse {
     match &verdict.outcome {
@@ -255,7 +255,7 @@ pub fn response(verdict: &Verdict) -> HttpResponse {
         Outcome::Probed => json(PROBE_STATUS).body(probe_body(verdict.locale)),
         Outcome::Refused(refusal) => {
             let mut response = json(Rule::of(*refusal).status);
-            if matches!(refusal, Refusal::Unauthenticated | Refusal::Malformed) {
+            if *refusal == Refusal::Unauthenticated {
                 response.force_close();
             }
             response.body(match &verdict.sentence {

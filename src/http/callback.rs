@@ -7,7 +7,10 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{HeaderValue, RETRY_AFTER},
+    http::{
+        StatusCode,
+        header::{ALLOW, CONTENT_ENCODING, HeaderValue, RETRY_AFTER},
+    },
     web,
 };
 use tracing::Level;
@@ -19,19 +22,20 @@ use super::{
     gate::{Gate, Live},
     limits::{Limited, Told},
     peers::Mode,
+    target::{self, Target},
 };
 use crate::{
-    intake::{Outcome, PROBE_WORD, Refusal, Unheard, Verdict},
+    intake::{NO_CALLBACK, Outcome, PROBE_WORD, Received, Refusal, Unheard, Verdict},
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
     },
 };
 
-/// `POST /callbacks/{endpoint}`.
+/// A callback to an endpoint, or to a path that is none: `asked_for` is as in [`Received`].
 pub(super) async fn receive(
     request: &HttpRequest,
-    endpoint: &str,
+    asked_for: &str,
     payload: web::Payload,
     gate: &Gate,
 ) -> HttpResponse {
@@ -43,13 +47,51 @@ pub(super) async fn receive(
     let callback = Callback {
         began: Instant::now(),
         peer: tcp.map(|tcp| live.peers.peer(tcp, request.headers())),
-        endpoint,
+        endpoint: asked_for,
         live: &live,
         gate,
     };
     let response = callback.receive(request, payload).await;
     connection::note(request, &response);
     response
+}
+
+/// Answers a request by another method than POST, which is no callback whatever it holds. Each is counted; of one peer one
+/// a minute is logged and kept, so that a health check every few seconds is seen and does not fill anything.
+pub(super) fn turn_off(
+    request: &HttpRequest,
+    target: Target<'_>,
+    payload: web::Payload,
+    gate: &Gate,
+) -> HttpResponse {
+    let live = gate.live();
+    let peer = request.peer_addr().map(|address| live.peers.peer(address.ip(), request.headers()));
+    let kind = target::misdirected(request);
+    let [not_found, method_not_allowed] = NO_CALLBACK;
+    let (status, word, body) = match target {
+        Target::Endpoint(_) => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            method_not_allowed,
+            &br#"{"code":40500,"msg":"method_not_allowed"}"#[..],
+        ),
+        Target::Elsewhere(_) => {
+            (StatusCode::NOT_FOUND, not_found, &br#"{"code":40400,"msg":"not_found"}"#[..])
+        }
+    };
+    gate.metrics.request_misdirected(kind);
+    if let Told::Now { untold } = gate.tell_misdirected(peer) {
+        let (path, detail) = (request.uri().path(), target::detail(kind));
+        let method = request.method().as_str();
+        let untold = (untold > 0).then_some(untold);
+        let shown = peer.map(tracing::field::display);
+        tracing::info!(outcome = word, method, path, peer = shown, detail, untold, "not a callback");
+        live.intake.keep_misdirected(path, word, detail, peer);
+    }
+    let mut response = answer::json(status);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.insert_header((ALLOW, HeaderValue::from_static("POST")));
+    }
+    body::close_after(response, web::Bytes::from_static(body), payload)
 }
 
 /// One callback on its way through the gate.
@@ -88,7 +130,9 @@ impl Callback<'_> {
         let complete = tokio::time::Instant::now();
         reach("callback:received");
         let verdict = if self.is_allowed() {
-            live.intake.receive(endpoint, &body, peer).await
+            let content_encoding =
+                request.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+            live.intake.receive(Received { endpoint, body: &body, content_encoding, peer }).await
         } else {
             // Read and waited for like any other, so that not even a stranger can tell.
             let detail = Some("the peer is not in http.allowed_peers");

@@ -201,6 +201,12 @@ impl Gate {
         table.tell(known(peer), table.now())
     }
 
+    /// Whether a request of this peer that is no callback is to be logged and kept now.
+    pub(super) fn tell_misdirected(&self, peer: Option<IpAddr>) -> Told {
+        let table = self.table();
+        table.tell_misdirected(known(peer), table.now())
+    }
+
     fn counting(
         &self,
         live: &Live,

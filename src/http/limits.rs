@@ -67,8 +67,17 @@ struct Entry {
     /// When the window that `failures` are counted in ends.
     window_ends: Moment,
     failures: u32,
+    /// Lines about what it is refused for.
+    refused: Silence,
+    /// Lines about its requests that are no callbacks: a balancer that sends both must not hide the one behind the other.
+    misdirected: Silence,
+}
+
+/// Whether something about a peer is told again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Silence {
     /// Until when it has no further line.
-    silent_until: Moment,
+    until: Moment,
     untold: u32,
 }
 
@@ -152,14 +161,21 @@ impl Table {
 
     /// Whether something about this peer is to be told now.
     pub(super) fn tell(&self, peer: IpAddr, now: Moment) -> Told {
-        self.with(peer, |entry| {
-            if entry.silent_until > now || !self.may_tell(now) {
-                entry.untold = entry.untold.saturating_add(1);
-                return Told::Not;
-            }
-            entry.silent_until = now + TELL_AGAIN;
-            Told::Now { untold: std::mem::take(&mut entry.untold) }
-        })
+        self.with(peer, |entry| self.tell_of(&mut entry.refused, now))
+    }
+
+    /// Whether a request of this peer that is no callback is to be told now.
+    pub(super) fn tell_misdirected(&self, peer: IpAddr, now: Moment) -> Told {
+        self.with(peer, |entry| self.tell_of(&mut entry.misdirected, now))
+    }
+
+    fn tell_of(&self, silence: &mut Silence, now: Moment) -> Told {
+        if silence.until > now || !self.may_tell(now) {
+            silence.untold = silence.untold.saturating_add(1);
+            return Told::Not;
+        }
+        silence.until = now + TELL_AGAIN;
+        Told::Now { untold: std::mem::take(&mut silence.untold) }
     }
 
     fn limited(&self, peer: IpAddr, cause: LimitCause, wait: u64, now: Moment) -> Limited {
@@ -300,6 +316,16 @@ mod tests {
         assert!(table.admit(guesser, &settings, after(1.0)).is_err(), "who owes most is not forgotten");
         let size = size_of_val(&*table.sets);
         assert!(size <= 4 << 20, "{size} bytes");
+    }
+
+    #[test]
+    fn what_is_no_callback_has_lines_of_its_own() {
+        let table = Table::new();
+        let peer = ip("192.0.2.1");
+        assert_eq!(table.tell_misdirected(peer, after(0.0)), Told::Now { untold: 0 });
+        assert_eq!(table.tell_misdirected(peer, after(5.0)), Told::Not);
+        assert_eq!(table.tell(peer, after(5.0)), Told::Now { untold: 0 });
+        assert_eq!(table.tell_misdirected(peer, after(61.0)), Told::Now { untold: 1 });
     }
 
     #[test]

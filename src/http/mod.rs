@@ -20,6 +20,7 @@ mod gate;
 mod handshakes;
 mod limits;
 pub mod peers;
+mod target;
 pub mod tls;
 
 use std::{
@@ -29,17 +30,10 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
-    dev::Server,
-    http::{
-        Method, StatusCode,
-        header::{ALLOW, HeaderValue},
-    },
-    web,
-};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::Server, http::Method, web};
 
 pub use gate::{Gate, Replacement};
+use target::Target;
 
 /// The public listener's settings.
 #[derive(Debug, Clone)]
@@ -64,8 +58,6 @@ pub struct Settings {
 
 /// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
 pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
-
-const CALLBACKS: &str = "/callbacks";
 
 /// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -122,43 +114,21 @@ pub fn serve(
     Ok(server.listen(socket)?.run())
 }
 
-/// All of it. A scope is found by comparing its prefix; a resource with a name in its path would be found by a regular
-/// expression, which took 6 % of the instructions of a callback.
+/// All of it: the path is looked at by [`Target`], since the router of actix decodes it first.
 fn routes(config: &mut web::ServiceConfig) {
-    config
-        .service(web::scope(CALLBACKS).default_service(web::to(callback)))
-        .default_service(web::to(not_found));
+    config.default_service(web::to(answer));
 }
 
-/// What stands below [`CALLBACKS`].
-async fn callback(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
-    let endpoint = request.match_info().unprocessed().strip_prefix('/');
-    match endpoint.filter(|endpoint| !endpoint.is_empty() && !endpoint.contains('/')) {
-        None => not_found(request, payload).await,
-        Some(_) if request.method() != Method::POST => method_not_allowed(request, payload).await,
-        Some(endpoint) => callback::receive(&request, endpoint, payload, &gate).await,
+async fn answer(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+    let target = Target::of(request.uri().path());
+    if request.method() == Method::POST {
+        // One that is not for an endpoint is a callback all the same: mostly one of a wrong `action_callback_url`.
+        return callback::receive(&request, target.asked_for(), payload, &gate).await;
     }
-}
-
-/// Mostly a wrong `action_callback_url`, whose approvers get no sentence here: nothing tells their language.
-async fn not_found(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     if connection::is_over(&request) {
         return connection::unheard(payload);
     }
-    let body = web::Bytes::from_static(br#"{"code":40400,"msg":"not_found"}"#);
-    let response = body::close_after(answer::json(StatusCode::NOT_FOUND), body, payload);
-    connection::note(&request, &response);
-    response
-}
-
-async fn method_not_allowed(request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    if connection::is_over(&request) {
-        return connection::unheard(payload);
-    }
-    let body = web::Bytes::from_static(br#"{"code":40500,"msg":"method_not_allowed"}"#);
-    let mut response = answer::json(StatusCode::METHOD_NOT_ALLOWED);
-    response.insert_header((ALLOW, HeaderValue::from_static("POST")));
-    let response = body::close_after(response, body, payload);
+    let response = callback::turn_off(&request, target, payload, &gate);
     connection::note(&request, &response);
     response
 }

@@ -206,6 +206,37 @@ struct UseLabels {
     r#use: &'static str,
 }
 
+/// What came to the public listener and is no callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misdirected {
+    /// Somebody looks whether the listener is there.
+    HealthCheck,
+    /// A person, or a crawler.
+    Browser,
+    /// Nobody knows.
+    Other,
+}
+
+impl Misdirected {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::HealthCheck, Self::Browser, Self::Other];
+
+    /// The value of the label `kind`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HealthCheck => "health_check",
+            Self::Browser => "browser",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
@@ -260,6 +291,7 @@ pub struct Metrics {
     callback_duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
     peers_limited: [Counter; LimitCause::ALL.len()],
+    misdirected: [Counter; Misdirected::ALL.len()],
     handshake_failures: [Counter; HandshakeFailure::ALL.len()],
     certificate_not_after: Family<UseLabels, Gauge>,
     ledger_rows: Family<StateLabels, Gauge>,
@@ -316,6 +348,14 @@ impl Metrics {
         registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
         let peers_limited =
             LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
+        let family = Family::<KindLabels, Counter>::default();
+        registry.register(
+            "misdirected_requests",
+            "Requests to the public listener that are no callbacks, by kind; they are not counted as callbacks",
+            family.clone(),
+        );
+        let misdirected =
+            Misdirected::ALL.map(|kind| family.get_or_create(&KindLabels { kind: kind.as_str() }).clone());
         let family = Family::<CauseLabels, Counter>::default();
         registry.register(
             "tls_handshake_failures",
@@ -425,6 +465,7 @@ impl Metrics {
             callback_duration,
             probes,
             peers_limited,
+            misdirected,
             handshake_failures,
             certificate_not_after,
             ledger_rows,
@@ -479,6 +520,11 @@ impl Metrics {
     /// Counts a callback of a peer that is over a limit, or outside the allow-list.
     pub fn peer_limited(&self, cause: LimitCause) {
         self.peers_limited[cause as usize].inc();
+    }
+
+    /// Counts a request to the public listener that is no callback.
+    pub fn request_misdirected(&self, kind: Misdirected) {
+        self.misdirected[kind as usize].inc();
     }
 
     /// Counts a TLS handshake of the public listener that failed.
@@ -745,6 +791,7 @@ mod tests {
         metrics.published(PublishResult::Returned, 2);
         metrics.set_connected(true);
         metrics.peer_limited(LimitCause::Failures);
+        metrics.request_misdirected(Misdirected::Browser);
         metrics.reloaded(false);
         metrics.callback_counter("gone", "accepted").inc();
         metrics.forget_callback_counter("gone", "accepted");
@@ -789,6 +836,9 @@ mod tests {
             "countersign_findings{verdict=\"unseen\"} 3",
             "countersign_reconciliation_passes_total{result=\"done\"} 1",
             "countersign_enrichments_total{status=\"timed_out\"} 1",
+            "countersign_misdirected_requests_total{kind=\"health_check\"} 0",
+            "countersign_misdirected_requests_total{kind=\"browser\"} 1",
+            "countersign_misdirected_requests_total{kind=\"other\"} 0",
             "countersign_peers_limited_total{cause=\"rate\"} 0",
             "countersign_peers_limited_total{cause=\"failures\"} 1",
             "countersign_peers_limited_total{cause=\"not_allowed\"} 0",

@@ -83,7 +83,10 @@ async fn nothing_beside_encrypt_counts() {
         format!(r#"{{"encrypt":["{good_text}"]}}"#),
         format!(r#"{{"Encrypt":"{good_text}"}}"#),
         format!(r#"{{"challenge":"c","token":"{TOKEN}","type":"url_verification"}}"#),
-        // Of two the first is the one, and what is behind it stands beside it.
+        // Nobody can say which of two is meant.
+        format!(r#"{{"encrypt":"{good_text}","encrypt":"{good_text}"}}"#),
+        format!(r#"{{"encrypt":"{good_text}","encrypt":"{bad_text}","encrypt":7}}"#),
+        format!(r#"{{"encrypt":"{good_text}","\u0065ncrypt":null}}"#),
         format!(r#"{{"encrypt":"{bad_text}","encrypt":"{good_text}"}}"#),
         format!(r#"{{"encrypt":"","encrypt":"{good_text}"}}"#),
         format!(r#"[{{"encrypt":"{good_text}"}}]"#),
@@ -97,7 +100,6 @@ async fn nothing_beside_encrypt_counts() {
             r#"{{"user_id":"mallory","action_type":"REJECT","encrypt":"{good_text}","task_id":"other"}}"#
         ),
         format!(r#"{{"\u0065ncrypt":"{good_text}"}}"#),
-        format!(r#"{{"encrypt":"{good_text}","encrypt":"{bad_text}","encrypt":7}}"#),
     ] {
         let id = app.post("purchase", body.clone()).await.command_id();
         let command = app.get(&format!("/api/v1/commands/{id}")).await.text();
@@ -245,12 +247,18 @@ async fn no_trick_with_the_path_tells_which_endpoints_exist() {
             }
         }
     }
-    // An escape that stands for the very name is the name, as RFC 3986 §6.2.2.2 has it; a query is no part of it.
-    for target in [format!("/callbacks/{}", hex("purchase")), "/callbacks/purchase?x=y".to_owned()] {
+    // What stands before the service decides by the path it sees: a name with an escape in it is not the name, although
+    // RFC 3986 §6.2.2.2 has both for the same. A query is no part of the path, and a slash too many says nothing.
+    for (target, status) in [
+        (format!("/callbacks/{}", hex("purchase")), 403),
+        ("/callbacks/%70urchase".to_owned(), 403),
+        ("/callbacks/purchase?x=y".to_owned(), 200),
+        ("/callbacks/purchase/".to_owned(), 200),
+    ] {
         let good = envelope(&seal(KEY, &Callback::list("i", "t").plain()));
         assert_eq!(
             asked(&app, "POST", target.as_bytes(), &good).await.map(|answer| answer.status),
-            Some(200),
+            Some(status),
             "{target}"
         );
     }

@@ -1,6 +1,7 @@
 //! The whole program against a real RabbitMQ, one file per part of the contract.
 
 mod accept;
+mod cases;
 mod center;
 mod cli;
 mod config;
@@ -13,6 +14,7 @@ mod harness;
 mod layering;
 mod load;
 mod logs;
+mod paths;
 mod poison;
 mod probe;
 mod refuse;

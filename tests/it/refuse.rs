@@ -65,6 +65,8 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
     let mut flipped = good.encrypted(KEY);
     let at = flipped.len() - 10;
     flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
+    let text = seal(KEY, &good.plain());
+    let twice = format!(r#"{{"encrypt":"{text}","encrypt":"{text}"}}"#).into_bytes();
     let causes: Vec<(&str, &str, Vec<u8>)> = vec![
         ("unknown endpoint, encrypted body", "/callbacks/nowhere", good.encrypted(KEY)),
         ("unknown endpoint, plain body", "/callbacks/nowhere", good.plain()),
@@ -113,6 +115,20 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
             good.clone().token("x").action("NO").plain(),
         ),
         ("an empty object, plain", "/callbacks/leave", b"{}".to_vec()),
+        ("no JSON, plain", "/callbacks/leave", b"hello".to_vec()),
+        ("nothing at all, plain", "/callbacks/leave", Vec::new()),
+        ("an array, plain", "/callbacks/leave", b"[]".to_vec()),
+        ("no UTF-8, plain", "/callbacks/leave", b"\xff\xfe".to_vec()),
+        ("compressed, plain", "/callbacks/leave", vec![0x1f, 0x8b, 8, 0]),
+        (
+            "a challenge, plain",
+            "/callbacks/leave",
+            br#"{"challenge":"c","type":"url_verification"}"#.to_vec(),
+        ),
+        ("another path", "/callback/leave", good.plain()),
+        ("no path", "/", good.encrypted(KEY)),
+        ("a name with an escape", "/callbacks/%6ceave", good.plain()),
+        ("encrypt twice", "/callbacks/purchase", twice),
         ("encrypted body where no key is configured", "/callbacks/leave", good.encrypted(KEY)),
         // §3.4. A3, A4 and N4 open, but hold no token; the others do not open.
         (
@@ -204,14 +220,20 @@ async fn a_whole_callback_with_bad_padding_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_body_that_is_not_one_json_object_is_malformed() {
+async fn a_plain_body_that_is_not_one_json_object_is_a_strangers() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let twice = [Callback::list("i", "t").plain(), b"{}".to_vec()].concat();
     let bodies: [&[u8]; 7] = [b"", b"hello", b"[]", b"\"text\"", b"{\"a\":1", b"\xff\xfe", &twice];
     for body in bodies {
         let answer = app.post("leave", body).await;
-        assert_eq!(answer.reason(), "malformed", "{:?}: {}", String::from_utf8_lossy(body), answer.text());
-        assert_refused(&answer, "malformed");
+        assert_eq!(
+            answer.reason(),
+            "unauthenticated",
+            "{:?}: {}",
+            String::from_utf8_lossy(body),
+            answer.text()
+        );
+        assert_refused(&answer, "unauthenticated");
     }
 }
 
@@ -233,14 +255,14 @@ async fn an_authenticated_callback_with_a_wrong_type_or_a_name_twice_is_malforme
         ("user_id null", good.clone().raw("user_id", "null")),
         ("action_type a list", good.clone().raw("action_type", "[\"APPROVE\"]")),
         ("task_id true", good.clone().raw("task_id", "true")),
-        ("action_context an object", good.clone().raw("action_context", "{}")),
+        ("action_context an object", good.clone().raw("action_context", "{\"a\":1}")),
         ("message_id a fraction", good.clone().raw("message_id", "1.5")),
         ("message_id with an exponent", good.clone().raw("message_id", "1e3")),
         ("message_id negative", good.clone().raw("message_id", "-1")),
         ("message_id above u64", good.clone().raw("message_id", "18446744073709551616")),
         ("message_id no digits", good.clone().raw("message_id", "\"om_abc\"")),
         ("message_id a list", good.clone().raw("message_id", "[1]")),
-        ("attachments an object", good.clone().raw("attachments", "{}")),
+        ("attachments an object", good.clone().raw("attachments", "{\"url\":\"u\"}")),
         ("attachments of text", good.clone().raw("attachments", "[\"a.png\"]")),
         ("101 attachments", good.clone().raw("attachments", &format!("[{}]", many.join(",")))),
         ("reason a list", good.clone().raw("reason", "[1]")),
@@ -438,15 +460,20 @@ async fn refused_callbacks_are_kept_without_anything_secret() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let callback = Callback::list("inst-7", "task-7").context("private-context").action("HOLD");
     assert_refused(&app.post("purchase", callback.encrypted(KEY)).await, "action_not_allowed");
-    let stranger = Callback::list("inst-8", "task-8").token("guessed-token").encrypted(KEY);
+    let stranger = Callback::list("inst-8", "task-8").encrypted("guessed-key");
     assert_refused(&app.post("purchase", stranger.clone()).await, "unauthenticated");
-    let refusals = eventually("two refusals in the ledger", async || {
+    let plain = Callback::list("inst-8", "task-8").token("guessed-token").plain();
+    assert_refused(&app.post("leave", plain).await, "unauthenticated");
+    // Who knows the key is no stranger: what he wanted is told, and what he tried is not.
+    let with_key = Callback::list("inst-9", "task-9").token("guessed-token").encrypted(KEY);
+    assert_refused(&app.post("purchase", with_key).await, "unauthenticated");
+    let refusals = eventually("four refusals in the ledger", async || {
         let answer = app.get("/api/v1/refusals").await;
         let text = answer.text();
-        if text.matches("\"reason\"").count() == 2 { Ok(text) } else { Err(text) }
+        if text.matches("\"reason\"").count() == 4 { Ok(text) } else { Err(text) }
     })
     .await;
-    for word in ["action_not_allowed", "unauthenticated", "purchase", "task-7", "zhang3", "HOLD"] {
+    for word in ["action_not_allowed", "unauthenticated", "purchase", "task-7", "task-9", "zhang3", "HOLD"] {
         assert!(refusals.contains(word), "{word} is not in {refusals}");
     }
     let outer: Value = serde_json::from_slice(&stranger).unwrap();

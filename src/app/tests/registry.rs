@@ -62,7 +62,15 @@ impl Registry {
             }
         }
         callback.push('}');
-        let verdict = self.intake.receive(endpoint, callback.as_bytes(), None).await;
+        let verdict = self
+            .intake
+            .receive(intake::Received {
+                endpoint,
+                body: callback.as_bytes(),
+                content_encoding: None,
+                peer: None,
+            })
+            .await;
         match verdict.outcome {
             Outcome::Kept(kept) => Ok(self.command(kept.command_id).await),
             Outcome::Refused(refusal) => Err(refusal),

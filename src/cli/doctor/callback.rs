@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, Report};
 use crate::{
-    cli::{Trust, client, crypt::seal, exit::Failure, exposed, reachable, url},
+    cli::{Trust, client, crypt::envelope, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
     proxy,
@@ -79,7 +79,7 @@ async fn post(
     })
     .to_string();
     let body = match &credential.action_callback_key {
-        Some(key) => json!({ "encrypt": seal(key, plain.as_bytes()) }).to_string(),
+        Some(key) => envelope(key, plain.as_bytes()),
         None => plain,
     };
     // A certificate names the public address, not this machine's.

@@ -16,11 +16,11 @@ use std::{
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     Trust, block_on, client,
-    crypt::{choose, random, seal, secret_from},
+    crypt::{choose, envelope, random, secret_from},
     exit::{Exit, Failure},
     exposed,
     output::{json, line, say},
@@ -330,7 +330,7 @@ impl Plan<'_> {
     fn body(&self, number: u64) -> Vec<u8> {
         let plain = body::render(self.arguments.origin, &self.decision(number), self.token.expose());
         match &self.key {
-            Some(key) => json!({ "encrypt": seal(key, &plain) }).to_string().into_bytes(),
+            Some(key) => envelope(key, &plain).into_bytes(),
             None => plain,
         }
     }

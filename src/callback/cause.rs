@@ -1,0 +1,177 @@
+//! Why a sender was not authenticated, in words for the operator. The answer never tells.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use super::wire::{self, Unreadable};
+
+/// Why a body did not authenticate its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// There is no body.
+    Empty,
+    /// The body is compressed.
+    Gzip,
+    /// The body is not text.
+    NotUtf8,
+    /// The body is text, but not one JSON object.
+    NotJson,
+    /// The body is meant for something else.
+    Foreign(Foreign),
+    /// There are several members `encrypt`, so that nobody can say which one is meant.
+    EncryptTwice,
+    /// `encrypt` is not a text.
+    EncryptNotText,
+    /// A plain body where a key is configured.
+    NotEncrypted,
+    /// An encrypted body where no key is configured.
+    Encrypted,
+    /// `encrypt` is not standard base64.
+    NotBase64,
+    /// `encrypt` is base64 of something that is not an IV and whole blocks.
+    Length,
+    /// No configured key makes anything of it.
+    Key,
+    /// What a key makes of it begins like JSON and ends in no padding.
+    Padding,
+    /// A key opens it, and what is inside is compressed.
+    GzipInside,
+    /// A key opens it, and what is inside is not text.
+    NotUtf8Inside,
+    /// A key opens it, and what is inside is not one JSON object.
+    NotJsonInside,
+    /// A plain body without a token.
+    TokenMissing,
+    /// A plain body with a token that is not configured.
+    TokenWrong,
+    /// A key opens it, and there is no token inside.
+    TokenMissingInside,
+    /// A key opens it, and the token inside is not configured.
+    TokenWrongInside,
+    /// A key opens it, and the token inside is configured together with another key.
+    TokenOfAnother,
+}
+
+impl Cause {
+    /// The stable sentence.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "the body is empty",
+            Self::Gzip => "the body is compressed (gzip); callbacks are taken uncompressed",
+            Self::NotUtf8 => "the body is not UTF-8",
+            Self::NotJson => "the body is not one JSON object",
+            Self::Foreign(foreign) => foreign.as_str(),
+            Self::EncryptTwice => "encrypt is given more than once",
+            Self::EncryptNotText => "encrypt is not a text",
+            Self::NotEncrypted => "the body is not encrypted, but the endpoint has an action_callback_key",
+            Self::Encrypted => "the body is encrypted, but the endpoint has no action_callback_key",
+            Self::NotBase64 => "encrypt is not standard base64",
+            Self::Length => "encrypt is not an IV and whole blocks: its length is wrong",
+            Self::Key => "no configured action_callback_key opens it",
+            Self::Padding => {
+                "an action_callback_key decrypts it, but the padding is not PKCS#7 of 16-byte blocks"
+            }
+            Self::GzipInside => "an action_callback_key opens it, but what is inside is compressed (gzip)",
+            Self::NotUtf8Inside => "an action_callback_key opens it, but what is inside is not UTF-8",
+            Self::NotJsonInside => {
+                "an action_callback_key opens it, but what is inside is not one JSON object"
+            }
+            Self::TokenMissing => "the token is missing",
+            Self::TokenWrong => "the token is wrong",
+            Self::TokenMissingInside => "an action_callback_key opens it, but the token is missing",
+            Self::TokenWrongInside => "an action_callback_key opens it, but the token is wrong",
+            Self::TokenOfAnother => {
+                "an action_callback_key opens it, but the token is that of another credential"
+            }
+        }
+    }
+
+    /// The cause that a body is no text or no object by itself.
+    pub(super) fn of_unreadable(body: &[u8], why: Unreadable) -> Self {
+        match why {
+            _ if body.is_empty() => Self::Empty,
+            _ if is_gzip(body) => Self::Gzip,
+            Unreadable::NotUtf8 => Self::NotUtf8,
+            Unreadable::NotJson => Self::NotJson,
+        }
+    }
+
+    /// The same for what a key opened.
+    pub(super) fn of_unreadable_inside(plain: &[u8], why: Unreadable) -> Self {
+        match why {
+            _ if is_gzip(plain) => Self::GzipInside,
+            Unreadable::NotUtf8 => Self::NotUtf8Inside,
+            Unreadable::NotJson => Self::NotJsonInside,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// RFC 1952 §2.3.1: the magic number and the only method there is.
+pub(super) fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b, 8])
+}
+
+/// What the open platform sends to other URLs than that of a callback, and people enter ours for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// The challenge by which the platform verifies the URL of an app's events and callbacks.
+    UrlVerification,
+    /// A press on a message card of an app.
+    CardAction,
+    /// An event that an app subscribed to.
+    Event,
+}
+
+impl Foreign {
+    /// The stable sentence, with what to do.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UrlVerification => {
+                "a url_verification challenge of the open platform, not an approval callback: \
+                 this URL belongs in action_callback_url, not in the app's settings of events and callbacks"
+            }
+            Self::CardAction => {
+                "a card callback of the open platform, not an approval callback: \
+                 this URL belongs in action_callback_url, not in the app's settings of events and callbacks"
+            }
+            Self::Event => {
+                "an event of the open platform, not an approval callback: \
+                 this URL belongs in action_callback_url, not in the app's settings of events and callbacks"
+            }
+        }
+    }
+
+    /// What the members of a body are told by. One that has an `action_type` is a callback, whatever else it has.
+    pub(super) fn of<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> Option<Self> {
+        let (mut kind, mut challenge, mut header, mut event, mut card) = (None, false, None, false, false);
+        for (name, value) in members {
+            match name {
+                "action_type" => return None,
+                "type" => kind = wire::text(name, value).ok().flatten(),
+                "challenge" => challenge = true,
+                "header" => header = wire::object(name, value).ok(),
+                "event" => event = value.get().starts_with('{'),
+                "open_message_id" => card = true,
+                _ => {}
+            }
+        }
+        let event_type = header.as_ref().and_then(|header| header.get("event_type"));
+        if challenge || kind.as_deref() == Some("url_verification") {
+            Some(Self::UrlVerification)
+        } else if card || event_type.is_some_and(|value| value.get().starts_with("\"card.")) {
+            Some(Self::CardAction)
+        } else {
+            (event || event_type.is_some() || kind.as_deref() == Some("event_callback"))
+                .then_some(Self::Event)
+        }
+    }
+}
