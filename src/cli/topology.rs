@@ -21,12 +21,7 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
         Command::Print => {
-            // Without the approval center nobody reads what workers report.
-            let outcomes = match loaded.approval_center()? {
-                Some(_) => loaded.outcomes()?.queue(),
-                None => None,
-            };
-            let definitions = definitions(&loaded.amqp()?.broker, outcomes);
+            let definitions = definitions(&loaded.amqp()?.broker);
             line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
             Ok(Exit::Done)
         }

@@ -328,6 +328,11 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     let center_is_on = !matches!(loaded.approval_center, Some(None));
     let taken = loaded.amqp.as_ref().filter(|_| center_is_on).map(|amqp| amqp.broker.queue.clone());
     loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken, center_is_on));
+    if let (Some(amqp), Some(outcomes), Some(Some(_))) =
+        (&mut loaded.amqp, &loaded.outcomes, &loaded.approval_center)
+    {
+        amqp.broker.outcomes = outcomes.queue().map(str::to_owned);
+    }
     loaded.reconcile = root.table("reconcile", reconcile::reconcile);
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));

@@ -11,6 +11,7 @@ use super::{
     certificates::{check_validity, file, identity_fault, identity_files},
     read::{Given, Section},
     show::{REDACTED, redact_url},
+    values::parse_duration,
 };
 use crate::{
     console,
@@ -20,7 +21,7 @@ use crate::{
         self,
         amqp::{
             self, Topology,
-            topology::{DEAD, UNROUTED},
+            topology::{TAKEN_EXCHANGES, TAKEN_QUEUES},
         },
     },
     secret::Secret,
@@ -157,15 +158,27 @@ fn sqlite_path(url: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
+/// Oftener would only fill the broker's log where something is wrong.
+const CHECK_INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
+
 pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let urls = amqp_urls(section);
     let exchange = section.required("exchange", "1 to 255 bytes, not beginning with amq.", |text| {
         if text.is_empty() {
             return Err("is the nameless exchange, which is bound to every queue by its name".to_owned());
         }
+        if TAKEN_EXCHANGES.contains(&text) {
+            return Err("is an exchange that countersign declares for something else".to_owned());
+        }
         amqp_name(text)
     });
-    let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", amqp_name);
+    let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", |text| {
+        if TAKEN_QUEUES.contains(&text) {
+            return Err("is a queue that countersign declares for something else".to_owned());
+        }
+        amqp_name(text)
+    });
     let topology = match section.one_of(
         "topology",
         &[("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)],
@@ -179,6 +192,16 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             "none, with queue = \"\": if no consumer has bound a queue, every command comes back and is parked",
         );
     }
+    let check_interval = section.required(
+        "check_interval",
+        "\"off\", or \"60s\", \"5m\", at least \"1s\" and at most \"24h\"",
+        |text| match (text, parse_duration(text)) {
+            ("off", _) => Ok(None),
+            (_, None) => Err("is not a duration".to_owned()),
+            (_, Some(interval)) if CHECK_INTERVALS.contains(&interval) => Ok(Some(interval)),
+            (_, Some(_)) => Err("is out of range".to_owned()),
+        },
+    );
     let max_in_flight = section.number("max_in_flight", 1..=65_535);
     let message_type = section.required("message_type", "1 to 255 bytes", |text| match text.len() {
         1..=255 => Ok(text.to_owned()),
@@ -213,6 +236,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             exchange: exchange.clone()?,
             queue: queue?,
             topology: topology?,
+            check_interval: check_interval?,
             message_type: message_type?,
             connect_timeout: connect_timeout?,
             tls: tls?,
@@ -237,7 +261,7 @@ pub(super) fn outcomes(
 ) -> Option<outcome::Settings> {
     let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", |name| {
         let taken = taken.as_deref() == Some(name) && !name.is_empty();
-        if [UNROUTED, DEAD].contains(&name) || taken {
+        if TAKEN_QUEUES.contains(&name) || taken {
             return Err("is a queue that commands go to".to_owned());
         }
         amqp_name(name)

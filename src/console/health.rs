@@ -19,7 +19,11 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Desk, access::Configuration, negotiation, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
+<<<<<<< HEAD
     time::Timestamp,
+=======
+    telemetry::topology::View,
+>>>>>>> 5a16782 (Exchanges and queues are looked at while commands are published; a refusal is answered by the broker's own words)
 };
 
 /// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the
@@ -78,10 +82,12 @@ impl Probe {
 }
 
 #[derive(Serialize)]
-struct Readiness {
+struct Readiness<'a> {
     ready: bool,
     checks: Checks,
     broker: &'static str,
+    /// `null` while nothing is known.
+    topology: Option<&'a View>,
     configuration: Configuration,
 }
 
@@ -100,10 +106,12 @@ pub(super) async fn livez(_: Anyone) -> HttpResponse {
 pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     let draining = desk.draining.load(Ordering::Relaxed);
     let ledger = desk.probe.look().await;
+    let topology = desk.metrics.topology().last();
     let readiness = Readiness {
         ready: !draining && ledger == LedgerCheck::Ok,
         checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
         broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
+        topology: topology.as_deref(),
         configuration: desk.access.configuration(),
     };
     let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };

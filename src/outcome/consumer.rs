@@ -21,7 +21,7 @@ use crate::{
     ledger::Reported,
     relay::{
         Failure,
-        amqp::{self, Error, Listening, listen_in, topology},
+        amqp::{self, Error, Existing, Listening, listen_in},
         backoff, requested,
     },
     telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
@@ -68,6 +68,7 @@ impl From<lapin::Error> for End {
 /// Takes reports, through any loss of the broker, until it is to stop. Rings `bell` when there is something to show.
 pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
     let mut stop = seat.stop.clone();
+    let existing = Existing::default();
     let mut failures = 0;
     loop {
         let connected = tokio::select! {
@@ -77,7 +78,8 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
         let end = match connected {
             Ok(listening) => {
                 let began = Instant::now();
-                let session = Session { seat, settings, bell, listening: &listening, taken: 0 };
+                let session =
+                    Session { seat, settings, bell, listening: &listening, existing: &existing, taken: 0 };
                 let (end, taken) = session.serve(broker, &mut stop).await;
                 listening.close("the way back has ended").await;
                 if taken > 0 || began.elapsed() >= GOOD {
@@ -93,7 +95,7 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
         match end {
             End::Stopped => return,
             End::Amqp(failure) if failure.needs_operator() => {
-                error!(delay_ms, failures, queue, error = %chain(&failure), "no outcomes are taken until somebody mends this");
+                error!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; operator action required");
             }
             End::Amqp(failure) => {
                 warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
@@ -123,6 +125,7 @@ struct Session<'a> {
     settings: &'a Settings,
     bell: &'a Notify,
     listening: &'a Listening,
+    existing: &'a Existing,
     taken: u64,
 }
 
@@ -169,11 +172,9 @@ impl Session<'_> {
     }
 
     async fn subscribe(&self, broker: &amqp::Settings) -> Result<Consumer, End> {
-        let channel = self.listening.channel().await?;
         let queue = &*self.settings.queue;
-        topology::prepare_outcomes(&channel, broker, queue, self.listening.broker())
-            .await
-            .map_err(End::Amqp)?;
+        let prepared = self.listening.prepare_outcomes(queue, broker, self.existing).await;
+        let channel = prepared.map_err(End::Amqp)?;
         channel.basic_qos(self.settings.prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)

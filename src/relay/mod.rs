@@ -251,7 +251,7 @@ async fn supervise<P: Publisher>(
             connected = publisher.connect() => connected,
             () = requested(stop) => return relay.settle_all().await,
         };
-        let problem = match connected {
+        let (lost, problem) = match connected {
             Ok(mut session) => {
                 relay.metrics.set_connected(true);
                 let confirmed = relay.confirmed;
@@ -260,19 +260,19 @@ async fn supervise<P: Publisher>(
                     End::Failed(failure) => failure.blames_publish(),
                     End::Stopped | End::Unanswered => None,
                 };
-                let lost = relay.session_over(blame);
-                if relay.confirmed > confirmed || lost.expected {
+                let over = relay.session_over(blame);
+                if relay.confirmed > confirmed || over.expected {
                     failures = 0;
                 }
                 session.close().await;
                 relay.settle_all().await;
                 match end {
                     End::Stopped => return info!("the relay has stopped"),
-                    End::Failed(failure) => Some(failure),
-                    End::Unanswered => None,
+                    End::Failed(failure) => (true, Some(failure)),
+                    End::Unanswered => (true, None),
                 }
             }
-            Err(failure) => Some(failure),
+            Err(failure) => (false, Some(failure)),
         };
         failures += 1;
         let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
@@ -283,10 +283,13 @@ async fn supervise<P: Publisher>(
                 warn!(delay_ms, failures, error = %chain(&failure), "the broker ended the session; connecting again");
             }
             Some(failure) if failure.needs_operator() => {
-                error!(delay_ms, failures, error = %chain(&failure), "cannot publish until somebody mends this");
+                error!(delay_ms, failures, error = %chain(&failure), "cannot publish; operator action required");
+            }
+            Some(failure) if lost => {
+                warn!(delay_ms, failures, error = %chain(&failure), "lost the broker; connecting again");
             }
             Some(failure) => {
-                warn!(delay_ms, failures, error = %chain(&failure), "lost the broker; connecting again");
+                warn!(delay_ms, failures, error = %chain(&failure), "cannot connect to the broker; trying again");
             }
             None => {
                 warn!(delay_ms, failures, "the broker did not answer a publish in time; connecting again");

@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::topology::Topology;
+
 /// The label `endpoint` of callbacks whose endpoint is not configured. No endpoint can have this name.
 pub const UNKNOWN_ENDPOINT: &str = "-";
 
@@ -313,6 +315,7 @@ pub struct Metrics {
     showings: [[Counter; ShowingResult::ALL.len()]; SURFACES.len()],
     outcomes_pending: Gauge<i64, AtomicI64>,
     outcomes_parked: Gauge<i64, AtomicI64>,
+    topology: Topology,
 }
 
 impl fmt::Debug for Metrics {
@@ -454,6 +457,7 @@ impl Metrics {
             "Cards and instances for which an outcome was refused for good",
             outcomes_parked.clone(),
         );
+        let topology = Topology::register(&mut registry);
         registry.register(
             "build",
             "The running program",
@@ -487,7 +491,14 @@ impl Metrics {
             showings,
             outcomes_pending,
             outcomes_parked,
+            topology,
         })
+    }
+
+    /// What was last seen of exchanges and queues at the broker, with its metrics.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// The counter of one endpoint and outcome, created at zero. Fetched once at start: counting takes no lock.

@@ -4,3 +4,4 @@ pub mod exposition;
 pub mod failpoint;
 pub mod log;
 pub mod metrics;
+pub mod topology;

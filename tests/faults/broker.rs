@@ -151,7 +151,8 @@ async fn an_exchange_that_is_deleted_under_load_is_made_again_and_nothing_is_los
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_unbound_under_load_leaves_the_rest_to_the_alternate_exchange() {
     let vhost = Vhost::new().await;
-    let app = App::start(&vhost).await;
+    // Nobody who binds it again.
+    let app = App::with(Config::new(&vhost).set("amqp", "check_interval", "\"off\"")).await;
     let worker = Worker::on(&vhost);
     let unrouted = Worker::on_queue(&vhost, "countersign.unrouted");
     let oracle = Oracle::new();
@@ -272,7 +273,7 @@ async fn a_permission_or_password_that_is_taken_away_is_waited_for_and_nothing_i
         until_came(&worker, 20).await;
         admin.permit("^nothing$").await;
         admin.disconnect().await;
-        until_said(&app, "cannot publish until somebody mends this").await;
+        until_said(&app, "cannot publish; operator action required").await;
         admin.permit(".*").await;
         recovered(&worker, 20, "permission given back").await;
 
@@ -311,7 +312,7 @@ async fn a_vhost_that_is_deleted_and_made_again_gets_all_that_was_not_in_the_old
     admin.eval("rabbit_vhost:delete(<<\"@VHOST@\">>, <<\"tests\">>)").await;
     app.until_metric(CONNECTED, 0.0).await;
     oracle.keep(&app, 50).await;
-    until_said(&app, "cannot publish until somebody mends this").await;
+    until_said(&app, "cannot publish; operator action required").await;
     admin.eval("ok = rabbit_vhost:add(<<\"@VHOST@\">>, <<\"tests\">>)").await;
     admin.eval(
         "ok = rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"@VHOST@\">>, <<\".*\">>, <<\".*\">>, \

@@ -20,6 +20,7 @@ mod outages;
 mod power;
 mod rogue;
 mod shim;
+mod topology;
 /// Between the program and a real broker.
 mod wire;
 

@@ -4,6 +4,7 @@ use crate::support::{App, Broker, Callback, Config, KEY, Message, Proxy, Vhost, 
 use lapin::options::{BasicConsumeOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -89,8 +90,19 @@ async fn a_routing_key_is_lower_case_and_hexes_what_is_not_plain() {
         let callback = Callback::list("i", code).with("approval_code", code).action("REJECT");
         assert_eq!(worker.command(&app.accept(&callback).await).await.routing_key, expected);
     }
-    let long = Callback::list("i", "long").with("approval_code", "采".repeat(150));
-    assert!(worker.command(&app.accept(&long).await).await.routing_key.len() <= 255);
+    // What the README says of a code that is too long, and of the property that is cut.
+    let code = "采".repeat(150);
+    let long = Callback::list(&"审".repeat(100), "long").with("approval_code", &*code);
+    let message = worker.command(&app.accept(&long).await).await;
+    let digest: String =
+        Sha256::digest(code.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let (key, rest) = message.routing_key.split_once(&format!("-{digest}")).expect("the digest of the code");
+    assert!(rest == ".approve" && message.routing_key.len() <= 255, "{key}");
+    assert!(key.starts_with("approval.purchase.%e9%87%87%e9"), "{key}");
+    assert!(key.ends_with("%e9") || key.ends_with("%87"), "cut, but not within an escape: {key}");
+    let correlation = message.properties.correlation_id().as_ref().map(ToString::to_string);
+    assert_eq!(correlation, Some("审".repeat(85)));
+    assert_eq!(message.json()["task"]["approval_code"], code);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,7 +243,8 @@ async fn while_the_broker_blocks_publishing_callbacks_are_accepted_and_published
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_queue_is_bound_for_is_caught_by_the_alternate_exchange() {
     let vhost = Vhost::new().await;
-    let app = App::start(&vhost).await;
+    // Nobody who binds it again.
+    let app = App::with(Config::new(&vhost).set("amqp", "check_interval", "\"off\"")).await;
     // Once a command has come this way, the queue is not only declared but bound.
     app.accept(&Callback::list("i", "before")).await;
     vhost.take(COMMANDS).await;

@@ -148,8 +148,10 @@ fn relay(config: &Config, center: Option<&Center>) -> StartRelay {
         Box::pin(async move {
             match Publisher::new(broker) {
                 Ok(publisher) => {
-                    let report =
-                        relay::run(seat.ledger, publisher, settings, enrich, seat.metrics, seat.stop).await;
+                    let watching = publisher.watch().run(seat.metrics.clone(), seat.stop.clone());
+                    let relaying =
+                        relay::run(seat.ledger, publisher, settings, enrich, seat.metrics, seat.stop);
+                    let (report, ()) = tokio::join!(relaying, watching);
                     tracing::debug!(
                         confirmed = report.confirmed,
                         unanswered = report.unanswered,

@@ -17,7 +17,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Settings, tls, topology};
+use super::{Address, Broker, Error, Existing, Settings, declare::Declaring, tls, topology};
 
 /// How long the broker may take to say goodbye.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -26,6 +26,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Link {
     pub(super) broker: Address,
     pub(super) channel: Arc<Channel>,
+    /// Those that the broker closed while the topology was declared; see [`Declaring`].
+    _closed: Vec<Channel>,
     connection: Connection,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     /// Whether the broker blocks publishing, as last told.
@@ -43,26 +45,32 @@ pub(super) enum Turn {
 impl Link {
     /// Connects to one broker, sees to the topology, and opens a channel that confirms, all within
     /// [`Settings::connect_timeout`].
-    pub(super) async fn open(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
+    pub(super) async fn open(
+        broker: &Broker,
+        settings: &Settings,
+        existing: &Existing,
+    ) -> Result<Self, Error> {
         let limit = settings.connect_timeout;
-        let opening = Self::open_unbounded(broker, settings);
+        let opening = Self::open_unbounded(broker, settings, existing);
         timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(Error::ConnectTimeout { broker: broker.address.clone(), limit }))
     }
 
-    async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
+    async fn open_unbounded(
+        broker: &Broker,
+        settings: &Settings,
+        existing: &Existing,
+    ) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
         let connection = connect(&broker.uri, &socket.0, settings, "countersign")
             .await
             .map_err(|source| unconnected(broker, settings, source))?;
         let events = Box::pin(connection.events_listener());
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(|source| Error::Channel { broker: address(), source: source.into() })?;
-        topology::prepare(&channel, settings, &broker.address).await?;
+        let declaring = Declaring::begin(&connection, &broker.address, existing).await?;
+        let mut closed = declaring.carry_out(topology::plan(settings), settings.topology).await?;
+        let channel = closed.pop().expect("one is open");
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await
@@ -70,6 +78,7 @@ impl Link {
         let link = Self {
             broker: address(),
             channel: Arc::new(channel),
+            _closed: closed,
             connection,
             events,
             blocked: false,
@@ -103,7 +112,7 @@ impl Link {
 
     /// Closes channel and connection within [`CLOSE_LIMIT`], then the socket in any case.
     pub(super) async fn close(self) {
-        let Self { channel, connection, socket, .. } = self;
+        let Self { channel, _closed, connection, socket, .. } = self;
         let goodbye = async {
             // Neither error tells anything: the connection is over either way.
             channel.close(200, "OK".into()).await.ok();
@@ -151,6 +160,12 @@ impl Listening {
         &self.broker
     }
 
+    /// True as long as the connection is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.connection.status().connected()
+    }
+
     /// Opens a channel, which lives until the end of the connection unless the broker closes it. A peer that has gone silent
     /// is noticed by its missing heartbeats, within 20 s unless the URL says otherwise; what waits for it then fails.
     ///
@@ -160,6 +175,33 @@ impl Listening {
         let channel = self.connection.create_channel().await?;
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel.clone());
         Ok(channel)
+    }
+
+    /// A channel on which a table is declared, or looked for, as `settings` say; it is open afterwards.
+    pub(super) async fn prepare(
+        &self,
+        plan: topology::Plan,
+        settings: &Settings,
+        existing: &Existing,
+    ) -> Result<Channel, Error> {
+        let declaring = Declaring::begin(&self.connection, &self.broker, existing).await?;
+        let channels = declaring.carry_out(plan, settings.topology).await?;
+        let channel = channels.last().expect("one is open").clone();
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).extend(channels);
+        Ok(channel)
+    }
+
+    /// A channel on which the queue that workers report to is declared, or looked for, as `settings` say.
+    ///
+    /// # Errors
+    /// [`Error::Topology`], or the broker gives no channel.
+    pub async fn prepare_outcomes(
+        &self,
+        queue: &str,
+        settings: &Settings,
+        existing: &Existing,
+    ) -> Result<Channel, Error> {
+        self.prepare(topology::outcomes_plan(queue), settings, existing).await
     }
 
     /// Takes leave of the broker, within two seconds whether or not it answers.
@@ -186,10 +228,15 @@ impl std::fmt::Debug for Listening {
 
 fn unconnected(broker: &Broker, settings: &Settings, source: lapin::Error) -> Error {
     let encrypted = broker.uri.scheme == AMQPScheme::AMQPS;
-    let advice = encrypted.then(|| tls::advice(&source, settings.tls.identity.is_some())).flatten();
+    let advice = encrypted
+        .then(|| tls::advice(&source, settings.tls.identity.is_some(), &broker.uri.authority.host))
+        .flatten();
     let broker = broker.address.clone();
     match advice {
-        Some(advice) => Error::Tls { broker, advice, source: source.into() },
+        Some(tls::Advice { words: advice, whole }) => {
+            let source = (!whole).then(|| source.into());
+            Error::Tls { broker, advice, source }
+        }
         None => Error::Connect { broker, source: source.into() },
     }
 }

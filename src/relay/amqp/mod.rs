@@ -5,10 +5,13 @@
 //! At level `trace` lapin prints every frame.
 
 mod connection;
+mod declare;
 mod publisher;
 pub mod tls;
 pub mod topology;
+mod watch;
 mod window;
+mod words;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -18,7 +21,9 @@ use lapin::{
 };
 
 pub use connection::Listening;
+pub use declare::Existing;
 pub use publisher::{Publisher, Session};
+pub use watch::Watch;
 
 use super::Failure;
 use crate::{command::profile::Profile, loopback, secret::Secret};
@@ -32,8 +37,12 @@ pub struct Settings {
     pub exchange: String,
     /// The queue that is bound to it by `#`. Empty: no queue is declared.
     pub queue: String,
+    /// The queue that workers report to, if there is anybody who takes reports.
+    pub outcomes: Option<String>,
     /// What to do about exchanges and queues.
     pub topology: Topology,
+    /// How often they are looked at while connected; `None` for never.
+    pub check_interval: Option<Duration>,
     /// AMQP property `type`, at most 255 bytes.
     pub message_type: String,
     /// How the commands of an endpoint, by its name, are dressed. Those of endpoints that are not in it are
@@ -50,7 +59,18 @@ impl Settings {
     /// its commands need no dress.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { urls, exchange, queue, topology, message_type, profiles, connect_timeout, tls } = self;
+        let Self {
+            urls,
+            exchange,
+            queue,
+            outcomes,
+            topology,
+            check_interval,
+            message_type,
+            profiles,
+            connect_timeout,
+            tls,
+        } = self;
         let dressed = |profiles: &HashMap<String, Profile>| {
             let mut dressed: Vec<_> = profiles
                 .iter()
@@ -62,7 +82,8 @@ impl Settings {
         };
         urls.len() == other.urls.len()
             && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
-            && (exchange, queue, topology) == (&other.exchange, &other.queue, &other.topology)
+            && (exchange, queue, outcomes) == (&other.exchange, &other.queue, &other.outcomes)
+            && (topology, check_interval) == (&other.topology, &other.check_interval)
             && (message_type, connect_timeout, tls)
                 == (&other.message_type, &other.connect_timeout, &other.tls)
             && dressed(profiles) == dressed(&other.profiles)
@@ -75,7 +96,9 @@ impl Default for Settings {
             urls: Vec::new(),
             exchange: "countersign.commands".to_owned(),
             queue: "countersign.commands".to_owned(),
+            outcomes: None,
             topology: Topology::Declare,
+            check_interval: Some(Duration::from_secs(60)),
             message_type: "approval.command.v1".to_owned(),
             profiles: HashMap::new(),
             connect_timeout: Duration::from_secs(10),
@@ -91,9 +114,10 @@ pub enum Topology {
     #[default]
     Declare,
     /// See that it is there; change nothing. For brokers whose definitions are managed elsewhere, and for users without
-    /// the permission `configure`. Bindings cannot be checked over AMQP.
+    /// the permission `configure`. Bindings cannot be checked over AMQP: what a missing one costs lies in
+    /// [`topology::UNROUTED`], whose messages are counted.
     Check,
-    /// Do not even look.
+    /// Do not even look, neither when connecting nor later.
     None,
 }
 
@@ -128,10 +152,10 @@ pub enum Error {
         /// The broker.
         broker: Address,
         /// What is wrong and what to do.
-        advice: &'static str,
-        /// The cause.
+        advice: String,
+        /// The cause, unless all of it has been said.
         #[source]
-        source: Box<lapin::Error>,
+        source: Option<Box<lapin::Error>>,
     },
     /// A broker did not answer in time.
     #[error("cannot connect to {broker} within {limit:?}")]
@@ -151,13 +175,13 @@ pub enum Error {
         /// The broker.
         broker: Address,
         /// What to do.
-        advice: &'static str,
+        advice: String,
         /// The cause.
         #[source]
         source: Box<lapin::Error>,
     },
-    /// No channel that confirms.
-    #[error("cannot open a confirming channel on {broker}")]
+    /// No channel.
+    #[error("cannot open a channel on {broker}")]
     Channel {
         /// The broker.
         broker: Address,
@@ -450,7 +474,13 @@ mod tests {
         let broker = parse("amqp://localhost").unwrap().address;
         let source = said(406, "declared with other properties");
         let advice = "look";
-        let error = Error::Topology { verb: "declare", object: "queue q".to_owned(), broker, advice, source };
+        let error = Error::Topology {
+            verb: "declare",
+            object: "queue q".to_owned(),
+            broker,
+            advice: advice.to_owned(),
+            source,
+        };
         assert_eq!(error.blames_publish(), None);
     }
 
@@ -460,7 +490,13 @@ mod tests {
         let connect = |source| Error::Connect { broker: broker.clone(), source };
         let find = |source| {
             let object = "exchange e".to_owned();
-            Error::Topology { verb: "find", object, broker: broker.clone(), advice: "make it", source }
+            Error::Topology {
+                verb: "find",
+                object,
+                broker: broker.clone(),
+                advice: "make it".to_owned(),
+                source,
+            }
         };
         for code in [403, 406, 530] {
             assert!(connect(said(code, "")).needs_operator(), "{code}");
@@ -484,12 +520,14 @@ mod tests {
     fn a_publisher_is_built_anew_for_each_setting_that_it_would_heed() {
         let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
         assert!(settings().is_same(&settings()));
-        let changes: [fn(&mut Settings); 10] = [
+        let changes: [fn(&mut Settings); 12] = [
             |s| s.urls = vec![Secret::new("amqp://u:other-fake@a")],
             |s| s.urls.push(Secret::new("amqp://u:fake@b")),
             |s| s.exchange = "e".to_owned(),
             |s| s.queue = String::new(),
+            |s| s.outcomes = Some("q".to_owned()),
             |s| s.topology = Topology::Check,
+            |s| s.check_interval = None,
             |s| s.message_type = "t".to_owned(),
             |s| s.connect_timeout = Duration::from_secs(1),
             |s| s.tls.ca_file = Some("ca.pem".into()),

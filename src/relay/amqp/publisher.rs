@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,11 +18,13 @@ use lapin::{
     options::BasicPublishOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Broker, Error, Settings,
+    Broker, Error, Existing, Settings,
     connection::{Link, Turn},
+    watch::Watch,
     window::{Answer, Returned, Window},
 };
 use crate::{
@@ -51,6 +54,9 @@ pub struct Publisher {
     settings: Settings,
     brokers: Vec<Broker>,
     next: usize,
+    existing: Arc<Existing>,
+    /// Whether there is a session.
+    connected: watch::Sender<bool>,
 }
 
 impl Publisher {
@@ -63,7 +69,19 @@ impl Publisher {
         if brokers.is_empty() {
             return Err(Error::NoUrl);
         }
-        Ok(Self { settings, brokers, next: 0 })
+        Ok(Self {
+            settings,
+            brokers,
+            next: 0,
+            existing: Arc::default(),
+            connected: watch::Sender::new(false),
+        })
+    }
+
+    /// Looks after exchanges and queues for as long as this publisher has a session.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.settings.clone(), self.existing.clone(), self.connected.subscribe())
     }
 }
 
@@ -76,10 +94,10 @@ impl crate::relay::Publisher for Publisher {
         let mut last = Error::NoUrl;
         for tried in 1..=self.brokers.len() {
             let broker = &self.brokers[self.next];
-            match Link::open(broker, &self.settings).await {
+            match Link::open(broker, &self.settings, &self.existing).await {
                 Ok(link) => {
                     info!(broker = %broker.address, "connected to the broker");
-                    return Ok(Session::new(link, &self.settings));
+                    return Ok(Session::new(link, &self.settings, self.connected.clone()));
                 }
                 Err(error) => {
                     self.next = (self.next + 1) % self.brokers.len();
@@ -103,6 +121,16 @@ pub struct Session {
     exchange: ShortString,
     message_type: String,
     profiles: HashMap<String, Profile>,
+    _connected: Connected,
+}
+
+/// There is a session as long as this is.
+struct Connected(watch::Sender<bool>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -112,8 +140,10 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    fn new(link: Link, settings: &Settings) -> Self {
+    fn new(link: Link, settings: &Settings, connected: watch::Sender<bool>) -> Self {
+        connected.send_replace(true);
         Self {
+            _connected: Connected(connected),
             link,
             window: Window::new(),
             exchange: short(settings.exchange.as_str()),
@@ -246,8 +276,6 @@ fn short(text: impl Into<String>) -> ShortString {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::command::Action;
 

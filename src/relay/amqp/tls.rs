@@ -1,12 +1,13 @@
 //! TLS to the broker: whom we believe, who we say we are, and what an operator is told when that fails.
 
-use std::{io, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
+use jiff::Timestamp;
 use lapin::{
     ErrorKind,
     tcp::{RustlsConnector, RustlsConnectorConfig},
 };
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, pki_types::UnixTime};
 
 use crate::certificates::{self, Facts};
 
@@ -54,12 +55,22 @@ pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
     }
 }
 
+/// What is wrong with a connection over TLS that was not to be had.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Advice {
+    /// What it is, and what to do.
+    pub(super) words: String,
+    /// True if the words are all there is to know: the cause has nothing but names of the TLS library to add.
+    pub(super) whole: bool,
+}
+
 /// What to do about a connection over TLS that was not to be had; `None` if TLS is not the reason. `identified` if we have a
-/// certificate to show.
-pub(super) fn advice(error: &lapin::Error, identified: bool) -> Option<&'static str> {
+/// certificate to show; `host` is that of the URL.
+pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Option<Advice> {
+    let partly = |words: &str| Some(Advice { words: words.to_owned(), whole: false });
     let ErrorKind::IOError(error) = error.kind() else { return None };
     if broken_off(error.kind()) {
-        return Some(if identified {
+        return partly(if identified {
             "it broke off the connection at once; if the line is sound, it does not accept our certificate (amqp.tls.cert_file)"
         } else {
             "it broke off the connection at once; if the line is sound, it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
@@ -67,48 +78,145 @@ pub(super) fn advice(error: &lapin::Error, identified: bool) -> Option<&'static 
     }
     let cause = error.get_ref()?;
     if cause.is::<certificates::Error>() {
-        return Some("look at the files of [amqp.tls]");
+        return partly("look at the files of [amqp.tls]");
     }
-    Some(match cause.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(fault) => match fault {
-            // The second where an authority was made anew under its old name.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate comes from no authority that is believed: those in amqp.tls.ca_file, or else the system's"
+    match cause.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(fault) => Some(of_certificate(fault, host)),
+        rustls::Error::AlertReceived(alert) => Some(of_alert(*alert)),
+        rustls::Error::InvalidMessage(_) => Some(Advice {
+            words: "it does not speak TLS on this port; is it that of amqp://?".to_owned(),
+            whole: true,
+        }),
+        _ => partly("the handshake failed"),
+    }
+}
+
+/// What is wrong with the broker's certificate.
+fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
+    use webpki::Error as Path;
+    let words = match fault {
+        // The second where an authority was made anew under its old name, or its RSA key is shorter than 2048 bits.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate comes from no authority that is believed: those in amqp.tls.ca_file, or else the system's"
+                .to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => format!(
+            "its certificate has expired on {}; it needs another, or the clock of this machine is wrong",
+            date(*not_after)
+        ),
+        CertificateError::Expired => {
+            "its certificate has expired; it needs another, or the clock of this machine is wrong".to_owned()
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "its certificate is not valid yet, but from {} on; is the clock of this machine wrong?",
+            date(*not_before)
+        ),
+        CertificateError::NotValidYet => {
+            "its certificate is not valid yet; is the clock of this machine wrong?".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
+            "its certificate names no host in subjectAltName, and a common name does not count. {}",
+            signed(host)
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "its certificate is for another name than the host in amqp.url".to_owned()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => format!(
+            "its certificate is not for servers: its extendedKeyUsage has no serverAuth. {}",
+            signed(host)
+        ),
+        CertificateError::Revoked => "its certificate has been revoked; it needs another".to_owned(),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+            "its certificate, or one that leads to its authority, is signed by an algorithm that is not accepted, such as \
+             SHA-1. {}",
+            signed(host)
+        ),
+        CertificateError::Other(other) => match other.0.downcast_ref::<Path>() {
+            Some(Path::CaUsedAsEndEntity) => format!(
+                "its certificate is that of an authority (CA:TRUE), as `openssl req -x509` makes them, and a server cannot \
+                 show that. {}",
+                self_signed(host)
+            ),
+            Some(Path::EndEntityUsedAsCa | Path::PathLenConstraintViolated) => {
+                "a certificate that leads to its authority is not that of an authority (CA:FALSE, or too long a path); an \
+                 authority's is made with -addext basicConstraints=critical,CA:TRUE"
+                    .to_owned()
             }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired; it needs another, or the clock of this machine is wrong"
+            Some(Path::UnsupportedCertVersion) => format!(
+                "its certificate is of X.509 version 1, as `openssl x509 -req` makes them without -extfile; version 3 is \
+                 needed. {}",
+                signed(host)
+            ),
+            Some(Path::UnsupportedCriticalExtension) => {
+                "its certificate has a critical extension that is not known here".to_owned()
             }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet; is the clock of this machine wrong?"
+            Some(Path::NameConstraintViolation) => {
+                "its authority may not name this host (nameConstraints)".to_owned()
             }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "its certificate is for another name than the host in amqp.url"
-            }
-            _ => "its certificate cannot be accepted",
+            _ => return Advice { words: "its certificate cannot be accepted".to_owned(), whole: false },
         },
-        rustls::Error::AlertReceived(alert) => match alert {
-            AlertDescription::CertificateRequired => {
-                "it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
-            }
-            AlertDescription::CertificateExpired => {
-                "it says that our certificate (amqp.tls.cert_file) has expired"
-            }
-            AlertDescription::UnknownCA => {
-                "it does not know the authority of our certificate (amqp.tls.cert_file)"
-            }
-            AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied => "it does not accept our certificate (amqp.tls.cert_file)",
-            AlertDescription::HandshakeFailure => {
-                "it broke off the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
-            }
-            _ => "it broke off the handshake",
-        },
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS on this port; is it that of amqp://?",
-        _ => "the handshake failed",
-    })
+        _ => return Advice { words: "its certificate cannot be accepted".to_owned(), whole: false },
+    };
+    Advice { words, whole: true }
+}
+
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).ok();
+    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "a day far away".to_owned(), |time| format!("{time:.0}"))
+}
+
+/// The extensions of a server's certificate.
+fn alternative_name(host: &str) -> String {
+    let kind = if host.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
+    format!("subjectAltName={kind}:{host}")
+}
+
+/// How a certificate that vouches for itself is made so that it is accepted.
+fn self_signed(host: &str) -> String {
+    format!(
+        "One that vouches for itself, which the broker shows and amqp.tls.ca_file names: openssl req -x509 -newkey rsa:3072 \
+         -sha256 -nodes -days 825 -subj '/CN={host}' -addext 'basicConstraints=critical,CA:FALSE' -addext '{}' -addext \
+         'extendedKeyUsage=serverAuth' -keyout server-key.pem -out server.pem",
+        alternative_name(host)
+    )
+}
+
+/// How an authority makes a server's certificate so that it is accepted.
+fn signed(host: &str) -> String {
+    format!(
+        "Its authority makes a good one from its request: printf '%s\\n' '{}' 'extendedKeyUsage=serverAuth' > server.ext && \
+         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -sha256 -days 825 -extfile server.ext \
+         -out server.pem",
+        alternative_name(host)
+    )
+}
+
+/// What the broker says of ours.
+fn of_alert(alert: AlertDescription) -> Advice {
+    let words = match alert {
+        AlertDescription::CertificateRequired => {
+            "it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
+        }
+        AlertDescription::CertificateExpired => {
+            "it says that our certificate (amqp.tls.cert_file) has expired"
+        }
+        AlertDescription::UnknownCA => {
+            "it does not know the authority of our certificate (amqp.tls.cert_file)"
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => "it does not accept our certificate (amqp.tls.cert_file)",
+        AlertDescription::ProtocolVersion => "it speaks neither TLS 1.2 nor 1.3",
+        AlertDescription::HandshakeFailure => {
+            "it broke off the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
+        }
+        _ => return Advice { words: "it broke off the handshake".to_owned(), whole: false },
+    };
+    Advice { words: words.to_owned(), whole: true }
 }
 
 /// In TLS 1.3 (RFC 8446 §4.4.2.4, §6.2) the client has finished its handshake before the server looks at its certificate. What
@@ -123,14 +231,15 @@ fn broken_off(kind: io::ErrorKind) -> bool {
 mod tests {
     use super::*;
 
-    fn told(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Option<&'static str> {
-        advice(&lapin::Error::from(io::Error::other(cause)), true)
+    fn told(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Option<String> {
+        advice(&lapin::Error::from(io::Error::other(cause)), true, "mq.example.invalid").map(|it| it.words)
     }
 
     #[test]
     fn a_connection_that_is_reset_before_the_alert_is_read_is_told_by_what_it_may_mean() {
         let reset = lapin::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
-        let (ours, none) = (advice(&reset, true).unwrap(), advice(&reset, false).unwrap());
+        let told = |identified| advice(&reset, identified, "h").unwrap().words;
+        let (ours, none) = (told(true), told(false));
         assert!(ours.contains("does not accept our certificate (amqp.tls.cert_file)"), "{ours}");
         assert!(none.contains("set amqp.tls.cert_file and amqp.tls.key_file"), "{none}");
     }
@@ -147,7 +256,9 @@ mod tests {
             (CertificateError::Expired, "has expired"),
             (CertificateError::NotValidYet, "not valid yet"),
             (CertificateError::NotValidForName, "another name than the host"),
-            (CertificateError::Revoked, "cannot be accepted"),
+            (CertificateError::Revoked, "revoked"),
+            (CertificateError::InvalidPurpose, "extendedKeyUsage has no serverAuth"),
+            (CertificateError::BadEncoding, "cannot be accepted"),
         ] {
             let theirs = told(rustls::Error::InvalidCertificate(fault)).unwrap();
             assert!(theirs.starts_with("its certificate") && theirs.contains(words), "{theirs}");
@@ -166,7 +277,18 @@ mod tests {
         let plain = told(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)).unwrap();
         assert!(plain.contains("does not speak TLS"), "{plain}");
         assert_eq!(told("connection refused"), None);
-        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into(), true), None);
+        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused).into(), true, "h"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_made_for_a_name_or_an_address_as_the_url_has_it() {
+        for (host, name) in [
+            ("mq.example.invalid", "subjectAltName=DNS:mq.example.invalid"),
+            ("192.0.2.7", "subjectAltName=IP:192.0.2.7"),
+            ("2001:db8::7", "subjectAltName=IP:2001:db8::7"),
+        ] {
+            assert!(self_signed(host).contains(name) && signed(host).contains(name), "{host}");
+        }
     }
 
     #[test]

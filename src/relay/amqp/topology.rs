@@ -4,22 +4,22 @@
 //! Arguments are written into a queue for ever: RabbitMQ refuses to declare it again with others. So only what the
 //! product cannot do without is an argument. Everything that an operator may want to change one day belongs in a
 //! policy, which overrides nothing here: `delivery-limit` (how often a message is handed out again before it goes to
-//! the dead letters; 20 by default from RabbitMQ 4 on, unlimited before), `max-length` with `overflow`,
-//! `dead-letter-strategy` (`at-most-once` by default; `at-least-once` asks for `overflow: reject-publish` and keeps dead
-//! letters in memory until they are confirmed).
+//! the dead letters; 20 by default from RabbitMQ 4 on, unlimited before), `max-length`, `dead-letter-strategy`
+//! (`at-most-once` by default; `at-least-once` keeps dead letters in memory until they are confirmed).
+//!
+//! `x-overflow` is such an argument. Without it a policy or an operator policy with `max-length` drops the oldest messages:
+//! commands that were confirmed, and that nobody would publish again. With it the broker refuses the newest, which the
+//! ledger keeps. Without a limit it does nothing. It does not help against `message-ttl` and `expires`.
 //!
 //! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: several
 //! services on one virtual host share them, and whoever watches them needs to know two names only. Both keep the routing
 //! key, which names the endpoint.
 
-use lapin::{
-    Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
-};
+use lapin::ExchangeKind;
 use serde_json::{Map, Value, json};
 
-use super::{Address, Error, Settings, Topology, code, vhost_of_url};
+use super::{Settings, vhost_of_url};
+use crate::telemetry::topology::Role;
 
 /// Where a command goes that no queue was bound for.
 pub const UNROUTED: &str = "countersign.unrouted";
@@ -27,34 +27,53 @@ pub const UNROUTED: &str = "countersign.unrouted";
 /// Where a command goes that a worker rejects, or fails at too often.
 pub const DEAD: &str = "countersign.dead";
 
+/// The exchange that workers publish their reports to, with the name of the queue as the routing key. Of its own, so that a
+/// worker needs no right to publish to the default exchange, by which it could put commands into any queue.
+pub const OUTCOMES: &str = "countersign.outcomes";
+
 /// The routing key of the default binding: everything.
 const EVERYTHING: &str = "#";
 
-type Arguments = &'static [(&'static str, &'static str)];
+pub(super) type Arguments = &'static [(&'static str, &'static str)];
 
-struct Exchange {
-    name: String,
-    kind: ExchangeKind,
-    arguments: Arguments,
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    pub(super) name: String,
+    pub(super) kind: ExchangeKind,
+    pub(super) arguments: Arguments,
+    /// Whether commands cannot be published without it: others `topology = "check"` does not ask for.
+    pub(super) needed: bool,
 }
 
-struct Queue {
-    name: String,
-    arguments: Arguments,
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) arguments: Arguments,
+    /// Whether anything is needed of it: where it is not, `topology = "check"` does not ask for it.
+    pub(super) needed: bool,
 }
 
-struct Binding {
-    exchange: String,
-    queue: String,
-    routing_key: &'static str,
+#[derive(Debug, Clone)]
+pub(super) struct Binding {
+    pub(super) exchange: String,
+    pub(super) queue: String,
+    pub(super) routing_key: String,
 }
 
 /// The table.
-struct Plan {
-    exchanges: Vec<Exchange>,
-    queues: Vec<Queue>,
-    bindings: Vec<Binding>,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    pub(super) exchanges: Vec<Exchange>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) bindings: Vec<Binding>,
 }
+
+/// How a queue of ours is declared to treat a message for which it has no room.
+pub(super) const OVERFLOW: &str = "x-overflow";
+
+/// The sender is told, and keeps it.
+pub(super) const REJECT_PUBLISH: &str = "reject-publish";
 
 /// A topic exchange, so that a queue may be bound to one endpoint, one definition or one action. What no binding takes
 /// goes to the alternate exchange instead of back to the publisher, so a forgotten binding costs no attempts and
@@ -67,54 +86,62 @@ const COMMANDS_QUEUE: Arguments = &[
     ("x-queue-type", "quorum"),
     // A rejected command is a decision that somebody has to look at, not to be dropped.
     ("x-dead-letter-exchange", DEAD),
+    (OVERFLOW, REJECT_PUBLISH),
 ];
 
 /// The same; whatever leaves this queue has been looked at.
-const KEPT_QUEUE: Arguments = &[("x-queue-type", "quorum")];
+const KEPT_QUEUE: Arguments = &[("x-queue-type", "quorum"), (OVERFLOW, REJECT_PUBLISH)];
 
-/// What is wrong with these names, as the end of a sentence; `None` if nothing is.
-#[must_use]
-pub fn fault_of_names(exchange: &str, queue: &str) -> Option<&'static str> {
-    if exchange.is_empty() {
-        Some("exchange is empty: the default exchange routes by queue name and cannot be declared")
-    } else if exchange.len() > 255 || queue.len() > 255 {
-        Some("exchange or queue is longer than 255 bytes")
-    } else if exchange.starts_with("amq.") || queue.starts_with("amq.") {
-        Some("exchange or queue begins with \"amq.\", which is the broker's own")
-    } else if [exchange, queue].iter().any(|name| [UNROUTED, DEAD].contains(name)) {
-        Some(
-            "exchange or queue is countersign.unrouted or countersign.dead, which are used for what the names say",
-        )
-    } else {
-        None
-    }
+/// The names that an exchange cannot have because they are used for what they say.
+pub const TAKEN_EXCHANGES: [&str; 3] = [UNROUTED, DEAD, OUTCOMES];
+
+/// The names that a queue of commands or of reports cannot have.
+pub const TAKEN_QUEUES: [&str; 2] = [UNROUTED, DEAD];
+
+fn fanout(name: &str) -> Exchange {
+    Exchange { name: name.to_owned(), kind: ExchangeKind::Fanout, arguments: &[], needed: false }
 }
 
-fn plan(settings: &Settings) -> Plan {
-    let fanout = |name: &str| Exchange { name: name.to_owned(), kind: ExchangeKind::Fanout, arguments: &[] };
-    let kept = |name: &str| Queue { name: name.to_owned(), arguments: KEPT_QUEUE };
-    let bind = |exchange: &str, queue: &str, routing_key| Binding {
-        exchange: exchange.to_owned(),
-        queue: queue.to_owned(),
-        routing_key,
-    };
+fn bind(exchange: &str, queue: &str, routing_key: &str) -> Binding {
+    Binding { exchange: exchange.to_owned(), queue: queue.to_owned(), routing_key: routing_key.to_owned() }
+}
+
+fn kept(name: &str, role: Role) -> Queue {
+    Queue { name: name.to_owned(), role, arguments: KEPT_QUEUE, needed: false }
+}
+
+/// What commands need.
+///
+/// A check is for what publishing needs. Where unrouted and dead commands go is the business of whoever made the topology;
+/// without an alternate exchange an unrouted command comes back, which is noticed.
+pub(super) fn plan(settings: &Settings) -> Plan {
     // What is referred to comes first: a command published a moment later finds its way already.
     let exchanges = vec![
         fanout(UNROUTED),
         fanout(DEAD),
-        Exchange { name: settings.exchange.clone(), kind: ExchangeKind::Topic, arguments: COMMANDS_EXCHANGE },
+        Exchange {
+            name: settings.exchange.clone(),
+            kind: ExchangeKind::Topic,
+            arguments: COMMANDS_EXCHANGE,
+            needed: true,
+        },
     ];
     // "" declares no queue, these two included: without them a command that no queue takes is returned by the broker,
     // and stays in the ledger until somebody binds one.
     if settings.queue.is_empty() {
-        return Plan { exchanges, queues: Vec::new(), bindings: Vec::new() };
+        return Plan { exchanges, ..Plan::default() };
     }
     Plan {
         exchanges,
         queues: vec![
-            kept(UNROUTED),
-            kept(DEAD),
-            Queue { name: settings.queue.clone(), arguments: COMMANDS_QUEUE },
+            kept(UNROUTED, Role::Unrouted),
+            kept(DEAD, Role::Dead),
+            Queue {
+                name: settings.queue.clone(),
+                role: Role::Commands,
+                arguments: COMMANDS_QUEUE,
+                needed: true,
+            },
         ],
         bindings: vec![
             bind(UNROUTED, UNROUTED, ""),
@@ -124,34 +151,58 @@ fn plan(settings: &Settings) -> Plan {
     }
 }
 
-/// What workers report goes straight to its queue, by the default exchange, which every queue is bound to by its name. What
-/// is no report goes to the dead letters, which are declared here as well: the relay does so only with a queue of its own.
-fn outcomes_plan(queue: &str) -> Plan {
+/// What reports of workers need. What is no report goes to the dead letters, which are declared here as well: the relay does
+/// so only with a queue of its own.
+pub(super) fn outcomes_plan(queue: &str) -> Plan {
+    let direct =
+        Exchange { name: OUTCOMES.to_owned(), kind: ExchangeKind::Direct, arguments: &[], needed: false };
     Plan {
-        exchanges: vec![Exchange { name: DEAD.to_owned(), kind: ExchangeKind::Fanout, arguments: &[] }],
+        exchanges: vec![fanout(DEAD), direct],
         queues: vec![
-            Queue { name: DEAD.to_owned(), arguments: KEPT_QUEUE },
-            Queue { name: queue.to_owned(), arguments: COMMANDS_QUEUE },
+            kept(DEAD, Role::Dead),
+            Queue { name: queue.to_owned(), role: Role::Outcomes, arguments: COMMANDS_QUEUE, needed: true },
         ],
-        bindings: vec![Binding { exchange: DEAD.to_owned(), queue: DEAD.to_owned(), routing_key: "" }],
+        // By its own name, so that several services on one virtual host may have a queue each.
+        bindings: vec![bind(DEAD, DEAD, ""), bind(OUTCOMES, queue, queue)],
+    }
+}
+
+impl Plan {
+    /// Every exchange and queue, as errors name them.
+    pub(super) fn objects(&self) -> impl Iterator<Item = String> {
+        let exchanges = self.exchanges.iter().map(|exchange| format!("exchange {}", exchange.name));
+        exchanges.chain(self.queues.iter().map(|queue| format!("queue {}", queue.name)))
+    }
+
+    /// Both, each object once.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        let known: Vec<_> = self.exchanges.iter().map(|exchange| exchange.name.clone()).collect();
+        self.exchanges.extend(other.exchanges.into_iter().filter(|exchange| !known.contains(&exchange.name)));
+        let known: Vec<_> = self.queues.iter().map(|queue| queue.name.clone()).collect();
+        self.queues.extend(other.queues.into_iter().filter(|queue| !known.contains(&queue.name)));
+        self.bindings.extend(other.bindings.into_iter().filter(|binding| !known.contains(&binding.queue)));
+        self
+    }
+}
+
+/// The whole table.
+pub(super) fn whole_plan(settings: &Settings) -> Plan {
+    let plan = plan(settings);
+    match &settings.outcomes {
+        Some(queue) => plan.and(outcomes_plan(queue)),
+        None => plan,
     }
 }
 
 /// The table as RabbitMQ definitions, for `rabbitmqctl import_definitions` and for a node's `load_definitions`. The
-/// virtual host is that of the first broker URL. `outcomes` is the queue that workers report to, if there is one.
+/// virtual host is that of the first broker URL.
 #[must_use]
-pub fn definitions(settings: &Settings, outcomes: Option<&str>) -> Value {
+pub fn definitions(settings: &Settings) -> Value {
     let vhost = settings.urls.first().map_or_else(|| "/".to_owned(), vhost_of_url);
     let arguments = |arguments: Arguments| -> Map<String, Value> {
         arguments.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
     };
-    let mut plan = plan(settings);
-    if let Some(outcomes) = outcomes.map(outcomes_plan) {
-        // The exchange of dead letters is there in any case, its queue unless there is none at all.
-        let known: Vec<_> = plan.queues.iter().map(|queue| queue.name.clone()).collect();
-        plan.queues.extend(outcomes.queues.into_iter().filter(|queue| !known.contains(&queue.name)));
-        plan.bindings.extend(outcomes.bindings.into_iter().filter(|binding| !known.contains(&binding.queue)));
-    }
+    let plan = whole_plan(settings);
     json!({
         "vhosts": [{ "name": vhost }],
         "exchanges": plan.exchanges.iter().map(|exchange| json!({
@@ -179,113 +230,8 @@ fn word(kind: &ExchangeKind) -> &str {
     }
 }
 
-/// Does what [`Settings::topology`] says. After an error the channel is closed.
-pub(super) async fn prepare(channel: &Channel, settings: &Settings, broker: &Address) -> Result<(), Error> {
-    // A check is for what publishing needs. Where unrouted and dead commands go is whoever's business it is that made
-    // the topology; without an alternate exchange an unrouted command comes back, which is noticed.
-    let needed = |name: &str| name == settings.exchange || name == settings.queue;
-    carry_out(plan(settings), needed, channel, settings.topology, broker).await
-}
-
-/// Does what [`Settings::topology`] says for the queue that workers report to.
-///
-/// # Errors
-/// [`Error::Topology`]; the channel is closed then.
-pub async fn prepare_outcomes(
-    channel: &Channel,
-    settings: &Settings,
-    queue: &str,
-    broker: &Address,
-) -> Result<(), Error> {
-    carry_out(outcomes_plan(queue), |name| name == queue, channel, settings.topology, broker).await
-}
-
-/// Declares a table, or looks for that part of it that is needed.
-async fn carry_out(
-    plan: Plan,
-    needed: impl Fn(&str) -> bool,
-    channel: &Channel,
-    topology: Topology,
-    broker: &Address,
-) -> Result<(), Error> {
-    let (verb, passive) = match topology {
-        Topology::Declare => ("declare", false),
-        Topology::Check => ("find", true),
-        Topology::None => return Ok(()),
-    };
-    let failed = |object: String| {
-        let broker = broker.clone();
-        move |source: lapin::Error| Error::Topology {
-            verb,
-            object,
-            broker,
-            advice: advice(&source),
-            source: source.into(),
-        }
-    };
-    let wanted = |name: &str| !passive || needed(name);
-    for exchange in plan.exchanges.into_iter().filter(|exchange| wanted(&exchange.name)) {
-        // Durable: what is not is gone when the broker restarts, and every publish fails.
-        let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-        channel
-            .exchange_declare(
-                exchange.name.as_str().into(),
-                exchange.kind,
-                options,
-                table(exchange.arguments),
-            )
-            .await
-            .map_err(failed(format!("exchange {}", exchange.name)))?;
-    }
-    for queue in plan.queues.into_iter().filter(|queue| wanted(&queue.name)) {
-        let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-        channel
-            .queue_declare(queue.name.as_str().into(), options, table(queue.arguments))
-            .await
-            .map_err(failed(format!("queue {}", queue.name)))?;
-    }
-    // A binding cannot be asked for over AMQP, only made.
-    let bindings = if passive { Vec::new() } else { plan.bindings };
-    for Binding { exchange, queue, routing_key } in bindings {
-        channel
-            .queue_bind(
-                queue.as_str().into(),
-                exchange.as_str().into(),
-                routing_key.into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(failed(format!("binding of queue {queue} to exchange {exchange}")))?;
-    }
-    Ok(())
-}
-
-fn table(arguments: Arguments) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        table.insert((*name).into(), AMQPValue::LongString((*value).into()));
-    }
-    table
-}
-
-fn advice(error: &lapin::Error) -> &'static str {
-    match code(error) {
-        Some(403) => {
-            "let the user configure it, or create it as `countersign topology print` shows and set amqp.topology to \"check\""
-        }
-        Some(404) => "create it as `countersign topology print` shows, or set amqp.topology to \"declare\"",
-        Some(406) => {
-            "it exists with other properties: delete it, choose another name, or set amqp.topology to \"check\" or \"none\""
-        }
-        _ => "trying again",
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lapin::{ErrorKind, protocol::AMQPError};
-
     use super::*;
     use crate::secret::Secret;
 
@@ -311,11 +257,12 @@ mod tests {
             ],
             "queues": [
                 { "name": "countersign.unrouted", "vhost": "orders", "durable": true, "auto_delete": false,
-                  "arguments": { "x-queue-type": "quorum" } },
+                  "arguments": { "x-queue-type": "quorum", "x-overflow": "reject-publish" } },
                 { "name": "countersign.dead", "vhost": "orders", "durable": true, "auto_delete": false,
-                  "arguments": { "x-queue-type": "quorum" } },
+                  "arguments": { "x-queue-type": "quorum", "x-overflow": "reject-publish" } },
                 { "name": "countersign.commands", "vhost": "orders", "durable": true, "auto_delete": false,
-                  "arguments": { "x-queue-type": "quorum", "x-dead-letter-exchange": "countersign.dead" } },
+                  "arguments": { "x-queue-type": "quorum", "x-dead-letter-exchange": "countersign.dead",
+                                 "x-overflow": "reject-publish" } },
             ],
             "bindings": [
                 { "source": "countersign.unrouted", "vhost": "orders", "destination": "countersign.unrouted",
@@ -326,12 +273,12 @@ mod tests {
                   "destination_type": "queue", "routing_key": "#", "arguments": {} },
             ],
         });
-        assert_eq!(definitions(&settings(), None), expected);
+        assert_eq!(definitions(&settings()), expected);
     }
 
     #[test]
     fn an_empty_queue_declares_no_queue() {
-        let shown = definitions(&Settings { queue: String::new(), ..settings() }, None);
+        let shown = definitions(&Settings { queue: String::new(), ..settings() });
         assert_eq!((&shown["queues"], &shown["bindings"]), (&json!([]), &json!([])));
         assert_eq!(shown["exchanges"].as_array().unwrap().len(), 3);
     }
@@ -339,7 +286,8 @@ mod tests {
     #[test]
     fn the_queue_of_outcomes_and_that_of_dead_letters_are_declared_once_whatever_else_is() {
         let names = |queue: &str| -> Vec<String> {
-            let shown = definitions(&Settings { queue: queue.to_owned(), ..settings() }, Some("reports"));
+            let outcomes = Some("reports".to_owned());
+            let shown = definitions(&Settings { queue: queue.to_owned(), outcomes, ..settings() });
             let bound = shown["bindings"].as_array().unwrap().iter();
             assert_eq!(bound.filter(|binding| binding["destination"] == DEAD).count(), 1);
             let queues = shown["queues"].as_array().unwrap().iter();
@@ -350,33 +298,16 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_collide_are_faults() {
-        assert_eq!(fault_of_names("countersign.commands", "countersign.commands"), None);
-        assert_eq!(fault_of_names("orders", ""), None);
-        let long = "x".repeat(256);
-        assert_eq!(fault_of_names(&long[1..], &long[1..]), None);
-        for (exchange, queue) in [
-            ("", "q"),
-            ("e", UNROUTED),
-            (DEAD, "q"),
-            ("amq.topic", "q"),
-            ("e", "amq.q"),
-            (long.as_str(), "q"),
-            ("e", long.as_str()),
-        ] {
-            assert!(fault_of_names(exchange, queue).is_some(), "{exchange} {queue}");
-        }
-    }
-
-    #[test]
-    fn an_operator_is_told_what_to_do_about_a_name_that_is_not_as_it_should_be() {
-        let told = |code| {
-            let error = AMQPError::from_id(code, "the broker's words".into()).expect("a reply code");
-            advice(&ErrorKind::ProtocolError(error).into())
-        };
-        assert!(told(403).starts_with("let the user configure it"), "{}", told(403));
-        assert!(told(404).starts_with("create it"), "{}", told(404));
-        assert!(told(406).starts_with("it exists with other properties"), "{}", told(406));
-        assert_eq!(told(541), "trying again");
+    fn workers_report_to_an_exchange_of_its_own_by_the_name_of_the_queue() {
+        let shown = definitions(&Settings { outcomes: Some("reports".to_owned()), ..settings() });
+        let exchanges = shown["exchanges"].as_array().unwrap();
+        let exchange = exchanges.iter().find(|exchange| exchange["name"] == OUTCOMES).unwrap();
+        assert_eq!((&exchange["type"], &exchange["durable"]), (&json!("direct"), &json!(true)));
+        let bindings = shown["bindings"].as_array().unwrap();
+        let binding = bindings.iter().find(|binding| binding["source"] == OUTCOMES).unwrap();
+        assert_eq!(
+            (&binding["destination"], &binding["routing_key"]),
+            (&json!("reports"), &json!("reports"))
+        );
     }
 }

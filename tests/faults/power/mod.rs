@@ -96,7 +96,7 @@ async fn power_failures(images: usize, each: usize) {
     let mut chance = Chance::new(seed);
 
     let rogue = Rogue::start().await;
-    let (shim, config) = Shim::between(Config::with_url(&rogue.url()));
+    let (shim, config) = Shim::between(rogue.config());
     let shim = Arc::new(shim);
     let confirmed = Confirmed::default();
     rogue.manner(confirming(Arc::clone(&shim), Arc::clone(&confirmed)));

@@ -2,14 +2,14 @@
 
 use super::{Event, Rogue, Session, Then};
 use crate::oracle::{Figures, Oracle};
-use crate::support::{App, Config, eventually};
+use crate::support::{App, eventually};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The program with this broker.
 async fn app(rogue: &Rogue, settings: &[(&str, &str)]) -> App {
-    let config = Config::with_url(&rogue.url());
+    let config = rogue.config();
     App::with(settings.iter().fold(config, |config, (key, value)| config.set("amqp", key, value))).await
 }
 

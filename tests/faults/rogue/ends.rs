@@ -2,7 +2,7 @@
 
 use super::{Event, Rogue, Session, Then};
 use crate::oracle::{Oracle, trickle};
-use crate::support::{App, Config, eventually};
+use crate::support::{App, eventually};
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue};
 use std::path::PathBuf;
@@ -290,11 +290,8 @@ async fn end(rogue: &Rogue, app: &App, point: Point, ending: Ending) {
 )]
 async fn end_in_all_these_ways(fault: &str, ways: impl IntoIterator<Item = (Point, Ending)>) {
     let rogue = Rogue::start().await;
-    let config = Config::with_url(&rogue.url()).set("amqp", "connect_timeout_ms", "400").set(
-        "amqp",
-        "confirm_timeout_ms",
-        "400",
-    );
+    let config =
+        rogue.config().set("amqp", "connect_timeout_ms", "400").set("amqp", "confirm_timeout_ms", "400");
     let mut app = App::with(config).await;
     let oracle = Oracle::new();
     let mut count = 0;
@@ -385,7 +382,7 @@ async fn every_ending_at_every_point_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_session_notices_a_channel_that_was_closed_with_an_unknown_code() {
     let rogue = Rogue::start().await;
-    let app = App::with(Config::with_url(&rogue.url())).await;
+    let app = App::with(rogue.config()).await;
     let stands = async |sessions: usize| {
         eventually(&format!("session {sessions} to stand"), async || {
             let served = rogue.served();

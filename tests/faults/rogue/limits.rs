@@ -1,7 +1,7 @@
 //! What a broker may propose, and what it may keep to itself.
 
 use super::ends::Point;
-use super::{Event, Rogue, Session, Then};
+use super::{Event, Rogue, Session, Then, alone};
 use crate::oracle::Oracle;
 use crate::support::{App, Callback, Config, KEY, Program, eventually};
 use amq_protocol::frame::AMQPFrame;
@@ -26,7 +26,7 @@ async fn a_broker_without_a_limit_for_frames_is_given_one() {
     for frame_max in [0, u32::MAX] {
         let rogue = Rogue::start().await;
         propose(&rogue, frame_max, 0);
-        let mut app = App::with(Config::with_url(&rogue.url())).await;
+        let mut app = App::with(rogue.config()).await;
         let oracle = Oracle::new();
         oracle.keep(&app, 10).await;
         let figures = oracle.account_of(&app, async || rogue.routed()).await;
@@ -40,7 +40,7 @@ async fn a_broker_without_a_limit_for_frames_is_given_one() {
 async fn the_longest_identifiers_fit_the_smallest_frames() {
     let rogue = Rogue::start().await;
     propose(&rogue, 8192, 1);
-    let app = App::with(Config::with_url(&rogue.url())).await;
+    let app = App::with(rogue.config()).await;
     let long = |letter: &str| letter.repeat(512);
     let callback = Callback::list(&long("i"), &long("t"))
         .with("approval_code", long("c"))
@@ -60,7 +60,7 @@ async fn the_longest_identifiers_fit_the_smallest_frames() {
 async fn a_broker_that_dies_while_it_blocks_is_noticed_by_its_missing_heartbeats() {
     let rogue = Rogue::start().await;
     // No confirm is due while it blocks.
-    let app = App::with(Config::with_url(&rogue.url()).set("amqp", "confirm_timeout_ms", "300")).await;
+    let app = App::with(rogue.config().set("amqp", "confirm_timeout_ms", "300")).await;
     let oracle = Oracle::new();
     oracle.keep(&app, 5).await;
     rogue.until_routed(0).await;
@@ -77,7 +77,7 @@ async fn a_broker_that_dies_while_it_blocks_is_noticed_by_its_missing_heartbeats
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_is_closed_without_an_error_is_noticed_though_nothing_is_published() {
     let rogue = Rogue::start().await;
-    let app = App::with(Config::with_url(&rogue.url())).await;
+    let app = App::with(rogue.config()).await;
     let oracle = Oracle::new();
     oracle.keep(&app, 5).await;
     let _before =
@@ -111,7 +111,8 @@ async fn waiting_for_a_broker_costs_no_cpu() {
             _ => session.say(b"\x03\x00\x01\x00\x01\x00\x00{"),
         };
         let rogue = Rogue::start().await;
-        let app = App::with(Config::with_url(&rogue.url().replace("heartbeat=1", "heartbeat=60"))).await;
+        let app =
+            App::with(alone(Config::with_url(&rogue.url().replace("heartbeat=1", "heartbeat=60")))).await;
         let oracle = Oracle::new();
         oracle.keep(&app, 5).await;
         rogue.until_received(5).await;
@@ -145,7 +146,7 @@ async fn tail_does_not_wait_for_ever_for_a_broker_that_is_silent() {
             }
             Then::Usual
         });
-        let config = Config::with_url(&rogue.url()).set("amqp", "connect_timeout_ms", "1000");
+        let config = rogue.config().set("amqp", "connect_timeout_ms", "1000");
         let ran = Program::new(["tail", "--count", "1"]).config(&config.write()).run().await.ended_with(69);
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{point:?}: {ran:?}");
     }
@@ -171,7 +172,7 @@ async fn whoever_leaves_tells_the_broker() {
         heard.lock().unwrap().extend(words);
         Then::Usual
     });
-    let mut app = App::with(Config::with_url(&rogue.url())).await;
+    let mut app = App::with(rogue.config()).await;
     eventually("a session", async || if rogue.served() > 0 { Ok(()) } else { Err(rogue.accepted()) }).await;
     app.terminate();
     assert!(app.ended().await.success());

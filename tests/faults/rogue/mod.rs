@@ -13,7 +13,7 @@ mod session;
 pub(crate) use ends::Held;
 pub(crate) use session::{Event, Session, Then};
 
-use crate::support::{Message, eventually, free_port};
+use crate::support::{Config, Message, eventually, free_port};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
@@ -85,6 +85,11 @@ impl Shared {
     }
 }
 
+/// Without the connection that looks after the queues.
+pub(crate) fn alone(config: Config) -> Config {
+    config.set("amqp", "check_interval", "\"off\"")
+}
+
 impl Rogue {
     /// A server that behaves.
     pub(crate) async fn start() -> Self {
@@ -115,6 +120,11 @@ impl Rogue {
     /// Where clients find it; heartbeats every second, so that a dead peer is noticed within two.
     pub(crate) fn url(&self) -> String {
         format!("amqp://fake-user:fake-password@127.0.0.1:{}/%2f?heartbeat=1", self.port)
+    }
+
+    /// A program that publishes to it on the one connection that a test counts and orders.
+    pub(crate) fn config(&self) -> Config {
+        alone(Config::with_url(&self.url()))
     }
 
     /// From now on, what happens at an event is decided by this.

@@ -1,0 +1,212 @@
+//! Declaring, or looking for, what stands in the table of [`topology`](super::topology).
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use lapin::{
+    Channel, Connection,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use tracing::warn;
+
+use super::{
+    Address, Error, Topology,
+    topology::{Arguments, Binding, Exchange, OVERFLOW, Plan, Queue},
+    words::{advice, overflow_of_existing},
+};
+
+/// Queues that were there before and treat a message for which they have no room otherwise than a queue of ours, by name,
+/// with what they do. Remembered, so that they are not refused, and the broker does not log it, each time anew.
+#[derive(Debug, Default)]
+pub struct Existing(Mutex<HashMap<String, Option<String>>>);
+
+impl Existing {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The arguments by which the queue was declared last, or is to be for the first time.
+    fn arguments(&self, queue: &Queue) -> FieldTable {
+        let known = self.known();
+        let Some(overflow) = known.get(&queue.name) else { return table(queue.arguments) };
+        let others = queue.arguments.iter().filter(|(name, _)| *name != OVERFLOW).copied();
+        table_of(others.chain(overflow.as_deref().map(|overflow| (OVERFLOW, overflow))))
+    }
+
+    /// Takes a queue as it is.
+    fn accept(&self, queue: &Queue, overflow: Option<String>) {
+        let ours = queue.arguments.iter().find(|(name, _)| *name == OVERFLOW).map(|(_, value)| *value);
+        if overflow.as_deref() == ours {
+            self.known().remove(&queue.name);
+            return;
+        }
+        let name = &*queue.name;
+        let pattern = name.replace('.', "\\.");
+        warn!(
+            queue = name,
+            overflow,
+            mend = format!(
+                "rabbitmqctl set_policy -p VHOST --apply-to queues countersign-overflow '^{pattern}$' \
+                 '{{\"overflow\":\"reject-publish\"}}'"
+            ),
+            "the queue exists without x-overflow=reject-publish and is used as it is; should a policy limit its length, \
+             confirmed commands would be dropped"
+        );
+        self.known().insert(name.to_owned(), overflow);
+    }
+}
+
+/// Carries out a plan on channels of one connection.
+pub(super) struct Declaring<'a> {
+    connection: &'a Connection,
+    broker: &'a Address,
+    existing: &'a Existing,
+    verb: &'static str,
+    /// The last one is in use; the broker has closed those before. All are held: lapin (4.12.3) closes a channel when the
+    /// last of its handles is dropped, and cannot close a connection while one is closing.
+    channels: Vec<Channel>,
+}
+
+impl<'a> Declaring<'a> {
+    /// With a channel of its own.
+    pub(super) async fn begin(
+        connection: &'a Connection,
+        broker: &'a Address,
+        existing: &'a Existing,
+    ) -> Result<Self, Error> {
+        let mut declaring = Self { connection, broker, existing, verb: "declare", channels: Vec::new() };
+        declaring.open().await?;
+        Ok(declaring)
+    }
+
+    /// Does what `topology` says. Returns the channels, of which the last is open and may be used on, and at least one is.
+    ///
+    /// # Errors
+    /// The first thing that is refused, or is not there.
+    pub(super) async fn carry_out(mut self, plan: Plan, topology: Topology) -> Result<Vec<Channel>, Error> {
+        match topology {
+            Topology::Declare => self.declare(plan).await?,
+            Topology::Check => self.check(plan).await?,
+            Topology::None => {}
+        }
+        Ok(self.channels)
+    }
+
+    async fn declare(&mut self, plan: Plan) -> Result<(), Error> {
+        for exchange in plan.exchanges {
+            self.declare_exchange(exchange).await?;
+        }
+        for queue in plan.queues {
+            self.declare_queue(&queue).await?;
+        }
+        for binding in plan.bindings {
+            self.bind(binding).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for what is needed: the exchange that is published to, and the queue that is needed. A binding cannot be asked
+    /// for over AMQP, only made.
+    async fn check(&mut self, plan: Plan) -> Result<(), Error> {
+        self.verb = "find";
+        for exchange in plan.exchanges.into_iter().filter(|exchange| exchange.needed) {
+            let found = look_for_exchange(self.channel(), &exchange).await;
+            found.map_err(|source| self.failed(format!("exchange {}", exchange.name), source))?;
+        }
+        for queue in plan.queues.into_iter().filter(|queue| queue.needed) {
+            let found = look_for_queue(self.channel(), &queue.name).await;
+            found.map_err(|source| self.failed(format!("queue {}", queue.name), source))?;
+        }
+        Ok(())
+    }
+
+    async fn declare_exchange(&self, exchange: Exchange) -> Result<(), Error> {
+        // Durable: what is not is gone when the broker restarts, and every publish fails.
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let (name, arguments) = (exchange.name.as_str().into(), table(exchange.arguments));
+        let declared = self.channel().exchange_declare(name, exchange.kind, options, arguments).await;
+        declared.map_err(|source| self.failed(format!("exchange {}", exchange.name), source))
+    }
+
+    /// Declares a queue. One that differs from ours by nothing but its [`OVERFLOW`] is taken as it is.
+    async fn declare_queue(&mut self, queue: &Queue) -> Result<(), Error> {
+        let mut result = self.try_queue(queue).await;
+        if let Err(source) = &result
+            && let Some(overflow) = overflow_of_existing(source)
+        {
+            self.existing.accept(queue, overflow);
+            self.open().await?;
+            result = self.try_queue(queue).await;
+        }
+        result.map_err(|source| self.failed(format!("queue {}", queue.name), source))
+    }
+
+    async fn try_queue(&self, queue: &Queue) -> lapin::Result<()> {
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let arguments = self.existing.arguments(queue);
+        self.channel().queue_declare(queue.name.as_str().into(), options, arguments).await.map(drop)
+    }
+
+    async fn bind(&self, binding: Binding) -> Result<(), Error> {
+        let Binding { exchange, queue, routing_key } = binding;
+        let bound = self.channel().queue_bind(
+            queue.as_str().into(),
+            exchange.as_str().into(),
+            routing_key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        let failed = |source| self.failed(format!("binding of queue {queue} to exchange {exchange}"), source);
+        bound.await.map_err(failed)
+    }
+
+    async fn open(&mut self) -> Result<(), Error> {
+        let channel = self.connection.create_channel().await;
+        let failed =
+            |source: lapin::Error| Error::Channel { broker: self.broker.clone(), source: source.into() };
+        self.channels.push(channel.map_err(failed)?);
+        Ok(())
+    }
+
+    fn channel(&self) -> &Channel {
+        self.channels.last().expect("one was opened at the beginning")
+    }
+
+    fn failed(&self, object: String, source: lapin::Error) -> Error {
+        Error::Topology {
+            verb: self.verb,
+            broker: self.broker.clone(),
+            advice: advice(&source, &object),
+            object,
+            source: source.into(),
+        }
+    }
+}
+
+/// Whether the exchange is there. If not, the channel is closed.
+pub(super) async fn look_for_exchange(channel: &Channel, exchange: &Exchange) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let (name, kind) = (exchange.name.as_str().into(), exchange.kind.clone());
+    channel.exchange_declare(name, kind, options, FieldTable::default()).await
+}
+
+/// What the broker tells of a queue. If it is not there, the channel is closed.
+pub(super) async fn look_for_queue(channel: &Channel, name: &str) -> lapin::Result<lapin::Queue> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), options, FieldTable::default()).await
+}
+
+fn table(arguments: Arguments) -> FieldTable {
+    table_of(arguments.iter().copied())
+}
+
+fn table_of<'a>(arguments: impl Iterator<Item = (&'a str, &'a str)>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    table
+}

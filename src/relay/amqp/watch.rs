@@ -1,0 +1,397 @@
+//! Looks after exchanges and queues while commands are published: a queue that somebody deletes or unbinds is no error to
+//! the publisher, whose commands go elsewhere, and a queue that nobody consumes, or where letters lie dead, is none to it
+//! either.
+//!
+//! On a connection of its own, which is there only while the relay has one: an error closes a channel, or the whole
+//! connection, and must not end a session that publishes; and where the broker limits the connections of a virtual host,
+//! the relay's goes first.
+//!
+//! A binding cannot be asked for over AMQP. With `topology = "declare"` it is made again at each look, which changes nothing
+//! where it is there. With `"check"` a missing one shows by what lies in the queue of unrouted commands.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use lapin::Channel;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Broker, Error, Existing, Listening, Settings, Topology,
+    declare::{look_for_exchange, look_for_queue},
+    topology::{self, Plan},
+    words::problem,
+};
+use crate::{
+    relay::requested,
+    telemetry::{
+        log::chain,
+        metrics::Metrics,
+        topology::{CheckResult, Counts, Fault, Problem, Role, View},
+    },
+};
+
+/// The name under which the broker shows the connection.
+const CONNECTION: &str = "countersign watch";
+
+/// A session that lasts so long is one. What comes and goes each second is not looked at each time.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// A queue that need not be there and is not is asked for again after this: the broker logs each time as an error.
+const ABSENT_FOR: Duration = Duration::from_secs(3600);
+
+/// Looks after exchanges and queues.
+#[derive(Debug)]
+pub struct Watch {
+    settings: Settings,
+    existing: Arc<Existing>,
+    connected: watch::Receiver<bool>,
+}
+
+/// What was seen at one look.
+#[derive(Debug, Default)]
+struct Seen {
+    queues: [Option<Counts>; Role::ALL.len()],
+    faults: Vec<(Fault, String)>,
+    /// What was not there and is again.
+    repaired: Vec<String>,
+}
+
+impl Watch {
+    pub(super) fn new(settings: Settings, existing: Arc<Existing>, connected: watch::Receiver<bool>) -> Self {
+        Self { settings, existing, connected }
+    }
+
+    /// Looks at once when there is a session, and then every [`Settings::check_interval`]; until `stop` says so, or for ever.
+    /// Tells what it sees in `metrics`, and what has changed in the log.
+    ///
+    /// Does nothing with [`Topology::None`], or without an interval. May be dropped at any time.
+    pub async fn run(mut self, metrics: Arc<Metrics>, mut stop: watch::Receiver<Option<Instant>>) {
+        let Some(every) = self.settings.check_interval.filter(|_| self.settings.topology != Topology::None)
+        else {
+            return requested(&mut stop).await;
+        };
+        let mut teller = Teller::default();
+        loop {
+            tokio::select! {
+                () = until(&mut self.connected, true) => {}
+                () = requested(&mut stop) => return,
+            }
+            let mut looks = Looks::default();
+            let mut connected = self.connected.clone();
+            tokio::select! {
+                never = self.keep_looking(&mut looks, every, &metrics, &mut teller) => match never {},
+                () = until(&mut connected, false) => {}
+                () = requested(&mut stop) => {}
+            }
+            metrics.topology().set(None);
+            looks.end().await;
+        }
+    }
+
+    async fn keep_looking(
+        &self,
+        looks: &mut Looks,
+        every: Duration,
+        metrics: &Metrics,
+        teller: &mut Teller,
+    ) -> std::convert::Infallible {
+        sleep(every.min(SETTLED)).await;
+        loop {
+            let looking = self.look(looks);
+            let result = match timeout(self.settings.connect_timeout, looking).await {
+                Ok(Ok(seen)) => {
+                    let result = seen.result();
+                    teller.seen(&seen);
+                    metrics.topology().set(Some(seen.into()));
+                    result
+                }
+                Ok(Err(error)) => {
+                    teller.failed(&chain(&error));
+                    CheckResult::Failed
+                }
+                Err(_elapsed) => {
+                    teller.failed("the broker does not answer in time");
+                    CheckResult::Failed
+                }
+            };
+            metrics.topology().checked(result);
+            if result == CheckResult::Failed {
+                metrics.topology().set(None);
+                looks.soiled = true;
+            }
+            if looks.soiled {
+                looks.end().await;
+            }
+            sleep(every).await;
+        }
+    }
+
+    async fn look(&self, looks: &mut Looks) -> Result<Seen, Error> {
+        let connection = match looks.connection.take() {
+            Some(connection) => connection,
+            None => {
+                Listening::open(&Broker::parse_all(&self.settings.urls)?, &self.settings, CONNECTION).await?
+            }
+        };
+        // Back in its place at once: whoever gives this look up closes it.
+        let connection = looks.connection.insert(connection);
+        let plan = topology::whole_plan(&self.settings);
+        let mut looking = Looking {
+            connection,
+            plan: &plan,
+            declares: self.settings.topology == Topology::Declare,
+            absent: &mut looks.absent,
+            soiled: &mut looks.soiled,
+        };
+        let mut seen = looking.look_around().await?;
+        if looking.declares {
+            match connection.prepare(plan.clone(), &self.settings, &self.existing).await {
+                Ok(_) => {
+                    let missing = seen.faults.drain(..).map(|(fault, _)| fault.object);
+                    // One that was not there before has not gone: a service that starts declares in its own time.
+                    seen.repaired = missing.filter(|object| looks.known.contains(object)).collect();
+                }
+                Err(Error::Topology { object, source, .. }) => {
+                    *looking.soiled = true;
+                    // What could be declared before that is there now.
+                    seen = looking.look_around().await?;
+                    let (problem, words) = (problem(&source), chain(&source));
+                    seen.faults.retain(|(fault, _)| fault.object != object);
+                    seen.faults.push((Fault { object, problem }, words));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let faulty = |object: &String| seen.faults.iter().any(|(fault, _)| fault.object == *object);
+        looks.known = plan.objects().filter(|object| !faulty(object)).collect();
+        Ok(seen)
+    }
+}
+
+/// What lasts from one look to the next.
+#[derive(Debug, Default)]
+struct Looks {
+    connection: Option<Listening>,
+    /// Whether the broker has closed channels of the connection, which go with it.
+    soiled: bool,
+    /// Queues that need not be there and were not, by name, with when they were asked for.
+    absent: HashMap<String, Instant>,
+    /// What was as it should be at the last look.
+    known: HashSet<String>,
+}
+
+impl Looks {
+    async fn end(&mut self) {
+        self.soiled = false;
+        if let Some(connection) = self.connection.take() {
+            connection.close("the look has ended").await;
+        }
+    }
+}
+
+/// One look, which changes nothing at the broker.
+struct Looking<'a> {
+    connection: &'a Listening,
+    plan: &'a Plan,
+    declares: bool,
+    absent: &'a mut HashMap<String, Instant>,
+    soiled: &'a mut bool,
+}
+
+impl Looking<'_> {
+    async fn look_around(&mut self) -> Result<Seen, Error> {
+        let mut seen = Seen::default();
+        let mut channel = None;
+        let (plan, declares) = (self.plan, self.declares);
+        for exchange in plan.exchanges.iter().filter(|exchange| declares || exchange.needed) {
+            let open = self.open(&mut channel).await?;
+            if let Err(error) = look_for_exchange(&open, exchange).await {
+                channel = None;
+                self.closed(&error)?;
+                seen.refuse(format!("exchange {}", exchange.name), &error);
+            }
+        }
+        for queue in &plan.queues {
+            let wanted = declares || queue.needed;
+            let asked = self.absent.get(&queue.name);
+            if !wanted && asked.is_some_and(|at| at.elapsed() < ABSENT_FOR) {
+                continue;
+            }
+            let open = self.open(&mut channel).await?;
+            match look_for_queue(&open, &queue.name).await {
+                Ok(found) => {
+                    let (messages, consumers) = (found.message_count(), found.consumer_count());
+                    seen.queues[queue.role as usize] = Some(Counts { messages, consumers });
+                }
+                Err(error) => {
+                    channel = None;
+                    self.closed(&error)?;
+                    if wanted {
+                        seen.refuse(format!("queue {}", queue.name), &error);
+                    } else {
+                        self.absent.insert(queue.name.clone(), Instant::now());
+                    }
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn open(&self, channel: &mut Option<Channel>) -> Result<Channel, Error> {
+        if let Some(channel) = channel {
+            return Ok(channel.clone());
+        }
+        let broker = self.connection.broker().clone();
+        let opened = self.connection.channel().await;
+        let opened = opened.map_err(|source| Error::Channel { broker, source: source.into() })?;
+        Ok(channel.insert(opened).clone())
+    }
+
+    /// Fails if it is not the channel alone that ended.
+    fn closed(&mut self, error: &lapin::Error) -> Result<(), Error> {
+        *self.soiled = true;
+        if super::code(error).is_some() && self.connection.is_open() {
+            return Ok(());
+        }
+        let broker = self.connection.broker().clone();
+        Err(Error::Ended { broker, source: Some(error.clone().into()) })
+    }
+}
+
+impl Seen {
+    fn refuse(&mut self, object: String, error: &lapin::Error) {
+        self.faults.push((Fault { object, problem: problem(error) }, chain(error)));
+    }
+
+    fn result(&self) -> CheckResult {
+        if !self.faults.is_empty() {
+            CheckResult::Faulty
+        } else if !self.repaired.is_empty() {
+            CheckResult::Repaired
+        } else {
+            CheckResult::Ok
+        }
+    }
+
+    fn queue(&self, role: Role) -> Option<Counts> {
+        self.queues[role as usize]
+    }
+}
+
+impl From<Seen> for View {
+    fn from(seen: Seen) -> Self {
+        let faults = seen.faults.into_iter().map(|(fault, _)| fault).collect();
+        Self { checked_at: Timestamp::now(), queues: seen.queues, faults }
+    }
+}
+
+/// Says what has changed, and nothing twice.
+#[derive(Debug, Default)]
+struct Teller {
+    failed: bool,
+    faults: Vec<Fault>,
+    /// What lay in the queues that people have to look at, when that was last told.
+    lying: HashMap<Role, u32>,
+    /// Looks in a row at which nobody consumed a queue.
+    idle: HashMap<Role, u32>,
+}
+
+/// At so many looks in a row nobody consumes before that is told: workers that are exchanged are away for a moment.
+const IDLE_LOOKS: u32 = 2;
+
+impl Teller {
+    fn failed(&mut self, cause: &str) {
+        if !std::mem::replace(&mut self.failed, true) {
+            warn!(error = cause, "cannot look at the queues; commands are published all the same");
+        }
+    }
+
+    fn seen(&mut self, seen: &Seen) {
+        if std::mem::replace(&mut self.failed, false) {
+            info!("the queues can be seen again");
+        }
+        for object in &seen.repaired {
+            warn!(object, "was gone at the broker, and was declared again");
+        }
+        let faults: Vec<_> = seen.faults.iter().map(|(fault, _)| fault.clone()).collect();
+        if faults != self.faults {
+            for (Fault { object, problem }, words) in &seen.faults {
+                let problem = word(*problem);
+                error!(object, problem, error = words, "not as it should be at the broker");
+            }
+            if faults.is_empty() {
+                info!("exchanges and queues are as they should be again");
+            }
+            self.faults = faults;
+        }
+        self.tell_lying(Role::Unrouted, seen);
+        self.tell_lying(Role::Dead, seen);
+        self.tell_idle(Role::Commands, seen);
+        self.tell_idle(Role::Outcomes, seen);
+        debug!(queues = ?seen.queues, "looked at the queues");
+    }
+
+    fn tell_lying(&mut self, role: Role, seen: &Seen) {
+        let Some(Counts { messages, .. }) = seen.queue(role) else { return };
+        let before = self.lying.insert(role, messages).unwrap_or_default();
+        let queue = role.as_str();
+        if messages > before {
+            match role {
+                Role::Unrouted => warn!(
+                    messages,
+                    before,
+                    "commands found no queue and lie in countersign.unrouted; bind the queue, then move them"
+                ),
+                Role::Dead | Role::Commands | Role::Outcomes => warn!(
+                    messages,
+                    before,
+                    "messages lie in countersign.dead; their headers x-death and countersign-refused tell why"
+                ),
+            }
+        } else if messages == 0 && before > 0 {
+            info!(queue, before, "the queue is empty again");
+        }
+    }
+
+    fn tell_idle(&mut self, role: Role, seen: &Seen) {
+        let Some(Counts { messages, consumers }) = seen.queue(role) else { return };
+        let queue = role.as_str();
+        let looks = self.idle.entry(role).or_default();
+        if consumers > 0 {
+            if *looks >= IDLE_LOOKS {
+                info!(queue, consumers, "the queue is consumed again");
+            }
+            *looks = 0;
+        } else {
+            *looks = looks.saturating_add(1);
+            if *looks == IDLE_LOOKS {
+                warn!(queue, messages, "nobody consumes the queue");
+            }
+        }
+    }
+}
+
+fn word(problem: Problem) -> &'static str {
+    match problem {
+        Problem::Missing => "missing",
+        Problem::DeclaredOtherwise => "declared otherwise",
+        Problem::NotPermitted => "not permitted",
+        Problem::Refused => "refused",
+    }
+}
+
+/// Resolves when there is a session, or none; never once the publisher is gone.
+async fn until(connected: &mut watch::Receiver<bool>, wanted: bool) {
+    if connected.wait_for(|connected| *connected == wanted).await.is_err() {
+        pending().await
+    }
+}
