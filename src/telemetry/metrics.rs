@@ -688,6 +688,9 @@ mod tests {
         metrics.enriched("busy");
         metrics.set_certificate_not_after(CertificateUse::Http, Some(1));
         metrics.probe_counter("purchase").inc();
+        let counts = Some(Counts { messages: 1, consumers: 1 });
+        let checked_at = Timestamp::UNIX_EPOCH;
+        metrics.topology().set(Some(View { checked_at, queues: [counts; 4], faults: Vec::new() }));
         metrics
     }
 

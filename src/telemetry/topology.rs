@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicI64};
 
-use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use crate::time::Timestamp;
 
 /// A queue by what it is for, whatever its name: the values of the label `queue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,7 +106,7 @@ impl Serialize for View {
             }
         }
         let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("checked_at", &format_args!("{:.3}", self.checked_at))?;
+        map.serialize_entry("checked_at", &self.checked_at)?;
         map.serialize_entry("faults", &self.faults)?;
         map.serialize_entry("queues", &Queues(self))?;
         map.end()

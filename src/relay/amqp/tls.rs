@@ -2,7 +2,6 @@
 
 use std::{io, net::IpAddr, path::PathBuf};
 
-use jiff::Timestamp;
 use lapin::{
     ErrorKind,
     tcp::{RustlsConnector, RustlsConnectorConfig},
@@ -162,9 +161,9 @@ fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
 }
 
 fn date(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).ok();
-    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    time.map_or_else(|| "a day far away".to_owned(), |time| format!("{time:.0}"))
+    let millis = i64::try_from(time.as_secs()).ok().and_then(|seconds| seconds.checked_mul(1000));
+    let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    time.map_or_else(|| "a day far away".to_owned(), |time| time.to_string())
 }
 
 /// The extensions of a server's certificate.

@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use lapin::Channel;
 use tokio::{
     sync::watch,
@@ -37,6 +36,7 @@ use crate::{
         metrics::Metrics,
         topology::{CheckResult, Counts, Fault, Problem, Role, View},
     },
+    time::Timestamp,
 };
 
 /// The name under which the broker shows the connection.
