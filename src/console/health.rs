@@ -19,11 +19,8 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Desk, access::Configuration, negotiation, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
-<<<<<<< HEAD
-    time::Timestamp,
-=======
     telemetry::topology::View,
->>>>>>> 5a16782 (Exchanges and queues are looked at while commands are published; a refusal is answered by the broker's own words)
+    time::Timestamp,
 };
 
 /// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the

@@ -661,7 +661,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::intake::Refusal;
+    use crate::{
+        intake::Refusal,
+        telemetry::topology::{Counts, View},
+        time::Timestamp,
+    };
 
     /// Every name of a metric of ours in a text, with what braces follow it.
     fn named(text: &str) -> Vec<(&str, &str)> {
