@@ -8,7 +8,10 @@ use lapin::{
 };
 use rustls::{AlertDescription, CertificateError, pki_types::UnixTime};
 
-use crate::certificates::{self, Facts};
+use crate::{
+    certificates::{self, Facts},
+    time::Timestamp,
+};
 
 /// How `amqps://` brokers are spoken to. The files are read at each connect, so renewed ones need no restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
