@@ -21,6 +21,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
     let loaded = load(&Sources {
         file: Some(path),
         directory: DIRECTORY.path().to_owned(),
+        installed: None,
         environment: vec![
             (format!("COUNTERSIGN__{name}").into(), value.into()),
             ("COUNTERSIGN__ADMIN__TOKEN".into(), SECRET.into()),

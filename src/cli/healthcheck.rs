@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let url = match &arguments.url {
         Some(text) => url(text, path)?,
         None => {
-            let listen = loaded.admin()?.listen;
+            let listen = loaded.internal()?;
             if listen.port() == 0 {
                 return Err(Failure::Usage("admin.listen has no fixed port; say --url".to_owned()));
             }

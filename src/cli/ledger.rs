@@ -17,7 +17,7 @@ use crate::{
     command::CommandId,
     config::{Loaded, parse_duration},
     ledger::{
-        Filter, Limits, OutcomeRecord, Record, Settings, ShowingState, State, Stats,
+        Filter, Limits, OutcomeRecord, Record, ShowingState, State, Stats,
         sqlite::{ActError, Operator, Reader},
     },
     telemetry::log::chain,
@@ -171,28 +171,35 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
-    let settings = loaded.ledger()?;
     match command {
-        Command::List(arguments) => list(&arguments, &reader(settings)?),
-        Command::Show(arguments) => show(&arguments, &reader(settings)?),
-        Command::Stats(arguments) => stats(&arguments, &reader(settings)?),
-        Command::Requeue(arguments) => requeue(&arguments, &mut operator(settings)?),
+        Command::List(arguments) => list(&arguments, &reader(loaded)?),
+        Command::Show(arguments) => show(&arguments, &reader(loaded)?),
+        Command::Stats(arguments) => stats(&arguments, &reader(loaded)?),
+        Command::Requeue(arguments) => requeue(&arguments, &mut operator(loaded)?),
         Command::Park(arguments) => {
-            let mut operator = operator(settings)?;
+            let mut operator = operator(loaded)?;
             let acts = arguments.command_ids.iter().map(|id| (*id, operator.park(*id))).collect();
             tell("parked", acts, arguments.json)
         }
-        Command::ShowAgain(arguments) => show_again(&arguments, &mut operator(settings)?),
-        Command::Prune(arguments) => prune(&arguments, settings),
+        Command::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
+        Command::Prune(arguments) => prune(&arguments, loaded),
     }
 }
 
-fn reader(settings: &Settings) -> Result<Reader, Failure> {
-    Ok(Reader::open(&settings.path).context("cannot look into the ledger")?)
+fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
+    let opened = Reader::open(&loaded.ledger()?.path);
+    Ok(opened.with_context(|| format!("cannot look into the ledger ({})", named_by(loaded)))?)
 }
 
-fn operator(settings: &Settings) -> Result<Operator, Failure> {
-    Ok(Operator::open(&settings.path).context("cannot write to the ledger")?)
+fn operator(loaded: &Loaded) -> Result<Operator, Failure> {
+    let opened = Operator::open(&loaded.ledger()?.path);
+    Ok(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?)
+}
+
+/// Where the ledger was named, and how to name another.
+fn named_by(loaded: &Loaded) -> String {
+    let origin = loaded.effective.origin("ledger.url").unwrap_or("default");
+    format!("ledger.url from {origin}; --config FILE or --set ledger.url=sqlite:PATH names another")
 }
 
 fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
@@ -393,13 +400,14 @@ fn show_again(arguments: &ShowAgainArguments, operator: &mut Operator) -> Result
     tell("to be shown again", acts, arguments.json)
 }
 
-fn prune(arguments: &PruneArguments, settings: &Settings) -> Result<Exit, Failure> {
+fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let settings = loaded.ledger()?;
     let limits =
         Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
     let Some(before) = limits.horizon(Timestamp::now()) else {
         return Err(Failure::Usage("ledger.retention is \"forever\"; say --older-than".to_owned()));
     };
-    let mut operator = operator(settings)?;
+    let mut operator = operator(loaded)?;
     let prunable = operator.prunable(before).context("cannot count the commands")?;
     let pruned = if arguments.dry_run {
         0

@@ -19,7 +19,11 @@ mod tail;
 mod time;
 mod topology;
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -58,7 +62,8 @@ struct Arguments {
 /// Where the configuration comes from.
 #[derive(Debug, Args)]
 struct SourceArguments {
-    /// The configuration file [default: that named by COUNTERSIGN_CONFIG, or countersign.toml, if there is one]
+    /// The configuration file [default: that named by COUNTERSIGN_CONFIG; or countersign.toml, or else
+    /// /etc/countersign/countersign.toml, if there is one]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Configuration")]
     config: Option<PathBuf>,
     /// Set one key, over file and environment: --set http.listen=127.0.0.1:0 (may be repeated). Not for secrets:
@@ -114,9 +119,25 @@ enum Command {
     Healthcheck(healthcheck::Arguments),
 }
 
+/// Where `deploy/countersign.service` has it.
+const INSTALLED: &str = "/etc/countersign/countersign.toml";
+
 impl SourceArguments {
+    /// For commands that say themselves which file they have read.
     fn load(&self) -> Loaded {
         load(&self.sources())
+    }
+
+    /// Says which file was read, if nobody named it and it is not in the working directory.
+    fn load_telling(&self) -> Loaded {
+        let sources = self.sources();
+        let loaded = load(&sources);
+        if sources.file.is_none()
+            && let Some(file) = loaded.file.as_deref().filter(|file| *file == Path::new(INSTALLED))
+        {
+            output::say(format_args!("configuration: {}", file.display()));
+        }
+        loaded
     }
 
     fn sources(&self) -> Sources {
@@ -125,6 +146,7 @@ impl SourceArguments {
         Sources {
             file: self.config.clone().or_else(|| named().map(PathBuf::from)),
             directory: PathBuf::new(),
+            installed: Some(INSTALLED.into()),
             environment: std::env::vars_os().collect(),
             set: self.set.clone(),
         }
@@ -154,21 +176,21 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Serve => serve::run(sources.sources()),
         Command::Config(command) => config::run(command, || sources.load()),
-        Command::Send(arguments) => send::run(&arguments, &sources.load()),
-        Command::Tail(arguments) => tail::run(&arguments, &sources.load()),
-        Command::Ledger(command) => ledger::run(command, &sources.load()),
-        Command::Center(command) => center::run(command, &sources.load()),
-        Command::Reconcile(arguments) => reconcile::run(&arguments, &sources.load()),
+        Command::Send(arguments) => send::run(&arguments, &sources.load_telling()),
+        Command::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),
+        Command::Ledger(command) => ledger::run(command, &sources.load_telling()),
+        Command::Center(command) => center::run(command, &sources.load_telling()),
+        Command::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
         Command::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
         Command::Emulator(arguments) => emulator::run(&arguments),
-        Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load()),
-        Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load()),
+        Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
+        Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),
         Command::Keygen(arguments) => crypt::keygen(&arguments),
-        Command::Context(command) => context::run(command, || sources.load()),
-        Command::Topology(command) => topology::run(&command, &sources.load()),
+        Command::Context(command) => context::run(command, || sources.load_telling()),
+        Command::Topology(command) => topology::run(&command, &sources.load_telling()),
         Command::Schema(arguments) => schema::run(&arguments),
-        Command::Bench(command) => bench::run(command, || sources.load()),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load()),
+        Command::Bench(command) => bench::run(command, || sources.load_telling()),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load_telling()),
     }
 }
 
@@ -199,14 +221,14 @@ enum Trust<'a> {
     /// Those of the system's authorities.
     System,
     /// Those of the authorities in this file only.
-    File(&'a std::path::Path),
+    File(&'a Path),
     /// Any: for an address that the configuration says is our own, where a name is not to be expected.
     Own,
 }
 
 impl<'a> Trust<'a> {
     /// As the command line says; `own` is true if the address is that of the configuration.
-    fn of(ca_file: Option<&'a std::path::Path>, own: bool) -> Self {
+    fn of(ca_file: Option<&'a Path>, own: bool) -> Self {
         match ca_file {
             Some(path) => Self::File(path),
             None if own => Self::Own,

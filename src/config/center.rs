@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::{
     layers::Value,
     read::{Given, Section},
+    secrets,
     show::REDACTED,
 };
 use crate::{
@@ -34,10 +35,22 @@ pub(super) fn approval_center(section: &mut Section<'_, '_, '_>) -> Option<Optio
         Given::Absent | Given::Faulty => None,
     };
     let app_id = section.parsed("app_id", "the app's id, cli_…", not_empty);
-    let app_secret = section.secret("app_secret", "app_secret_file", |_| Ok(()), |_| REDACTED.to_owned());
+    let app_secret = section.secret(
+        "app_secret",
+        "app_secret_file",
+        secrets::Kind::Given,
+        |_| Ok(()),
+        |_| REDACTED.to_owned(),
+    );
     let tenant_key = section.parsed("tenant_key", "the tenant's key", not_empty);
     let ticket_file = ticket_file(section);
-    let app_ticket = section.secret("app_ticket", "app_ticket_file", |_| Ok(()), |_| REDACTED.to_owned());
+    let app_ticket = section.secret(
+        "app_ticket",
+        "app_ticket_file",
+        secrets::Kind::Given,
+        |_| Ok(()),
+        |_| REDACTED.to_owned(),
+    );
     let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
     let request_timeout = section.millis("request_timeout_ms", 1..=600_000);
     let call_deadline = section.millis("call_deadline_ms", 1..=3_600_000);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::read::Section;
+use super::{files, read::Section};
 use crate::{
     certificates::{Error, Facts, Validity},
     time::Timestamp,
@@ -14,7 +14,12 @@ pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option
     let key_file = file(section, "key_file");
     match (cert_file?, key_file?) {
         (None, None) => Some(None),
-        (Some(cert_file), Some(key_file)) => Some(Some((cert_file, key_file))),
+        (Some(cert_file), Some(key_file)) => {
+            if let Some(warning) = files::exposed(&key_file) {
+                section.warn("key_file", warning);
+            }
+            Some(Some((cert_file, key_file)))
+        }
         (Some(_), None) => {
             section.fault(
                 "key_file",

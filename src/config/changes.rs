@@ -146,7 +146,7 @@ mod tests {
 
     fn endpoint(name: &str, more: &str) -> String {
         format!(
-            "[[endpoints]]\nname = '{name}'\ncredentials = [ {{ action_callback_token = 'hush' }} ]\n{more}\n"
+            "[[endpoints]]\nname = '{name}'\ncredentials = [ {{ action_callback_token = 'hush-of-so-many-bytes' }} ]\n{more}\n"
         )
     }
 
@@ -197,10 +197,11 @@ mod tests {
         );
         fs::write(dir.path().join("countersign.toml"), text).unwrap();
         let sources = Sources { directory: dir.path().to_owned(), ..Sources::default() };
-        let [one, same, other] = ["hush", "hush\n", "hash"].map(|token| {
-            fs::write(&file, token).unwrap();
-            load(&sources).effective
-        });
+        let [one, same, other] =
+            ["hush-of-so-many-bytes", "hush-of-so-many-bytes\n", "hash-of-so-many-bytes"].map(|token| {
+                fs::write(&file, token).unwrap();
+                load(&sources).effective
+            });
         assert!(one.changes_to(&same).is_empty());
         let changes = one.changes_to(&other);
         assert_eq!(changes.keys[0].key, "endpoints[a].credentials[0].action_callback_token_file");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     read::{Given, Section},
+    secrets::Kind,
     show::REDACTED,
 };
 use crate::context::{
@@ -168,10 +169,11 @@ fn key(section: &mut Section<'_, '_, '_>) -> Option<KeySettings> {
             if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
         })
         .optional();
-    let mut read =
-        |key, file_key| section.secret(key, file_key, |_| Ok(()), |_| REDACTED.to_owned()).optional();
-    let secret = read("secret", "secret_file");
-    let public_key = read("public_key", "public_key_file");
+    let mut read = |key, file_key, kind| {
+        section.secret(key, file_key, kind, |_| Ok(()), |_| REDACTED.to_owned()).optional()
+    };
+    let secret = read("secret", "secret_file", Kind::Given);
+    let public_key = read("public_key", "public_key_file", Kind::PublicKey);
     let kid = kid?;
     match (secret?, public_key?) {
         (Some(secret), None) => Some(KeySettings::Hs256 { kid, secret }),

@@ -6,6 +6,7 @@ use super::{
     contexts, enrichment as completing,
     layers::{Origin, Table, Value},
     read::{Given, Section},
+    secrets::Kind,
     sections::LOCALES,
     show::REDACTED,
 };
@@ -197,7 +198,8 @@ fn same(left: &CredentialSettings, right: &CredentialSettings) -> bool {
 }
 
 fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
-    let mut read = |key, file_key| section.secret(key, file_key, |_| Ok(()), |_| REDACTED.to_owned());
+    let mut read =
+        |key, file_key| section.secret(key, file_key, Kind::Chosen, |_| Ok(()), |_| REDACTED.to_owned());
     let token: Given<Secret> = read("action_callback_token", "action_callback_token_file");
     let key: Given<Secret> = read("action_callback_key", "action_callback_key_file");
     if matches!(token, Given::Absent) {

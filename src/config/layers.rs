@@ -66,6 +66,7 @@ pub(super) enum Value {
     /// From the environment or a flag: a text, a number or a whole list, whichever the key asks for.
     Word(String),
     Integer(i64),
+    Boolean(bool),
     /// A type of TOML that no key has.
     Other(&'static str),
 }
@@ -78,6 +79,7 @@ impl Value {
             Self::List(_) => "a list",
             Self::Text(_) | Self::Word(_) => "a text",
             Self::Integer(_) => "a number",
+            Self::Boolean(_) => "true or false",
             Self::Other(kind) => kind,
         }
     }
@@ -180,6 +182,16 @@ pub(super) fn path_of_variable(rest: &str) -> Option<Vec<Step>> {
 /// The path that `a.0.b` or `a[0].b` names.
 pub(super) fn path_of_flag(key: &str) -> Option<Vec<Step>> {
     steps(key.replace('[', ".").replace(']', "").split('.'))
+}
+
+/// The value at a path, if there is one.
+pub(super) fn look<'t>(table: &'t Table, path: &[Step]) -> Option<&'t Entry> {
+    let [Step::Key(first), rest @ ..] = path else { return None };
+    rest.iter().try_fold(table.get(first)?, |entry, step| match (&entry.value, step) {
+        (Value::Table(table), Step::Key(key)) => table.get(key),
+        (Value::List(list), Step::Index(index)) => list.get(*index),
+        _ => None,
+    })
 }
 
 /// Sets one value, and makes the tables and lists on the way to it.
@@ -319,7 +331,7 @@ fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Value {
                 Err(_) => Value::Other("a number beyond 64 bits"),
             }
         }
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(flag) => Value::Boolean(*flag),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date or time"),
     }
@@ -334,13 +346,7 @@ mod tests {
     }
 
     fn look<'a>(table: &'a Table, path: &str) -> Option<&'a Entry> {
-        let path = path_of_flag(path).unwrap();
-        let [Step::Key(first), rest @ ..] = path.as_slice() else { return None };
-        rest.iter().try_fold(table.get(first)?, |entry, step| match (&entry.value, step) {
-            (Value::Table(table), Step::Key(key)) => table.get(key),
-            (Value::List(list), Step::Index(index)) => list.get(*index),
-            _ => None,
-        })
+        super::look(table, &path_of_flag(path).unwrap())
     }
 
     fn text(table: &Table, path: &str) -> String {

@@ -9,7 +9,9 @@ mod changes;
 mod contexts;
 mod endpoints;
 mod enrichment;
+mod environment;
 mod fault;
+mod files;
 mod http;
 mod layers;
 mod read;
@@ -20,9 +22,10 @@ mod show;
 mod values;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -51,8 +54,6 @@ pub const REFERENCE: &str = include_str!("default.toml");
 
 /// The file that is read if it exists and no other is named.
 const USUAL_FILE: &str = "countersign.toml";
-
-const PREFIX: &str = "COUNTERSIGN__";
 
 /// What `serve` runs with.
 #[derive(Debug, Clone)]
@@ -101,10 +102,13 @@ impl Amqp {
 /// What a configuration is read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The file that was named, by a flag or by `COUNTERSIGN_CONFIG`; without one, `countersign.toml` in `directory`.
+    /// The file that was named, by a flag or by `COUNTERSIGN_CONFIG`; without one, `countersign.toml` in `directory`, or else
+    /// `installed`.
     pub file: Option<PathBuf>,
     /// Where `countersign.toml` is looked for.
     pub directory: PathBuf,
+    /// The file of a service that is installed on this machine, if there is one.
+    pub installed: Option<PathBuf>,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
     /// `key=value`, as often as given.
@@ -114,7 +118,7 @@ pub struct Sources {
 /// A configuration as far as it could be read.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The file that was read, if any.
+    /// The file that was read, if any: absolute.
     pub file: Option<PathBuf>,
     /// What is risky.
     pub warnings: Vec<Warning>,
@@ -124,6 +128,7 @@ pub struct Loaded {
     lapsed: Vec<Fault>,
     shutdown_grace: Option<Duration>,
     http: Option<crate::http::Settings>,
+    internal: Option<SocketAddr>,
     admin: Option<console::Settings>,
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
@@ -181,6 +186,11 @@ impl Loaded {
     /// The internal listener, whatever is wrong elsewhere.
     pub fn admin(&self) -> Result<&console::Settings, Faults> {
         self.part(self.admin.as_ref(), "admin")
+    }
+
+    /// Where the internal listener is, even if its token cannot be read by whoever runs this.
+    pub fn internal(&self) -> Result<SocketAddr, Faults> {
+        self.part(self.internal.as_ref(), "admin.listen").copied()
     }
 
     /// The ledger, whatever is wrong elsewhere.
@@ -241,18 +251,17 @@ impl Loaded {
 /// Reads the configuration. Does not fail: what is wrong is in [`Loaded::faults`].
 #[must_use]
 pub fn load(sources: &Sources) -> Loaded {
-    let (environment, mut faults) = utf8(&sources.environment);
+    let (environment, mut faults) = environment::utf8(&sources.environment);
     let mut tree = layers::parse_defaults(REFERENCE);
     let template = take_endpoint_template(&mut tree);
     let mut warnings = Vec::new();
     let mut readable = true;
 
-    let file = sources.file.clone().or_else(|| {
-        let usual = sources.directory.join(USUAL_FILE);
-        usual
-            .exists()
-            .then(|| if sources.directory == Path::new("") { PathBuf::from(USUAL_FILE) } else { usual })
-    });
+    // A file that may not even be looked for is taken for one: reading it says why it cannot be read.
+    let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
+    let usual =
+        || [Some(sources.directory.join(USUAL_FILE)), sources.installed.clone()].into_iter().flatten();
+    let file = sources.file.clone().or_else(|| usual().find(is_there)).map(absolute);
     if let Some(path) = &file {
         match read_file(path) {
             Ok(layer) => tree.overlay(layer),
@@ -262,18 +271,18 @@ pub fn load(sources: &Sources) -> Loaded {
             }
         }
     }
-    short_names(&mut tree, &environment, &mut faults, &mut warnings);
-    for (path, entry) in
-        variables(&environment, &mut faults).into_iter().chain(flags(&sources.set, &mut faults))
-    {
-        if let Err(fault) = layers::set(&mut tree, &path, entry) {
-            faults.push(fault);
-        }
+    environment::lay(&mut tree, &environment, &mut faults, &mut warnings);
+    for (path, entry) in flags(&sources.set, &mut faults) {
+        faults.extend(layers::set(&mut tree, &path, entry).err());
     }
     complete_endpoints(&mut tree, &template);
 
     let mut report = Report {
         environment: &environment,
+        referenced: HashSet::new(),
+        allow_weak_secrets: false,
+        secrets_in_file: false,
+        beside: file.as_ref().and_then(|file| file.parent()).map(Path::to_owned),
         faults,
         lapsed: Vec::new(),
         warnings,
@@ -287,6 +296,7 @@ pub fn load(sources: &Sources) -> Loaded {
         lapsed: Vec::new(),
         shutdown_grace: None,
         http: None,
+        internal: None,
         admin: None,
         ledger: None,
         amqp: None,
@@ -300,6 +310,17 @@ pub fn load(sources: &Sources) -> Loaded {
     // A file that cannot be read as a whole makes every other fault guesswork.
     if readable {
         read_sections(&tree, &mut report, &mut loaded);
+        report.warnings.extend(environment::lookalikes(&environment, &report.referenced));
+    }
+    if report.secrets_in_file
+        && let Some(path) = &loaded.file
+        && let Some(problem) = files::exposed(path)
+    {
+        report.warnings.push(Warning {
+            key: String::new(),
+            problem: format!("holds secrets, and {problem}"),
+            origin: Some(Origin::File { path: path.as_path().into(), line: 0 }),
+        });
     }
     loaded.faults = report.faults;
     loaded.lapsed = report.lapsed;
@@ -311,15 +332,21 @@ pub fn load(sources: &Sources) -> Loaded {
 fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     let mut root = Section::root(tree, report);
     loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
+    // Before the sections, which have secrets.
+    let allow_weak = root.flag("allow_weak_secrets");
+    root.report.allow_weak_secrets = allow_weak == Some(true);
     let mut locale = None;
     loaded.http = root.table("http", |section| {
         let (http, language) = http::http(section);
         locale = language;
         http
     });
-    loaded.admin = root.table("admin", sections::admin);
-    if let (Some(http), Some(admin)) = (&loaded.http, &loaded.admin) {
-        sections::check_ports(&mut root, http.listen, admin.listen);
+    loaded.admin = root.table("admin", |section| {
+        loaded.internal = sections::listen(section);
+        sections::admin(section, loaded.internal)
+    });
+    if let (Some(http), Some(internal)) = (&loaded.http, loaded.internal) {
+        sections::check_ports(&mut root, http.listen, internal);
     }
     loaded.ledger = root.table("ledger", sections::ledger);
     loaded.amqp = root.table("amqp", sections::amqp);
@@ -371,12 +398,17 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     root.finish();
 }
 
+/// As a person finds it wherever they stand; as it is, if there is no working directory any more.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 fn read_file(path: &Path) -> Result<Table, Vec<Fault>> {
     let fault = |problem: String| {
         vec![Fault {
             key: String::new(),
             problem,
-            expected: "a TOML file".to_owned(),
+            expected: "a TOML file; --config FILE or COUNTERSIGN_CONFIG names another".to_owned(),
             origin: Some(Origin::File { path: path.into(), line: 0 }),
         }]
     };
@@ -412,46 +444,6 @@ fn complete_endpoints(tree: &mut Table, template: &Table) {
     }
 }
 
-/// The environment as text. A variable of ours that is not UTF-8 is a fault; others do not concern us.
-fn utf8(environment: &[(OsString, OsString)]) -> (HashMap<String, String>, Vec<Fault>) {
-    let mut texts = HashMap::new();
-    let mut faults = Vec::new();
-    for (name, value) in environment {
-        let Some(name) = name.to_str() else { continue };
-        match value.to_str() {
-            Some(value) => drop(texts.insert(name.to_owned(), value.to_owned())),
-            None if name.starts_with("COUNTERSIGN_") => faults.push(Fault {
-                key: String::new(),
-                problem: "is not UTF-8 text".to_owned(),
-                expected: String::new(),
-                origin: Some(Origin::Environment(name.to_owned())),
-            }),
-            None => {}
-        }
-    }
-    (texts, faults)
-}
-
-/// `COUNTERSIGN__…`, in an order in which a list comes before its places, and place 9 before place 10.
-fn variables(environment: &HashMap<String, String>, faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
-    let mut found = Vec::new();
-    for (name, value) in environment {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let origin = Origin::Environment(name.clone());
-        match layers::path_of_variable(rest) {
-            Some(path) => found.push((path, Entry { value: Value::Word(value.clone()), origin })),
-            None => faults.push(Fault {
-                key: String::new(),
-                problem: "names no key".to_owned(),
-                expected: format!("{PREFIX}SECTION__KEY"),
-                origin: Some(origin),
-            }),
-        }
-    }
-    found.sort_by(|(left, _), (right, _)| left.cmp(right));
-    found
-}
-
 /// `--set key=value`, in the order of the command line.
 fn flags(set: &[String], faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
     let mut found = Vec::new();
@@ -474,47 +466,6 @@ fn flags(set: &[String], faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
         }
     }
     found
-}
-
-/// The variables that make a start without a file possible.
-fn short_names(
-    tree: &mut Table,
-    environment: &HashMap<String, String>,
-    faults: &mut Vec<Fault>,
-    warnings: &mut Vec<Warning>,
-) {
-    let text = |key: &str| Step::Key(key.to_owned());
-    let credential =
-        |key: &str| vec![text("endpoints"), Step::Index(0), text("credentials"), Step::Index(0), text(key)];
-    let names = [
-        ("COUNTERSIGN_AMQP_URL", vec![text("amqp"), text("url")]),
-        ("COUNTERSIGN_AMQP_URL_FILE", vec![text("amqp"), text("url_file")]),
-        ("COUNTERSIGN_ACTION_CALLBACK_TOKEN", credential("action_callback_token")),
-        ("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", credential("action_callback_token_file")),
-        ("COUNTERSIGN_ACTION_CALLBACK_KEY", credential("action_callback_key")),
-        ("COUNTERSIGN_ACTION_CALLBACK_KEY_FILE", credential("action_callback_key_file")),
-    ];
-    let configured = tree.get("endpoints").is_some();
-    for (name, path) in names {
-        let Some(value) = environment.get(name) else { continue };
-        let origin = Origin::Environment(name.to_owned());
-        let of_endpoint = path[0] == text("endpoints");
-        if of_endpoint && configured {
-            warnings.push(Warning {
-                key: "endpoints".to_owned(),
-                problem: "the file configures endpoints, so this variable has no effect".to_owned(),
-                origin: Some(origin),
-            });
-            continue;
-        }
-        if of_endpoint && tree.get("endpoints").is_none() {
-            let name = Entry { value: Value::Text("default".to_owned()), origin: origin.clone() };
-            let set = layers::set(tree, &[text("endpoints"), Step::Index(0), text("name")], name);
-            faults.extend(set.err());
-        }
-        let entry = Entry { value: Value::Word(value.clone()), origin };
-        faults.extend(layers::set(tree, &path, entry).err());
-    }
 }
 
 #[cfg(test)]

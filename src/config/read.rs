@@ -1,7 +1,11 @@
 //! Reading the merged tree, table by table. Whatever is wrong is noted in the [`Report`] and reading goes on, so that all
 //! faults come out at once; whatever is read is noted there too, for `config show`. The types of values: `values.rs`.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use super::{
     fault::{Fault, Warning, probably},
@@ -13,6 +17,14 @@ use crate::secret::Secret;
 /// What reading has found so far.
 pub(super) struct Report<'e> {
     pub(super) environment: &'e HashMap<String, String>,
+    /// Variables that a `"${NAME}"` refers to.
+    pub(super) referenced: HashSet<String>,
+    /// The key of this name.
+    pub(super) allow_weak_secrets: bool,
+    /// Whether a secret stands in the file itself.
+    pub(super) secrets_in_file: bool,
+    /// The directory of the file, if there is one.
+    pub(super) beside: Option<PathBuf>,
     pub(super) faults: Vec<Fault>,
     /// See [`super::Loaded::lapsed`].
     pub(super) lapsed: Vec<Fault>,
@@ -207,6 +219,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         let Some(name) = name else {
             return Given::Value(found(Cow::Borrowed(&entry.value), None));
         };
+        self.report.referenced.insert(name.to_owned());
         match self.report.environment.get(name) {
             Some(text) => {
                 let value = Cow::Owned(Value::Word(text.clone()));

@@ -1,15 +1,112 @@
 //! Reading secrets: given directly, by an environment variable, or by a file.
 
-use std::{fs, io::Read as _, path::Path};
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    layers::{Entry, Value},
+    files,
+    layers::{Entry, Origin, Value},
     read::{Found, Given, Section},
 };
 use crate::secret::Secret;
 
 /// A file that holds one secret is small; more is a slip, such as naming a log or a device.
 const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
+
+/// What a secret is, and so what it may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Chosen by whoever configures us: one line, and not to be guessed.
+    Chosen,
+    /// Handed out by somebody else: one line.
+    Given,
+    /// Several of those, one a line.
+    Lines,
+    /// A public key in PEM: no secret at all.
+    PublicKey,
+}
+
+/// Fewer bytes can be tried out: a fault, unless `allow_weak_secrets`.
+const TRIED_OUT: usize = 8;
+
+/// Fewer bytes may be guessed: a warning.
+const GUESSABLE: usize = 16;
+
+impl Kind {
+    fn fault(self, text: &str, allow_weak: bool) -> Option<String> {
+        match self {
+            Self::Lines | Self::PublicKey => None,
+            Self::Chosen if text.len() < TRIED_OUT && !allow_weak => Some(format!(
+                "has fewer than {TRIED_OUT} bytes; `countersign keygen` makes a good one, and allow_weak_secrets = true \
+                 has this one taken"
+            )),
+            Self::Chosen | Self::Given => fault_of(text),
+        }
+    }
+
+    fn oddities(self, text: &str) -> Vec<String> {
+        let mut odd = match self {
+            Self::Lines | Self::PublicKey => return Vec::new(),
+            Self::Chosen | Self::Given => oddities_of(text),
+        };
+        if self == Self::Chosen && text.len() < GUESSABLE {
+            odd.push(format!(
+                "has fewer than {GUESSABLE} bytes, and could be guessed; `countersign keygen` makes a good one"
+            ));
+        }
+        odd
+    }
+}
+
+/// Why a text cannot be a secret: what it holds can be typed into no form and sent in no header. As the end of a sentence
+/// that shows nothing of it.
+fn fault_of(text: &str) -> Option<String> {
+    let strange =
+        text.chars().find(|c| (c.is_control() && *c != '\t') || matches!(c, '\u{2028}' | '\u{2029}'))?;
+    Some(match strange {
+        '\0' => "has a NUL in it; is it UTF-16?".to_owned(),
+        '\r' => {
+            "has a carriage return in it; has its file the line ends of Windows, or more than one?".to_owned()
+        }
+        '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
+            "has a line break in it; a secret is one line".to_owned()
+        }
+        other => format!("has the control character U+{:04X} in it", u32::from(other)),
+    })
+}
+
+/// What a text has that hardly belongs to the secret, each as the end of a sentence that shows nothing of it.
+fn oddities_of(text: &str) -> Vec<String> {
+    let mut odd = Vec::new();
+    let (first, last) = (text.chars().next(), text.chars().next_back());
+    for (at, place) in [(first, "begins"), (last, "ends")] {
+        if at.is_some_and(char::is_whitespace) {
+            odd.push(format!("{place} with a blank, which is part of it"));
+        }
+        if at.is_some_and(|c| "\"'`\u{201c}\u{201d}\u{201e}\u{2018}\u{2019}\u{300c}\u{300d}".contains(c)) {
+            odd.push(format!("{place} with a quotation mark, which is part of it"));
+        }
+    }
+    if let Some(unseen) = text.chars().find(|c| is_unseen(*c)) {
+        odd.push(format!(
+            "has the invisible character U+{:04X} in it, which is part of it",
+            u32::from(unseen)
+        ));
+    }
+    odd
+}
+
+/// Characters without width: soft hyphen, joiners and spaces of no width, marks of direction, BOM.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
+}
 
 impl<'t> Section<'t, '_, '_> {
     /// A secret: the key itself, or the file that `key_file` names. Both in one layer are a fault; otherwise the
@@ -18,6 +115,7 @@ impl<'t> Section<'t, '_, '_> {
         &mut self,
         key: &'static str,
         file_key: &'static str,
+        kind: Kind,
         check: impl FnOnce(&str) -> Result<(), String>,
         show: impl FnOnce(&str) -> String,
     ) -> Given<Secret> {
@@ -30,7 +128,7 @@ impl<'t> Section<'t, '_, '_> {
             return Given::Faulty;
         }
         let (text, found) = if by_file > direct {
-            match self.secret_file(file_key) {
+            match self.secret_file(file_key, kind) {
                 Some((text, found)) => (text, found),
                 None => return Given::Faulty,
             }
@@ -44,7 +142,7 @@ impl<'t> Section<'t, '_, '_> {
                 self.fault(key, format!("is {}", found.value.kind()), "a text");
                 return Given::Faulty;
             };
-            (Secret::new(text.clone()), found)
+            (Secret::new(without_bom(text)), found)
         };
         let named = if by_file > direct { file_key } else { key };
         if text.is_empty() {
@@ -56,26 +154,53 @@ impl<'t> Section<'t, '_, '_> {
             self.fault(named, problem, "a value that is not empty");
             return Given::Faulty;
         }
-        if let Err(problem) = check(text.expose()) {
-            self.fault(named, problem, "");
+        // What is wrong with the content of a file or a variable is said of that.
+        let of = |problem: String| match &found.reference {
+            _ if named == file_key => format!("the content of {} {problem}", found.quote()),
+            Some(_) => format!("{} {problem}", found.quote()),
+            None => problem,
+        };
+        let fault = kind.fault(text.expose(), self.report.allow_weak_secrets).or(check(text.expose()).err());
+        if let Some(problem) = fault {
+            self.fault(named, of(problem), "");
             return Given::Faulty;
         }
+        for problem in kind.oddities(text.expose()) {
+            self.warn(named, of(problem));
+        }
         if named == key {
-            self.note_secret(key, show(text.expose()), &found, text.clone());
+            let shown = show(text.expose());
+            if shown != text.expose() && found.reference.is_none() {
+                let in_file = matches!(found.origin, Origin::File { .. });
+                self.report.secrets_in_file |= in_file && kind != Kind::PublicKey;
+            }
+            self.note_secret(key, shown, &found, text.clone());
         }
         Given::Value(text)
     }
 
-    /// The content of the file that a key names.
-    fn secret_file(&mut self, key: &'static str) -> Option<(Secret, Found<'t>)> {
+    /// The content of the file that a key names; without its line end, if it is to be one line.
+    fn secret_file(&mut self, key: &'static str, kind: Kind) -> Option<(Secret, Found<'t>)> {
         let Given::Value(found) = self.find(key) else { return None };
         let (Value::Text(path) | Value::Word(path)) = &*found.value else {
             self.fault(key, format!("is {}", found.value.kind()), "the path of a file");
             return None;
         };
-        match read_secret(Path::new(path)) {
-            Ok(secret) => {
-                self.note_secret(key, path.as_str(), &found, secret.clone());
+        let path = PathBuf::from(path);
+        let original = self.report.beside.as_ref().and_then(|beside| files::original_of(&path, beside));
+        let path = original.unwrap_or(path);
+        match read_text(&path) {
+            Ok(text) => {
+                let secret = match kind {
+                    Kind::Chosen | Kind::Given => Secret::new(without_line_end(text.expose())),
+                    Kind::Lines | Kind::PublicKey => text,
+                };
+                self.note_secret(key, path.display().to_string(), &found, secret.clone());
+                if kind != Kind::PublicKey
+                    && let Some(warning) = files::exposed(&path)
+                {
+                    self.warn(key, warning);
+                }
                 Some((secret, found))
             }
             Err(problem) => {
@@ -103,10 +228,14 @@ impl<'t> Section<'t, '_, '_> {
         let mut secrets = Vec::with_capacity(list.len());
         for (index, entry) in list.iter().enumerate() {
             let place = format!("{key}[{index}]");
-            let Some(text) = self.text_at(&place, expected, entry).map(Secret::new) else { continue };
-            if let Err(problem) = check(text.expose()) {
+            let Some(text) = self.text_at(&place, expected, entry) else { continue };
+            let text = Secret::new(without_bom(&text));
+            if let Some(problem) = fault_of(text.expose()).or(check(text.expose()).err()) {
                 self.fault_at(&place, entry, problem, expected);
                 continue;
+            }
+            for problem in oddities_of(text.expose()) {
+                self.warn(key, format!("[{index}] {problem}"));
             }
             shown.push(toml::Value::from(show(text.expose())));
             secrets.push(text);
@@ -124,16 +253,19 @@ impl<'t> Section<'t, '_, '_> {
         key: &'static str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Option<Vec<Secret>> {
-        let (content, _) = self.secret_file(key)?;
+        let (content, _) = self.secret_file(key, Kind::Lines)?;
         let mut secrets = Vec::new();
         for (index, line) in content.expose().lines().enumerate() {
             let line = line.trim();
             if line.is_empty() {
                 continue;
             }
-            if let Err(problem) = check(line) {
+            if let Some(problem) = fault_of(line).or(check(line).err()) {
                 self.fault(key, format!("line {} of the file {problem}", index + 1), "");
                 return None;
+            }
+            for problem in oddities_of(line) {
+                self.warn(key, format!("line {} of the file {problem}", index + 1));
             }
             secrets.push(Secret::new(line));
         }
@@ -145,11 +277,22 @@ impl<'t> Section<'t, '_, '_> {
     }
 }
 
-/// Reads a secret from a file; the error says what is wrong with the file.
+/// Reads a secret of one line from a file; the error says what is wrong with the file.
 ///
-/// Line ends at the end are cut off: most ways to write such a file put one there.
+/// A BOM at its beginning and one line end at its end are cut off: many ways to write such a file put them there.
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let text = read_text(path)?;
+    let secret = Secret::new(without_line_end(text.expose()));
+    match fault_of(secret.expose()) {
+        None => Ok(secret),
+        Some(problem) => Err(problem),
+    }
+}
+
+/// Reads a file of secret text, without a BOM.
+pub(crate) fn read_text(path: &Path) -> Result<Secret, String> {
+    // Room for a whole file: a vector that grows leaves copies of what it held behind.
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(MAX_SECRET_FILE_BYTES as usize + 1));
     fs::File::open(path)
         .and_then(|file| file.take(MAX_SECRET_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot be read: {error}"))?;
@@ -157,7 +300,16 @@ pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
         return Err(format!("is larger than {MAX_SECRET_FILE_BYTES} bytes"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+    Ok(Secret::new(without_bom(text)))
+}
+
+fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// More than one line end is a slip, such as a file that was put together of two.
+fn without_line_end(text: &str) -> &str {
+    text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -165,15 +317,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_end_of_a_secret_file_is_not_part_of_the_secret() {
+    fn a_bom_and_one_line_end_of_a_secret_file_are_no_part_of_the_secret() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        fs::write(&path, "fake token \r\n\n").unwrap();
-        assert!(read_secret(&path).unwrap().equals("fake token "));
-        fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert_eq!(read_secret(&path).unwrap_err(), "is not UTF-8 text");
-        fs::write(&path, vec![b'a'; 70_000]).unwrap();
-        assert!(read_secret(&path).unwrap_err().starts_with("is larger than"));
+        for (content, secret) in [
+            ("fake-token", "fake-token"),
+            ("fake-token\n", "fake-token"),
+            ("fake-token\r\n", "fake-token"),
+            ("\u{feff}fake-token\r\n", "fake-token"),
+            ("fake token \n", "fake token "),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert!(read_secret(&path).unwrap().equals(secret), "{content:?}");
+        }
+        let told = |content: &[u8]| {
+            fs::write(&path, content).unwrap();
+            read_secret(&path).unwrap_err()
+        };
+        assert_eq!(told(b"fake-token\n\n"), "has a line break in it; a secret is one line");
+        assert!(told(b"fake-token\r").starts_with("has a carriage return in it"));
+        assert!(told(b"fake\r\ntoken").starts_with("has a carriage return in it"));
+        assert!(told(b"f\0a\0k\0e\0").starts_with("has a NUL in it; is it UTF-16?"));
+        assert_eq!(told(b"fake\x1b[2Jtoken"), "has the control character U+001B in it");
+        assert_eq!(told("fake\u{2028}token".as_bytes()), "has a line break in it; a secret is one line");
+        assert_eq!(told(&[0xff, 0xfe]), "is not UTF-8 text");
+        assert!(told(&vec![b'a'; 70_000]).starts_with("is larger than"));
         assert!(read_secret(&dir.path().join("none")).unwrap_err().starts_with("cannot be read"));
     }
 }

@@ -1,15 +1,13 @@
 //! The sections that there is one of each.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Amqp,
+    Amqp, absolute,
     certificates::{check_validity, file, identity_fault, identity_files},
+    files,
     read::{Given, Section},
+    secrets::Kind,
     show::{REDACTED, redact_url},
     values::parse_duration,
 };
@@ -50,12 +48,12 @@ pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     })
 }
 
-/// A shorter token of the internal listener is told: nothing limits who tries them all.
-const GUESSABLE: usize = 16;
-
-pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settings> {
-    let listen = listen(section);
-    let token = section.secret("token", "token_file", |_| Ok(()), |_| REDACTED.to_owned());
+/// `listen` is where, as far as that could be read.
+pub(super) fn admin(
+    section: &mut Section<'_, '_, '_>,
+    listen: Option<SocketAddr>,
+) -> Option<console::Settings> {
+    let token = section.secret("token", "token_file", Kind::Chosen, |_| Ok(()), |_| REDACTED.to_owned());
     if matches!(token, Given::Absent)
         && let Some(listen) = listen
         && !listen.ip().is_loopback()
@@ -66,14 +64,6 @@ pub(super) fn admin(section: &mut Section<'_, '_, '_>) -> Option<console::Settin
             "a token, or a loopback address in admin.listen",
         );
         return None;
-    }
-    if let Given::Value(token) = &token
-        && token.expose().len() < GUESSABLE
-    {
-        section.warn(
-            "token",
-            format!("has fewer than {GUESSABLE} bytes, and could be guessed; `countersign keygen` makes one"),
-        );
     }
     if let (Given::Value(_), Some(listen)) = (&token, listen)
         && !listen.ip().to_canonical().is_loopback()
@@ -105,14 +95,29 @@ pub(super) fn check_ports(root: &mut Section<'_, '_, '_>, public: SocketAddr, in
 
 pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settings> {
     let path = section.required("url", "sqlite:PATH, such as \"sqlite:countersign.db\"", sqlite_path);
+    let is_relative = path.as_ref().is_some_and(|path| path.is_relative());
+    let path = path.map(absolute);
     if let Some(path) = &path {
-        let directory =
-            path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
-        if !directory.is_dir() {
+        let installed = section.report.beside.as_ref().is_some_and(|beside| beside.starts_with("/etc"));
+        if is_relative && installed {
             section.warn(
                 "url",
-                format!("the directory {} is not there; serve will not make it", directory.display()),
+                format!(
+                    "is relative, so each command looks for the ledger where it is started, this one for {}; an absolute \
+                     path is found by all: url = \"sqlite:/var/lib/countersign/countersign.db\"",
+                    path.display()
+                ),
             );
+        }
+        match path.parent() {
+            Some(directory) if !directory.is_dir() => section.warn(
+                "url",
+                format!("the directory {} is not there; serve will not make it", directory.display()),
+            ),
+            _ => {}
+        }
+        if let Some(warning) = files::exposed(path) {
+            section.warn("url", warning);
         }
     }
     let queue_capacity = section.number("queue_capacity", 1..=1_000_000);
@@ -331,12 +336,20 @@ fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
             section.fault("url", "is missing", "amqp://user:password@host:port/vhost");
             None
         }
-        ["url" | "url_file"] => match section.secret("url", "url_file", amqp_url, redact_url) {
-            Given::Value(url) => Some(vec![url]),
-            Given::Absent | Given::Faulty => None,
-        },
-        ["urls"] => section.secrets("urls", "a list of AMQP URLs", amqp_url, redact_url),
-        ["urls_file"] => section.secret_lines("urls_file", amqp_url),
+        [way @ ("url" | "url_file")] => {
+            match section.secret("url", "url_file", Kind::Given, amqp_url, redact_url) {
+                Given::Value(url) => Some(told_oddities(section, way, vec![url])),
+                Given::Absent | Given::Faulty => None,
+            }
+        }
+        ["urls"] => {
+            let urls = section.secrets("urls", "a list of AMQP URLs", amqp_url, redact_url)?;
+            Some(told_oddities(section, "urls", urls))
+        }
+        ["urls_file"] => {
+            let urls = section.secret_lines("urls_file", amqp_url)?;
+            Some(told_oddities(section, "urls_file", urls))
+        }
         [.., second] => {
             let names: Vec<_> = given.iter().map(|way| section.name(way)).collect();
             let problem =
@@ -345,6 +358,16 @@ fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
             None
         }
     }
+}
+
+fn told_oddities(section: &mut Section<'_, '_, '_>, key: &str, urls: Vec<Secret>) -> Vec<Secret> {
+    for (index, url) in urls.iter().enumerate() {
+        for oddity in amqp::oddities_of_url(url) {
+            let which = if urls.len() > 1 { format!("[{index}] ") } else { String::new() };
+            section.warn(key, format!("{which}{oddity}"));
+        }
+    }
+    urls
 }
 
 /// Says what is wrong with an AMQP URL, without a word of it: it holds a password.

@@ -108,6 +108,12 @@ impl Effective {
         root
     }
 
+    /// Where the value of a key was set; `None` if there is none.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Option<&str> {
+        self.values.iter().find(|shown| spell(&shown.path) == key).map(|shown| shown.origin.as_str())
+    }
+
     /// Key and origin of every value.
     #[must_use]
     pub fn origins(&self) -> serde_json::Map<String, serde_json::Value> {

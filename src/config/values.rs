@@ -111,6 +111,25 @@ impl<'t> Section<'t, '_, '_> {
         }
     }
 
+    /// True or false, which must be there.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let expected = "true or false";
+        let found = self.needed(key, expected)?;
+        let flag = match &*found.value {
+            Value::Boolean(flag) => Some(*flag),
+            Value::Word(word) => word.trim().parse().ok(),
+            other => {
+                self.fault(key, format!("is {}", other.kind()), expected);
+                return None;
+            }
+        };
+        match flag {
+            Some(flag) => self.note(key, flag, &found),
+            None => self.fault(key, format!("{} is neither true nor false", found.quote()), expected),
+        }
+        flag
+    }
+
     /// A number of milliseconds.
     pub(super) fn millis(&mut self, key: &'static str, limits: RangeInclusive<u64>) -> Option<Duration> {
         self.number(key, limits).map(Duration::from_millis)
@@ -240,6 +259,7 @@ impl<'t> Section<'t, '_, '_> {
         let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
             return Some(text.clone());
         };
+        self.report.referenced.insert(name.to_owned());
         let value = self.report.environment.get(name).cloned();
         if value.is_none() {
             let problem = format!("refers to the environment variable {name}, which is not set");

@@ -262,6 +262,7 @@ fn the_settings_show_no_secret_in_debug() {
         directory: config.dir().to_owned(),
         environment: vec![("COUNTERSIGN_TEST_TOKEN".into(), FROM_ENVIRONMENT.into())],
         set: Vec::new(),
+        installed: None,
     });
     let mut said = Said(Vec::new());
     said.add("Debug of what was loaded", format!("{loaded:?}"));

@@ -82,7 +82,8 @@ async fn the_vectors_with_a_whole_callback_become_commands() {
     let vhost = Vhost::new().await;
     let endpoint = Endpoint::encrypted("vectors")
         .credentials(&[("tok-1", Some("quick-approve-key-01")), ("tok-2", Some("审批密钥-demo"))]);
-    let app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
+    let config = Config::bare(vhost.url()).set("", "allow_weak_secrets", "true");
+    let app = App::with(config.endpoint(endpoint)).await;
     let worker = Worker::on(&vhost);
     let command = async |vector: &str| {
         let id = app.post("vectors", envelope(vector)).await.command_id();
@@ -283,7 +284,7 @@ async fn beside_encrypt_nothing_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_rotating_every_configured_credential_is_taken() {
-    let pairs = [("token-old", Some("key-old")), ("token-new", Some("key-new"))];
+    let pairs = [("token-old", Some("fake-key-old")), ("token-new", Some("fake-key-new"))];
     let config = Config::bare(NOWHERE)
         .endpoint(Endpoint::encrypted("sealed").credentials(&pairs))
         .endpoint(Endpoint::plain("plain").credentials(&[("token-old", None), ("token-new", None)]));

@@ -265,7 +265,7 @@ async fn what_is_encrypted_is_decrypted_again_and_by_anybody_who_has_the_key() {
 /// P1 of §3.4, the only vector that the platform itself published.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_vector_is_decrypted_and_a_spoilt_one_is_not() {
-    let endpoint = Endpoint::plain("p1").credentials(&[("fake", Some("test key"))]);
+    let endpoint = Endpoint::plain("p1").credentials(&[("fake-token", Some("test key"))]);
     let config = Config::bare(NOWHERE).endpoint(endpoint);
     let file = config.write();
     let vector = "P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk=";

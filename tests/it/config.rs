@@ -18,7 +18,10 @@ async fn all_faults_are_told_at_once_with_key_and_origin_and_the_exit_code_is_64
         .endpoint(Endpoint::plain("Bad Name"))
         .endpoint(Endpoint::plain("empty").credentials(&[("", None)]))
         .endpoint(Endpoint::plain("unset").credentials(&[("${COUNTERSIGN_TEST_NOT_SET}", None)]))
-        .endpoint(Endpoint::plain("mixed").credentials(&[("a-fake", Some("k-fake")), ("b-fake", None)]))
+        .endpoint(
+            Endpoint::plain("mixed")
+                .credentials(&[("a-fake-token", Some("a-fake-key")), ("b-fake-token", None)]),
+        )
         .endpoint(Endpoint::plain("later").context("format", "\"jwt\""));
     let file = config.write();
     for command in [&["config", "check"][..], &["serve"]] {

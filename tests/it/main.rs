@@ -12,6 +12,7 @@ mod dedupe;
 mod formats;
 mod harness;
 mod layering;
+mod layout;
 mod load;
 mod logs;
 mod paths;

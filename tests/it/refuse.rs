@@ -57,6 +57,7 @@ async fn wire_answer(app: &App, path: &str, body: &[u8]) -> Answer {
 async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
     const VECTOR_KEY: &str = "quick-approve-key-01";
     let config = Config::with_url(NOWHERE)
+        .set("", "allow_weak_secrets", "true")
         .endpoint(Endpoint::encrypted("vectors").credentials(&[("tok-1", Some(VECTOR_KEY))]))
         .endpoint(Endpoint::encrypted("english").set("locale", "\"en\""));
     let app = App::with(config).await;
@@ -178,7 +179,8 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
     let endpoint = Endpoint::encrypted("k").credentials(&[("tok", Some("k"))]);
-    let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
+    let config = Config::bare(NOWHERE).set("", "allow_weak_secrets", "true");
+    let app = App::with(config.endpoint(endpoint)).await;
     let vectors = [
         "/////////////////////05t0OmfP51WxHlU4l9FnhSbHFDBb5MUCiu0EOY6+0JC",
         "Dw4NDAsKCQgHBgUEAwIBAKsPkkiXClfwfTbHpAuNIDw=",
@@ -192,7 +194,8 @@ async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authenticated_callback_without_a_decision_is_not_a_strangers() {
     let endpoint = Endpoint::encrypted("j").credentials(&[("tok-2", Some("审批密钥-demo"))]);
-    let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
+    let config = Config::bare(NOWHERE).set("", "allow_weak_secrets", "true");
+    let app = App::with(config.endpoint(endpoint)).await;
     let vector = "iWhBhfQrjwLKNBoYBshMV1X/QBeB7PXV8gaIGXXetY9fzc/egv8zLszRuJVb1NIGBVQSB5lRf+VBfqIpIEW10w==";
     assert_refused(&app.post("j", envelope(vector)).await, "action_not_allowed");
 }

@@ -280,15 +280,15 @@ mod tests {
     }
 
     const ENCRYPTED: &str = r#"credentials = [
-        { action_callback_token = "fake-new", action_callback_key = "fake-key-new" },
-        { action_callback_token = "fake-old", action_callback_key = "fake-key-old" } ]"#;
+        { action_callback_token = "fake-new-of-so-many-bytes", action_callback_key = "fake-key-new-of-so-many-bytes" },
+        { action_callback_token = "fake-old-of-so-many-bytes", action_callback_key = "fake-key-old-of-so-many-bytes" } ]"#;
 
     fn sound() -> Definition {
         let text = serde_json::json!({
             "approval_name": "@i18n@1", "approval_code": "PO", "viewers": [{ "viewer_type": "TENANT" }],
             "external": {
                 "support_mobile": true, "action_callback_url": "https://hook.example.com/callbacks/purchase",
-                "action_callback_token": "fake-new", "action_callback_key": "fake-key-new"
+                "action_callback_token": "fake-new-of-so-many-bytes", "action_callback_key": "fake-key-new-of-so-many-bytes"
             },
             "i18n_resources": [{ "locale": "zh-CN", "is_default": true,
                 "texts": [{ "key": "@i18n@1", "value": "采购" }] }]
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_definition_that_fits_has_nothing_to_mend() {
         assert_eq!(said(&sound(), ENCRYPTED, &CLOUD), Vec::<String>::new());
-        let plain = "credentials = [ { action_callback_token = \"fake-new\" } ]";
+        let plain = "credentials = [ { action_callback_token = \"fake-new-of-so-many-bytes\" } ]";
         let mut definition = sound();
         definition.external.action_callback_key = None;
         assert_eq!(said(&definition, plain, &CLOUD), Vec::<String>::new());
@@ -372,13 +372,13 @@ mod tests {
     #[test]
     fn token_and_key_of_two_credentials_do_not_make_one() {
         says(
-            |external| external.action_callback_key = Some(Secret::new("fake-key-old")),
+            |external| external.action_callback_key = Some(Secret::new("fake-key-old-of-so-many-bytes")),
             "wrong token and key: action_callback_key is not that",
         );
         says(
             |external| {
-                external.action_callback_token = Some(Secret::new("fake-old"));
-                external.action_callback_key = Some(Secret::new("fake-key-old"));
+                external.action_callback_token = Some(Secret::new("fake-old-of-so-many-bytes"));
+                external.action_callback_key = Some(Secret::new("fake-key-old-of-so-many-bytes"));
             },
             "risky token and key: those of credential 2",
         );

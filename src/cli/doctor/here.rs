@@ -97,13 +97,13 @@ fn can_be_filled(directory: &Path) -> io::Result<()> {
 }
 
 pub(super) async fn service(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
-    let Ok(settings) = loaded.admin() else {
+    let Ok(listen) = loaded.internal() else {
         return report.skipped("service", "its configuration is wrong");
     };
-    if settings.listen.port() == 0 {
+    if listen.port() == 0 {
         return report.skipped("service", "admin.listen has no fixed port");
     }
-    let url = url(&format!("http://{}", reachable(settings.listen)), "/readyz")?;
+    let url = url(&format!("http://{}", reachable(listen)), "/readyz")?;
     match client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await {
         Err(_) => report.risky(
             "service",

@@ -20,7 +20,7 @@ fn files(section: &str, dir: &Path, keys: &[(&str, &str)]) -> Case {
 
 #[test]
 fn certificates_are_checked_with_the_configuration_and_each_fault_is_told_in_words() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_directory();
     let dir = dir.path();
     write_pair(dir, "a");
     write_pair(dir, "b");
@@ -152,13 +152,7 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     );
     has(&warnings("rate_limit_burst = 5"), "countersign.toml:2: http.rate_limit_burst: has no effect");
 
-    let token = |token: &str| Case::file(&format!("[admin]\ntoken = '{token}'\n{SMALL}")).warnings();
-    let told = token("fake");
-    has(&told, "countersign.toml:2: admin.token: has fewer than 16 bytes, and could be guessed");
-    assert!(!told[0].contains("fake"), "{told:?}");
-    assert!(token("fake-token-of-many-bytes").is_empty());
-
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_directory();
     write_pair(dir.path(), "ca");
     let tls = files("amqp.tls", dir.path(), &[("ca_file", "ca.pem")]);
     has(&tls.warnings(), "countersign.toml:1: amqp.tls: has no effect, since no URL begins with amqps://");
@@ -186,7 +180,7 @@ fn write_dated(dir: &Path, days: i64, is_authority: bool) {
 
 #[test]
 fn the_end_of_a_certificate_is_told_before_and_after() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_directory();
     for section in ["http.tls", "amqp.tls"] {
         let load = |days, is_authority| {
             write_dated(dir.path(), days, is_authority);

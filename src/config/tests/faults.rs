@@ -90,7 +90,7 @@ fn an_unknown_key_is_told_with_what_was_probably_meant() {
 fn the_internal_listener_needs_a_token_where_others_can_reach_it() {
     let case = Case::file(&format!("[admin]\nlisten = '0.0.0.0:9090'\n{SMALL}"));
     has(&case.faults(), "countersign.toml:1: admin.token: is missing, and 0.0.0.0:9090 can be reached");
-    assert!(case.set("admin.token=fake").faults().is_empty());
+    assert!(case.set("admin.token=fake-of-so-many-bytes").faults().is_empty());
     assert!(Case::file(&format!("[admin]\nlisten = '[::1]:9090'\n{SMALL}")).faults().is_empty());
     has(
         &Case::file(&format!("[admin]\nlisten = '127.0.0.1:8080'\n{SMALL}")).faults(),
@@ -105,13 +105,17 @@ fn credentials_are_one_to_four_alike_and_different() {
     let with = |credentials: &str| {
         Case::file(&format!("[[endpoints]]\nname = 'a'\ncredentials = [{credentials}]\n")).faults()
     };
-    let one = |number: u8| format!("{{ action_callback_token = 't{number}', action_callback_key = 'k' }}, ");
+    let one = |number: u8| {
+        format!(
+            "{{ action_callback_token = 't{number}-of-so-many-bytes', action_callback_key = 'k-of-so-many-bytes' }}, "
+        )
+    };
     let some = |count: u8| (0..count).map(one).collect::<String>();
     assert!(with(&some(4)).is_empty());
     has(&with(&some(5)), "countersign.toml:3: endpoints[0].credentials: there are 5; expected 1 to 4");
     has(&with(""), "countersign.toml:3: endpoints[0].credentials: there is none");
     has(
-        &with(&format!("{}{{ action_callback_token = 'x' }}", one(1))),
+        &with(&format!("{}{{ action_callback_token = 'x-of-so-many-bytes' }}", one(1))),
         "countersign.toml:3: endpoints[0].credentials: 1 of 2 have an action_callback_key; expected all or none",
     );
     has(
@@ -119,11 +123,11 @@ fn credentials_are_one_to_four_alike_and_different() {
         "countersign.toml:3: endpoints[0].credentials: [1] is the same as [0]",
     );
     has(
-        &with("{ action_callback_token = 't', action_callback_key = '' }"),
+        &with("{ action_callback_token = 't-of-so-many-bytes', action_callback_key = '' }"),
         "countersign.toml:3: endpoints[0].credentials[0].action_callback_key: is empty",
     );
     has(
-        &with("{ action_callback_key = 'k' }"),
+        &with("{ action_callback_key = 'k-of-so-many-bytes' }"),
         "countersign.toml:3: endpoints[0].credentials[0].action_callback_token: is missing",
     );
     has(

@@ -2,11 +2,13 @@
 
 mod center;
 mod edge;
+mod environment;
 mod faults;
 mod outcomes;
+mod secrets;
 mod shown;
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::{
@@ -20,8 +22,14 @@ use crate::{
 const SMALL: &str = r#"
 [[endpoints]]
 name = "purchase"
-credentials = [ { action_callback_token = "fake-token", action_callback_key = "fake-key" } ]
+credentials = [ { action_callback_token = "fake-token-of-so-many-bytes", action_callback_key = "fake-key-of-so-many-bytes" } ]
 "#;
+
+/// A directory that nobody else can look into, as one with a configuration should be.
+fn private_directory() -> tempfile::TempDir {
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir().unwrap()
+}
 
 struct Case {
     dir: tempfile::TempDir,
@@ -30,7 +38,7 @@ struct Case {
 
 impl Case {
     fn empty() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_directory();
         let sources = Sources { directory: dir.path().to_owned(), ..Sources::default() };
         Self { dir, sources }
     }
@@ -93,7 +101,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(http.unauthenticated_floor, Duration::from_millis(25));
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.token.is_none());
-    assert_eq!(config.ledger.path, Path::new("countersign.db"));
+    assert_eq!(config.ledger.path, std::env::current_dir().unwrap().join("countersign.db"));
     assert_eq!(
         (config.ledger.queue_capacity, config.ledger.max_batch, config.ledger.limits.refusals_kept),
         (4096, 256, 10_000)
@@ -120,7 +128,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(endpoint.dedupe_window, Duration::from_secs(60));
     assert!(matches!(*endpoint.context.formats, [Format::Opaque]));
     assert_eq!(endpoint.context.on_unresolved, OnUnresolved::Publish);
-    assert!(endpoint.credentials[0].action_callback_token.equals("fake-token"));
+    assert!(endpoint.credentials[0].action_callback_token.equals("fake-token-of-so-many-bytes"));
 }
 
 #[test]
@@ -131,7 +139,7 @@ fn every_key_of_an_endpoint_is_read() {
         locale = "en"
         [[endpoints]]
         name = "first"
-        credentials = [ { action_callback_token = "fake-1" }, { action_callback_token = "fake-2" } ]
+        credentials = [ { action_callback_token = "fake-1-of-so-many-bytes" }, { action_callback_token = "fake-2-of-so-many-bytes" } ]
         [[endpoints]]
         name = "second"
         approval_codes = ["A", "采购"]
@@ -139,7 +147,7 @@ fn every_key_of_an_endpoint_is_read() {
         locale = "ja"
         dedupe_window = "5m"
         on_conflict = "refuse"
-        credentials = [ { action_callback_token = "fake-3", action_callback_key = "fake-4" } ]
+        credentials = [ { action_callback_token = "fake-3-of-so-many-bytes", action_callback_key = "fake-4-of-so-many-bytes" } ]
         [endpoints.context]
         format = ["json", "opaque"]
         fields = { task_id = "/t", data = "" }
@@ -159,7 +167,7 @@ fn every_key_of_an_endpoint_is_read() {
     let [Format::Json(found), Format::Opaque] = &*second.context.formats else { panic!("{second:?}") };
     assert_eq!(*found, fields);
     assert_eq!(second.context.on_unresolved, OnUnresolved::Refuse);
-    assert!(second.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-4"));
+    assert!(second.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-4-of-so-many-bytes"));
 }
 
 #[test]
@@ -168,7 +176,10 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
         .env("COUNTERSIGN__HTTP__LISTEN", "127.0.0.1:2")
         .env("COUNTERSIGN__HTTP__WORKERS", "2")
         .env("COUNTERSIGN__HTTP__MAX_BODY_BYTES", "2048")
-        .env("COUNTERSIGN__ENDPOINTS__0__CREDENTIALS__0__ACTION_CALLBACK_TOKEN", "fake-other")
+        .env(
+            "COUNTERSIGN__ENDPOINTS__0__CREDENTIALS__0__ACTION_CALLBACK_TOKEN",
+            "fake-other-of-so-many-bytes",
+        )
         .env("COUNTERSIGN__ENDPOINTS__0__ACTIONS", "['APPROVE']")
         .env("COUNTERSIGN__ENDPOINTS__0__DEDUPE_WINDOW", "90")
         .env("COUNTERSIGN_SOMETHING_ELSE", "does not concern us")
@@ -178,8 +189,10 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(config.http.listen, "127.0.0.1:2".parse().unwrap());
     assert_eq!((config.http.workers, config.http.max_body_bytes), (3, 2048));
     let endpoint = &config.intake.endpoints[0];
-    assert!(endpoint.credentials[0].action_callback_token.equals("fake-other"));
-    assert!(endpoint.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-key"));
+    assert!(endpoint.credentials[0].action_callback_token.equals("fake-other-of-so-many-bytes"));
+    assert!(
+        endpoint.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-key-of-so-many-bytes")
+    );
     assert_eq!(endpoint.actions, ["APPROVE"]);
     assert_eq!(endpoint.dedupe_window, Duration::from_secs(90));
     assert_eq!(endpoint.on_conflict, OnConflict::Refuse);
@@ -188,8 +201,8 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
 #[test]
 fn it_starts_from_the_environment_alone() {
     let case = Case::empty()
-        .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token")
-        .env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key")
+        .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes")
+        .env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key-of-so-many-bytes")
         .env("COUNTERSIGN_AMQP_URL", "amqp://broker")
         .env("COUNTERSIGN__ENDPOINTS__0__CONTEXT__ON_UNRESOLVED", "refuse");
     let config = case.config();
@@ -197,16 +210,20 @@ fn it_starts_from_the_environment_alone() {
     let [endpoint] = config.intake.endpoints.as_slice() else { panic!("one endpoint") };
     assert_eq!(endpoint.name, "default");
     assert_eq!(endpoint.actions, ["APPROVE", "REJECT"]);
-    assert!(endpoint.credentials[0].action_callback_token.equals("fake-token"));
-    assert!(endpoint.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-key"));
+    assert!(endpoint.credentials[0].action_callback_token.equals("fake-token-of-so-many-bytes"));
+    assert!(
+        endpoint.credentials[0].action_callback_key.as_ref().unwrap().equals("fake-key-of-so-many-bytes")
+    );
     assert_eq!(endpoint.context.on_unresolved, OnUnresolved::Refuse);
     assert!(config.amqp.broker.urls[0].equals("amqp://broker"));
 
     let case = Case::empty();
     let path = case.dir.path().join("token");
-    fs::write(&path, "fake-token\n").unwrap();
+    fs::write(&path, "fake-token-of-so-many-bytes\n").unwrap();
     let config = case.env("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", path.to_str().unwrap()).config();
-    assert!(config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token"));
+    assert!(
+        config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token-of-so-many-bytes")
+    );
     assert!(config.intake.endpoints[0].credentials[0].action_callback_key.is_none());
 }
 
@@ -214,7 +231,7 @@ fn it_starts_from_the_environment_alone() {
 fn each_endpoint_has_the_profile_that_it_names() {
     let endpoint = |name: &str, more: &str| {
         format!(
-            "[[endpoints]]\nname = '{name}'\n{more}\ncredentials = [ {{ action_callback_token = 'fake' }} ]\n"
+            "[[endpoints]]\nname = '{name}'\n{more}\ncredentials = [ {{ action_callback_token = 'fake-of-so-many-bytes' }} ]\n"
         )
     };
     let text = [
@@ -244,7 +261,7 @@ fn each_endpoint_has_the_profile_that_it_names() {
 fn without_an_endpoint_nothing_starts() {
     has(&Case::empty().faults(), "endpoints: there is none; expected an [[endpoints]] in the file, or ");
     has(&Case::file("endpoints = []").faults(), "countersign.toml:1: endpoints: there is none");
-    let faults = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key").faults();
+    let faults = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key-of-so-many-bytes").faults();
     has(
         &faults,
         "environment COUNTERSIGN_ACTION_CALLBACK_KEY: endpoints[0].credentials[0].action_callback_token: is missing",
@@ -259,7 +276,11 @@ fn without_an_endpoint_nothing_starts() {
 #[test]
 fn the_short_names_give_way_to_a_file_that_has_endpoints() {
     let case = Case::file(SMALL).env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-other");
-    assert!(case.config().intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token"));
+    assert!(
+        case.config().intake.endpoints[0].credentials[0]
+            .action_callback_token
+            .equals("fake-token-of-so-many-bytes")
+    );
     has(
         &case.warnings(),
         "environment COUNTERSIGN_ACTION_CALLBACK_TOKEN: endpoints: the file configures endpoints",
@@ -268,7 +289,7 @@ fn the_short_names_give_way_to_a_file_that_has_endpoints() {
 
 #[test]
 fn a_named_file_that_is_missing_is_a_fault_and_the_usual_one_is_not() {
-    let mut case = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token");
+    let mut case = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes");
     assert!(case.faults().is_empty());
     case.sources.file = Some(case.dir.path().join("other.toml"));
     has(&case.faults(), "other.toml: cannot be read: ");
@@ -278,11 +299,16 @@ fn a_named_file_that_is_missing_is_a_fault_and_the_usual_one_is_not() {
 fn a_reference_is_the_value_of_its_variable() {
     let text = "[http]\nworkers = '${THREADS}'\n[[endpoints]]\nname = 'a'\nactions = ['${ACTION}']\n\
                 credentials = [ { action_callback_token = '${TOKEN}' } ]\n";
-    let case = Case::file(text).env("THREADS", "3").env("TOKEN", "fake-token").env("ACTION", "HOLD");
+    let case = Case::file(text)
+        .env("THREADS", "3")
+        .env("TOKEN", "fake-token-of-so-many-bytes")
+        .env("ACTION", "HOLD");
     let config = case.config();
     assert_eq!(config.http.workers, 3);
     assert_eq!(config.intake.endpoints[0].actions, ["HOLD"]);
-    assert!(config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token"));
+    assert!(
+        config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token-of-so-many-bytes")
+    );
 
     let faults = Case::file(text).env("TOKEN", "").faults();
     has(
@@ -307,7 +333,14 @@ fn a_secret_is_given_directly_or_by_a_file_and_the_higher_layer_wins() {
     );
     let case = Case::file(&format!("[admin]\ntoken_file = 'nowhere'\n{SMALL}"));
     has(&case.faults(), "countersign.toml:2: admin.token_file: \"nowhere\": cannot be read: ");
-    assert!(case.env("COUNTERSIGN__ADMIN__TOKEN", "fake-b").config().admin.token.unwrap().equals("fake-b"));
+    assert!(
+        case.env("COUNTERSIGN__ADMIN__TOKEN", "fake-b-of-so-many-bytes")
+            .config()
+            .admin
+            .token
+            .unwrap()
+            .equals("fake-b-of-so-many-bytes")
+    );
     let case = Case::empty();
     let empty = case.dir.path().join("empty");
     fs::write(&empty, "\n").unwrap();
@@ -353,7 +386,7 @@ fn risky_values_are_told_and_do_not_stop_anything() {
         name = "a"
         actions = ["approve"]
         dedupe_window = 0
-        credentials = [ { action_callback_token = "fake" } ]
+        credentials = [ { action_callback_token = "fake-of-so-many-bytes" } ]
         [endpoints.context]
         fields = { task_id = "/t" }
         "#,

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -113,18 +114,55 @@ impl Lock {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let lock_path = PathBuf::from(name);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(|source| OpenError::File { path: lock_path.clone(), source })?;
+        let file = create(&lock_path)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(OpenError::File { path: lock_path, source }),
         }
     }
+}
+
+/// Opens a file, and makes it if there is none: for its owner alone, since it holds who decided what. What SQLite puts beside a
+/// database (`-wal`, `-shm`) gets the modes of the database. Of a symbolic link in its place nothing is made, and what it points
+/// at is left alone.
+fn create(path: &Path) -> Result<File, OpenError> {
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path);
+    opened.map_err(|source| {
+        if is_link(path) { is_a_link(path) } else { OpenError::File { path: path.to_owned(), source } }
+    })
+}
+
+/// Opens a database that exists, unless its name is a symbolic link. Links among the directories before it are followed.
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    if is_link(path) {
+        return Err(is_a_link(path));
+    }
+    let in_directory = || {
+        let directory = path.parent().filter(|directory| *directory != Path::new(""));
+        Some(fs::canonicalize(directory.unwrap_or(Path::new("."))).ok()?.join(path.file_name()?))
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        // Should it become one now.
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let resolved = in_directory().unwrap_or_else(|| path.to_owned());
+    Connection::open_with_flags(resolved, flags).map_err(OpenError::sqlite(path, "open"))
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
+fn is_a_link(path: &Path) -> OpenError {
+    let source = io::Error::other("it is a symbolic link; name the file itself");
+    OpenError::File { path: path.to_owned(), source }
 }
 
 /// Opens the connection that writes: creates the file if there is none, checks it, and brings its schema up to date.
@@ -135,12 +173,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         Err(source) => return Err(OpenError::File { path: path.to_owned(), source }),
     };
     if fresh {
-        File::create(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        create(path)?;
         sync_directory(path)?;
     }
     let failed = OpenError::sqlite(path, "open");
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    let mut connection = connect(path)?;
     // Another process writes only for an operator's act, which is short.
     connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
     identify(&connection, path, fresh)?;
@@ -214,8 +251,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let found = fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
     is_empty(path, found.len())?;
     // Not SQLITE_OPEN_READ_ONLY: the first reader of a WAL that a crash left behind has to recover its index.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(&failed)?;
+    let connection = connect(path)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
     identify(&connection, path, false)?;
     connection.pragma_update(None, "query_only", true).map_err(&failed)?;

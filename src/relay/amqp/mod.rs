@@ -9,6 +9,7 @@ mod declare;
 mod publisher;
 pub mod tls;
 pub mod topology;
+mod url;
 mod watch;
 mod window;
 mod words;
@@ -287,7 +288,13 @@ impl fmt::Debug for Broker {
 /// What is wrong with a broker URL, as the end of a sentence; `None` if it can be used. Shows nothing of it.
 #[must_use]
 pub fn fault_of_url(url: &Secret) -> Option<&'static str> {
-    Broker::parse(url).err()
+    url::fault(url.expose()).or_else(|| Broker::parse(url).err())
+}
+
+/// What in a broker URL that can be used may be meant otherwise, each as the end of a sentence. Shows nothing of it.
+#[must_use]
+pub fn oddities_of_url(url: &Secret) -> Vec<&'static str> {
+    url::oddities(url.expose())
 }
 
 /// The virtual host that a broker URL names; `/` if it names none, or cannot be read.

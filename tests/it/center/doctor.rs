@@ -18,7 +18,8 @@ impl Setup {
     async fn new(flags: &[&str]) -> Self {
         let vhost = Vhost::new().await;
         let center = Center::with(flags, "").await;
-        let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+        let endpoint = Endpoint::encrypted("purchase")
+            .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
         let config = Config::bare(vhost.url())
             .endpoint(endpoint)
             .set("approval_center", "base_url", &quoted(&center.url))
@@ -53,8 +54,8 @@ impl Setup {
 
     /// Sends a callback, which must be kept, and returns the command id.
     async fn accept(&self) -> String {
-        let callback = Callback::list("i", "t").token("fake-token-1");
-        self.app.post("purchase", callback.encrypted("fake-key-1")).await.command_id()
+        let callback = Callback::list("i", "t").token("fake-token-number-1");
+        self.app.post("purchase", callback.encrypted("fake-key-number-1")).await.command_id()
     }
 }
 
@@ -122,7 +123,7 @@ async fn what_is_wrong_at_the_center_is_named() {
     for (external, words) in [
         ("action_callback_token = 'fake-other'", "token and key: action_callback_token is none of those"),
         (
-            "action_callback_token = 'fake-token-1'\naction_callback_key = 'fake-other'",
+            "action_callback_token = 'fake-token-number-1'\naction_callback_key = 'fake-other'",
             "token and key: action_callback_key is not that of the endpoint",
         ),
         ("support_pc = true\nsupport_mobile = false", "support_mobile: off"),
@@ -164,7 +165,10 @@ async fn what_is_wrong_with_broker_ledger_clock_and_scopes_is_named() {
     let vhost = Vhost::new().await;
     let center = Center::with(&flags, "").await;
     let config = Config::bare(NOWHERE)
-        .endpoint(Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]))
+        .endpoint(
+            Endpoint::encrypted("purchase")
+                .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]),
+        )
         .set("approval_center", "base_url", &quoted(&center.url))
         .set("approval_center", "app_id", &quoted("cli_emulator"))
         .set("approval_center", "app_secret", &quoted("emulator-secret"));

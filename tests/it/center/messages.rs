@@ -11,8 +11,8 @@ pub(crate) fn card(callback_url: &str, next_status: bool) -> Value {
         "actions": [{ "action_name": "DETAIL", "url": "https://e.example/1", "android_url": "https://e.example/2",
             "ios_url": "https://e.example/3", "pc_url": "https://e.example/4" }],
         "action_configs": [{ "action_type": "APPROVE" }, { "action_type": "REJECT", "is_reason_required": true }],
-        "action_callback": { "action_callback_url": callback_url, "action_callback_token": "fake-token-1",
-            "action_callback_key": "fake-key-1", "action_context": "{\"t\":\"PO-77/n1\"}" },
+        "action_callback": { "action_callback_url": callback_url, "action_callback_token": "fake-token-number-1",
+            "action_callback_key": "fake-key-number-1", "action_context": "{\"t\":\"PO-77/n1\"}" },
         "i18n_resources": [{ "locale": "zh-CN", "is_default": true,
             "texts": { "@i18n@n": "采购审批", "@i18n@s": "金额 10 元" } }]
     });

@@ -56,7 +56,7 @@ impl Center {
     pub(crate) fn configure(&self, app_id: &str, app_secret: &str, keys: &str) {
         let text = format!(
             "[approval_center]\nbase_url = {}\napp_id = {}\napp_secret = {}\n{keys}\n[[endpoints]]\nname = \"purchase\"\n\
-             credentials = [ {{ action_callback_token = \"fake-token-1\", action_callback_key = \"fake-key-1\" }} ]\n",
+             credentials = [ {{ action_callback_token = \"fake-token-number-1\", action_callback_key = \"fake-key-number-1\" }} ]\n",
             quoted(&self.url),
             quoted(app_id),
             quoted(app_secret),

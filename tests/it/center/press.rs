@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 /// The service with the endpoint `purchase` as the emulator's definition has it; no broker is needed to accept.
 async fn service() -> App {
-    let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+    let endpoint =
+        Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
     App::with(Config::bare(NOWHERE).endpoint(endpoint)).await
 }
 

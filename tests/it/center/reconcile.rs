@@ -173,7 +173,7 @@ async fn a_center_that_is_away_or_not_configured_is_told_and_nothing_is_conclude
 async fn filled(center: &Center, commands: u32, tasks: u32) -> (App, PathBuf) {
     let config = with_center(Config::bare(NOWHERE), &center.url).set("reconcile", "every", "\"off\"");
     let endpoint =
-        crate::support::Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some(KEY))]);
+        crate::support::Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some(KEY))]);
     let mut app = App::with(config.endpoint(endpoint)).await;
     app.terminate();
     app.ended().await;

@@ -20,7 +20,8 @@ struct Loop {
 
 /// A configuration that knows the approval center at this URL.
 fn config(vhost: &Vhost, center_url: &str) -> Config {
-    let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+    let endpoint =
+        Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
     Config::bare(vhost.url())
         .endpoint(endpoint)
         .set("approval_center", "base_url", &quoted(center_url))
@@ -256,8 +257,8 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
     })
     .await;
     // Nothing of it is on the way of a callback.
-    let other = Callback::list("i", "t").token("fake-token-1");
-    all.app.post("purchase", other.encrypted("fake-key-1")).await.command_id();
+    let other = Callback::list("i", "t").token("fake-token-number-1");
+    all.app.post("purchase", other.encrypted("fake-key-number-1")).await.command_id();
     all.until_showing(&command, "waiting").await;
     // One line for each start, however often it is tried.
     all.until_told("outcomes wait", 1).await;
@@ -338,8 +339,8 @@ async fn what_the_center_refuses_for_good_is_parked_with_its_words_until_an_oper
     let told = all.until_showing(&command, "shown").await;
     assert_eq!(told["superseded"], 0);
 
-    let other = Callback::list("i", "t").token("fake-token-1");
-    let other = all.app.post("purchase", other.encrypted("fake-key-1")).await.command_id();
+    let other = Callback::list("i", "t").token("fake-token-number-1");
+    let other = all.app.post("purchase", other.encrypted("fake-key-number-1")).await.command_id();
     let ran = all.ledger(&["show-again", &other]).await.ended_with(FAILED);
     assert!(ran.stderr.contains("no worker has reported an outcome"), "{}", ran.stderr);
     let url = format!("http://{}/api/v1/commands/{other}/show-again", all.app.admin());
@@ -401,11 +402,12 @@ async fn what_is_no_report_goes_to_the_dead_letters_and_holds_up_nobody() {
 async fn without_an_approval_center_there_is_no_queue_and_a_reload_makes_one() {
     let vhost = Vhost::new().await;
     let center = Center::start().await;
-    let endpoint = Endpoint::encrypted("purchase").credentials(&[("fake-token-1", Some("fake-key-1"))]);
+    let endpoint =
+        Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
     let mut app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
     let worker = Worker::on(&vhost);
-    let callback = Callback::list("i", "t").token("fake-token-1");
-    let command = app.post("purchase", callback.encrypted("fake-key-1")).await.command_id();
+    let callback = Callback::list("i", "t").token("fake-token-number-1");
+    let command = app.post("purchase", callback.encrypted("fake-key-number-1")).await.command_id();
     worker.command(&command).await;
     assert_eq!(vhost.depth(QUEUE).await, None);
     assert_eq!(app.get(&format!("/api/v1/commands/{command}")).await.json()["outcome"], Value::Null);

@@ -104,7 +104,9 @@ pub(crate) struct Config {
 impl Config {
     /// Nothing but the broker and the ledger; the endpoints are up to the test.
     pub(crate) fn bare(amqp_url: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("countersign-test-").tempdir().expect("a directory");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix("countersign-test-").permissions(private).tempdir();
+        let dir = dir.expect("a directory");
         let ledger = dir.path().join("ledger.db");
         let config = Self {
             dir: Arc::new(dir),

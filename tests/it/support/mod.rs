@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The token of every endpoint unless a test says otherwise. A fake, like every secret in these tests.
-pub(crate) const TOKEN: &str = "fake-token-0f3a";
+pub(crate) const TOKEN: &str = "fake-token-0f3a-9d";
 /// The key of every encrypted endpoint unless a test says otherwise.
 pub(crate) const KEY: &str = "fake-key-审批-77c1";
 

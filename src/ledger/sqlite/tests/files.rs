@@ -189,3 +189,47 @@ async fn what_a_failed_start_left_behind_is_taken_over() {
     fs::write(scratch.settings().path, b"").unwrap();
     accepted(&scratch.open(), acceptance("a", "APPROVE", None)).await;
 }
+
+#[tokio::test]
+async fn nobody_but_its_owner_can_read_a_ledger_and_what_stands_beside_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    accepted(&ledger, acceptance("a", "APPROVE", None)).await;
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"] {
+        let mode = fs::metadata(scratch.directory.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}: {mode:o}");
+    }
+}
+
+#[test]
+fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
+    use std::os::unix::fs::symlink;
+    let told = |error: OpenError| crate::telemetry::log::chain(&error);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("target");
+    for name in ["ledger.db", "ledger.db.lock"] {
+        let scratch = Scratch::new();
+        symlink(&target, scratch.directory.path().join(name)).unwrap();
+        // Of what is not there nothing is made, and what is there stays as it is.
+        let error = told(SqliteLedger::open(&scratch.settings()).unwrap_err());
+        assert!(error.ends_with("it is a symbolic link; name the file itself"), "{error}");
+        assert!(!target.exists());
+        fs::write(&target, "theirs").unwrap();
+        assert!(SqliteLedger::open(&scratch.settings()).is_err());
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        fs::remove_file(&target).unwrap();
+    }
+    let scratch = Scratch::new();
+    let path = scratch.directory.path().join("ledger.db");
+    drop(scratch.open());
+    fs::rename(&path, &target).unwrap();
+    symlink(&target, &path).unwrap();
+    assert!(told(Reader::open(&path).unwrap_err()).contains("it is a symbolic link"));
+    assert!(told(Operator::open(&path).unwrap_err()).contains("it is a symbolic link"));
+
+    // A link on the way to it is nobody's business but the operator's.
+    let way = elsewhere.path().join("way");
+    symlink(elsewhere.path(), &way).unwrap();
+    assert!(Reader::open(&way.join("target")).is_ok());
+}

@@ -1,0 +1,142 @@
+//! Filters that are understood and do not do what is meant: to `EnvFilter` every word that is no level is the name of a crate,
+//! of which then everything is logged, and nothing of all others.
+
+/// The levels, and what other programs call them.
+const WORDS: [(&str, &str); 22] = [
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("trace", "trace"),
+    ("off", "off"),
+    ("warning", "warn"),
+    ("warnings", "warn"),
+    ("err", "error"),
+    ("errors", "error"),
+    ("critical", "error"),
+    ("fatal", "error"),
+    ("crit", "error"),
+    ("emerg", "error"),
+    ("alert", "error"),
+    ("notice", "info"),
+    ("information", "info"),
+    ("normal", "info"),
+    ("verbose", "debug"),
+    ("all", "trace"),
+    ("none", "off"),
+    ("silent", "off"),
+];
+
+/// Our own events are of this crate.
+const OURS: &str = "countersign";
+
+/// What is wrong with a filter that `EnvFilter` understands, as the end of a sentence.
+pub(super) fn slip(filter: &str) -> Option<String> {
+    let directives = directives(filter);
+    for directive in &directives {
+        let (target, level) = match directive.split_once(['=', '[']) {
+            None => (*directive, None),
+            Some((target, _)) => (target, directive.rsplit_once('=').map(|(_, level)| level)),
+        };
+        if let Some(meant) = level.and_then(misspelt) {
+            return Some(format!("has the level {:?}; did you mean {meant:?}?", level.unwrap_or_default()));
+        }
+        if level.is_none() && !is_level(target) && !is_ours(target) && !directive.contains('[') {
+            return Some(match misspelt(target) {
+                Some(meant) => format!("has the level {target:?}; did you mean {meant:?}?"),
+                None => format!(
+                    "has {target:?}, which is no level (error, warn, info, debug, trace, off); a target is written with one, \
+                     as in \"info,{target}=debug\""
+                ),
+            });
+        }
+    }
+    let heard = |directive: &&str| {
+        is_level(directive)
+            || is_ours(directive.split(['=', '[']).next().unwrap_or_default())
+            || directive.starts_with('[')
+    };
+    (!directives.iter().any(heard)).then(|| {
+        format!("lets nothing of countersign through; begin it with a level, as in \"info,{filter}\"")
+    })
+}
+
+/// Parts between commas that are not within the braces of a span's fields.
+fn directives(filter: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut found) = (0_u32, 0, Vec::new());
+    for (at, byte) in filter.bytes().enumerate() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                found.push(filter[from..at].trim());
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    found.push(filter[from..].trim());
+    found.retain(|directive| !directive.is_empty());
+    found
+}
+
+fn is_level(word: &str) -> bool {
+    WORDS[..6].iter().any(|(level, _)| word.eq_ignore_ascii_case(level))
+        || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
+}
+
+fn is_ours(target: &str) -> bool {
+    target.strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// The level that a word was probably meant to be; `None` if it is one.
+fn misspelt(word: &str) -> Option<&'static str> {
+    if is_level(word) {
+        return None;
+    }
+    let word = word.to_ascii_lowercase();
+    WORDS.iter().find(|(known, _)| *known == word).map(|(_, level)| *level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_another_program_is_told_with_ours() {
+        for (filter, words) in [
+            ("warning", "has the level \"warning\"; did you mean \"warn\"?"),
+            ("WARNING", "has the level \"WARNING\"; did you mean \"warn\"?"),
+            ("info, countersign::relay=verbose", "has the level \"verbose\"; did you mean \"debug\"?"),
+            ("verbose,lapin=debug", "has the level \"verbose\"; did you mean \"debug\"?"),
+            ("info,lapin", "has \"lapin\", which is no level"),
+            (
+                "lapin=debug",
+                "lets nothing of countersign through; begin it with a level, as in \"info,lapin=debug\"",
+            ),
+            ("countersigned=debug", "lets nothing of countersign through"),
+        ] {
+            let told = slip(filter).unwrap();
+            assert!(told.starts_with(words), "{filter}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_meant_passes() {
+        for filter in [
+            "info",
+            "WARN",
+            "off",
+            "3",
+            "info,countersign::relay=debug",
+            "countersign",
+            "countersign::relay",
+            "countersign=debug,lapin=off",
+            "info,lapin[{x=1,y}]=trace",
+            "[callback{endpoint=a}]=debug",
+            "info,",
+        ] {
+            assert_eq!(slip(filter), None, "{filter}");
+        }
+    }
+}
