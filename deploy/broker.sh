@@ -208,12 +208,15 @@ find_epmd() {
     return 1
 }
 
+# A digest ends with the next update of the image, so by default it is a tag; RABBITMQ_IMAGE=rabbitmq@sha256:... is exact.
+rabbitmq_image=${RABBITMQ_IMAGE:-rabbitmq:4-alpine}
+
 # Starts RabbitMQ in docker. Fails, with a word, when the image cannot be had: there is another way then.
 start_docker_rabbitmq() {
     local name=countersign-$$-$RANDOM pid
     pick_port
-    say "starting RabbitMQ in docker on 127.0.0.1:$port (container $name)"
-    if ! docker run --detach --rm --name "$name" --publish "127.0.0.1:$port:5672" rabbitmq:4-alpine >/dev/null; then
+    say "starting $rabbitmq_image in docker on 127.0.0.1:$port (container $name)"
+    if ! docker run --detach --rm --name "$name" --publish "127.0.0.1:$port:5672" "$rabbitmq_image" >/dev/null; then
         note "docker could not start it"
         return 1
     fi

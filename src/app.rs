@@ -7,6 +7,7 @@
 
 mod beside;
 mod controls;
+mod descriptors;
 mod expiry;
 #[cfg(test)]
 mod openapi;
@@ -103,6 +104,7 @@ impl App {
         open_ledger: impl FnOnce() -> anyhow::Result<Arc<dyn Ledger>>,
         start_relay: StartRelay,
     ) -> anyhow::Result<Self> {
+        let max_connections = descriptors::connections()?;
         // The ports first: whoever starts a second instance by mistake learns it before the ledger is touched.
         let callbacks = bind("http.listen", settings.http.listen)?;
         let console = bind("admin.listen", settings.console.listen)?;
@@ -116,7 +118,7 @@ impl App {
         let endpoints = settings.intake.names();
         let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
         let gate = Arc::new(gate.context("cannot serve callbacks (http.tls)")?);
-        let callbacks = http::serve(&settings.http, callbacks, gate.clone(), LONGEST_GRACE)
+        let callbacks = http::serve(&settings.http, callbacks, gate.clone(), LONGEST_GRACE, max_connections)
             .context("cannot serve callbacks")?;
         let access = Arc::new(Access::new(&settings.console));
         let console = console::serve(

@@ -28,6 +28,16 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
     if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
         section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
     }
+    let max_unread_bytes = section.number("max_unread_bytes", 1_048_576..=68_719_476_736);
+    if let (Some(one), Some(all)) = (max_body_bytes, max_unread_bytes)
+        && all < 4 * one
+    {
+        section.fault(
+            "max_unread_bytes",
+            "has no room for four bodies of http.max_body_bytes, each of which may take twice its size",
+            format!("{} or more", 4 * one),
+        );
+    }
     let keep_alive = section.duration("keep_alive", Duration::from_secs(86_400));
     match keep_alive {
         Some(idle) if idle < Duration::from_secs(1) => {
@@ -70,6 +80,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
             max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
             body_read_timeout: body_read_timeout?,
             keep_alive: keep_alive?,
+            max_unread_bytes: usize::try_from(max_unread_bytes?).ok()?,
             unauthenticated_floor: unauthenticated_floor?,
             workers: usize::try_from(workers?).ok()?,
             tls: tls?,
@@ -93,6 +104,7 @@ fn peers(section: &mut Section<'_, '_, '_>) -> Option<peers::Settings> {
         section.warn("rate_limit_burst", "has no effect, since rate_limit_per_peer is 0");
     }
     let failure_budget = section.number("failure_budget_per_peer", 0..=1_000_000);
+    let max_connections = section.number("max_connections_per_peer", 0..=16_384);
     Some(peers::Settings {
         trusted_proxies: trusted_proxies?,
         allowed: allowed?,
@@ -100,6 +112,7 @@ fn peers(section: &mut Section<'_, '_, '_>) -> Option<peers::Settings> {
         rate: u32::try_from(rate?).ok()?,
         burst: u32::try_from(burst?).ok()?,
         failure_budget: u32::try_from(failure_budget?).ok()?,
+        max_connections: u32::try_from(max_connections?).ok()?,
     })
 }
 

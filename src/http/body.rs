@@ -1,8 +1,9 @@
-//! A callback's body: read to its end within bounds of size and time, or turned away.
+//! A callback's body: read to its end within bounds of size, time and memory, or turned away.
 
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,12 +16,30 @@ use actix_web::{
 };
 use futures_util::StreamExt;
 
+use super::{
+    budget::{Budget, Held},
+    connection,
+};
 use crate::intake::Refusal;
+
+/// Pieces that a body may come in, and one more for each [`BYTES_PER_PIECE`] of it. A body has as many as there are chunks,
+/// or packets; each takes memory and time beside its bytes.
+const MOST_PIECES: usize = 1024;
+const BYTES_PER_PIECE: usize = 64;
+
+/// What a body may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes.
+    pub(super) max_bytes: usize,
+    /// From its first byte to its last.
+    pub(super) timeout: Duration,
+}
 
 /// A body that was not read to its end.
 #[derive(Debug)]
 pub(super) struct Unread {
-    /// Why: [`Refusal::BodyTooLarge`] or [`Refusal::TooSlow`].
+    /// Why: [`Refusal::BodyTooLarge`], [`Refusal::TooSlow`] or [`Refusal::Overloaded`].
     pub(super) refusal: Refusal,
     /// How much of it was read.
     pub(super) bytes: u64,
@@ -28,7 +47,7 @@ pub(super) struct Unread {
     pub(super) detail: &'static str,
 }
 
-/// Reads the body: at most `max_bytes`, complete within `timeout`.
+/// Reads the body within its limits; what it holds of the `budget` goes with it.
 ///
 /// A body whose `Content-Length` is too large is turned away before any of it is read; one without is turned away when
 /// it has grown too large. A body that ends early or breaks its chunked encoding counts as one that did not arrive.
@@ -36,16 +55,16 @@ pub(super) struct Unread {
 pub(super) async fn read(
     request: &HttpRequest,
     payload: &mut Payload,
-    max_bytes: usize,
-    timeout: Duration,
-) -> Result<Bytes, Unread> {
+    limits: Limits,
+    budget: &Arc<Budget>,
+) -> Result<(Bytes, Held), Unread> {
     // What is not a number never gets here: the server answers it with 400.
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > max_bytes as u64) {
+    if announced.is_some_and(|length| length > limits.max_bytes as u64) {
         return Err(Unread {
             refusal: Refusal::BodyTooLarge,
             bytes: 0,
@@ -53,9 +72,10 @@ pub(super) async fn read(
         });
     }
 
-    let mut bytes = 0;
-    match tokio::time::timeout(timeout, collect(payload, max_bytes, &mut bytes)).await {
-        Ok(Ok(body)) => Ok(body),
+    let (mut bytes, mut held) = (0, Held::of(budget));
+    let collected = collect(request, payload, limits.max_bytes, &mut bytes, &mut held);
+    match tokio::time::timeout(limits.timeout, collected).await {
+        Ok(Ok(body)) => Ok((body, held)),
         Ok(Err((refusal, detail))) => Err(Unread { refusal, bytes: bytes as u64, detail }),
         Err(_elapsed) => {
             Err(Unread { refusal: Refusal::TooSlow, bytes: bytes as u64, detail: "not complete in time" })
@@ -65,19 +85,27 @@ pub(super) async fn read(
 
 /// `bytes` says how much was read, also when it ends badly or is dropped.
 async fn collect(
+    request: &HttpRequest,
     payload: &mut Payload,
     max_bytes: usize,
     bytes: &mut usize,
+    held: &mut Held,
 ) -> Result<Bytes, (Refusal, &'static str)> {
     // Nearly every body arrives whole, and is then passed on without a copy.
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
+    let mut count = 0;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_broken| (Refusal::TooSlow, "ended before it was complete"))?;
+        connection::heard(request);
         let before = *bytes;
         *bytes = before.saturating_add(chunk.len());
         if *bytes > max_bytes {
             return Err((Refusal::BodyTooLarge, "longer than the limit"));
+        }
+        count += 1;
+        if count > MOST_PIECES + *bytes / BYTES_PER_PIECE {
+            return Err((Refusal::BodyTooLarge, "in too many small pieces"));
         }
         if before == 0 {
             whole = chunk;
@@ -86,6 +114,12 @@ async fn collect(
                 pieces.extend_from_slice(&whole);
             }
             pieces.extend_from_slice(&chunk);
+            if !held.set(pieces.capacity()) {
+                return Err((
+                    Refusal::Overloaded,
+                    "what is on its way on all connections together exceeds http.max_unread_bytes",
+                ));
+            }
         }
     }
     Ok(if pieces.is_empty() { whole } else { pieces.freeze() })

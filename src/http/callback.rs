@@ -113,8 +113,9 @@ impl Callback<'_> {
         if let Err(limited) = gate.admit(live, peer) {
             return self.limited(limited, 0, Some(payload));
         }
-        let body = body::read(request, &mut payload, live.max_body_bytes, live.body_read_timeout).await;
-        let body = match body {
+        let limits = body::Limits { max_bytes: live.max_body_bytes, timeout: live.body_read_timeout };
+        // Held until the answer is there, as the body is.
+        let (body, _held) = match body::read(request, &mut payload, limits, &gate.budget).await {
             Ok(body) => body,
             Err(Unread { refusal, bytes, detail }) => {
                 let unheard = Unheard { body_bytes: bytes, detail: Some(detail), ..self.unheard(refusal) };
@@ -194,6 +195,7 @@ impl Callback<'_> {
             LimitCause::Rate => "the peer is over http.rate_limit_per_peer",
             LimitCause::Failures => "the peer has spent http.failure_budget_per_peer",
             LimitCause::NotAllowed => "the peer is not in http.allowed_peers",
+            LimitCause::Connections => "the peer has as many connections as http.max_connections_per_peer",
         };
         let refusal = Refusal::RateLimited;
         let verdict = self.live.intake.turn_away(Unheard {

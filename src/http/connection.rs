@@ -5,7 +5,7 @@
 //! told that nothing more is heard on this connection. So what closes a connection is noted on it, and what comes
 //! behind is not heard: its answer says that it may be sent again over another connection (RFC 9110 §15.5.20).
 
-use std::{any::Any, cell::Cell};
+use std::{cell::Cell, rc::Rc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -19,9 +19,30 @@ use super::{answer, body};
 /// Whether the last answer of a connection was given.
 struct Over(Cell<bool>);
 
+/// Bytes that were read of a connection since somebody last heard what they say: of a head that is not complete, or of a
+/// body that the server has not passed on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unheard(Rc<Cell<usize>>);
+
+impl Unheard {
+    /// Adds what was just read, and says how much there is then.
+    pub(super) fn add(&self, bytes: usize) -> usize {
+        self.0.set(self.0.get().saturating_add(bytes));
+        self.0.get()
+    }
+}
+
 /// To be called for each new connection.
-pub(super) fn begin(_io: &dyn Any, extensions: &mut Extensions) {
+pub(super) fn begin(unheard: Unheard, extensions: &mut Extensions) {
     extensions.insert(Over(Cell::new(false)));
+    extensions.insert(unheard);
+}
+
+/// To be called when a request has come, and for each piece of its body.
+pub(super) fn heard(request: &HttpRequest) {
+    if let Some(unheard) = request.conn_data::<Unheard>() {
+        unheard.0.set(0);
+    }
 }
 
 /// Whether the last answer of the request's connection was given already.

@@ -16,15 +16,18 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::{
     Settings,
+    budget::Budget,
     limits::{Limited, Table, Told},
-    peers, tls,
+    peers,
+    seats::{Seat, Seats},
+    tls,
 };
 use crate::{
     certificates::{self, Facts},
     intake::{Intake, Refusal},
     telemetry::{
         log::chain,
-        metrics::{Metrics, UNKNOWN_ENDPOINT},
+        metrics::{LimitCause, Metrics, UNKNOWN_ENDPOINT},
     },
 };
 
@@ -35,6 +38,8 @@ pub struct Gate {
     identity: Option<Arc<tls::Identity>>,
     /// Made when something is to be counted for the first time.
     table: OnceLock<Table>,
+    seats: Arc<Seats>,
+    pub(super) budget: Arc<Budget>,
     draining: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -56,6 +61,7 @@ pub(super) struct Live {
     pub(super) intake: Arc<Intake>,
     pub(super) max_body_bytes: usize,
     pub(super) body_read_timeout: Duration,
+    max_unread_bytes: usize,
     pub(super) unauthenticated_floor: Duration,
     pub(super) peers: peers::Settings,
     counters: HashMap<Box<str>, Counters>,
@@ -89,7 +95,15 @@ impl Gate {
             None => None,
         };
         let live = RwLock::new(Arc::new(Live::new(settings, intake, endpoints, &metrics)));
-        Ok(Self { live, identity, table: OnceLock::new(), draining, metrics })
+        Ok(Self {
+            live,
+            identity,
+            table: OnceLock::new(),
+            seats: Arc::default(),
+            budget: Budget::new(settings.max_unread_bytes),
+            draining,
+            metrics,
+        })
     }
 
     /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, the names of all that `intake` knows.
@@ -119,6 +133,7 @@ impl Gate {
             identity.replace(pair);
         }
         let live = Arc::new(replacement.live);
+        self.budget.resize(live.max_unread_bytes);
         let mut place = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *place, live.clone());
         // Requests are to wait for no more than this.
@@ -177,6 +192,35 @@ impl Gate {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// A place for one more connection of this address; `None` if it needs none.
+    ///
+    /// # Errors
+    /// It has as many as it may.
+    pub(super) fn seat(&self, address: IpAddr) -> Result<Option<Seat>, Crowded> {
+        let Some(most) = self.live().peers.max_connections_of(address) else { return Ok(None) };
+        if let Some(seat) = self.seats.take(address, most) {
+            return Ok(Some(seat));
+        }
+        self.metrics.peer_limited(LimitCause::Connections);
+        if let Told::Now { untold } = self.tell(Some(address)) {
+            let untold = (untold > 0).then_some(untold);
+            tracing::warn!(
+                peer = %address.to_canonical(),
+                most,
+                untold,
+                "a peer has as many connections open as http.max_connections_per_peer; more are closed at once"
+            );
+        }
+        Err(Crowded)
+    }
+
+    /// Counts a request whose head was not read to its end because there is no memory for it.
+    pub(super) fn head_unread(&self) {
+        if let Some(counters) = self.live().counters(UNKNOWN_ENDPOINT) {
+            counters.refused[Refusal::Overloaded as usize].inc();
+        }
+    }
+
     /// Counts a callback of this peer, if it may send one now.
     pub(super) fn admit(&self, live: &Live, peer: Option<IpAddr>) -> Result<(), Limited> {
         self.counting(live, peer, |table, peer| table.admit(peer, &live.peers, table.now()))
@@ -224,6 +268,10 @@ impl Gate {
     }
 }
 
+/// A peer has too many connections.
+#[derive(Debug)]
+pub(super) struct Crowded;
+
 /// A connection that is gone already has no address any more. Those share one entry: better than none.
 fn known(peer: Option<IpAddr>) -> IpAddr {
     peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
@@ -251,6 +299,7 @@ impl Live {
             intake,
             max_body_bytes: settings.max_body_bytes,
             body_read_timeout: settings.body_read_timeout,
+            max_unread_bytes: settings.max_unread_bytes,
             unauthenticated_floor: settings.unauthenticated_floor,
             peers: settings.peers.clone(),
             counters,

@@ -1,78 +1,20 @@
-//! The public listener over TLS. actix-web's own drops a failed handshake without a word, and somebody whose clients do not
-//! accept the certificate would see callbacks stay away and nothing else. So the listener is put together here, of the same
-//! parts, with what failed counted by its cause and logged.
+//! Handshakes of the public listener that failed, counted by their cause and logged. Otherwise somebody whose clients do not
+//! accept the certificate would see callbacks stay away and nothing else.
 
 use std::{
     io,
-    net::{IpAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use actix_http::{HttpService, TlsAcceptorConfig};
-use actix_server::{Server, ServerBuilder};
-use actix_service::{IntoServiceFactory, Service as _, ServiceFactoryExt, apply_fn_factory, map_config};
-use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
-use actix_web::{App, Error, dev::AppConfig, rt::net::TcpStream, web::Data};
-use rustls::{AlertDescription, ServerConfig};
+use actix_tls::accept::TlsError;
+use rustls::AlertDescription;
 
-use super::{Gate, HEAD_TIMEOUT, connection, routes};
 use crate::telemetry::metrics::{HandshakeFailure, Metrics};
-
-/// actix-web's default.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One line for each cause in this time, with the number of those that had none.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-
-/// Serves the public routes on `socket` over TLS, by a `builder` that knows workers and limits. `at_once` handshakes may be
-/// under way in each worker; a connection is closed after `keep_alive` without a request.
-pub(super) fn listen(
-    builder: ServerBuilder,
-    socket: TcpListener,
-    tls: &ServerConfig,
-    gate: Data<Gate>,
-    at_once: usize,
-    keep_alive: Duration,
-) -> io::Result<Server> {
-    max_concurrent_tls_connect(at_once);
-    let shutdown = builder.graceful_shutdown_signal();
-    let told = Arc::new(Tellings::default());
-    let tls = tls.clone();
-    let server = builder.listen("callbacks over TLS", socket, move || {
-        let app = App::new().app_data(gate.clone()).configure(routes).into_factory();
-        let app = app.map_err(|error: Error| error.error_response());
-        let shutdown = shutdown.clone();
-        let acceptor = TlsAcceptorConfig::default().handshake_timeout(HEAD_TIMEOUT);
-        let http = HttpService::build()
-            .graceful_shutdown_signal(move || {
-                let shutdown = shutdown.clone();
-                async move { shutdown.notified().await }
-            })
-            .keep_alive(keep_alive)
-            .client_request_timeout(HEAD_TIMEOUT)
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .on_connect_ext(|io: &_, extensions: _| connection::begin(io, extensions))
-            .finish(map_config(app, |()| AppConfig::default()))
-            .rustls_0_23_with_config(tls.clone(), acceptor);
-        let (gate, told) = (gate.clone(), told.clone());
-        apply_fn_factory(http, move |io: TcpStream, service: &_| {
-            // Once it has failed nobody knows any more.
-            let peer = io.peer_addr().ok().map(|address| address.ip());
-            let served = service.call(io);
-            let (gate, told) = (gate.clone(), told.clone());
-            async move {
-                let served = served.await;
-                if let Err(error) = &served {
-                    told.note(error, peer, &gate.metrics);
-                }
-                served
-            }
-        })
-    })?;
-    Ok(server.run())
-}
 
 /// Why it failed; `None` if the handshake did not, but what came after.
 fn cause(error: &TlsError<io::Error, actix_http::error::DispatchError>) -> Option<HandshakeFailure> {
@@ -111,7 +53,7 @@ fn cause(error: &TlsError<io::Error, actix_http::error::DispatchError>) -> Optio
 
 /// When each cause had a line last, and how many had none since.
 #[derive(Default)]
-struct Tellings([Mutex<Telling>; HandshakeFailure::ALL.len()]);
+pub(super) struct Tellings([Mutex<Telling>; HandshakeFailure::ALL.len()]);
 
 #[derive(Default)]
 struct Telling {
@@ -132,7 +74,8 @@ impl Telling {
 }
 
 impl Tellings {
-    fn note(
+    /// Counts a connection that ended so, if its handshake is why, and logs it unless others just were.
+    pub(super) fn note(
         &self,
         error: &TlsError<io::Error, actix_http::error::DispatchError>,
         peer: Option<IpAddr>,

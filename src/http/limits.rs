@@ -215,7 +215,7 @@ fn spent(entry: &Entry, settings: &Settings, now: Moment) -> Result<(), (LimitCa
 }
 
 /// An IPv4 address, or the /64 of an IPv6 address: within it everybody picks addresses as he likes.
-fn key(peer: IpAddr) -> u128 {
+pub(super) fn key(peer: IpAddr) -> u128 {
     match peer.to_canonical() {
         // As ::ffff:a.b.c.d, whose lower half is never 0, as that of every /64 is.
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

@@ -9,17 +9,24 @@
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | `keep_alive` |
 //! | time for a TLS handshake | 5 s |
-//! | connections | 16384; more wait in the accept queue |
+//! | what is begun and not ended: heads, bodies | `max_unread_bytes` of memory, of all connections together, beyond some KiB each |
+//! | pieces of a body | 1024, and one more for each 64 bytes |
+//! | connections of one peer | `peers.max_connections`; more are closed |
+//! | connections | 16384, or as many as there are descriptors but 512; more wait in the accept queue |
 //! | callbacks of one peer, failures of one peer | `peers`; off unless configured |
 
 pub mod answer;
 mod body;
+mod budget;
 mod callback;
 mod connection;
 mod gate;
 mod handshakes;
 mod limits;
+mod listener;
 pub mod peers;
+mod seats;
+mod stream;
 mod target;
 pub mod tls;
 
@@ -30,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::Server, http::Method, web};
+use actix_web::{HttpRequest, HttpResponse, dev::Server, http::Method, web};
 
 pub use gate::{Gate, Replacement};
 use target::Target;
@@ -44,6 +51,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// A callback's body must be complete so long after its head.
     pub body_read_timeout: Duration,
+    /// Bytes of memory for what is on its way on all connections together, in so far as it comes in pieces.
+    pub max_unread_bytes: usize,
     /// A connection on which nothing comes for so long after an answer is closed.
     pub keep_alive: Duration,
     /// An `unauthenticated` answer leaves no sooner than this after the end of the body.
@@ -62,15 +71,11 @@ pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
 /// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of all workers together. A connection costs some 16 KiB of buffers, up to its body's size more while it sends one.
-/// Those of a stranger do not last (see above), but while there are so many nobody else gets in; so there is room for
-/// some thousand new ones a second.
-const MAX_CONNECTIONS: usize = 16_384;
-
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
 ///
 /// The `gate` was made with these settings; of them only `workers` and `keep_alive` are looked at here. After a graceful stop, requests
-/// have `shutdown_grace` (rounded up to seconds) to finish.
+/// have `shutdown_grace` (rounded up to seconds) to finish. There are at most `max_connections` at a time, of all workers
+/// together; more wait in the accept queue.
 ///
 /// # Errors
 /// The socket cannot be used.
@@ -79,6 +84,7 @@ pub fn serve(
     socket: TcpListener,
     gate: Arc<Gate>,
     shutdown_grace: Duration,
+    max_connections: usize,
 ) -> io::Result<Server> {
     let identity = gate.identity();
     let gate = web::Data::from(gate);
@@ -89,29 +95,17 @@ pub fn serve(
         workers => workers,
     };
     // Of each worker.
-    let most = MAX_CONNECTIONS.div_ceil(workers);
-    let shutdown_timeout = shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
-    if let Some(identity) = identity {
-        let builder = Server::build()
-            .workers(workers)
-            .max_concurrent_connections(most)
-            .shutdown_timeout(shutdown_timeout)
-            .disable_signals();
-        // While there are as many handshakes, nobody else gets in. The server's own 256 are little for strangers who begin
-        // one and say no more until HEAD_TIMEOUT is over.
-        return handshakes::listen(builder, socket, &tls::config(identity)?, gate, most, settings.keep_alive);
-    }
-    let server = HttpServer::new(move || App::new().app_data(gate.clone()).configure(routes))
+    let most = max_connections.div_ceil(workers);
+    let builder = Server::build()
         .workers(workers)
-        .max_connections(most)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(settings.keep_alive)
-        // An answer is one small packet; waiting for more to send with it only delays it.
-        .tcp_nodelay(true)
-        .on_connect(connection::begin)
-        .shutdown_timeout(shutdown_timeout)
+        .max_concurrent_connections(most)
+        .shutdown_timeout(shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
         .disable_signals();
-    Ok(server.listen(socket)?.run())
+    let tls = identity.map(tls::config).transpose()?;
+    // The server's own 256 handshakes at a time are little for strangers who begin one and say no more until HEAD_TIMEOUT is
+    // over.
+    let limits = listener::Limits { keep_alive: settings.keep_alive, handshakes: most };
+    listener::listen(builder, socket, tls, gate, limits)
 }
 
 /// All of it: the path is looked at by [`Target`], since the router of actix decodes it first.
@@ -120,6 +114,7 @@ fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+    connection::heard(&request);
     let target = Target::of(request.uri().path());
     if request.method() == Method::POST {
         // One that is not for an endpoint is a callback all the same: mostly one of a wrong `action_callback_url`.

@@ -20,6 +20,8 @@ pub struct Settings {
     pub burst: u32,
     /// Unauthenticated callbacks per minute of one peer; 0 is no limit.
     pub failure_budget: u32,
+    /// Connections of one peer at a time, trusted proxies excepted; 0 is no limit.
+    pub max_connections: u32,
 }
 
 /// What the allow-list is for.
@@ -102,6 +104,12 @@ impl Settings {
             }
         }
         peer
+    }
+
+    /// How many connections may come from this address at a time; `None` is no limit.
+    pub(super) fn max_connections_of(&self, address: IpAddr) -> Option<u32> {
+        let limited = self.max_connections > 0 && !is_within(&self.trusted_proxies, address.to_canonical());
+        limited.then_some(self.max_connections)
     }
 
     /// Whether the allow-list lets this peer in.

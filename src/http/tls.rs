@@ -155,6 +155,7 @@ pub(super) fn config(identity: Arc<Identity>) -> io::Result<ServerConfig> {
     // is rare.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -124,11 +124,13 @@ pub enum LimitCause {
     Failures,
     /// The peer is not in the allow-list, which may be in the mode that only warns.
     NotAllowed,
+    /// The peer has as many connections as it may; one more was closed.
+    Connections,
 }
 
 impl LimitCause {
     /// Every cause.
-    pub const ALL: [Self; 3] = [Self::Rate, Self::Failures, Self::NotAllowed];
+    pub const ALL: [Self; 4] = [Self::Rate, Self::Failures, Self::NotAllowed, Self::Connections];
 
     /// The value of the label `cause`.
     #[must_use]
@@ -137,6 +139,7 @@ impl LimitCause {
             Self::Rate => "rate",
             Self::Failures => "failures",
             Self::NotAllowed => "not_allowed",
+            Self::Connections => "connections",
         }
     }
 }
@@ -348,7 +351,11 @@ impl Metrics {
             probes.clone(),
         );
         let family = Family::<CauseLabels, Counter>::default();
-        registry.register("peers_limited", "Callbacks of peers over a limit, by cause", family.clone());
+        registry.register(
+            "peers_limited",
+            "Callbacks, and connections, of peers over a limit, by cause",
+            family.clone(),
+        );
         let peers_limited =
             LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
         let family = Family::<KindLabels, Counter>::default();

@@ -12,6 +12,7 @@ mod bombs;
 mod cbc;
 mod internal;
 mod leaks;
+mod memory;
 mod padding;
 mod peers;
 mod statistics;

@@ -9,6 +9,8 @@ mod console;
 mod context;
 mod contract;
 mod dedupe;
+mod deploy;
+mod descriptors;
 mod formats;
 mod harness;
 mod layering;

@@ -319,3 +319,33 @@ async fn an_idle_connection_is_closed_after_keep_alive_and_not_before() {
     hasty.stop().await;
     patient.stop().await;
 }
+
+#[tokio::test]
+async fn a_body_in_many_small_pieces_is_turned_away_and_one_in_fair_pieces_is_not() {
+    let mut settings = settings();
+    settings.http.max_body_bytes = 65_536;
+    let service = Service::with(settings, idle_relay());
+    let chunked = |piece: usize, body: &str| {
+        let chunks = body
+            .as_bytes()
+            .chunks(piece)
+            .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap()));
+        let chunks: String = chunks.collect();
+        format!(
+            "POST /callbacks/plain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+        )
+    };
+    let large = format!("{}{}", callback("t1"), " ".repeat(20_000));
+    for (piece, status) in [(1, 413), (40, 200), (1000, 200), (20_000, 200)] {
+        let mut connection = Connection::open(service.callbacks).await;
+        // The rest of what is turned away may find nobody.
+        drop(connection.stream.write_all(chunked(piece, &large).as_bytes()).await);
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, status, "in pieces of {piece}: {}", answer.body);
+    }
+    // Up to a thousand are nobody's business.
+    let mut connection = Connection::open(service.callbacks).await;
+    connection.send(&chunked(1, &callback("t2"))).await;
+    assert_eq!(connection.answer().await.status, 200);
+    service.stop().await;
+}

@@ -83,6 +83,7 @@ fn settings() -> Settings {
             max_body_bytes: 1024,
             body_read_timeout: Duration::from_secs(2),
             keep_alive: Duration::from_secs(75),
+            max_unread_bytes: 1 << 20,
             unauthenticated_floor: Duration::from_millis(5),
             workers: 1,
             tls: None,

@@ -136,6 +136,27 @@ fn what_goes_to_another_machine_without_encryption_is_told_and_secrets_are_not()
 }
 
 #[test]
+fn what_a_crowd_may_hold_is_read_and_has_room_for_more_than_one() {
+    let http = Case::file(SMALL).config().http;
+    assert_eq!((http.max_unread_bytes, http.peers.max_connections), (64 << 20, 1024));
+    let case = |keys: &str| Case::file(&format!("[http]\n{keys}\n{SMALL}"));
+    let http = case("max_unread_bytes = 1048576\nmax_connections_per_peer = 0").config().http;
+    assert_eq!((http.max_unread_bytes, http.peers.max_connections), (1 << 20, 0));
+    has(
+        &case("max_body_bytes = 1048576\nmax_unread_bytes = 2097152").faults(),
+        "countersign.toml:3: http.max_unread_bytes: has no room for four bodies of http.max_body_bytes",
+    );
+    has(
+        &case("max_unread_bytes = 1024").faults(),
+        "countersign.toml:2: http.max_unread_bytes: 1024 is out of range",
+    );
+    has(
+        &case("max_connections_per_peer = 20000").faults(),
+        "countersign.toml:2: http.max_connections_per_peer: 20000 is",
+    );
+}
+
+#[test]
 fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     let warnings = |http: &str| Case::file(&format!("[http]\n{http}\n{SMALL}")).warnings();
     let own = "listen = '127.0.0.1:8080'";

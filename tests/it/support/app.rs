@@ -97,6 +97,8 @@ pub(crate) struct Config {
     endpoints: Vec<Endpoint>,
     env: Vec<(String, String)>,
     file_size_limit_kib: Option<u32>,
+    /// Soft and hard.
+    descriptors: Option<(u32, u32)>,
     /// Whose certificate the public listener shows; plain HTTP if nobody's.
     authority: Option<String>,
 }
@@ -114,6 +116,7 @@ impl Config {
             endpoints: Vec::new(),
             env: Vec::new(),
             file_size_limit_kib: None,
+            descriptors: None,
             authority: None,
         };
         config.set("amqp", "url", &quoted(amqp_url)).set(
@@ -158,9 +161,16 @@ impl Config {
         self
     }
 
-    /// Takes the limit off again.
+    /// Starts the program with these limits, soft and hard, for the files that it may have open.
+    pub(crate) fn descriptors(mut self, soft: u32, hard: u32) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
+    /// Takes the limits off again.
     pub(crate) fn without_limits(mut self) -> Self {
         self.file_size_limit_kib = None;
+        self.descriptors = None;
         self
     }
 
@@ -504,22 +514,23 @@ fn install_provider() {
 
 fn serve(config: &Config, file: &Path, log: &Arc<Mutex<Vec<String>>>) -> (Child, JoinHandle<()>) {
     let program = program::command();
-    let mut command = match config.file_size_limit_kib {
-        None => program,
-        Some(kib) => {
-            // Ignored signals stay ignored over exec, so that a write beyond the limit is an error and no signal.
-            // POSIX counts the limit in blocks of 512 bytes.
-            let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &script]).arg(program.get_program());
-            for (name, value) in program.get_envs() {
-                match value {
-                    Some(value) => shell.env(name, value),
-                    None => shell.env_remove(name),
-                };
-            }
-            shell
+    // Ignored signals stay ignored over exec, so that a write beyond the limit is an error and no signal. POSIX counts the
+    // limit in blocks of 512 bytes.
+    let size = config.file_size_limit_kib.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2));
+    let files = config.descriptors.map(|(soft, hard)| format!("ulimit -Sn {soft}; ulimit -Hn {hard}; "));
+    let limits: String = [size, files].into_iter().flatten().collect();
+    let mut command = if limits.is_empty() {
+        program
+    } else {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\"")]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
         }
+        shell
     };
     let mut child = command
         .arg("serve")

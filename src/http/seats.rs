@@ -1,0 +1,71 @@
+//! How many connections each peer has open.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::limits::key;
+
+/// The connections of all peers, by peer. As large as the connections that there are.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    taken: Mutex<HashMap<u128, u32>>,
+}
+
+/// One connection's place. Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    key: u128,
+}
+
+impl Seats {
+    /// A place for one more connection of this peer, unless it has `most` already.
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, most: u32) -> Option<Seat> {
+        let key = key(peer);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(key).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { seats: self.clone(), key })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = taken.entry(self.key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_so_many_places_and_gets_them_back() {
+        let seats = Arc::new(Seats::default());
+        let take = |peer: &str| seats.take(peer.parse().unwrap(), 2);
+        let (first, second) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(take("192.0.2.1").is_none());
+        assert!(take("192.0.2.2").is_some(), "another is not touched");
+        drop(first);
+        let third = take("192.0.2.1");
+        assert!(third.is_some());
+        assert!(take("192.0.2.1").is_none());
+        drop((second, third));
+        let sixty_four = [take("2001:db8::1"), take("2001:db8::ffff:1"), take("2001:db8::2")];
+        assert_eq!(sixty_four.map(|seat| seat.is_some()), [true, true, false], "a /64 is one peer");
+        assert!(seats.taken.lock().unwrap().is_empty(), "nothing is remembered of those that are gone");
+    }
+}

@@ -1,0 +1,220 @@
+//! What a crowd costs that opens connections, begins something on each, and does not end it: memory while it is there, and
+//! after it has gone.
+//!
+//! `cargo test --test attack memory:: -- --nocapture` prints the table that stands in README.md and SECURITY.md.
+
+use crate::support::{App, Authority, Callback, Config, NOWHERE, PATIENCE, eventually};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// As many as one peer may have by default, and some way from what one process may.
+const CROWD: usize = 500;
+
+fn resident_kib(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The memory once it has not changed for a while.
+async fn settled_kib(pid: u32) -> usize {
+    let (mut last, mut same) = (0, 0);
+    eventually("the memory to settle", async || {
+        let now = resident_kib(pid);
+        same = if now.abs_diff(last) <= 64 { same + 1 } else { 0 };
+        last = now;
+        if same >= 5 { Ok(now) } else { Err(now) }
+    })
+    .await
+}
+
+/// Opens a connection and sends these pieces on it, one at a time, until they are sent or nobody takes them any more.
+fn begin(address: SocketAddr, pieces: &[Vec<u8>]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("there is room for it");
+    stream.set_nodelay(true).expect("a connected socket takes it");
+    stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a connected socket takes it");
+    for piece in pieces {
+        if stream.write_all(piece).is_err() {
+            break;
+        }
+    }
+    stream
+}
+
+struct Cost {
+    what: &'static str,
+    each_kib: f64,
+    left_kib: f64,
+}
+
+/// What each of the crowd costs while it is there, and what of it is left when it has gone.
+async fn cost(what: &'static str, app: &App, open: impl Fn() -> TcpStream + Send + 'static) -> Cost {
+    // What is made at the first use is not the crowd's.
+    assert_eq!(app.post("leave", Callback::list("i", "before").plain()).await.status, 200);
+    let before = settled_kib(app.pid()).await;
+    let crowd = tokio::task::spawn_blocking(move || (0..CROWD).map(|_| open()).collect::<Vec<_>>());
+    let crowd = crowd.await.expect("no panic");
+    let there = settled_kib(app.pid()).await;
+    let answer = app.post("leave", Callback::list("i", "meanwhile").plain()).await;
+    assert_eq!(answer.status, 200, "{what}: others are heard meanwhile: {}", answer.text());
+    drop(crowd);
+    let most_left = before + there.saturating_sub(before) / 4 + 2048;
+    let gone = eventually(&format!("the memory of the crowd to be given back ({what})"), async || {
+        // A thread gives back when it has something to do.
+        let answer = app.post("leave", Callback::list("i", "after").plain()).await;
+        assert_eq!(answer.status, 200, "{what}: others are heard after it: {}", answer.text());
+        let now = resident_kib(app.pid());
+        if now <= most_left { Ok(now) } else { Err(format!("{now} KiB, {before} before, {there} with it")) }
+    })
+    .await;
+    let each = |kib: usize| kib.saturating_sub(before) as f64 / CROWD as f64;
+    Cost { what, each_kib: each(there), left_kib: each(gone) }
+}
+
+fn head(length: &str) -> Vec<u8> {
+    format!("POST /callbacks/leave HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n").into_bytes()
+}
+
+/// What is begun, what one of the crowd may cost in KiB at the most, and what is sent for it.
+fn beginnings() -> Vec<(&'static str, f64, Vec<Vec<u8>>)> {
+    let body = vec![vec![b' '; 600]; 100];
+    let chunk = b"1\r\n \r\n".repeat(600);
+    vec![
+        ("nothing is sent", 32.0, vec![]),
+        ("half a head", 32.0, vec![b"POST /callbacks/leave HTTP/1.1\r\nHost: x\r\n".to_vec()]),
+        (
+            "a head of 120 KiB without an end",
+            300.0,
+            [vec![b"POST / HTTP/1.1\r\nHost: x\r\nX: ".to_vec()], vec![vec![b'x'; 12_288]; 10]].concat(),
+        ),
+        ("60 000 bytes of a body", 160.0, [vec![head("Content-Length: 65536")], body].concat()),
+        (
+            "60 000 chunks of one byte",
+            60.0,
+            [vec![head("Transfer-Encoding: chunked")], vec![chunk; 100]].concat(),
+        ),
+    ]
+}
+
+fn config() -> Config {
+    // So that nothing ends while it is looked at.
+    Config::with_url(NOWHERE).set("http", "body_read_timeout_ms", "60000")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_costs_little_and_what_it_cost_is_given_back() {
+    let mut costs = Vec::new();
+    for (what, most_kib, pieces) in beginnings() {
+        let app = App::with(config()).await;
+        let address = app.public();
+        let cost = cost(what, &app, move || begin(address, &pieces)).await;
+        costs.push((cost, most_kib));
+    }
+
+    let authority = Authority::new();
+    let tls = config();
+    let files = authority.issue(&["127.0.0.1"]).write(tls.dir(), "server");
+    let app = App::with(tls.https(&authority, &files)).await;
+    let address = app.public();
+    costs.push((cost("TLS, and nothing is sent", &app, move || begin(address, &[])).await, 60.0));
+    let app = App::with(config().https(&authority, &files)).await;
+    let address = app.public();
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("PEM"))
+        .expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+    let greeted = move || {
+        let mut stream = begin(address, &[]);
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let mut connection = rustls::ClientConnection::new(client.clone(), name).expect("a client");
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).expect("a handshake");
+        }
+        stream
+    };
+    costs.push((cost("TLS, and nothing is sent after the handshake", &app, greeted).await, 60.0));
+
+    for (cost, most_kib) in &costs {
+        show(&format!("{:>6.0} KiB {:>6.1} KiB left   {}", cost.each_kib, cost.left_kib, cost.what));
+        assert!(cost.each_kib <= *most_kib, "{}: {:.0} KiB, at most {most_kib}", cost.what, cost.each_kib);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the table is for whoever asks for it")]
+fn show(line: &str) {
+    eprintln!("{line}");
+}
+
+/// The crowd would take 60 MB, and gets 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_begun_and_not_ended_shares_one_budget() {
+    for (what, _, pieces) in beginnings().into_iter().skip(2) {
+        let app = App::with(config().set("http", "max_unread_bytes", "1048576")).await;
+        let address = app.public();
+        let cost = cost(what, &app, move || begin(address, &pieces)).await;
+        let most = 75.0;
+        assert!(cost.each_kib <= most, "{what}: {:.0} KiB, at most {most}", cost.each_kib);
+        let refused =
+            app.metric(r#"countersign_callbacks_total{endpoint="leave",outcome="overloaded"}"#).await;
+        let closed = app.metric(r#"countersign_callbacks_total{endpoint="-",outcome="overloaded"}"#).await;
+        let small =
+            app.metric(r#"countersign_callbacks_total{endpoint="leave",outcome="body_too_large"}"#).await;
+        assert!(
+            [refused, closed, small].iter().flatten().any(|count| *count > 0.0),
+            "{what}: {refused:?}, {closed:?}, {small:?}"
+        );
+    }
+}
+
+/// What a peer has too many of is closed at once, whatever others have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_has_so_many_connections_and_a_trusted_proxy_more() {
+    let config = Config::with_url(NOWHERE).set("http", "max_connections_per_peer", "3");
+    let app = App::with(config).await;
+    let limited = r#"countersign_peers_limited_total{cause="connections"}"#;
+    let held: Vec<TcpStream> = (0..3).map(|_| begin(app.public(), &[head("Content-Length: 9")])).collect();
+    let refused = eventually("one too many to be closed", async || {
+        let mut one = begin(app.public(), &[]);
+        one.set_read_timeout(Some(Duration::from_millis(200))).expect("a connected socket takes it");
+        // An error is its end too: what was sent may have come after it.
+        match one.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let () = refused;
+    assert!(app.metric(limited).await.is_some_and(|count| count >= 1.0));
+    drop(held);
+    eventually("a place", async || {
+        let answered =
+            app.client().post(app.callback_url("leave")).body(Callback::list("i", "t").plain()).send();
+        match tokio::time::timeout(PATIENCE, answered).await.expect("in time") {
+            Ok(answer) if answer.status() == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+
+    let proxied = Config::with_url(NOWHERE).set("http", "max_connections_per_peer", "3").set(
+        "http",
+        "trusted_proxies",
+        "['127.0.0.1']",
+    );
+    let app = App::with(proxied).await;
+    let many: Vec<TcpStream> = (0..20).map(|_| begin(app.public(), &[head("Content-Length: 9")])).collect();
+    assert_eq!(app.post("leave", Callback::list("i", "t").plain()).await.status, 200);
+    assert_eq!(app.metric(limited).await, Some(0.0));
+    drop(many);
+}
