@@ -162,11 +162,11 @@ fn quickstart_says_whose_broker_it_found_before_it_trusts_it() {
             said.contains("AMQP_URL=amqp://user:password@host") && said.contains("BROKER=private"),
             "{said}"
         );
-        assert!(said.ends_with("url=amqp://guest:guest@127.0.0.1:5672/%2f\n"), "{said}");
+        assert!(said.starts_with("url=amqp://guest:guest@127.0.0.1:5672/%2f\n"), "{said}");
     }
     let said = find("mallory", rabbit, "");
     assert!(said.contains("belongs to mallory") && said.contains("not using it"), "{said}");
-    assert!(said.contains("private\n") && said.ends_with("url=\n"), "{said}");
+    assert!(said.starts_with("private\nurl=\n"), "{said}");
     let said = find("root", rabbit, "BROKER=private");
     assert!(said.contains("private\n") && !said.contains("RabbitMQ 3.10.8"), "{said}");
     let said = find("root", "false", "");

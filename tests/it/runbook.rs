@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use crate::support::Program;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn source(directory: &Path, into: &mut String) {
@@ -22,8 +24,9 @@ fn source(directory: &Path, into: &mut String) {
 fn quoted(section: &str) -> Vec<&str> {
     let pieces = section.split('`').skip(1).step_by(2);
     let words = pieces.filter(|piece| {
-        let is_command =
-            ["countersign ", "systemctl ", "sqlite3 "].iter().any(|command| piece.starts_with(command));
+        let is_command = ["countersign ", "rabbitmqctl ", "systemctl ", "sqlite3 "]
+            .iter()
+            .any(|command| piece.starts_with(command));
         piece.split(' ').count() > 2 && !is_command && !piece.contains(['=', '{', '/'])
     });
     words.map(|piece| piece.trim_end_matches(['…', ' ', ':'])).collect()
@@ -41,4 +44,37 @@ fn every_line_of_the_log_that_the_readme_quotes_is_one_that_the_program_writes()
     for words in quoted {
         assert!(said.contains(words), "the README quotes {words:?}, which the program does not say");
     }
+}
+
+/// A runbook is read at night: what it quotes of the log is what the log says, and what it tells to run is there.
+#[tokio::test]
+async fn every_alert_quotes_the_log_and_names_commands_as_they_are() {
+    let mut said = String::new();
+    source(&Path::new(ROOT).join("src"), &mut said);
+    let alerts = fs::read_to_string(Path::new(ROOT).join("deploy/alerts.yaml")).expect("there is one");
+    let runbooks: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")).collect();
+    assert!(runbooks.len() >= 30, "{runbooks:?}");
+    let (mut quotes, mut commands) = (0, 0);
+    for runbook in runbooks {
+        for words in quoted(runbook) {
+            quotes += 1;
+            assert!(said.contains(words), "{runbook} quotes {words:?}, which the program does not say");
+        }
+        for piece in runbook.split('`').skip(1).step_by(2) {
+            let Some(command) = piece.strip_prefix("countersign ") else { continue };
+            commands += 1;
+            let (words, options): (Vec<&str>, Vec<&str>) = command
+                .split(' ')
+                .filter(|word| !word.starts_with('<'))
+                .partition(|word| !word.starts_with("--"));
+            // What follows an option is its value.
+            let words = words.into_iter().take_while(|word| !matches!(*word, "parked" | "pending"));
+            let help = Program::new(words.chain(["--help"])).run().await.ended_with(0);
+            for option in options {
+                assert!(help.stdout.contains(option), "{command:?}: there is no {option}: {}", help.stdout);
+            }
+        }
+    }
+    assert!(quotes >= 3 && commands >= 10, "{quotes} quotes, {commands} commands");
 }

@@ -49,6 +49,7 @@ async fn ready_means_that_a_callback_can_be_kept() {
             said,
             serde_json::json!({
                 "ready": ready, "checks": {"ledger": check, "accepting": "ok"}, "broker": "disconnected",
+                "topology": null,
             })
         );
         assert_eq!(service.get("/livez").await.status, 200, "alive whatever happens: {fault:?}");
