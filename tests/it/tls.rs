@@ -91,7 +91,7 @@ async fn an_expired_certificate_fails_the_check_and_the_service_starts_and_says_
     let check = |args: &'static [&'static str]| Program::new(args).config(&config.write()).dir(config.dir());
     let ran = check(&["config", "check"]).run().await.ended_with(USAGE);
     assert!(ran.stderr.contains("http.tls.cert_file: the certificate in"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("old.pem expired at 2020-01-01T00:00:00Z"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("old.pem expired at 2020-01-01T00:00:00.000Z"), "{}", ran.stderr);
     let ran = check(&["config", "check", "--json"]).run().await.ended_with(USAGE);
     let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&told["ok"], &told["faults"][0]["key"]), (&false.into(), &"http.tls.cert_file".into()));
