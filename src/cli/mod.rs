@@ -246,6 +246,7 @@ fn client(
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        .tls_info(true)
         .timeout(timeout);
     if loopback::is_url(url) {
         builder = builder.no_proxy();

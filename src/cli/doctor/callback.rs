@@ -2,18 +2,24 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use reqwest::tls::TlsInfo;
+use rustls::{CertificateError, pki_types::CertificateDer};
 use serde_json::{Value, json};
 
-use super::{Arguments, Report};
+use super::{Arguments, Report, configuration::AUTHORITY};
 use crate::{
+    certificates::{Facts, Validity},
     cli::{Trust, client, crypt::envelope, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
     proxy,
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 /// The platform gives up after 5 s (Lark) or 10 s (Feishu).
@@ -96,11 +102,20 @@ async fn post(
         Err(error) => {
             let how = if error.is_timeout() { "does not answer within 5 s" } else { "is not reached" };
             let mend = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
+            if let Some(fault) = certificate_fault(&error) {
+                return report.wrong(
+                    subject,
+                    format!("{to} shows a certificate that {fault}; approvers see 提交失败"),
+                );
+            }
             let (proxy, why) = (proxy::words(to), chain(&error.without_url()));
             return report.wrong(subject, format!("{to} {how}{proxy}: {why}; {mend}"));
         }
     };
     let elapsed = began.elapsed();
+    if let Some(shown) = answer.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate) {
+        certificate(report, subject, to, shown)?;
+    }
     let status = answer.status().as_u16();
     let text = answer.text().await.unwrap_or_default();
     let reason = serde_json::from_str::<Value>(&text).unwrap_or_default()["msg"]
@@ -126,5 +141,70 @@ async fn post(
         (status, "") => report.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
         (404, reason) => report.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),
         (status, reason) => report.wrong(subject, format!("{to} answers {status} {reason}")),
+    }
+}
+
+/// What is wrong with the certificate that was shown, as the end of a sentence; `None` if that is not why there is no answer.
+fn certificate_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(rustls::Error::InvalidCertificate(fault)) = error.downcast_ref() {
+        return Some(fault_in_words(fault));
+    }
+    // An error of input and output holds its cause, and passes over it in the chain.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => certificate_fault(inner),
+        None => certificate_fault(error.source()?),
+    }
+}
+
+fn fault_in_words(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "has expired; renew it, and have the server read it again".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "is not valid yet; is a clock wrong?".to_owned()
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "comes from no authority that this machine believes: the server has to show the whole chain (fullchain.pem), and the \
+             authority has to be a public one"
+                .to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "is for another name than that of the URL".to_owned()
+        }
+        CertificateError::Revoked => "was revoked; it needs another".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not for servers (extendedKeyUsage has no serverAuth)".to_owned()
+        }
+        CertificateError::Other(other) => match other.0.downcast_ref() {
+            Some(webpki::Error::CaUsedAsEndEntity) => {
+                "is an authority's (CA:TRUE), and no server's; the platform takes it from nobody. Have a public authority issue one"
+                    .to_owned()
+            }
+            _ => "cannot be accepted".to_owned(),
+        },
+        _ => "cannot be accepted".to_owned(),
+    }
+}
+
+/// Looks at a certificate that was accepted, or that is our own and was not asked to be.
+fn certificate(report: &mut Report, subject: &str, to: &str, shown: &[u8]) -> Result<(), Failure> {
+    let Ok(facts) = Facts::of(Path::new(to), &[CertificateDer::from(shown)]) else { return Ok(()) };
+    let subject = format!("certificate of the {subject}");
+    if facts.is_authority {
+        return report.risky(&subject, format!("{to}: {AUTHORITY}"));
+    }
+    let (begins, ends) = (facts.not_before, facts.not_after);
+    match facts.validity(Timestamp::now()) {
+        Validity::Fine => report.ok(&subject, format!("{to} shows one that is valid until {ends}")),
+        Validity::Soon => report.risky(&subject, format!("{to} shows one that expires at {ends}; why was it not renewed?")),
+        Validity::AtOnce => report.wrong(&subject, format!("{to} shows one that expires at {ends}; renew it now")),
+        Validity::Expired => report.wrong(
+            &subject,
+            format!("{to} shows one that expired at {ends}: approvers see 提交失败; renew it, and have the server read it again"),
+        ),
+        Validity::NotYet => {
+            report.wrong(&subject, format!("{to} shows one that is not valid before {begins}; is a clock wrong?"))
+        }
     }
 }

@@ -2,8 +2,10 @@
 
 mod broker;
 mod callback;
-mod here;
+mod configuration;
+mod ledger;
 mod platform;
+mod service;
 
 use clap::Args;
 use serde_json::json;
@@ -12,7 +14,7 @@ use super::{
     block_on,
     center::verdict::Verdict,
     exit::{Exit, Failure},
-    output::{json, line},
+    output::{json, line, printable},
 };
 use crate::config::Loaded;
 
@@ -61,7 +63,7 @@ impl Report {
         if self.as_json {
             json(&json!({ "verdict": verdict, "subject": subject, "words": words }))
         } else {
-            line(format_args!("{verdict:<6} {subject}: {words}"))
+            line(printable(&format!("{verdict:<6} {subject}: {words}")))
         }
     }
 
@@ -84,10 +86,10 @@ impl Report {
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let mut report = Report { as_json: arguments.json, wrong: 0, risky: 0 };
-    here::configuration(&mut report, loaded)?;
-    here::ledger(&mut report, loaded)?;
+    configuration::look(&mut report, loaded)?;
+    ledger::look(&mut report, loaded)?;
     block_on(async {
-        here::service(&mut report, loaded).await?;
+        service::look(&mut report, loaded).await?;
         broker::look(&mut report, loaded).await?;
         let urls = platform::look(&mut report, arguments, loaded).await?;
         callback::look(&mut report, arguments, loaded, &urls).await?;
@@ -100,4 +102,9 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         });
     }
     Ok(if report.wrong == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// A text as one word of a shell, for lines to be pasted.
+fn shell(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

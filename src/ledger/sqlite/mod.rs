@@ -5,6 +5,7 @@ mod checkpoint;
 mod contexts;
 mod files;
 mod findings;
+mod health;
 mod history;
 mod lookup;
 mod operator;
@@ -37,6 +38,7 @@ use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
 pub use findings::{AuditError, Auditor};
+pub use health::{MOST_FAULTS, RefusedLately, Soundness};
 pub use operator::{ActError, Operator};
 pub use reader::Reader;
 pub use schema::OpenError;

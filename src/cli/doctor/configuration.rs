@@ -1,0 +1,90 @@
+//! The configuration: its faults, what time has made wrong, what is risky, and the certificates that it names.
+
+use std::path::Path;
+
+use super::Report;
+use crate::{
+    certificates::{self, Facts, Validity},
+    cli::exit::Failure,
+    config::Loaded,
+    time::Timestamp,
+};
+
+pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    for fault in loaded.faults().iter().chain(loaded.lapsed()) {
+        report.wrong("configuration", fault.to_string())?;
+    }
+    for warning in &loaded.warnings {
+        report.risky("configuration", warning.to_string())?;
+    }
+    if loaded.faults().is_empty() && loaded.lapsed().is_empty() {
+        let from = loaded.file.as_ref().map_or_else(
+            || "no file; the environment and the defaults".to_owned(),
+            |file| file.display().to_string(),
+        );
+        report.ok("configuration", from)?;
+    }
+    certificates(report, loaded)
+}
+
+/// What is wrong with their dates has been told above, if they are our own.
+fn certificates(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    if let Ok(http) = loaded.http()
+        && let Some(tls) = &http.tls
+    {
+        own(report, "http.tls", &tls.cert_file)?;
+    }
+    let Ok(amqp) = loaded.amqp() else { return Ok(()) };
+    if let Some((cert_file, _)) = &amqp.broker.tls.identity {
+        own(report, "amqp.tls", cert_file)?;
+    }
+    if let Some(ca_file) = &amqp.broker.tls.ca_file {
+        authorities(report, ca_file)?;
+    }
+    Ok(())
+}
+
+fn own(report: &mut Report, section: &str, path: &Path) -> Result<(), Failure> {
+    // One that cannot be read is a fault of the configuration.
+    let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
+        return Ok(());
+    };
+    let Ok(facts) = Facts::of(path, &chain) else { return Ok(()) };
+    let (subject, shown) = (format!("certificate of {section}"), path.display());
+    if facts.is_authority {
+        return report.risky(&subject, format!("{shown}: {AUTHORITY}"));
+    }
+    match facts.validity(Timestamp::now()) {
+        Validity::Fine => report.ok(&subject, format!("{shown} is valid until {}", facts.not_after)),
+        Validity::Soon | Validity::AtOnce | Validity::Expired | Validity::NotYet => Ok(()),
+    }
+}
+
+/// What to say of a server's or client's certificate that is an authority's.
+pub(super) const AUTHORITY: &str = "it is an authority's (CA:TRUE), which many clients take from no server: make one with \
+     -addext basicConstraints=critical,CA:FALSE, or have an authority issue one";
+
+/// Of several authorities one may have been replaced: as long as one is valid, the broker may be believed.
+fn authorities(report: &mut Report, path: &Path) -> Result<(), Failure> {
+    let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
+        return Ok(());
+    };
+    let now = Timestamp::now();
+    let all: Vec<Facts> =
+        chain.iter().filter_map(|one| Facts::of(path, std::slice::from_ref(one)).ok()).collect();
+    let Some(last) = all.iter().max_by_key(|facts| facts.not_after) else { return Ok(()) };
+    let (subject, shown, end) = ("authorities of amqp.tls", path.display(), last.not_after);
+    match last.validity(now) {
+        Validity::Fine => report.ok(subject, format!("{shown} is valid until {end}")),
+        Validity::Soon | Validity::AtOnce => {
+            report.risky(subject, format!("{shown} expires at {end}; get the authority's next certificate into it"))
+        }
+        Validity::Expired => report.wrong(
+            subject,
+            format!("{shown} expired at {end}, and no broker is believed; get the authority's new certificate into it"),
+        ),
+        Validity::NotYet => {
+            report.wrong(subject, format!("{shown} is not valid before {}; is the clock right?", last.not_before))
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The ledger: whether it can be written, is sound and has room, what waits in it, and what was refused lately.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use super::Report;
+use crate::{
+    cli::exit::Failure,
+    config::Loaded,
+    ledger::{
+        Settings, Stats,
+        sqlite::{Reader, RefusedLately, Soundness},
+    },
+    telemetry::log::chain,
+    time::Timestamp,
+};
+
+/// Fresh commands are with the broker within a second; older ones wait for something.
+const OLD: Duration = Duration::from_secs(60);
+
+/// A decision that waits for so long is one that people miss.
+const TOO_OLD: Duration = Duration::from_secs(15 * 60);
+
+/// A gigabyte of pages in the cache takes a second; a slow disk some ten.
+const QUICK_CHECK: Duration = Duration::from_secs(10);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+    let Ok(settings) = loaded.ledger() else {
+        return report.skipped("ledger", "its configuration is wrong");
+    };
+    let path = settings.path.as_path();
+    let shown = path.display();
+    if !path.exists() {
+        return missing(report, path);
+    }
+    owners(report, path)?;
+    // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
+    if let Err(error) = OpenOptions::new().append(true).open(path) {
+        let words =
+            format!("{shown} cannot be written: {error}; every callback is refused as ledger_unavailable");
+        return report.wrong("ledger", format!("{words}. Mend owner, mode or mount"));
+    }
+    let opened = Reader::open(path).map_err(|error| chain(&error)).and_then(|reader| match reader.stats() {
+        Ok(stats) => Ok((stats, reader)),
+        Err(error) => Err(format!("cannot be read: {}; {RESTORE}", chain(&error))),
+    });
+    let (stats, reader) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => {
+            return report.wrong("ledger", format!("{shown}: {problem}"));
+        }
+    };
+    report.ok("ledger", format!("{shown}: {} published, {} pending", stats.published, stats.pending))?;
+    pages(report, &reader, path)?;
+    room(report, settings, &stats)?;
+    waiting(report, &stats)?;
+    refused(report, settings, &reader)
+}
+
+const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and know what is lost";
+
+fn missing(report: &mut Report, path: &Path) -> Result<(), Failure> {
+    let (shown, directory) = (path.display(), directory(path));
+    if !directory.is_dir() {
+        let words = format!("the directory of {shown} is not there; make it, writable for the service");
+        return report.wrong("ledger", words);
+    }
+    match can_be_filled(directory) {
+        Ok(()) => report.ok("ledger", format!("{shown} is not there yet; serve makes it")),
+        Err(error) => {
+            let words = format!("{shown} is not there yet and cannot be made: {error}");
+            report.wrong("ledger", format!("{words}. Mend owner, mode or mount of its directory"))
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Whether files can be made in a directory. The one that is made for it is removed at once.
+fn can_be_filled(directory: &Path) -> io::Result<()> {
+    let probe = directory.join(format!(".countersign-doctor-{}", process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    fs::remove_file(probe)
+}
+
+/// The ledger and the files beside it, as far as they are there.
+fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm", ".lock"].into_iter().map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    })
+}
+
+/// Root may write everywhere, so who runs this as root cannot tell by trying whether the service can.
+fn owners(report: &mut Report, path: &Path) -> Result<(), Failure> {
+    let Ok(owner) = fs::metadata(directory(path)).map(|found| found.uid()) else { return Ok(()) };
+    for file in files(path) {
+        let Ok(found) = fs::metadata(&file).map(|found| found.uid()) else { continue };
+        if found != owner && owner != 0 {
+            let words = format!(
+                "{} belongs to the user with the id {found}, and its directory to {owner}: the service cannot write it, if it \
+                 runs as the owner of the directory. chown --reference={} {}",
+                file.display(),
+                quoted(directory(path)),
+                quoted(&file)
+            );
+            report.wrong("ledger", words)?;
+        }
+    }
+    Ok(())
+}
+
+fn quoted(path: &Path) -> String {
+    super::shell(&path.display().to_string())
+}
+
+fn pages(report: &mut Report, reader: &Reader, path: &Path) -> Result<(), Failure> {
+    let seconds = QUICK_CHECK.as_secs();
+    match reader.quick_check(QUICK_CHECK) {
+        Ok(Soundness::Sound) => report.ok("ledger pages", "sound (PRAGMA quick_check)"),
+        Ok(Soundness::Damaged(faults)) => {
+            let words = format!("{} is damaged: {}", path.display(), faults.join("; "));
+            report.wrong("ledger pages", format!("{words}. Look at the disk; {RESTORE}"))
+        }
+        Ok(Soundness::Unfinished) => {
+            let by_hand = format!("sqlite3 {} 'PRAGMA quick_check'", quoted(path));
+            report
+                .skipped("ledger pages", format!("not all looked at within {seconds} s; by hand: {by_hand}"))
+        }
+        Err(error) => {
+            report.wrong("ledger pages", format!("{} cannot be read: {}", path.display(), chain(&error)))
+        }
+    }
+}
+
+fn room(report: &mut Report, settings: &Settings, stats: &Stats) -> Result<(), Failure> {
+    let Some(free) = stats.free_bytes else {
+        return report.skipped("disk", "its file system does not tell how much room is left");
+    };
+    let least = settings.limits.min_free_bytes;
+    let words = format!("{} left for the ledger; below {} callbacks are refused", mib(free), mib(least));
+    let mend = "make room, or move the ledger to a larger disk; `countersign ledger prune --older-than 30d` frees pages, not the file";
+    match free {
+        free if free < least => report.wrong("disk", format!("{words}: now. {mend}")),
+        free if free < least.saturating_mul(2) => report.risky("disk", format!("{words}; {mend}")),
+        _ => report.ok("disk", words),
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
+/// What is kept and has not got through.
+fn waiting(report: &mut Report, stats: &Stats) -> Result<(), Failure> {
+    if let Some(age) = stats.oldest_pending_at.map(|at| Timestamp::now().since(at)).filter(|age| *age > OLD) {
+        let words = format!(
+            "{} commands are pending, the oldest for {} s; is serve running, and the broker there? `countersign ledger list \
+             --state pending` says why each waits",
+            stats.pending,
+            age.as_secs()
+        );
+        if age > TOO_OLD { report.wrong("pending", words) } else { report.risky("pending", words) }?;
+    }
+    if stats.parked > 0 {
+        let words = format!(
+            "{} commands are parked, and no worker gets them: `countersign ledger list --state parked` says why; mend that, \
+             then `countersign ledger requeue --all-parked`",
+            stats.parked
+        );
+        report.wrong("parked commands", words)?;
+    }
+    if stats.outcomes_parked > 0 {
+        let words = format!(
+            "{} outcomes were refused for good by the approval center, and its cards or lists do not show them: `countersign \
+             ledger show COMMAND` says why; mend that, then `countersign ledger show-again --all-parked`",
+            stats.outcomes_parked
+        );
+        report.wrong("parked outcomes", words)?;
+    }
+    Ok(())
+}
+
+fn refused(report: &mut Report, settings: &Settings, reader: &Reader) -> Result<(), Failure> {
+    let found = match reader.refused_since(Timestamp::now() - DAY) {
+        Ok(found) => found,
+        Err(error) => return report.skipped("refusals", format!("cannot be read: {}", chain(&error))),
+    };
+    if found.is_empty() {
+        return match settings.limits.refusals_kept {
+            0 => report.skipped("refusals", "ledger.refusals_kept is 0: none is kept"),
+            _ => report.ok("refusals", "none within 24 h"),
+        };
+    }
+    for RefusedLately { reason, count, refused_at, endpoint, detail, user_id, instance_id, task_id } in found
+    {
+        let about: Vec<String> = [("user", user_id), ("instance", instance_id), ("task", task_id)]
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name} {}", value?)))
+            .collect();
+        let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
+        let words = format!(
+            "{count} within 24 h, the newest at {refused_at} for {endpoint}{about}: {}",
+            detail.as_deref().unwrap_or("no more is known")
+        );
+        let mend = mend(&reason);
+        report.risky(
+            &format!("refusals, {reason}"),
+            format!("{words}. {mend}; `countersign refusals --reason {reason}`"),
+        )?;
+    }
+    Ok(())
+}
+
+/// What to do about a reason.
+fn mend(reason: &str) -> &'static str {
+    match reason {
+        "unauthenticated" => "Compare token and key with the platform's, if it was no stranger",
+        "malformed" => "Look at what the sender makes of a callback",
+        "action_not_allowed" => "Add the action to endpoints.actions, or take the button away",
+        "definition_not_allowed" => {
+            "Add the code to endpoints.approval_codes, or point the definition elsewhere"
+        }
+        "context_invalid" => {
+            "Compare the action_context with endpoints.context; `countersign context verify` reads a token"
+        }
+        "context_expired" => "Approvers act later than the context allows: give it more time",
+        "operator_not_allowed" => "Compare the context's operators with who gets the task",
+        "conflicting" => "The approver decided twice: look at the task",
+        "body_too_large" => "Raise http.max_body_bytes, if it was the platform",
+        "too_slow" => "Look at the line and the proxy between",
+        "rate_limited" => {
+            "Raise http.rate_limit_per_peer, or set http.trusted_proxies, if it was the platform"
+        }
+        "overloaded" => "The disk is too slow for the load: `countersign bench disk`",
+        "ledger_unavailable" => "The disk was full or failed: look at the log",
+        "shutting_down" => "The service was being stopped",
+        _ => "See the documentation of the reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::Refusal;
+
+    #[test]
+    fn every_reason_has_its_cure() {
+        for refusal in Refusal::ALL {
+            assert!(!mend(refusal.as_str()).starts_with("See the documentation"), "{}", refusal.as_str());
+        }
+    }
+}
