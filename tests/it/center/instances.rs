@@ -29,7 +29,8 @@ async fn what_is_synchronised_is_told_by_every_list_field_by_field() {
     assert_eq!(center.json(&[&pending[..], &["--user", "zhang3"]].concat()).await, v4);
     assert!(center.json(&[&pending[..], &["--user", "li4"]].concat()).await.is_empty());
     let shown = center.run(&["tasks", "--instance", "PO-77"]).await.ended_with(0).stdout;
-    for words in ["PO-77", "PO-77:n1", "PENDING", "2026-09-21T14:13:20Z", &code, number.as_str().unwrap()] {
+    for words in ["PO-77", "PO-77:n1", "PENDING", "2026-09-21T14:13:20.001Z", &code, number.as_str().unwrap()]
+    {
         assert!(shown.contains(words), "{words} is not in {shown}");
     }
 
@@ -178,7 +179,7 @@ async fn a_native_instance_is_shown_with_form_tasks_comments_and_history() {
     for words in [
         "出差申请",
         "202610010001",
-        "2026-09-21T14:13:20Z",
+        "2026-09-21T14:13:20.000Z",
         "拜访客户",
         "1234.56",
         "China/Beijing to China/Shanghai by Train",
