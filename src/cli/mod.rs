@@ -277,6 +277,14 @@ fn exposed(url: &reqwest::Url, encrypted: bool) -> Option<&'static str> {
     })
 }
 
+/// Why a password is not sent to this URL.
+fn exposed_password(url: &reqwest::Url) -> Option<&'static str> {
+    let in_clear = url.scheme() == "http" && !loopback::is_url(url);
+    in_clear.then_some(
+        "http:// to another machine, and the password would go over the wire as it is; use https://",
+    )
+}
+
 /// Reads a URL of the command line, and completes one that names no path.
 fn url(text: &str, path: &str) -> Result<reqwest::Url, Failure> {
     let wrong = |problem: &str| Failure::Usage(format!("--url {text}: {problem}"));

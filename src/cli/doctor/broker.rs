@@ -1,151 +1,244 @@
-//! The broker and its topology, without changing either.
+//! The broker: each URL as `serve` would use it, then exchanges and queues, without changing either.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
-use lapin::{
-    ExchangeKind, Queue,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
-
-use super::Report;
+use super::{Arguments, Report, policies, shell};
 use crate::{
     cli::exit::Failure,
     config::Loaded,
     relay::amqp::{
-        Listening, Settings, listen_in,
-        topology::{DEAD, UNROUTED},
+        Error, Examined, Listening, Login, Settings, Topology, Trouble, examine, listen_in, login_of_url,
+        names,
     },
-    telemetry::log::chain,
+    telemetry::{
+        log::chain,
+        topology::{Counts, Problem, Role},
+    },
 };
 
 /// For everything that should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) async fn look(report: &mut Report, arguments: &Arguments, loaded: &Loaded) -> Result<(), Failure> {
     let Ok(amqp) = loaded.amqp() else {
         return report.skipped("broker", "its configuration is wrong");
     };
-    let connected = tokio::time::timeout(
-        amqp.broker.connect_timeout + Duration::from_secs(1),
-        listen_in(&amqp.broker, "countersign doctor"),
-    );
-    let listening = match connected.await {
-        Ok(Ok(listening)) => listening,
-        Ok(Err(error)) => {
-            let words =
-                format!("{}; callbacks are kept all the same, and published when it is back", chain(&error));
-            return report.wrong("broker", format!("{words}. Check amqp.url, and that the broker runs"));
-        }
-        Err(_) => return report.wrong("broker", "does not answer in time; check amqp.url and the firewall"),
-    };
-    report.ok("broker", "connected")?;
-    // The queue that workers report to, if there is anybody to tell.
-    let outcomes = match (loaded.approval_center(), loaded.outcomes()) {
-        (Ok(Some(_)), Ok(outcomes)) => outcomes.queue(),
-        _ => None,
-    };
-    let looked = tokio::time::timeout(PATIENCE, topology(report, &amqp.broker, outcomes, &listening)).await;
+    let settings = &amqp.broker;
+    let Some((listening, login)) = connect(report, settings).await? else { return Ok(()) };
+    let examined = tokio::time::timeout(PATIENCE, examine(&listening, settings)).await;
     listening.close("doctor has ended").await;
-    match looked {
-        Ok(looked) => looked,
-        Err(_) => report.wrong("topology", "the broker does not answer in time"),
+    let examined = match examined {
+        Ok(Ok(examined)) => examined,
+        Ok(Err(error)) => return report.wrong("topology", format!("cannot be looked at: {}", chain(&error))),
+        Err(_) => return report.wrong("topology", "the broker does not answer in time"),
+    };
+    if settings.queue.is_empty() {
+        report.skipped("queue", "amqp.queue is empty: consumers bind their own")?;
     }
+    let granting = grant(settings, &login);
+    for one in &examined {
+        object(report, settings, one, &granting)?;
+    }
+    let there = |one: &&Examined| one.counts.is_some();
+    let queues: Vec<_> =
+        examined.iter().filter(there).filter_map(|one| Some((one.name.clone(), one.role?))).collect();
+    let asked = policies::Asked {
+        login: &login,
+        management_url: arguments.management_url.as_deref(),
+        queues: &queues,
+    };
+    let refusing = policies::look(report, &asked).await?;
+    for one in examined.iter().filter(|one| !refusing.contains(&one.name)) {
+        overflow(report, one, &login.vhost)?;
+    }
+    Ok(())
 }
 
-/// Why something is not there, or cannot be seen.
-fn problem(error: &lapin::Error) -> String {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) if error.get_id() == 404 => "is not there".to_owned(),
-        lapin::ErrorKind::ProtocolError(error) if error.get_id() == 403 => {
-            "may not be looked at by this user".to_owned()
+/// Tries every URL: the second is used when the first is gone, which is no time to learn that it is wrong.
+async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Listening, Login)>, Failure> {
+    let mut connected = None;
+    let mut failures = Vec::new();
+    let several = settings.urls.len() > 1;
+    for (place, url) in settings.urls.iter().enumerate() {
+        let subject = if several { format!("broker {}", place + 1) } else { "broker".to_owned() };
+        let Some(login) = login_of_url(url) else {
+            failures.push((subject, "its URL cannot be read".to_owned()));
+            continue;
+        };
+        let alone = Settings { urls: vec![url.clone()], ..settings.clone() };
+        let connecting = tokio::time::timeout(
+            settings.connect_timeout + Duration::from_secs(1),
+            listen_in(&alone, "countersign doctor"),
+        );
+        match connecting.await {
+            Ok(Ok(listening)) => {
+                report.ok(&subject, format!("connected to {}", listening.broker()))?;
+                match connected {
+                    None => connected = Some((listening, login)),
+                    Some(_) => listening.close("doctor has ended").await,
+                }
+            }
+            Ok(Err(error)) => {
+                let mend = refusal(&error, &login, settings).unwrap_or_else(|| {
+                    "Check amqp.url, and that the broker runs and can be reached from here".to_owned()
+                });
+                failures.push((subject, format!("{}. {mend}", chain(&error))));
+            }
+            Err(_) => failures
+                .push((subject, "does not answer in time; check amqp.url and the firewall".to_owned())),
         }
-        _ => chain(error),
+    }
+    for (subject, words) in failures {
+        match connected {
+            Some(_) => report.risky(&subject, format!("{words}. serve uses another URL meanwhile"))?,
+            None => report.wrong(&subject, format!("{words}. Callbacks are kept all the same"))?,
+        }
+    }
+    Ok(connected)
+}
+
+/// What to do when the broker answers, and does not let us in.
+fn refusal(error: &Error, login: &Login, settings: &Settings) -> Option<String> {
+    let (code, words) = error.reply()?;
+    let (user, vhost) = (shell(&login.user), shell(&login.vhost));
+    match code {
+        403 if login.user == "guest" && !crate::loopback::is_host(&login.host) => Some(
+            "The user guest may connect from the broker's own machine only; make another: rabbitmqctl add_user NAME \
+             (asks for the password)"
+                .to_owned(),
+        ),
+        403 => Some(format!(
+            "User or password is wrong: correct amqp.url; or, at the broker, rabbitmqctl change_password {user} (asks for the \
+             password), and if there is no such user rabbitmqctl add_user {user}, then {}",
+            grant(settings, login)
+        )),
+        530 if words.contains("limit") => Some(
+            "A limit is reached: rabbitmqctl list_vhost_limits; rabbitmqctl set_vhost_limits raises it".to_owned(),
+        ),
+        530 if words.contains("not found") => Some(format!(
+            "There is no such virtual host: correct the path of amqp.url ({vhost}); or make it: rabbitmqctl add_vhost {vhost} && {}",
+            grant(settings, login)
+        )),
+        530 => Some(format!("The user may not use this virtual host: {}", grant(settings, login))),
+        _ => None,
     }
 }
 
-async fn exchange(connection: &Listening, name: &str) -> lapin::Result<()> {
-    // A channel of its own: the broker closes it if the name is not there.
-    let channel = connection.channel().await?;
-    let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default()).await
+/// The line that lets the user do what `serve` does with what it declares, and nothing else.
+fn grant(settings: &Settings, login: &Login) -> String {
+    let mut pattern = "^(".to_owned();
+    for (place, name) in names(settings).iter().enumerate() {
+        let separator = if place == 0 { "" } else { "|" };
+        write!(pattern, "{separator}{}", regex::escape(name)).expect("writing to a String cannot fail");
+    }
+    pattern.push_str(")$");
+    let pattern = shell(&pattern);
+    format!(
+        "rabbitmqctl set_permissions -p {} {} {pattern} {pattern} {pattern}",
+        shell(&login.vhost),
+        shell(&login.user)
+    )
 }
 
-async fn queue(connection: &Listening, name: &str) -> lapin::Result<Queue> {
-    let channel = connection.channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(name.into(), options, FieldTable::default()).await
-}
-
-const MEND: &str =
+const MAKE: &str =
     "serve makes it with topology = \"declare\"; or import what `countersign topology print` prints";
 
-async fn topology(
-    report: &mut Report,
-    amqp: &Settings,
-    outcomes: Option<&str>,
-    connection: &Listening,
-) -> Result<(), Failure> {
-    match exchange(connection, &amqp.exchange).await {
-        Ok(()) => report.ok("exchange", &amqp.exchange)?,
-        Err(error) => report.wrong("exchange", format!("{} {}; {MEND}", amqp.exchange, problem(&error)))?,
+fn object(report: &mut Report, settings: &Settings, one: &Examined, granting: &str) -> Result<(), Failure> {
+    let name = &one.name;
+    let subject = match one.role {
+        None => "exchange",
+        Some(Role::Commands) => "queue",
+        Some(Role::Outcomes) => "outcomes",
+        Some(Role::Unrouted) => "bindings",
+        Some(Role::Dead) => "dead letters",
+    };
+    let declares = settings.topology == Topology::Declare;
+    if let Some(Trouble { problem, words, advice }) = &one.trouble {
+        return match problem {
+            Problem::Missing if one.needed => report.wrong(subject, format!("{name} is not there; {MAKE}")),
+            Problem::Missing => report.risky(subject, format!("{name} is not there; {MAKE}")),
+            Problem::NotPermitted => report
+                .wrong(subject, format!("{name} may not be looked at by this user: {words}. {granting}")),
+            Problem::DeclaredOtherwise if !declares => report.risky(
+                subject,
+                format!("{name} is declared otherwise than serve would, and is used as it is: {words}"),
+            ),
+            Problem::DeclaredOtherwise => report.wrong(
+                subject,
+                format!("{name} is declared otherwise, so that nothing can be published: {words}. {advice}"),
+            ),
+            Problem::Refused => report.wrong(subject, format!("{name}: {words}. {advice}")),
+        };
     }
-    if amqp.queue.is_empty() {
-        report.skipped("queue", "amqp.queue is empty: consumers bind their own")?;
-    } else {
-        match queue(connection, &amqp.queue).await {
-            Ok(found) if found.consumer_count() == 0 => {
-                let words = format!(
-                    "{} has {} commands and no worker that takes them",
-                    amqp.queue,
-                    found.message_count()
-                );
-                report.risky("queue", format!("{words}; start one"))?;
-            }
-            Ok(found) => {
-                let words = format!(
-                    "{}: {} consumers, {} commands",
-                    amqp.queue,
-                    found.consumer_count(),
-                    found.message_count()
-                );
-                report.ok("queue", words)?;
-            }
-            Err(error) => report.wrong("queue", format!("{} {}; {MEND}", amqp.queue, problem(&error)))?,
+    if !one.compared && declares {
+        let words = format!("{name} may not be declared by this user, so that nothing can be published");
+        return report.wrong(subject, format!("{words}; {granting}, or set amqp.topology to \"check\""));
+    }
+    let Some(Counts { messages, consumers }) = one.counts else { return report.ok(subject, name) };
+    match one.role {
+        Some(Role::Commands) if consumers == 0 => {
+            let words = format!("{name} has {messages} commands and no worker that takes them");
+            report.risky(subject, format!("{words}; start one"))
         }
-    }
-    if let Some(name) = outcomes {
-        self::outcomes(report, name, connection).await?;
-    }
-    // AMQP does not tell bindings. Where they are missing, commands end up here.
-    match queue(connection, UNROUTED).await {
-        Ok(found) if found.message_count() > 0 => {
-            let words = format!("{} commands found no queue and lie in {UNROUTED}", found.message_count());
-            let mend = format!("bind {} to {} with \"#\", then move them", amqp.queue, amqp.exchange);
-            report.wrong("bindings", format!("{words}; {mend}"))?;
+        Some(Role::Outcomes) if consumers == 0 => {
+            let words = format!("{name} has {messages} outcomes, and nobody takes them");
+            report.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
         }
-        Ok(_) => report.ok("bindings", "no command was without a queue")?,
-        Err(error) => report.risky("bindings", format!("{UNROUTED} {}", problem(&error)))?,
-    }
-    match queue(connection, DEAD).await {
-        Ok(found) if found.message_count() > 0 => {
-            let words =
-                format!("{} commands were rejected by workers and lie in {DEAD}", found.message_count());
-            report.risky("dead letters", format!("{words}; see what they say"))
+        Some(Role::Outcomes) => report.ok(subject, format!("{name}: {messages} waiting to be taken")),
+        // AMQP does not tell bindings. Where they are missing, commands end up here.
+        Some(Role::Unrouted) if messages > 0 => {
+            let words = format!("{messages} commands found no queue and lie in {name}");
+            let mend = format!("bind {} to {} with \"#\", then move them", settings.queue, settings.exchange);
+            report.wrong(subject, format!("{words}; {mend}"))
         }
-        Ok(_) => report.ok("dead letters", "none"),
-        Err(error) => report.risky("dead letters", format!("{DEAD} {}", problem(&error))),
+        Some(Role::Unrouted) => report.ok(subject, "no command was without a queue"),
+        Some(Role::Dead) if messages > 0 => {
+            // To read them would count as a delivery, of which a queue may allow only so many.
+            let words = format!("{messages} messages lie in {name}, and doctor does not touch them");
+            let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
+                       or maxlen (the queue was full)";
+            report.risky(subject, format!("{words}. {why}; look at them, mend that, and move them back"))
+        }
+        Some(Role::Dead) => report.ok(subject, "none"),
+        _ => report.ok(subject, format!("{name}: {consumers} consumers, {messages} commands")),
     }
 }
 
-/// The way back: serve has to be the one that takes outcomes.
-async fn outcomes(report: &mut Report, name: &str, connection: &Listening) -> Result<(), Failure> {
-    match queue(connection, name).await {
-        Ok(found) if found.consumer_count() == 0 => {
-            let words = format!("{name} has {} outcomes, and nobody takes them", found.message_count());
-            report.risky("outcomes", format!("{words}; is serve running, with this [approval_center]?"))
+/// A queue that would drop its oldest messages, should anybody limit its length.
+fn overflow(report: &mut Report, one: &Examined, vhost: &str) -> Result<(), Failure> {
+    let Some(overflow) = &one.overflow else { return Ok(()) };
+    let name = &one.name;
+    let danger = "should a policy limit its length, confirmed messages would be dropped";
+    let words = match overflow.as_str() {
+        "" => {
+            let pattern = shell(&format!("^{}$", regex::escape(name)));
+            format!(
+                "{name} is not declared with x-overflow: reject-publish; {danger}. A policy does the same: rabbitmqctl set_policy \
+                 -p {} --apply-to queues countersign-overflow {pattern} '{{\"overflow\":\"reject-publish\"}}'",
+                shell(vhost)
+            )
         }
-        Ok(found) => report.ok("outcomes", format!("{name}: {} waiting to be taken", found.message_count())),
-        Err(error) => report.wrong("outcomes", format!("{name} {}; {MEND}", problem(&error))),
+        other => format!(
+            "{name} is declared with x-overflow: {other}, which no policy can change; {danger}. Once it is empty, delete it and \
+             have serve declare it anew"
+        ),
+    };
+    report.risky("overflow", words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn the_user_is_granted_what_serve_declares_and_the_line_can_be_pasted() {
+        let url = Secret::new("amqp://o%27neill:fake-hush@mq.example/team%2Fprod");
+        let login = login_of_url(&url).unwrap();
+        let settings = Settings { queue: "orders".to_owned(), ..Settings::default() };
+        let line = grant(&settings, &login);
+        assert!(line.starts_with(r"rabbitmqctl set_permissions -p 'team/prod' 'o'\''neill' '^("), "{line}");
+        assert!(line.contains(r"countersign\.dead") && line.contains("|orders"), "{line}");
+        assert!(!line.contains("hush") && !format!("{login:?}").contains("hush"), "{line} {login:?}");
     }
 }

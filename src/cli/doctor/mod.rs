@@ -5,6 +5,8 @@ mod callback;
 mod configuration;
 mod ledger;
 mod platform;
+mod policies;
+mod rabbitmqctl;
 mod service;
 
 use clap::Args;
@@ -40,6 +42,10 @@ pub(super) struct Arguments {
     /// A definition to be looked at, by its real code; may be repeated
     #[arg(long, value_name = "CODE")]
     definition: Vec<String>,
+    /// The broker's management API, to look for policies that drop messages; asked with user and password of amqp.url
+    /// [default: port 15672 of a broker on this machine]
+    #[arg(long, value_name = "URL")]
+    management_url: Option<String>,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -90,7 +96,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     ledger::look(&mut report, loaded)?;
     block_on(async {
         service::look(&mut report, loaded).await?;
-        broker::look(&mut report, loaded).await?;
+        broker::look(&mut report, arguments, loaded).await?;
         let urls = platform::look(&mut report, arguments, loaded).await?;
         callback::look(&mut report, arguments, loaded, &urls).await?;
         Ok(())

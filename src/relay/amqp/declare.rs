@@ -199,11 +199,11 @@ pub(super) async fn look_for_queue(channel: &Channel, name: &str) -> lapin::Resu
     channel.queue_declare(name.into(), options, FieldTable::default()).await
 }
 
-fn table(arguments: Arguments) -> FieldTable {
+pub(super) fn table(arguments: Arguments) -> FieldTable {
     table_of(arguments.iter().copied())
 }
 
-fn table_of<'a>(arguments: impl Iterator<Item = (&'a str, &'a str)>) -> FieldTable {
+pub(super) fn table_of<'a>(arguments: impl Iterator<Item = (&'a str, &'a str)>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         table.insert(name.into(), AMQPValue::LongString(value.into()));

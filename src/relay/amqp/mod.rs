@@ -6,6 +6,7 @@
 
 mod connection;
 mod declare;
+mod examine;
 mod publisher;
 pub mod tls;
 pub mod topology;
@@ -23,6 +24,7 @@ use lapin::{
 
 pub use connection::Listening;
 pub use declare::Existing;
+pub use examine::{Examined, Trouble, examine};
 pub use publisher::{Publisher, Session};
 pub use watch::Watch;
 
@@ -227,6 +229,24 @@ impl Failure for Error {
     }
 }
 
+impl Error {
+    /// The reply code and text of a broker that answered, and did not let us in or ended the connection.
+    #[must_use]
+    pub fn reply(&self) -> Option<(u16, &str)> {
+        let source = match self {
+            Self::Connect { source, .. } | Self::Channel { source, .. } | Self::Topology { source, .. } => {
+                source
+            }
+            Self::Tls { source, .. } | Self::Ended { source, .. } => source.as_ref()?,
+            Self::Url { .. } | Self::NoUrl | Self::ConnectTimeout { .. } => return None,
+        };
+        match source.kind() {
+            ErrorKind::ProtocolError(error) => Some((error.get_id(), error.get_message().as_str())),
+            _ => None,
+        }
+    }
+}
+
 /// The AMQP reply code of an error, if the broker sent one.
 fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
@@ -309,6 +329,38 @@ pub fn sent_in_clear(url: &Secret) -> Option<Address> {
     let broker = Broker::parse(url).ok()?;
     let is_in_clear = broker.uri.scheme == AMQPScheme::AMQP && !loopback::is_host(&broker.uri.authority.host);
     is_in_clear.then_some(broker.address)
+}
+
+/// Whom a broker URL says to be, where.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+    /// The virtual host.
+    pub vhost: String,
+    /// The broker's host, IPv6 without brackets.
+    pub host: String,
+}
+
+/// Whom a broker URL says to be; `None` if it cannot be read.
+#[must_use]
+pub fn login_of_url(url: &Secret) -> Option<Login> {
+    let AMQPUri { authority, vhost, .. } = Broker::parse(url).ok()?.uri;
+    let password = Secret::new(authority.userinfo.password);
+    Some(Login { user: authority.userinfo.username, password, vhost, host: authority.host })
+}
+
+/// The names of all exchanges and queues that `serve` declares or looks for by these settings, each once.
+#[must_use]
+pub fn names(settings: &Settings) -> Vec<String> {
+    let plan = topology::whole_plan(settings);
+    let exchanges = plan.exchanges.into_iter().map(|exchange| exchange.name);
+    let mut names: Vec<_> = exchanges.chain(plan.queues.into_iter().map(|queue| queue.name)).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that

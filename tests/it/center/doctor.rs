@@ -61,7 +61,13 @@ impl Setup {
 
 async fn doctor(file: &Path, code: &str) -> Ran {
     let dir = file.parent().expect("a directory");
-    Program::new(["doctor", "--definition", code]).config(file).dir(dir).run().await
+    // No rabbitmqctl of this machine's own node.
+    Program::new(["doctor", "--definition", code])
+        .config(file)
+        .dir(dir)
+        .env("PATH", "/nonexistent")
+        .run()
+        .await
 }
 
 #[track_caller]

@@ -134,6 +134,20 @@ impl Broker {
         .await
     }
 
+    /// A node of its own with the management API.
+    pub(crate) async fn managed() -> Managed {
+        off_the_runtime(|| {
+            let port = ports::free();
+            let broker = Self::boot_with(|dir| {
+                std::fs::write(dir.join("enabled_plugins"), "[rabbitmq_management].\n")
+                    .expect("the node's directory is writable");
+                format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n")
+            });
+            Managed { broker, port }
+        })
+        .await
+    }
+
     /// Starts a new node and waits until it answers.
     fn boot() -> Self {
         Self::boot_with(|_| String::new())
@@ -395,6 +409,44 @@ impl Stoppable {
     pub(crate) async fn memory_alarm(&self, on: bool) {
         let share = if on { "0.000001" } else { "0.6" };
         self.eval(format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
+    }
+}
+
+/// See [`Broker::managed`].
+pub(crate) struct Managed {
+    broker: Broker,
+    port: u16,
+}
+
+impl Managed {
+    /// A new virtual host on this node.
+    pub(crate) fn vhost(&self) -> Vhost {
+        self.broker.vhost()
+    }
+
+    /// Where the management API is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What `rabbitmqctl` needs to find this node, and where it is.
+    pub(crate) fn control(&self) -> Vec<(&'static str, std::ffi::OsString)> {
+        let scripts = server_script();
+        let mut path = scripts.parent().expect("a directory").as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        vec![
+            ("PATH", path),
+            ("HOME", self.broker.dir.clone().into()),
+            ("RABBITMQ_NODENAME", self.broker.node_name.clone().into()),
+            ("ERL_EPMD_PORT", self.broker.epmd_port.to_string().into()),
+            ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
+        ]
+    }
+
+    /// [`Broker::eval`], without stopping the test's own tasks meanwhile.
+    pub(crate) async fn eval(&self, expressions: String) -> String {
+        tokio::task::block_in_place(|| self.broker.eval(&expressions))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `countersign doctor` on real damage: each finding by what provokes it.
 
+mod broker;
+
 use crate::support::{
     App, Authority, Callback, Config, Endpoint, KEY, NOWHERE, Program, Ran, TOKEN, eventually, quoted,
 };

@@ -1,0 +1,340 @@
+//! Whether the broker drops commands that it has confirmed: by a policy, an operator policy, or an argument of a queue. AMQP
+//! does not tell; the management API does, or `rabbitmqctl` on the broker's own machine.
+
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{Report, rabbitmqctl, shell};
+use crate::{
+    cli::{
+        Trust,
+        center::verdict::Verdict::{self, Risky, Wrong},
+        client,
+        exit::Failure,
+        exposed_password, url,
+    },
+    loopback,
+    relay::amqp::Login,
+    telemetry::topology::Role,
+};
+
+/// For one answer of the management API.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of a queue of ours.
+#[derive(Debug, Clone)]
+struct Queue {
+    name: String,
+    arguments: Map<String, Value>,
+    policy: Option<String>,
+    operator_policy: Option<String>,
+    effective: Map<String, Value>,
+}
+
+impl Queue {
+    fn read(value: &Value) -> Option<Self> {
+        let text = |member: &str| value[member].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        Some(Self {
+            name: text("name")?,
+            arguments: pairs(&value["arguments"]),
+            policy: text("policy"),
+            operator_policy: text("operator_policy"),
+            effective: pairs(&value["effective_policy_definition"]),
+        })
+    }
+
+    /// What it does when it is full. The argument wins over a policy, and the operator's policies cannot set it.
+    fn overflow(&self) -> &str {
+        let overflow = self.arguments.get("x-overflow").or_else(|| self.effective.get("overflow"));
+        overflow.and_then(Value::as_str).unwrap_or("drop-head")
+    }
+
+    /// The value of `key` of a policy, or of the argument of the same meaning, and whose it is.
+    fn limit(&self, key: &str) -> Option<(&Value, String)> {
+        if let Some(value) = self.effective.get(key) {
+            let policies: Vec<String> =
+                [("policy", &self.policy), ("operator policy", &self.operator_policy)]
+                    .into_iter()
+                    .filter_map(|(kind, name)| Some(format!("{kind} {}", name.as_ref()?)))
+                    .collect();
+            return Some((value, format!("by the {}", policies.join(" or the "))));
+        }
+        let value = self.arguments.get(&format!("x-{key}"))?;
+        Some((value, format!("by its argument x-{key}")))
+    }
+}
+
+/// The members of an object; `rabbitmqctl` writes arguments as a list of name, type and value.
+fn pairs(value: &Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members.clone(),
+        Value::Array(pairs) => pairs
+            .iter()
+            .filter_map(|pair| {
+                let pair = pair.as_array()?;
+                Some((pair.first()?.as_str()?.to_owned(), pair.last()?.clone()))
+            })
+            .collect(),
+        _ => Map::new(),
+    }
+}
+
+/// Whom to ask.
+pub(super) struct Asked<'a> {
+    pub(super) login: &'a Login,
+    pub(super) management_url: Option<&'a str>,
+    /// The queues that are there.
+    pub(super) queues: &'a [(String, Role)],
+}
+
+/// Looks, and returns the queues that are known to refuse what has no room.
+pub(super) async fn look(report: &mut Report, asked: &Asked<'_>) -> Result<HashSet<String>, Failure> {
+    if asked.queues.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let is_local = loopback::is_host(&asked.login.host);
+    let mut unseen = Vec::new();
+    let base = match asked.management_url {
+        Some(url) => Some(url.to_owned()),
+        None if is_local => Some(format!("http://{}:15672", bracketed(&asked.login.host))),
+        None => {
+            unseen.push("the management API is not known (--management-url)".to_owned());
+            None
+        }
+    };
+    if let Some(base) = base {
+        match manage(&base, asked).await {
+            Ok(queues) => return judge(report, asked, &queues, &format!("the management API at {base}")),
+            Err(why) => unseen.push(why),
+        }
+    }
+    if is_local {
+        let vhost = asked.login.vhost.clone();
+        let told = tokio::task::spawn_blocking(move || rabbitmqctl::queues(&vhost)).await;
+        match told.unwrap_or_else(|_| Err("rabbitmqctl could not be run".to_owned())) {
+            Ok(told) => {
+                let queues: Vec<_> = told.iter().filter_map(Queue::read).collect();
+                return judge(report, asked, &queues, "rabbitmqctl on this machine");
+            }
+            Err(why) => unseen.push(why),
+        }
+    }
+    let vhost = shell(&asked.login.vhost);
+    report.skipped(
+        "policies",
+        format!(
+            "whether a policy drops confirmed commands could not be looked at: {}. At the broker: rabbitmqctl list_policies -p \
+             {vhost}; rabbitmqctl list_operator_policies -p {vhost}; none that matches these queues may have message-ttl, \
+             expires, or max-length without overflow=reject-publish",
+            unseen.join("; ")
+        ),
+    )?;
+    Ok(HashSet::new())
+}
+
+fn bracketed(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => format!("[{host}]"),
+        _ => host.to_owned(),
+    }
+}
+
+/// Asks the management API, with user and password of the broker's URL.
+async fn manage(base: &str, asked: &Asked<'_>) -> Result<Vec<Queue>, String> {
+    let Login { user, password, vhost, .. } = asked.login;
+    let mut root = url(base, "/").map_err(|_| format!("{base} is not a URL"))?;
+    if let Some(why) = exposed_password(&root) {
+        return Err(format!("{base} was not asked, since it is {why}"));
+    }
+    // Given in the URL or not, they are those of the broker.
+    root.set_username("")
+        .and_then(|()| root.set_password(None))
+        .map_err(|()| format!("{base} is not a URL"))?;
+    let http = client(&root, Trust::System, PATIENCE).map_err(|_| "no HTTP client can be made".to_owned())?;
+    let mut found = Vec::new();
+    for (name, _) in asked.queues {
+        let mut url = root.clone();
+        url.path_segments_mut()
+            .map_err(|()| format!("{base} is not a URL"))?
+            .pop_if_empty()
+            .extend(["api", "queues", vhost, name]);
+        let request = http.get(url).basic_auth(user, Some(password.expose()));
+        let answer = request.send().await.map_err(|_| format!("no management API answers at {base}"))?;
+        match answer.status().as_u16() {
+            200 => {}
+            401 | 403 => {
+                let user = shell(user);
+                return Err(format!(
+                    "the management API at {base} does not let the user in (rabbitmqctl set_user_tags {user} monitoring)"
+                ));
+            }
+            404 if found.is_empty() => {
+                return Err(format!("{base} does not know the queue {name}: another broker's?"));
+            }
+            404 => continue,
+            status => return Err(format!("the management API at {base} answers {status}")),
+        }
+        let told: Value = answer.json().await.map_err(|_| format!("{base} is not a management API"))?;
+        found.extend(Queue::read(&told));
+    }
+    Ok(found)
+}
+
+fn judge(
+    report: &mut Report,
+    asked: &Asked<'_>,
+    queues: &[Queue],
+    source: &str,
+) -> Result<HashSet<String>, Failure> {
+    let mut found = Vec::new();
+    let mut seen = 0;
+    let mut refusing = HashSet::new();
+    for (name, role) in asked.queues {
+        let Some(queue) = queues.iter().find(|queue| queue.name == *name) else { continue };
+        seen += 1;
+        found.extend(faults(queue, *role, &asked.login.vhost));
+        if queue.overflow() == "reject-publish" {
+            refusing.insert(name.clone());
+        }
+    }
+    if seen == 0 {
+        let words = format!("{source} knows none of these queues; is it another broker's?");
+        report.skipped("policies", words)?;
+        return Ok(refusing);
+    }
+    for (verdict, words) in &found {
+        report.add(*verdict, "policies", words)?;
+    }
+    if found.is_empty() {
+        report.ok("policies", format!("none drops confirmed commands, as {source} tells"))?;
+    }
+    Ok(refusing)
+}
+
+/// What takes messages out of a queue of ours although nobody has consumed them.
+fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(Verdict, String)> {
+    let name = &queue.name;
+    let what = match role {
+        Role::Commands => "commands that were confirmed",
+        Role::Outcomes => "reports of workers",
+        Role::Unrouted | Role::Dead => "messages that people are to look at",
+    };
+    let mut found = Vec::new();
+    let mend = |keys: &str, whose: &str| {
+        let vhost = shell(vhost);
+        if whose.contains("argument") {
+            format!("declare the queue anew without {keys}, once it is empty")
+        } else {
+            format!(
+                "take {keys} out of it, or have it not match {name}: rabbitmqctl list_policies -p {vhost}; rabbitmqctl \
+                 list_operator_policies -p {vhost}"
+            )
+        }
+    };
+    if let Some((ttl, whose)) = queue.limit("message-ttl") {
+        let words = format!("{name} drops {what} after {ttl} ms, {whose}; {}", mend("message-ttl", &whose));
+        found.push((Wrong, words));
+    }
+    if let Some((expires, whose)) = queue.limit("expires") {
+        let words = format!(
+            "{name} is deleted, with all that is in it, when nobody has used it for {expires} ms, {whose}; {}",
+            mend("expires", &whose)
+        );
+        found.push((Wrong, words));
+    }
+    for key in ["max-length", "max-length-bytes"] {
+        let Some((most, whose)) = queue.limit(key) else { continue };
+        match queue.overflow() {
+            "reject-publish" => {}
+            "reject-publish-dlx" => found.push((
+                Risky,
+                format!("{name} sends {what} to the dead letters beyond {key} {most}, {whose}; {}", mend(key, &whose)),
+            )),
+            _ => found.push((
+                Wrong,
+                format!(
+                    "{name} drops its oldest messages, {what}, beyond {key} {most}, {whose}; set overflow to reject-publish by a \
+                     policy, so that the ledger keeps what has no room, or {}",
+                    mend(key, &whose)
+                ),
+            )),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn told(queue: Value, role: Role) -> Vec<(Verdict, String)> {
+        let mut whole = json!({
+            "name": "countersign.commands", "arguments": { "x-queue-type": "quorum" },
+            "policy": "", "operator_policy": "", "effective_policy_definition": {}
+        });
+        for (name, value) in queue.as_object().unwrap() {
+            whole[name] = value.clone();
+        }
+        faults(&Queue::read(&whole).unwrap(), role, "team/prod")
+    }
+
+    #[test]
+    fn what_drops_confirmed_commands_is_wrong_and_names_whose_it_is() {
+        let cap = json!({
+            "operator_policy": "cap",
+            "effective_policy_definition": { "max-length": 2, "message-ttl": 60000, "expires": 86400000 }
+        });
+        let found = told(cap, Role::Commands);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|(verdict, words)| *verdict == Wrong && words.contains("by the operator policy cap"))
+        );
+        assert!(found[0].1.contains("drops commands that were confirmed after 60000 ms"), "{found:?}");
+        assert!(found[0].1.contains("list_operator_policies -p 'team/prod'"), "{found:?}");
+        assert!(found[1].1.contains("is deleted, with all that is in it"), "{found:?}");
+        assert!(
+            found[2].1.contains("drops its oldest messages") && found[2].1.contains("max-length 2"),
+            "{found:?}"
+        );
+        let argument = told(json!({ "arguments": { "x-message-ttl": 5 } }), Role::Commands);
+        assert!(
+            argument[0].1.contains("by its argument x-message-ttl; declare the queue anew"),
+            "{argument:?}"
+        );
+    }
+
+    #[test]
+    fn a_queue_that_refuses_what_has_no_room_loses_nothing() {
+        let limit = |arguments: Value, overflow: Value| {
+            let mut effective = json!({ "max-length": 2 });
+            if !overflow.is_null() {
+                effective["overflow"] = overflow;
+            }
+            let queue =
+                json!({ "policy": "p", "arguments": arguments, "effective_policy_definition": effective });
+            told(queue, Role::Commands).first().map(|(verdict, _)| *verdict)
+        };
+        assert_eq!(limit(json!({ "x-overflow": "reject-publish" }), Value::Null), None);
+        assert_eq!(limit(json!({}), json!("reject-publish")), None);
+        assert_eq!(
+            limit(json!({ "x-overflow": "drop-head" }), json!("reject-publish")),
+            Some(Wrong),
+            "the argument wins"
+        );
+        assert_eq!(limit(json!({}), json!("reject-publish-dlx")), Some(Risky));
+        assert_eq!(limit(json!({}), Value::Null), Some(Wrong));
+        assert_eq!(told(json!({}), Role::Dead), Vec::new());
+    }
+
+    #[test]
+    fn objects_are_read_however_rabbitmqctl_writes_them() {
+        assert_eq!(pairs(&json!([])), Map::new());
+        assert_eq!(pairs(&json!([["x-max-length", "long", 2]]))["x-max-length"], json!(2));
+        assert_eq!(pairs(&json!({ "max-length": 2 }))["max-length"], json!(2));
+        assert_eq!(pairs(&Value::Null), Map::new());
+    }
+}
