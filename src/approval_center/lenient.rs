@@ -188,7 +188,7 @@ mod tests {
         }
         assert_eq!(serde_json::to_value(Millis(7)).unwrap(), json!("7"));
         assert!(serde_json::from_value::<Millis>(json!("tomorrow")).is_err());
-        assert_eq!(Millis(1_621_863_215_000).timestamp().unwrap().to_string(), "2021-05-24T13:33:35Z");
+        assert_eq!(Millis(1_621_863_215_000).timestamp().unwrap().to_string(), "2021-05-24T13:33:35.000Z");
     }
 
     #[test]

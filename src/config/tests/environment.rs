@@ -26,7 +26,7 @@ fn the_file_of_an_installed_service_is_read_where_there_is_no_other() {
 #[test]
 fn a_variable_that_fills_a_reference_and_sets_the_same_key_is_told() {
     let text = format!("[amqp]\nurl = '${{COUNTERSIGN_AMQP_URL}}'\n{SMALL}");
-    let case = Case::file(&text).env("COUNTERSIGN_AMQP_URL", "amqp://h");
+    let case = Case::file(&text).env("COUNTERSIGN_AMQP_URL", "amqps://h");
     has(
         &case.warnings(),
         "countersign.toml:2: amqp.url: the variable COUNTERSIGN_AMQP_URL sets this key whatever the file says",
@@ -44,7 +44,7 @@ fn a_variable_that_fills_a_reference_and_sets_the_same_key_is_told() {
         &case.warnings(),
         "countersign.toml:4: endpoints[0].credentials[0].action_callback_token: the variable ",
     );
-    let other = Case::file(&text.replace("COUNTERSIGN_AMQP_URL", "BROKER")).env("BROKER", "amqp://h");
+    let other = Case::file(&text.replace("COUNTERSIGN_AMQP_URL", "BROKER")).env("BROKER", "amqps://h");
     assert!(other.warnings().is_empty(), "{:#?}", other.warnings());
 }
 
