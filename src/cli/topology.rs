@@ -7,7 +7,10 @@ use super::{
     exit::{Exit, Failure},
     output::line,
 };
-use crate::{config::Loaded, relay::amqp::topology::definitions};
+use crate::{
+    config::Loaded,
+    relay::amqp::{permissions, topology::definitions},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -15,15 +18,28 @@ pub(super) enum Command {
     ///
     /// For `rabbitmqctl import_definitions` or the management API, where the service may not declare them itself
     /// (topology = "check").
-    Print,
+    Print {
+        /// Print the `rabbitmqctl` lines that give users of the broker the least they need, in place of the definitions
+        ///
+        /// Three users: countersign, worker and monitoring. Add them first: `rabbitmqctl add_user NAME`. What countersign
+        /// needs depends on amqp.topology. `countersign tail` and `send --verify` make a queue of their own, so they need more
+        /// than any of these.
+        #[arg(long)]
+        permissions: bool,
+    },
 }
 
 pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::Print => {
+        Command::Print { permissions: true } => {
+            for text in permissions(&loaded.amqp()?.broker) {
+                line(text)?;
+            }
+        }
+        Command::Print { permissions: false } => {
             let definitions = definitions(&loaded.amqp()?.broker);
             line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
-            Ok(Exit::Done)
         }
     }
+    Ok(Exit::Done)
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::{
     contexts, enrichment as completing,
     layers::{Origin, Table, Value},
+    outcomes,
     read::{Given, Section},
     secrets::Kind,
     sections::LOCALES,
@@ -16,6 +17,7 @@ use crate::{
     enrichment,
     intake::{EndpointSettings, Locale, PROBE_ACTION, Refusal},
     ledger::OnConflict,
+    outcome::Rules,
     secret::Secret,
 };
 
@@ -25,11 +27,18 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Old and new, and the same again for a second sender.
 const MAX_CREDENTIALS: usize = 4;
 
-/// An endpoint, how its commands are dressed, and how they are completed.
-pub(super) fn endpoint(
-    section: &mut Section<'_, '_, '_>,
-    default: Locale,
-) -> Option<(EndpointSettings, Profile, Option<enrichment::Settings>)> {
+/// An endpoint, and what others than the intake do with its commands.
+pub(super) struct Endpoint {
+    pub(super) settings: EndpointSettings,
+    /// How they are dressed.
+    pub(super) profile: Profile,
+    /// How they are completed.
+    pub(super) enrichment: Option<enrichment::Settings>,
+    /// What may be reported of them.
+    pub(super) rules: Rules,
+}
+
+pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Option<Endpoint> {
     let expected = "1 to 64 of a-z, 0-9, _ and -, not beginning with _ or -";
     let name = section.required("name", expected, |text| {
         if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
@@ -82,7 +91,9 @@ pub(super) fn endpoint(
     let sentences = section.table("sentences", sentences);
     let context = section.table("context", contexts::context);
     let enrichment = section.table("enrichment", completing::enrichment);
-    let endpoint = EndpointSettings {
+    let codes = approval_codes.clone().unwrap_or_default();
+    let rules = section.table("outcomes", |section| outcomes::rules(section, &codes));
+    let settings = EndpointSettings {
         name: name?,
         approval_codes: approval_codes?,
         credentials: credentials?,
@@ -93,7 +104,7 @@ pub(super) fn endpoint(
         on_conflict: on_conflict?,
         context: context?,
     };
-    Some((endpoint, profile?, enrichment?))
+    Some(Endpoint { settings, profile: profile?, enrichment: enrichment?, rules: rules? })
 }
 
 fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {

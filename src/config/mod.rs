@@ -14,6 +14,7 @@ mod fault;
 mod files;
 mod http;
 mod layers;
+mod outcomes;
 mod read;
 mod reconcile;
 mod secrets;
@@ -367,7 +368,13 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     if let Some(endpoints) = endpoints {
         let center_is_off = matches!(loaded.approval_center, Some(None));
         let (mut list, mut profiles) = (Vec::new(), Vec::new());
-        for (place, (endpoint, profile, enrichment)) in endpoints.into_iter().enumerate() {
+        for (place, endpoint) in endpoints.into_iter().enumerate() {
+            let endpoints::Endpoint { settings: endpoint, profile, enrichment, rules } = endpoint;
+            if let Some(outcomes) = &mut loaded.outcomes
+                && rules != outcome::Rules::default()
+            {
+                outcomes.rules.insert(endpoint.name.clone(), rules);
+            }
             if let Some(enrichment) = enrichment {
                 if center_is_off {
                     endpoints::check_enrichment(&mut root, tree, place);

@@ -282,6 +282,8 @@ pub(super) fn outcomes(
         prefetch: u16::try_from(prefetch?).ok()?,
         max_calls: usize::try_from(max_calls?).ok()?,
         max_attempts: u32::try_from(max_attempts?).ok()?,
+        // Filled in when the endpoints have been read.
+        ..outcome::Settings::default()
     })
 }
 

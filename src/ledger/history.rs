@@ -46,6 +46,13 @@ pub enum What {
         /// How many reports it superseded.
         superseded: u32,
     },
+    /// A worker's report was refused: it spoke of what is not this command's. Of each command the newest are known.
+    ReportRefused {
+        /// What the worker says became of the command.
+        outcome: Kind,
+        /// Why.
+        reason: String,
+    },
     /// The approval center took the outcome.
     Shown {
         /// Where it is shown.

@@ -55,8 +55,8 @@ use crate::command::{
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
 pub use findings::{Finding, Findings, Verdict};
 pub use outcomes::{
-    OutcomeRecord, Outcomes, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown,
-    Surface,
+    OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
+    ShowingState, Shown, Surface,
 };
 pub use refusals::{AROUND, ContextTask, KeptRefusal, RefusalFilter, Refused};
 pub use state::State;

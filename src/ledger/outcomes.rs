@@ -213,6 +213,17 @@ pub struct ShowingRecord {
     pub note: Option<String>,
 }
 
+/// A report that was refused, of a command that the ledger has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedReport {
+    /// The command.
+    pub command_id: CommandId,
+    /// What the worker says became of it.
+    pub kind: Kind,
+    /// Why it was refused.
+    pub reason: String,
+}
+
 /// The part of a ledger that keeps what workers report; see [`super::Ledger`] for what holds of every method.
 pub trait Outcomes: Send + Sync + 'static {
     /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. What there is to
@@ -220,6 +231,12 @@ pub trait Outcomes: Send + Sync + 'static {
     ///
     /// Resolves after commit and sync; several reports may share one.
     fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>>;
+
+    /// Writes down that a report of a command was refused, for whoever looks at the command. Of each command the newest are
+    /// kept. Does nothing if the ledger does not have the command.
+    ///
+    /// Resolves after commit and sync.
+    fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>>;
 
     /// Up to `limit` showings to be tried at `now`: of each card and instance the first that waits, if that is due.
     fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>>;

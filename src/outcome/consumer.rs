@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, future::join_all};
 use lapin::{
     Consumer,
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -15,10 +15,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Seat, Settings};
+use super::{
+    Rules, Seat, Settings,
+    burial::Burial,
+    permit::{Named, check},
+};
 use crate::{
     command::outcome::{Kind, Outcome},
-    ledger::Reported,
+    ledger::{RefusedReport, Reported},
     relay::{
         Failure,
         amqp::{self, Error, Existing, Listening, listen_in},
@@ -78,8 +82,15 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
         let end = match connected {
             Ok(listening) => {
                 let began = Instant::now();
-                let session =
-                    Session { seat, settings, bell, listening: &listening, existing: &existing, taken: 0 };
+                let session = Session {
+                    seat,
+                    settings,
+                    bell,
+                    listening: &listening,
+                    existing: &existing,
+                    burial: Burial::new(&listening),
+                    taken: 0,
+                };
                 let (end, taken) = session.serve(broker, &mut stop).await;
                 listening.close("the way back has ended").await;
                 if taken > 0 || began.elapsed() >= GOOD {
@@ -126,6 +137,7 @@ struct Session<'a> {
     bell: &'a Notify,
     listening: &'a Listening,
     existing: &'a Existing,
+    burial: Burial<'a>,
     taken: u64,
 }
 
@@ -187,31 +199,21 @@ impl Session<'_> {
         stop: &mut watch::Receiver<Option<Instant>>,
     ) -> Result<(), End> {
         let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
-        let outcomes: Vec<&Outcome> = read.iter().flatten().collect();
-        let reported = tokio::select! {
-            reported = self.keep(&outcomes) => reported,
+        let told = tokio::select! {
+            told = self.judge_and_keep(read) => told,
             // A ledger that keeps nothing must not keep us from stopping; what is not acknowledged comes again.
             () = given_up(stop) => return Err(End::Stopped),
         };
         reach("outcome:kept");
-        if reported.contains(&Reported::Kept) {
+        if told.iter().any(|told| told.is_kept()) {
             self.bell.notify_one();
         }
-        let mut reported = reported.into_iter();
-        for (delivery, read) in batch.iter().zip(&read) {
-            let result = match read {
-                None => ReportResult::Malformed,
-                Some(outcome) => {
-                    let reported = reported.next().expect("there is an answer for each outcome");
-                    tell(outcome, reported)
-                }
-            };
+        for (delivery, Told { result, dead }) in batch.iter().zip(told) {
             self.seat.metrics.reported(result);
             let told = async {
-                if is_dead(result) {
-                    delivery.acker.reject(BasicRejectOptions { requeue: false }).await
-                } else {
-                    delivery.acker.ack(BasicAckOptions::default()).await
+                match dead {
+                    Some(reason) => self.burial.bury(delivery, &reason).await,
+                    None => delivery.acker.ack(BasicAckOptions::default()).await.map(drop),
                 }
             };
             timeout(STEP, told).await.map_err(|_elapsed| End::Silent)??;
@@ -219,6 +221,83 @@ impl Session<'_> {
         }
         reach("outcome:acknowledged");
         Ok(())
+    }
+
+    /// Has the ledger keep what may be kept, and write down what may not.
+    async fn judge_and_keep(&self, read: Vec<Result<Outcome, String>>) -> Vec<Told> {
+        let mut refusals = Vec::with_capacity(read.len());
+        for outcome in &read {
+            refusals.push(match outcome {
+                Ok(outcome) => self.refusal(outcome).await,
+                Err(_) => None,
+            });
+        }
+        let kept: Vec<&Outcome> = read
+            .iter()
+            .zip(&refusals)
+            .filter_map(|(read, refusal)| read.as_ref().ok().filter(|_| refusal.is_none()))
+            .collect();
+        let mut reported = self.keep(&kept).await.into_iter();
+        let mut told = Vec::with_capacity(read.len());
+        for (outcome, refusal) in read.iter().zip(refusals) {
+            told.push(match (outcome, refusal) {
+                (Err(problem), _) => {
+                    Told { result: ReportResult::Malformed, dead: Some(format!("it {problem}")) }
+                }
+                (Ok(outcome), Some(reason)) => {
+                    self.write_refusal(outcome, &reason).await;
+                    Told { result: ReportResult::NotPermitted, dead: Some(reason) }
+                }
+                (Ok(outcome), None) => {
+                    tell(outcome, reported.next().expect("there is an answer for each outcome"))
+                }
+            });
+        }
+        told
+    }
+
+    /// Why a report may not be kept, if it speaks of an instance that is not its command's to speak of.
+    async fn refusal(&self, outcome: &Outcome) -> Option<String> {
+        let instance = outcome.instance.as_ref()?;
+        let record = self.until_it_works(|| self.seat.ledger.find(outcome.command_id)).await?;
+        let strict = Rules::default();
+        let rules = self.settings.rules.get(&record.endpoint).unwrap_or(&strict);
+        let named = Named {
+            instance_id: record.instance_id.as_deref(),
+            approval_code: record.approval_code.as_deref(),
+        };
+        let refused = check(instance, named, rules).err()?;
+        let (command_id, reason) = (outcome.command_id, refused.to_string());
+        warn!(%command_id, outcome = outcome.kind.as_str(), reason,
+            "a report was refused: it speaks of what is not its command's; it goes to the dead letters");
+        Some(reason)
+    }
+
+    async fn write_refusal(&self, outcome: &Outcome, reason: &str) {
+        let (command_id, kind) = (outcome.command_id, outcome.kind);
+        let refused = || RefusedReport { command_id, kind, reason: reason.to_owned() };
+        self.until_it_works(|| self.seat.ledger.refuse_report(refused())).await;
+    }
+
+    /// Asks the ledger until it answers. What is asked for may be asked for again.
+    async fn until_it_works<T, E, F>(&self, ask: impl Fn() -> F) -> T
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut told: Option<Instant> = None;
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
+                        told = Some(Instant::now());
+                        warn!(error = %chain(&error), "the ledger cannot take reports now; trying again until it can");
+                    }
+                    sleep(LEDGER_PAUSE).await;
+                }
+            }
+        }
     }
 
     /// Has the ledger keep reports, many by one commit, however long that takes. From the first that it could not keep on all
@@ -254,40 +333,47 @@ impl Session<'_> {
     }
 }
 
-fn read(body: &[u8]) -> Option<Outcome> {
-    match Outcome::parse(body) {
-        Ok(outcome) => Some(outcome),
-        Err(problem) => {
-            let bytes = body.len();
-            warn!(%problem, bytes, "a message in the queue of outcomes is none; it goes to the dead letters");
-            None
-        }
+/// What became of a message.
+struct Told {
+    result: ReportResult,
+    /// Why it goes to the dead letters, if it does: to come again would not make it better.
+    dead: Option<String>,
+}
+
+impl Told {
+    fn is_kept(&self) -> bool {
+        matches!(self.result, ReportResult::Applied | ReportResult::Refused | ReportResult::Failed)
     }
 }
 
+fn read(body: &[u8]) -> Result<Outcome, String> {
+    Outcome::parse(body).map_err(|problem| {
+        let bytes = body.len();
+        warn!(%problem, bytes, "a message in the queue of outcomes is none; it goes to the dead letters");
+        problem.to_string()
+    })
+}
+
 /// Says what became of a report.
-fn tell(outcome: &Outcome, reported: Reported) -> ReportResult {
+fn tell(outcome: &Outcome, reported: Reported) -> Told {
     let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
     match reported {
         Reported::Kept => {
             info!(%command_id, outcome = word, "outcome kept");
-            match outcome.kind {
+            let result = match outcome.kind {
                 Kind::Applied => ReportResult::Applied,
                 Kind::Refused => ReportResult::Refused,
                 Kind::Failed => ReportResult::Failed,
-            }
+            };
+            Told { result, dead: None }
         }
-        Reported::Repeat => ReportResult::Duplicate,
+        Reported::Repeat => Told { result: ReportResult::Duplicate, dead: None },
         Reported::UnknownCommand => {
             warn!(%command_id, outcome = word, "the ledger has no command that a worker reports of; the report goes to the dead letters");
-            ReportResult::UnknownCommand
+            let dead = Some("the ledger has no such command".to_owned());
+            Told { result: ReportResult::UnknownCommand, dead }
         }
     }
-}
-
-/// Whether it goes to the dead letters: to come again would not make it better.
-fn is_dead(result: ReportResult) -> bool {
-    matches!(result, ReportResult::Malformed | ReportResult::UnknownCommand)
 }
 
 /// Resolves a moment after it is to stop: what the ledger is writing is most likely written by then.

@@ -10,8 +10,9 @@
 //!
 //! # How it is made
 //! Two tasks that know of each other only by the ledger and one bell. `consumer` takes reports, on a connection of its own:
-//! neither the relay nor it holds up the other. A report is acknowledged after the commit that holds it, and rejected to
-//! the dead letters if it is none or its command is not known. `shower` asks the ledger what is to be shown, makes the
+//! neither the relay nor it holds up the other. A report is acknowledged after the commit that holds it. It goes to the dead
+//! letters, with the reason (`burial`), if it is none, if its command is not known, or if it speaks of what is not its
+//! command's (`permit`); the last is in the history of the command as well. `shower` asks the ledger what is to be shown, makes the
 //! calls (`showing`), judges how they ended (`verdict`), and writes that down.
 //!
 //! # What is promised
@@ -22,19 +23,23 @@
 //! - Nothing is given up because the center is away, limits, or does not let the app in: that is tried again, at longer and
 //!   longer intervals, until it works. What the center refuses for good, or fails at too often, is parked with its words.
 
+mod burial;
 mod consumer;
+mod permit;
 mod shower;
 mod showing;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
+
+pub use permit::{Pattern, Rules};
 
 use crate::{
     approval_center::Center,
@@ -54,6 +59,8 @@ pub struct Settings {
     pub max_calls: usize,
     /// Failures that may pass after which a showing is parked. At least 1.
     pub max_attempts: u32,
+    /// What workers may report, by the name of the endpoint. Of an endpoint that is not in it, what their command names.
+    pub rules: HashMap<String, Rules>,
 }
 
 impl Settings {
@@ -66,7 +73,13 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: "countersign.outcomes".to_owned(), prefetch: 64, max_calls: 8, max_attempts: 20 }
+        Self {
+            queue: "countersign.outcomes".to_owned(),
+            prefetch: 64,
+            max_calls: 8,
+            max_attempts: 20,
+            rules: HashMap::new(),
+        }
     }
 }
 

@@ -15,6 +15,10 @@ use crate::{
 /// larger one, the center tells it, and the second is larger than that.
 const ROUNDS: u32 = 3;
 
+/// How far ahead of the clock a worker's `update_time` may be: its clock may be a little ahead. A larger one would stand over
+/// everything that is reported later, by whomever, and the platform ignores what is not larger without a word.
+const AHEAD_MS: i64 = 5 * 60_000;
+
 /// What a card has room for beside its title.
 const CARD_CHARS: usize = 60;
 
@@ -47,7 +51,7 @@ pub(super) async fn show(center: &Center, showing: &Showing, now: Millis) -> Res
             let given = read(showing)?;
             match synchronise(center, &given, showing.version, now).await {
                 Ok(version) => {
-                    let faults = with_version(&given, Millis(version)).faults();
+                    let faults = with_version(&given, Millis(version), now).faults();
                     if !faults.is_empty() {
                         let faults = faults.join("; ");
                         tracing::warn!(command_id = %showing.command_id, instance_id = showing.target, faults,
@@ -57,7 +61,12 @@ pub(super) async fn show(center: &Center, showing: &Showing, now: Millis) -> Res
                 }
                 Err(error) => Err(Problem {
                     error,
-                    faults: with_version(&given, first_version(given.update_time, None, now)).faults(),
+                    faults: with_version(
+                        &given,
+                        first_version(given.update_time, None, now).unwrap_or(now),
+                        now,
+                    )
+                    .faults(),
                 }),
             }
         }
@@ -138,10 +147,10 @@ async fn synchronise(
     last: Option<i64>,
     now: Millis,
 ) -> Result<i64, Error> {
-    let mut version = first_version(given.update_time, last, now);
+    let mut version = first_version(given.update_time, last, now)?;
     let mut round = 1;
     loop {
-        let instance = with_version(given, version);
+        let instance = with_version(given, version, now);
         let synced = center.sync_instance(&instance).await?;
         if took_everything(&instance, &synced) {
             return Ok(version.0);
@@ -151,12 +160,12 @@ async fn synchronise(
             None if synced.process_record.is_none() || round > 1 => return Ok(version.0),
             // It says that it changed nothing, and has what we sent: from before, if a crash came between the call and the
             // commit; or from somebody else, of the same version and with another content, which nothing tells.
-            None => version = Millis(version.0.saturating_add(1)),
+            None => version = above(version)?,
             Some(theirs) if round == ROUNDS => {
                 let problem = format!("it has {theirs}, larger than our {version}, again and again");
                 return Err(refused(format!("the center ignores the instance: {problem}")));
             }
-            Some(theirs) => version = Millis(theirs.0.saturating_add(1)),
+            Some(theirs) => version = above(theirs)?,
         }
         let instance_id = &*instance.instance_id;
         tracing::debug!(instance_id, %version, "the center ignored an instance; once more with a larger version");
@@ -164,26 +173,46 @@ async fn synchronise(
     }
 }
 
-/// What the worker says, unless it says nothing or something that is not larger than what was sent before.
-fn first_version(given: Millis, last: Option<i64>, now: Millis) -> Millis {
-    let wanted = if given == Millis::NEVER { now } else { given };
+/// What the worker says, unless it says nothing, something that is not larger than what was sent before, or something far
+/// ahead of the clock.
+fn first_version(given: Millis, last: Option<i64>, now: Millis) -> Result<Millis, Error> {
+    let wanted = if given == Millis::NEVER { now } else { given.min(latest(now)) };
     match last {
-        Some(last) if last >= wanted.0 => Millis(last.saturating_add(1)),
-        _ => wanted,
+        Some(last) if last >= wanted.0 => above(Millis(last)),
+        _ => Ok(wanted),
     }
 }
 
+/// The largest version that a worker may give.
+fn latest(now: Millis) -> Millis {
+    Millis(now.0.saturating_add(AHEAD_MS))
+}
+
+/// The next larger version.
+///
+/// # Errors
+/// There is none: the center would ignore whatever is sent, and say success.
+fn above(version: Millis) -> Result<Millis, Error> {
+    version.0.checked_add(1).map(Millis).ok_or_else(|| {
+        refused(format!(
+            "the center has update_time {version}, and ignores everything that is not larger: nothing is"
+        ))
+    })
+}
+
 /// The instance as it is sent: nothing in it is older than itself, for what is not larger than the center's is ignored one
-/// by one (§5.4). REPLACE would compare no versions, and delete the tasks that the worker does not speak of.
-fn with_version(given: &ExternalInstance, version: Millis) -> ExternalInstance {
+/// by one (§5.4), and nothing is far ahead of the clock unless it has to be. REPLACE would compare no versions, and delete
+/// the tasks that the worker does not speak of.
+fn with_version(given: &ExternalInstance, version: Millis, now: Millis) -> ExternalInstance {
     let mut instance = given.clone();
     instance.update_mode = Some("UPDATE".to_owned());
     instance.update_time = version;
+    let latest = latest(now);
     for task in &mut instance.task_list {
-        task.update_time = task.update_time.max(version);
+        task.update_time = task.update_time.min(latest).max(version);
     }
     for carbon in &mut instance.cc_list {
-        carbon.update_time = carbon.update_time.max(version);
+        carbon.update_time = carbon.update_time.min(latest).max(version);
     }
     instance
 }
@@ -274,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_version_is_the_workers_or_now_and_larger_than_the_last() {
-        let first = |given, last| first_version(Millis(given), last, Millis(1000)).0;
+        let first = |given, last| first_version(Millis(given), last, Millis(1000)).unwrap().0;
         assert_eq!(first(100, None), 100);
         assert_eq!(first(100, Some(99)), 100);
         assert_eq!(first(100, Some(100)), 101);
@@ -284,8 +313,26 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_no_more_than_minutes_ahead_of_the_clock_unless_it_has_to_be() {
+        let now = Millis(1_790_000_000_000);
+        let latest = now.0 + 5 * 60_000;
+        let first = |given, last| first_version(Millis(given), last, now).map(|version| version.0).ok();
+        assert_eq!(first(latest, None), Some(latest));
+        assert_eq!(first(i64::MAX, None), Some(latest));
+        assert_eq!(first(i64::MAX, Some(latest)), Some(latest + 1), "what was sent before has to be topped");
+        assert_eq!(first(1, Some(i64::MAX)), None, "nothing tops it, and it is not said to be shown");
+        let mut far = instance();
+        far.task_list[1].update_time = Millis(i64::MAX);
+        far.cc_list[0].update_time = Millis(i64::MAX);
+        let sent = with_version(&far, now, now);
+        assert_eq!((sent.task_list[1].update_time.0, sent.cc_list[0].update_time.0), (latest, latest));
+        let topped = with_version(&far, Millis(latest + 1), now);
+        assert_eq!(topped.task_list[1].update_time.0, latest + 1);
+    }
+
+    #[test]
     fn nothing_in_an_instance_is_older_than_itself_and_nothing_is_replaced() {
-        let sent = with_version(&instance(), Millis(101));
+        let sent = with_version(&instance(), Millis(101), Millis(1000));
         assert_eq!((sent.update_time.0, sent.update_mode.as_deref()), (101, Some("UPDATE")));
         assert_eq!(sent.task_list.iter().map(|task| task.update_time.0).collect::<Vec<_>>(), [101, 300]);
         assert_eq!(sent.cc_list[0].update_time.0, 101);
@@ -293,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_was_ignored_is_noticed() {
-        let sent = with_version(&instance(), Millis(100));
+        let sent = with_version(&instance(), Millis(100), Millis(1000));
         let count = |update_num| ProcessCount { update_num, ..ProcessCount::default() };
         let synced = |instance, task, cc| Synced {
             process_record: Some(ProcessRecord {
@@ -311,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_largest_version_of_the_center_counts() {
-        let sent = with_version(&instance(), Millis(100));
+        let sent = with_version(&instance(), Millis(100), Millis(1000));
         let task = |id: &str, time| TaskVersion { task_id: id.to_owned(), update_time: Millis(time) };
         let has = |time, tasks| {
             vec![InstanceVersion { instance_id: "I".to_owned(), update_time: Millis(time), tasks }]

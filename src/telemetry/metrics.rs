@@ -65,12 +65,21 @@ pub enum ReportResult {
     Malformed,
     /// Its command is not known; rejected to the dead letters.
     UnknownCommand,
+    /// It speaks of an instance, a definition or an address that is not its command's; rejected to the dead letters.
+    NotPermitted,
 }
 
 impl ReportResult {
     /// Every result.
-    pub const ALL: [Self; 6] =
-        [Self::Applied, Self::Refused, Self::Failed, Self::Duplicate, Self::Malformed, Self::UnknownCommand];
+    pub const ALL: [Self; 7] = [
+        Self::Applied,
+        Self::Refused,
+        Self::Failed,
+        Self::Duplicate,
+        Self::Malformed,
+        Self::UnknownCommand,
+        Self::NotPermitted,
+    ];
 
     /// The value of the label `outcome`.
     #[must_use]
@@ -82,6 +91,7 @@ impl ReportResult {
             Self::Duplicate => "duplicate",
             Self::Malformed => "malformed",
             Self::UnknownCommand => "unknown_command",
+            Self::NotPermitted => "not_permitted",
         }
     }
 }
@@ -840,6 +850,7 @@ mod tests {
             "countersign_outcomes_total{outcome=\"duplicate\"} 0",
             "countersign_outcomes_total{outcome=\"malformed\"} 0",
             "countersign_outcomes_total{outcome=\"unknown_command\"} 1",
+            "countersign_outcomes_total{outcome=\"not_permitted\"} 0",
             "countersign_showings_total{surface=\"card\",result=\"retried\"} 1",
             "countersign_showings_total{surface=\"instance\",result=\"shown\"} 0",
             "countersign_outcomes_pending 3",

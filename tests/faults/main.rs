@@ -17,6 +17,7 @@ mod life;
 /// The oracle, shared with other test programs by its path.
 mod oracle;
 mod outages;
+mod permissions;
 mod power;
 mod rogue;
 mod shim;

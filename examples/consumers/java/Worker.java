@@ -75,7 +75,7 @@ public class Worker {
         AMQP.BasicProperties properties = new AMQP.BasicProperties.Builder()
                 .contentType("application/json").contentEncoding("utf-8").type("approval.outcome.v1").deliveryMode(2).build();
         returned = false;
-        channel.basicPublish("", queue, true, properties, JSON.writeValueAsBytes(outcome));
+        channel.basicPublish("countersign.outcomes", queue, true, properties, JSON.writeValueAsBytes(outcome));
         channel.waitForConfirmsOrDie(30_000);
         if (returned) throw new IOException("there is no queue " + queue);   // told before the confirm
     }

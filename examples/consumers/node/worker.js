@@ -65,7 +65,7 @@ async function report(channel, command) {
   channel.once("return", onReturn);
   await new Promise((resolve, reject) => {
     const properties = { persistent: true, mandatory: true, contentType: "application/json", type: "approval.outcome.v1" };
-    channel.publish("", options.report, Buffer.from(JSON.stringify(outcome)), properties, (problem) =>
+    channel.publish("countersign.outcomes", options.report, Buffer.from(JSON.stringify(outcome)), properties, (problem) =>
       problem ? reject(problem) : resolve(),
     );
   });

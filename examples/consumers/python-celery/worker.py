@@ -105,9 +105,9 @@ def report(command):
     }
     with app.connection_for_write(transport_options={"confirm_publish": True}) as connection:
         producer = connection.Producer(serializer="json")
-        # By the default exchange, to the queue of that name, which is countersign's.
+        # To the queue of that name, by an exchange for reports alone; both are countersign's.
         producer.publish(
-            outcome, exchange="", routing_key=REPORT, type="approval.outcome.v1", delivery_mode=2, mandatory=True
+            outcome, exchange="countersign.outcomes", routing_key=REPORT, type="approval.outcome.v1", delivery_mode=2, mandatory=True
         )
 
 

@@ -56,7 +56,7 @@ def report(channel, command):
     properties = pika.BasicProperties(
         content_type="application/json", content_encoding="utf-8", type="approval.outcome.v1", delivery_mode=2
     )
-    channel.basic_publish("", options.report, json.dumps(outcome).encode(), properties, mandatory=True)
+    channel.basic_publish("countersign.outcomes", options.report, json.dumps(outcome).encode(), properties, mandatory=True)
 
 
 def instance(command):
@@ -127,7 +127,8 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except pika.exceptions.UnroutableError:
-        sys.exit(f"there is no queue {options.report}: countersign makes it when it has an [approval_center]")
+    except (pika.exceptions.UnroutableError, pika.exceptions.ChannelClosedByBroker) as problem:
+        # Not routed, or no such exchange: countersign makes both when it has an [approval_center].
+        sys.exit(f"cannot consume {options.queue}, or report to {options.report or 'nobody'}: {problem!r}")
     except pika.exceptions.AMQPError as problem:
         sys.exit(f"the broker is away: {problem!r}")  # systemd or Kubernetes starts it again

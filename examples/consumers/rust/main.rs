@@ -84,8 +84,11 @@ async fn report(reports: &Reports, command: &Command) -> anyhow::Result<()> {
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let body = outcome.to_string();
     let queue = reports.queue.as_str().into();
-    let confirm =
-        reports.channel.basic_publish("".into(), queue, options, body.as_bytes(), properties).await?.await?;
+    let confirm = reports
+        .channel
+        .basic_publish("countersign.outcomes".into(), queue, options, body.as_bytes(), properties)
+        .await?
+        .await?;
     let taken = confirm.is_ack() && confirm.take_message().is_none();
     ensure!(taken, "the queue {} does not take it", reports.queue);
     Ok(())

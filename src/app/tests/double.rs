@@ -125,6 +125,10 @@ impl Outcomes for Double {
         self.written(|| Reported::UnknownCommand)
     }
 
+    fn refuse_report(&self, _: crate::ledger::RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| ())
+    }
+
     fn showings(&self, _: Timestamp, _: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
         self.looked(Vec::new())
     }

@@ -82,7 +82,8 @@ impl Reloader {
         if changes.touch("approval_center") || config.reconcile != self.config.reconcile {
             controls.work_beside(workers::beside(&config, center.as_ref()));
         }
-        let way_back = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section));
+        let way_back = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section))
+            || config.outcomes != self.config.outcomes;
         if way_back {
             let start = workers::way_back(&config, center.as_ref());
             let on = start.is_some();

@@ -1,7 +1,7 @@
 //! The section `[outcomes]`.
 
 use super::*;
-use crate::outcome::Settings;
+use crate::outcome::{Pattern, Settings};
 
 const CENTER: &str = "[approval_center]\napp_id = \"cli_1\"\napp_secret = \"fake\"\n";
 
@@ -14,8 +14,39 @@ fn its_defaults_are_those_of_the_module() {
     assert_eq!(Case::file(SMALL).config().outcomes, Settings::default());
     let settings =
         case("queue = \"erp.outcomes\"\nprefetch = 7\nmax_calls = 2\nmax_attempts = 3").config().outcomes;
-    let expected = Settings { queue: "erp.outcomes".to_owned(), prefetch: 7, max_calls: 2, max_attempts: 3 };
+    let queue = "erp.outcomes".to_owned();
+    let expected = Settings { queue, prefetch: 7, max_calls: 2, max_attempts: 3, rules: HashMap::new() };
     assert_eq!(settings, expected);
+}
+
+#[test]
+fn what_workers_may_report_is_said_by_the_endpoint() {
+    let read = |rules: &str| Case::file(&format!("{CENTER}{SMALL}\n[endpoints.outcomes]\n{rules}"));
+    let config =
+        read("approval_codes = [\"REAL\"]\ninstance_pattern = 'PO-[0-9]+'\nlink_hosts = [\"*.example.com\"]")
+            .config();
+    let rules = config.outcomes.rules.values().next().unwrap();
+    assert_eq!(
+        (&*rules.approval_codes, &*rules.link_hosts),
+        (&["REAL".to_owned()][..], &["*.example.com".to_owned()][..])
+    );
+    assert_eq!(rules.instances, Some(Pattern::parse("PO-[0-9]+").unwrap()));
+
+    let broken = read(
+        "approval_codes = [\"\"]\ninstance_pattern = 'a)|(b'\nlink_hosts = [\"https://erp.example.com\", \"h:80\", \"*\"]",
+    );
+    let found = broken.faults();
+    for words in [
+        "outcomes.approval_codes[0]: \"\" is empty",
+        "outcomes.instance_pattern: ",
+        "outcomes.link_hosts[0]: \"https://erp.example.com\" is no host",
+        "outcomes.link_hosts[1]: \"h:80\" is no host",
+        "outcomes.link_hosts[2]: \"*\" is no host",
+    ] {
+        assert!(found.iter().any(|fault| fault.contains(words)), "{words}: {found:?}");
+    }
+    let open = read("instance_pattern = 'PO-[0-9]+'").faults();
+    assert!(open.iter().any(|fault| fault.contains("nothing says of which definitions")), "{open:?}");
 }
 
 #[test]

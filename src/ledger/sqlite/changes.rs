@@ -6,7 +6,10 @@ use tokio::sync::oneshot;
 use super::{contexts, findings, outcomes};
 use crate::{
     command::{CommandId, outcome::Outcome},
-    ledger::{AcceptError, Registering, Registration, Reported, ShowAgain, Shown, findings::Reconciled},
+    ledger::{
+        AcceptError, RefusedReport, Registering, Registration, Reported, ShowAgain, Shown,
+        findings::Reconciled,
+    },
 };
 
 /// What a large value takes the room of, in rows.
@@ -38,6 +41,7 @@ pub(super) enum Change {
     Register(Asked<Vec<Registration>, Registering>),
     Unregister(Asked<String, bool>),
     Report(Box<Asked<Outcome, Reported>>),
+    RefuseReport(Asked<RefusedReport, ()>),
     SettleShowings(Asked<Vec<Shown>, ()>),
     ShowAgain(Asked<CommandId, ShowAgain>),
     Reconciled(Asked<Reconciled, ()>),
@@ -54,6 +58,10 @@ impl Change {
 
     pub(super) fn report(outcome: Outcome, reply: Reply<Reported>) -> Self {
         Self::Report(Box::new(Asked::new(outcome, reply)))
+    }
+
+    pub(super) fn refuse_report(refused: RefusedReport, reply: Reply<()>) -> Self {
+        Self::RefuseReport(Asked::new(refused, reply))
     }
 
     pub(super) fn settle_showings(shown: Vec<Shown>, reply: Reply<()>) -> Self {
@@ -73,6 +81,7 @@ impl Change {
         match self {
             Self::Register(asked) => asked.what.len(),
             Self::Unregister(_) => 1,
+            Self::RefuseReport(_) => 2,
             Self::ShowAgain(_) => 3,
             // An instance may be as large as hundreds of rows, and accepts wait for the same commit.
             Self::Report(asked) => {
@@ -92,6 +101,7 @@ impl Change {
                 asked.answer = Some(contexts::unregister(transaction, &asked.what)?);
             }
             Self::Report(asked) => asked.answer = Some(outcomes::report(transaction, &asked.what)?),
+            Self::RefuseReport(asked) => asked.answer = Some(outcomes::refuse(transaction, &asked.what)?),
             Self::SettleShowings(asked) => {
                 asked.answer = Some(outcomes::settle(transaction, &asked.what)?);
             }
@@ -109,6 +119,7 @@ impl Change {
             Self::Register(asked) => asked.tell(committed),
             Self::Unregister(asked) => asked.tell(committed),
             Self::Report(asked) => asked.tell(committed),
+            Self::RefuseReport(asked) => asked.tell(committed),
             Self::SettleShowings(asked) => asked.tell(committed),
             Self::ShowAgain(asked) => asked.tell(committed),
             Self::Reconciled(asked) => asked.tell(committed),
@@ -143,6 +154,8 @@ mod tests {
         assert_eq!(Change::register(vec![one; 3], reply()).rows(), 3);
         assert_eq!(Change::unregister("k".to_owned(), reply()).rows(), 1);
         assert_eq!(Change::show_again(command_id, reply()).rows(), 3);
+        let refused = RefusedReport { command_id, kind: Kind::Applied, reason: String::new() };
+        assert_eq!(Change::refuse_report(refused, reply()).rows(), 2);
 
         let outcome = |instance_bytes: Option<usize>| {
             let instance = instance_bytes.map(|bytes| {

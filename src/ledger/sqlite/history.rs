@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    outcomes::SHOW_AGAIN,
+    outcomes::{self, SHOW_AGAIN},
     reader::{seq, timestamp},
     schema,
 };
@@ -185,6 +185,13 @@ pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<V
         events.push(marked(connection, place, kept, routing_key)?);
     }
     let mut later: Vec<Event> = told.drain(..).map(|(event, _)| event).chain(acts).collect();
+    if kept {
+        let refused = outcomes::refused(connection, place)?.into_iter();
+        later.extend(refused.map(|(at, outcome, reason)| Event {
+            at: Some(at),
+            what: What::ReportRefused { outcome, reason },
+        }));
+    }
     later.extend(shown(record));
     // Stable: what has the same time stays as it was found.
     later.sort_by_key(|event| event.at);

@@ -45,8 +45,8 @@ pub use schema::OpenError;
 
 use super::{
     AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes, Receipt,
-    Record, RefusalFilter, Refused, Registering, Registration, Reported, Settings, Settlement, ShowAgain,
-    Showing, Shown, Stats,
+    Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Reported, Settings, Settlement,
+    ShowAgain, Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
@@ -402,6 +402,13 @@ impl Outcomes for SqliteLedger {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
         self.ask(|reply| Job::Change(Change::report(outcome, reply)))
+    }
+
+    fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
+        if self.shared.no_room.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
+        }
+        self.ask(|reply| Job::Change(Change::refuse_report(refused, reply)))
     }
 
     fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {

@@ -14,7 +14,8 @@ use crate::{
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        OutcomeRecord, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState, Shown, Surface,
+        OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState,
+        Shown, Surface,
     },
     time::Timestamp,
 };
@@ -75,6 +76,40 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
         }
     }
     Ok(Reported::Kept)
+}
+
+/// Reports that were refused, kept of each command: a worker that goes wrong does so again and again.
+const REFUSED: i64 = 10;
+
+/// Writes down a report that was refused.
+pub(super) fn refuse(transaction: &Connection, refused: &RefusedReport) -> rusqlite::Result<()> {
+    let RefusedReport { command_id, kind, reason } = refused;
+    let found: Option<i64> = transaction
+        .prepare_cached("SELECT seq FROM commands WHERE command_id = ?1")?
+        .query_row([command_id.as_bytes().as_slice()], |row| row.get(0))
+        .optional()?;
+    let Some(seq) = found else { return Ok(()) };
+    transaction
+        .prepare_cached("INSERT INTO refused_reports (seq, at, outcome, reason) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![seq, Timestamp::now().as_millisecond(), kind.as_str(), reason])?;
+    transaction
+        .prepare_cached(&format!(
+            "DELETE FROM refused_reports WHERE seq = ?1
+               AND id <= (SELECT id FROM refused_reports WHERE seq = ?1 ORDER BY id DESC LIMIT 1 OFFSET {REFUSED})"
+        ))?
+        .execute([seq])?;
+    Ok(())
+}
+
+/// The reports of a command that were refused, in their order: when, what they say, and why.
+pub(super) fn refused(
+    connection: &Connection,
+    place: i64,
+) -> rusqlite::Result<Vec<(Timestamp, Kind, String)>> {
+    connection
+        .prepare_cached("SELECT at, outcome, reason FROM refused_reports WHERE seq = ?1 ORDER BY id")?
+        .query_map([place], |row| Ok((timestamp(row.get(0)?), kind(row, 1)?, row.get(2)?)))?
+        .collect()
 }
 
 /// The last report of a command, as it was read from its message. One that cannot be read any more is none: this
@@ -207,7 +242,7 @@ fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
 
 /// Removes the outcomes of commands that are gone, which stood between two places in the log.
 pub(super) fn prune(transaction: &Connection, first: i64, through: i64) -> rusqlite::Result<()> {
-    for table in ["outcomes", "showings", "instance_versions"] {
+    for table in ["outcomes", "showings", "instance_versions", "refused_reports"] {
         transaction
             .prepare_cached(&format!(
                 "DELETE FROM {table} WHERE seq BETWEEN ?1 AND ?2

@@ -7,6 +7,7 @@
 mod connection;
 mod declare;
 mod examine;
+mod permissions;
 mod publisher;
 pub mod tls;
 pub mod topology;
@@ -25,6 +26,7 @@ use lapin::{
 pub use connection::Listening;
 pub use declare::Existing;
 pub use examine::{Examined, Trouble, examine};
+pub use permissions::permissions;
 pub use publisher::{Publisher, Session};
 pub use watch::Watch;
 

@@ -302,6 +302,10 @@ impl Outcomes for Handle {
         unreachable!("the relay hears no workers")
     }
 
+    fn refuse_report(&self, _: crate::ledger::RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("the relay hears no workers")
+    }
+
     fn showings(&self, _: Timestamp, _: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
         unreachable!("the relay shows nothing")
     }

@@ -8,7 +8,11 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use serde_json::{Value, json};
 
 const QUEUE: &str = "countersign.outcomes";
+const EXCHANGE: &str = "countersign.outcomes";
 const DEAD: &str = "countersign.dead";
+
+/// How the context of the tests' cards names an instance and a task.
+const CONTEXT: &str = r#"\{"t":"(?P<instance_id>[^/"]+)/(?P<task_id>[^/"]+)"\}"#;
 
 /// Everything that a decision passes, there and back.
 struct Loop {
@@ -108,13 +112,13 @@ impl Loop {
     }
 }
 
-/// Publishes as a worker does: persistent, to the queue by its name, and confirmed.
+/// Publishes as a worker does: persistent, to the exchange for reports, by the name of the queue, and confirmed.
 async fn report(vhost: &Vhost, body: &[u8]) {
     let (_connection, channel) = vhost.channel().await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     let properties = BasicProperties::default().with_delivery_mode(2);
-    let published = channel.basic_publish("".into(), QUEUE.into(), options, body, properties).await;
+    let published = channel.basic_publish(EXCHANGE.into(), QUEUE.into(), options, body, properties).await;
     let confirm = published.expect("published").await.expect("confirmed");
     assert!(confirm.is_ack() && confirm.take_message().is_none(), "the queue is there");
 }
@@ -280,7 +284,14 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_of_the_way_back_it_shows_the_outcome_after_the_next_start() {
     for point in WAY_BACK {
-        let mut all = Loop::with(|config| config.env("COUNTERSIGN_KILL_AT", point)).await;
+        // A card names its instance in its context alone.
+        let mut all = Loop::with(|config| {
+            config
+                .env("COUNTERSIGN_KILL_AT", point)
+                .env("COUNTERSIGN__ENDPOINTS__0__CONTEXT__FORMAT", "pattern")
+                .env("COUNTERSIGN__ENDPOINTS__0__CONTEXT__PATTERN", CONTEXT)
+        })
+        .await;
         let card = all.card().await;
         all.center.sync(&instance(&all.code, "PO-77", 1_790_000_000_001)).await;
         let command = all.pressed(&["--message", &card]).await;
@@ -387,10 +398,12 @@ async fn what_is_no_report_goes_to_the_dead_letters_and_holds_up_nobody() {
     all.until_cards_show(&["APPROVED"]).await;
     let mut dead = Vec::new();
     for _ in 0..3 {
-        dead.push(all.vhost.take(DEAD).await.body);
+        let message = all.vhost.take(DEAD).await;
+        dead.push((message.body.clone(), message.header("countersign-refused")));
     }
     dead.sort();
-    assert!(dead.contains(&b"hush".to_vec()), "{dead:?}");
+    assert!(dead.iter().any(|(body, reason)| body == b"hush" && reason.contains("not JSON")), "{dead:?}");
+    assert!(dead.iter().any(|(_, reason)| reason == "the ledger has no such command"), "{dead:?}");
     assert_eq!(all.vhost.depth(QUEUE).await, Some(0));
     assert_eq!(all.app.metric("countersign_outcomes_total{outcome=\"malformed\"}").await, Some(2.0));
     assert_eq!(all.app.metric("countersign_outcomes_total{outcome=\"unknown_command\"}").await, Some(1.0));
@@ -504,4 +517,108 @@ async fn the_whole_loop_with_a_worker_that_reports() {
         (&instance["status"], &instance["tasks"][0]["status"]),
         (&json!("APPROVED"), &json!("APPROVED"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_speaks_of() {
+    const BEGUN: i64 = 1_790_000_000_001;
+    let all = Loop::new().await;
+    for id in ["PO-77", "SALARY-1"] {
+        all.center.sync(&instance(&all.code, id, BEGUN)).await;
+    }
+    let command = all.pressed(&["--instance", "PO-77", "--task", "PO-77:n1"]).await;
+    let applied = |instance| with(outcome(&command, "applied"), "instance", instance);
+
+    let mut other_definition = decided(&all.code, "PO-77", BEGUN);
+    other_definition["approval_code"] = json!("SALARY");
+    let mut trusteeship = decided(&all.code, "PO-77", BEGUN);
+    trusteeship["trusteeship_urls"] = json!({ "action_callback_url": "https://evil.example.net/" });
+    let mut salary = decided(&all.code, "SALARY-1", i64::MAX);
+    salary["links"]["pc_link"] = json!("https://evil.example.net/");
+    for (number, (report, reason)) in [
+        (salary, "the instance \"SALARY-1\", which is not the one that its command names"),
+        (other_definition, "the definition \"SALARY\", which is not the one that its command names"),
+        (trusteeship, "where the platform sends decisions"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let report = applied(report);
+        all.report(&report).await;
+        let dead = all.vhost.take(DEAD).await;
+        assert_eq!(dead.json(), report, "as it was sent");
+        assert!(dead.header("countersign-refused").contains(reason), "{:?}", dead.properties);
+        let count = (number + 1) as f64;
+        all.app.until_metric("countersign_outcomes_total{outcome=\"not_permitted\"}", count).await;
+        // Whoever looks at the command finds it.
+        let record = all.app.get(&format!("/api/v1/commands/{command}")).await.json();
+        let history = record["history"].as_array().expect("a history");
+        let refused = history.iter().rfind(|event| event["event"] == "report_refused").expect("the refusal");
+        assert!(refused["reason"].as_str().is_some_and(|told| told.contains(reason)), "{refused}");
+        assert_eq!((&refused["outcome"], &record["outcome"]), (&json!("applied"), &Value::Null));
+    }
+    for id in ["PO-77", "SALARY-1"] {
+        let untouched = all.instance(id).await;
+        assert_eq!(untouched["status"], "PENDING", "{id}");
+        assert_eq!(untouched["update_time"], BEGUN.to_string(), "{id}");
+    }
+
+    // Its own, but for ever.
+    all.report(&applied(decided(&all.code, "PO-77", i64::MAX))).await;
+    all.until_showing(&command, "shown").await;
+    let version = all.instance("PO-77").await["update_time"].as_str().unwrap().parse::<i64>().unwrap();
+    let soon = jiff::Timestamp::now().as_millisecond() + 6 * 60_000;
+    assert!(version < soon, "{version} is far ahead of the clock");
+    let mut later = decided(&all.code, "PO-77", BEGUN);
+    later["status"] = json!("REJECTED");
+    all.report(&with(outcome(&command, "refused"), "instance", later)).await;
+    eventually("what was reported later", async || {
+        let instance = all.instance("PO-77").await;
+        if instance["status"] == "REJECTED" { Ok(()) } else { Err(instance) }
+    })
+    .await;
+
+    // What nothing can top, somebody else's doing, is not said to be shown.
+    all.center.sync(&instance(&all.code, "PO-77", i64::MAX)).await;
+    all.report(&applied(decided(&all.code, "PO-77", BEGUN))).await;
+    let told = all.until_showing(&command, "parked").await;
+    let note = told["instance"]["note"].as_str().expect("a note");
+    assert!(note.contains("ignores everything that is not larger"), "{note}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_lists_what_else_its_workers_may_speak_of_and_where_links_may_lead() {
+    const BEGUN: i64 = 1_790_000_000_001;
+    let mut all = Loop::with(|config| {
+        config
+            .env("COUNTERSIGN__ENDPOINTS__0__OUTCOMES__INSTANCE_PATTERN", "PO-[0-9]+")
+            .env("COUNTERSIGN__ENDPOINTS__0__OUTCOMES__APPROVAL_CODES", "[\"not yet\"]")
+            .env("COUNTERSIGN__ENDPOINTS__0__OUTCOMES__LINK_HOSTS", "[\"erp.example.com\"]")
+    })
+    .await;
+    all.app.terminate();
+    assert!(all.app.ended().await.success());
+    let codes = format!("[{:?}]", all.code);
+    all.app.reconfigure(|config| config.env("COUNTERSIGN__ENDPOINTS__0__OUTCOMES__APPROVAL_CODES", &codes));
+    all.app.restart().await;
+
+    all.center.sync(&instance(&all.code, "PO-77", BEGUN)).await;
+    let card = all.card().await;
+    let command = all.pressed(&["--message", &card]).await;
+    let applied = |instance| with(outcome(&command, "applied"), "instance", instance);
+    all.report(&applied(decided(&all.code, "SALARY-1", BEGUN))).await;
+    let dead = all.vhost.take(DEAD).await;
+    assert!(dead.header("countersign-refused").contains("its command names none"), "{:?}", dead.properties);
+    let mut elsewhere = decided(&all.code, "PO-77", BEGUN);
+    elsewhere["task_list"][0]["links"]["pc_link"] = json!("https://erp.example.com@evil.example.net/");
+    all.report(&applied(elsewhere)).await;
+    let dead = all.vhost.take(DEAD).await;
+    assert!(
+        dead.header("countersign-refused").contains("a link of a task leads to"),
+        "{:?}",
+        dead.properties
+    );
+    all.report(&applied(decided(&all.code, "PO-77", BEGUN))).await;
+    all.until_showing(&command, "shown").await;
+    assert_eq!(all.instance("PO-77").await["status"], "APPROVED");
 }

@@ -260,6 +260,21 @@ impl Broker {
         }
     }
 
+    fn shell(&self, line: &str) -> Result<(), String> {
+        let scripts = server_script().parent().expect("a script in a directory").to_owned();
+        let path = format!("{}:{}", scripts.display(), std::env::var("PATH").unwrap_or_default());
+        let ran = Command::new("sh")
+            .args(["-ec", line])
+            .env("PATH", path)
+            .env("HOME", &self.dir)
+            .env("RABBITMQ_NODENAME", &self.node_name)
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .output()
+            .expect("sh can be started");
+        if ran.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ran.stderr).into_owned()) }
+    }
+
     /// A new virtual host on this node.
     pub(crate) fn vhost(&self) -> Vhost {
         let name = format!("test-{}", next());
@@ -374,6 +389,12 @@ impl Stoppable {
     pub(crate) async fn eval(&self, expressions: String) -> String {
         let broker = self.broker;
         off_the_runtime(move || broker.eval(&expressions)).await
+    }
+
+    /// Runs a line of a shell in which `rabbitmqctl` is this node's; returns what it says on standard error when it fails.
+    pub(crate) async fn shell(&self, line: &str) -> Result<(), String> {
+        let (broker, line) = (self.broker, line.to_owned());
+        off_the_runtime(move || broker.shell(&line)).await
     }
 
     /// Imports definitions, as an administrator does.

@@ -44,6 +44,15 @@ impl Message {
         self.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
+    /// A header, which must be there and a string.
+    pub(crate) fn header(&self, name: &str) -> String {
+        let table = self.properties.headers().as_ref().expect("headers").inner();
+        match table.get(name) {
+            Some(AMQPValue::LongString(text)) => text.to_string(),
+            other => panic!("the header {name}: {other:?}, of {table:?}"),
+        }
+    }
+
     /// The headers, all of which must be strings.
     pub(crate) fn headers(&self) -> BTreeMap<String, String> {
         let table = self.properties.headers().clone().unwrap_or_default();

@@ -38,3 +38,13 @@ CREATE TABLE id_lead (
     ms  INTEGER NOT NULL
 ) STRICT;
 INSERT INTO id_lead VALUES (1, 1000);
+
+-- Reports of workers that were refused, of commands that are here. The newest of each command are kept.
+CREATE TABLE refused_reports (
+    id      INTEGER PRIMARY KEY,
+    seq     INTEGER NOT NULL,                   -- of the command
+    at      INTEGER NOT NULL,                   -- milliseconds since 1970
+    outcome TEXT    NOT NULL CHECK (outcome IN ('applied', 'refused', 'failed')),
+    reason  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX refused_reports_of ON refused_reports (seq, id);

@@ -1,0 +1,201 @@
+//! The least that users of the broker need, as the lines of `rabbitmqctl` that give it.
+//!
+//! RabbitMQ's permissions are patterns over names, and a name may be that of an exchange and of a queue alike: who may read
+//! `countersign.commands`, which a worker must, may read the exchange as well, and that is half of what a binding takes. So
+//! the worker's topics of the exchange are taken away: without them there is no binding to a topic exchange, and no publish.
+
+use super::{
+    Settings, Topology,
+    topology::{DEAD, OUTCOMES, UNROUTED},
+    vhost_of_url,
+};
+
+/// The pattern that fits no name.
+const NOTHING: &str = "^$";
+
+/// The pattern that fits no topic. A topic may be empty, a name may not.
+const NO_TOPIC: &str = "(?!)";
+
+/// A user of the broker, by what it is for, and the lines that give it what that takes.
+struct User {
+    name: &'static str,
+    purpose: String,
+    configure: String,
+    write: String,
+    read: String,
+    /// Whether topics of the exchange of commands are taken away.
+    no_topics: bool,
+    tag: Option<&'static str>,
+}
+
+/// Lines of a shell for three users: `countersign` itself, `worker`, and `monitoring`. They must have been added before, with
+/// `rabbitmqctl add_user`. The virtual host is that of the first broker URL. Comments say who may do what.
+#[must_use]
+pub fn permissions(settings: &Settings) -> Vec<String> {
+    let vhost = settings.urls.first().map_or_else(|| "/".to_owned(), vhost_of_url);
+    let vhost = quoted(&vhost);
+    let mut lines =
+        vec!["# Add the users first; it asks for the password: rabbitmqctl add_user NAME".to_owned()];
+    for user in users(settings) {
+        let User { name, purpose, configure, write, read, no_topics, tag } = user;
+        lines.push(String::new());
+        lines.push(format!("# {name}: {purpose}"));
+        let [configure, write, read] = [configure, write, read].map(|pattern| quoted(&pattern));
+        lines.push(format!("rabbitmqctl set_permissions -p {vhost} {name} {configure} {write} {read}"));
+        if no_topics {
+            let (exchange, nothing) = (quoted(&settings.exchange), quoted(NO_TOPIC));
+            lines.push(format!(
+                "rabbitmqctl set_topic_permissions -p {vhost} {name} {exchange} {nothing} {nothing}"
+            ));
+        }
+        if let Some(tag) = tag {
+            lines.push(format!("rabbitmqctl set_user_tags {name} {tag}"));
+        }
+    }
+    lines
+}
+
+fn users(settings: &Settings) -> [User; 3] {
+    let (exchange, queue) = (&*settings.exchange, &*settings.queue);
+    let outcomes = settings.outcomes.as_deref();
+    let service = if settings.topology == Topology::Declare {
+        // To declare takes all three: a queue with dead letters is read and its exchange of dead letters written, an exchange
+        // with an alternate one likewise, and a binding writes the queue and reads the exchange.
+        let reports = [OUTCOMES].into_iter().chain(outcomes).filter(|_| outcomes.is_some());
+        let all = pattern([exchange, queue, UNROUTED, DEAD].into_iter().chain(reports));
+        User {
+            name: "countersign",
+            purpose: "declares exchanges and queues, publishes commands, takes reports".to_owned(),
+            configure: all.clone(),
+            write: all.clone(),
+            read: all,
+            no_topics: false,
+            tag: None,
+        }
+    } else {
+        User {
+            name: "countersign",
+            purpose: "publishes commands, takes reports; declares nothing, as amqp.topology says".to_owned(),
+            configure: NOTHING.to_owned(),
+            write: pattern([exchange].into_iter().chain(outcomes.map(|_| DEAD))),
+            read: pattern(outcomes),
+            no_topics: false,
+            tag: None,
+        }
+    };
+    let reports = if outcomes.is_some() { ", reports what became of them" } else { "" };
+    let reads = if queue.is_empty() {
+        "amqp.queue is empty: let it read the queue that it consumes"
+    } else {
+        "takes commands"
+    };
+    let worker = User {
+        name: "worker",
+        purpose: format!("{reads}{reports}; nothing else"),
+        configure: NOTHING.to_owned(),
+        write: pattern(outcomes.map(|_| OUTCOMES)),
+        read: pattern([queue]),
+        no_topics: true,
+        tag: None,
+    };
+    let monitoring = User {
+        name: "monitoring",
+        purpose: "looks, through the management API too; reads no message".to_owned(),
+        configure: NOTHING.to_owned(),
+        write: NOTHING.to_owned(),
+        read: NOTHING.to_owned(),
+        no_topics: false,
+        tag: Some("monitoring"),
+    };
+    [service, worker, monitoring]
+}
+
+/// Fits exactly these names, each once; nothing if there is none.
+fn pattern<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut known: Vec<String> = Vec::new();
+    for name in names.into_iter().filter(|name| !name.is_empty()) {
+        let name = regex::escape(name);
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
+    match known.as_slice() {
+        [] => NOTHING.to_owned(),
+        [name] => format!("^{name}$"),
+        names => format!("^({})$", names.join("|")),
+    }
+}
+
+/// For a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn settings() -> Settings {
+        Settings {
+            urls: vec![Secret::new("amqp://fake-user:fake-password@127.0.0.1/team%2fit's")],
+            outcomes: Some("countersign.outcomes".to_owned()),
+            ..Settings::default()
+        }
+    }
+
+    fn lines(settings: &Settings) -> Vec<String> {
+        permissions(settings).into_iter().filter(|line| line.starts_with("rabbitmqctl")).collect()
+    }
+
+    #[test]
+    fn each_user_gets_what_it_needs_and_no_more() {
+        let all =
+            r"'^(countersign\.commands|countersign\.unrouted|countersign\.dead|countersign\.outcomes)$'";
+        let vhost = r"'team/it'\''s'";
+        assert_eq!(
+            lines(&settings()),
+            [
+                format!("rabbitmqctl set_permissions -p {vhost} countersign {all} {all} {all}"),
+                format!(
+                    r"rabbitmqctl set_permissions -p {vhost} worker '^$' '^countersign\.outcomes$' '^countersign\.commands$'"
+                ),
+                format!(
+                    "rabbitmqctl set_topic_permissions -p {vhost} worker 'countersign.commands' '(?!)' '(?!)'"
+                ),
+                format!("rabbitmqctl set_permissions -p {vhost} monitoring '^$' '^$' '^$'"),
+                "rabbitmqctl set_user_tags monitoring monitoring".to_owned(),
+            ]
+        );
+        let text = permissions(&settings()).join("\n");
+        assert!(!text.contains("fake-"), "{text}");
+    }
+
+    #[test]
+    fn a_service_that_declares_nothing_may_not_and_without_reports_nobody_may_report() {
+        let checks = lines(&Settings { topology: Topology::Check, ..settings() });
+        let (_, rights) = checks[0].split_once("countersign ").unwrap();
+        assert_eq!(rights, r"'^$' '^(countersign\.commands|countersign\.dead)$' '^countersign\.outcomes$'");
+        let without = lines(&Settings { topology: Topology::None, outcomes: None, ..settings() });
+        let (_, rights) = without[0].split_once("countersign ").unwrap();
+        assert_eq!(rights, r"'^$' '^countersign\.commands$' '^$'");
+        assert!(without[1].ends_with(r"worker '^$' '^$' '^countersign\.commands$'"), "{}", without[1]);
+    }
+
+    #[test]
+    fn names_of_ones_own_are_taken_literally() {
+        let named = Settings {
+            exchange: "approvals+1".to_owned(),
+            queue: String::new(),
+            outcomes: Some("reports".to_owned()),
+            ..settings()
+        };
+        let found = lines(&named);
+        assert!(found[0].contains(
+            r"'^(approvals\+1|countersign\.unrouted|countersign\.dead|countersign\.outcomes|reports)$'"
+        ));
+        assert!(found[1].ends_with(r"worker '^$' '^countersign\.outcomes$' '^$'"), "{}", found[1]);
+        assert!(found[2].contains("'approvals+1'"), "{}", found[2]);
+        assert!(permissions(&named).iter().any(|line| line.contains("amqp.queue is empty")));
+    }
+}
