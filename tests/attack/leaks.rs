@@ -156,7 +156,10 @@ async fn no_secret_and_no_ciphertext_is_in_anything_that_is_said() {
         for (token, key) in
             [(TOKEN, KEY), (ROTATED_TOKEN, ROTATED_KEY), (TOKEN, ROTATED_KEY), ("x", KEY), (TOKEN, "other")]
         {
-            bodies.push(("purchase", callback.clone().token(token).operator(key).encrypted(key)));
+            // Whoever knows a key is on record with what he said, be he kept or refused.
+            let kept = [(TOKEN, KEY), (ROTATED_TOKEN, ROTATED_KEY)].contains(&(token, key));
+            let operator = if kept { key } else { "li4" };
+            bodies.push(("purchase", callback.clone().token(token).operator(operator).encrypted(key)));
         }
         for (endpoint, body) in bodies {
             if let Some(text) = serde_json::from_slice::<Value>(&body)
@@ -369,7 +372,9 @@ fn is_mark(char: char) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_sender_writes_does_not_move_the_operators_cursor() {
     let app = App::with(Config::with_url(NOWHERE)).await;
-    let callback = Callback::list(POISON, POISON).operator(POISON).context(POISON).with("reason", POISON);
+    // Identifiers hold no control characters, but all else that moves a cursor.
+    let name: String = POISON.chars().filter(|char| !char.is_control()).collect();
+    let callback = Callback::list(&name, &name).operator(&name).context(POISON).with("reason", POISON);
     // Members that are passed on as they stand, controls that JSON allows unescaped among them.
     let callback = callback.raw("odd", "[\"\u{9b}31m\u{7f}\u{202e}\",\n{\"command_id\":\"forged\"}\r\n]");
     let id = app.post("leave", callback.plain()).await.command_id();

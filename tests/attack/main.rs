@@ -10,6 +10,7 @@ mod support;
 
 mod bombs;
 mod cbc;
+mod floor;
 mod internal;
 mod leaks;
 mod memory;
