@@ -86,7 +86,8 @@ fn formats() -> Vec<(&'static str, Format, String)> {
         instance_id: raw("PO-77"),
         task_id: raw("n2"),
         round: raw("2"),
-        exp: u64::try_from(Timestamp::now().as_second() + 86_400).ok(),
+        exp: RawValue::from_string((Timestamp::now().as_second() + 86_400).to_string()).ok(),
+        operators: Some(vec!["demo-user".to_owned()]),
         ..jwt::Claims::default()
     };
     let token = jwt::sign(&jwt::SigningKey::Hs256(secret), None, &claims).expect("the key is long enough");
@@ -94,7 +95,11 @@ fn formats() -> Vec<(&'static str, Format, String)> {
         ("opaque", Format::Opaque, "PO-77/n2".to_owned()),
         ("json", Format::Json(json), r#"{"i":"PO-77","t":"n2","r":2}"#.to_owned()),
         ("pattern", Format::Pattern(pattern), "PO-77:n2:2".to_owned()),
-        ("jwt", Format::Jwt(jwt::Keys::new(&keys, 0).expect("the key is long enough")), token),
+        (
+            "jwt",
+            Format::Jwt(jwt::Keys::new(&keys, jwt::Demands::default()).expect("the key is long enough")),
+            token,
+        ),
         ("registry", Format::Registry, "key-77".to_owned()),
     ]
 }

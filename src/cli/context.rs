@@ -1,26 +1,33 @@
 //! `context sign|verify`
 
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
+use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::{
     exit::{Exit, Failure},
-    output::{json, line},
+    output::{json, line, say},
+    time::ZoneArguments,
 };
 use crate::{
     config::{Loaded, read_secret},
     context::{
-        Format,
-        jwt::{Claims, Keys, SigningKey, sign},
+        ContextError, Format,
+        jwt::{Claims, Keys, Requirement, SigningKey, payload, sign},
     },
     time::Timestamp,
 };
 
 const CLAIMS: &str = "\
 Claims that mean something to countersign: instance_id, task_id, round (or jti), business_key,
-operators and actions (lists: who may do what), approval_code, endpoint, exp, nbf, data.
+operators and actions (lists: who may do what), approval_code, endpoint, exp, nbf, data; and iss and
+aud, where the endpoint looks at them. Others are signed as they are.
+
+A jti is made up where there is none. By default an endpoint asks for exp, round (or jti) and
+operators: endpoints.context.jwt.require.
 
 Example:
   echo '{\"instance_id\":\"PO-77\",\"task_id\":\"n2\",\"round\":1,\"operators\":[\"zhang3\"]}' |
@@ -33,7 +40,7 @@ pub(super) enum Command {
     Sign(SignArguments),
     /// Check a token that stands on stdin, and print its claims
     ///
-    /// Exits 1 if the endpoint would refuse it, and says why.
+    /// Exits 1 if the endpoint would refuse it, and says why: all that is missing, and when it ended.
     Verify(VerifyArguments),
 }
 
@@ -54,6 +61,8 @@ pub(super) struct SignArguments {
     /// Set exp to so long from now, such as 72h (ms, s, m, h)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +70,8 @@ pub(super) struct VerifyArguments {
     /// Check with the keys of this endpoint [default: the only endpoint configured]
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
@@ -75,9 +86,9 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
         read_secret(path).map_err(|problem| Failure::Usage(format!("{}: {problem}", path.display())))
     };
     let loaded;
-    let (kid, key) = match (&arguments.secret_file, &arguments.private_key_file) {
-        (Some(path), _) => (None, SigningKey::Hs256(from_file(path)?)),
-        (None, Some(path)) => (None, SigningKey::EdDsa(from_file(path)?)),
+    let (kid, key, required) = match (&arguments.secret_file, &arguments.private_key_file) {
+        (Some(path), _) => (None, SigningKey::Hs256(from_file(path)?), Requirement::SAFE.to_vec()),
+        (None, Some(path)) => (None, SigningKey::EdDsa(from_file(path)?), Requirement::SAFE.to_vec()),
         (None, None) => {
             loaded = load();
             let keys = keys(&loaded, arguments.endpoint.as_deref())?;
@@ -85,24 +96,83 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
                 let problem = "the endpoint has public keys only; sign with --private-key-file";
                 Failure::Usage(problem.to_owned())
             })?;
-            (kid.map(str::to_owned), key)
+            (kid.map(str::to_owned), key, keys.demands().require.clone())
         }
     };
-    let mut claims: Claims = serde_json::from_str(stdin()?.trim_start_matches('\u{feff}'))
-        .context("stdin is not a JSON object of claims")?;
+    let text = stdin()?;
+    let not_claims = "stdin is not a JSON object of claims";
+    // As they were written: what means nothing here may mean something to somebody else who reads the token. Read twice,
+    // since claims that are known here may stand once only.
+    let given = text.trim_start_matches('\u{feff}');
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(given).context(not_claims)?;
+    let claims: Claims = serde_json::from_str(given).context(not_claims)?;
+    let now = Timestamp::now();
     if let Some(life) = arguments.expires_in {
-        let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-        claims.exp = Some(now.saturating_add(life.as_secs()));
+        set(&mut members, "exp", (now + life).as_second().to_string())?;
+    }
+    if claims.jti.as_deref().is_none_or(str::is_empty) {
+        set(&mut members, "jti", format!("\"{}\"", Uuid::now_v7()))?;
+    }
+    // As an endpoint will read them.
+    let signed = serde_json::to_string(&members).context("cannot express the claims as JSON")?;
+    let claims: Claims = serde_json::from_str(&signed).context(not_claims)?;
+    let times = claims.times().map_err(|error| anyhow!("not signed: {error}"))?;
+    match times.exp {
+        None => say(
+            "warning: it has no exp, so it counts for ever once somebody has captured it; --expires-in sets one",
+        ),
+        Some(exp) if exp <= now => {
+            say(format_args!("warning: its exp, {}, is past", arguments.zone.zone()?.show(exp)));
+        }
+        Some(_) => {}
+    }
+    let missing = claims.missing(&required);
+    if !missing.is_empty() {
+        say(format_args!("warning: an endpoint will refuse it: it has {}", without(&missing)));
     }
     let kid = arguments.kid.as_deref().or(kid.as_deref());
-    line(sign(&key, kid, &claims).context("cannot sign")?)?;
+    line(sign(&key, kid, &members).context("cannot sign")?)?;
     Ok(Exit::Done)
+}
+
+fn set(members: &mut BTreeMap<String, Box<RawValue>>, name: &str, value: String) -> Result<(), Failure> {
+    let value = RawValue::from_string(value).context("cannot express a claim as JSON")?;
+    members.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// `no exp, no operators (endpoints.context.jwt.require)`
+fn without(missing: &[Requirement]) -> String {
+    let claims: Vec<_> = missing.iter().map(|one| format!("no {}", one.claims())).collect();
+    format!("{} (endpoints.context.jwt.require)", claims.join(", "))
 }
 
 fn verify(arguments: &VerifyArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let keys = keys(loaded, arguments.endpoint.as_deref())?;
-    let claims = keys.verify(stdin()?.trim(), Timestamp::now()).context("refused")?;
-    json(&claims)?;
+    let (now, zone) = (Timestamp::now(), arguments.zone.zone()?);
+    let text = stdin()?;
+    let token = text.trim();
+    let claims = match keys.verify(token, now) {
+        Ok(claims) => claims,
+        Err(error) => {
+            // Not of a token that is forged: it could say anything.
+            let ended = (error == ContextError::Expired).then(|| payload(token)).flatten();
+            let ended = ended.and_then(|claims| serde_json::from_str::<Claims>(claims.get()).ok());
+            let ended = ended.and_then(|claims| claims.times().ok()?.exp);
+            let ended = ended.map(|exp| format!(": its exp is {}", zone.show(exp)));
+            return Err(anyhow!("refused: {error}{}", ended.unwrap_or_default()).into());
+        }
+    };
+    json(&payload(token).context("the token cannot be read")?)?;
+    let missing = claims.missing(&keys.demands().require);
+    if !missing.is_empty() {
+        return Err(anyhow!("refused: the token has {}", without(&missing)).into());
+    }
+    let times = claims.times().map_err(|error| anyhow!("refused: {error}"))?;
+    match times.exp {
+        Some(exp) => say(format_args!("good until {}", zone.show(exp))),
+        None => say("good for ever: it has no exp"),
+    }
     Ok(Exit::Done)
 }
 

@@ -14,6 +14,7 @@ use super::{
     center::failure,
     exit::{Exit, Failure},
     output::{json, say, table, write},
+    time::ZoneArguments,
 };
 use crate::{
     approval_center::Center,
@@ -25,7 +26,7 @@ use crate::{
     },
     reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
     telemetry::log::chain,
-    time::Timestamp,
+    time::{Timestamp, Zone},
 };
 
 const EXAMPLES: &str = "\
@@ -62,6 +63,8 @@ pub(super) struct Arguments {
     /// Print one JSON object per finding, and one with a member `summary` at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -124,6 +127,7 @@ impl Witness for Progress {
 
 /// Lists what is open, page by page, and sums up.
 async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
     let overview = book.overview().await.context("cannot look into the ledger")?;
     let mut after = 0;
     loop {
@@ -135,7 +139,7 @@ async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) ->
             found.iter().try_for_each(json)?;
             continue;
         }
-        let rows: Vec<_> = found.iter().map(row).collect();
+        let rows: Vec<_> = found.iter().map(|found| row(found, &zone)).collect();
         let text = table(HEAD, &rows);
         // Its head once, however many pages there are.
         let text = if first { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) };
@@ -162,18 +166,18 @@ async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) ->
 const HEAD: [&str; 9] =
     ["RECEIVED", "VERDICT", "TASK IS", "ACTION", "INSTANCE", "TASK", "CHECKS", "ASKED AGAIN", "COMMAND"];
 
-fn row(found: &Candidate) -> [String; 9] {
+fn row(found: &Candidate, zone: &Zone) -> [String; 9] {
     let dash = || "-".to_owned();
     let finding = found.finding.clone().unwrap_or_else(Finding::seen);
     [
-        found.received_at.to_string(),
+        zone.show(found.received_at),
         finding.verdict.as_str().to_owned(),
         finding.task_status.unwrap_or_else(dash),
         found.action.as_str().to_owned(),
         found.instance_id.clone().unwrap_or_else(dash),
         found.task_id.clone().unwrap_or_else(dash),
         finding.checks.to_string(),
-        finding.next_check_at.map_or_else(dash, |at| at.to_string()),
+        finding.next_check_at.map_or_else(dash, |at| zone.show(at)),
         found.command_id.to_string(),
     ]
 }

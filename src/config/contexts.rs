@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    read::{Given, Section},
+    read::{Given, Section, list_of},
     secrets::Kind,
     show::REDACTED,
 };
 use crate::context::{
     self, Format, JsonFields, OnUnresolved,
-    jwt::{KeySettings, Keys},
+    jwt::{Demands, KeySettings, Keys, Requirement},
     pattern::{Over, Pattern},
 };
 
@@ -64,7 +64,11 @@ pub(super) fn context(section: &mut Section<'_, '_, '_>) -> Option<context::Sett
             "publish, so a callback whose context is not of the third party's making is published too, as unresolved",
         );
     }
-    Some(context::Settings { formats: sound.then_some(formats)?, on_unresolved: on_unresolved? })
+    let settings = context::Settings { formats: sound.then_some(formats)?, on_unresolved: on_unresolved? };
+    for (format, lack) in settings.replayable() {
+        section.warn("format", format!("{format}: {lack}"));
+    }
+    Some(settings)
 }
 
 /// `None` if the format cannot be used; a fault says why.
@@ -134,6 +138,14 @@ fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
         section.know(&["leeway"]);
         Some(Duration::from_secs(60))
     };
+    let require = requirements(section);
+    let aud = names(section, "aud");
+    let iss = names(section, "iss");
+    let typ = section
+        .parsed("typ", "a media type such as \"JWT\"", |text| {
+            if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+        })
+        .optional();
     let keys = section.tables("keys", key)?;
     if keys.is_empty() {
         return Some(None);
@@ -149,8 +161,9 @@ fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
             sound = false;
         }
     }
-    let leeway_seconds = leeway?.as_secs();
-    match Keys::new(&keys, leeway_seconds) {
+    let demands =
+        Demands { leeway_seconds: leeway?.as_secs(), require: require?, aud: aud?, iss: iss?, typ: typ? };
+    match Keys::new(&keys, demands) {
         Ok(keys) => sound.then_some(Some(keys)),
         Err((index, error)) => {
             section.fault(
@@ -161,6 +174,49 @@ fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
             None
         }
     }
+}
+
+/// What a token has to have: by name, so that what is relaxed can be read.
+fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
+    if !section.is_set("require") {
+        section.know(&["require"]);
+        return Some(Requirement::SAFE.to_vec());
+    }
+    let known = list_of(Requirement::ALL.map(Requirement::as_str));
+    let word = |text: &str| Requirement::ALL.into_iter().find(|one| one.as_str() == text);
+    let texts = section.texts("require", &format!("a list of {known}; [] asks for nothing"), |text| {
+        match word(text) {
+            Some(_) => Ok(()),
+            // A jti stands in the place of a round.
+            None if text == "jti" => Err("is part of \"round\": either of the two is enough".to_owned()),
+            None => Err("is not a claim that can be asked for".to_owned()),
+        }
+    })?;
+    let require: Vec<_> = texts.iter().filter_map(|text| word(text)).collect();
+    for (wanted, without) in [
+        (Requirement::Exp, "a token that was captured once counts for ever"),
+        (Requirement::Round, "a captured callback counts again when dedupe_window has passed"),
+        (Requirement::Operators, "a captured token can be sent in anybody's name"),
+    ] {
+        if !require.contains(&wanted) {
+            section.warn("require", format!("does not ask for {}: {without}", wanted.claims()));
+        }
+    }
+    Some(require)
+}
+
+/// One text or several; absent is none.
+fn names(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<String>> {
+    if !section.is_set(key) {
+        section.know(&[key]);
+        return Some(Vec::new());
+    }
+    let names = section.text_or_texts(key, "a text, or a list of them")?;
+    if names.is_empty() || names.iter().any(String::is_empty) {
+        section.fault(key, "names nobody", "a text, or a list of them; leave it out not to look at it");
+        return None;
+    }
+    Some(names)
 }
 
 fn key(section: &mut Section<'_, '_, '_>) -> Option<KeySettings> {

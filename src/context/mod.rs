@@ -38,6 +38,38 @@ impl Settings {
     pub fn uses_registry(&self) -> bool {
         self.formats.iter().any(|format| matches!(format, Format::Registry))
     }
+
+    /// The formats whose contexts have neither a round nor an end: a callback that was captured counts again when
+    /// `dedupe_window` has passed, and only `repeats` of its command tells. With each, what to do about it. What was
+    /// registered may have an end, so `registry` is never among them.
+    #[must_use]
+    pub fn replayable(&self) -> Vec<(&'static str, &'static str)> {
+        macro_rules! again {
+            () => {
+                "contexts have neither a round nor an end, so a captured callback counts again when dedupe_window has passed, and only `repeats` tells"
+            };
+        }
+        let lack = |format: &Format| match format {
+            Format::Opaque => Some((
+                "opaque",
+                concat!(again!(), "; name a round by another format where a replay would do harm"),
+            )),
+            Format::Json(fields) if fields.round.is_none() => {
+                Some(("json", concat!(again!(), "; point fields.round at one")))
+            }
+            Format::Pattern(pattern) if !pattern.has_round() => {
+                Some(("pattern", concat!(again!(), "; name a group round")))
+            }
+            Format::Jwt(keys) => {
+                let require = &keys.demands().require;
+                let ends = [jwt::Requirement::Exp, jwt::Requirement::Round];
+                (!ends.iter().any(|one| require.contains(one)))
+                    .then_some(("jwt", concat!(again!(), "; put exp and round into jwt.require")))
+            }
+            Format::Json(_) | Format::Pattern(_) | Format::Registry => None,
+        };
+        self.formats.iter().filter_map(lack).collect()
+    }
 }
 
 /// One way to read a context.

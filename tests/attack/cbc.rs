@@ -305,7 +305,7 @@ async fn no_joint_of_captured_callbacks_passes_where_the_context_is_signed() {
     let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
     // Minted by the program itself, one for all that are captured: what differs is behind the context.
     let claims = r#"{"instance_id":"instance-0","task_id":"task-0","operators":["operator-0"],"business_key":"a long one, so that there are many blocks inside the context, as there are where a name and an amount are in it"}"#;
-    let minted = Program::new(["context", "sign", "--endpoint", "signed"])
+    let minted = Program::new(["context", "sign", "--endpoint", "signed", "--expires-in", "1h"])
         .config(app.file())
         .stdin(claims)
         .run()

@@ -1,5 +1,9 @@
 //! Contexts that are taken apart, signed or bound: each format from both sides.
 
+use countersign::{
+    context::jwt::{SigningKey, sign},
+    secret::Secret,
+};
 use serde_json::json;
 
 use crate::{
@@ -45,7 +49,8 @@ async fn a_signed_context_is_taken_and_a_forged_stale_or_foreign_one_is_not() {
     let vhost = Vhost::new().await;
     let app = App::with(Config::bare(vhost.url()).endpoint(signed("signed"))).await;
     let send = async |token: &str| app.post("signed", Callback::card(token, 7).plain()).await;
-    let claims = json!({"instance_id": "PO-77", "task_id": "n2", "round": 1, "data": {"amount": 1}});
+    let claims = json!({"instance_id": "PO-77", "task_id": "n2", "round": 1, "operators": ["zhang3"], "exp": 4_000_000_000_u64,
+                        "data": {"amount": 1}});
     let good = token(&app, &claims, &["--expires-in", "1h"]).await;
     let id = send(&good).await.command_id();
     let command = Worker::on(&vhost).command(&id).await.json();
@@ -75,7 +80,7 @@ async fn a_signed_context_is_taken_and_a_forged_stale_or_foreign_one_is_not() {
 async fn an_endpoint_has_its_own_words_for_its_own_approvers_only() {
     let endpoint = signed("signed").set("sentences", "{ operator_not_allowed = \"这不是您的任务。\" }");
     let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
-    let claims = json!({"task_id": "n2", "operators": ["somebody-else"]});
+    let claims = json!({"task_id": "n2", "operators": ["somebody-else"], "exp": 4_000_000_000_u64});
     let refused = app.post("signed", Callback::card(&token(&app, &claims, &[]).await, 7).plain()).await;
     assert_refused(&refused, "operator_not_allowed");
     assert_eq!(refused.json()["message"], "这不是您的任务。");
@@ -87,10 +92,77 @@ async fn tokens_are_checked_by_hand_as_they_are_by_the_endpoint() {
     let file = config.write();
     let run =
         async |args: &[&str], input: &str| Program::new(args.to_vec()).config(&file).stdin(input).run().await;
-    let token = run(&["context", "sign"], r#"{"task_id":"n2","exp":4000000000}"#).await.ended_with(0).stdout;
-    let claims = run(&["context", "verify"], &token).await.ended_with(0).json();
-    assert_eq!(claims, json!({"task_id": "n2", "exp": 4_000_000_000_u64}));
+    let claims = r#"{"task_id":"n2","exp":4000000000,"round":"1","operators":["zhang3"],"sub":"ours"}"#;
+    let token = run(&["context", "sign"], claims).await.ended_with(0).stdout;
+    let verified = run(&["context", "verify", "--utc-offset", "+08:00"], &token).await.ended_with(0);
+    assert_eq!(verified.stderr.trim(), "good until 2096-10-02T15:06:40.000+08:00");
+    let mut claims = verified.json();
+    let jti = claims.as_object_mut().and_then(|claims| claims.remove("jti")).expect("it is made up");
+    assert_eq!(jti.as_str().map(str::len), Some(36), "{jti}");
+    assert_eq!(
+        claims,
+        json!({"task_id": "n2", "exp": 4_000_000_000_u64, "round": "1", "operators": ["zhang3"], "sub": "ours"})
+    );
     let refused = run(&["context", "verify"], &token.replace("ey", "ez")).await.ended_with(1);
     assert!(refused.stderr.contains("refused") && !refused.stderr.contains(SECRET), "{}", refused.stderr);
     run(&["context", "verify", "--endpoint", "nowhere"], &token).await.ended_with(64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_token_lacks_is_told_when_it_is_signed_and_when_it_is_verified_and_it_is_refused() {
+    let relaxed = Endpoint::plain("relaxed")
+        .context("format", "\"jwt\"")
+        .context("jwt", &format!("{{ require = [], keys = [ {{ kid = \"a\", secret = \"{SECRET}\" }} ] }}"));
+    let app = App::with(Config::bare(NOWHERE).endpoint(signed("signed")).endpoint(relaxed)).await;
+    let run = async |args: &[&str], input: &str| {
+        Program::new(args.to_vec()).config(app.file()).stdin(input).run().await
+    };
+    let signed = run(&["context", "sign", "--endpoint", "signed"], r#"{"task_id":"n2"}"#).await.ended_with(0);
+    assert!(signed.stderr.contains("warning: it has no exp, so it counts for ever"), "{}", signed.stderr);
+    let lacks = "it has no exp, no operators (endpoints.context.jwt.require)";
+    assert!(signed.stderr.contains(lacks), "{}", signed.stderr);
+    let token = signed.stdout.trim();
+    let verified = run(&["context", "verify", "--endpoint", "signed"], token).await.ended_with(1);
+    let lacks = "refused: the token has no exp, no operators (endpoints.context.jwt.require)";
+    assert!(verified.stderr.contains(lacks), "{}", verified.stderr);
+    assert_eq!(verified.json()["task_id"], "n2", "what it says is told all the same");
+    assert_refused(&app.post("signed", Callback::card(token, 7).plain()).await, "context_invalid");
+
+    let verified = run(&["context", "verify", "--endpoint", "relaxed"], token).await.ended_with(0);
+    assert_eq!(verified.stderr.trim(), "good for ever: it has no exp");
+    assert_eq!(app.post("relaxed", Callback::card(token, 7).plain()).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn milliseconds_in_a_token_are_told_as_such_and_never_taken_for_the_year_58000() {
+    let app = App::with(Config::bare(NOWHERE).endpoint(signed("signed"))).await;
+    let run = async |args: &[&str], input: &str| {
+        Program::new(args.to_vec()).config(app.file()).stdin(input).run().await
+    };
+    let claims = |exp: &str| format!(r#"{{"task_id":"n2","round":1,"operators":["zhang3"],"exp":{exp}}}"#);
+    // Yesterday, counted as JavaScript does.
+    let yesterday = countersign::time::Timestamp::now() - std::time::Duration::from_secs(86_400);
+    let millis = claims(&yesterday.as_millisecond().to_string());
+    let refused = run(&["context", "sign"], &millis).await.ended_with(1);
+    assert!(
+        refused.stderr.contains("not signed: the token's exp looks like milliseconds"),
+        "{}",
+        refused.stderr
+    );
+    // So another program signs it.
+    let keys = [SigningKey::Hs256(Secret::new(SECRET))];
+    let claims_of = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).expect("JSON");
+    let foreign = |text: &str| sign(&keys[0], Some("a"), &claims_of(text)).expect("it can be signed");
+    let token = foreign(&millis);
+    let verified = run(&["context", "verify"], &token).await.ended_with(1);
+    assert!(
+        verified.stderr.contains("refused: the token's exp looks like milliseconds"),
+        "{}",
+        verified.stderr
+    );
+    assert_refused(&app.post("signed", Callback::card(&token, 7).plain()).await, "context_invalid");
+    for (exp, status) in [("4000000000.5", 200), ("4e9", 200), ("-1", 410), ("1e308", 422), ("1e999", 422)] {
+        let token = foreign(&claims(exp));
+        assert_eq!(app.post("signed", Callback::card(&token, 7).plain()).await.status, status, "{exp}");
+    }
 }

@@ -4,20 +4,22 @@
 //! thing in a callback that only the third party can have made.
 //!
 //! A context that does not even look like a JWT does not fit. One that does, and whose signature is wrong, is refused and
-//! never handed to the next format: somebody made it up.
+//! never handed to the next format: somebody made it up. So is one that would be a JWT without what stands round it.
 
-use std::sync::OnceLock;
+mod claims;
+mod crypto;
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
-    errors::{ErrorKind, Result as JwtResult},
-};
-use ring::{hmac, signature as ring_signature};
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, crypto::verify};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{ContextError, is_id, json};
+pub use claims::{Audience, Claims, Demands, Requirement, Times};
+use crypto::install;
+
 use crate::{
     callback,
     command::{Grant, ResolvedBy, TaskRef},
@@ -32,8 +34,7 @@ pub const MIN_SECRET_BYTES: usize = 32;
 #[derive(Clone)]
 pub struct Keys {
     list: Vec<Key>,
-    /// Seconds that clocks may differ.
-    leeway_seconds: u64,
+    demands: Demands,
 }
 
 /// One key.
@@ -49,7 +50,7 @@ struct Key {
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kids: Vec<_> = self.list.iter().map(|key| (key.kid.as_deref(), key.algorithm)).collect();
-        f.debug_struct("Keys").field("keys", &kids).field("leeway_seconds", &self.leeway_seconds).finish()
+        f.debug_struct("Keys").field("keys", &kids).field("demands", &self.demands).finish()
     }
 }
 
@@ -93,53 +94,12 @@ pub enum KeyError {
     Pem,
 }
 
-/// The claims that mean something here; others are ignored.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Claims {
-    /// The third party's instance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance_id: Option<Box<RawValue>>,
-    /// The third party's task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_id: Option<Box<RawValue>>,
-    /// Which round of the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub round: Option<Box<RawValue>>,
-    /// Stands for the round if there is none: a token is for one decision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
-    /// The document number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub business_key: Option<Box<RawValue>>,
-    /// The `user_id`s that may decide; absent: anybody.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operators: Option<Vec<String>>,
-    /// The `action_type`s that may be taken; absent: any that the endpoint allows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actions: Option<Vec<String>>,
-    /// The definition the token is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval_code: Option<String>,
-    /// The endpoint the token is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// Seconds since 1970 from which the token counts no more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exp: Option<u64>,
-    /// Seconds since 1970 before which it does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nbf: Option<u64>,
-    /// Free data for the worker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Box<RawValue>>,
-}
-
 impl Keys {
     /// Prepares the keys.
     ///
     /// # Errors
     /// The index of the key that cannot be used, and why.
-    pub fn new(settings: &[KeySettings], leeway_seconds: u64) -> Result<Self, (usize, KeyError)> {
+    pub fn new(settings: &[KeySettings], demands: Demands) -> Result<Self, (usize, KeyError)> {
         install();
         let list = settings.iter().enumerate().map(|(at, key)| {
             Ok(match key {
@@ -160,7 +120,7 @@ impl Keys {
                 },
             })
         });
-        Ok(Self { list: list.collect::<Result<_, _>>()?, leeway_seconds })
+        Ok(Self { list: list.collect::<Result<_, _>>()?, demands })
     }
 
     /// The first key that can sign as well, with its `kid`: an HS256 secret.
@@ -171,12 +131,27 @@ impl Keys {
         Some((kid, SigningKey::Hs256(secret)))
     }
 
+    /// What is asked of a token beside a good signature.
+    #[must_use]
+    pub fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
     /// `Ok(None)` if the context is no JWT at all.
     pub(super) fn fit(&self, context: &str, now: Timestamp) -> Result<Option<Grant>, ContextError> {
-        if !looks_like_one(context) {
+        let bare = context.trim_matches(hides);
+        if !looks_like_one(bare) {
             return Ok(None);
         }
+        if bare.len() != context.len() {
+            return Err(ContextError::Forged(
+                "the token has blanks, quotes, a byte order mark or other characters that do not show before or behind it",
+            ));
+        }
         let claims = self.verify(context, now)?;
+        if let Some(missing) = claims.missing(&self.demands.require).first() {
+            return Err(ContextError::Forged(missing.missing()));
+        }
         let id = |claim: &Option<Box<RawValue>>| match claim {
             None => Ok(None),
             Some(value) if value.get() != "0" && callback::is_unset(value) => Ok(None),
@@ -215,13 +190,18 @@ impl Keys {
         }))
     }
 
-    /// The claims of a token that one of the keys signed and that counts at `now`.
+    /// The claims of a token that one of the keys signed, that is meant for us and that counts at `now`. It may lack what
+    /// [`Demands::require`] asks for; see [`Claims::missing`].
     ///
     /// # Errors
     /// [`ContextError::Forged`] or [`ContextError::Expired`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, ContextError> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|_| ContextError::Forged("the token has no header"))?;
+        // RFC 7515 §4.1.11: what must be understood and is not. There is no extension that is understood here.
+        if header.crit.is_some() {
+            return Err(ContextError::Forged("the token's crit asks for extensions that are not known here"));
+        }
         // A key belongs to one algorithm: a public key is never tried as an HMAC secret, and `none` has no key.
         let key = match (&header.kid, &*self.list) {
             (None, [only]) => only,
@@ -234,46 +214,86 @@ impl Keys {
                 .find(|key| key.kid.as_ref() == Some(kid))
                 .ok_or(ContextError::Forged("the token's kid is not configured"))?,
         };
-        let mut validation = Validation::new(key.algorithm);
-        // The claims about time are looked at below, against the one `now` of the callback.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        let claims: Claims = jsonwebtoken::decode(token, &key.key, &validation)
-            .map_err(|error| {
-                ContextError::Forged(match error.kind() {
-                    ErrorKind::InvalidSignature => "the token's signature is wrong",
-                    ErrorKind::InvalidAlgorithm => "the token's algorithm is not that of its key",
-                    _ => "the token cannot be read",
-                })
-            })?
-            .claims;
-        let now = u64::try_from(now.as_second()).unwrap_or(0);
-        if claims.exp.is_some_and(|exp| exp.saturating_add(self.leeway_seconds) <= now) {
+        if header.alg != key.algorithm {
+            return Err(ContextError::Forged("the token's algorithm is not that of its key"));
+        }
+        let unreadable = || ContextError::Forged("the token cannot be read");
+        let (message, signature) = token.rsplit_once('.').ok_or_else(unreadable)?;
+        let good =
+            verify(signature, message.as_bytes(), &key.key, key.algorithm).map_err(|_| unreadable())?;
+        if !good {
+            return Err(ContextError::Forged("the token's signature is wrong"));
+        }
+        // Read here, since the library takes no date that is not a whole number of 64 bits.
+        let claims = payload(token).ok_or_else(unreadable)?;
+        let claims: Claims = serde_json::from_str(claims.get()).map_err(|_| unreadable())?;
+        let Demands { aud, iss, typ, .. } = &self.demands;
+        if typ.as_ref().is_some_and(|typ| !header.typ.as_ref().is_some_and(|theirs| same_type(typ, theirs))) {
+            return Err(ContextError::Forged("the token's typ is not the one that is configured"));
+        }
+        if !iss.is_empty() && !claims.iss.as_ref().is_some_and(|theirs| iss.contains(theirs)) {
+            return Err(ContextError::Forged("the token's iss is not among those that are configured"));
+        }
+        if !aud.is_empty() && !claims.aud.as_ref().is_some_and(|theirs| theirs.is_for(aud)) {
+            return Err(ContextError::Forged("the token's aud names none of those that are configured"));
+        }
+        let (times, leeway) = (claims.times()?, Duration::from_secs(self.demands.leeway_seconds));
+        if times.exp.is_some_and(|exp| exp + leeway <= now) {
             return Err(ContextError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(self.leeway_seconds)) {
+        if times.nbf.is_some_and(|nbf| nbf > now + leeway) {
             return Err(ContextError::Forged("the token does not count yet"));
         }
         Ok(claims)
     }
 }
 
-/// Three parts, the first of which is the base64url of an object.
+/// Characters that do not show, or that a template puts round a text: a token between them would otherwise be taken for
+/// something else than a token, and left to a format that checks nothing.
+fn hides(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '"' | '\'')
+}
+
+/// The three parts of a signed token or the five of an encrypted one, the first of which is the base64url of an object.
 pub(super) fn looks_like_one(context: &str) -> bool {
-    let mut parts = context.split('.');
-    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let Some((header, rest)) = context.split_once('.') else { return false };
+    if !matches!(rest.bytes().filter(|byte| *byte == b'.').count(), 1 | 3) {
         return false;
-    };
+    }
+    // `{"`, whatever follows.
     header.starts_with("ey")
+        || BASE64_URL_SAFE_NO_PAD.decode(header).is_ok_and(|header| {
+            header
+                .trim_ascii_start()
+                .strip_prefix(b"\xef\xbb\xbf")
+                .unwrap_or(header.trim_ascii_start())
+                .starts_with(b"{")
+        })
+}
+
+/// RFC 7515 §4.1.9: media types are compared without regard to case, and `application/` may be left out.
+fn same_type(one: &str, other: &str) -> bool {
+    let whole = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        if text.contains('/') { text } else { format!("application/{text}") }
+    };
+    whole(one) == whole(other)
+}
+
+/// The payload of a token as its maker wrote it. Says nothing of whether the token is good.
+#[must_use]
+pub fn payload(token: &str) -> Option<Box<RawValue>> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// Signs claims, for the command line and for tests.
 ///
 /// # Errors
 /// The key is no key, or the claims cannot be written.
-pub fn sign(key: &SigningKey, kid: Option<&str>, claims: &Claims) -> Result<String, SignError> {
+pub fn sign(key: &SigningKey, kid: Option<&str>, claims: &impl Serialize) -> Result<String, SignError> {
     install();
     let (algorithm, key) = match key {
         SigningKey::Hs256(secret) if secret.expose().len() < MIN_SECRET_BYTES => {
@@ -308,88 +328,4 @@ pub enum SignError {
     /// Anything else.
     #[error("cannot sign")]
     Token(#[from] jsonwebtoken::errors::Error),
-}
-
-/// Has `jsonwebtoken` compute by ring, which rustls brings along anyway, and only what is allowed here: HS256 and
-/// EdDSA. Another algorithm has no code that could be reached.
-fn install() {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: |algorithm, key| match algorithm {
-            Algorithm::HS256 => Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))),
-            Algorithm::EdDSA => {
-                let pair = ring_signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.as_bytes())
-                    .map_err(|_| ErrorKind::InvalidEddsaKey)?;
-                Ok(Box::new(EdDsaSigner(pair)))
-            }
-            _ => Err(ErrorKind::InvalidAlgorithm.into()),
-        },
-        verifier_factory: |algorithm, key| -> JwtResult<Box<dyn JwtVerifier>> {
-            let bytes = key.try_get_as_bytes()?;
-            match algorithm {
-                Algorithm::HS256 => Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, bytes)))),
-                Algorithm::EdDSA => Ok(Box::new(EdDsaVerifier(bytes.to_vec()))),
-                _ => Err(ErrorKind::InvalidAlgorithm.into()),
-            }
-        },
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    // An error says that it is installed already, by the only code that does so.
-    INSTALLED.get_or_init(|| PROVIDER.install_default().unwrap_or(()));
-}
-
-struct Hs256(hmac::Key);
-
-impl signature::Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl signature::Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> Result<(), signature::Error> {
-        hmac::verify(&self.0, message, tag).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-struct EdDsaSigner(ring_signature::Ed25519KeyPair);
-
-impl signature::Signer<Vec<u8>> for EdDsaSigner {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(self.0.sign(message).as_ref().to_vec())
-    }
-}
-
-impl JwtSigner for EdDsaSigner {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::EdDSA
-    }
-}
-
-struct EdDsaVerifier(Vec<u8>);
-
-impl signature::Verifier<Vec<u8>> for EdDsaVerifier {
-    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> Result<(), signature::Error> {
-        ring_signature::UnparsedPublicKey::new(&ring_signature::ED25519, &self.0)
-            .verify(message, tag)
-            .map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtVerifier for EdDsaVerifier {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::EdDSA
-    }
 }
