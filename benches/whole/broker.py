@@ -16,7 +16,7 @@ class Broker:
             [countersign, "topology", "print", "--set", "amqp.url=amqp://127.0.0.1"],
             check=True,
             capture_output=True,
-            env={"COUNTERSIGN_ACTION_CALLBACK_TOKEN": "fake-token-to-measure", "PATH": os.environ["PATH"]},
+            env={"COUNTERSIGN_ACTION_CALLBACK_TOKEN": "fake-token-to-measure", "COUNTERSIGN__ENDPOINTS__0__PLAIN": "true", "PATH": os.environ["PATH"]},
         )
         self.definitions = json.loads(printed.stdout)
         self.queue = queue

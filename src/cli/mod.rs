@@ -44,8 +44,9 @@ Examples:
   countersign tail               in another terminal: see the commands as they come
   countersign send               play the approval center
 
-It starts without any file if COUNTERSIGN_ACTION_CALLBACK_TOKEN is set, and (unless they have
-nothing to say) COUNTERSIGN_ACTION_CALLBACK_KEY and COUNTERSIGN_AMQP_URL.
+It starts without any file if COUNTERSIGN_ACTION_CALLBACK_TOKEN and COUNTERSIGN_ACTION_CALLBACK_KEY
+are set (or COUNTERSIGN__ENDPOINTS__0__PLAIN=true where there is no key), and COUNTERSIGN_AMQP_URL
+if the broker is elsewhere.
 
 Exit codes: 0 done, 1 failed or refused, 64 wrong usage or configuration, 69 a service is away.";
 

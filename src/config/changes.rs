@@ -146,7 +146,7 @@ mod tests {
 
     fn endpoint(name: &str, more: &str) -> String {
         format!(
-            "[[endpoints]]\nname = '{name}'\ncredentials = [ {{ action_callback_token = 'hush-of-so-many-bytes' }} ]\n{more}\n"
+            "[[endpoints]]\nname = '{name}'\nplain = true\ncredentials = [ {{ action_callback_token = 'hush-of-so-many-bytes' }} ]\n{more}\n"
         )
     }
 
@@ -192,7 +192,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         let text = format!(
-            "[[endpoints]]\nname = 'a'\ncredentials = [ {{ action_callback_token_file = '{}' }} ]\n",
+            "[[endpoints]]\nname = 'a'\nplain = true\ncredentials = [ {{ action_callback_token_file = '{}' }} ]\n",
             file.display()
         );
         fs::write(dir.path().join("countersign.toml"), text).unwrap();

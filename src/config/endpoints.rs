@@ -27,6 +27,10 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Old and new, and the same again for a second sender.
 const MAX_CREDENTIALS: usize = 4;
 
+/// What is said where a key is missing.
+const NO_KEY: &str = "action_callback_key (without a file COUNTERSIGN_ACTION_CALLBACK_KEY); or plain = true \
+    (COUNTERSIGN__ENDPOINTS__0__PLAIN=true), if the approval center has no key either";
+
 /// An endpoint, and what others than the intake do with its commands.
 pub(super) struct Endpoint {
     pub(super) settings: EndpointSettings,
@@ -87,7 +91,10 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     };
     // Tables last, in the order in which they can be written as TOML.
     let profile = profile(section);
-    let credentials = credentials(section);
+    let credentials = match section.flag("plain") {
+        Some(plain) => credentials(section, plain),
+        None => None,
+    };
     let sentences = section.table("sentences", sentences);
     let context = section.table("context", contexts::context);
     let enrichment = section.table("enrichment", completing::enrichment);
@@ -159,7 +166,7 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| word(byte) || byte == b'_' || byte == b'-')
 }
 
-fn credentials(section: &mut Section<'_, '_, '_>) -> Option<Vec<CredentialSettings>> {
+fn credentials(section: &mut Section<'_, '_, '_>, plain: bool) -> Option<Vec<CredentialSettings>> {
     let credentials = section.tables("credentials", credential)?;
     let expected = "1 to 4, each with an action_callback_token";
     if credentials.is_empty() {
@@ -172,11 +179,23 @@ fn credentials(section: &mut Section<'_, '_, '_>) -> Option<Vec<CredentialSettin
         sound = false;
     }
     let keyed = credentials.iter().filter(|credential| credential.action_callback_key.is_some()).count();
-    if keyed == 0 {
-        section.warn(
+    if keyed == 0 && plain {
+        section.warn("plain", "true: callbacks come unencrypted, and whoever reads one has the token");
+    } else if keyed == 0 {
+        // A misspelt variable would otherwise open the endpoint to everybody who has read one callback.
+        section.fault(
             "credentials",
-            "no action_callback_key: callbacks come unencrypted, and whoever reads one has the token",
+            "none has an action_callback_key, so callbacks would be taken unencrypted",
+            NO_KEY,
         );
+        sound = false;
+    } else if plain {
+        section.fault(
+            "plain",
+            "true, and there is an action_callback_key",
+            "one of the two: with a key only encrypted callbacks are taken",
+        );
+        sound = false;
     } else if keyed < credentials.len() {
         section.fault(
             "credentials",

@@ -116,7 +116,7 @@ fn config(filter: &str, format: &str) -> Config {
     let config = Config::bare(&url);
     let file = config.dir().join("token.txt");
     std::fs::write(&file, format!("{FROM_FILE}\n")).expect("a directory of ours");
-    let elsewhere = Endpoint::plain("elsewhere").credentials_toml(&format!(
+    let elsewhere = Endpoint::plain("elsewhere").set("plain", "true").credentials_toml(&format!(
         "[ {{ action_callback_token = \"${{COUNTERSIGN_TEST_TOKEN}}\" }}, {{ action_callback_token_file = {} }} ]",
         quoted(&file.display().to_string())
     ));

@@ -138,6 +138,34 @@ fn credentials_are_one_to_four_alike_and_different() {
 }
 
 #[test]
+fn an_endpoint_without_a_key_has_to_say_so_and_one_with_a_key_may_not() {
+    let with = |rest: &str| Case::file(&format!("[[endpoints]]\nname = 'a'\n{rest}\n"));
+    let without = "credentials = [{ action_callback_token = 'fake-token' }]";
+    let key = "credentials = [{ action_callback_token = 'fake-token', action_callback_key = 'fake-key' }]";
+    let missing =
+        "endpoints[0].credentials: none has an action_callback_key, so callbacks would be taken unencrypted";
+    has(&with(without).faults(), &format!("countersign.toml:3: {missing}"));
+    has(&with(&format!("plain = false\n{without}")).faults(), &format!("countersign.toml:4: {missing}"));
+    let plain = with(&format!("plain = true\n{without}"));
+    assert!(plain.config().intake.endpoints[0].credentials[0].action_callback_key.is_none());
+    has(&plain.warnings(), "countersign.toml:3: endpoints[0].plain: true: callbacks come unencrypted");
+    assert!(with(key).faults().is_empty() && with(&format!("plain = false\n{key}")).faults().is_empty());
+    has(
+        &with(&format!("plain = true\n{key}")).faults(),
+        "countersign.toml:3: endpoints[0].plain: true, and there is an action_callback_key; expected one of the two",
+    );
+    for odd in ["'true'", "1", "[]"] {
+        has(&with(&format!("plain = {odd}\n{key}")).faults(), "countersign.toml:3: endpoints[0].plain: is ");
+    }
+    let word = |word: &str| with(without).env("COUNTERSIGN__ENDPOINTS__0__PLAIN", word).faults();
+    assert!(word("true").is_empty());
+    has(
+        &word("yes"),
+        "environment COUNTERSIGN__ENDPOINTS__0__PLAIN: endpoints[0].plain: \"yes\" is neither true nor false",
+    );
+}
+
+#[test]
 fn two_endpoints_do_not_share_a_name() {
     let faults = Case::file(&format!("{SMALL}{SMALL}")).faults();
     assert_eq!(

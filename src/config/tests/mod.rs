@@ -150,6 +150,7 @@ fn every_key_of_an_endpoint_is_read() {
         locale = "en"
         [[endpoints]]
         name = "first"
+        plain = true
         credentials = [ { action_callback_token = "fake-1-of-so-many-bytes" }, { action_callback_token = "fake-2-of-so-many-bytes" } ]
         [[endpoints]]
         name = "second"
@@ -231,7 +232,19 @@ fn it_starts_from_the_environment_alone() {
     let case = Case::empty();
     let path = case.dir.path().join("token");
     fs::write(&path, "fake-token-of-so-many-bytes\n").unwrap();
-    let config = case.env("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", path.to_str().unwrap()).config();
+    let case = case.env("COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE", path.to_str().unwrap());
+    has(
+        &case.faults(),
+        "environment COUNTERSIGN_ACTION_CALLBACK_TOKEN_FILE: endpoints[0].credentials: none has an action_callback_key, so \
+         callbacks would be taken unencrypted; expected action_callback_key (without a file COUNTERSIGN_ACTION_CALLBACK_KEY); or \
+         plain = true (COUNTERSIGN__ENDPOINTS__0__PLAIN=true)",
+    );
+    // What was misspelt is missing.
+    let misspelt = Case::empty()
+        .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes")
+        .env("COUNTERSIGN_ACTION_CALLBACK_KYE", "fake-key-of-so-many-bytes");
+    assert!(misspelt.load().config().is_err());
+    let config = case.env("COUNTERSIGN__ENDPOINTS__0__PLAIN", "true").config();
     assert!(
         config.intake.endpoints[0].credentials[0].action_callback_token.equals("fake-token-of-so-many-bytes")
     );
@@ -242,7 +255,7 @@ fn it_starts_from_the_environment_alone() {
 fn each_endpoint_has_the_profile_that_it_names() {
     let endpoint = |name: &str, more: &str| {
         format!(
-            "[[endpoints]]\nname = '{name}'\n{more}\ncredentials = [ {{ action_callback_token = 'fake-of-so-many-bytes' }} ]\n"
+            "[[endpoints]]\nname = '{name}'\n{more}\nplain = true\ncredentials = [ {{ action_callback_token = 'fake-of-so-many-bytes' }} ]\n"
         )
     };
     let text = [
@@ -265,7 +278,7 @@ fn each_endpoint_has_the_profile_that_it_names() {
     let faults =
         Case::file(&(endpoint("a", "profile = 'kafka'") + &endpoint("b", "celery_task = ''"))).faults();
     has(&faults, "countersign.toml:3: endpoints[0].profile: \"kafka\" is not one of its values");
-    has(&faults, "countersign.toml:7: endpoints[1].celery_task: \"\" is empty");
+    has(&faults, "countersign.toml:8: endpoints[1].celery_task: \"\" is empty");
 }
 
 #[test]
@@ -300,7 +313,9 @@ fn the_short_names_give_way_to_a_file_that_has_endpoints() {
 
 #[test]
 fn a_named_file_that_is_missing_is_a_fault_and_the_usual_one_is_not() {
-    let mut case = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes");
+    let mut case = Case::empty()
+        .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes")
+        .env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key-of-so-many-bytes");
     assert!(case.faults().is_empty());
     case.sources.file = Some(case.dir.path().join("other.toml"));
     has(&case.faults(), "other.toml: cannot be read: ");
@@ -309,7 +324,7 @@ fn a_named_file_that_is_missing_is_a_fault_and_the_usual_one_is_not() {
 #[test]
 fn a_reference_is_the_value_of_its_variable() {
     let text = "[http]\nworkers = '${THREADS}'\n[[endpoints]]\nname = 'a'\nactions = ['${ACTION}']\n\
-                credentials = [ { action_callback_token = '${TOKEN}' } ]\n";
+                credentials = [ { action_callback_token = '${TOKEN}' } ]\nplain = true\n";
     let case = Case::file(text)
         .env("THREADS", "3")
         .env("TOKEN", "fake-token-of-so-many-bytes")
@@ -398,6 +413,7 @@ fn risky_values_are_told_and_do_not_stop_anything() {
         actions = ["approve"]
         dedupe_window = 0
         credentials = [ { action_callback_token = "fake-of-so-many-bytes" } ]
+        plain = true
         [endpoints.context]
         fields = { task_id = "/t" }
         "#,
@@ -409,8 +425,8 @@ fn risky_values_are_told_and_do_not_stop_anything() {
         "countersign.toml:6: amqp.topology: none, with queue = \"\"",
         "countersign.toml:9: endpoints[0].actions: \"approve\" is not \"APPROVE\"",
         "countersign.toml:10: endpoints[0].dedupe_window: 0",
-        "countersign.toml:11: endpoints[0].credentials: no action_callback_key",
-        "countersign.toml:13: endpoints[0].context.fields: has no effect",
+        "countersign.toml:12: endpoints[0].plain: true: callbacks come unencrypted",
+        "countersign.toml:14: endpoints[0].context.fields: has no effect",
     ] {
         has(&warnings, expected);
     }

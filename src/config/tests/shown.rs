@@ -45,6 +45,7 @@ fn what_is_shown_reads_as_the_same_configuration() {
         urls = ["amqp://u:fake@a/v", "amqps://b"]
         [[endpoints]]
         name = "first"
+        plain = true
         credentials = [ { action_callback_token = "fake-of-so-many-bytes" } ]
         [[endpoints]]
         name = "second"

@@ -83,7 +83,7 @@ async fn endpoints_come_and_go_under_load_and_what_has_begun_ends_as_it_began() 
     assert_eq!(knock(&app, "travel").await.reason(), "unauthenticated");
     assert_eq!(app.metric(series).await, None);
 
-    let travel = "\n[[endpoints]]\nname = \"travel\"\ncredentials = [ { action_callback_token = \"fake-token-0f3a-9d\" } ]\n";
+    let travel = "\n[[endpoints]]\nname = \"travel\"\nplain = true\ncredentials = [ { action_callback_token = \"fake-token-0f3a-9d\" } ]\n";
     reload_with(&app, "applied", |text| text + travel).await;
     assert_eq!(app.metric(series).await, Some(0.0), "there from the start, at zero");
     assert_eq!(knock(&app, "travel").await.reason(), "malformed");
@@ -120,8 +120,7 @@ async fn a_bad_file_keeps_the_old_one_and_says_all_that_is_wrong() {
     load.until_answered(50).await;
     let good = std::fs::read_to_string(app.file()).unwrap();
 
-    let endpoint =
-        "[[endpoints]]\nname = \"Travel!\"\ncredentials = [ { action_callback_token = \"fake-hush\" } ]\n";
+    let endpoint = "[[endpoints]]\nname = \"Travel!\"\nplain = true\ncredentials = [ { action_callback_token = \"fake-hush\" } ]\n";
     reload_with(&app, "rejected", |text| {
         format!(
             "{endpoint}{}\n[log]\nfilter = \"loud=hush\"\n",
@@ -199,7 +198,7 @@ async fn of_two_reloads_in_quick_succession_the_last_file_is_in_force() {
     for round in 0..5 {
         let named = |n: u32| {
             format!(
-                "\n[[endpoints]]\nname = \"e{n}\"\ncredentials = [ {{ action_callback_token = \"fake-token-of-e\" }} ]\n"
+                "\n[[endpoints]]\nname = \"e{n}\"\nplain = true\ncredentials = [ {{ action_callback_token = \"fake-token-of-e\" }} ]\n"
             )
         };
         let base = std::fs::read_to_string(app.file()).unwrap();

@@ -73,6 +73,9 @@ impl Endpoint {
             .collect();
         line(text, "\n[[endpoints]]");
         line(text, &format!("name = {}", quoted(&self.name)));
+        if !credentials.is_empty() && self.credentials.iter().all(|(_, key)| key.is_none()) {
+            line(text, "plain = true");
+        }
         if !credentials.is_empty() {
             line(text, &format!("credentials = [{}]", credentials.join(", ")));
         }
