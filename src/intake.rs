@@ -51,6 +51,8 @@ pub struct EndpointSettings {
     pub dedupe_window: Duration,
     /// What to do with contradictions.
     pub on_conflict: OnConflict,
+    /// Within this a callback that is no duplicate any more is told as a repeat, and a contradiction as one.
+    pub repeats_window: Duration,
     /// How contexts are read.
     pub context: context::Settings,
 }
@@ -332,12 +334,14 @@ impl Intake {
             message_id,
             search_id: callback.id.clone(),
             conflicts_with: None,
+            repeats: None,
             extra: callback.extra.clone(),
         };
         let acceptance = Acceptance {
             command,
             fingerprint,
             window: settings.dedupe_window,
+            repeats_window: settings.repeats_window,
             on_conflict: settings.on_conflict,
         };
         match self.ledger.accept(acceptance).await {

@@ -28,6 +28,7 @@ pub(crate) fn decision(number: u64, at: Timestamp) -> Command {
         message_id: None,
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     }
 }

@@ -18,7 +18,13 @@ pub(crate) fn settings(path: PathBuf) -> Settings {
 pub(crate) fn acceptance(number: u64, at: Timestamp) -> Acceptance {
     let command = decision(number, at);
     let fingerprint = fingerprint(&command);
-    Acceptance { command, fingerprint, window: Duration::from_secs(60), on_conflict: OnConflict::Publish }
+    Acceptance {
+        command,
+        fingerprint,
+        window: Duration::from_secs(60),
+        repeats_window: Duration::from_secs(24 * 3600),
+        on_conflict: OnConflict::Publish,
+    }
 }
 
 /// A runtime like that of `serve`, with one thread for the tasks.

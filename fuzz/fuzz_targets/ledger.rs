@@ -51,9 +51,10 @@ fn acceptance(number: usize) -> Acceptance {
         message_id: None,
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     };
-    Acceptance { command, fingerprint, window: Duration::from_secs(60), on_conflict: OnConflict::Publish }
+    Acceptance { command, fingerprint, window: Duration::from_secs(60), repeats_window: Duration::from_secs(24 * 3600), on_conflict: OnConflict::Publish }
 }
 
 /// A ledger's files as a crash would leave them, and the ids that were answered.

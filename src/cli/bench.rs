@@ -250,6 +250,7 @@ fn decision(number: u64) -> Kept {
         message_id: None,
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     }
 }
@@ -263,7 +264,13 @@ fn acceptance(number: u64) -> Acceptance {
         action_type: &command.action_type,
         ..FingerprintParts::default()
     });
-    Acceptance { command, fingerprint, window: Duration::from_secs(60), on_conflict: OnConflict::Publish }
+    Acceptance {
+        command,
+        fingerprint,
+        window: Duration::from_secs(60),
+        repeats_window: Duration::from_secs(24 * 3600),
+        on_conflict: OnConflict::Publish,
+    }
 }
 
 fn tell(measured: &Measured) -> Result<(), Failure> {

@@ -191,6 +191,7 @@ struct Body<'a> {
     message_id: Option<&'a str>,
     search_id: Option<&'a str>,
     conflicts_with: Option<CommandId>,
+    repeats: Option<CommandId>,
     extra: Extra<'a>,
 }
 
@@ -273,6 +274,7 @@ impl<'a> Body<'a> {
             message_id: command.message_id.as_deref(),
             search_id: command.search_id.as_deref(),
             conflicts_with: command.conflicts_with,
+            repeats: command.repeats,
             extra: Extra(&command.extra),
         }
     }

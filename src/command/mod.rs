@@ -50,6 +50,9 @@ pub struct Command {
     pub search_id: Option<String>,
     /// The earlier command of the same operator on the same task that this one contradicts.
     pub conflicts_with: Option<CommandId>,
+    /// The newest earlier command whose callback said the very same, longer ago than `dedupe_window`: a task that was opened
+    /// again, or a replay.
+    pub repeats: Option<CommandId>,
     /// Members of the callback that this version does not know, verbatim, in their order.
     pub extra: Vec<(String, Box<RawValue>)>,
 }

@@ -36,6 +36,7 @@ pub(crate) fn card() -> Command {
         message_id: Some("7123456789012345678".to_owned()),
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     }
 }
@@ -93,6 +94,7 @@ pub(crate) fn list() -> Command {
         }],
         message_id: None,
         conflicts_with: CommandId::parse("019a0000-0000-7000-8000-000000000000"),
+        repeats: CommandId::parse("019a0000-0000-7000-8000-00000000000f"),
         extra: vec![("new_member".to_owned(), raw(r#"{"a":[1,2.50]}"#))],
         ..card()
     }

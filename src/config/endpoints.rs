@@ -24,6 +24,9 @@ use crate::{
 /// What may be a duplicate is held in memory.
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
+/// As long as there is room in memory, what is told as a repeat is remembered for so long at the most.
+const LONGEST_REPEATS_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Old and new, and the same again for a second sender.
 const MAX_CREDENTIALS: usize = 4;
 
@@ -83,6 +86,15 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     if dedupe_window.is_some_and(|window| window.is_zero()) {
         section.warn("dedupe_window", "0: a callback that is repeated becomes two commands");
     }
+    let repeats_window = section.duration("repeats_window", LONGEST_REPEATS_WINDOW);
+    if let (Some(dedupe), Some(repeats)) = (dedupe_window, repeats_window)
+        && repeats <= dedupe
+    {
+        section.warn(
+            "repeats_window",
+            "is not longer than dedupe_window: nothing tells a captured callback that is sent again after it",
+        );
+    }
     let on_conflict = match section
         .one_of("on_conflict", &[("publish", OnConflict::Publish), ("refuse", OnConflict::Refuse)])
     {
@@ -109,6 +121,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         sentences: sentences?,
         dedupe_window: dedupe_window?,
         on_conflict: on_conflict?,
+        repeats_window: repeats_window?,
         context: context?,
     };
     Some(Endpoint { settings, profile: profile?, enrichment: enrichment?, rules: rules? })

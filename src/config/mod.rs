@@ -397,8 +397,11 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             );
         }
         if let Some(ledger) = &mut loaded.ledger {
-            ledger.limits.longest_window =
-                endpoints.iter().map(|endpoint| endpoint.dedupe_window).max().unwrap_or_default();
+            let longest = |window: fn(&intake::EndpointSettings) -> Duration| {
+                endpoints.iter().map(window).max().unwrap_or_default()
+            };
+            ledger.limits.longest_window = longest(|endpoint| endpoint.dedupe_window);
+            ledger.limits.longest_repeats_window = longest(|endpoint| endpoint.repeats_window);
         }
         loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale });
     }

@@ -138,6 +138,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
             refusals_kept: refusals_kept?,
             // Filled in when the endpoints have been read.
             longest_window: Duration::ZERO,
+            longest_repeats_window: Duration::ZERO,
             retention: retention?,
             min_free_bytes: min_free_bytes?,
         },

@@ -130,6 +130,9 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
             }
             let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| Timestamp::now().since(at));
             desk.metrics.set_oldest_pending(age);
+            if let Some(remembered) = stats.remembered {
+                desk.metrics.set_remembered(remembered.commands, remembered.forgotten);
+            }
             desk.metrics.set_outcomes(stats.outcomes_pending, stats.outcomes_parked);
             desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }

@@ -7,7 +7,8 @@
 //! - **Exception.** A row beside the log for a command that is not in the state its position says: `retrying` (the
 //!   broker refused it, or it waits for an earlier command of its task), `parked` (an operator must act), `requeued`
 //!   (an operator acted).
-//! - **Window.** What was accepted within `dedupe_window`, in the writer's memory, rebuilt from the tail of the log.
+//! - **Window.** What was accepted within `dedupe_window`, and as far as there is room within `repeats_window`, in the writer's
+//!   memory, rebuilt from the tail of the log.
 //!   Fingerprints that have a round are kept for ever, in a table.
 //! - **Context.** A row that the third party registered beforehand: which task a key or a bot message means, and who may
 //!   do what with it. Kept for a week after it expired, so that "expired" can be told from "unknown".
@@ -81,6 +82,9 @@ pub struct Limits {
     pub refusals_kept: u64,
     /// The longest `dedupe_window` of any endpoint: how far back the window in memory reaches.
     pub longest_window: Duration,
+    /// The longest `repeats_window` of any endpoint: how far back the window reaches as long as there is room. One that is made
+    /// longer while the ledger is open fills as time passes.
+    pub longest_repeats_window: Duration,
     /// Published commands older than this are pruned; `None` keeps them for ever. Nothing within the longest window is
     /// pruned, whatever this says, and nothing that is not published.
     pub retention: Option<Duration>,
@@ -93,6 +97,7 @@ impl Default for Limits {
         Self {
             refusals_kept: 10_000,
             longest_window: Duration::from_secs(60),
+            longest_repeats_window: Duration::from_secs(24 * 3600),
             retention: Some(Duration::from_secs(90 * 86_400)),
             min_free_bytes: 64 << 20,
         }
@@ -113,13 +118,16 @@ impl Limits {
 /// What [`Ledger::accept`] is asked to keep.
 #[derive(Debug)]
 pub struct Acceptance {
-    /// The command. `conflicts_with` is the ledger's to fill.
+    /// The command. `conflicts_with` and `repeats` are the ledger's to fill.
     pub command: Command,
     /// What makes its callback the same as another.
     pub fingerprint: Fingerprint,
     /// How long the same callback is a duplicate. A callback with a round is one for ever.
     pub window: Duration,
-    /// What to do with a different action by the same operator on the same task within the window.
+    /// How long the same callback, when it is none any more, is told as a repeat of the earlier one; and how long a
+    /// contradiction is.
+    pub repeats_window: Duration,
+    /// What to do with a different action by the same operator on the same task within `window`.
     pub on_conflict: OnConflict,
 }
 
@@ -218,6 +226,15 @@ pub struct Exception {
     pub reason: String,
 }
 
+/// What the writer holds in memory to know repeats and contradictions by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remembered {
+    /// Commands.
+    pub commands: u64,
+    /// Commands that were left out before `repeats_window` was over, because there were too many. Since the start.
+    pub forgotten: u64,
+}
+
 /// Numbers for metrics, health and `ledger stats`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
@@ -245,6 +262,9 @@ pub struct Stats {
     pub wal_bytes: Option<u64>,
     /// What is left on its disk for this user.
     pub free_bytes: Option<u64>,
+    /// What is held in memory to know repeats by; `None` of a ledger that somebody else writes.
+    #[serde(skip)]
+    pub remembered: Option<Remembered>,
 }
 
 /// A command as people look at it.

@@ -102,6 +102,7 @@ async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> Comm
         message_id: Some(message_id.to_owned()),
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     };
     let parts = FingerprintParts { endpoint: "purchase", task_id: Some(task_id), ..Default::default() };
@@ -109,6 +110,7 @@ async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> Comm
         command,
         fingerprint: Fingerprint::of(&parts),
         window: Duration::from_secs(60),
+        repeats_window: Duration::ZERO,
         on_conflict: OnConflict::Publish,
     };
     match Ledger::accept(ledger, acceptance).await {

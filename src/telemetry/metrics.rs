@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -326,6 +326,8 @@ pub struct Metrics {
     reloads_rejected: Counter,
     outcomes: [Counter; ReportResult::ALL.len()],
     showings: [[Counter; ShowingResult::ALL.len()]; SURFACES.len()],
+    remembered: Gauge<i64, AtomicI64>,
+    forgotten: Counter,
     outcomes_pending: Gauge<i64, AtomicI64>,
     outcomes_parked: Gauge<i64, AtomicI64>,
     topology: Topology,
@@ -463,6 +465,17 @@ impl Metrics {
                 family.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
             })
         });
+        let (remembered, forgotten) = (Gauge::default(), Counter::default());
+        registry.register(
+            "repeats_remembered",
+            "Commands in memory, by which repeats and contradictions are known",
+            remembered.clone(),
+        );
+        registry.register(
+            "repeats_forgotten",
+            "Commands that had to leave the memory before repeats_window was over, because there were too many",
+            forgotten.clone(),
+        );
         let (outcomes_pending, outcomes_parked) = (Gauge::default(), Gauge::default());
         registry.register(
             "outcomes_pending",
@@ -506,6 +519,8 @@ impl Metrics {
             reloads_rejected,
             outcomes,
             showings,
+            remembered,
+            forgotten,
             outcomes_pending,
             outcomes_parked,
             topology,
@@ -588,6 +603,12 @@ impl Metrics {
                 gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
             }
         }
+    }
+
+    /// Sets how many commands are remembered, and how many had to be forgotten since the start.
+    pub fn set_remembered(&self, commands: u64, forgotten: u64) {
+        self.remembered.set(i64::try_from(commands).unwrap_or(i64::MAX));
+        self.forgotten.inner().store(forgotten, Ordering::Relaxed);
     }
 
     /// Counts ended publishes.
@@ -853,6 +874,8 @@ mod tests {
             "countersign_outcomes_total{outcome=\"not_permitted\"} 0",
             "countersign_showings_total{surface=\"card\",result=\"retried\"} 1",
             "countersign_showings_total{surface=\"instance\",result=\"shown\"} 0",
+            "countersign_repeats_remembered 0",
+            "countersign_repeats_forgotten_total 0",
             "countersign_outcomes_pending 3",
             "countersign_outcomes_parked 1",
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",

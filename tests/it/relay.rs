@@ -33,7 +33,7 @@ async fn the_message_is_the_command_to_the_letter() {
             "reason": "ok",
             "attachments": [{"file_type": "IMAGE", "file_name": "1.png", "file_size": 12345,
                              "url": "https://cdn.example.invalid/1"}],
-            "action_context": "ctx", "message_id": null, "search_id": null, "conflicts_with": null, "extra": {}
+            "action_context": "ctx", "message_id": null, "search_id": null, "conflicts_with": null, "repeats": null, "extra": {}
         })
     );
     let instant: countersign::time::Timestamp = received_at.parse().unwrap();

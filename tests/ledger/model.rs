@@ -37,13 +37,17 @@ struct Decision {
     round: Option<u8>,
     /// A repeat is looked for; else the window has no length.
     in_window: bool,
+    /// Beyond the window repeats and contradictions are told; else that window has no length either.
+    tells: bool,
     refuses_conflicts: bool,
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let decision = (0..3_u8, 0..2_u8, any::<bool>(), prop::option::of(0..2_u8), any::<bool>(), any::<bool>());
-    let accept = decision.prop_map(|(task, operator, approves, round, in_window, refuses_conflicts)| {
-        Act::Accept(Decision { task, operator, approves, round, in_window, refuses_conflicts })
+    let windows = (any::<bool>(), any::<bool>(), any::<bool>());
+    let decision = (0..3_u8, 0..2_u8, any::<bool>(), prop::option::of(0..2_u8), windows);
+    let accept = decision.prop_map(|(task, operator, approves, round, windows)| {
+        let (in_window, tells, refuses_conflicts) = windows;
+        Act::Accept(Decision { task, operator, approves, round, in_window, tells, refuses_conflicts })
     });
     let exceptions = prop::collection::vec((any::<u8>(), any::<bool>(), 0..9_u32), 0..3);
     let settle = (any::<u8>(), exceptions, prop::collection::vec(any::<u8>(), 0..3))
@@ -93,12 +97,14 @@ impl Decision {
             message_id: None,
             search_id: None,
             conflicts_with: None,
+            repeats: None,
             extra: Vec::new(),
         };
         Acceptance {
             command,
             fingerprint,
             window: if self.in_window { Duration::from_secs(60) } else { Duration::ZERO },
+            repeats_window: if self.tells { Duration::from_secs(3600) } else { Duration::ZERO },
             on_conflict: if self.refuses_conflicts { OnConflict::Refuse } else { OnConflict::Publish },
         }
     }
@@ -112,6 +118,8 @@ impl Decision {
 #[derive(Default)]
 struct Model {
     log: Vec<(CommandId, TaskKey, Decision)>,
+    /// What the newest command repeats and contradicts.
+    says: (Option<CommandId>, Option<CommandId>),
     cursor: Seq,
     exceptions: BTreeMap<Seq, (Exceptional, u32)>,
 }
@@ -131,6 +139,9 @@ impl Model {
         if let (true, true, Some((with, ..))) = (decision.in_window, decision.refuses_conflicts, latest) {
             return Receipt::Conflicting { with: *with };
         }
+        let told = decision.in_window || decision.tells;
+        let repeats = same.filter(|_| decision.tells && decision.round.is_none()).map(|(id, ..)| *id);
+        self.says = (repeats, latest.filter(|_| told).map(|(id, ..)| *id));
         let command_id = acceptance.command.command_id;
         self.log.push((command_id, TaskKey::of(&acceptance.command), decision.clone()));
         Receipt::Accepted { command_id }
@@ -205,6 +216,17 @@ impl Bench {
                 let acceptance = decision.acceptance();
                 let expected = self.model.accept(decision, &acceptance);
                 assert_eq!(self.ledger().accept(acceptance).await, Ok(expected));
+                if let Receipt::Accepted { command_id } = expected {
+                    let record = self.ledger().find(command_id).await.expect("a healthy ledger");
+                    let body = record.and_then(|record| record.command).expect("what was accepted");
+                    let message: serde_json::Value = serde_json::from_str(body.get()).expect("JSON");
+                    let (repeats, contradicts) = self.model.says;
+                    let id = |id: Option<CommandId>| serde_json::json!(id);
+                    assert_eq!(
+                        (&message["repeats"], &message["conflicts_with"]),
+                        (&id(repeats), &id(contradicts))
+                    );
+                }
             }
             Act::Settle { through, exceptions, cleared } => {
                 let Some(through) = self.model.pick(*through) else { return };

@@ -61,7 +61,11 @@ public class Worker {
         return command;
     }
 
-    /** Tell your approval system. */
+    /** Tell your approval system.
+     *
+     *  If `repeats` is set, the same decision came before, as the command of that id: act only if your task has been opened
+     *  again since; if not, it is a replay: change nothing, and report `refused`. `conflicts_with` names an opposite decision of
+     *  the same operator: the later one counts, unless it repeats one that is older still. */
     private static void act(JsonNode command) {}
 
     /** Tells countersign, which shows it to the approver; see ../python-pika/worker.py for all that can be told. To tell it

@@ -36,7 +36,11 @@ function read(message) {
   return command;
 }
 
-/** Tell your approval system; if it fails, the command comes again. */
+/** Tell your approval system; if it fails, the command comes again.
+ *
+ *  If command.repeats is set, the same decision came before, as the command of that id: act only if your task has been opened
+ *  again since; if not, it is a replay: change nothing, and report `refused`. command.conflicts_with names an opposite decision
+ *  of the same operator: the later one counts, unless it repeats one that is older still. */
 async function act(_command) {}
 
 async function handle(message, command) {

@@ -39,7 +39,11 @@ def read(properties, body):
 
 
 def act(database, command):
-    """Tell your approval system. What you write into `database` here is kept together with the message_id or not at all."""
+    """Tell your approval system. What you write into `database` here is kept together with the message_id or not at all.
+
+    If command["repeats"] is set, the same decision came before, as the command of that id: act only if your task has been
+    opened again since; if not, it is a replay: change nothing, and report `refused`. command["conflicts_with"] names an
+    opposite decision of the same operator: the later one counts, unless it repeats one that is older still."""
 
 
 def report(channel, command):

@@ -49,6 +49,10 @@ fn read(message_id: &str, body: &[u8]) -> anyhow::Result<Command> {
 }
 
 /// Tell your approval system. What is written to the database here is kept together with the message id or not at all.
+///
+/// If `repeats` is set, the same decision came before, as the command of that id: act only if your task has been opened again
+/// since; if not, it is a replay: change nothing, and report `refused`. `conflicts_with` names an opposite decision of the same
+/// operator: the later one counts, unless it repeats one that is older still.
 fn act(_transaction: &Transaction<'_>, _command: &Command) -> anyhow::Result<()> {
     Ok(())
 }

@@ -323,6 +323,7 @@ impl Ledger for Double {
         let log = self.log.lock().unwrap();
         let (head, cursor) = (log.len() as u64, self.cursor.load(Ordering::Relaxed));
         let stats = Stats {
+            remembered: None,
             pending: head - cursor,
             published: cursor,
             oldest_pending_at: log.get(cursor as usize).map(|(command, _)| command.received_at),

@@ -83,6 +83,8 @@ async fn metrics_tell_the_state_of_the_ledger_at_the_scrape() {
     let service = Service::start();
     keep(&service, 3).await;
     service.ledger.publish_through(2);
+    // Ages are told in whole milliseconds.
+    tokio::time::sleep(Duration::from_millis(2)).await;
     let answer = service.get("/metrics").await;
     assert_eq!(answer.header("content-type"), Some(Exposition::Text.content_type()));
     assert_eq!(answer.header("vary"), Some("accept"));

@@ -68,6 +68,7 @@ fn endpoint(name: &str, key: Option<&str>, locale: Locale) -> EndpointSettings {
         sentences: std::collections::HashMap::new(),
         dedupe_window: Duration::from_secs(60),
         on_conflict: OnConflict::Refuse,
+        repeats_window: Duration::from_secs(3600),
         context: context::Settings {
             formats: vec![context::Format::Opaque],
             on_unresolved: context::OnUnresolved::Publish,

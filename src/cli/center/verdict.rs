@@ -319,7 +319,8 @@ mod tests {
     #[test]
     fn a_definition_that_fits_has_nothing_to_mend() {
         assert_eq!(said(&sound(), ENCRYPTED, &CLOUD), Vec::<String>::new());
-        let plain = "credentials = [ { action_callback_token = \"fake-new-of-so-many-bytes\" } ]";
+        let plain =
+            "plain = true\ncredentials = [ { action_callback_token = \"fake-new-of-so-many-bytes\" } ]";
         let mut definition = sound();
         definition.external.action_callback_key = None;
         assert_eq!(said(&definition, plain, &CLOUD), Vec::<String>::new());

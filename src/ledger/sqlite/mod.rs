@@ -12,6 +12,7 @@ mod operator;
 mod outcomes;
 mod prune;
 mod reader;
+mod recall;
 mod refusals;
 mod replies;
 mod room;
@@ -30,7 +31,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use futures_util::future::BoxFuture;
@@ -45,7 +46,8 @@ pub use schema::OpenError;
 
 use super::{
     AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes, Receipt,
-    Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Reported, Settings, Settlement,
+    Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered, Reported, Settings,
+    Settlement,
     ShowAgain, Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
@@ -59,7 +61,7 @@ use files::Files;
 use lookup::{Lookup, Lookups};
 use shared::Shared;
 use waiting::{Accepting, Job};
-use window::{Kind, Window};
+use window::{Spans, Window};
 use writer::Writer;
 
 /// Refused callbacks that may wait to be written; more are dropped, and counted by the metric alone.
@@ -79,6 +81,7 @@ pub struct SqliteLedger {
 struct Threads {
     writer: JoinHandle<()>,
     checkpointer: JoinHandle<()>,
+    recaller: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     // Held until the writer has ended.
     lock: schema::Lock,
@@ -93,7 +96,8 @@ impl std::fmt::Debug for SqliteLedger {
 impl SqliteLedger {
     /// Opens or creates the ledger and starts its writer.
     ///
-    /// The time this takes depends on what was accepted within the longest window, not on the size of the log.
+    /// The time this takes depends on what was accepted within the longest `dedupe_window`, not on the size of the log. What was
+    /// accepted within the longest `repeats_window` is read meanwhile: until then not every repeat is told as one.
     ///
     /// # Errors
     /// See [`OpenError`]. A broken ledger is never opened, repaired or begun anew.
@@ -103,7 +107,7 @@ impl SqliteLedger {
         reach("start:locked");
         let connection = schema::open_writer(path)?;
         let started = Instant::now();
-        let (head, window) = rebuild(&connection, settings.limits.longest_window, 0)
+        let Rebuilt { head, window, below, epoch_ms } = rebuild(&connection, spans(&settings.limits), 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;
         let file_failed = |source| OpenError::File { path: path.to_owned(), source };
         let files = Files::of(path).map_err(file_failed)?;
@@ -136,6 +140,13 @@ impl SqliteLedger {
                 .spawn(move || checkpoint::run(&connection, &path, &shared, &stop))
                 .map_err(file_failed)?
         };
+        let recaller = {
+            let (path, jobs, stop) = (path.to_owned(), jobs.clone(), stop.clone());
+            thread::Builder::new()
+                .name("ledger-recall".to_owned())
+                .spawn(move || recall::run(&path, &jobs, &stop, below, epoch_ms))
+                .map_err(file_failed)?
+        };
         let path: Arc<Path> = path.into();
         let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
         Ok(Self {
@@ -144,7 +155,7 @@ impl SqliteLedger {
             path,
             readers: Arc::default(),
             lookups,
-            threads: Mutex::new(Some(Threads { writer, checkpointer, stop, lock })),
+            threads: Mutex::new(Some(Threads { writer, checkpointer, recaller, stop, lock })),
         })
     }
 
@@ -190,44 +201,57 @@ impl SqliteLedger {
     }
 }
 
-/// Finds the end of the log and fills the window from its tail. `now_ms` is the time on the window's clock.
-fn rebuild(
-    connection: &rusqlite::Connection,
-    longest: Duration,
-    now_ms: i64,
-) -> rusqlite::Result<(Seq, Window)> {
-    let mut window = Window::new(longest, now_ms);
+/// What the log's tail tells at start.
+struct Rebuilt {
+    /// The end of the log.
+    head: Seq,
+    window: Window,
+    /// Commands below this are not in the window yet.
+    below: Seq,
+    /// The time since 1970 at which the window's clock showed 0.
+    epoch_ms: i64,
+}
+
+fn spans(limits: &Limits) -> Spans {
+    Spans { exact: limits.longest_window, far: limits.longest_repeats_window }
+}
+
+/// Finds the end of the log and fills the window from its tail, as far as answers depend on it. `now_ms` is the time on the
+/// window's clock.
+fn rebuild(connection: &rusqlite::Connection, spans: Spans, now_ms: i64) -> rusqlite::Result<Rebuilt> {
+    let mut window = Window::new(spans);
     // After the clock was set back the newest row tells the time better than the clock: otherwise all that was accepted
     // since then would count as of now.
     let newest: Option<i64> = connection
         .query_row("SELECT received_at FROM commands ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
         .optional()?;
     let now = Timestamp::now().as_millisecond().max(newest.unwrap_or(i64::MIN));
-    let horizon = now - i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
+    let epoch_ms = now.saturating_sub(now_ms);
+    let horizon = now_ms.saturating_sub(i64::try_from(spans.exact.as_millis()).unwrap_or(i64::MAX));
     let mut tail = connection
         .prepare("SELECT seq, received_at, fingerprint, decision_key FROM commands ORDER BY seq DESC")?;
     let mut rows = tail.query([])?;
     let mut recent = Vec::new();
     let mut head = None;
+    let mut latest = now_ms;
     while let Some(row) = rows.next()? {
-        let seq = row.get::<_, i64>(0)? as Seq;
-        head.get_or_insert(seq);
-        let received_at: i64 = row.get(1)?;
-        if received_at < horizon {
+        let mut seen = recall::seen(row, epoch_ms)?;
+        head.get_or_insert(seen.seq);
+        // The log is in the order of time, whatever the clock said then.
+        latest = latest.min(seen.at_ms);
+        seen.at_ms = latest;
+        if latest < horizon {
             break;
         }
-        let first = |column| -> rusqlite::Result<u64> {
-            let bytes = row.get_ref(column)?.as_blob()?;
-            Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
-        };
-        recent.push((seq, (received_at - now).min(0), first(2)?, first(3)?));
-    }
-    for (seq, at_ms, fingerprint, decision) in recent.into_iter().rev() {
-        window.insert(Kind::Fingerprint, fingerprint, seq, now_ms + at_ms);
-        window.insert(Kind::Decision, decision, seq, now_ms + at_ms);
+        recent.push(seen);
     }
     let pruned: i64 = connection.query_row("SELECT pruned_through FROM cursor", [], |row| row.get(0))?;
-    Ok((head.unwrap_or(0).max(pruned as Seq), window))
+    let head = head.unwrap_or(0).max(pruned as Seq);
+    let below = recent.last().map_or(head + 1, |oldest| oldest.seq);
+    for seen in recent.into_iter().rev() {
+        window.remember(seen);
+    }
+    Ok(Rebuilt { head, window, below, epoch_ms })
 }
 
 impl Ledger for SqliteLedger {
@@ -242,14 +266,23 @@ impl Ledger for SqliteLedger {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Overloaded);
         }
-        let Acceptance { command, fingerprint, window, on_conflict } = acceptance;
+        let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
         // Rendered and hashed here, on the caller's core: the writer has only rows to write.
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
         let (reply, answer) = replies::reply();
-        let accepting =
-            Accepting { command, body, fingerprint, decision_key, task_key, window, on_conflict, reply };
+        let accepting = Accepting {
+            command,
+            body,
+            fingerprint,
+            decision_key,
+            task_key,
+            window,
+            repeats_window,
+            on_conflict,
+            reply,
+        };
         if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Unavailable);
@@ -350,7 +383,14 @@ impl Ledger for SqliteLedger {
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        self.look("take the numbers of", Reader::stats)
+        let shared = self.shared.clone();
+        self.look("take the numbers of", move |reader| {
+            let remembered = Remembered {
+                commands: shared.remembered.load(Ordering::Relaxed),
+                forgotten: shared.forgotten.load(Ordering::Relaxed),
+            };
+            Ok(Stats { remembered: Some(remembered), ..reader.stats()? })
+        })
     }
 
     fn limit(&self, limits: Limits) {
@@ -462,7 +502,9 @@ impl Threads {
     fn join(self) {
         self.stop.store(true, Ordering::Release);
         self.checkpointer.thread().unpark();
-        for (name, thread) in [("checkpointer", self.checkpointer), ("writer", self.writer)] {
+        let threads =
+            [("checkpointer", self.checkpointer), ("writer", self.writer), ("recaller", self.recaller)];
+        for (name, thread) in threads {
             if thread.join().is_err() {
                 tracing::error!("the ledger's {name} panicked");
             }

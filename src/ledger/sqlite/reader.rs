@@ -317,6 +317,7 @@ impl Reader {
             pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
             published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
             parked,
+            remembered: None,
             oldest_pending_at: oldest.map(timestamp),
             head,
             cursor,

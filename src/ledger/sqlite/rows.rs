@@ -1,11 +1,13 @@
 //! The rows of one commit: sameness, the log, the cursor, exceptions.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
     history,
     waiting::Accepting,
-    window::{Kind, Window},
+    window::{Kind, Seen, Window},
     writer::Appended,
 };
 use crate::{
@@ -26,25 +28,26 @@ pub(super) fn accept(
     appended: &mut Appended,
     now_ms: i64,
 ) -> rusqlite::Result<Receipt> {
-    if let Some(command_id) = duplicate(transaction, window, accepting, now_ms)? {
-        return Ok(Receipt::Duplicate { command_id });
+    match same(transaction, window, accepting, now_ms)? {
+        Same::Duplicate(command_id) => return Ok(Receipt::Duplicate { command_id }),
+        Same::Earlier(command_id) => accepting.command.repeats = Some(command_id),
+        Same::Nothing => {}
     }
-    if let Some(with) = contradicted(transaction, window, accepting, now_ms)? {
-        if accepting.on_conflict == OnConflict::Refuse {
+    if let Some((with, age)) = contradicted(transaction, window, accepting, now_ms)? {
+        // Beyond dedupe_window a task may have been rolled back: a decision is not refused for what was said hours ago.
+        if accepting.on_conflict == OnConflict::Refuse && age < accepting.window {
             return Ok(Receipt::Conflicting { with });
         }
         accepting.command.conflicts_with = Some(with);
+    }
+    if accepting.command.repeats.is_some() || accepting.command.conflicts_with.is_some() {
         accepting.body = message::render(&accepting.command);
     }
     let seq = *next_seq;
     append(transaction, seq, accepting)?;
     *next_seq += 1;
-    for (kind, key) in
-        [(Kind::Fingerprint, accepting.fingerprint.short()), (Kind::Decision, accepting.decision_key.short())]
-    {
-        let displaced = window.insert(kind, key, seq, now_ms);
-        appended.remembered.push((kind, key, seq, displaced));
-    }
+    let (fingerprint, decision) = (accepting.fingerprint.short(), accepting.decision_key.short());
+    appended.remembered.push(window.remember(Seen { seq, at_ms: now_ms, fingerprint, decision }));
     appended.entries.push(Entry {
         seq,
         task_key: accepting.task_key,
@@ -54,51 +57,67 @@ pub(super) fn accept(
     Ok(Receipt::Accepted { command_id: accepting.command.command_id })
 }
 
-fn duplicate(
+/// Whether the same callback was accepted before.
+enum Same {
+    Nothing,
+    /// It was, and this one counts no more.
+    Duplicate(CommandId),
+    /// It was, so long ago that this one counts again.
+    Earlier(CommandId),
+}
+
+fn same(
     transaction: &Transaction<'_>,
     window: &Window,
     accepting: &Accepting,
     now_ms: i64,
-) -> rusqlite::Result<Option<CommandId>> {
+) -> rusqlite::Result<Same> {
     if accepting.command.task.round.is_some() {
-        return transaction
+        let found = transaction
             .prepare_cached("SELECT command_id FROM rounds WHERE fingerprint = ?1")?
             .query_row([accepting.fingerprint.as_bytes().as_slice()], |row| {
                 row.get(0).map(CommandId::from_bytes)
             })
-            .optional();
+            .optional()?;
+        return Ok(found.map_or(Same::Nothing, Same::Duplicate));
     }
-    let Some(seq) = window.find(Kind::Fingerprint, accepting.fingerprint.short(), now_ms, accepting.window)
-    else {
-        return Ok(None);
-    };
-    transaction
+    let reach = accepting.window.max(accepting.repeats_window);
+    let found = window.find(Kind::Fingerprint, accepting.fingerprint.short(), now_ms);
+    let Some(found) = found.filter(|found| found.age < reach) else { return Ok(Same::Nothing) };
+    let command_id = transaction
         .prepare_cached("SELECT command_id FROM commands WHERE seq = ?1 AND fingerprint = ?2")?
-        .query_row(params![seq as i64, accepting.fingerprint.as_bytes()], |row| {
+        .query_row(params![found.seq as i64, accepting.fingerprint.as_bytes()], |row| {
             row.get(0).map(CommandId::from_bytes)
         })
-        .optional()
+        .optional()?;
+    Ok(match command_id {
+        // A key that collides, or a row that was pruned.
+        None => Same::Nothing,
+        Some(command_id) if found.age < accepting.window => Same::Duplicate(command_id),
+        Some(command_id) => Same::Earlier(command_id),
+    })
 }
 
+/// The newest decision of the same operator on the same task, if it was another one, and how long ago it was made.
 fn contradicted(
     transaction: &Transaction<'_>,
     window: &Window,
     accepting: &Accepting,
     now_ms: i64,
-) -> rusqlite::Result<Option<CommandId>> {
-    let Some(seq) = window.find(Kind::Decision, accepting.decision_key.short(), now_ms, accepting.window)
-    else {
-        return Ok(None);
-    };
-    transaction
+) -> rusqlite::Result<Option<(CommandId, Duration)>> {
+    let reach = accepting.window.max(accepting.repeats_window);
+    let found = window.find(Kind::Decision, accepting.decision_key.short(), now_ms);
+    let Some(found) = found.filter(|found| found.age < reach) else { return Ok(None) };
+    let with = transaction
         .prepare_cached(
             "SELECT command_id FROM commands WHERE seq = ?1 AND decision_key = ?2 AND action_type <> ?3",
         )?
         .query_row(
-            params![seq as i64, accepting.decision_key.as_bytes(), accepting.command.action_type],
+            params![found.seq as i64, accepting.decision_key.as_bytes(), accepting.command.action_type],
             |row| row.get(0).map(CommandId::from_bytes),
         )
-        .optional()
+        .optional()?;
+    Ok(with.map(|with| (with, found.age)))
 }
 
 fn append(transaction: &Transaction<'_>, seq: Seq, accepting: &Accepting) -> rusqlite::Result<()> {

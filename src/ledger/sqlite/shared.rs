@@ -26,6 +26,10 @@ pub(super) struct Shared {
     pub(super) fresh_wanted: AtomicBool,
     pub(super) fresh: Mutex<Fresh>,
     pub(super) head: watch::Sender<Seq>,
+    /// Commands in the window, as of the last commit.
+    pub(super) remembered: AtomicU64,
+    /// Commands that had to leave the window before their time.
+    pub(super) forgotten: AtomicU64,
     /// Commits since the start that wrote anything: each makes the write-ahead log grow, whatever it wrote.
     pub(super) commits: AtomicU64,
     /// Set by the checkpointer when the log has grown although it works: the writer has to finish.
@@ -56,6 +60,8 @@ impl Shared {
             fresh_wanted: AtomicBool::new(false),
             fresh: Mutex::default(),
             head: watch::channel(head).0,
+            remembered: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             wal_full: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),

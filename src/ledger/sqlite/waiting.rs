@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     changes::Change,
+    recall::Older,
     replies::{Reply, Round},
     shared::Shared,
 };
@@ -30,6 +31,7 @@ pub(super) struct Accepting {
     pub(super) decision_key: DecisionKey,
     pub(super) task_key: TaskKey,
     pub(super) window: Duration,
+    pub(super) repeats_window: Duration,
     pub(super) on_conflict: OnConflict,
     pub(super) reply: Reply<Result<Receipt, AcceptError>>,
 }
@@ -41,6 +43,7 @@ pub(super) enum Job {
     Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
     Change(Change),
     Probe(oneshot::Sender<Result<(), AcceptError>>),
+    Recall(Older),
     Flush(oneshot::Sender<()>),
 }
 
@@ -50,6 +53,8 @@ pub(super) struct Waiting {
     pub(super) accepts: Vec<Accepting>,
     pub(super) changes: VecDeque<Change>,
     pub(super) probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
+    /// To be remembered, which writes nothing.
+    pub(super) older: Option<Older>,
     pub(super) lazy: Lazy,
     /// Told when all that came before it is done, and nothing is taken any more.
     pub(super) flush: Option<oneshot::Sender<()>>,
@@ -69,6 +74,8 @@ impl Waiting {
             Job::Settle(settlement, reply) => self.lazy.settlements.push((settlement, reply)),
             Job::Change(change) => self.changes.push_back(change),
             Job::Probe(reply) => self.probes.push(reply),
+            // One at a time: the next is sent when this is answered.
+            Job::Recall(older) => self.older = Some(older),
             Job::Flush(reply) => self.flush = Some(reply),
         }
     }
@@ -87,7 +94,7 @@ impl Waiting {
 
     /// Answers everybody who waits, and those whose `changes` were in the commit that failed.
     pub(super) fn refuse(&mut self, shared: &Shared, changes: Vec<Change>) {
-        let Self { accepts, changes: later, probes, lazy, flush: _ } = self;
+        let Self { accepts, changes: later, probes, older: _, lazy, flush: _ } = self;
         shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
         let mut round = Round::new();
         for accepting in accepts.drain(..) {

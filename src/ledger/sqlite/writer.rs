@@ -27,7 +27,7 @@ use super::{
     rows,
     shared::Shared,
     waiting::{Accepting, Job, Waiting},
-    window::{Displaced, Kind, Window},
+    window::{Displaced, Spans, Window},
 };
 use crate::{
     command::Seq,
@@ -112,10 +112,15 @@ impl From<rusqlite::Error> for Failed {
 #[derive(Default)]
 pub(super) struct Appended {
     pub(super) entries: Vec<Entry>,
-    pub(super) remembered: Vec<(Kind, u64, Seq, Option<Displaced>)>,
+    pub(super) remembered: Vec<Displaced>,
 }
 
 impl Writer {
+    /// The time on the window's clock.
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
     fn poisoned(&self) -> bool {
         self.shared.poisoned.load(Ordering::Acquire)
     }
@@ -138,6 +143,11 @@ impl Writer {
                     break;
                 }
                 next = self.jobs.try_recv().ok();
+            }
+            if let Some(older) = waiting.older.take() {
+                let now_ms = self.now_ms();
+                // Whoever read them may have been told to stop meanwhile.
+                older.more.send(self.window.recall(&older.seen, now_ms)).ok();
             }
             let lazy = &mut waiting.lazy;
             if !lazy.is_empty() && lazy.since.is_none() {
@@ -191,9 +201,9 @@ impl Writer {
             waiting.refuse(&self.shared, Vec::new());
             return;
         }
-        let now_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let now_ms = self.now_ms();
         let limits = self.shared.limits();
-        self.widen_window(limits.longest_window, now_ms);
+        self.reach(super::spans(&limits), now_ms);
         self.window.advance(now_ms);
         let mut appended = Appended::default();
         let mut changes = waiting.take_changes();
@@ -242,14 +252,16 @@ impl Writer {
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
             }
             Err(failed) => {
-                for (kind, key, seq, displaced) in appended.remembered.into_iter().rev() {
-                    self.window.remove(kind, key, seq, displaced);
+                for displaced in appended.remembered.into_iter().rev() {
+                    self.window.take_back(displaced);
                 }
                 self.next_seq -= appended.entries.len() as Seq;
                 self.tell(&failed);
                 waiting.refuse(&self.shared, changes);
             }
         }
+        self.shared.remembered.store(self.window.len() as u64, Ordering::Relaxed);
+        self.shared.forgotten.store(self.window.forgotten(), Ordering::Relaxed);
         if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {
             self.finish_checkpoint();
         }
@@ -273,13 +285,14 @@ impl Writer {
         }
     }
 
-    /// Reaches further back from now on, if the longest window of any endpoint has grown.
-    fn widen_window(&mut self, longest: Duration, now_ms: i64) {
-        if longest <= self.window.longest() {
-            return;
+    /// Reaches so far back from now on. A longer `dedupe_window` is read from the log at once, since answers depend on it; what
+    /// only tells repeats then begins anew.
+    fn reach(&mut self, spans: Spans, now_ms: i64) {
+        if spans.exact <= self.window.spans().exact {
+            return self.window.reach(spans);
         }
-        match super::rebuild(&self.connection, longest, now_ms) {
-            Ok((_, window)) => self.window = window,
+        match super::rebuild(&self.connection, spans, now_ms) {
+            Ok(rebuilt) => self.window = rebuilt.window,
             Err(error) => {
                 tracing::warn!(%error, "the window cannot be made longer; trying again at the next commit")
             }
@@ -326,7 +339,7 @@ impl Writer {
             let contexts = contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?;
             let mut next = None;
             if let Some(horizon) = limits.horizon(now) {
-                let below = self.window.oldest().unwrap_or(prune::EVERYWHERE);
+                let below = self.window.oldest(now_ms).unwrap_or(prune::EVERYWHERE);
                 let limit = COMMANDS_PRUNED_PER_COMMIT;
                 next = prune::step(&transaction, self.prune_from, below, horizon, limit)?.next;
             }

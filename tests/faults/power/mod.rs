@@ -256,9 +256,16 @@ fn repeat(decision: &Decision) -> Acceptance {
         message_id: None,
         search_id: None,
         conflicts_with: None,
+        repeats: None,
         extra: Vec::new(),
     };
-    Acceptance { command, fingerprint, window: WINDOW, on_conflict: OnConflict::Publish }
+    Acceptance {
+        command,
+        fingerprint,
+        window: WINDOW,
+        repeats_window: WINDOW,
+        on_conflict: OnConflict::Publish,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

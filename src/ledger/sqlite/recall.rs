@@ -1,0 +1,89 @@
+//! What was accepted within the longest `repeats_window`, read from the log while the service already accepts.
+//!
+//! A thread of its own walks down the log with a connection of its own, and hands the writer some thousands of commands at a
+//! time, the newest first; the writer has nothing to do but to remember them. It ends at the end of the span, when the window
+//! is full, or when the ledger is closed.
+
+use std::{
+    path::Path,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Sender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, Row};
+
+use super::{schema, waiting::Job, window::Seen};
+use crate::command::Seq;
+
+/// Commands handed over at a time. The writer takes some hundred microseconds for them.
+const TOGETHER: usize = 2048;
+
+/// A pause after each, so that the disk and the writer are there for accepts first.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Commands for the writer to remember, and where it says whether older ones are wanted.
+pub(super) struct Older {
+    pub(super) seen: Vec<Seen>,
+    pub(super) more: std::sync::mpsc::SyncSender<bool>,
+}
+
+/// Reads commands below `below`; `epoch_ms` is the time since 1970 at which the window's clock showed 0.
+pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below: Seq, epoch_ms: i64) {
+    let (began, mut count) = (Instant::now(), 0);
+    let connection = match schema::open_reader(path) {
+        Ok(connection) => connection,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "earlier commands cannot be read; repeats of them are not told");
+            return;
+        }
+    };
+    while !stop.load(Ordering::Acquire) {
+        let seen = match page(&connection, below, epoch_ms) {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(%error, "earlier commands cannot be read; repeats of them are not told");
+                return;
+            }
+        };
+        let Some(last) = seen.last() else { break };
+        below = last.seq;
+        count += seen.len();
+        let (more, answer) = sync_channel(1);
+        // The writer has ended, or ends.
+        if jobs.send(Job::Recall(Older { seen, more })).is_err() {
+            return;
+        }
+        if !matches!(answer.recv(), Ok(true)) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    tracing::debug!(commands = count, took = ?began.elapsed(), "earlier commands are remembered, so that repeats can be told");
+}
+
+fn page(connection: &Connection, below: Seq, epoch_ms: i64) -> rusqlite::Result<Vec<Seen>> {
+    connection
+        .prepare_cached(
+            "SELECT seq, received_at, fingerprint, decision_key FROM commands WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+        )?
+        .query_map([below as i64, TOGETHER as i64], |row| seen(row, epoch_ms))?
+        .collect()
+}
+
+/// What is remembered of a row: seq, received_at, fingerprint, decision_key.
+pub(super) fn seen(row: &Row<'_>, epoch_ms: i64) -> rusqlite::Result<Seen> {
+    let first = |column| -> rusqlite::Result<u64> {
+        let bytes = row.get_ref(column)?.as_blob()?;
+        Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
+    };
+    Ok(Seen {
+        seq: row.get::<_, i64>(0)? as Seq,
+        at_ms: row.get::<_, i64>(1)?.saturating_sub(epoch_ms),
+        fingerprint: first(2)?,
+        decision: first(3)?,
+    })
+}
