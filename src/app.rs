@@ -215,10 +215,12 @@ impl App {
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
             ended = running.console.ended() => Err(ended.context("the internal listener ended")),
             never = self.gate.watch() => match never {},
+            never = self.gate.sum_up() => match never {},
             never = self.expiry.keep_telling(&self.gate) => match never {},
         };
         let grace = *self.shutdown_grace.lock().expect("nobody panics with the lock");
         running.stop(grace).await;
+        self.gate.sum_up_now();
         ended
     }
 }

@@ -22,9 +22,22 @@ pub struct Settings {
     pub endpoints: Vec<EndpointSettings>,
     /// The language of sentences before an endpoint is known.
     pub locale: Locale,
+    /// Whether a [`Verdict`] says who decided about what, for the log.
+    pub identities: bool,
 }
 
 impl Settings {
+    /// The language, and the words of its own if it has any, in which approvers of an endpoint read a refusal. Before the
+    /// sender is authenticated neither must tell whether the endpoint exists.
+    #[must_use]
+    pub fn words(&self, endpoint: &str, refusal: Refusal) -> (Locale, Option<Arc<str>>) {
+        let known = self.endpoints.iter().find(|known| known.name == endpoint);
+        match known.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
+            Some(known) => (known.locale, known.sentences.get(&refusal).cloned()),
+            None => (self.locale, None),
+        }
+    }
+
     /// The names of all endpoints.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -115,6 +128,21 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// The cause in an operator's words, for the log only; nothing secret, no context.
     pub detail: Option<String>,
+    /// False if the sender knows a key or a token of the endpoint, as far as that was looked at.
+    pub stranger: bool,
+    /// Who decided about what, for the log; empty unless it is wanted and known.
+    pub about: About,
+}
+
+/// Who decided about what, as far as it is known: by the callback, and where that does not say it, by its context.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The operator.
+    pub user_id: Option<String>,
+    /// The instance.
+    pub instance_id: Option<String>,
+    /// The task.
+    pub task_id: Option<String>,
 }
 
 impl Verdict {
@@ -165,6 +193,7 @@ pub struct Intake {
     decoy: Credentials,
     unknown: Arc<str>,
     locale: Locale,
+    identities: bool,
     ledger: Arc<dyn Ledger>,
 }
 
@@ -217,6 +246,7 @@ impl Intake {
             decoy: Credentials::decoy(),
             unknown: UNKNOWN_ENDPOINT.into(),
             locale: settings.locale,
+            identities: settings.identities,
             ledger,
         }
     }
@@ -232,18 +262,20 @@ impl Intake {
         let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
         let (refused, said) = match (callback::open(credentials, body), endpoint) {
             (Ok(verified), Some(known)) => {
-                let outcome = match verified.action_type.as_deref() {
-                    Some(PROBE_ACTION) => Ok(Outcome::Probed),
-                    _ => self.keep(known, &verified).await.map(Outcome::Kept),
+                let ended = match verified.action_type.as_deref() {
+                    Some(PROBE_ACTION) => Ok((Outcome::Probed, About::default())),
+                    _ => self.keep(known, &verified).await.map(|(kept, about)| (Outcome::Kept(kept), about)),
                 };
-                match outcome {
-                    Ok(outcome) => {
+                match ended {
+                    Ok((outcome, about)) => {
                         return Verdict {
                             endpoint: known.name.clone(),
                             locale: known.settings.locale,
                             sentence: None,
                             outcome,
                             detail: None,
+                            stranger: false,
+                            about,
                         };
                     }
                     Err(refused) => (refused, Some(Said::from(&verified))),
@@ -263,7 +295,7 @@ impl Intake {
     }
 
     /// From a verified callback to a receipt.
-    async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<Kept, Refused> {
+    async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let Some(action_type) =
             callback.action_type.as_ref().filter(|action| settings.actions.contains(action))
@@ -300,7 +332,7 @@ impl Intake {
         action_type: &str,
         user_id: &str,
         registered: Option<&Registered>,
-    ) -> Result<Kept, Refused> {
+    ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let received_at = Timestamp::now();
         let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered };
@@ -318,6 +350,15 @@ impl Intake {
             user_id,
             action_type,
         });
+        let about = if self.identities {
+            About {
+                user_id: Some(user_id.to_owned()),
+                instance_id: task.instance_id.clone(),
+                task_id: task.task_id.clone(),
+            }
+        } else {
+            About::default()
+        };
         let command = Command {
             command_id: CommandId::new(received_at),
             endpoint: endpoint.name.clone(),
@@ -345,8 +386,8 @@ impl Intake {
             on_conflict: settings.on_conflict,
         };
         match self.ledger.accept(acceptance).await {
-            Ok(Receipt::Accepted { command_id }) => Ok(Kept { command_id, duplicate: false }),
-            Ok(Receipt::Duplicate { command_id }) => Ok(Kept { command_id, duplicate: true }),
+            Ok(Receipt::Accepted { command_id }) => Ok((Kept { command_id, duplicate: false }, about)),
+            Ok(Receipt::Duplicate { command_id }) => Ok((Kept { command_id, duplicate: true }, about)),
             Ok(Receipt::Conflicting { with }) => {
                 Err(Refused::because(Refusal::Conflicting, format!("contradicts {with}")))
             }
@@ -379,7 +420,7 @@ impl Intake {
         if kept {
             self.refuse(&Sent { asked_for, endpoint, body_bytes, peer }, refused, None)
         } else {
-            self.verdict(endpoint, refused)
+            self.verdict(endpoint, refused, true)
         }
     }
 
@@ -402,6 +443,7 @@ impl Intake {
             named(&endpoint.settings.context, said, refused.registered.as_ref())
         });
         let said = said.cloned().unwrap_or_default();
+        let about = self.identities.then(|| about(&said, context_task.as_ref())).unwrap_or_default();
         self.ledger.refused(ledger::Refused {
             refused_at: Timestamp::now(),
             endpoint: shown(sent.asked_for),
@@ -419,10 +461,10 @@ impl Intake {
             message_id: said.message_id,
             context_task,
         });
-        self.verdict(sent.endpoint, refused)
+        Verdict { about, ..self.verdict(sent.endpoint, refused, stranger) }
     }
 
-    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused) -> Verdict {
+    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused, stranger: bool) -> Verdict {
         let Refused { refusal, detail, .. } = refused;
         let mut verdict = Verdict {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
@@ -430,12 +472,23 @@ impl Intake {
             sentence: None,
             outcome: Outcome::Refused(refusal),
             detail: detail.map(Cow::into_owned),
+            stranger,
+            about: About::default(),
         };
         // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
         if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
             verdict.word_by(&endpoint.settings);
         }
         verdict
+    }
+}
+
+/// Who a refused callback is from, and what about.
+fn about(said: &Said, named: Option<&ContextTask>) -> About {
+    About {
+        user_id: said.user_id.clone(),
+        instance_id: said.instance_id.clone().or_else(|| named?.instance_id.clone()),
+        task_id: said.task_id.clone().or_else(|| said.id.clone()).or_else(|| named?.task_id.clone()),
     }
 }
 

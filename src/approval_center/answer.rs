@@ -226,6 +226,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_quoted() {
         #[derive(Debug, serde::Deserialize)]
+        #[serde(expecting = "an object")]
         struct Wanted {
             #[expect(dead_code, reason = "only its type matters")]
             number: u64,

@@ -18,6 +18,7 @@ use crate::secret::Secret;
 /// A definition. Serializes with its secrets redacted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Definition {
     /// The key of its name.
     pub approval_name: String,
@@ -48,6 +49,7 @@ pub struct Definition {
 /// The block `external` (§4.2). Always sent whole: what an update leaves out falls back to false.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct External {
     /// The key of the name of the system it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,7 @@ pub struct External {
 /// Who sees a definition on the start page.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Viewer {
     /// `TENANT`, `DEPARTMENT`, `USER` or `NONE`
     pub viewer_type: String,
@@ -128,6 +131,7 @@ impl Definition {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Saved {
     approval_code: String,
 }

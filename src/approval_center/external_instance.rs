@@ -14,6 +14,7 @@ use crate::secret::Secret;
 /// An instance as it is synchronised (§5.1, seed 004). Times that are not given are "not yet".
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct ExternalInstance {
     /// The definition's real code.
     pub approval_code: String,
@@ -91,6 +92,7 @@ pub struct ExternalInstance {
 /// Where something is looked at; at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Links {
     /// On PC.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
@@ -103,6 +105,7 @@ pub struct Links {
 /// A row of the form, both keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FormRow {
     /// A key.
     pub name: String,
@@ -113,6 +116,7 @@ pub struct FormRow {
 /// A task of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct ExternalTask {
     /// Ours; no other task, carbon copy or instance may have it (§5.3).
     #[serde(deserialize_with = "lenient::text")]
@@ -168,6 +172,7 @@ pub struct ExternalTask {
 /// A quick approval button.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct ActionConfig {
     /// `APPROVE`, `REJECT` or a word of one's own.
     pub action_type: String,
@@ -191,6 +196,7 @@ pub struct ActionConfig {
 /// A carbon copy (抄送).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Carbon {
     /// Ours; no other may have it (§5.3).
     #[serde(deserialize_with = "lenient::text")]
@@ -226,6 +232,7 @@ pub struct Carbon {
 /// What the platform says to a synchronised instance.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Synced {
     /// The instance, as the platform has understood it.
     pub data: ExternalInstance,
@@ -237,6 +244,7 @@ pub struct Synced {
 /// What a synchronisation has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct ProcessRecord {
     /// Of the instance.
     pub instance: ProcessCount,
@@ -249,6 +257,7 @@ pub struct ProcessRecord {
 /// How many were changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct ProcessCount {
     /// New ones.
     pub insert_num: u64,
@@ -269,6 +278,7 @@ impl ProcessRecord {
 /// The versions of an instance and its tasks: sent to be checked, and told back where they differ (§5.6).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct InstanceVersion {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -282,6 +292,7 @@ pub struct InstanceVersion {
 /// The version of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct TaskVersion {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -319,6 +330,7 @@ impl ExternalInstance {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Diff {
     diff_instances: Vec<InstanceVersion>,
 }

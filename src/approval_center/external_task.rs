@@ -85,6 +85,7 @@ impl TaskFilter {
 /// An instance with its tasks that were found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct InstanceTasks {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -106,6 +107,7 @@ pub struct InstanceTasks {
 /// A task with its status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct TaskState {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -119,6 +121,7 @@ pub struct TaskState {
 /// `data` of either version: the list is in its own `data`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Listed {
     data: Vec<InstanceTasks>,
     #[serde(deserialize_with = "lenient::maybe")]

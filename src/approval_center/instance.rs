@@ -27,6 +27,7 @@ pub struct InstanceOptions {
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Instance {
     /// The definition's code.
     pub approval_code: String,
@@ -86,6 +87,7 @@ impl Instance {
 /// A task of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct InstanceTask {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
@@ -116,6 +118,7 @@ pub struct InstanceTask {
 /// A comment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Comment {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
@@ -137,6 +140,7 @@ pub struct Comment {
 /// A file of a comment or a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct File {
     /// Where it is, for 12 hours.
     #[serde(deserialize_with = "unescaped")]
@@ -158,6 +162,7 @@ fn unescaped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Moment {
     /// What.
     #[serde(rename = "type")]
@@ -198,6 +203,7 @@ pub struct Moment {
 /// Who got a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct CarbonUser {
     /// Who.
     #[serde(deserialize_with = "lenient::text")]
@@ -213,6 +219,7 @@ pub struct CarbonUser {
 /// removed; of a `CC` the single id counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct MomentExt {
     /// As `user_id`.
     #[serde(deserialize_with = "lenient::texts")]

@@ -89,6 +89,7 @@ impl InstanceFilter {
 /// A found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FoundInstance {
     /// Its definition.
     pub approval: FoundApproval,
@@ -101,6 +102,7 @@ pub struct FoundInstance {
 /// The definition of a found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FoundApproval {
     /// Its code.
     pub code: String,
@@ -121,6 +123,7 @@ pub struct FoundApproval {
 /// What a third party's definition has beside.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FoundExternal {
     /// Many may be marked as read at once.
     pub batch_cc_read: bool,
@@ -129,6 +132,7 @@ pub struct FoundExternal {
 /// The group of a found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FoundGroup {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -140,6 +144,7 @@ pub struct FoundGroup {
 /// What is told of a found instance itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct FoundNode {
     /// The platform's code.
     pub code: String,
@@ -169,6 +174,7 @@ pub struct FoundNode {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Found {
     count: Option<u64>,
     instance_list: Vec<FoundInstance>,

@@ -121,6 +121,7 @@ pub(super) fn prune(value: &mut Value) {
 /// instances want (§4.1); bot messages want a map, see [`super::I18nMap`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct I18n {
     /// `zh-CN`, `en-US`, `ja-JP`, …; the platform does not check it (§4.1).
     pub locale: String,
@@ -134,6 +135,7 @@ pub struct I18n {
 /// One text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct I18nText {
     /// `@i18n@…`
     pub key: String,

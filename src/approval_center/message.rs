@@ -31,6 +31,7 @@ impl Serialize for I18nMap {
 /// A card to be sent. Serializes with its secrets redacted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Message {
     /// Which template (§8.3): `1008` is the pending task, the only one that can be changed later.
     #[serde(deserialize_with = "lenient::text")]
@@ -92,6 +93,7 @@ pub struct Message {
 /// What a card says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct CardContent {
     /// Who started it.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
@@ -115,6 +117,7 @@ pub struct CardContent {
 /// A line of a card.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct Summary {
     /// A key.
     pub summary: String,
@@ -123,6 +126,7 @@ pub struct Summary {
 /// A link of a card. All four URLs are needed, each with a scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct CardAction {
     /// `DETAIL` for the first, else a key.
     pub action_name: String,
@@ -139,6 +143,7 @@ pub struct CardAction {
 /// A button of a card.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct CardConfig {
     /// `APPROVE`, `REJECT` or an English word of one's own.
     pub action_type: String,
@@ -162,6 +167,7 @@ pub struct CardConfig {
 /// A card's own callback.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct CardCallback {
     /// Where it goes.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
@@ -188,6 +194,7 @@ pub struct CardCallback {
 /// What a card is to show from now on. Only of template 1008, and only within 30 days.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub struct MessageUpdate {
     /// What sending it has returned: a text of digits, beyond what a double holds exactly.
     #[serde(deserialize_with = "lenient::text")]
@@ -219,6 +226,7 @@ impl Message {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Sent {
     #[serde(deserialize_with = "lenient::text")]
     message_id: String,

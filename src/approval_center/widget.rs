@@ -163,6 +163,7 @@ shape! {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 struct Raw {
     #[serde(deserialize_with = "lenient::text")]
     id: String,
@@ -199,6 +200,7 @@ fn of_kind(kind: &str, value: &Value, open_ids: Vec<String>) -> Option<WidgetVal
     #[derive(Deserialize)]
     struct Texts(#[serde(deserialize_with = "lenient::texts")] Vec<String>);
     #[derive(Deserialize)]
+    #[serde(expecting = "an object")]
     struct Department {
         open_id: String,
     }

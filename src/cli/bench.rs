@@ -19,7 +19,7 @@ use super::{
     context::duration,
     crypt::random,
     exit::{Exit, Failure},
-    output::{json, line, say, table, write},
+    output::{json, line, lines, say, table},
 };
 use crate::{
     command::{
@@ -296,7 +296,7 @@ fn tell(measured: &Measured) -> Result<(), Failure> {
             ]
         })
         .collect();
-    write(table(["WAITING AT ONCE", "KEPT PER SECOND", "P50 MS", "P99 MS", "MAX MS"], &rows).as_bytes())?;
+    lines(&table(["WAITING AT ONCE", "KEPT PER SECOND", "P50 MS", "P99 MS", "MAX MS"], &rows))?;
     line(format_args!(
         "\neach decision takes {} bytes of the ledger (a message of {} bytes): a million take {:.1} GB",
         measured.ledger_bytes_per_command,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    output::{json, line, say, write},
+    output::{json, line, lines, say},
 };
 use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
@@ -43,7 +43,7 @@ pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exi
         Command::Check(arguments) => check(&arguments, &load()),
         Command::Show(arguments) => show(&arguments, &load()),
         Command::Defaults => {
-            write(REFERENCE.as_bytes())?;
+            lines(REFERENCE)?;
             Ok(Exit::Done)
         }
     }
@@ -120,7 +120,7 @@ fn show(arguments: &ShowArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     loaded.config()?;
     let effective = &loaded.effective;
     match (arguments.json, arguments.origins) {
-        (false, origins) => write(effective.to_toml(origins).as_bytes())?,
+        (false, origins) => lines(&effective.to_toml(origins))?,
         (true, false) => json(&effective.to_json())?,
         (true, true) => json(&json!({ "values": effective.to_json(), "origins": effective.origins() }))?,
     }

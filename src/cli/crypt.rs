@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    output::{is_seen, json, line, say, write},
+    output::{exactly, is_seen, json, line, say},
 };
 use crate::{
     callback::{
@@ -93,11 +93,7 @@ pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<E
     let given = Given::of(stdin()?);
     let keys: Vec<_> = known.keys.iter().map(Key::derive).collect();
     let opened = callback::decrypt(&keys, given.body()).map_err(|cause| not_opened(cause, keys.len()))?;
-    write(&opened.plain)?;
-    // Byte for byte for a program; for a person, a line.
-    if is_seen() {
-        line("")?;
-    }
+    exactly(&opened.plain)?;
     let refusal = match (opened.unreadable, &known.endpoint) {
         (Some(cause), _) => Some(cause.to_string()),
         (None, Some(endpoint)) => callback::open(&Credentials::new(&endpoint.credentials), given.body())

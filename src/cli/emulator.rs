@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Trust, block_on, client,
     exit::{Exit, Failure},
-    output::{json, line, say},
+    output::{json, line, lines, say},
     url,
 };
 use crate::{
@@ -141,7 +141,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Some(Command::Press(arguments)) => block_on(press(arguments)),
         Some(Command::State(arguments)) => block_on(async {
             let told = ask(&arguments.url, "/emulator/state", None).await?;
-            line(serde_json::to_string_pretty(&told.1).context("cannot express the state as JSON")?)?;
+            lines(&serde_json::to_string_pretty(&told.1).context("cannot express the state as JSON")?)?;
+            line("")?;
             Ok(Exit::Done)
         }),
     }

@@ -1,27 +1,26 @@
 //! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger's file, whether or not `serve` runs.
 
-use std::{
-    io::{self, IsTerminal},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    output::{indented, json, line, say, table, write},
+    output::{indented, is_heard, json, line, lines, say, table},
+    time::{PeriodArguments, ZoneArguments},
 };
 use crate::{
-    command::CommandId,
+    command::{CommandId, id::CommandRef},
     config::{Loaded, parse_duration},
     ledger::{
-        Filter, Limits, OutcomeRecord, Record, ShowingState, State, Stats,
+        Filter, Limits, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
+        history::{Event, What},
         sqlite::{ActError, Operator, Reader},
     },
     telemetry::log::chain,
-    time::Timestamp,
+    time::{Timestamp, Zone},
 };
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +66,19 @@ pub(super) struct ListArguments {
     /// Only by this operator
     #[arg(long, value_name = "ID")]
     user: Option<String>,
+    /// Only from this card: the message_id of the callback, which is not that of the AMQP message
+    #[arg(long, value_name = "ID", value_parser = card)]
+    message_id: Option<String>,
+    /// Only with this outcome, by the worker's last report; none: without a report
+    #[arg(long, value_name = "OUTCOME", value_parser = PossibleValuesParser::new(OutcomeFilter::ALL.map(OutcomeFilter::as_str)))]
+    outcome: Option<String>,
+    #[command(flatten)]
+    period: PeriodArguments,
+    #[command(flatten)]
+    zone: ZoneArguments,
+    /// The next page: only with a lower place in the log (SEQ)
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    before: Option<u64>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
@@ -77,9 +89,11 @@ pub(super) struct ListArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArguments {
-    /// The command_id
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_id)]
-    command_id: CommandId,
+    /// The command_id, or its place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref)]
+    command: CommandRef,
+    #[command(flatten)]
+    zone: ZoneArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -94,9 +108,9 @@ pub(super) struct StatsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct RequeueArguments {
-    /// The commands
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required_unless_present = "all_parked")]
-    command_ids: Vec<CommandId>,
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandRef>,
     /// All that are parked
     #[arg(long, conflicts_with = "command_ids")]
     all_parked: bool,
@@ -107,9 +121,9 @@ pub(super) struct RequeueArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ParkArguments {
-    /// The commands
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required = true)]
-    command_ids: Vec<CommandId>,
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required = true)]
+    command_ids: Vec<CommandRef>,
     /// Print one JSON object per command
     #[arg(long)]
     json: bool,
@@ -117,9 +131,9 @@ pub(super) struct ParkArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ShowAgainArguments {
-    /// The commands
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_id, required_unless_present = "all_parked")]
-    command_ids: Vec<CommandId>,
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandRef>,
     /// All whose outcome was refused for good
     #[arg(long, conflicts_with = "command_ids")]
     all_parked: bool,
@@ -162,8 +176,21 @@ impl From<StateWord> for State {
     }
 }
 
-fn parse_id(text: &str) -> Result<CommandId, String> {
-    CommandId::parse(text).ok_or_else(|| "not a command_id, which is a UUID".to_owned())
+fn parse_ref(text: &str) -> Result<CommandRef, String> {
+    CommandRef::parse(text).ok_or_else(|| {
+        "neither a command_id, which is a UUID, nor a place in the log, which is a number".to_owned()
+    })
+}
+
+/// The id of a card's message.
+pub(super) fn card(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(text.to_owned())
+    } else if CommandId::parse(text).is_some() {
+        Err("is a command_id; say `countersign ledger show` with it".to_owned())
+    } else {
+        Err("not the id of a card's message, which is a number".to_owned())
+    }
 }
 
 fn parse_age(text: &str) -> Result<Duration, String> {
@@ -178,7 +205,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
         Command::Requeue(arguments) => requeue(&arguments, &mut operator(loaded)?),
         Command::Park(arguments) => {
             let mut operator = operator(loaded)?;
-            let acts = arguments.command_ids.iter().map(|id| (*id, operator.park(*id))).collect();
+            let acts = each(&arguments.command_ids, &mut operator, Operator::park);
             tell("parked", acts, arguments.json)
         }
         Command::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
@@ -203,47 +230,57 @@ fn named_by(loaded: &Loaded) -> String {
 }
 
 fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
+    let period = arguments.period.period(Timestamp::now(), &zone)?;
+    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
     let filter = Filter {
         state: arguments.state.map(State::from),
         endpoint: arguments.endpoint.clone(),
         instance_id: arguments.instance.clone(),
         task_id: arguments.task.clone(),
         user_id: arguments.user.clone(),
-        limit: usize::try_from(arguments.limit).unwrap_or(usize::MAX),
-        ..Filter::default()
+        message_id: arguments.message_id.clone(),
+        outcome: arguments.outcome.as_deref().and_then(OutcomeFilter::parse),
+        since: period.since,
+        until: period.until,
+        before: arguments.before,
+        // One more tells whether there is a next page.
+        limit: limit + 1,
     };
-    let records = reader.list(&filter).context("cannot list the commands")?;
+    let mut records = reader.list(&filter).context("cannot list the commands")?;
+    let more = records.len() > limit;
+    records.truncate(limit);
     if arguments.json {
         records.iter().try_for_each(json)?;
         return Ok(Exit::Done);
     }
-    let rows: Vec<_> = records.iter().map(row).collect();
+    let rows: Vec<_> = records.iter().map(|record| row(record, &zone)).collect();
     let head = ["RECEIVED", "STATE", "ENDPOINT", "ACTION", "USER", "INSTANCE", "TASK", "COMMAND", "NOTE"];
     if records.iter().any(|record| record.outcome.is_some()) {
         // Only where workers report: without the way back it would be a column of nothing.
         let [received, state, endpoint, action, user, instance, task, command, note] = head;
         let head = [received, state, "OUTCOME", endpoint, action, user, instance, task, command, note];
         let rows: Vec<_> = records.iter().zip(rows).map(|(record, row)| with_outcome(record, row)).collect();
-        write(table(head, &rows).as_bytes())?;
+        lines(&table(head, &rows))?;
     } else {
-        write(table(head, &rows).as_bytes())?;
+        lines(&table(head, &rows))?;
     }
-    if records.len() == filter.limit {
-        say(format_args!("the newest {}; there may be more (--limit)", records.len()));
+    if let (true, Some(last)) = (more, records.last()) {
+        say(format_args!("the newest {}; go on with --before {}", records.len(), last.seq));
     } else if let Some(pruned) = reader.pruned_before().context("cannot list the commands")? {
-        say(pruned_before(pruned));
+        say(pruned_before(pruned, &zone));
     }
     Ok(Exit::Done)
 }
 
-fn pruned_before(time: Timestamp) -> String {
-    format!("published commands received before {time} have been pruned")
+fn pruned_before(time: Timestamp, zone: &Zone) -> String {
+    format!("published commands received before {} have been pruned", zone.show(time))
 }
 
-fn row(record: &Record) -> [String; 9] {
+fn row(record: &Record, zone: &Zone) -> [String; 9] {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     [
-        record.received_at.to_string(),
+        zone.show(record.received_at),
         record.state.as_str().to_owned(),
         record.endpoint.clone(),
         record.action.clone(),
@@ -285,15 +322,13 @@ fn way(record: &Record) -> String {
     way.join(" → ")
 }
 
-fn outcome_rows(outcome: &OutcomeRecord) -> Vec<[String; 2]> {
+fn outcome_rows(outcome: &OutcomeRecord, zone: &Zone) -> Vec<[String; 2]> {
     let mut rows = vec![["outcome".to_owned(), self::outcome(outcome)]];
-    rows.push(["reported".to_owned(), outcome.reported_at.to_string()]);
     rows.extend(outcome.message.clone().map(|message| ["message".to_owned(), message]));
     for (name, place) in [("card", &outcome.card), ("instance", &outcome.instance)] {
         let Some(place) = place else { continue };
-        let when = match (place.shown_at, place.next_attempt_at) {
-            (Some(at), _) => format!(" {at}"),
-            (None, Some(at)) if place.attempts > 0 => format!(", tried again {at}"),
+        let when = match place.next_attempt_at {
+            Some(at) if place.attempts > 0 => format!(", tried again {}", zone.show(at)),
             _ => String::new(),
         };
         rows.push([name.to_owned(), format!("{} {}{when}", place.id, place.state.as_str())]);
@@ -302,18 +337,52 @@ fn outcome_rows(outcome: &OutcomeRecord) -> Vec<[String; 2]> {
     rows
 }
 
+/// When something happened, and what, in words.
+fn told(event: &Event, zone: &Zone) -> [String; 2] {
+    let when = event.at.map_or_else(|| "-".to_owned(), |at| zone.show(at));
+    let what = match &event.what {
+        What::Accepted => "accepted".to_owned(),
+        What::Waiting => "waits for an earlier command of its task".to_owned(),
+        What::Refused { attempt, reason } => format!("attempt {attempt}: {reason}"),
+        What::Published { not_before, exchange, routing_key } => {
+            let exchange = exchange.as_deref().unwrap_or("an exchange that is not known");
+            let from = match (not_before, event.at) {
+                (None, _) | (_, None) => " (when is not known)".to_owned(),
+                (Some(from), Some(to)) if *from == to => String::new(),
+                (Some(from), Some(_)) => format!(" (between {} and this)", zone.show(*from)),
+            };
+            format!("published to {exchange}, routing key {routing_key}; confirmed by the broker{from}")
+        }
+        What::Reported { outcome, superseded: 0 } => format!("reported by a worker: {}", outcome.as_str()),
+        What::Reported { outcome, superseded } => {
+            format!("reported by a worker: {} (report {})", outcome.as_str(), superseded + 1)
+        }
+        What::Shown { surface: Surface::Card, target } => format!("shown on the card {target}"),
+        What::Shown { surface: Surface::Instance, target } => format!("shown in the instance {target}"),
+        What::RequeuedByOperator => "requeued by an operator".to_owned(),
+        What::ParkedByOperator => "parked by an operator".to_owned(),
+        What::ShownAgainByOperator => "an operator has its outcome shown again".to_owned(),
+    };
+    [when, what]
+}
+
 fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
-    let found = reader.find(arguments.command_id).context("cannot look the command up")?;
+    let zone = arguments.zone.zone()?;
+    let look = "cannot look the command up";
+    let id = match arguments.command {
+        CommandRef::Id(id) => Some(id),
+        CommandRef::Seq(seq) => reader.id_at(seq).context(look)?,
+    };
+    let found = id.map(|id| reader.find(id)).transpose().context(look)?.flatten();
     let Some(record) = found else {
-        let id = arguments.command_id;
-        let pruned = reader.pruned_before().context("cannot look the command up")?;
-        let why = match (id.received_at(), pruned) {
+        let pruned = reader.pruned_before().context(look)?;
+        let why = match (id.and_then(|id| id.received_at()), pruned) {
             (Some(received), Some(pruned)) if received < pruned => {
-                format!(": {}", pruned_before(pruned))
+                format!(": {}", pruned_before(pruned, &zone))
             }
             _ => String::new(),
         };
-        return Err(anyhow!("the ledger has no command {id}{why}").into());
+        return Err(anyhow!("the ledger has no command {}{why}", arguments.command).into());
     };
     if arguments.json {
         json(&record)?;
@@ -322,7 +391,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     let mut rows = vec![
         ["command".to_owned(), record.command_id.to_string()],
         ["state".to_owned(), record.state.as_str().to_owned()],
-        ["received".to_owned(), record.received_at.to_string()],
+        ["received".to_owned(), zone.show(record.received_at)],
         ["place".to_owned(), record.seq.to_string()],
     ];
     rows.extend(record.note.clone().map(|note| ["note".to_owned(), note]));
@@ -332,14 +401,19 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
         let text = format!("{}{}", found.verdict.as_str(), status.unwrap_or_default());
         ["approval center".to_owned(), text]
     }));
-    rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), at.to_string()]));
+    rows.extend(record.next_attempt_at.map(|at| ["tried again".to_owned(), zone.show(at)]));
     if let Some(outcome) = &record.outcome {
         rows.push(["way".to_owned(), way(&record)]);
-        rows.extend(outcome_rows(outcome));
+        rows.extend(outcome_rows(outcome, &zone));
     }
-    write(table(["", ""], &rows).trim_start_matches('\n').as_bytes())?;
+    lines(table(["", ""], &rows).trim_start_matches('\n'))?;
+    if let Some(history) = &record.history {
+        let rows: Vec<_> = history.iter().map(|event| told(event, &zone)).collect();
+        lines(&table(["WHEN", "WHAT"], &rows))?;
+    }
     if let Some(command) = &record.command {
-        line(indented(command))?;
+        lines(&indented(command))?;
+        line("")?;
     }
     Ok(Exit::Done)
 }
@@ -380,9 +454,9 @@ fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit
         if requeued.is_empty() {
             say("nothing is parked");
         }
-        requeued.into_iter().map(|id| (id, Ok(()))).collect()
+        requeued.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
     } else {
-        arguments.command_ids.iter().map(|id| (*id, operator.requeue(*id))).collect()
+        each(&arguments.command_ids, operator, Operator::requeue)
     };
     tell("requeued", acts, arguments.json)
 }
@@ -393,9 +467,9 @@ fn show_again(arguments: &ShowAgainArguments, operator: &mut Operator) -> Result
         if ordered.is_empty() {
             say("no outcome is parked");
         }
-        ordered.into_iter().map(|id| (id, Ok(()))).collect()
+        ordered.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
     } else {
-        arguments.command_ids.iter().map(|id| (*id, operator.show_again(*id))).collect()
+        each(&arguments.command_ids, operator, Operator::show_again)
     };
     tell("to be shown again", acts, arguments.json)
 }
@@ -412,7 +486,7 @@ fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let pruned = if arguments.dry_run {
         0
     } else {
-        let terminal = io::stderr().is_terminal();
+        let terminal = is_heard();
         let mut told = Instant::now();
         let pruned = operator.prune(before, |pruned| {
             if terminal && told.elapsed() >= Duration::from_secs(1) {
@@ -433,10 +507,32 @@ fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// What was asked for, and what came of it.
+type Act = (CommandRef, Result<(), ActError>);
+
+/// Does something to each of these commands.
+fn each(
+    commands: &[CommandRef],
+    operator: &mut Operator,
+    act: impl Fn(&mut Operator, CommandId) -> Result<(), ActError>,
+) -> Vec<Act> {
+    let mut acts = Vec::with_capacity(commands.len());
+    for command in commands {
+        let id = match *command {
+            CommandRef::Id(id) => Ok(id),
+            CommandRef::Seq(seq) => operator.id_at(seq).and_then(|id| id.ok_or(ActError::NoSuchPlace(seq))),
+        };
+        let named = id.as_ref().map_or(*command, |id| CommandRef::Id(*id));
+        acts.push((named, id.and_then(|id| act(operator, id))));
+    }
+    acts
+}
+
 /// Tells what became of each command.
-fn tell(done: &str, acts: Vec<(CommandId, Result<(), ActError>)>, as_json: bool) -> Result<Exit, Failure> {
+fn tell(done: &str, acts: Vec<Act>, as_json: bool) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
-    for (command_id, act) in acts {
+    for (command, act) in acts {
+        let command_id = command.to_string();
         let problem = act.err().map(|error| chain(&error));
         if problem.is_some() {
             exit = Exit::Failed;

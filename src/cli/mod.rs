@@ -12,6 +12,7 @@ mod healthcheck;
 mod ledger;
 mod output;
 mod reconcile;
+mod refusals;
 mod schema;
 mod send;
 mod serve;
@@ -90,6 +91,8 @@ enum Command {
     /// Look into the ledger, or have commands published again
     #[command(subcommand)]
     Ledger(ledger::Command),
+    /// List refused callbacks, and say why: the answer to 提交失败
+    Refusals(Box<refusals::Arguments>),
     /// Ask the approval center: definitions, tasks, instances, cards
     #[command(subcommand)]
     Center(center::Command),
@@ -180,6 +183,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Send(arguments) => send::run(&arguments, &sources.load_telling()),
         Command::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),
         Command::Ledger(command) => ledger::run(command, &sources.load_telling()),
+        Command::Refusals(arguments) => refusals::run(&arguments, &sources.load_telling()),
         Command::Center(command) => center::run(command, &sources.load_telling()),
         Command::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
         Command::Doctor(arguments) => doctor::run(&arguments, &sources.load()),

@@ -1,8 +1,7 @@
-//! Data on stdout, words on stderr.
+//! Data on stdout, words on stderr. The one way to both: what is printed here is tame, unless it says otherwise.
 
 use std::{
-    borrow::Cow,
-    fmt::{Display, Write as _},
+    fmt::Display,
     io::{self, IsTerminal, Write},
 };
 
@@ -11,67 +10,54 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::exit::{Exit, Failure};
+use crate::telemetry::taming::{self, Tamed, push_in_json};
 
 /// Says a line to the person. If stderr is gone, nobody is there to be told so.
 pub(super) fn say(line: impl Display) {
-    writeln!(io::stderr().lock(), "{line}").ok();
+    writeln!(io::stderr().lock(), "{}", Tamed(line)).ok();
 }
 
 /// Writes a line of data.
 pub(super) fn line(line: impl Display) -> Result<(), Failure> {
-    write(format!("{line}\n").as_bytes())
+    write(format!("{}\n", Tamed(line)).as_bytes())
 }
 
 /// Writes a value as one line of JSON, in which no character acts on a terminal.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).context("cannot express the result as JSON")?;
-    line(tamed(&text))
+    line(taming::json(&text))
 }
 
-/// True for characters that move the cursor or turn the direction of writing. Among them are some that JSON lets stand in
-/// a text as they are: DEL, the C1 controls (U+009B begins an escape sequence as ESC [ does), the bidirectional marks.
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
+/// Writes a text of several lines: a [`table`], or a document.
+pub(super) fn lines(text: &str) -> Result<(), Failure> {
+    write(taming::lines(text).as_bytes())
 }
 
-/// The same JSON on one line: what was passed on verbatim may have line breaks between its tokens, and somebody's reader
-/// of lines would take what stands behind one for a line of ours.
-fn tamed(json: &str) -> Cow<'_, str> {
-    if !json.contains(acts) {
-        return Cow::Borrowed(json);
-    }
-    let mut text = String::with_capacity(json.len() + 16);
-    for c in json.chars() {
-        match c {
-            // Never within a text: there JSON wants them escaped.
-            '\n' | '\r' | '\t' => text.push(' '),
-            c => push_tamed(c, &mut text),
-        }
-    }
-    Cow::Owned(text)
+/// Writes bytes that a program reads as they are, and a person in a tame form, if they look.
+pub(super) fn exactly(bytes: &[u8]) -> Result<(), Failure> {
+    if is_seen() { line(String::from_utf8_lossy(bytes)) } else { write(bytes) }
 }
 
-fn push_tamed(c: char, text: &mut String) {
-    if acts(c) {
-        // All of them are below U+10000, so one escape is enough.
-        write!(text, "\\u{:04x}", u32::from(c)).expect("writing to a String cannot fail");
-    } else {
-        text.push(c);
-    }
-}
-
-/// Writes bytes of data as they are. A reader that has seen enough, such as `head`, is no failure.
-pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
+/// A reader that has seen enough, such as `head`, is no failure.
+fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Said(Exit::Done)),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout").into()),
     }
+}
+
+/// Draws a line on the terminal over the one that was drawn before; an empty one takes it away. A terminal that is gone is
+/// told nothing.
+pub(super) fn draw(line: impl Display) {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "\r\x1b[K{}", Tamed(line)).and_then(|()| stderr.flush()).ok();
+}
+
+/// True if a person looks at stderr.
+pub(super) fn is_heard() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// True if a person looks at stdout.
@@ -89,7 +75,7 @@ pub(super) fn printable(text: &str) -> String {
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
         .chain(rows.iter().cloned())
-        .map(|row| row.map(|cell| printable(&cell)))
+        .map(|row| row.map(|cell| Tamed(cell).to_string()))
         .collect();
     let widths: Vec<usize> =
         (0..N).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
@@ -119,7 +105,7 @@ pub(super) fn indented(json: &RawValue) -> String {
     };
     while let Some(c) = rest.next() {
         if in_string {
-            push_tamed(c, &mut text);
+            push_in_json(c, &mut text);
             in_string = escaped || c != '"';
             escaped = !escaped && c == '\\';
             continue;
@@ -179,11 +165,9 @@ mod tests {
     fn json_stays_on_its_line_and_does_not_act_on_the_terminal() {
         let odd = "{\"a\":\r\n[1,\n{\"b\":\"\u{9b}2J\u{7f}\u{202e}\u{2028}\\n\"}\t]}";
         let raw = RawValue::from_string(odd.to_owned()).unwrap();
-        assert_eq!(tamed(odd), r#"{"a":  [1, {"b":"\u009b2J\u007f\u202e\u2028\n"} ]}"#);
         assert!(indented(&raw).contains(r#""\u009b2J\u007f\u202e\u2028\n""#));
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert!(value(odd) == value(&tamed(odd)) && value(odd) == value(&indented(&raw)));
-        assert!(matches!(tamed(r#"{"文":1}"#), Cow::Borrowed(_)));
+        assert_eq!(value(odd), value(&indented(&raw)));
         assert_eq!(table(["", ""], &[["a\u{202e}b".to_owned(), "c".to_owned()]]), "\na\\u{202e}b  c\n");
     }
 

@@ -1,9 +1,6 @@
 //! `reconcile`: one comparison of what was published with what the approval center shows.
 
-use std::{
-    io::{self, IsTerminal},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -13,7 +10,7 @@ use super::{
     block_on,
     center::failure,
     exit::{Exit, Failure},
-    output::{json, say, table, write},
+    output::{is_heard, json, lines, say, table},
     time::ZoneArguments,
 };
 use crate::{
@@ -109,7 +106,7 @@ struct Progress {
 impl Progress {
     fn new(overview: &Overview) -> Self {
         let ahead = overview.published_through.saturating_sub(overview.asked_through) + overview.open();
-        Self { terminal: io::stderr().is_terminal(), told: Instant::now(), ahead }
+        Self { terminal: is_heard(), told: Instant::now(), ahead }
     }
 }
 
@@ -143,7 +140,7 @@ async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) ->
         let text = table(HEAD, &rows);
         // Its head once, however many pages there are.
         let text = if first { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) };
-        write(text.as_bytes())?;
+        lines(text)?;
     }
     if arguments.json {
         let counts: serde_json::Map<_, _> = Verdict::ALL

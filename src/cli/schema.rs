@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     exit::{Exit, Failure},
-    output::write,
+    output::lines,
 };
 
 /// The JSON Schema of a command.
@@ -35,11 +35,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.asyncapi {
-        write(asyncapi().as_bytes())?;
+        lines(&asyncapi())?;
     } else if arguments.outcome {
-        write(OUTCOME.as_bytes())?;
+        lines(OUTCOME)?;
     } else {
-        write(SCHEMA.as_bytes())?;
+        lines(SCHEMA)?;
     }
     Ok(Exit::Done)
 }

@@ -61,7 +61,6 @@ pub(super) struct Period {
 
 impl PeriodArguments {
     /// The span that was named.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the listings that are narrowed by it come next"))]
     pub(super) fn period(&self, now: Timestamp, zone: &Zone) -> Result<Period, Failure> {
         let read = |flag: &str, text: &Option<String>| match text {
             None => Ok(None),

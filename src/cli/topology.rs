@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::{
     exit::{Exit, Failure},
-    output::line,
+    output::{line, lines},
 };
 use crate::{
     config::Loaded,
@@ -38,7 +38,8 @@ pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
         }
         Command::Print { permissions: false } => {
             let definitions = definitions(&loaded.amqp()?.broker);
-            line(serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
+            lines(&serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
+            line("")?;
         }
     }
     Ok(Exit::Done)

@@ -179,6 +179,7 @@ pub enum NotAnOutcome {
 
 /// As it comes. Members that are not known may come at any time.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Wire {
     schema: String,
     command_id: String,
@@ -193,6 +194,7 @@ struct Wire {
 
 /// An id is a text, or a number where somebody's library made one of it.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireInstance {
     instance_id: Option<serde_json::Value>,
 }

@@ -232,6 +232,11 @@ impl Loaded {
         }
     }
 
+    /// The endpoints and the language, whatever is wrong elsewhere.
+    pub fn intake(&self) -> Result<&intake::Settings, Faults> {
+        self.part(self.intake.as_ref(), "endpoints")
+    }
+
     fn part<'a, T>(&self, part: Option<&'a T>, section: &str) -> Result<&'a T, Faults> {
         // A fault without a key is one of the file or the environment as a whole.
         let concerns = |key: &str| {
@@ -403,7 +408,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             ledger.limits.longest_window = longest(|endpoint| endpoint.dedupe_window);
             ledger.limits.longest_repeats_window = longest(|endpoint| endpoint.repeats_window);
         }
-        loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale });
+        loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale, identities: true });
     }
     root.finish();
 }

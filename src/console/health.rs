@@ -118,6 +118,8 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
 /// `GET /metrics`, in the form that `Accept` asks for. What is counted in the ledger is counted now; if it cannot be, the
 /// last numbers stand.
 pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
+    let dropped = desk.ledger.refusals_dropped();
+    desk.metrics.refusals_dropped(dropped.known, dropped.strangers);
     match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
         Ok(Ok(stats)) => {
             for state in State::ALL {

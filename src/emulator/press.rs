@@ -24,6 +24,7 @@ const KEPT_BYTES: usize = 4096;
 
 /// Which button.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub(super) struct Press {
     /// Of a task in the list: with `task_id`.
     #[serde(default)]

@@ -127,6 +127,7 @@ pub(super) struct Cursor {
 
 /// A failure that was ordered for calls whose path ends so.
 #[derive(Debug, Clone, serde::Deserialize)]
+#[serde(expecting = "an object")]
 pub(super) struct Planned {
     /// What the path has in it.
     pub(super) path: String,

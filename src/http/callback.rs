@@ -20,12 +20,13 @@ use super::{
     body::{self, Unread},
     connection,
     gate::{Gate, Live},
-    limits::{Limited, Told},
+    limits::Limited,
     peers::Mode,
     target::{self, Target},
+    telling::{Subject, Told},
 };
 use crate::{
-    intake::{NO_CALLBACK, Outcome, PROBE_WORD, Received, Refusal, Unheard, Verdict},
+    intake::{About, NO_CALLBACK, Outcome, PROBE_WORD, Received, Refusal, Unheard, Verdict},
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
@@ -79,12 +80,14 @@ pub(super) fn turn_off(
         }
     };
     gate.metrics.request_misdirected(kind);
-    if let Told::Now { untold } = gate.tell_misdirected(peer) {
-        let (path, detail) = (request.uri().path(), target::detail(kind));
+    let told = gate.tell(peer, Subject::NoCallback);
+    let (path, detail) = (request.uri().path(), target::detail(kind));
+    if told == Told::Whole {
         let method = request.method().as_str();
-        let untold = (untold > 0).then_some(untold);
         let shown = peer.map(tracing::field::display);
-        tracing::info!(outcome = word, method, path, peer = shown, detail, untold, "not a callback");
+        tracing::info!(outcome = word, method, path, peer = shown, detail, "not a callback");
+    }
+    if told != Told::Counted {
         live.intake.keep_misdirected(path, word, detail, peer);
     }
     let mut response = answer::json(status);
@@ -142,7 +145,7 @@ impl Callback<'_> {
         };
         // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the
         // same.
-        self.account(&verdict, Told::Now { untold: 0 });
+        self.account(&verdict);
         if verdict.outcome == Outcome::Refused(Refusal::Unauthenticated) {
             gate.failed(live, peer);
             // Counted from the end of the body, which the sender knows. What was done with it takes well under the
@@ -163,12 +166,11 @@ impl Callback<'_> {
         if peers.allowed_mode == Mode::Enforce {
             return false;
         }
-        if let Told::Now { untold } = self.gate.tell(self.peer) {
+        if self.gate.tell(self.peer, Subject::NotAllowed) == Told::Whole {
             let peer = self.peer.map(tracing::field::display);
             tracing::warn!(
                 endpoint = self.endpoint,
                 peer,
-                untold,
                 "the peer is not in http.allowed_peers, and is let in all the same: the mode is warn"
             );
         }
@@ -184,7 +186,7 @@ impl Callback<'_> {
     fn unread(&self, unheard: Unheard<'_>, payload: web::Payload) -> HttpResponse {
         let refusal = unheard.refusal;
         let verdict = self.live.intake.turn_away(unheard);
-        self.account(&verdict, Told::Now { untold: 0 });
+        self.account(&verdict);
         let body = answer::refusal_body(refusal, verdict.locale);
         body::close_after(answer::json(Rule::of(refusal).status), body, payload)
     }
@@ -198,13 +200,11 @@ impl Callback<'_> {
             LimitCause::Connections => "the peer has as many connections as http.max_connections_per_peer",
         };
         let refusal = Refusal::RateLimited;
-        let verdict = self.live.intake.turn_away(Unheard {
-            detail: Some(detail),
-            body_bytes,
-            kept: limited.told != Told::Not,
-            ..self.unheard(refusal)
-        });
-        self.account(&verdict, limited.told);
+        let told = self.gate.tell(self.peer, Subject::Refused { refusal, stranger: true });
+        let kept = told != Told::Counted;
+        let unheard = Unheard { detail: Some(detail), body_bytes, kept, ..self.unheard(refusal) };
+        let verdict = self.live.intake.turn_away(unheard);
+        self.account_as(&verdict, told);
         let body = answer::refusal_body(refusal, verdict.locale);
         let mut response = answer::json(Rule::of(refusal).status);
         response.insert_header((RETRY_AFTER, HeaderValue::from(limited.retry_after.as_secs())));
@@ -215,11 +215,21 @@ impl Callback<'_> {
     }
 
     /// Counts one callback, and logs it unless it is one of a flood: once each, before its answer leaves.
-    fn account(&self, verdict: &Verdict, told: Told) {
+    fn account(&self, verdict: &Verdict) {
+        let told = match verdict.outcome {
+            Outcome::Refused(refusal) => {
+                self.gate.tell(self.peer, Subject::Refused { refusal, stranger: verdict.stranger })
+            }
+            Outcome::Kept(_) | Outcome::Probed => Told::Whole,
+        };
+        self.account_as(verdict, told);
+    }
+
+    fn account_as(&self, verdict: &Verdict, told: Told) {
         let took = self.began.elapsed();
         count(&self.gate.metrics, self.live, verdict, took);
-        if let Told::Now { untold } = told {
-            log(verdict, took, self.peer, untold);
+        if told == Told::Whole {
+            log(verdict, took, self.peer);
         }
     }
 }
@@ -239,12 +249,13 @@ fn count(metrics: &Metrics, live: &Live, verdict: &Verdict, took: Duration) {
     }
 }
 
-/// `untold` callbacks of the same peer, refused as this one, have had no line.
-fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>, untold: u32) {
+fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>) {
     let endpoint = &*verdict.endpoint;
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let peer = peer.map(tracing::field::display);
     let detail = verdict.detail.as_deref();
+    let About { user_id, instance_id, task_id } = &verdict.about;
+    let (user_id, instance_id, task_id) = (user_id.as_deref(), instance_id.as_deref(), task_id.as_deref());
     match &verdict.outcome {
         Outcome::Probed => {
             tracing::info!(
@@ -257,20 +268,40 @@ fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>, untold: u32) {
         }
         Outcome::Kept(kept) => {
             let (outcome, command_id) = (answer::kept_word(kept), kept.command_id);
-            tracing::info!(endpoint, outcome, %command_id, duration_us, peer, detail, "callback kept");
+            tracing::info!(
+                endpoint,
+                outcome,
+                %command_id,
+                user_id,
+                instance_id,
+                task_id,
+                duration_us,
+                peer,
+                "callback kept"
+            );
         }
         Outcome::Refused(refusal) => {
             let outcome = refusal.as_str();
-            let untold = (untold > 0).then_some(untold);
             // The level of an event is fixed where it stands.
+            macro_rules! refused {
+                ($level:ident) => {
+                    tracing::$level!(
+                        endpoint,
+                        outcome,
+                        user_id,
+                        instance_id,
+                        task_id,
+                        duration_us,
+                        peer,
+                        detail,
+                        "callback refused"
+                    )
+                };
+            }
             match Rule::of(*refusal).level {
-                Level::ERROR => {
-                    tracing::error!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused");
-                }
-                Level::WARN => {
-                    tracing::warn!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused");
-                }
-                _ => tracing::info!(endpoint, outcome, duration_us, peer, detail, untold, "callback refused"),
+                Level::ERROR => refused!(error),
+                Level::WARN => refused!(warn),
+                _ => refused!(info),
             }
         }
     }

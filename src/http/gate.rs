@@ -13,13 +13,16 @@ use std::{
 };
 
 use prometheus_client::metrics::counter::Counter;
+use tracing::Level;
 
 use super::{
     Settings,
+    answer::Rule,
     budget::Budget,
-    limits::{Limited, Table, Told},
+    limits::{Limited, Table},
     peers,
     seats::{Seat, Seats},
+    telling::{self, Subject, Sum, Telling, Told},
     tls,
 };
 use crate::{
@@ -40,6 +43,7 @@ pub struct Gate {
     table: OnceLock<Table>,
     seats: Arc<Seats>,
     pub(super) budget: Arc<Budget>,
+    telling: Telling,
     draining: Arc<AtomicBool>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -100,6 +104,7 @@ impl Gate {
             identity,
             table: OnceLock::new(),
             seats: Arc::default(),
+            telling: Telling::default(),
             budget: Budget::new(settings.max_unread_bytes),
             draining,
             metrics,
@@ -202,12 +207,10 @@ impl Gate {
             return Ok(Some(seat));
         }
         self.metrics.peer_limited(LimitCause::Connections);
-        if let Told::Now { untold } = self.tell(Some(address)) {
-            let untold = (untold > 0).then_some(untold);
+        if self.tell(Some(address), Subject::Crowded) == Told::Whole {
             tracing::warn!(
                 peer = %address.to_canonical(),
                 most,
-                untold,
                 "a peer has as many connections open as http.max_connections_per_peer; more are closed at once"
             );
         }
@@ -239,16 +242,22 @@ impl Gate {
         }
     }
 
-    /// Whether this peer's absence from the allow-list is to be logged now.
-    pub(super) fn tell(&self, peer: Option<IpAddr>) -> Told {
-        let table = self.table();
-        table.tell(known(peer), table.now())
+    /// How something about this peer is told; counts it.
+    pub(super) fn tell(&self, peer: Option<IpAddr>, subject: Subject) -> Told {
+        self.telling.tell(known(peer), subject)
     }
 
-    /// Whether a request of this peer that is no callback is to be logged and kept now.
-    pub(super) fn tell_misdirected(&self, peer: Option<IpAddr>) -> Told {
-        let table = self.table();
-        table.tell_misdirected(known(peer), table.now())
+    /// Logs once a minute how many callbacks were refused without a line of their own, for as long as it is polled.
+    pub async fn sum_up(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(telling::EVERY).await;
+            self.sum_up_now();
+        }
+    }
+
+    /// The same, of the minute that has begun: for the end.
+    pub fn sum_up_now(&self) {
+        self.telling.sum_up().iter().for_each(log_sum);
     }
 
     fn counting(
@@ -271,6 +280,33 @@ impl Gate {
 /// A peer has too many connections.
 #[derive(Debug)]
 pub(super) struct Crowded;
+
+fn log_sum(sum: &Sum) {
+    let Sum { peer, subject, untold } = *sum;
+    let peer = peer.map(tracing::field::display);
+    match subject {
+        Subject::NoCallback => tracing::info!(untold, peer, "more requests that are no callbacks"),
+        Subject::NotAllowed => tracing::warn!(
+            untold,
+            peer,
+            "more callbacks of a peer that is not in http.allowed_peers; it is let in all the same: the mode is warn"
+        ),
+        Subject::Crowded => tracing::warn!(
+            untold,
+            peer,
+            "more connections of a peer over http.max_connections_per_peer; they are closed at once"
+        ),
+        Subject::Refused { refusal, stranger } => {
+            let outcome = refusal.as_str();
+            // The level of an event is fixed where it stands.
+            match Rule::of(refusal).level {
+                Level::ERROR => tracing::error!(outcome, untold, peer, stranger, "more callbacks refused"),
+                Level::WARN => tracing::warn!(outcome, untold, peer, stranger, "more callbacks refused"),
+                _ => tracing::info!(outcome, untold, peer, stranger, "more callbacks refused"),
+            }
+        }
+    }
+}
 
 /// A connection that is gone already has no address any more. Those share one entry: better than none.
 fn known(peer: Option<IpAddr>) -> IpAddr {

@@ -11,12 +11,12 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::peers::Settings;
+use super::{peers::Settings, telling::key};
 use crate::telemetry::metrics::LimitCause;
 
 /// 32768 peers, in some 2 MiB.
@@ -28,31 +28,12 @@ const SECOND: u64 = 1_000_000_000;
 /// The window of the failure budget.
 const MINUTE: u64 = 60 * SECOND;
 
-/// One peer has a line in the log and a row among the refusals so often.
-const TELL_AGAIN: u64 = MINUTE;
-
-/// All peers together have so many in [`TELL_AGAIN`].
-const TOLD_AT_MOST: u32 = 600;
-
 /// A callback that is not heard, because of what its peer did before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limited {
     pub(super) cause: LimitCause,
     /// When the peer may try again; at least a second.
     pub(super) retry_after: Duration,
-    pub(super) told: Told,
-}
-
-/// Whether something about a peer gets a line in the log: a flood must not become a flood there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Yes; and so many of the same peer had none since its last.
-    Now {
-        /// How many.
-        untold: u32,
-    },
-    /// It is only counted.
-    Not,
 }
 
 /// A moment, in nanoseconds since the table was made. 0 is before everything.
@@ -67,18 +48,6 @@ struct Entry {
     /// When the window that `failures` are counted in ends.
     window_ends: Moment,
     failures: u32,
-    /// Lines about what it is refused for.
-    refused: Silence,
-    /// Lines about its requests that are no callbacks: a balancer that sends both must not hide the one behind the other.
-    misdirected: Silence,
-}
-
-/// Whether something about a peer is told again.
-#[derive(Debug, Clone, Copy, Default)]
-struct Silence {
-    /// Until when it has no further line.
-    until: Moment,
-    untold: u32,
 }
 
 impl Entry {
@@ -88,19 +57,12 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Default)]
-struct Lines {
-    window_ends: Moment,
-    told: u32,
-}
-
 /// The counters of all peers.
 #[derive(Debug)]
 pub(super) struct Table {
     began: Instant,
     hasher: RandomState,
     sets: Box<[Mutex<[Entry; WAYS]>]>,
-    lines: Mutex<Lines>,
 }
 
 impl Table {
@@ -109,7 +71,6 @@ impl Table {
             began: Instant::now(),
             hasher: RandomState::new(),
             sets: (0..SETS).map(|_| Mutex::default()).collect(),
-            lines: Mutex::default(),
         }
     }
 
@@ -134,7 +95,7 @@ impl Table {
             entry.rate_clear_at = clear_at + interval;
             Ok(())
         })
-        .map_err(|(cause, wait)| self.limited(peer, cause, wait, now))
+        .map_err(|(cause, wait)| limited(cause, wait))
     }
 
     /// Whether this peer has failed to authenticate too often. Counts nothing.
@@ -144,8 +105,7 @@ impl Table {
         settings: &Settings,
         now: Moment,
     ) -> Result<(), Limited> {
-        self.with(peer, |entry| spent(entry, settings, now))
-            .map_err(|(cause, wait)| self.limited(peer, cause, wait, now))
+        self.with(peer, |entry| spent(entry, settings, now)).map_err(|(cause, wait)| limited(cause, wait))
     }
 
     /// Counts an unauthenticated callback of this peer.
@@ -157,39 +117,6 @@ impl Table {
             }
             entry.failures = entry.failures.saturating_add(1);
         });
-    }
-
-    /// Whether something about this peer is to be told now.
-    pub(super) fn tell(&self, peer: IpAddr, now: Moment) -> Told {
-        self.with(peer, |entry| self.tell_of(&mut entry.refused, now))
-    }
-
-    /// Whether a request of this peer that is no callback is to be told now.
-    pub(super) fn tell_misdirected(&self, peer: IpAddr, now: Moment) -> Told {
-        self.with(peer, |entry| self.tell_of(&mut entry.misdirected, now))
-    }
-
-    fn tell_of(&self, silence: &mut Silence, now: Moment) -> Told {
-        if silence.until > now || !self.may_tell(now) {
-            silence.untold = silence.untold.saturating_add(1);
-            return Told::Not;
-        }
-        silence.until = now + TELL_AGAIN;
-        Told::Now { untold: std::mem::take(&mut silence.untold) }
-    }
-
-    fn limited(&self, peer: IpAddr, cause: LimitCause, wait: u64, now: Moment) -> Limited {
-        let retry_after = Duration::from_secs(wait.div_ceil(SECOND).max(1));
-        Limited { cause, retry_after, told: self.tell(peer, now) }
-    }
-
-    fn may_tell(&self, now: Moment) -> bool {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.window_ends <= now {
-            *lines = Lines { window_ends: now + TELL_AGAIN, told: 0 };
-        }
-        lines.told += u32::from(lines.told < TOLD_AT_MOST + 1);
-        lines.told <= TOLD_AT_MOST
     }
 
     /// The peer's entry, which may be new.
@@ -214,18 +141,14 @@ fn spent(entry: &Entry, settings: &Settings, now: Moment) -> Result<(), (LimitCa
     Ok(())
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address: within it everybody picks addresses as he likes.
-pub(super) fn key(peer: IpAddr) -> u128 {
-    match peer.to_canonical() {
-        // As ::ffff:a.b.c.d, whose lower half is never 0, as that of every /64 is.
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        // The /64 of :: itself would be nobody.
-        IpAddr::V6(address) => (address.to_bits() & !u128::from(u64::MAX)).max(Ipv6Addr::LOCALHOST.to_bits()),
-    }
+fn limited(cause: LimitCause, wait: u64) -> Limited {
+    Limited { cause, retry_after: Duration::from_secs(wait.div_ceil(SECOND).max(1)) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -316,37 +239,5 @@ mod tests {
         assert!(table.admit(guesser, &settings, after(1.0)).is_err(), "who owes most is not forgotten");
         let size = size_of_val(&*table.sets);
         assert!(size <= 4 << 20, "{size} bytes");
-    }
-
-    #[test]
-    fn what_is_no_callback_has_lines_of_its_own() {
-        let table = Table::new();
-        let peer = ip("192.0.2.1");
-        assert_eq!(table.tell_misdirected(peer, after(0.0)), Told::Now { untold: 0 });
-        assert_eq!(table.tell_misdirected(peer, after(5.0)), Told::Not);
-        assert_eq!(table.tell(peer, after(5.0)), Told::Now { untold: 0 });
-        assert_eq!(table.tell_misdirected(peer, after(61.0)), Told::Now { untold: 1 });
-    }
-
-    #[test]
-    fn a_flood_of_one_has_a_line_a_minute_and_one_of_many_is_bounded() {
-        let (table, settings) = (Table::new(), settings(1, 1, 0));
-        let told = |peer: &str, now| table.admit(ip(peer), &settings, now).unwrap_err().told;
-        assert!(table.admit(ip("192.0.2.1"), &settings, after(0.0)).is_ok());
-        assert_eq!(told("192.0.2.1", after(0.0)), Told::Now { untold: 0 });
-        for _ in 0..500 {
-            assert_eq!(told("192.0.2.1", after(0.5)), Told::Not);
-        }
-        assert!(table.admit(ip("192.0.2.1"), &settings, after(61.0)).is_ok());
-        assert_eq!(told("192.0.2.1", after(61.0)), Told::Now { untold: 500 });
-
-        let mut lines = 0;
-        for number in 0..5_000_u32 {
-            let peer = IpAddr::V4((0x0a00_0000 + number).into());
-            assert!(table.admit(peer, &settings, after(200.0)).is_ok());
-            let limited = table.admit(peer, &settings, after(200.0)).unwrap_err();
-            lines += u32::from(limited.told != Told::Not);
-        }
-        assert_eq!(lines, TOLD_AT_MOST);
     }
 }

@@ -28,6 +28,7 @@ pub mod peers;
 mod seats;
 mod stream;
 mod target;
+mod telling;
 pub mod tls;
 
 use std::{

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::limits::key;
+use super::telling::key;
 
 /// The connections of all peers, by peer. As large as the connections that there are.
 #[derive(Debug, Default)]

@@ -66,6 +66,54 @@ impl Refusal {
         Self::LedgerUnavailable,
     ];
 
+    /// The refusal with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.as_str() == word)
+    }
+
+    /// What an operator does about it, in a sentence. The cause that is kept with a refusal says which case it is.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => {
+                "From the approval center: compare token and key of the definition and of the bot message with the \
+                 endpoint's credentials (`countersign doctor`). From anybody else: nothing to do."
+            }
+            Self::Malformed => {
+                "The cause names the field. If the approval center did send it so, it has changed: report it."
+            }
+            Self::ActionNotAllowed => {
+                "Add the action to `actions` of the endpoint or of the context, or leave its button out of `action_configs`."
+            }
+            Self::DefinitionNotAllowed => "Add the definition's code to `approval_codes` of the endpoint.",
+            Self::ContextInvalid => {
+                "Compare the `action_context` that task and bot message were sent with with `context` of the endpoint."
+            }
+            Self::ContextExpired => {
+                "The card or task was older than its context permits: send it again, with a later expiry."
+            }
+            Self::OperatorNotAllowed => {
+                "The context permits others: compare its `operators` with who has the task."
+            }
+            Self::Conflicting => {
+                "`countersign ledger show` with the id in the cause shows the earlier decision."
+            }
+            Self::BodyTooLarge => "Raise `http.max_body_bytes` if such bodies are to pass.",
+            Self::TooSlow => {
+                "Look at the line and at proxies before countersign; `http.body_read_timeout_ms` is the bound."
+            }
+            Self::RateLimited => {
+                "The cause names the limit. If all callbacks come through a proxy, name it in `http.trusted_proxies`."
+            }
+            Self::Overloaded => {
+                "The ledger's disk is too slow for what comes: `countersign bench disk` measures it."
+            }
+            Self::LedgerUnavailable => "Look at the log and at the ledger's disk: `countersign doctor`.",
+            Self::ShuttingDown => "countersign was being restarted: the approver may press again.",
+        }
+    }
+
     /// The stable word.
     #[must_use]
     pub fn as_str(self) -> &'static str {

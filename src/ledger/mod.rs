@@ -59,7 +59,7 @@ pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
     ShowingState, Shown, Surface,
 };
-pub use refusals::{AROUND, ContextTask, KeptRefusal, RefusalFilter, Refused};
+pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, Refused};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.
@@ -388,8 +388,12 @@ pub trait Ledger: Findings + Outcomes {
     /// command may or may not be there, and its repeat finds out.
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>>;
 
-    /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller.
+    /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller. Strangers have room of
+    /// their own, and wait behind all others.
     fn refused(&self, refused: Refused);
+
+    /// How many refused callbacks are not kept.
+    fn refusals_dropped(&self) -> Dropped;
 
     /// The highest [`Seq`] that is committed; changes after every commit that appended. Never moves back.
     fn head(&self) -> watch::Receiver<Seq>;

@@ -75,6 +75,15 @@ pub struct KeptRefusal {
     pub refused: Refused,
 }
 
+/// Refused callbacks that are not kept, because too many came for the disk, or it failed; since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Of senders who know a key or a token.
+    pub known: u64,
+    /// Of strangers.
+    pub strangers: u64,
+}
+
 /// Which refused callbacks to list; newest first.
 #[derive(Debug, Clone, Default)]
 pub struct RefusalFilter {

@@ -49,6 +49,20 @@ pub enum Event {
     Park,
 }
 
+impl Event {
+    /// What it does to a command, in a word for people.
+    #[must_use]
+    pub fn as_participle(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Refused => "refused",
+            Self::RefusedForGood => "refused for good",
+            Self::Requeue => "requeued",
+            Self::Park => "parked",
+        }
+    }
+}
+
 impl State {
     /// Every state, in the order in which people read them.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Published, Self::Parked];
@@ -111,7 +125,7 @@ impl State {
 
 /// A move that no rule allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a command that is {} cannot be moved by {event:?}", from.as_str())]
+#[error("a command that is {} cannot be {}", from.as_str(), event.as_participle())]
 pub struct IllegalMove {
     /// Where the command is.
     pub from: State,

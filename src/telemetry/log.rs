@@ -3,8 +3,10 @@
 //! INVARIANT 6: some events are never written, whatever the filter says. See `is_safe`.
 
 mod filter;
+mod journal;
 mod json;
 mod lines;
+mod people;
 
 use std::{
     any::Any,
@@ -19,15 +21,20 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{FilterExt, filter_fn},
-    fmt::{format::Writer, time::FormatTime},
+    fmt::{
+        format::{Format as Prose, Writer},
+        time::FormatTime,
+    },
     layer::SubscriberExt,
     reload,
     util::{SubscriberInitExt, TryInitError},
 };
 
+use journal::Prioritised;
 use json::Json;
 pub use lines::Flush;
 use lines::Lines;
+use people::People;
 
 /// How and what to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +144,8 @@ pub fn init(settings: &Settings) -> Result<Log, Error> {
     let colours =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = Lines::start(io::stderr()).map_err(Error::Thread)?;
-    let (subscriber, switch) = layer(is_human(settings.format), colours, &settings.filter, lines.clone())?;
+    let target = Target { colours, journal: journal::is_read_by_it() };
+    let (subscriber, switch) = layer(is_human(settings.format), target, &settings.filter, lines.clone())?;
     subscriber.try_init().map_err(Error::Twice)?;
     let hurried = lines.clone();
     std::panic::set_hook(Box::new(move |panic| {
@@ -171,10 +179,19 @@ fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
     Ok(if human { (filter, nothing) } else { (nothing, filter) })
 }
 
+/// What is known of where the lines go.
+#[derive(Debug, Clone, Copy, Default)]
+struct Target {
+    /// A terminal that shows colours.
+    colours: bool,
+    /// The journal, which reads priorities.
+    journal: bool,
+}
+
 /// A subscriber that writes to `writer`, and how to make it write otherwise.
 fn layer<W>(
     human: bool,
-    colours: bool,
+    target: Target,
     filter: &str,
     writer: W,
 ) -> Result<(impl SubscriberInitExt, Switch), Error>
@@ -185,8 +202,13 @@ where
     let (for_people, human) = reload::Layer::new(for_people);
     let (for_machines, json) = reload::Layer::new(for_machines);
     let layer = || tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_timer(Utc);
-    let people = layer().with_ansi(colours).with_target(false);
-    let machines = layer().json().event_format(Json::new());
+    let journal = target.journal;
+    let prose = Prose::default().with_timer(Utc).with_target(false).with_ansi(target.colours);
+    let people = layer()
+        .with_ansi(target.colours)
+        .event_format(Prioritised { inner: prose, journal })
+        .fmt_fields(People);
+    let machines = layer().json().event_format(Prioritised { inner: Json::new(), journal });
     let layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![
         Box::new(people.with_filter(for_people.and(filter_fn(is_safe)))),
         Box::new(machines.with_filter(for_machines.and(filter_fn(is_safe)))),
@@ -252,6 +274,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::telemetry::taming;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -270,7 +293,8 @@ mod tests {
     fn log(human: bool, filter: &str, events: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let (subscriber, _switch) = layer(human, false, filter, move || writer.clone()).unwrap();
+        let target = Target::default();
+        let (subscriber, _switch) = layer(human, target, filter, move || writer.clone()).unwrap();
         let guard = subscriber.set_default();
         events();
         drop(guard);
@@ -297,10 +321,58 @@ mod tests {
     }
 
     #[test]
+    fn what_others_wrote_neither_acts_nor_makes_lines_in_either_form() {
+        let nasty = "a\u{1b}]0;x\u{7}\u{9b}2J\u{7f}\u{202e}\r\nERROR forged";
+        let error = io::Error::other(nasty);
+        for human in [true, false] {
+            let text = log(human, "info", || {
+                tracing::info!(plain = nasty, shown = %nasty, debugged = ?nasty, "said {nasty}");
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed");
+                tracing::info_span!("in", span = nasty).in_scope(|| tracing::info!(%nasty, "inside"));
+            });
+            assert_eq!(text.lines().count(), 3, "{text}");
+            let acting: Vec<char> = text.chars().filter(|c| *c != '\n' && taming::acts(*c)).collect();
+            assert!(acting.is_empty(), "{acting:?} in {text}");
+            assert!(text.contains("forged"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_to_people_and_machines() {
+        let error = Error::Thread(io::Error::other("no room"));
+        let text = log(true, "info", || {
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed");
+        });
+        assert!(text.ends_with("WARN failed error=no thread to write the log: no room\n"), "{text}");
+    }
+
+    #[test]
+    fn the_journal_is_told_the_priority_of_each_line() {
+        let events = || {
+            tracing::error!("one");
+            tracing::warn!("two");
+            tracing::info!("three");
+            tracing::debug!("four");
+        };
+        for human in [true, false] {
+            let written = Written::default();
+            let writer = written.clone();
+            let target = Target { journal: true, colours: false };
+            let (subscriber, _switch) = layer(human, target, "debug", move || writer.clone()).unwrap();
+            let guard = subscriber.set_default();
+            events();
+            drop(guard);
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            let begins: Vec<&str> = text.lines().map(|line| &line[..3]).collect();
+            assert_eq!(begins, ["<3>", "<4>", "<6>", "<7>"], "{text}");
+        }
+    }
+
+    #[test]
     fn form_and_filter_can_be_exchanged_while_it_logs() {
         let written = Written::default();
         let writer = written.clone();
-        let (subscriber, switch) = layer(false, false, "warn", move || writer.clone()).unwrap();
+        let (subscriber, switch) = layer(false, Target::default(), "warn", move || writer.clone()).unwrap();
         let guard = subscriber.set_default();
         let speak = |n: u32| {
             tracing::info!(n, "spoken");

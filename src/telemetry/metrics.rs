@@ -122,6 +122,9 @@ impl ShowingResult {
     }
 }
 
+/// Whose refused callbacks were not kept: the values of the label `sender`.
+const SENDERS: [&str; 2] = ["known", "stranger"];
+
 /// Where outcomes are shown: the values of the label `surface`.
 const SURFACES: [&str; 2] = ["card", "instance"];
 
@@ -253,6 +256,11 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SenderLabels {
+    sender: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
 }
@@ -306,6 +314,7 @@ pub struct Metrics {
     callback_duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
     peers_limited: [Counter; LimitCause::ALL.len()],
+    refusals_dropped: [Counter; SENDERS.len()],
     misdirected: [Counter; Misdirected::ALL.len()],
     handshake_failures: [Counter; HandshakeFailure::ALL.len()],
     certificate_not_after: Family<UseLabels, Gauge>,
@@ -370,6 +379,13 @@ impl Metrics {
         );
         let peers_limited =
             LimitCause::ALL.map(|cause| family.get_or_create(&CauseLabels { cause: cause.as_str() }).clone());
+        let family = Family::<SenderLabels, Counter>::default();
+        registry.register(
+            "refusals_dropped",
+            "Refused callbacks that are not kept, because too many came or the disk failed, by whether the sender is known",
+            family.clone(),
+        );
+        let refusals_dropped = SENDERS.map(|sender| family.get_or_create(&SenderLabels { sender }).clone());
         let family = Family::<KindLabels, Counter>::default();
         registry.register(
             "misdirected_requests",
@@ -499,6 +515,7 @@ impl Metrics {
             callback_duration,
             probes,
             peers_limited,
+            refusals_dropped,
             misdirected,
             handshake_failures,
             certificate_not_after,
@@ -679,6 +696,13 @@ impl Metrics {
         self.showings[usize::from(!on_card)][result as usize].inc();
     }
 
+    /// Tells how many refused callbacks were not kept since the start.
+    pub fn refusals_dropped(&self, known: u64, strangers: u64) {
+        for (counter, count) in self.refusals_dropped.iter().zip([known, strangers]) {
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
     /// Sets how many outcomes are still to be shown, and how many wait for an operator.
     pub fn set_outcomes(&self, pending: u64, parked: u64) {
         self.outcomes_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
@@ -855,6 +879,8 @@ mod tests {
         metrics.reported(ReportResult::UnknownCommand);
         metrics.shown(true, ShowingResult::Retried);
         metrics.set_outcomes(3, 1);
+        metrics.refusals_dropped(0, 5);
+        metrics.refusals_dropped(1, 7);
         metrics.reconciled("seen", 0);
         metrics.set_findings("unseen", 3);
         metrics.reconciliation_passed(true);
@@ -877,6 +903,8 @@ mod tests {
             "countersign_repeats_remembered 0",
             "countersign_repeats_forgotten_total 0",
             "countersign_outcomes_pending 3",
+            "countersign_refusals_dropped_total{sender=\"known\"} 1",
+            "countersign_refusals_dropped_total{sender=\"stranger\"} 7",
             "countersign_outcomes_parked 1",
             "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
             "countersign_callback_duration_seconds_count 1",

@@ -4,4 +4,5 @@ pub mod exposition;
 pub mod failpoint;
 pub mod log;
 pub mod metrics;
+pub mod taming;
 pub mod topology;

@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
             "context",
             "emulator",
             "enrichment",
+            "http",
             "intake",
             "ledger",
             "outcome",
@@ -151,6 +152,68 @@ fn modules_import_only_along_the_arrows() {
         for import in &found[module] {
             let fine = import == module || LEAVES.contains(&&**import) || allowed.contains(&&**import);
             assert!(fine, "{module} imports {import}, which its arrows do not allow");
+        }
+    }
+}
+
+/// All source files of the program but its tests, with their text up to the tests in them.
+fn sources(path: &Path, into: &mut Vec<(PathBuf, String)>) {
+    if path.is_dir() {
+        entries(path).iter().filter(|path| stem(path) != "tests").for_each(|path| sources(path, into));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(path).expect("a source file is readable");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        into.push((path.to_owned(), code.to_owned()));
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut all);
+    all
+}
+
+/// What is printed is tame because there is one way to a terminal on the command line, and one into the log.
+#[test]
+fn nothing_is_printed_but_by_the_two_places_that_tame_it() {
+    let mut found: Vec<String> = Vec::new();
+    for (path, code) in all_sources() {
+        if ["stdout()", "stderr()", "/dev/tty"].iter().any(|way| code.contains(way)) {
+            found
+                .push(path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string());
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["src/cli/output.rs", "src/telemetry/log.rs", "src/telemetry/log/journal.rs"]);
+}
+
+/// `{:?}` writes names of types and variants. In the text of an error only durations may be written so.
+#[test]
+fn no_error_says_the_name_of_a_type() {
+    let durations = ["{limit:?}", "{wait:?}"];
+    for (path, code) in all_sources() {
+        for error in code.split("#[error(").skip(1) {
+            let mut text = error.split(")]").next().unwrap_or_default().to_owned();
+            durations.iter().for_each(|duration| text = text.replace(duration, ""));
+            assert!(!text.contains(":?}"), "{}: {text}", path.display());
+        }
+    }
+}
+
+/// serde says `expected struct Name` unless it is told otherwise, and that is read by whoever wrote a file or a report.
+#[test]
+fn no_reader_of_what_others_wrote_says_the_name_of_a_struct() {
+    for (path, code) in all_sources() {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string();
+        if !path.starts_with("src/approval_center/") && path != "src/command/outcome.rs" {
+            continue;
+        }
+        for item in code.split("\n#[derive(").skip(1) {
+            let head = item.split('{').next().unwrap_or_default();
+            let read = head.lines().next().is_some_and(|derive| derive.contains("Deserialize"));
+            if read && head.contains("struct ") && !head.contains("transparent") && !head.contains(';') {
+                assert!(head.contains("expecting = "), "{path}: {head}");
+            }
         }
     }
 }

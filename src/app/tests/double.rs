@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, LookError, Outcomes, Receipt,
-        Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain, Showing,
-        Shown, State, Stats,
+        AcceptError, Acceptance, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, LookError, Outcomes,
+        Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain,
+        Showing, Shown, State, Stats,
     },
     time::Timestamp,
 };
@@ -190,6 +190,10 @@ impl Ledger for Double {
 
     fn refused(&self, refused: Refused) {
         self.refused.lock().unwrap().insert(0, refused);
+    }
+
+    fn refusals_dropped(&self) -> Dropped {
+        Dropped::default()
     }
 
     fn head(&self) -> watch::Receiver<Seq> {

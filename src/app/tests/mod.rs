@@ -93,6 +93,7 @@ fn settings() -> Settings {
         console: console::Settings { listen: loopback(), token: None },
         intake: intake::Settings {
             endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],
+            identities: true,
             locale: Locale::Zh,
         },
         client_certificate: None,

@@ -42,7 +42,10 @@ impl Registry {
             with("both", vec![Format::Registry, Format::Opaque], OnUnresolved::Refuse),
             with("opaque", vec![Format::Opaque], OnUnresolved::Publish),
         ];
-        let intake = Intake::new(&intake::Settings { endpoints, locale: Locale::Zh }, ledger.clone());
+        let intake = Intake::new(
+            &intake::Settings { endpoints, locale: Locale::Zh, identities: true },
+            ledger.clone(),
+        );
         Self { ledger, intake, directory }
     }
 

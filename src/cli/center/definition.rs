@@ -10,7 +10,7 @@ use crate::{
     cli::{
         crypt::choose,
         exit::{Exit, Failure},
-        output::{json, line, table, write},
+        output::{json, line, lines, table},
     },
     config::Loaded,
     intake::EndpointSettings,
@@ -86,7 +86,7 @@ async fn get(arguments: &GetArguments, center: &Center) -> Result<Exit, Failure>
         .into_iter()
         .map(|(name, value)| [name.to_owned(), value])
         .collect();
-    write(table(["FIELD", "VALUE"], &rows).as_bytes())?;
+    lines(&table(["FIELD", "VALUE"], &rows))?;
     Ok(Exit::Done)
 }
 

@@ -13,7 +13,7 @@ use crate::{
     },
     cli::{
         exit::{Exit, Failure},
-        output::{json, line, say, table, write},
+        output::{json, line, lines, say, table},
         time::{ZoneArguments, time},
     },
     time::{Timestamp, Zone},
@@ -147,7 +147,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     }
     if !arguments.json {
         let head = ["STARTED", "ENDED", "STATUS", "TITLE", "EXTERNAL ID", "USER", "GROUP", "NUMBER", "CODE"];
-        write(table(head, &rows).as_bytes())?;
+        lines(&table(head, &rows))?;
     }
     if let Some(total) = total.filter(|total| *total > count as u64) {
         say(format_args!("{count} of {total}; the others are revoked, or beyond --limit"));
@@ -284,6 +284,7 @@ fn print(instance: &Instance, zone: &Zone) -> Result<(), Failure> {
 }
 
 fn section(name: &str, table: String) -> Result<(), Failure> {
-    line(format_args!("\n{name}"))?;
-    write(table.as_bytes())
+    line("")?;
+    line(name)?;
+    lines(&table)
 }

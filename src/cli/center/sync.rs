@@ -10,7 +10,7 @@ use crate::{
     approval_center::{Center, Error, ExternalInstance, InstanceVersion, Millis, Synced},
     cli::{
         exit::{Exit, Failure},
-        output::{json, line, say, table, write},
+        output::{json, line, lines, say, table},
         time::ZoneArguments,
     },
     time::Zone,
@@ -176,7 +176,7 @@ pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result
         if rows.is_empty() {
             line(format_args!("{} in step", versions.len()))?;
         } else {
-            write(table(["INSTANCE", "TASK", "OURS", "THE CENTER'S"], &rows).as_bytes())?;
+            lines(&table(["INSTANCE", "TASK", "OURS", "THE CENTER'S"], &rows))?;
         }
     }
     Ok(if different.is_empty() { Exit::Done } else { Exit::Failed })

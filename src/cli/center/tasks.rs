@@ -10,7 +10,7 @@ use crate::{
     approval_center::{Center, InstanceTasks, Page, TaskFilter, TaskStatus},
     cli::{
         exit::{Exit, Failure},
-        output::{json, say, table, write},
+        output::{json, lines, say, table},
         time::ZoneArguments,
     },
     time::Zone,
@@ -77,7 +77,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     if !arguments.json {
         let rows: Vec<_> = found.iter().flat_map(|instance| rows(instance, &zone)).collect();
         let head = ["INSTANCE", "STATUS", "UPDATED", "TASK", "STATUS", "UPDATED", "NUMBER", "DEFINITION"];
-        write(table(head, &rows).as_bytes())?;
+        lines(&table(head, &rows))?;
     }
     Ok(Exit::Done)
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -10,7 +9,10 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::verify::Account;
-use crate::cli::{exit::Exit, output::say};
+use crate::cli::{
+    exit::Exit,
+    output::{draw, is_heard, say},
+};
 
 /// The longest latency that is told exactly; what takes longer counts as this.
 const LONGEST_US: u64 = 120_000_000;
@@ -235,7 +237,7 @@ impl Progress {
     const EVERY: Duration = Duration::from_millis(250);
 
     pub(super) fn new() -> Self {
-        Self { seen: io::stderr().is_terminal(), told_at: Instant::now(), told_sent: 0 }
+        Self { seen: is_heard(), told_at: Instant::now(), told_sent: 0 }
     }
 
     /// When to [`tell`](Self::tell) next; `None` if nobody looks.
@@ -252,21 +254,16 @@ impl Progress {
         let done = done.clamp(0.0, 1.0);
         let full = (done * 24.0).round() as usize;
         let bar = format!("{}{}", "#".repeat(full), "-".repeat(24 - full));
-        // Drawn over the line before; a terminal that is gone is told nothing.
-        write!(
-            io::stderr().lock(),
-            "\r\x1b[K[{bar}] {sent} sent, {rate:.0}/s, {} refused, {} unanswered, p99 {p99:.1} ms",
-            tally.refused,
-            tally.unanswered
-        )
-        .and_then(|()| io::stderr().flush())
-        .ok();
+        draw(format_args!(
+            "[{bar}] {sent} sent, {rate:.0}/s, {} refused, {} unanswered, p99 {p99:.1} ms",
+            tally.refused, tally.unanswered
+        ));
     }
 
     /// Takes the line away.
     pub(super) fn end(&self) {
         if self.seen {
-            write!(io::stderr().lock(), "\r\x1b[K").and_then(|()| io::stderr().flush()).ok();
+            draw("");
         }
     }
 

@@ -45,9 +45,9 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes, Receipt,
-    Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered, Reported, Settings,
-    Settlement,
+    AcceptError, Acceptance, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes,
+    Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered, Reported,
+    Settings, Settlement,
     ShowAgain, Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
@@ -63,9 +63,6 @@ use shared::Shared;
 use waiting::{Accepting, Job};
 use window::{Spans, Window};
 use writer::Writer;
-
-/// Refused callbacks that may wait to be written; more are dropped, and counted by the metric alone.
-const REFUSED_WAITING: usize = 1024;
 
 /// The ledger. Dropping it waits until the writer has finished what it was given; [`Ledger::flush`] does so without
 /// blocking.
@@ -293,11 +290,14 @@ impl Ledger for SqliteLedger {
     }
 
     fn refused(&self, refused: Refused) {
-        if self.shared.refused_waiting.fetch_add(1, Ordering::Relaxed) >= REFUSED_WAITING
-            || self.jobs.send(Job::Refused(Box::new(refused))).is_err()
-        {
-            self.shared.refused_waiting.fetch_sub(1, Ordering::Relaxed);
+        let stranger = refused.stranger;
+        if self.shared.refused.admit(stranger) && self.jobs.send(Job::Refused(Box::new(refused))).is_err() {
+            self.shared.refused.drop_one(stranger);
         }
+    }
+
+    fn refusals_dropped(&self) -> Dropped {
+        self.shared.refused.dropped()
     }
 
     fn head(&self) -> watch::Receiver<Seq> {

@@ -29,6 +29,9 @@ pub enum ActError {
     /// The ledger has no such command.
     #[error("the ledger has no command {0}")]
     NotFound(CommandId),
+    /// The log has no command at this place.
+    #[error("the ledger has no command at place {0} of its log")]
+    NoSuchPlace(Seq),
     /// The command's state does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalMove),

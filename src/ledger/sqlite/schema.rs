@@ -182,15 +182,13 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
     identify(&connection, path, fresh)?;
     let pragma = |name: &str, value: &str| {
-        connection
-            .query_row(&format!("PRAGMA {name} = {value}"), [], |row| row.get::<_, rusqlite::types::Value>(0))
+        connection.query_row(&format!("PRAGMA {name} = {value}"), [], |row| row.get::<_, String>(0))
     };
     // Readers beside one writer, and a commit that appends to one file and syncs it once.
     // https://www.sqlite.org/wal.html
     let mode = pragma("journal_mode", "WAL").map_err(&failed)?;
-    if mode != rusqlite::types::Value::Text("wal".to_owned()) {
-        let what =
-            format!("its journal mode cannot be set to WAL ({mode:?}); is it on a network file system?");
+    if mode != "wal" {
+        let what = format!("its journal mode cannot be set to WAL ({mode}); is it on a network file system?");
         return Err(OpenError::Damaged { path: path.to_owned(), what });
     }
     // INVARIANT 1: in WAL mode anything less than FULL does not sync at commit.

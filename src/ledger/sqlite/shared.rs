@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     command::Seq,
-    ledger::{Entry, Limits},
+    ledger::{Dropped, Entry, Limits, Refused},
 };
 
 /// What the writer shares with everybody.
@@ -20,8 +20,8 @@ pub(super) struct Shared {
     pub(super) most_waiting: AtomicUsize,
     /// What [`Self::waiting`] may be.
     pub(super) capacity: usize,
-    /// Refused callbacks handed over and not yet written.
-    pub(super) refused_waiting: AtomicUsize,
+    /// Refused callbacks on their way.
+    pub(super) refused: RefusedCounts,
     /// True while somebody takes fresh commands.
     pub(super) fresh_wanted: AtomicBool,
     pub(super) fresh: Mutex<Fresh>,
@@ -50,13 +50,54 @@ pub(super) struct Fresh {
     pub(super) bytes: usize,
 }
 
+/// Refused callbacks that may wait to be written, of strangers and of others each; more are dropped, and counted.
+const REFUSED_WAITING: usize = 1024;
+
+/// How many refused callbacks wait to be written, and how many were dropped; of strangers at index 1.
+#[derive(Default)]
+pub(super) struct RefusedCounts {
+    waiting: [AtomicUsize; 2],
+    dropped: [AtomicU64; 2],
+}
+
+impl RefusedCounts {
+    /// Makes room for one; false, and counted, if there is none.
+    pub(super) fn admit(&self, stranger: bool) -> bool {
+        let waiting = &self.waiting[usize::from(stranger)];
+        let admitted = waiting.fetch_add(1, Ordering::Relaxed) < REFUSED_WAITING;
+        if !admitted {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            self.drop_one(stranger);
+        }
+        admitted
+    }
+
+    /// These wait no longer.
+    pub(super) fn written(&self, refused: &[Box<Refused>]) {
+        for one in refused {
+            self.waiting[usize::from(one.stranger)].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One was not written and will not be.
+    pub(super) fn drop_one(&self, stranger: bool) {
+        self.dropped[usize::from(stranger)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was dropped since the start.
+    pub(super) fn dropped(&self) -> Dropped {
+        let [known, strangers] = self.dropped.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Dropped { known, strangers }
+    }
+}
+
 impl Shared {
     pub(super) fn new(head: Seq, capacity: usize, limits: Limits) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
             most_waiting: AtomicUsize::new(0),
             capacity,
-            refused_waiting: AtomicUsize::new(0),
+            refused: RefusedCounts::default(),
             fresh_wanted: AtomicBool::new(false),
             fresh: Mutex::default(),
             head: watch::channel(head).0,

@@ -70,7 +70,7 @@ impl Waiting {
     pub(super) fn take_in(&mut self, job: Job) {
         match job {
             Job::Accept(accepting) => self.accepts.push(*accepting),
-            Job::Refused(refused) => self.lazy.refused.push_back(refused),
+            Job::Refused(refused) => self.lazy.refused.push(refused),
             Job::Settle(settlement, reply) => self.lazy.settlements.push((settlement, reply)),
             Job::Change(change) => self.changes.push_back(change),
             Job::Probe(reply) => self.probes.push(reply),
@@ -111,8 +111,9 @@ impl Waiting {
             reply.send(Err(AcceptError::Unavailable)).ok();
         }
         // Refused callbacks are told for information; what cannot be written now is not worth holding on to.
-        shared.refused_waiting.fetch_sub(lazy.refused.len(), Ordering::Relaxed);
-        lazy.refused.clear();
+        let dropped = lazy.refused.take(usize::MAX);
+        shared.refused.written(&dropped);
+        dropped.iter().for_each(|refused| shared.refused.drop_one(refused.stranger));
         lazy.since = None;
     }
 }
@@ -121,13 +122,38 @@ impl Waiting {
 #[derive(Default)]
 pub(super) struct Lazy {
     pub(super) settlements: Vec<(Settlement, oneshot::Sender<Result<(), AcceptError>>)>,
-    pub(super) refused: VecDeque<Box<Refused>>,
+    pub(super) refused: RefusedQueue,
     pub(super) since: Option<Instant>,
 }
 
 impl Lazy {
     pub(super) fn is_empty(&self) -> bool {
         self.settlements.is_empty() && self.refused.is_empty()
+    }
+}
+
+/// Refused callbacks that wait to be written. Those of strangers wait behind all others: a flood of theirs must not drive
+/// out what approvers ask about.
+#[derive(Default)]
+pub(super) struct RefusedQueue {
+    known: VecDeque<Box<Refused>>,
+    strangers: VecDeque<Box<Refused>>,
+}
+
+impl RefusedQueue {
+    fn push(&mut self, refused: Box<Refused>) {
+        if refused.stranger { self.strangers.push_back(refused) } else { self.known.push_back(refused) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.strangers.is_empty()
+    }
+
+    /// Takes up to `limit`, those of strangers last.
+    pub(super) fn take(&mut self, limit: usize) -> Vec<Box<Refused>> {
+        let known = self.known.len().min(limit);
+        let strangers = self.strangers.len().min(limit - known);
+        self.known.drain(..known).chain(self.strangers.drain(..strangers)).collect()
     }
 }
 

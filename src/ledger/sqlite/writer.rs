@@ -208,7 +208,7 @@ impl Writer {
         let mut appended = Appended::default();
         let mut changes = waiting.take_changes();
         let lazy = &mut waiting.lazy;
-        let refused: Vec<_> = lazy.refused.drain(..lazy.refused.len().min(REFUSED_PER_COMMIT)).collect();
+        let refused = lazy.refused.take(REFUSED_PER_COMMIT);
         let batch = Batch {
             accepts: &mut waiting.accepts,
             changes: &mut changes,
@@ -219,7 +219,7 @@ impl Writer {
         };
         let prune = batch.prune;
         let done = self.transact(batch, &limits, &mut appended, now_ms);
-        self.shared.refused_waiting.fetch_sub(refused.len(), Ordering::Relaxed);
+        self.shared.refused.written(&refused);
         if prune {
             let pruned = done.as_ref().ok().and_then(|done| done.pruned.as_ref());
             self.prune_from = pruned.map_or(0, |pruned| pruned.from);
@@ -252,6 +252,7 @@ impl Writer {
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
             }
             Err(failed) => {
+                refused.iter().for_each(|one| self.shared.refused.drop_one(one.stranger));
                 for displaced in appended.remembered.into_iter().rev() {
                     self.window.take_back(displaced);
                 }

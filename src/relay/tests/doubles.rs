@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Action, CommandId, Registered, Seq, TaskKey, message::Envelope},
     ledger::{
-        AcceptError, Acceptance, Due, Entry, Exception, Filter, KeptRefusal, Ledger, LookError, Outcomes,
-        Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain,
-        Showing, Shown, State, Stats, state::Exceptional,
+        AcceptError, Acceptance, Dropped, Due, Entry, Exception, Filter, KeptRefusal, Ledger, LookError,
+        Outcomes, Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement,
+        ShowAgain, Showing, Shown, State, Stats, state::Exceptional,
     },
     relay::{LateReturn, News, Outcome},
     time::Timestamp,
@@ -358,6 +358,10 @@ impl Ledger for Handle {
 
     fn refused(&self, _: Refused) {
         unreachable!("the relay refuses nothing")
+    }
+
+    fn refusals_dropped(&self) -> Dropped {
+        Dropped::default()
     }
 
     fn head(&self) -> watch::Receiver<Seq> {

@@ -20,6 +20,7 @@ use tracing_subscriber::{
 };
 
 use super::Utc;
+use crate::telemetry::taming;
 
 /// The target under which events of the `log` crate come.
 const LOG: &str = "log";
@@ -50,7 +51,10 @@ where
         let metadata = event.metadata();
         let has_span = event.parent().is_some() || context.lookup_current().is_some();
         if has_span || metadata.target() == LOG {
-            return self.general.format_event(context, writer, event);
+            let mut line = String::new();
+            self.general.format_event(context, Writer::new(&mut line), event)?;
+            writer.write_str(&taming::json(line.trim_end()))?;
+            return writer.write_char('\n');
         }
         writer.write_str("{\"timestamp\":\"")?;
         Utc.format_time(&mut writer)?;
@@ -127,25 +131,39 @@ fn string(writer: &mut dyn Write, text: &str) -> fmt::Result {
     writer.write_char('"')
 }
 
-/// Escapes what a string of JSON may not hold as it is (RFC 8259, section 7).
+/// Escapes what a string of JSON may not hold as it is (RFC 8259, section 7), and what acts on a terminal.
 struct Escaped<'a>(&'a mut dyn Write);
+
+/// True for bytes that begin something that may have to be escaped. Chinese, Japanese and most else passes by.
+fn is_suspect(byte: u8) -> bool {
+    // C1 begins with 0xC2; the marks that act with 0xD8, 0xE2 and 0xEF.
+    byte < b' ' || matches!(byte, b'"' | b'\\' | 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef)
+}
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        // What was looked at and is not yet written.
+        let (mut rest, mut seen) = (text, 0);
+        while let Some(at) = rest.as_bytes()[seen..].iter().position(|byte| is_suspect(*byte)) {
+            let at = seen + at;
+            let c = rest[at..].chars().next().expect("a byte that begins a character");
+            seen = at + c.len_utf8();
+            let escape = match c {
+                '\n' => "\\n",
+                '\r' => "\\r",
+                '\t' => "\\t",
+                '"' => "\\\"",
+                '\\' => "\\\\",
+                c if taming::acts(c) => "",
+                _ => continue,
+            };
             self.0.write_str(&rest[..at])?;
-            match rest.as_bytes()[at] {
-                b'\n' => self.0.write_str("\\n")?,
-                b'\r' => self.0.write_str("\\r")?,
-                b'\t' => self.0.write_str("\\t")?,
-                byte @ (b'"' | b'\\') => {
-                    self.0.write_char('\\')?;
-                    self.0.write_char(char::from(byte))?;
-                }
-                byte => write!(self.0, "\\u{byte:04x}")?,
+            if escape.is_empty() {
+                write!(self.0, "\\u{:04x}", u32::from(c))?;
+            } else {
+                self.0.write_str(escape)?;
             }
-            rest = &rest[at + 1..];
+            (rest, seen) = (&rest[seen..], 0);
         }
         self.0.write_str(rest)
     }

@@ -1,0 +1,255 @@
+//! `refusals`: why approvers saw 提交失败, from the ledger's file, whether or not `serve` runs.
+
+use std::borrow::Cow;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, builder::PossibleValuesParser};
+
+use super::{
+    exit::{Exit, Failure},
+    output::{json, lines, say, table},
+    time::{Period, PeriodArguments, ZoneArguments},
+};
+use crate::{
+    config::Loaded,
+    http::answer::Rule,
+    intake::{self, NO_CALLBACK, Refusal},
+    ledger::{ContextTask, Filter, KeptRefusal, RefusalFilter, sqlite::Reader},
+    time::{Timestamp, Zone},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  countersign refusals --user zhang3 --around 10:42    why did zhang3 see 提交失败 at about 10:42?
+  countersign refusals --since '2 h ago' --local-time
+  countersign refusals --reason unauthenticated --json | jq -r .detail | sort | uniq -c
+  countersign refusals 4711                            one of them, whole
+
+Reads the ledger, whether or not the service runs. Of a callback that was not authenticated nobody
+knows who sent it: with --user those of the same time are counted, and how to list them is said.
+The newest ledger.refusals_kept are kept, of strangers and of others.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Only this one, by its id, and all that is known of it
+    #[arg(value_name = "ID", exclusive = false, value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
+    /// Only by this operator
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+    /// Only about this task, by the callback itself or by its context
+    #[arg(long, value_name = "ID")]
+    task: Option<String>,
+    /// Only about this instance, by the callback itself or by its context
+    #[arg(long, value_name = "ID")]
+    instance: Option<String>,
+    /// Only from this card: the message_id of the callback
+    #[arg(long, value_name = "ID", value_parser = super::ledger::card)]
+    message_id: Option<String>,
+    /// Only for this reason
+    #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(words()))]
+    reason: Option<String>,
+    /// Only of this endpoint, by the name in the URL
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    #[command(flatten)]
+    period: PeriodArguments,
+    #[command(flatten)]
+    zone: ZoneArguments,
+    /// The next page: only with a lower id
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    before: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
+    /// Print one JSON object per refused callback in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+fn words() -> Vec<&'static str> {
+    Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect()
+}
+
+pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
+    let period = arguments.period.period(Timestamp::now(), &zone)?;
+    let reader = Reader::open(&loaded.ledger()?.path).context("cannot look into the ledger")?;
+    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
+    let filter = RefusalFilter {
+        id: arguments.id,
+        reason: arguments.reason.clone(),
+        endpoint: arguments.endpoint.clone(),
+        user_id: arguments.user.clone(),
+        nobody: false,
+        instance_id: arguments.instance.clone(),
+        task_id: arguments.task.clone(),
+        message_id: arguments.message_id.clone(),
+        since: period.since,
+        until: period.until,
+        before: arguments.before,
+        // One more tells whether there is a next page.
+        limit: limit + 1,
+    };
+    let look = |filter| reader.refusals(filter).context("cannot list the refused callbacks");
+    let mut found = look(&filter)?;
+    if let Some(id) = arguments.id
+        && found.is_empty()
+    {
+        return Err(anyhow!("the ledger has no refused callback {id}; only the newest are kept").into());
+    }
+    let more = found.len() > limit;
+    found.truncate(limit);
+    if arguments.json {
+        found.iter().try_for_each(json)?;
+        return Ok(Exit::Done);
+    }
+    // What is wrong elsewhere in the configuration does not change what was refused.
+    let intake = loaded.intake().ok();
+    if let (Some(_), [one]) = (arguments.id, &*found) {
+        lines(table(["", ""], &whole(one, &zone)).trim_start_matches('\n'))?;
+    } else if !found.is_empty() {
+        let rows: Vec<_> = found.iter().map(|one| row(one, &zone)).collect();
+        lines(&table(HEAD, &rows))?;
+    }
+    explain(&found, intake);
+    if found.is_empty() {
+        say("no refused callback is kept that fits");
+    }
+    if let (true, Some(last)) = (more, found.last()) {
+        say(format_args!("the newest {}; go on with --before {}", found.len(), last.id));
+    }
+    if arguments.user.is_some() || arguments.task.is_some() || arguments.instance.is_some() {
+        let nobodys = RefusalFilter { nobody: true, limit: 1000, ..strangers(&filter) };
+        hint(arguments, period, &zone, look(&nobodys)?.len(), &reader)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The same filter without what a callback that was not read cannot be found by.
+fn strangers(filter: &RefusalFilter) -> RefusalFilter {
+    RefusalFilter { user_id: None, task_id: None, instance_id: None, message_id: None, ..filter.clone() }
+}
+
+const HEAD: [&str; 9] = ["REFUSED", "REASON", "USER", "INSTANCE", "TASK", "ENDPOINT", "PEER", "ID", "CAUSE"];
+
+fn row(one: &KeptRefusal, zone: &Zone) -> [String; 9] {
+    let refused = &one.refused;
+    let dash = |text: Option<&String>| text.cloned().unwrap_or_else(|| "-".to_owned());
+    let named = refused.context_task.as_ref();
+    let of_context =
+        |member: fn(&ContextTask) -> &Option<String>| named.and_then(|named| member(named).as_ref());
+    [
+        zone.show(refused.refused_at),
+        refused.reason.clone(),
+        dash(refused.user_id.as_ref()),
+        dash(refused.instance_id.as_ref().or(of_context(|named| &named.instance_id))),
+        dash(refused.task_id.as_ref().or(refused.search_id.as_ref()).or(of_context(|named| &named.task_id))),
+        refused.endpoint.clone(),
+        dash(refused.peer.as_ref()),
+        one.id.to_string(),
+        dash(refused.detail.as_ref()),
+    ]
+}
+
+fn whole(one: &KeptRefusal, zone: &Zone) -> Vec<[String; 2]> {
+    let refused = &one.refused;
+    let named = refused.context_task.clone().unwrap_or_default();
+    let sender = if refused.stranger { "a stranger" } else { "knows key or token" };
+    [
+        ("refused", Some(zone.show(refused.refused_at))),
+        ("reason", Some(refused.reason.clone())),
+        ("cause", refused.detail.clone()),
+        ("endpoint", Some(refused.endpoint.clone())),
+        ("peer", refused.peer.clone()),
+        ("sender", Some(sender.to_owned())),
+        ("body", Some(format!("{} bytes read", refused.body_bytes))),
+        ("action", refused.action_type.clone()),
+        ("user", refused.user_id.clone()),
+        ("approval code", refused.approval_code.clone()),
+        ("instance", refused.instance_id.clone()),
+        ("task", refused.task_id.clone()),
+        ("searched task", refused.search_id.clone()),
+        ("card", refused.message_id.clone()),
+        ("context: instance", named.instance_id),
+        ("context: task", named.task_id),
+        ("context: round", named.round),
+        ("context: business key", named.business_key),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some([name.to_owned(), value?]))
+    .collect()
+}
+
+/// Says, for each reason, what the approver read and what to do.
+fn explain(found: &[KeptRefusal], intake: Option<&intake::Settings>) {
+    let mut told: Vec<&str> = Vec::new();
+    for one in found {
+        let refused = &one.refused;
+        if told.contains(&&*refused.reason) {
+            continue;
+        }
+        told.push(&refused.reason);
+        let reason = &refused.reason;
+        match Refusal::parse(reason) {
+            Some(refusal) => {
+                let sentence = sentence(intake, &refused.endpoint, refusal);
+                say(format_args!(
+                    "{reason}: the approver read \u{201c}{sentence}\u{201d} {}",
+                    refusal.advice()
+                ));
+            }
+            None => say(format_args!(
+                "{reason}: no callback, so no approver saw it; somebody asked for a path by another method than POST"
+            )),
+        }
+    }
+}
+
+/// What approvers of this endpoint read now; words that were configured otherwise at the time are not kept.
+fn sentence(intake: Option<&intake::Settings>, endpoint: &str, refusal: Refusal) -> Cow<'static, str> {
+    let (locale, own) = intake.map(|intake| intake.words(endpoint, refusal)).unwrap_or_default();
+    own.map_or_else(|| Rule::of(refusal).sentence(locale).into(), |own| own.to_string().into())
+}
+
+/// What else there is of that time: callbacks of which nobody knows who sent them, and commands that were accepted.
+fn hint(
+    arguments: &Arguments,
+    period: Period,
+    zone: &Zone,
+    nobodys: usize,
+    reader: &Reader,
+) -> Result<(), Failure> {
+    let mut span = String::new();
+    for (flag, time) in [("--since", period.since), ("--until", period.until)] {
+        if let Some(time) = time {
+            span.push_str(&format!(" {flag} {}", zone.show(time)));
+        }
+    }
+    if nobodys > 0 {
+        let count = if nobodys == 1000 { "1000 or more".to_owned() } else { nobodys.to_string() };
+        say(format_args!("{count} more do not tell who pressed: countersign refusals{span}"));
+    }
+    let filter = Filter {
+        user_id: arguments.user.clone(),
+        task_id: arguments.task.clone(),
+        instance_id: arguments.instance.clone(),
+        since: period.since,
+        until: period.until,
+        limit: 1,
+        ..Filter::default()
+    };
+    if !reader.list(&filter).context("cannot list the commands")?.is_empty() {
+        let mut who = String::new();
+        for (flag, id) in
+            [("--user", &arguments.user), ("--task", &arguments.task), ("--instance", &arguments.instance)]
+        {
+            if let Some(id) = id {
+                who.push_str(&format!(" {flag} '{id}'"));
+            }
+        }
+        say(format_args!("there are accepted ones as well: countersign ledger list{who}{span}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! What of refused callbacks is logged one by one, and what is summed up: a flood must not become a flood in the log.
+//!
+//! Callbacks of one peer that are refused for one reason are a *flow*. The first of a flow is logged in full; the others
+//! are counted, and a line a minute says how many they were, until a minute passes without any. Whoever knows a key or a
+//! token is no stranger, and each of theirs may be somebody's decision: of those the first [`KNOWN`] of a minute are logged
+//! in full.
+//!
+//! The memory is bounded: there are [`FLOWS`] flows, and what does not fit among them is counted by its reason alone.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::intake::Refusal;
+
+/// How often flows are summed up.
+pub(super) const EVERY: Duration = Duration::from_secs(60);
+
+/// Flows that are told apart, and so lines in a minute at the most, of strangers.
+const FLOWS: usize = 600;
+
+/// Callbacks of a flow that are logged in full within a minute if their sender is no stranger.
+const KNOWN: u32 = 60;
+
+/// What something is told about a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    /// Its callbacks are refused for this reason.
+    Refused { refusal: Refusal, stranger: bool },
+    /// It sends what is no callback: a balancer that sends both must not hide the one behind the other.
+    NoCallback,
+    /// It is let in although the allow-list does not name it.
+    NotAllowed,
+    /// It has more connections open than it may.
+    Crowded,
+}
+
+/// How one callback is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// By a line of its own and among the refusals.
+    Whole,
+    /// Among the refusals only: once a minute, so that they tell how long a flood went on.
+    Kept,
+    /// It is only counted.
+    Counted,
+}
+
+/// A flow that was not logged one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// `None` for many peers together.
+    pub(super) peer: Option<IpAddr>,
+    pub(super) subject: Subject,
+    /// Callbacks without a line.
+    pub(super) untold: u64,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    told: u32,
+    untold: u64,
+    /// Whether the next is to be kept although it is not logged.
+    keep: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    flows: HashMap<(u128, Subject), Flow>,
+    /// Those of peers that had no room.
+    others: HashMap<Subject, u64>,
+}
+
+/// The flows of this minute.
+#[derive(Debug, Default)]
+pub(super) struct Telling(Mutex<State>);
+
+impl Telling {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a callback of this peer is told; counts it.
+    pub(super) fn tell(&self, peer: IpAddr, subject: Subject) -> Told {
+        let at_once = match subject {
+            Subject::Refused { stranger: false, .. } => KNOWN,
+            _ => 1,
+        };
+        let mut state = self.state();
+        let State { flows, others } = &mut *state;
+        let key = (key(peer), subject);
+        if flows.len() >= FLOWS && !flows.contains_key(&key) {
+            *others.entry(subject).or_default() += 1;
+            return Told::Counted;
+        }
+        let flow = flows.entry(key).or_default();
+        if flow.told < at_once {
+            flow.told += 1;
+            return Told::Whole;
+        }
+        flow.untold += 1;
+        if std::mem::take(&mut flow.keep) { Told::Kept } else { Told::Counted }
+    }
+
+    /// Ends a minute: what was not logged in it, the largest first. Flows without any are forgotten.
+    pub(super) fn sum_up(&self) -> Vec<Sum> {
+        let mut state = self.state();
+        let mut sums = Vec::new();
+        state.flows.retain(|(key, subject), flow| {
+            if flow.untold == 0 {
+                return false;
+            }
+            let peer = Some(Ipv6Addr::from_bits(*key).to_canonical());
+            sums.push(Sum { peer, subject: *subject, untold: std::mem::take(&mut flow.untold) });
+            flow.keep = true;
+            if matches!(subject, Subject::Refused { stranger: false, .. }) {
+                flow.told = 0;
+            }
+            true
+        });
+        let others = state.others.drain();
+        sums.extend(others.map(|(subject, untold)| Sum { peer: None, subject, untold }));
+        sums.sort_by_key(|sum| std::cmp::Reverse(sum.untold));
+        sums
+    }
+}
+
+/// An IPv4 address, or the /64 of an IPv6 address: within it everybody picks addresses as he likes.
+pub(super) fn key(peer: IpAddr) -> u128 {
+    match peer.to_canonical() {
+        // As ::ffff:a.b.c.d, whose lower half is never 0, as that of every /64 is.
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        // The /64 of :: itself would be nobody.
+        IpAddr::V6(address) => (address.to_bits() & !u128::from(u64::MAX)).max(Ipv6Addr::LOCALHOST.to_bits()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn refused(refusal: Refusal, stranger: bool) -> Subject {
+        Subject::Refused { refusal, stranger }
+    }
+
+    const STRANGE: Subject = Subject::Refused { refusal: Refusal::Unauthenticated, stranger: true };
+
+    #[test]
+    fn the_first_of_each_reason_and_peer_is_told_whole_and_a_minute_sums_up_the_others() {
+        let telling = Telling::default();
+        let tell = |peer: &str, subject| telling.tell(ip(peer), subject);
+        assert_eq!(tell("192.0.2.1", STRANGE), Told::Whole);
+        for _ in 0..500 {
+            assert_eq!(tell("192.0.2.1", STRANGE), Told::Counted);
+        }
+        assert_eq!(tell("192.0.2.2", STRANGE), Told::Whole, "another peer");
+        assert_eq!(tell("192.0.2.1", refused(Refusal::TooSlow, true)), Told::Whole, "another reason");
+        assert_eq!(tell("192.0.2.1", Subject::NoCallback), Told::Whole, "no callback at all");
+        let sum = |untold| Sum { peer: Some(ip("192.0.2.1")), subject: STRANGE, untold };
+        assert_eq!(telling.sum_up(), [sum(500)]);
+        // It goes on: one row among the refusals, and no line but the sum.
+        assert_eq!(tell("192.0.2.1", STRANGE), Told::Kept);
+        assert_eq!(tell("192.0.2.1", STRANGE), Told::Counted);
+        assert_eq!(telling.sum_up(), [sum(2)]);
+        // A minute without any, and the next is a first again.
+        assert_eq!(telling.sum_up(), []);
+        assert_eq!(tell("192.0.2.1", STRANGE), Told::Whole);
+    }
+
+    #[test]
+    fn of_a_sender_who_is_no_stranger_sixty_a_minute_are_told_whole() {
+        let telling = Telling::default();
+        let subject = refused(Refusal::ContextExpired, false);
+        let whole = || {
+            let told = (0..100).map(|_| telling.tell(ip("192.0.2.1"), subject));
+            told.filter(|told| *told == Told::Whole).count()
+        };
+        assert_eq!(whole(), 60);
+        assert_eq!(telling.sum_up().iter().map(|sum| sum.untold).sum::<u64>(), 40);
+        assert_eq!(whole(), 60);
+    }
+
+    #[test]
+    fn a_crowd_is_counted_by_its_reason_and_takes_no_room() {
+        let telling = Telling::default();
+        let mut whole = 0;
+        for number in 0..100_000_u32 {
+            let peer = IpAddr::V4((0x0a00_0000 + number).into());
+            whole += usize::from(telling.tell(peer, STRANGE) == Told::Whole);
+        }
+        assert_eq!(whole, FLOWS);
+        assert_eq!(telling.state().flows.len(), FLOWS);
+        let crowd = Sum { peer: None, subject: STRANGE, untold: 100_000 - FLOWS as u64 };
+        assert_eq!(telling.sum_up(), [crowd]);
+        assert!(telling.state().flows.is_empty());
+    }
+
+    #[test]
+    fn a_peer_is_shown_as_it_is_known() {
+        let telling = Telling::default();
+        for peer in ["192.0.2.1", "2001:db8:0:1:ffff::9"] {
+            for _ in 0..2 {
+                telling.tell(ip(peer), STRANGE);
+            }
+        }
+        let peers: Vec<String> = telling.sum_up().iter().map(|sum| sum.peer.unwrap().to_string()).collect();
+        assert!(
+            peers.contains(&"192.0.2.1".to_owned()) && peers.contains(&"2001:db8:0:1::".to_owned()),
+            "{peers:?}"
+        );
+    }
+}

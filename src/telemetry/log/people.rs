@@ -1,0 +1,72 @@
+//! The fields of an event for a person: tame, with the causes of errors.
+
+use std::fmt::{self, Debug, Write};
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::{
+    field::RecordFields,
+    fmt::{FormatFields, format::Writer},
+};
+
+use super::chain;
+use crate::telemetry::taming::Taming;
+
+/// Writes the message, and the other fields as `name=value`.
+pub(super) struct People;
+
+impl<'w> FormatFields<'w> for People {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut line = Line { writer, begun: false, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct Line<'w> {
+    writer: Writer<'w>,
+    begun: bool,
+    result: fmt::Result,
+}
+
+impl Line<'_> {
+    fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let name = field.name();
+        // What the bridge from the `log` crate says of where an event arose.
+        if self.result.is_err() || name.starts_with("log.") {
+            return;
+        }
+        let colours = self.writer.has_ansi_escapes();
+        let writer = &mut self.writer;
+        let begun = std::mem::replace(&mut self.begun, true);
+        let mut write = || {
+            if begun {
+                writer.write_char(' ')?;
+            }
+            match name.strip_prefix("r#").unwrap_or(name) {
+                "message" => {}
+                name if colours => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+                name => write!(writer, "{name}=")?,
+            }
+            Taming(writer).write_fmt(value)
+        };
+        self.result = write();
+    }
+}
+
+impl Visit for Line<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.field(field, format_args!("{value}"));
+        } else {
+            self.field(field, format_args!("{value:?}"));
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.field(field, format_args!("{}", chain(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.field(field, format_args!("{value:?}"));
+    }
+}

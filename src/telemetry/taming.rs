@@ -1,0 +1,123 @@
+//! Text that others wrote, made harmless for whoever reads it on a terminal or line by line.
+//!
+//! What a stranger, an approver, the platform or a broker says ends up in logs and tables. ESC and the C1 controls move the
+//! cursor, change what was printed before, or type into the terminal; line breaks forge lines; the bidirectional marks
+//! turn the direction of writing. Everything that is printed or logged passes through here.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Write},
+};
+
+/// True for characters that move the cursor, break the line, or turn the direction of writing.
+#[must_use]
+pub fn acts(c: char) -> bool {
+    // Most are neither, and this is asked of each character of a log.
+    if (' '..='~').contains(&c) {
+        return false;
+    }
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+/// A text on one line, in which no character acts on a terminal: those that would are shown by their code, as `\u{1b}`.
+#[derive(Debug, Clone, Copy)]
+pub struct Tamed<T>(pub T);
+
+impl<T: Display> Display for Tamed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Taming(f), "{}", self.0)
+    }
+}
+
+/// Tames what is written to it, and passes it on.
+pub struct Taming<'a, W: Write + ?Sized>(pub &'a mut W);
+
+impl<W: Write + ?Sized> Write for Taming<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
+            self.0.write_str(&rest[..at])?;
+            write!(self.0, "{}", c.escape_default())?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+impl<W: Write + ?Sized> fmt::Debug for Taming<'_, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Taming")
+    }
+}
+
+/// The same text with its line breaks, for a layout of ours whose parts are tame already.
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    if text.split('\n').all(|line| !line.contains(acts)) {
+        return Cow::Borrowed(text);
+    }
+    let tamed: Vec<String> = text.split('\n').map(|line| Tamed(line).to_string()).collect();
+    Cow::Owned(tamed.join("\n"))
+}
+
+/// The same JSON on one line: what was passed on verbatim may have line breaks between its tokens, and somebody's reader
+/// of lines would take what stands behind one for a line of ours.
+///
+/// Among what acts are characters that JSON lets stand in a text as they are: DEL, the C1 controls (U+009B begins an escape
+/// sequence as ESC [ does), the bidirectional marks.
+#[must_use]
+pub fn json(json: &str) -> Cow<'_, str> {
+    if !json.contains(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            // Never within a text: there JSON wants them escaped.
+            '\n' | '\r' | '\t' => text.push(' '),
+            c => push_in_json(c, &mut text),
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// Adds a character of a text of JSON, escaped if it acts.
+pub fn push_in_json(c: char, text: &mut String) {
+    if acts(c) {
+        // All of them are below U+10000, so one escape is enough.
+        write!(text, "\\u{:04x}", u32::from(c)).expect("writing to a String cannot fail");
+    } else {
+        text.push(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_is_shown_by_its_code_and_all_else_is_left_as_it_is() {
+        let nasty = "a\u{1b}[2Jb\nc\rd\u{9b}e\u{7f}f\u{202e}g\u{2028}h\u{feff}i\u{0}审批 é";
+        let tame = "a\\u{1b}[2Jb\\nc\\rd\\u{9b}e\\u{7f}f\\u{202e}g\\u{2028}h\\u{feff}i\\u{0}审批 é";
+        assert_eq!(Tamed(nasty).to_string(), tame);
+        assert_eq!(Tamed(format_args!("{nasty}{}", 1)).to_string(), format!("{tame}1"));
+        assert_eq!(lines("a\n\u{1b}b\n"), "a\n\\u{1b}b\n");
+        assert!(matches!(lines("a\nb"), Cow::Borrowed(_)));
+        for c in ('\0'..=char::MAX).filter(|c| acts(*c)) {
+            assert!(u32::from(c) < 0x1_0000, "{c:?} needs more than one escape");
+        }
+    }
+
+    #[test]
+    fn json_stays_on_its_line_and_says_the_same() {
+        let odd = "{\"a\":\r\n[1,\n{\"b\":\"\u{9b}2J\u{7f}\u{202e}\u{2028}\\n\"}\t]}";
+        assert_eq!(json(odd), r#"{"a":  [1, {"b":"\u009b2J\u007f\u202e\u2028\n"} ]}"#);
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(odd), value(&json(odd)));
+        assert!(matches!(json(r#"{"文":1}"#), Cow::Borrowed(_)));
+    }
+}
