@@ -7,6 +7,7 @@
 
 mod beside;
 mod controls;
+mod credentials;
 mod descriptors;
 mod expiry;
 #[cfg(test)]
@@ -115,7 +116,7 @@ impl App {
         let draining = Arc::new(AtomicBool::new(false));
         let expiry = Arc::new(Expiry::new(metrics.clone(), settings.client_certificate.clone()));
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
-        let endpoints = settings.intake.names();
+        let endpoints = settings.intake.counted();
         let gate = Gate::new(&settings.http, intake, &endpoints, metrics.clone(), draining.clone());
         let gate = Arc::new(gate.context("cannot serve callbacks (http.tls)")?);
         let callbacks = http::serve(&settings.http, callbacks, gate.clone(), LONGEST_GRACE, max_connections)
@@ -196,7 +197,7 @@ impl App {
         let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics.clone())
             .context("cannot start the relay's thread")?;
         let way_back = self.way_back.start(self.ledger.clone(), self.metrics.clone());
-        let seat = BesideSeat { ledger: self.ledger.clone(), metrics: self.metrics };
+        let seat = BesideSeat { ledger: self.ledger.clone(), metrics: self.metrics.clone() };
         let beside = (self.beside.clone(), tokio::spawn(self.beside.keep_working(seat)));
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
@@ -205,6 +206,7 @@ impl App {
             way_back: (self.way_back, way_back),
             beside,
             ledger: self.ledger,
+            metrics: self.metrics,
             draining: self.draining,
         };
         tracing::info!(callbacks = %self.callbacks.1, internal = %self.console.1, "serving");
@@ -217,6 +219,7 @@ impl App {
             never = self.gate.watch() => match never {},
             never = self.gate.sum_up() => match never {},
             never = self.expiry.keep_telling(&self.gate) => match never {},
+            never = credentials::keep(running.ledger.clone(), running.metrics.clone()) => match never {},
         };
         let grace = *self.shutdown_grace.lock().expect("nobody panics with the lock");
         running.stop(grace).await;
@@ -266,6 +269,7 @@ struct Running {
     way_back: (WayBack, JoinHandle<()>),
     beside: (Beside, JoinHandle<()>),
     ledger: Arc<dyn Ledger>,
+    metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
 }
 
@@ -323,6 +327,13 @@ impl Running {
         }
 
         reach("stop:way_back");
+
+        if !within(deadline, credentials::keep_last(&*self.ledger, &self.metrics)).await {
+            tracing::warn!(
+                step = "credentials",
+                "the grace ran out; their last use may look older than it was"
+            );
+        }
 
         let flush_deadline = deadline.max(Instant::now() + FLUSH_AT_LEAST);
         if !within(flush_deadline, self.ledger.flush()).await {

@@ -38,11 +38,24 @@ impl Settings {
         }
     }
 
-    /// The names of all endpoints.
+    /// What has counters of its own: the endpoints, and their credentials.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()
+    pub fn counted(&self) -> Vec<Counted> {
+        let counted = self.endpoints.iter().map(|endpoint| Counted {
+            endpoint: endpoint.name.clone(),
+            credentials: endpoint.credentials.iter().map(CredentialSettings::tag).collect(),
+        });
+        counted.collect()
     }
+}
+
+/// An endpoint as far as there are counters of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Its name.
+    pub endpoint: String,
+    /// A tag for each of its credentials, in their order; see [`CredentialSettings::tag`].
+    pub credentials: Vec<u16>,
 }
 
 /// What one `action_callback_url` points at.
@@ -132,6 +145,9 @@ pub struct Verdict {
     pub stranger: bool,
     /// Who decided about what, for the log; empty unless it is wanted and known.
     pub about: About,
+    /// The credential by which the sender came in, counted from 0: `None` for strangers, for what was not evaluated, and for
+    /// probes, which say nothing about who still uses one.
+    pub credential: Option<usize>,
 }
 
 /// Who decided about what, as far as it is known: by the callback, and where that does not say it, by its context.
@@ -260,8 +276,11 @@ impl Intake {
         let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
         // The same work for an endpoint that is not known, whatever comes of it.
         let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
+        let mut credential = None;
         let (refused, said) = match (callback::open(credentials, body), endpoint) {
             (Ok(verified), Some(known)) => {
+                credential =
+                    (verified.action_type.as_deref() != Some(PROBE_ACTION)).then_some(verified.credential);
                 let ended = match verified.action_type.as_deref() {
                     Some(PROBE_ACTION) => Ok((Outcome::Probed, About::default())),
                     _ => self.keep(known, &verified).await.map(|(kept, about)| (Outcome::Kept(kept), about)),
@@ -276,6 +295,7 @@ impl Intake {
                             detail: None,
                             stranger: false,
                             about,
+                            credential,
                         };
                     }
                     Err(refused) => (refused, Some(Said::from(&verified))),
@@ -291,7 +311,7 @@ impl Intake {
             // Nobody has the credentials of the decoy.
             (Ok(_), None) => (Refused::because(Refusal::Unauthenticated, NO_SUCH_ENDPOINT), None),
         };
-        self.refuse(&sent, refused, said.as_ref())
+        Verdict { credential, ..self.refuse(&sent, refused, said.as_ref()) }
     }
 
     /// From a verified callback to a receipt.
@@ -443,7 +463,7 @@ impl Intake {
             named(&endpoint.settings.context, said, refused.registered.as_ref())
         });
         let said = said.cloned().unwrap_or_default();
-        let about = self.identities.then(|| about(&said, context_task.as_ref())).unwrap_or_default();
+        let about = if self.identities { about(&said, context_task.as_ref()) } else { About::default() };
         self.ledger.refused(ledger::Refused {
             refused_at: Timestamp::now(),
             endpoint: shown(sent.asked_for),
@@ -474,6 +494,7 @@ impl Intake {
             detail: detail.map(Cow::into_owned),
             stranger,
             about: About::default(),
+            credential: None,
         };
         // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
         if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {

@@ -4,22 +4,23 @@
 //! Everything secret is held as [`Secret`] from the moment it is read; the few places that need the text
 //! call [`Secret::expose`], which is easy to search for.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// A secret text. `Debug` prints `[redacted]`; there is no `Display` and no serialization.
 ///
-/// The memory is overwritten when the value is dropped.
+/// Clones share one text, which is overwritten when the last of them is dropped: the settings of a service pass through many
+/// hands, and a core dump or a swapped page should find no more of it than there has to be.
 #[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     /// Wraps a text. The caller's own copy, if any, is the caller's to forget.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself. Never pass it to a log, an error or an answer.
@@ -57,5 +58,6 @@ mod tests {
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[redacted] Some([redacted])");
         assert!(secret.equals("fake-token") && !secret.equals("fake-tokeN") && !secret.equals(""));
         assert!(!secret.is_empty() && Secret::new("").is_empty());
+        assert!(std::ptr::eq(secret.expose(), secret.clone().expose()), "there is one text");
     }
 }

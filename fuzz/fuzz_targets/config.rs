@@ -22,6 +22,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
         file: Some(path),
         directory: DIRECTORY.path().to_owned(),
         installed: None,
+        of_process: false,
         environment: vec![
             (format!("COUNTERSIGN__{name}").into(), value.into()),
             ("COUNTERSIGN__ADMIN__TOKEN".into(), SECRET.into()),

@@ -81,7 +81,7 @@ impl Controls {
         relay: Option<StartRelay>,
     ) -> anyhow::Result<Vec<&'static str>> {
         let intake = Arc::new(Intake::new(&settings.intake, self.ledger.clone()));
-        let gate = self.gate.prepare(&settings.http, intake, &settings.intake.names());
+        let gate = self.gate.prepare(&settings.http, intake, &settings.intake.counted());
         let gate = gate.context("the certificate of http.tls cannot be used")?;
 
         // First, so that no callback is looked up in a window that does not reach back as far as its endpoint says.

@@ -17,6 +17,7 @@ mod wire;
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable};
 
 pub use cause::{Cause, Foreign};
@@ -39,6 +40,23 @@ pub struct CredentialSettings {
     pub action_callback_token: Secret,
     /// `action_callback_key`: if present, callbacks are encrypted (§1.3). Never empty.
     pub action_callback_key: Option<Secret>,
+}
+
+impl CredentialSettings {
+    /// Tells it from other credentials of its endpoint, wherever in the list it stands: 16 bits of a hash of token and key.
+    /// Enough for four, and whoever finds it in a ledger has learned next to nothing of either.
+    #[must_use]
+    pub fn tag(&self) -> u16 {
+        let (token, key) = (&self.action_callback_token, self.action_callback_key.as_ref());
+        let key = key.map_or("", Secret::expose);
+        let hash = Sha256::new()
+            .chain_update(b"countersign credential tag")
+            .chain_update((token.expose().len() as u64).to_be_bytes())
+            .chain_update(token.expose())
+            .chain_update(key)
+            .finalize();
+        u16::from_be_bytes([hash[0], hash[1]])
+    }
 }
 
 /// A callback whose sender has proved to know a configured token (and key). [`open`] is its only constructor.

@@ -161,7 +161,7 @@ fn a_plain_body_that_is_no_object_is_a_strangers_wherever_it_is_sent() {
 #[test]
 fn nothing_secret_shows_in_debug() {
     let shown = format!("{:?}", credentials(&[("fake-token-1", Some("fake-key-1"))]));
-    let hash = <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest("fake-token-1"));
+    let hash = <[u8; 32]>::from(Sha256::digest("fake-token-1"));
     let hash = format!("{hash:?}");
     assert!(!shown.contains("fake") && !shown.contains(&hash[1..8]), "{shown}");
     // That there is something is shown, or an operator would take it for not configured.

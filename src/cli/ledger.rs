@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List commands, newest first
-    List(ListArguments),
+    List(Box<ListArguments>),
     /// Show one command with its message
     Show(ShowArguments),
     /// Show how many commands are in which state, and how far publishing has come

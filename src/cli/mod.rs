@@ -151,16 +151,26 @@ impl SourceArguments {
             file: self.config.clone().or_else(|| named().map(PathBuf::from)),
             directory: PathBuf::new(),
             installed: Some(INSTALLED.into()),
-            environment: std::env::vars_os().collect(),
+            environment: Vec::new(),
+            of_process: true,
             set: self.set.clone(),
         }
     }
+}
+
+/// Keeps others from what is in this process's memory, secrets among it: nobody but root may look into it or trace it, and it
+/// leaves no core dump. A kernel that knows neither is no reason not to run.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
 }
 
 /// Parses the command line, does what it says, and returns the exit code. Sets the process-wide TLS provider and, for
 /// `serve`, the process-wide log subscriber and panic hook.
 #[must_use]
 pub fn run() -> ExitCode {
+    keep_memory_private();
     let exit = match Arguments::try_parse() {
         Ok(arguments) => execute(arguments).unwrap_or_else(Failure::report),
         Err(error) => {

@@ -65,11 +65,6 @@ pub(super) fn is_seen() -> bool {
     io::stdout().is_terminal()
 }
 
-/// A text for people in which no character acts on a terminal: those that would are shown by their code.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
 /// Rows in columns that are as wide as they need to be. What the platform or an approver wrote cannot move the cursor:
 /// control characters are shown by their code.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {

@@ -123,7 +123,7 @@ fn ticket_file(section: &Section<'_, '_, '_>) -> Option<PathBuf> {
     }
     match &section.table.get("app_ticket_file")?.value {
         // A reference is followed when the secret is read; such a file is not read again.
-        Value::Text(path) | Value::Word(path) if !path.starts_with("${") => Some(PathBuf::from(path)),
+        Value::Text(path) | Value::Word(path) if !path.starts_with("${") => Some(PathBuf::from(&**path)),
         _ => None,
     }
 }

@@ -281,7 +281,8 @@ pub(super) fn check_names(root: &mut Section<'_, '_, '_>, tree: &Table) {
         let Value::Table(endpoint) = &endpoint.value else { continue };
         let Some(entry) = endpoint.get("name") else { continue };
         let (Value::Text(name) | Value::Word(name)) = &entry.value else { continue };
-        match seen.iter().find(|(other, _)| other == name) {
+        let name: &str = name;
+        match seen.iter().find(|(other, _)| *other == name) {
             Some((_, first)) => {
                 let problem = format!("{name:?} is already the name of the endpoint at {first}");
                 root.fault_of(

@@ -8,7 +8,7 @@ use std::{
 use super::{
     REFERENCE,
     fault::{Fault, Warning, probably},
-    layers::{self, Entry, Origin, Step, Table, Value},
+    layers::{self, Entry, Origin, Step, Table, Text, Value},
 };
 
 const PREFIX: &str = "COUNTERSIGN__";
@@ -34,21 +34,24 @@ fn short_names() -> [(&'static str, Vec<Step>); 6] {
     ]
 }
 
+/// Variables by their names. Any of them may be a secret.
+pub(super) type Variables = HashMap<String, Text>;
+
 /// The environment as text. A variable of ours that is not UTF-8 is a fault; others do not concern us.
-pub(super) fn utf8(environment: &[(OsString, OsString)]) -> (HashMap<String, String>, Vec<Fault>) {
+pub(super) fn utf8(environment: impl Iterator<Item = (OsString, OsString)>) -> (Variables, Vec<Fault>) {
     let mut texts = HashMap::new();
     let mut faults = Vec::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        match value.to_str() {
-            Some(value) => drop(texts.insert(name.to_owned(), value.to_owned())),
-            None if name.starts_with(OURS) => faults.push(Fault {
+        match value.into_string() {
+            Ok(value) => drop(texts.insert(name.to_owned(), Text::new(value))),
+            Err(_) if name.starts_with(OURS) => faults.push(Fault {
                 key: String::new(),
                 problem: "is not UTF-8 text".to_owned(),
                 expected: String::new(),
                 origin: Some(Origin::Environment(name.to_owned())),
             }),
-            None => {}
+            Err(_) => {}
         }
     }
     (texts, faults)
@@ -57,7 +60,7 @@ pub(super) fn utf8(environment: &[(OsString, OsString)]) -> (HashMap<String, Str
 /// Lays the environment over the file, with what is odd about it.
 pub(super) fn lay(
     tree: &mut Table,
-    environment: &HashMap<String, String>,
+    environment: &Variables,
     faults: &mut Vec<Fault>,
     warnings: &mut Vec<Warning>,
 ) {
@@ -92,7 +95,7 @@ fn lay_one(
 }
 
 /// `COUNTERSIGN__…`, in an order in which a list comes before its places, and place 9 before place 10.
-fn variables(environment: &HashMap<String, String>, faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
+fn variables(environment: &Variables, faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
     let mut found = Vec::new();
     for (name, value) in environment {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
@@ -113,7 +116,7 @@ fn variables(environment: &HashMap<String, String>, faults: &mut Vec<Fault>) -> 
 
 fn lay_short_names(
     tree: &mut Table,
-    environment: &HashMap<String, String>,
+    environment: &Variables,
     faults: &mut Vec<Fault>,
     warnings: &mut Vec<Warning>,
 ) {
@@ -132,7 +135,7 @@ fn lay_short_names(
             continue;
         }
         if of_endpoint && tree.get("endpoints").is_none() {
-            let name = Entry { value: Value::Text("default".to_owned()), origin: origin.clone() };
+            let name = Entry { value: Value::Text(Text::new("default".to_owned())), origin: origin.clone() };
             let path = [endpoints.clone(), Step::Index(0), Step::Key("name".to_owned())];
             faults.extend(layers::set(tree, &path, name).err());
         }
@@ -142,10 +145,7 @@ fn lay_short_names(
 
 /// Variables with one underscore where two are needed, by which nothing is set. Those that a `"${NAME}"` refers to are what
 /// they should be.
-pub(super) fn lookalikes(
-    environment: &HashMap<String, String>,
-    referenced: &HashSet<String>,
-) -> Vec<Warning> {
+pub(super) fn lookalikes(environment: &Variables, referenced: &HashSet<String>) -> Vec<Warning> {
     let keys = keys_of_reference();
     let mut found: Vec<_> = environment
         .iter()
@@ -211,7 +211,8 @@ mod tests {
     use super::*;
 
     fn told(variables: &[(&str, &str)]) -> Vec<String> {
-        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), Text::new((*value).to_owned())));
         let referenced = HashSet::from(["COUNTERSIGN_LOG_FILTER".to_owned()]);
         lookalikes(&environment.collect(), &referenced).iter().map(ToString::to_string).collect()
     }

@@ -1,11 +1,12 @@
 //! The layers of a configuration, laid over one another in a tree in which every value knows where it was set.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, ops::Deref, path::Path, sync::Arc};
 
 use toml::{
     Spanned,
-    de::{DeTable, DeValue},
+    de::{DeString, DeTable, DeValue},
 };
+use zeroize::Zeroizing;
 
 use super::fault::Fault;
 
@@ -51,6 +52,24 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A text that may be a secret, overwritten when it is dropped. No `Debug`: what is shown of it is said where it is shown.
+#[derive(Clone)]
+pub(super) struct Text(Zeroizing<String>);
+
+impl Text {
+    pub(super) fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A value and where it was set. No `Debug`: it may be a secret.
 #[derive(Clone)]
 pub(super) struct Entry {
@@ -62,9 +81,9 @@ pub(super) struct Entry {
 pub(super) enum Value {
     Table(Table),
     List(Vec<Entry>),
-    Text(String),
+    Text(Text),
     /// From the environment or a flag: a text, a number or a whole list, whichever the key asks for.
-    Word(String),
+    Word(Text),
     Integer(i64),
     Boolean(bool),
     /// A type of TOML that no key has.
@@ -271,7 +290,7 @@ pub(super) fn parse_word(word: &str, origin: &Origin) -> Option<Value> {
     if !word.starts_with(['[', '{']) {
         return None;
     }
-    DeValue::parse(word).ok().map(|value| convert(value.get_ref(), &|_| origin.clone()))
+    DeValue::parse(word).ok().map(|value| convert(value.into_inner(), &|_| origin.clone()))
 }
 
 /// Reads a file. On a fault of syntax, all such faults; what TOML has to say may quote a key but never a value.
@@ -283,7 +302,7 @@ pub(super) fn parse_file(text: &str, path: &Path) -> Result<Table, Vec<Fault>> {
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return Ok(convert_table(table.get_ref(), &origin));
+        return Ok(convert_table(table.into_inner(), &origin));
     }
     Err(errors
         .iter()
@@ -299,31 +318,27 @@ pub(super) fn parse_file(text: &str, path: &Path) -> Result<Table, Vec<Fault>> {
 /// Reads the embedded defaults.
 pub(super) fn parse_defaults(text: &str) -> Table {
     let table = DeTable::parse(text).expect("the embedded defaults are TOML, as a test shows");
-    convert_table(table.get_ref(), &|_| Origin::Default)
+    convert_table(table.into_inner(), &|_| Origin::Default)
 }
 
-fn convert_table(table: &DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Table {
-    Table(
-        table
-            .iter()
-            .map(|(key, value)| {
-                let entry =
-                    Entry { value: convert(value.get_ref(), origin), origin: origin(key.span().start) };
-                (key.get_ref().clone().into_owned(), entry)
-            })
-            .collect(),
-    )
+/// Takes the table apart: a copy of what it holds would stay in memory.
+fn convert_table(table: DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Table {
+    let entry = |(key, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
+        let entry = Entry { value: convert(value.into_inner(), origin), origin: origin(key.span().start) };
+        (key.into_inner().into_owned(), entry)
+    };
+    Table(table.into_iter().map(entry).collect())
 }
 
-fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Value {
-    let element = |value: &Spanned<DeValue<'_>>| Entry {
-        value: convert(value.get_ref(), origin),
-        origin: origin(value.span().start),
+fn convert(value: DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Value {
+    let element = |value: Spanned<DeValue<'_>>| {
+        let origin_of = origin(value.span().start);
+        Entry { value: convert(value.into_inner(), origin), origin: origin_of }
     };
     match value {
         DeValue::Table(table) => Value::Table(convert_table(table, origin)),
-        DeValue::Array(list) => Value::List(list.iter().map(element).collect()),
-        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Array(list) => Value::List(list.into_iter().map(element).collect()),
+        DeValue::String(text) => Value::Text(Text::new(text.into_owned())),
         DeValue::Integer(integer) => {
             let digits = integer.as_str().replace('_', "");
             match i64::from_str_radix(&digits, integer.radix()) {
@@ -331,7 +346,7 @@ fn convert(value: &DeValue<'_>, origin: &dyn Fn(usize) -> Origin) -> Value {
                 Err(_) => Value::Other("a number beyond 64 bits"),
             }
         }
-        DeValue::Boolean(flag) => Value::Boolean(*flag),
+        DeValue::Boolean(flag) => Value::Boolean(flag),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date or time"),
     }
@@ -342,7 +357,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str) -> Entry {
-        Entry { value: Value::Word(text.to_owned()), origin: Origin::Environment("X".to_owned()) }
+        Entry { value: Value::Word(Text::new(text.to_owned())), origin: Origin::Environment("X".to_owned()) }
     }
 
     fn look<'a>(table: &'a Table, path: &str) -> Option<&'a Entry> {
@@ -351,7 +366,7 @@ mod tests {
 
     fn text(table: &Table, path: &str) -> String {
         match look(table, path).map(|entry| &entry.value) {
-            Some(Value::Text(text) | Value::Word(text)) => text.clone(),
+            Some(Value::Text(text) | Value::Word(text)) => text.to_string(),
             Some(other) => other.kind().to_owned(),
             None => "nothing".to_owned(),
         }

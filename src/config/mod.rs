@@ -32,7 +32,7 @@ use std::{
 };
 
 use self::{
-    layers::{Entry, Step, Table, Value},
+    layers::{Entry, Step, Table, Text, Value},
     read::{Report, Section},
 };
 use crate::{
@@ -110,8 +110,10 @@ pub struct Sources {
     pub directory: PathBuf,
     /// The file of a service that is installed on this machine, if there is one.
     pub installed: Option<PathBuf>,
-    /// The environment.
+    /// Variables of the environment, beside those of the process.
     pub environment: Vec<(OsString, OsString)>,
+    /// Whether the environment of this process counts. It is read anew each time: a copy of it would be one of each secret.
+    pub of_process: bool,
     /// `key=value`, as often as given.
     pub set: Vec<String>,
 }
@@ -257,7 +259,14 @@ impl Loaded {
 /// Reads the configuration. Does not fail: what is wrong is in [`Loaded::faults`].
 #[must_use]
 pub fn load(sources: &Sources) -> Loaded {
-    let (environment, mut faults) = environment::utf8(&sources.environment);
+    let (environment, mut faults) = environment::utf8(
+        sources
+            .of_process
+            .then(std::env::vars_os)
+            .into_iter()
+            .flatten()
+            .chain(sources.environment.iter().cloned()),
+    );
     let mut tree = layers::parse_defaults(REFERENCE);
     let template = take_endpoint_template(&mut tree);
     let mut warnings = Vec::new();
@@ -428,8 +437,10 @@ fn read_file(path: &Path) -> Result<Table, Vec<Fault>> {
         }]
     };
     let bytes = fs::read(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| fault("is not UTF-8 text".to_owned()))?;
-    layers::parse_file(&text, path)
+    // It may hold secrets.
+    let bytes = zeroize::Zeroizing::new(bytes);
+    let text = std::str::from_utf8(&bytes).map_err(|_| fault("is not UTF-8 text".to_owned()))?;
+    layers::parse_file(text, path)
 }
 
 /// What an endpoint has that does not say otherwise: the one endpoint of the reference.
@@ -470,7 +481,7 @@ fn flags(set: &[String], faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
         let origin = Origin::Flag(key.to_owned());
         match (layers::path_of_flag(key), value) {
             (Some(path), Some(value)) => {
-                found.push((path, Entry { value: Value::Word(value.to_owned()), origin }));
+                found.push((path, Entry { value: Value::Word(Text::new(value.to_owned())), origin }));
             }
             _ => faults.push(Fault {
                 key: String::new(),

@@ -1,13 +1,10 @@
 //! Reading the merged tree, table by table. Whatever is wrong is noted in the [`Report`] and reading goes on, so that all
 //! faults come out at once; whatever is read is noted there too, for `config show`. The types of values: `values.rs`.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-};
+use std::{borrow::Cow, collections::HashSet, path::PathBuf};
 
 use super::{
+    environment::Variables,
     fault::{Fault, Warning, probably},
     layers::{Entry, Origin, Step, Table, Value, parse_word, spell},
     show::Effective,
@@ -16,7 +13,7 @@ use crate::secret::Secret;
 
 /// What reading has found so far.
 pub(super) struct Report<'e> {
-    pub(super) environment: &'e HashMap<String, String>,
+    pub(super) environment: &'e Variables,
     /// Variables that a `"${NAME}"` refers to.
     pub(super) referenced: HashSet<String>,
     /// The key of this name.
@@ -48,7 +45,7 @@ impl Found<'_> {
             (Some(name), _) => format!("the value of ${{{name}}}"),
             (None, Value::Text(text) | Value::Word(text)) => {
                 let short: String = text.chars().take(60).collect();
-                if short.len() == text.len() { format!("{text:?}") } else { format!("{short:?}…") }
+                if short.len() == text.len() { format!("{:?}", &**text) } else { format!("{short:?}…") }
             }
             (None, Value::Integer(integer)) => integer.to_string(),
             (None, other) => other.kind().to_owned(),
@@ -173,32 +170,26 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
 
     /// Notes the value that is in force. Texts that are secret come here redacted.
     pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
-        self.note_with(key, value.into(), found, None);
+        self.note_with(key, value.into(), found, Vec::new());
     }
 
-    /// Notes what may be shown of a secret that is in force; the secret itself is kept to notice when it changes.
-    pub(super) fn note_secret(
+    /// Notes what may be shown of secrets that are in force; they themselves are kept to notice when they change.
+    pub(super) fn note_secrets(
         &mut self,
         key: &'static str,
         value: impl Into<toml::Value>,
         found: &Found<'_>,
-        secret: Secret,
+        secrets: Vec<Secret>,
     ) {
-        self.note_with(key, value.into(), found, Some(secret));
+        self.note_with(key, value.into(), found, secrets);
     }
 
-    fn note_with(
-        &mut self,
-        key: &'static str,
-        value: toml::Value,
-        found: &Found<'_>,
-        secret: Option<Secret>,
-    ) {
+    fn note_with(&mut self, key: &'static str, value: toml::Value, found: &Found<'_>, secrets: Vec<Secret>) {
         let mut origin = found.origin.to_string();
         if let Some(name) = &found.reference {
             origin = format!("{origin}, from environment {name}");
         }
-        self.report.effective.push(self.path_of(key), value, origin, secret);
+        self.report.effective.push(self.path_of(key), value, origin, secrets);
     }
 
     /// Looks a key up, and what it refers to if it is a `${NAME}`.

@@ -174,7 +174,7 @@ impl<'t> Section<'t, '_, '_> {
                 let in_file = matches!(found.origin, Origin::File { .. });
                 self.report.secrets_in_file |= in_file && kind != Kind::PublicKey;
             }
-            self.note_secret(key, shown, &found, text.clone());
+            self.note_secrets(key, shown, &found, vec![text.clone()]);
         }
         Given::Value(text)
     }
@@ -186,7 +186,7 @@ impl<'t> Section<'t, '_, '_> {
             self.fault(key, format!("is {}", found.value.kind()), "the path of a file");
             return None;
         };
-        let path = PathBuf::from(path);
+        let path = PathBuf::from(&**path);
         let original = self.report.beside.as_ref().and_then(|beside| files::original_of(&path, beside));
         let path = original.unwrap_or(path);
         match read_text(&path) {
@@ -195,7 +195,9 @@ impl<'t> Section<'t, '_, '_> {
                     Kind::Chosen | Kind::Given => Secret::new(without_line_end(text.expose())),
                     Kind::Lines | Kind::PublicKey => text,
                 };
-                self.note_secret(key, path.display().to_string(), &found, secret.clone());
+                if kind != Kind::Lines {
+                    self.note_secrets(key, path.display().to_string(), &found, vec![secret.clone()]);
+                }
                 if kind != Kind::PublicKey
                     && let Some(warning) = files::exposed(&path)
                 {
@@ -241,8 +243,7 @@ impl<'t> Section<'t, '_, '_> {
             secrets.push(text);
         }
         (secrets.len() == list.len()).then(|| {
-            let all: Vec<_> = secrets.iter().map(Secret::expose).collect();
-            self.note_secret(key, shown, &found, Secret::new(all.join("\n")));
+            self.note_secrets(key, shown, &found, secrets.clone());
             secrets
         })
     }
@@ -253,7 +254,7 @@ impl<'t> Section<'t, '_, '_> {
         key: &'static str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Option<Vec<Secret>> {
-        let (content, _) = self.secret_file(key, Kind::Lines)?;
+        let (content, found) = self.secret_file(key, Kind::Lines)?;
         let mut secrets = Vec::new();
         for (index, line) in content.expose().lines().enumerate() {
             let line = line.trim();
@@ -273,6 +274,8 @@ impl<'t> Section<'t, '_, '_> {
             self.fault(key, "names a file that is empty", "one URL a line");
             return None;
         }
+        let (Value::Text(path) | Value::Word(path)) = &*found.value else { return None };
+        self.note_secrets(key, &**path, &found, secrets.clone());
         Some(secrets)
     }
 }

@@ -17,18 +17,16 @@ pub(super) struct Shown {
     pub(super) value: toml::Value,
     origin: String,
     /// What was redacted, so that a change of it is noticed.
-    secret: Option<Secret>,
+    secrets: Vec<Secret>,
 }
 
 impl Shown {
     /// Whether both are in force the same, wherever they were set.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let secrets_same = match (&self.secret, &other.secret) {
-            (Some(one), Some(other)) => one.equals(other.expose()),
-            (None, None) => true,
-            _ => false,
-        };
-        self.value == other.value && secrets_same
+        let same = |(one, other): (&Secret, &Secret)| one.equals(other.expose());
+        self.value == other.value
+            && self.secrets.len() == other.secrets.len()
+            && self.secrets.iter().zip(&other.secrets).all(same)
     }
 }
 
@@ -36,14 +34,8 @@ impl Shown {
 pub(super) const REDACTED: &str = "[redacted]";
 
 impl Effective {
-    pub(super) fn push(
-        &mut self,
-        path: Vec<Step>,
-        value: toml::Value,
-        origin: String,
-        secret: Option<Secret>,
-    ) {
-        self.values.push(Shown { path, value, origin, secret });
+    pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String, secrets: Vec<Secret>) {
+        self.values.push(Shown { path, value, origin, secrets });
     }
 
     /// As TOML; with `origins`, each value is followed by a comment that says where it was set.

@@ -26,7 +26,7 @@ impl<'t> Section<'t, '_, '_> {
         };
         match parse(text) {
             Ok(value) => {
-                self.note(key, text.as_str(), &found);
+                self.note(key, &**text, &found);
                 Given::Value(value)
             }
             Err(problem) => {
@@ -200,7 +200,7 @@ impl<'t> Section<'t, '_, '_> {
             if let Some(text) = self.text_at(&place, expected, entry) {
                 // As it was written, not as it was followed: see `Found::reference`.
                 let quoted = match &entry.value {
-                    Value::Text(text) | Value::Word(text) => format!("{text:?}"),
+                    Value::Text(text) | Value::Word(text) => format!("{:?}", &**text),
                     other => other.kind().to_owned(),
                 };
                 if let Err(problem) = check(&text) {
@@ -215,7 +215,7 @@ impl<'t> Section<'t, '_, '_> {
         if self.report.faults.len() > before {
             return None;
         }
-        self.note(key, texts.iter().map(|text| toml::Value::from(text.as_str())).collect::<Vec<_>>(), &found);
+        self.note(key, texts.iter().map(|text| toml::Value::from(&**text)).collect::<Vec<_>>(), &found);
         Some(texts)
     }
 
@@ -257,10 +257,10 @@ impl<'t> Section<'t, '_, '_> {
             }
         };
         let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
-            return Some(text.clone());
+            return Some(text.to_string());
         };
         self.report.referenced.insert(name.to_owned());
-        let value = self.report.environment.get(name).cloned();
+        let value = self.report.environment.get(name).map(|value| value.to_string());
         if value.is_none() {
             let problem = format!("refers to the environment variable {name}, which is not set");
             self.fault_at(place, entry, problem, "");

@@ -19,7 +19,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Desk, access::Configuration, negotiation, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
-    telemetry::topology::View,
+    telemetry::{topology::View, uses::Used},
     time::Timestamp,
 };
 
@@ -86,6 +86,7 @@ struct Readiness<'a> {
     /// `null` while nothing is known.
     topology: Option<&'a View>,
     configuration: Configuration,
+    credentials: Vec<Used>,
 }
 
 #[derive(Serialize)]
@@ -110,6 +111,7 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
         broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
         topology: topology.as_deref(),
         configuration: desk.access.configuration(),
+        credentials: desk.metrics.uses().known(),
     };
     let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.json(readiness)

@@ -31,6 +31,7 @@ use crate::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
     },
+    time::Timestamp,
 };
 
 /// A callback to an endpoint, or to a path that is none: `asked_for` is as in [`Received`].
@@ -246,6 +247,9 @@ fn count(metrics: &Metrics, live: &Live, verdict: &Verdict, took: Duration) {
             Outcome::Refused(refusal) => counters.refused[*refusal as usize].inc(),
             Outcome::Probed => counters.probed.inc(),
         };
+        if let Some(used) = verdict.credential.and_then(|credential| counters.uses.get(credential)) {
+            used.note(Timestamp::now());
+        }
     }
 }
 

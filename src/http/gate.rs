@@ -27,11 +27,13 @@ use super::{
 };
 use crate::{
     certificates::{self, Facts},
-    intake::{Intake, Refusal},
+    intake::{Counted, Intake, Refusal},
     telemetry::{
         log::chain,
         metrics::{LimitCause, Metrics, UNKNOWN_ENDPOINT},
+        uses::Use,
     },
+    time::Timestamp,
 };
 
 /// The public listener's gate: everything its requests share.
@@ -79,10 +81,12 @@ pub(super) struct Counters {
     pub(super) refused: [Counter; Refusal::ALL.len()],
     /// Probes, which are none of the callbacks.
     pub(super) probed: Counter,
+    /// By the place of the credential.
+    pub(super) uses: Vec<Arc<Use>>,
 }
 
 impl Gate {
-    /// A gate with these settings for callbacks to `endpoints`, the names of all that `intake` knows. While `draining`
+    /// A gate with these settings for callbacks to `endpoints`, all that `intake` knows. While `draining`
     /// is true callbacks are refused as `shutting_down`.
     ///
     /// # Errors
@@ -90,7 +94,7 @@ impl Gate {
     pub fn new(
         settings: &Settings,
         intake: Arc<Intake>,
-        endpoints: &[String],
+        endpoints: &[Counted],
         metrics: Arc<Metrics>,
         draining: Arc<AtomicBool>,
     ) -> Result<Self, certificates::Error> {
@@ -111,7 +115,7 @@ impl Gate {
         })
     }
 
-    /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, the names of all that `intake` knows.
+    /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, all that `intake` knows.
     ///
     /// # Errors
     /// Certificate or key cannot be used.
@@ -119,13 +123,14 @@ impl Gate {
         &self,
         settings: &Settings,
         intake: Arc<Intake>,
-        endpoints: &[String],
+        endpoints: &[Counted],
     ) -> Result<Replacement, certificates::Error> {
         let pair = match (&self.identity, &settings.tls) {
             (Some(_), Some(settings)) => Some(tls::Pair::read(settings)?),
             _ => None,
         };
-        Ok(Replacement { pair, live: Live::new(settings, intake, endpoints, &self.metrics) })
+        let live = Live::new(settings, intake, endpoints, &self.metrics);
+        Ok(Replacement { pair, live })
     }
 
     /// Puts other settings and endpoints in force, all at once, for requests that begin from now on, and another
@@ -147,6 +152,7 @@ impl Gate {
             let outcomes = Refusal::ALL.into_iter().map(Refusal::as_str).chain(["accepted", "duplicate"]);
             outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
             self.metrics.forget_probe_counter(endpoint);
+            self.metrics.uses().forget(endpoint);
         }
     }
 
@@ -314,21 +320,23 @@ fn known(peer: Option<IpAddr>) -> IpAddr {
 }
 
 impl Live {
-    fn new(settings: &Settings, intake: Arc<Intake>, endpoints: &[String], metrics: &Metrics) -> Self {
+    fn new(settings: &Settings, intake: Arc<Intake>, endpoints: &[Counted], metrics: &Metrics) -> Self {
+        let now = Timestamp::now();
+        let unknown = Counted { endpoint: UNKNOWN_ENDPOINT.to_owned(), credentials: Vec::new() };
         // Every series exists from the start, at zero: an alert on a rate sees the first refusal too.
         let counters = endpoints
             .iter()
-            .map(String::as_str)
-            .chain([UNKNOWN_ENDPOINT])
-            .map(|endpoint| {
+            .chain([&unknown])
+            .map(|Counted { endpoint, credentials }| {
                 let counter = |outcome| metrics.callback_counter(endpoint, outcome);
                 let counters = Counters {
                     accepted: counter("accepted"),
                     duplicate: counter("duplicate"),
                     refused: Refusal::ALL.map(|refusal| counter(refusal.as_str())),
                     probed: metrics.probe_counter(endpoint),
+                    uses: metrics.uses().of_endpoint(endpoint, credentials, now),
                 };
-                (Box::from(endpoint), counters)
+                (Box::from(endpoint.as_str()), counters)
             })
             .collect();
         Self {

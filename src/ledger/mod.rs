@@ -37,6 +37,7 @@
 //! 3. A command leaves `pending` only by [`Ledger::settle`] or by an operator's recorded act.
 
 mod contexts;
+mod credentials;
 pub mod findings;
 pub mod history;
 mod outcomes;
@@ -54,6 +55,7 @@ use crate::command::{
     Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message::Envelope, outcome::Kind,
 };
 pub use contexts::{MAX_KEY_BYTES, Registering, Registration};
+pub use credentials::CredentialUse;
 pub use findings::{Finding, Findings, Verdict};
 pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
@@ -455,6 +457,12 @@ pub trait Ledger: Findings + Outcomes {
         key: Option<String>,
         message_id: Option<u64>,
     ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>>;
+
+    /// What is known of when credentials were used last.
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
+
+    /// Merges this with what is known of credentials, and forgets those that are not in it. Resolves after commit.
+    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>>;
 
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;

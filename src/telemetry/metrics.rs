@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::topology::Topology;
+use super::{topology::Topology, uses::Uses};
 
 /// The label `endpoint` of callbacks whose endpoint is not configured. No endpoint can have this name.
 pub const UNKNOWN_ENDPOINT: &str = "-";
@@ -310,6 +310,7 @@ struct StatusLabels {
 /// All metrics of one process.
 pub struct Metrics {
     registry: Registry,
+    uses: Uses,
     callbacks: Family<CallbackLabels, Counter>,
     callback_duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
@@ -358,6 +359,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("countersign");
         let callbacks = Family::<CallbackLabels, Counter>::default();
+        let uses = Uses::new(&mut registry);
         registry.register("callbacks", "Callbacks answered, by endpoint and outcome", callbacks.clone());
         let callback_duration = Histogram::new(DURATION_BOUNDS);
         registry.register(
@@ -511,6 +513,7 @@ impl Metrics {
         );
         Arc::new(Self {
             registry,
+            uses,
             callbacks,
             callback_duration,
             probes,
@@ -585,6 +588,12 @@ impl Metrics {
     /// Counts a request to the public listener that is no callback.
     pub fn request_misdirected(&self, kind: Misdirected) {
         self.misdirected[kind as usize].inc();
+    }
+
+    /// When each credential was used last.
+    #[must_use]
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Counts a TLS handshake of the public listener that failed.

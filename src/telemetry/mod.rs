@@ -6,3 +6,4 @@ pub mod log;
 pub mod metrics;
 pub mod taming;
 pub mod topology;
+pub mod uses;

@@ -266,6 +266,7 @@ fn the_settings_show_no_secret_in_debug() {
         environment: vec![("COUNTERSIGN_TEST_TOKEN".into(), FROM_ENVIRONMENT.into())],
         set: Vec::new(),
         installed: None,
+        of_process: false,
     });
     let mut said = Said(Vec::new());
     said.add("Debug of what was loaded", format!("{loaded:?}"));

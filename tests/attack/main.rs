@@ -16,6 +16,7 @@ mod leaks;
 mod memory;
 mod padding;
 mod peers;
+mod secrets;
 mod statistics;
 mod strangers;
 mod wire;

@@ -169,3 +169,28 @@ async fn an_internal_listener_that_others_can_reach_needs_a_token() {
         .ended_with(USAGE);
     assert!(ran.stderr.contains("admin.token"), "{}", ran.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_not_there_is_named_in_full_with_what_names_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = Program::new(["ledger", "list"]).dir(dir.path()).run().await.ended_with(1);
+    let path = dir.path().canonicalize().unwrap().join("countersign.db");
+    assert!(
+        ran.stderr.contains(&format!("cannot open the ledger file {}", path.display())),
+        "{}",
+        ran.stderr
+    );
+    let advice = "ledger.url from default; --config FILE or --set ledger.url=sqlite:PATH names another";
+    assert!(ran.stderr.contains(advice), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_by_which_serve_would_be_silent_keeps_it_from_starting() {
+    let config = Config::with_url(NOWHERE).set("log", "filter", "\"warning\"");
+    let ran = Program::new(["serve"]).config(&config.write()).dir(config.dir()).run().await.ended_with(USAGE);
+    assert!(
+        ran.stderr.contains("log.filter: \"warning\" has the level \"warning\"; did you mean \"warn\"?"),
+        "{}",
+        ran.stderr
+    );
+}

@@ -24,6 +24,7 @@ mod probe;
 mod refuse;
 mod relay;
 mod restart;
+mod rotation;
 mod runbook;
 mod shutdown;
 #[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, LookError, Outcomes,
-        Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement, ShowAgain,
-        Showing, Shown, State, Stats,
+        AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, LookError,
+        Outcomes, Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement,
+        ShowAgain, Showing, Shown, State, Stats,
     },
     time::Timestamp,
 };
@@ -41,6 +41,7 @@ pub(in crate::app) struct Double {
     log: Mutex<Vec<(Command, Fingerprint)>>,
     refused: Mutex<Vec<Refused>>,
     contexts: Mutex<Vec<Registration>>,
+    pub(super) uses: Mutex<Vec<CredentialUse>>,
     pub(super) probes: AtomicUsize,
     /// What happened, in order: the calls that matter when stopping.
     pub(super) story: Mutex<Vec<&'static str>>,
@@ -321,6 +322,14 @@ impl Ledger for Double {
             .or_else(|| contexts.iter().find(|one| message_id.is_some() && one.message_id == message_id))
             .map(|one| one.registered.clone());
         self.written(|| found)
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.looked(self.uses.lock().unwrap().clone())
+    }
+
+    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| *self.uses.lock().unwrap() = uses)
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

@@ -44,6 +44,8 @@ async fn ready_means_that_a_callback_can_be_kept() {
         let configuration = said.as_object_mut().unwrap().remove("configuration").unwrap();
         assert_eq!(configuration["last_reload"], serde_json::Value::Null);
         assert_eq!(configuration["restart_needed"], serde_json::json!([]));
+        let credentials = said.as_object_mut().unwrap().remove("credentials").unwrap();
+        assert_eq!(credentials[0]["last_used_at"], serde_json::Value::Null);
         // Nobody ever connected to a broker here.
         assert_eq!(
             said,

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::ledger::Limits;
+use crate::{intake::PROBE_ACTION, ledger::Limits};
 
 /// A relay that tells when it begins and ends.
 fn telling(name: &'static str, story: &Arc<Mutex<Vec<String>>>) -> StartRelay {
@@ -79,4 +79,60 @@ async fn the_settings_of_a_stop_are_those_in_force() {
     assert!(service.controls.replace(&short, Limits::default(), None).unwrap().is_empty());
     assert_eq!(service.get("/api/v1/commands").await.status, 401, "another token, and at once");
     service.stop().await;
+}
+
+#[tokio::test]
+async fn who_still_uses_an_old_credential_is_told_and_outlives_a_reload_and_the_end() {
+    let with = |tokens: [&str; 2]| {
+        let mut settings = settings();
+        settings.intake.endpoints[0].credentials = tokens
+            .iter()
+            .map(|token| CredentialSettings {
+                action_callback_token: Secret::new(*token),
+                action_callback_key: None,
+            })
+            .collect();
+        settings
+    };
+    let service = Service::with(with([TOKEN, "fake-token-new"]), idle_relay());
+    let told = async |place: usize| {
+        let said = service.get("/readyz").await.json();
+        let all = said["credentials"].as_array().unwrap().clone();
+        let found = all.into_iter().find(|one| one["endpoint"] == "plain" && one["credential"] == place);
+        found.unwrap()["last_used_at"].clone()
+    };
+    let metric = async |line: &str| {
+        let text = service.get("/metrics").await.body;
+        assert!(text.lines().any(|one| one.starts_with(line)), "{line} is not in\n{text}");
+    };
+    assert!(told(0).await.is_null() && told(1).await.is_null());
+    metric("countersign_credential_last_used_seconds{endpoint=\"plain\",credential=\"0\"} 0").await;
+
+    // Neither a stranger nor a probe is anybody who uses it.
+    let stranger = callback("t0").replace(TOKEN, "fake-token-of-nobody");
+    assert_eq!(service.post("plain", &stranger).await.status, 403);
+    let probe = callback("t0").replace("APPROVE", PROBE_ACTION);
+    assert_eq!(service.post("plain", &probe).await.status, 422);
+    assert!(told(0).await.is_null() && told(1).await.is_null());
+
+    assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
+    // Refused, and yet somebody still has it.
+    assert_eq!(service.post("plain", &callback("t2").replace("APPROVE", "HOLD")).await.status, 422);
+    let used = told(0).await;
+    assert!(used.is_string() && told(1).await.is_null());
+    metric("countersign_credential_uses_total{endpoint=\"plain\",credential=\"0\"} 2").await;
+    metric("countersign_credential_uses_total{endpoint=\"plain\",credential=\"1\"} 0").await;
+
+    let swapped = with(["fake-token-newest", TOKEN]);
+    assert!(service.controls.replace(&swapped, Limits::default(), None).unwrap().is_empty());
+    assert!(told(0).await.is_null());
+    assert_eq!(told(1).await, used, "it is the same, wherever it stands");
+    metric("countersign_credential_uses_total{endpoint=\"plain\",credential=\"1\"} 0").await;
+
+    let ledger = service.ledger.clone();
+    service.stop().await;
+    let kept = ledger.uses.lock().unwrap().clone();
+    let plain: Vec<_> = kept.iter().filter(|used| used.endpoint == "plain").collect();
+    assert_eq!(plain.len(), 2, "{kept:?}");
+    assert!(plain[0].last_used_at.is_none() && plain[1].last_used_at.is_some(), "{kept:?}");
 }

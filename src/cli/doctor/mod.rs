@@ -7,6 +7,7 @@ mod ledger;
 mod platform;
 mod policies;
 mod rabbitmqctl;
+mod rotation;
 mod service;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use super::{
     block_on,
     center::verdict::Verdict,
     exit::{Exit, Failure},
-    output::{json, line, printable},
+    output::{json, line},
 };
 use crate::config::Loaded;
 
@@ -69,7 +70,7 @@ impl Report {
         if self.as_json {
             json(&json!({ "verdict": verdict, "subject": subject, "words": words }))
         } else {
-            line(printable(&format!("{verdict:<6} {subject}: {words}")))
+            line(format_args!("{verdict:<6} {subject}: {words}"))
         }
     }
 
@@ -94,6 +95,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let mut report = Report { as_json: arguments.json, wrong: 0, risky: 0 };
     configuration::look(&mut report, loaded)?;
     ledger::look(&mut report, loaded)?;
+    rotation::look(&mut report, loaded)?;
     block_on(async {
         service::look(&mut report, loaded).await?;
         broker::look(&mut report, arguments, loaded).await?;

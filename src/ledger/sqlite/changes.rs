@@ -3,11 +3,11 @@
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{contexts, findings, outcomes};
+use super::{contexts, credentials, findings, outcomes};
 use crate::{
     command::{CommandId, outcome::Outcome},
     ledger::{
-        AcceptError, RefusedReport, Registering, Registration, Reported, ShowAgain, Shown,
+        AcceptError, CredentialUse, RefusedReport, Registering, Registration, Reported, ShowAgain, Shown,
         findings::Reconciled,
     },
 };
@@ -45,6 +45,7 @@ pub(super) enum Change {
     SettleShowings(Asked<Vec<Shown>, ()>),
     ShowAgain(Asked<CommandId, ShowAgain>),
     Reconciled(Asked<Reconciled, ()>),
+    Credentials(Asked<Vec<CredentialUse>, ()>),
 }
 
 impl Change {
@@ -76,6 +77,10 @@ impl Change {
         Self::Reconciled(Asked::new(reconciled, reply))
     }
 
+    pub(super) fn credentials(uses: Vec<CredentialUse>, reply: Reply<()>) -> Self {
+        Self::Credentials(Asked::new(uses, reply))
+    }
+
     /// Rows that it writes at the most, or pages.
     pub(super) fn rows(&self) -> usize {
         match self {
@@ -90,6 +95,7 @@ impl Change {
             }
             Self::SettleShowings(asked) => 2 * asked.what.len(),
             Self::Reconciled(asked) => asked.what.findings.len() + asked.what.cleared.len() + 1,
+            Self::Credentials(asked) => asked.what.len(),
         }
     }
 
@@ -109,6 +115,7 @@ impl Change {
                 asked.answer = Some(outcomes::show_again(transaction, asked.what)?);
             }
             Self::Reconciled(asked) => asked.answer = Some(findings::write(transaction, &asked.what)?),
+            Self::Credentials(asked) => asked.answer = Some(credentials::keep(transaction, &asked.what)?),
         }
         Ok(())
     }
@@ -123,6 +130,7 @@ impl Change {
             Self::SettleShowings(asked) => asked.tell(committed),
             Self::ShowAgain(asked) => asked.tell(committed),
             Self::Reconciled(asked) => asked.tell(committed),
+            Self::Credentials(asked) => asked.tell(committed),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod checkpoint;
 mod contexts;
+mod credentials;
 mod files;
 mod findings;
 mod health;
@@ -45,10 +46,9 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError, Outcomes,
-    Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered, Reported,
-    Settings, Settlement,
-    ShowAgain, Showing, Shown, Stats,
+    AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError,
+    Outcomes, Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered,
+    Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
@@ -380,6 +380,14 @@ impl Ledger for SqliteLedger {
         self.lookups.ask(Lookup { key, message_id, reply });
         // A thread drops a reply only when the ledger is closed.
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.look("look up the credentials in", Reader::credential_uses)
+    }
+
+    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ask(|reply| Job::Change(Change::credentials(uses, reply)))
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

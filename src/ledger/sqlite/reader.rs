@@ -6,14 +6,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
 use super::{
-    history, outcomes,
+    credentials, history, outcomes,
     room::Room,
     schema::{self, OpenError},
 };
 use crate::{
     command::{Action, CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
-        Due, Entry, Filter, OutcomeFilter, Record, Stats,
+        CredentialUse, Due, Entry, Filter, OutcomeFilter, Record, Stats,
         state::{Exceptional, State},
     },
     time::Timestamp,
@@ -270,6 +270,14 @@ impl Reader {
                 .query_row(params![first.as_bytes().as_slice(), last.as_bytes().as_slice()], bounds)?,
         };
         Ok(first.zip(last))
+    }
+
+    /// What is known of when credentials were used last.
+    ///
+    /// # Errors
+    /// When SQLite fails, and where an earlier program wrote the ledger.
+    pub fn credential_uses(&self) -> rusqlite::Result<Vec<CredentialUse>> {
+        credentials::all(&self.connection)
     }
 
     /// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them

@@ -12,11 +12,7 @@ use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
 const NAMED_SINCE_VERSION: i64 = 5;
 
 /// Keeps refused callbacks, and drops the oldest of each kind.
-pub(super) fn keep(
-    transaction: &Transaction<'_>,
-    refused: &[Box<Refused>],
-    kept: u64,
-) -> rusqlite::Result<()> {
+pub(super) fn keep(transaction: &Transaction<'_>, refused: &[Refused], kept: u64) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
             approval_code, instance_id, task_id, search_id, message_id,

@@ -73,7 +73,7 @@ impl RefusedCounts {
     }
 
     /// These wait no longer.
-    pub(super) fn written(&self, refused: &[Box<Refused>]) {
+    pub(super) fn written(&self, refused: &[Refused]) {
         for one in refused {
             self.waiting[usize::from(one.stranger)].fetch_sub(1, Ordering::Relaxed);
         }

@@ -70,7 +70,7 @@ impl Waiting {
     pub(super) fn take_in(&mut self, job: Job) {
         match job {
             Job::Accept(accepting) => self.accepts.push(*accepting),
-            Job::Refused(refused) => self.lazy.refused.push(refused),
+            Job::Refused(refused) => self.lazy.refused.push(*refused),
             Job::Settle(settlement, reply) => self.lazy.settlements.push((settlement, reply)),
             Job::Change(change) => self.changes.push_back(change),
             Job::Probe(reply) => self.probes.push(reply),
@@ -136,12 +136,12 @@ impl Lazy {
 /// out what approvers ask about.
 #[derive(Default)]
 pub(super) struct RefusedQueue {
-    known: VecDeque<Box<Refused>>,
-    strangers: VecDeque<Box<Refused>>,
+    known: VecDeque<Refused>,
+    strangers: VecDeque<Refused>,
 }
 
 impl RefusedQueue {
-    fn push(&mut self, refused: Box<Refused>) {
+    fn push(&mut self, refused: Refused) {
         if refused.stranger { self.strangers.push_back(refused) } else { self.known.push_back(refused) }
     }
 
@@ -150,7 +150,7 @@ impl RefusedQueue {
     }
 
     /// Takes up to `limit`, those of strangers last.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Box<Refused>> {
+    pub(super) fn take(&mut self, limit: usize) -> Vec<Refused> {
         let known = self.known.len().min(limit);
         let strangers = self.strangers.len().min(limit - known);
         self.known.drain(..known).chain(self.strangers.drain(..strangers)).collect()

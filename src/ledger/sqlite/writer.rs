@@ -78,7 +78,7 @@ struct Batch<'a> {
     accepts: &'a mut [Accepting],
     changes: &'a mut [Change],
     settlements: &'a [(Settlement, oneshot::Sender<Result<(), AcceptError>>)],
-    refused: &'a [Box<Refused>],
+    refused: &'a [Refused],
     probe: bool,
     prune: bool,
 }

@@ -352,6 +352,17 @@ impl crate::ledger::Findings for Handle {
 impl Ledger for Handle {
     fn limit(&self, _: crate::ledger::Limits) {}
 
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<crate::ledger::CredentialUse>, LookError>> {
+        unreachable!("the relay knows no credentials")
+    }
+
+    fn keep_credential_uses(
+        &self,
+        _: Vec<crate::ledger::CredentialUse>,
+    ) -> BoxFuture<'static, Result<(), AcceptError>> {
+        unreachable!("the relay knows no credentials")
+    }
+
     fn accept(&self, _: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         unreachable!("the relay accepts nothing")
     }

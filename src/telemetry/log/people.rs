@@ -35,21 +35,21 @@ impl Line<'_> {
         if self.result.is_err() || name.starts_with("log.") {
             return;
         }
-        let colours = self.writer.has_ansi_escapes();
-        let writer = &mut self.writer;
-        let begun = std::mem::replace(&mut self.begun, true);
-        let mut write = || {
-            if begun {
-                writer.write_char(' ')?;
+        self.result = self.write(name.strip_prefix("r#").unwrap_or(name), value);
+    }
+
+    fn write(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+        if std::mem::replace(&mut self.begun, true) {
+            self.writer.write_char(' ')?;
+        }
+        match name {
+            "message" => {}
+            name if self.writer.has_ansi_escapes() => {
+                write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
             }
-            match name.strip_prefix("r#").unwrap_or(name) {
-                "message" => {}
-                name if colours => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
-                name => write!(writer, "{name}=")?,
-            }
-            Taming(writer).write_fmt(value)
-        };
-        self.result = write();
+            name => write!(self.writer, "{name}=")?,
+        }
+        Taming(&mut self.writer).write_fmt(value)
     }
 }
 

@@ -66,7 +66,8 @@ async fn a_version_that_is_not_larger_is_ignored_by_the_platform_and_told_by_us(
     assert!(ran.stderr.contains("update_time is not larger"), "{}", ran.stderr);
     assert_eq!(center.state().await["instances"][0]["status"], "PENDING");
     stale["update_time"] = json!("1790000000006");
-    let file = center.write("half.json", &stale.to_string());
+    // As editors on Windows write it.
+    let file = center.write("half.json", &format!("\u{feff}{stale}"));
     center.run(&["sync", file.to_str().unwrap()]).await.ended_with(0);
     let state = center.state().await;
     assert_eq!(state["instances"][0]["status"], "APPROVED", "the outer version was larger");

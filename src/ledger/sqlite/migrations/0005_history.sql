@@ -48,3 +48,12 @@ CREATE TABLE refused_reports (
     reason  TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX refused_reports_of ON refused_reports (seq, id);
+
+-- When a callback came in by a credential last: what tells that an old one may be taken out.
+CREATE TABLE credential_uses (
+    endpoint     TEXT    NOT NULL,
+    tag          INTEGER NOT NULL,              -- 16 bits of a hash of token and key: enough to tell four apart
+    known_since  INTEGER NOT NULL,              -- milliseconds since 1970: when it was configured
+    last_used_at INTEGER,                       -- NULL: never since then
+    PRIMARY KEY (endpoint, tag)
+) STRICT, WITHOUT ROWID;

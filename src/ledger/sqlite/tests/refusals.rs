@@ -123,12 +123,7 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number() {
     for refused in [
         Refused { user_id: text("zhang3"), task_id: text("n1"), instance_id: text("PO-77"), ..base(0) },
         Refused { user_id: text("li4"), search_id: text("n1"), message_id: text("77"), ..base(60) },
-        Refused {
-            stranger: true,
-            endpoint: "sales".to_owned(),
-            reason: "unauthenticated".to_owned(),
-            ..base(120)
-        },
+        Refused { endpoint: "sales".to_owned(), reason: "unauthenticated".to_owned(), ..base(120) },
         Refused {
             user_id: text("zhang3"),
             context_task: Some(ContextTask {
