@@ -277,12 +277,13 @@ fn tell(measured: &Measured) -> Result<(), Failure> {
     let ms = |us: u64| format!("{:.2}", us as f64 / 1e3);
     let sync = &measured.sync;
     line(format_args!(
-        "one sync of 4 KiB: p50 {} ms, p99 {} ms, max {} ms; {} in a second, one after the other\n",
+        "one sync of 4 KiB: p50 {} ms, p99 {} ms, max {} ms; {} in a second, one after the other",
         ms(sync.p50_us),
         ms(sync.p99_us),
         ms(sync.max_us),
         sync.per_second
     ))?;
+    line("")?;
     let rows: Vec<_> = measured
         .group_commit
         .iter()
@@ -297,8 +298,9 @@ fn tell(measured: &Measured) -> Result<(), Failure> {
         })
         .collect();
     lines(&table(["WAITING AT ONCE", "KEPT PER SECOND", "P50 MS", "P99 MS", "MAX MS"], &rows))?;
+    line("")?;
     line(format_args!(
-        "\neach decision takes {} bytes of the ledger (a message of {} bytes): a million take {:.1} GB",
+        "each decision takes {} bytes of the ledger (a message of {} bytes): a million take {:.1} GB",
         measured.ledger_bytes_per_command,
         measured.message_bytes,
         measured.ledger_bytes_per_command as f64 / 1e3

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Trust, block_on, client,
     exit::{Exit, Failure},
-    output::{json, line, lines, say},
+    output::{json, line, lines, say, say_lines},
     url,
 };
 use crate::{
@@ -169,7 +169,7 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     say("The configuration of those who call it:");
-    say(format_args!(
+    say_lines(&format!(
         "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
         settings.app_id, settings.app_secret
     ));

@@ -357,6 +357,9 @@ fn told(event: &Event, zone: &Zone) -> [String; 2] {
         What::Reported { outcome, superseded } => {
             format!("reported by a worker: {} (report {})", outcome.as_str(), superseded + 1)
         }
+        What::ReportRefused { outcome, reason } => {
+            format!("a worker's report was refused ({}): {reason}", outcome.as_str())
+        }
         What::Shown { surface: Surface::Card, target } => format!("shown on the card {target}"),
         What::Shown { surface: Surface::Instance, target } => format!("shown in the instance {target}"),
         What::RequeuedByOperator => "requeued by an operator".to_owned(),

@@ -174,10 +174,15 @@ pub fn run() -> ExitCode {
     let exit = match Arguments::try_parse() {
         Ok(arguments) => execute(arguments).unwrap_or_else(Failure::report),
         Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            // To stdout for --help, to stderr for errors; if that is closed nothing can be said.
-            error.print().ok();
-            exit
+            if error.use_stderr() {
+                // It repeats what was on the command line, and that may be what somebody else wrote.
+                output::say_lines(&error.render().to_string());
+                Exit::Usage
+            } else {
+                // Help; if stdout is closed nothing can be said.
+                error.print().ok();
+                Exit::Done
+            }
         }
     };
     exit.into()

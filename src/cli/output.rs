@@ -17,6 +17,11 @@ pub(super) fn say(line: impl Display) {
     writeln!(io::stderr().lock(), "{}", Tamed(line)).ok();
 }
 
+/// Says a text of several lines, whose parts are tame or ours.
+pub(super) fn say_lines(text: &str) {
+    text.lines().for_each(say);
+}
+
 /// Writes a line of data.
 pub(super) fn line(line: impl Display) -> Result<(), Failure> {
     write(format!("{}\n", Tamed(line)).as_bytes())

@@ -365,7 +365,12 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     }
     loaded.ledger = root.table("ledger", sections::ledger);
     loaded.amqp = root.table("amqp", sections::amqp);
-    loaded.log = root.table("log", sections::log);
+    let mut identities = None;
+    loaded.log = root.table("log", |section| {
+        let (log, whether) = sections::log(section);
+        identities = whether;
+        log
+    });
     loaded.approval_center = root.table("approval_center", center::approval_center);
     let center_is_on = !matches!(loaded.approval_center, Some(None));
     let taken = loaded.amqp.as_ref().filter(|_| center_is_on).map(|amqp| amqp.broker.queue.clone());
@@ -417,7 +422,11 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             ledger.limits.longest_window = longest(|endpoint| endpoint.dedupe_window);
             ledger.limits.longest_repeats_window = longest(|endpoint| endpoint.repeats_window);
         }
-        loaded.intake = locale.map(|locale| intake::Settings { endpoints, locale, identities: true });
+        loaded.intake = locale.zip(identities).map(|(locale, identities)| intake::Settings {
+            endpoints,
+            locale,
+            identities,
+        });
     }
     root.finish();
 }

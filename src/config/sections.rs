@@ -384,7 +384,8 @@ fn amqp_url(url: &str) -> Result<(), String> {
     }
 }
 
-pub(super) fn log(section: &mut Section<'_, '_, '_>) -> Option<log::Settings> {
+/// How to log, and whether lines of callbacks say who decided about what.
+pub(super) fn log(section: &mut Section<'_, '_, '_>) -> (Option<log::Settings>, Option<bool>) {
     let format = match section
         .one_of("format", &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)])
     {
@@ -396,7 +397,8 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> Option<log::Settings> {
         "a level, or directives such as \"info,countersign::relay=debug\"",
         |text| log::check_filter(text).map(|()| text.to_owned()),
     );
-    Some(log::Settings { format: format?, filter: filter? })
+    let settings = format.zip(filter).map(|(format, filter)| log::Settings { format, filter });
+    (settings, section.flag("identities"))
 }
 
 #[cfg(test)]

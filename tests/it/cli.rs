@@ -34,6 +34,7 @@ async fn every_command_has_help_and_a_wrong_one_is_a_usage_error() {
         &["ledger", "stats", "--help"],
         &["ledger", "prune", "--help"],
         &["ledger", "requeue", "--help"],
+        &["refusals", "--help"],
         &["encrypt", "--help"],
         &["decrypt", "--help"],
         &["keygen", "--help"],
@@ -180,13 +181,19 @@ async fn send_with_a_count_sends_so_many_different_callbacks() {
     let vhost = Vhost::new().await;
     let app = App::start(&vhost).await;
     let worker = Worker::on(&vhost);
-    run(
+    let ran = run(
         app.file(),
         &["send", "--endpoint", "purchase", "--origin", "list", "--count", "25", "--connections", "3"],
     )
     .run()
     .await
     .ended_with(0);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert!(
+        lines.iter().any(|line| line.starts_with("25 sent in "))
+            && lines.iter().any(|line| line.starts_with("latency in ms: ")),
+        "{lines:?}"
+    );
     let ids: BTreeSet<String> =
         worker.messages(25).await.iter().map(crate::support::Message::message_id).collect();
     assert_eq!(ids.len(), 25);

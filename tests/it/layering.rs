@@ -178,6 +178,8 @@ fn all_sources() -> Vec<(PathBuf, String)> {
 fn nothing_is_printed_but_by_the_two_places_that_tame_it() {
     let mut found: Vec<String> = Vec::new();
     for (path, code) in all_sources() {
+        // clap's question whether a text is an error.
+        let code = code.replace("use_stderr()", "");
         if ["stdout()", "stderr()", "/dev/tty"].iter().any(|way| code.contains(way)) {
             found
                 .push(path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string());

@@ -1,6 +1,8 @@
 //! What is logged, and what never is.
 
-use crate::support::{App, Callback, Config, Endpoint, KEY, NOWHERE, TOKEN, Vhost, Worker, eventually};
+use crate::support::{
+    App, Callback, Config, Endpoint, KEY, NOWHERE, TOKEN, Vhost, Worker, command, eventually,
+};
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,4 +136,87 @@ async fn the_body_of_a_returned_message_is_not_logged() {
 /// The lines of the log in which a word stands.
 fn around(log: &str, word: &str) -> String {
     log.lines().filter(|line| line.contains(word)).take(3).collect::<Vec<_>>().join("\n")
+}
+
+/// A reload turns them off and on; the ledger has them either way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_callbacks_say_who_decided_about_what_unless_that_is_turned_off() {
+    let mut app = App::with(Config::with_url(NOWHERE)).await;
+    let about = |line: &Value| -> Vec<Value> {
+        ["user_id", "instance_id", "task_id"].iter().filter_map(|name| line.get(name)).cloned().collect()
+    };
+    let lines = async |app: &App, wanted: usize| {
+        eventually("the lines of the callbacks", async || {
+            let of_callback =
+                |line: &Value| matches!(line["message"].as_str(), Some("callback kept" | "callback refused"));
+            let found: Vec<Value> = app.log_lines().into_iter().filter(of_callback).collect();
+            if found.len() == wanted { Ok(found) } else { Err(found) }
+        })
+        .await
+    };
+    let press = async |app: &App, task: &str| {
+        app.accept(&Callback::list("PO-77", task)).await;
+        app.post("leave", Callback::list("PO-77", task).action("HOLD").plain()).await;
+    };
+    press(&app, "first-task").await;
+    let told = lines(&app, 2).await;
+    assert_eq!(
+        told.iter().map(about).collect::<Vec<_>>(),
+        [["zhang3", "PO-77", "first-task"]; 2],
+        "{told:?}"
+    );
+    app.reconfigure(|config| config.set("log", "identities", "false"));
+    app.signal("HUP");
+    app.until_metric("countersign_config_reloads_total{result=\"applied\"}", 1.0).await;
+    press(&app, "second-task").await;
+    let told = lines(&app, 4).await;
+    assert!(told[2..].iter().all(|line| about(line).is_empty()), "{told:?}");
+    app.terminate();
+    app.ended().await;
+    assert!(!app.stderr().contains("second-task"), "{}", around(&app.stderr(), "second-task"));
+}
+
+/// systemd names the device and inode of the journal's socket; a file of ours plays it.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_for_the_journal_begin_with_their_priority_and_others_do_not() {
+    use std::os::unix::fs::MetadataExt;
+    let config = Config::with_url(NOWHERE).set("http", "listen", "\"127.0.0.1:0\"").set(
+        "admin",
+        "listen",
+        "\"127.0.0.1:0\"",
+    );
+    let file = config.write();
+    for redirected in [false, true] {
+        let path = config.dir().join(format!("log-{redirected}"));
+        let stderr = std::fs::File::create(&path).unwrap();
+        let metadata = stderr.metadata().unwrap();
+        let inode = if redirected { metadata.ino() + 1 } else { metadata.ino() };
+        let mut child = command()
+            .arg("serve")
+            .env("COUNTERSIGN_CONFIG", &file)
+            .env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()))
+            .stdin(std::process::Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let log = eventually("a line at info and one at warn", async || {
+            let log = std::fs::read_to_string(&path).unwrap();
+            let both = ["\"INFO\"", "\"WARN\""].iter().all(|level| log.contains(level));
+            if both && log.ends_with('\n') { Ok(log) } else { Err(log) }
+        })
+        .await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in log.lines() {
+            let (priority, rest) = line.split_at(if redirected { 0 } else { 3 });
+            let parsed: Value = serde_json::from_str(rest).unwrap_or_else(|_| panic!("{redirected}: {line}"));
+            let wanted = match parsed["level"].as_str().unwrap() {
+                "ERROR" => "<3>",
+                "WARN" => "<4>",
+                "INFO" => "<6>",
+                other => panic!("{other}: {line}"),
+            };
+            assert!(redirected || priority == wanted, "{line}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod logs;
 mod paths;
 mod poison;
 mod probe;
+mod refusals;
 mod refuse;
 mod relay;
 mod restart;

@@ -95,7 +95,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
 pub(super) fn failure(error: Error) -> Failure {
     let mut words = chain(&error);
     if let Some(mend) = error.fault().and_then(Fault::mend) {
-        words.push_str("\n  ");
+        words.push_str("; ");
         words.push_str(mend);
     }
     match error {

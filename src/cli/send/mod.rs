@@ -23,7 +23,7 @@ use super::{
     crypt::{choose, envelope, random, secret_from},
     exit::{Exit, Failure},
     exposed,
-    output::{json, line, say},
+    output::{json, line, say, say_lines},
     reachable, url,
 };
 use crate::{
@@ -203,7 +203,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         if arguments.json {
             json(&Told { summary: &summary })?;
         } else {
-            say(summary.words());
+            say_lines(&summary.words());
         }
         Ok(summary.exit())
     })

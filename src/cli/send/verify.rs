@@ -24,6 +24,7 @@ use crate::{
         tail::{Listening, subscribe_soon},
     },
     relay::amqp::{self, Settings, listen_in},
+    telemetry::taming::Tamed,
 };
 
 /// Missing ids that are named.
@@ -63,7 +64,8 @@ impl fmt::Display for Account {
             self.answered, self.arrived, self.missing, self.duplicated, self.unanswered
         )?;
         if !self.missing_ids.is_empty() {
-            write!(f, "\nmissing: {}", self.missing_ids.join(", "))?;
+            // They are what an answer said.
+            write!(f, "\nmissing: {}", Tamed(self.missing_ids.join(", ")))?;
         }
         Ok(())
     }

@@ -46,9 +46,9 @@ pub use reader::Reader;
 pub use schema::OpenError;
 
 use super::{
-    AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits, LookError,
-    Outcomes, Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration, Remembered,
-    Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
+    AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits,
+    LookError, Outcomes, Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration,
+    Remembered, Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
     findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
 };
 use crate::{
