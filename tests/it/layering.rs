@@ -202,6 +202,29 @@ fn no_error_says_the_name_of_a_type() {
     }
 }
 
+/// The same of the fields of a log line, in which `?` stands for `{:?}`.
+#[test]
+fn no_field_of_the_log_is_the_name_of_a_type_or_variant() {
+    const DURATIONS: [&str; 7] =
+        ["took = ?", "waited = ?", "after = ?", "pause = ?", "?grace", "?pause", "?wait"];
+    const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let mut fields = 0;
+    for (path, code) in all_sources() {
+        for start in
+            LEVELS.iter().flat_map(|level| code.match_indices(level).map(|(at, level)| at + level.len()))
+        {
+            let event = code[start..].split(");").next().unwrap_or_default();
+            fields += event.matches(" = ").count();
+            let mut event = event.to_owned();
+            DURATIONS.iter().for_each(|duration| event = event.replace(duration, ""));
+            let debugged =
+                ["= ?", ", ?", "\n?", " ?"].iter().any(|mark| event.contains(mark)) || event.starts_with('?');
+            assert!(!debugged && !event.contains(":?}"), "{}: {event}", path.display());
+        }
+    }
+    assert!(fields > 50, "events are found: {fields}");
+}
+
 /// serde says `expected struct Name` unless it is told otherwise, and that is read by whoever wrote a file or a report.
 #[test]
 fn no_reader_of_what_others_wrote_says_the_name_of_a_struct() {

@@ -157,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_strangers_takes_no_room_of_the_others_and_what_is_dropped_is_counted() {
+        let counts = RefusedCounts::default();
+        let admitted = (0..REFUSED_WAITING + 5).filter(|_| counts.admit(true)).count();
+        assert_eq!(admitted, REFUSED_WAITING);
+        assert!(counts.admit(false), "others have room of their own");
+        assert_eq!(counts.dropped(), Dropped { known: 0, strangers: 5 });
+        counts.written(&[Refused { stranger: true, ..Refused::default() }]);
+        assert!(counts.admit(true), "there is room again");
+        assert!(!counts.admit(true));
+        assert_eq!(counts.dropped(), Dropped { known: 0, strangers: 6 });
+    }
+
+    #[test]
     fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
         let harmless = [
             ffi::SQLITE_FULL,

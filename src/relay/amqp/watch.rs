@@ -337,7 +337,11 @@ impl Teller {
         self.tell_lying(Role::Dead, seen);
         self.tell_idle(Role::Commands, seen);
         self.tell_idle(Role::Outcomes, seen);
-        debug!(queues = ?seen.queues, "looked at the queues");
+        for role in Role::ALL {
+            if let Some(Counts { messages, consumers }) = seen.queue(role) {
+                debug!(queue = role.as_str(), messages, consumers, "looked at a queue");
+            }
+        }
     }
 
     fn tell_lying(&mut self, role: Role, seen: &Seen) {
