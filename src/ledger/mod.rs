@@ -413,7 +413,9 @@ pub trait Ledger: Findings + Outcomes {
     /// Up to `limit` commands after `seq`, in order, exceptions left out.
     fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>>;
 
-    /// Up to `limit` exceptions to be tried at `now`, in order of [`Seq`].
+    /// Up to `limit` exceptions to be tried at `now`: those that have been due longest, in order of [`Seq`].
+    ///
+    /// So each has its turn. The first of the log may be due again before there was room for any other.
     fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>>;
 
     /// Every `retrying` or `requeued` exception, with the key of its task: later commands of these tasks wait.

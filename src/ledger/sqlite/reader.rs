@@ -46,6 +46,16 @@ pub(super) const BETWEEN: &str = "SELECT min(seq), max(seq) FROM commands INDEXE
 /// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 600_000;
 
+/// The `?2` exceptions that have been due longest at `?1`. Those put off until after `?3` come first: they are from before
+/// the clock was set back. Two searches, so that the index gives each its order: what more is due is not read.
+pub(super) const DUE_LONGEST: &str = "SELECT seq FROM (
+        SELECT * FROM (SELECT seq, next_attempt_at FROM exceptions WHERE state <> 'parked' AND next_attempt_at > ?3
+            ORDER BY next_attempt_at, seq LIMIT ?2)
+        UNION ALL
+        SELECT * FROM (SELECT seq, next_attempt_at FROM exceptions WHERE state <> 'parked' AND next_attempt_at <= ?1
+            ORDER BY next_attempt_at, seq LIMIT ?2))
+    ORDER BY next_attempt_at <= ?3, next_attempt_at, seq LIMIT ?2";
+
 impl Reader {
     /// Opens a ledger that exists.
     ///
@@ -79,15 +89,15 @@ impl Reader {
             .collect()
     }
 
-    /// Up to `limit` exceptions that are due, in order.
+    /// Up to `limit` exceptions that are due: those that have been due longest, in order of the log.
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> rusqlite::Result<Vec<Due>> {
+        let now = now.as_millisecond();
         self.connection
             .prepare_cached(&format!(
                 "SELECT {ENTRY}, e.attempts FROM exceptions e JOIN commands c ON c.seq = e.seq
-                 WHERE e.state <> 'parked' AND (e.next_attempt_at <= ?1 OR e.next_attempt_at > ?1 + {FARTHEST_MS})
-                 ORDER BY e.seq LIMIT ?2"
+                 WHERE e.seq IN ({DUE_LONGEST}) ORDER BY e.seq"
             ))?
-            .query_map(params![now.as_millisecond(), limit as i64], |row| {
+            .query_map(params![now, limit as i64, now.saturating_add(FARTHEST_MS)], |row| {
                 Ok(Due { entry: entry(row)?, attempts: row.get(10)? })
             })?
             .collect()

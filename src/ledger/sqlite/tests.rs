@@ -424,6 +424,42 @@ async fn an_exception_from_before_the_clock_was_set_back_is_due_now() {
 }
 
 #[tokio::test]
+async fn of_the_exceptions_that_are_due_those_come_first_that_have_been_due_longest() {
+    let scratch = Scratch::new();
+    let ledger = scratch.open();
+    let now = Timestamp::now();
+    // 4 is from before the clock was set back, 6 is not due yet, 7 is parked.
+    let due_since = [2_000, 3_000, 3_000, -3_600_000, 0, -1, 4_000];
+    for (seq, ms) in (1..).zip(due_since) {
+        accepted(&ledger, acceptance(&format!("task {seq}"), "APPROVE", None)).await;
+        let exception = Exception {
+            seq,
+            state: if seq == 7 { Exceptional::Parked } else { Exceptional::Retrying },
+            attempts: 1,
+            next_attempt_at: Timestamp::from_millisecond(now.as_millisecond() - ms).unwrap(),
+            reason: "nacked".to_owned(),
+        };
+        let settlement =
+            Settlement { through: Some(seq), exceptions: vec![exception], ..Settlement::default() };
+        ledger.settle(settlement).await.unwrap();
+    }
+    let listed = async |limit| -> Vec<Seq> {
+        ledger.due(now, limit).await.unwrap().iter().map(|due| due.entry.seq).collect()
+    };
+    let expected: [&[Seq]; 6] =
+        [&[4], &[2, 4], &[2, 3, 4], &[1, 2, 3, 4], &[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]];
+    for (limit, expected) in (1..).zip(expected) {
+        assert_eq!(listed(limit).await, expected, "{limit}");
+    }
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", reader::DUE_LONGEST)).unwrap();
+    let rows = statement.query_map([0, 1, 2], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<_> = rows.map(Result::unwrap).filter(|row| row.contains(" exceptions ")).collect();
+    let by_index = |range| format!("SEARCH exceptions USING INDEX exceptions_due (next_attempt_at{range}?)");
+    assert_eq!(plan, [by_index(">"), by_index("<")]);
+}
+
+#[tokio::test]
 async fn an_operators_park_stands_whatever_the_relay_was_about_to_write() {
     let scratch = Scratch::new();
     let ledger = scratch.open();

@@ -410,7 +410,11 @@ impl Ledger for Handle {
         let farthest = at + std::time::Duration::from_secs(600);
         let is_due = |e: &&Exception| e.next_attempt_at <= at || e.next_attempt_at > farthest;
         let due = world.exceptions.values().filter(|e| e.state != Exceptional::Parked).filter(is_due);
-        let due = due.take(limit).map(|e| Due { entry: world.entry(e.seq), attempts: e.attempts });
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|e| (e.next_attempt_at <= farthest, e.next_attempt_at));
+        due.truncate(limit);
+        due.sort_by_key(|e| e.seq);
+        let due = due.into_iter().map(|e| Due { entry: world.entry(e.seq), attempts: e.attempts });
         now(world.look("read", due.collect()))
     }
 

@@ -124,6 +124,12 @@ fn every_state_with_a_command_that_ends_the_session_is_sound() {
         let name = format!("poison {poison:?}, window {window}, three ends, crash");
         explore(&name, Bounds { budget, poison, max_in_flight: window, ..Bounds::default() });
     }
+    // The poison and what waits for it are as many as a look lists.
+    for raw in [vec![], vec![1]] {
+        let budget = Budget { refusals: 1, ends: 2, losses: 1, ..Budget::default() };
+        let name = format!("poison, raw {raw:?}, window 1, refusal, two ends, loss");
+        explore(&name, Bounds { budget, raw, poison: vec![1], max_in_flight: 1, ..Bounds::default() });
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The machine in a world of its own, explored in two ways.
 
 mod checker;
+mod found;
 mod steps;
 mod walks;
 mod words;

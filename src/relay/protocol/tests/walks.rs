@@ -45,6 +45,8 @@ fn bounds() -> impl Strategy<Value = Bounds> {
 }
 
 /// As many cases as `PROPTEST_CASES` says, else what takes a second or two.
+///
+/// A case that fails is printed as proptest shortened it. Once its fault is fixed, it belongs into [`found`](super::found).
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4096);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -59,16 +61,23 @@ proptest! {
         bounds in bounds(),
         choices in prop::collection::vec(any::<u16>(), 0..160),
     ) {
-        let mut world = World::new(&bounds);
-        let (mut acts, mut done) = (Vec::new(), Vec::new());
-        for choice in choices {
-            acts.clear();
-            world.acts(&bounds, &mut acts);
-            let act = acts[(usize::from(choice) * acts.len()) >> 16];
-            done.push(act);
-            world.act(&bounds, act);
-            prop_assert_eq!(&world.fault, &None, "by {:?}", done);
-        }
-        prop_assert_eq!(world.left_over(&bounds), None, "after {:?}", done);
+        prop_assert_eq!(walk(&bounds, &choices), Ok(()));
     }
+}
+
+/// Walks, and looks whether everything comes through afterwards; tells what is wrong.
+pub(super) fn walk(bounds: &Bounds, choices: &[u16]) -> Result<(), String> {
+    let mut world = World::new(bounds);
+    let (mut acts, mut done) = (Vec::new(), Vec::new());
+    for choice in choices {
+        acts.clear();
+        world.acts(bounds, &mut acts);
+        let act = acts[(usize::from(*choice) * acts.len()) >> 16];
+        done.push(act);
+        world.act(bounds, act);
+        if let Some(fault) = world.fault {
+            return Err(format!("{fault}, by {done:?}"));
+        }
+    }
+    world.left_over(bounds).map_or(Ok(()), |left| Err(format!("{left}, after {done:?}")))
 }

@@ -547,8 +547,13 @@ impl World {
         match question {
             Question::Due { at, limit } => {
                 let due = self.exceptions.values();
-                let due =
-                    due.filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at).take(limit);
+                let due = due.filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at);
+                let mut due: Vec<_> = due.collect();
+                // Those that have been due longest, in order.
+                due.sort_by_key(|e| e.next_attempt_at);
+                due.truncate(limit);
+                due.sort_by_key(|e| e.seq);
+                let due = due.into_iter();
                 let due = due.map(|e| Due { cargo: self.command(e.seq), attempts: e.attempts });
                 Answer::Due(due.collect())
             }
