@@ -556,6 +556,9 @@ async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_sp
         let refused = history.iter().rfind(|event| event["event"] == "report_refused").expect("the refusal");
         assert!(refused["reason"].as_str().is_some_and(|told| told.contains(reason)), "{refused}");
         assert_eq!((&refused["outcome"], &record["outcome"]), (&json!("applied"), &Value::Null));
+        let shown = all.ledger(&["show", &command]).await.ended_with(0).stdout;
+        let told = |line: &str| line.contains("report was refused") && line.contains(reason);
+        assert!(shown.lines().any(told), "{shown}");
     }
     for id in ["PO-77", "SALARY-1"] {
         let untouched = all.instance(id).await;
