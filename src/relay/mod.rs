@@ -276,7 +276,7 @@ async fn supervise<P: Publisher>(
         };
         failures += 1;
         let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
-        let delay_ms = delay.as_millis();
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         match problem {
             // What to do about it is said with the command that is set aside.
             Some(failure) if failure.blames_publish().is_some() => {

@@ -206,7 +206,7 @@ fn no_error_says_the_name_of_a_type() {
 #[test]
 fn no_field_of_the_log_is_the_name_of_a_type_or_variant() {
     const DURATIONS: [&str; 7] =
-        ["took = ?", "waited = ?", "after = ?", "pause = ?", "?grace", "?pause", "?wait"];
+        ["took = ?", "waited = ?", "after = ?", "timeout = ?", "?grace", "?pause", "?wait"];
     const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
     let mut fields = 0;
     for (path, code) in all_sources() {
