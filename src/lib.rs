@@ -9,7 +9,7 @@
 //! 3. A command leaves `pending` only by a confirmed, routed publish or by an operator's recorded act. Delivery is at
 //!    least once, always with the same `message_id`.
 //! 4. The accept path makes no remote call. Only disk and CPU stand between request and answer (the platform gives up
-//!    after 5 or 10 s, §1.1).
+//!    after 5 or 10 s, platform.md#callback-transport).
 //! 5. Every refused callback has exactly one reason, the same word in the answer, the log and the metric.
 //! 6. A secret is never in `Debug`, a log line, a metric label, an error message or a console page.
 //!

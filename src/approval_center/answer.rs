@@ -13,7 +13,8 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The envelope if it worked, else what the platform said. Success is `code` 0 (§9.5) and no HTTP error.
+/// The envelope if it worked, else what the platform said. Success is `code` 0 (platform.md#error-codes) and no HTTP
+/// error.
 pub(super) fn judge(
     api: Api,
     http_status: u16,

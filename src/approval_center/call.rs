@@ -299,7 +299,8 @@ impl Center {
             request = request.header(AUTHORIZATION, bearer(api, token)?);
         }
         if let Some(body) = &call.body {
-            // On GET as well: without its body the platform would take a task list for one without filters (§6.1).
+            // On GET as well: without its body the platform would take a task list for one without filters
+            // (platform.md#task-status).
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(transport(true))?;
@@ -358,7 +359,8 @@ fn again_after(error: &Error, repeatable: bool, attempt: u32) -> Option<Duration
             // The limiter knows how long.
             Fault::RateLimited => return Some(Duration::ZERO),
             fault if fault.was_not_done() => (true, 500),
-            // The platform asks not to synchronise the same instance again at once (§5.2).
+            // The platform asks not to synchronise the same instance again at once
+            // (platform.md#sync-answers-and-errors).
             fault if fault.is_passing() => (repeatable, 1000),
             _ if error.http_status >= 500 => (repeatable, 500),
             _ => (false, 0),

@@ -1,5 +1,6 @@
-//! What is wrong with an instance before it is sent, all of it: the platform tells one layer at a time (§5.2), and some
-//! faults it does not tell at all (§5.1 to §5.4).
+//! What is wrong with an instance before it is sent, all of it: the platform tells one layer at a time
+//! (platform.md#sync-answers-and-errors), and some faults it does not tell at all
+//! (platform.md#third-party-instances).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,7 @@ use super::{
     lenient::Millis,
 };
 
-/// Feishu's limit; Lark's is 200 (§5.1).
+/// Feishu's limit; Lark's is 200 (platform.md#third-party-instances).
 const MAX_TASKS: usize = 300;
 const MAX_CARBONS: usize = 200;
 const MAX_ACTIONS: usize = 2;
@@ -49,7 +50,7 @@ impl ExternalInstance {
             faults.add("i18n_resources: exactly one language must be the default one (is_default)");
         }
         for (at, resource) in self.i18n_resources.iter().enumerate() {
-            // The platform takes any text and then never finds it (§4.1).
+            // The platform takes any text and then never finds it (platform.md#definitions).
             if !resource.locale.contains('-') {
                 faults.add(format!(
                     "i18n_resources[{at}].locale: {:?} is not like zh-CN, so its texts are never shown",
@@ -113,7 +114,7 @@ impl ExternalInstance {
         }
     }
 
-    /// The same id twice is no error to the platform, but hides what has it (§5.3).
+    /// The same id twice is no error to the platform, but hides what has it (platform.md#unique-ids).
     fn check_ids(&self, faults: &mut Faults) {
         let mut seen = BTreeMap::new();
         let ids = std::iter::once(("instance_id".to_owned(), &self.instance_id))

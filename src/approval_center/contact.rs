@@ -1,4 +1,4 @@
-//! Which ids belong to one user (§10).
+//! Which ids belong to one user (platform.md#user-ids).
 
 use serde::{Deserialize, Serialize};
 

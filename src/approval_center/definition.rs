@@ -1,8 +1,8 @@
-//! Third-party approval definitions (§4).
+//! Third-party approval definitions (platform.md#definitions).
 //!
-//! A definition has two codes (§4.3): the *custom* one, by which it is created and updated, and the *real* one, which
-//! creating returns and every other API wants. Creating with a real code makes a second definition, which nobody can
-//! delete.
+//! A definition has two codes (platform.md#two-codes-of-a-definition): the *custom* one, by which it is created and
+//! updated, and the *real* one, which creating returns and every other API wants. Creating with a real code makes a
+//! second definition, which nobody can delete.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +24,8 @@ pub struct Definition {
     pub approval_name: String,
     /// The custom code.
     pub approval_code: String,
-    /// The group's code; required when a definition is created, whatever the documentation says (§4.1).
+    /// The group's code; required when a definition is created, whatever the documentation says
+    /// (platform.md#definitions).
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
     pub group_code: Option<String>,
     /// The key of the group's name; required for a new group.
@@ -46,7 +47,8 @@ pub struct Definition {
     pub managers: Vec<String>,
 }
 
-/// The block `external` (§4.2). Always sent whole: what an update leaves out falls back to false.
+/// The block `external` (platform.md#the-external-block). Always sent whole: what an update leaves out falls back to
+/// false.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[serde(expecting = "an object")]
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The example of the platform's page (seed 002), its secrets replaced.
+    /// The example of the platform's page (platform.md#reading-a-definition), its secrets replaced.
     fn example() -> Value {
         json!({
             "approval_name": "@i18n@1", "approval_code": "permission_test", "group_code": "work_group",

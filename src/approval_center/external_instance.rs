@@ -1,4 +1,5 @@
-//! Third-party instances (§5): what is synchronised to the approval center, and checking that it is there.
+//! Third-party instances (platform.md#third-party-instances): what is synchronised to the approval center, and
+//! checking that it is there.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// An instance as it is synchronised (§5.1, seed 004). Times that are not given are "not yet".
+/// An instance as it is synchronised (platform.md#third-party-instances). Times that are not given are "not yet".
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[serde(expecting = "an object")]
@@ -53,7 +54,8 @@ pub struct ExternalInstance {
     pub start_time: Millis,
     /// When it ended.
     pub end_time: Millis,
-    /// Its version: with `UPDATE`, one that is not larger than the last is ignored without a word (§5.4).
+    /// Its version: with `UPDATE`, one that is not larger than the last is ignored without a word
+    /// (platform.md#versions-and-update-modes).
     pub update_time: Millis,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +70,7 @@ pub struct ExternalInstance {
     pub cc_list: Vec<Carbon>,
     /// The texts.
     pub i18n_resources: Vec<I18n>,
-    /// For trusteeship, whose callback is another one (§5.5).
+    /// For trusteeship, whose callback is another one (platform.md#trusteeship).
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "lenient::secret",
@@ -118,7 +120,7 @@ pub struct FormRow {
 #[serde(default)]
 #[serde(expecting = "an object")]
 pub struct ExternalTask {
-    /// Ours; no other task, carbon copy or instance may have it (§5.3).
+    /// Ours; no other task, carbon copy or instance may have it (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub task_id: String,
     /// Who is to decide.
@@ -141,7 +143,7 @@ pub struct ExternalTask {
     pub create_time: Millis,
     /// When it ended.
     pub end_time: Millis,
-    /// Its version. Documented as optional, refused without (§5.1).
+    /// Its version. Documented as optional, refused without (platform.md#third-party-instances).
     pub update_time: Millis,
     /// What the callback carries back.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
@@ -198,7 +200,7 @@ pub struct ActionConfig {
 #[serde(default)]
 #[serde(expecting = "an object")]
 pub struct Carbon {
-    /// Ours; no other may have it (§5.3).
+    /// Ours; no other may have it (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub cc_id: String,
     /// Who gets it.
@@ -236,7 +238,8 @@ pub struct Carbon {
 pub struct Synced {
     /// The instance, as the platform has understood it.
     pub data: ExternalInstance,
-    /// What was changed by it, if the platform says so: not on its page, only in its newer SDKs (§5.2).
+    /// What was changed by it, if the platform says so: not on its page, only in its newer SDKs
+    /// (platform.md#sync-answers-and-errors).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_record: Option<ProcessRecord>,
 }
@@ -275,7 +278,8 @@ impl ProcessRecord {
     }
 }
 
-/// The versions of an instance and its tasks: sent to be checked, and told back where they differ (§5.6).
+/// The versions of an instance and its tasks: sent to be checked, and told back where they differ
+/// (platform.md#checking-instances).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[serde(expecting = "an object")]
@@ -336,7 +340,8 @@ struct Diff {
 }
 
 impl Center {
-    /// Synchronises an instance. Notifies nobody (§5.4). An old version is ignored and looks like a success, but for
+    /// Synchronises an instance. Notifies nobody (platform.md#versions-and-update-modes). An old version is ignored
+    /// and looks like a success, but for
     /// [`Synced::process_record`].
     ///
     /// # Errors
@@ -361,7 +366,7 @@ impl Center {
 mod tests {
     use super::*;
 
-    /// The example of the platform's page (seed 004): among others a number for `end_time`.
+    /// The example of the platform's page (platform.md#third-party-instances): among others a number for `end_time`.
     fn example() -> Value {
         json!({
             "approval_code": "84C18825-A3D2-41D0-891F-E7A2424C5D48", "instance_id": "3162634", "status": "PENDING",

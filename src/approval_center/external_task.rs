@@ -1,4 +1,5 @@
-//! The status of third-party tasks (§6): v4, a GET with a body, and the historic v2 with `scroll_id` (seed 000).
+//! The status of third-party tasks (platform.md#task-status): v4, a GET with a body, and the historic v2 with
+//! `scroll_id` (platform.md#historic-task-status).
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ const MOST: usize = 20;
 /// Tasks of a page that may be asked for.
 const PAGE: std::ops::RangeInclusive<u16> = 1..=500;
 
-/// By what tasks are looked for: the combinations that the platform allows, and no other (§6.1).
+/// By what tasks are looked for: the combinations that the platform allows, and no other (platform.md#task-status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskFilter {
     /// Those of these instances.
@@ -179,7 +180,7 @@ impl Center {
                 let api = Api::ListTasksHistoric;
                 filter.check().map_err(|problem| Error::Request { api, problem })?;
                 let body = match scroll_id {
-                    // Alone: it stands for the filter as well (§6.2).
+                    // Alone: it stands for the filter as well (platform.md#historic-task-status).
                     Some(scroll_id) => json!({ "scroll_id": scroll_id }),
                     None => filter.body(),
                 };

@@ -1,4 +1,5 @@
-//! One instance in full (§7.3): v4, and the historic v2 (seed 003), which differ in the spelling of times.
+//! One instance in full (platform.md#instance-details): v4, and the historic v2 (platform.md#instance-details), which
+//! differ in the spelling of times.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -154,7 +155,7 @@ pub struct File {
     pub kind: String,
 }
 
-/// The platform escapes `&` once too often in some URLs (§7.3).
+/// The platform escapes `&` once too often in some URLs (platform.md#instance-details).
 fn unescaped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     lenient::text(deserializer).map(|text| text.replace("\\u0026", "&"))
 }
@@ -276,7 +277,8 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// The example of the platform's page (seed 003), with times as numbers and the broken form that stands there.
+    /// The example of the platform's page (platform.md#instance-details), with times as numbers and the broken form
+    /// that stands there.
     fn example() -> Value {
         json!({
             "approval_code": "7C468A54", "approval_name": "Payment", "start_time": 1564590532967_i64, "end_time": 0,

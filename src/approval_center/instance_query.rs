@@ -1,4 +1,5 @@
-//! Looking for instances (§7.1, seed 001). Lags behind, and leaves out revoked ones, so that pages may be short.
+//! Looking for instances (platform.md#instance-query). Lags behind, and leaves out revoked ones, so that pages may be
+//! short.
 
 use std::{ops::RangeInclusive, time::Duration};
 

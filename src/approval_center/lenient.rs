@@ -1,5 +1,5 @@
 //! Reading what the platform spells now so, now so: times are texts in v4 and numbers in v2, ids are texts that may be
-//! numbers, texts of languages are a list here and a map there (§11, surprises 8 and 29).
+//! numbers, texts of languages are a list here and a map there (platform.md#inconsistent-spellings).
 
 use std::{fmt, time::Duration};
 
@@ -118,12 +118,12 @@ pub(super) fn prune(value: &mut Value) {
 }
 
 /// The texts of one language, under their keys. Read from a list or a map, written as the list that definitions and
-/// instances want (§4.1); bot messages want a map, see [`super::I18nMap`].
+/// instances want (platform.md#definitions); bot messages want a map, see [`super::I18nMap`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[serde(expecting = "an object")]
 pub struct I18n {
-    /// `zh-CN`, `en-US`, `ja-JP`, …; the platform does not check it (§4.1).
+    /// `zh-CN`, `en-US`, `ja-JP`, …; the platform does not check it (platform.md#definitions).
     pub locale: String,
     /// True for the language that has every key.
     pub is_default: bool,

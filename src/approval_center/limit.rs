@@ -1,5 +1,5 @@
-//! Turns: no API is called more often than the platform allows (§9.4), by our own count, and not at all while the
-//! platform has asked us to wait.
+//! Turns: no API is called more often than the platform allows (platform.md#rate-limits), by our own count, and not
+//! at all while the platform has asked us to wait.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! Cards of the approval bot (§8): sending one, and changing what it shows.
+//! Cards of the approval bot (platform.md#sending-a-card): sending one, and changing what it shows.
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -33,7 +33,8 @@ impl Serialize for I18nMap {
 #[serde(default)]
 #[serde(expecting = "an object")]
 pub struct Message {
-    /// Which template (§8.3): `1008` is the pending task, the only one that can be changed later.
+    /// Which template (platform.md#card-templates): `1008` is the pending task, the only one that can be changed
+    /// later.
     #[serde(deserialize_with = "lenient::text")]
     pub template_id: String,
     /// Who gets it.
@@ -159,7 +160,8 @@ pub struct CardConfig {
     /// Files may be added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_need_attachment: Option<bool>,
-    /// What the card shows after success; without it, it goes on showing the buttons (§2.3).
+    /// What the card shows after success; without it, it goes on showing the buttons
+    /// (platform.md#cards-after-a-click).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_status: Option<MessageStatus>,
 }
@@ -237,7 +239,7 @@ impl Center {
     /// platform sends it once.
     ///
     /// # Errors
-    /// Whatever the platform refuses: by HTTP 200 and a code (§8.1).
+    /// Whatever the platform refuses: by HTTP 200 and a code (platform.md#sending-a-card).
     pub async fn send_message(&self, message: &Message) -> Result<String, Error> {
         let mut call = Call::new(Api::SendMessage).body(message.body());
         call.repeatable = message.uuid.is_some();
@@ -247,7 +249,7 @@ impl Center {
     /// Changes what a card shows, and returns its `message_id`. Doing it twice is as good as once.
     ///
     /// # Errors
-    /// Whatever the platform refuses: by HTTP 200 and a code (§8.2).
+    /// Whatever the platform refuses: by HTTP 200 and a code (platform.md#updating-a-card).
     pub async fn update_message(&self, update: &MessageUpdate) -> Result<String, Error> {
         let body = serde_json::to_value(update).expect("texts are JSON");
         self.call(Call::new(Api::UpdateMessage).body(body)).await.map(|sent: Sent| sent.message_id)

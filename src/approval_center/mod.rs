@@ -1,4 +1,4 @@
-//! A client of the approval center's own APIs (§4 to §10 of the reference): what stands round the callback.
+//! A client of the approval center's own APIs (`docs/platform.md`): what stands round the callback.
 //!
 //! Nothing on the accept path comes here (INVARIANT 4). Whoever does holds a [`Center`], which is cheap to clone and of
 //! which one per process is enough: its clones share the access token, the rate limits and the connections.
@@ -6,9 +6,10 @@
 //! # What a call does
 //! 1. Takes the `tenant_access_token` from the cache; if it runs out soon, one caller renews it for all (`token`).
 //! 2. Waits for its turn: 50 a second and 1000 a minute for each API, and as long as the platform says (`limit`).
-//! 3. Sends, within its deadline. The platform says by `code`, not by the HTTP status, whether it worked (§9.5).
+//! 3. Sends, within its deadline. The platform says by `code`, not by the HTTP status, whether it worked
+//!    (platform.md#error-codes).
 //! 4. A token error evicts the token, and the call is made once more with a fresh one; not twice, since the platform
-//!    says the same of APIs that do not exist (§4.4).
+//!    says the same of APIs that do not exist (platform.md#reading-a-definition).
 //! 5. What certainly was not done, and what may be done twice, is tried again until the deadline (`call`).
 //!
 //! What the platform may add is no error: unknown members are ignored and unknown words are kept (`words`).

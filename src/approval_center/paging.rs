@@ -9,7 +9,8 @@ use super::{call::Api, error::Error};
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What is on it; it may be shorter than asked for, and even empty, although others follow (§7.1).
+    /// What is on it; it may be shorter than asked for, and even empty, although others follow
+    /// (platform.md#instance-query).
     pub items: Vec<T>,
     /// How many there are on all pages, if the platform says so.
     pub total: Option<u64>,

@@ -35,7 +35,7 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// Scheme and host of the open platform (§9.2).
+    /// Scheme and host of the open platform (platform.md#hosts).
     #[must_use]
     pub fn base_url(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl Platform {
         }
     }
 
-    /// Scheme and host of the historic APIs (§9.2).
+    /// Scheme and host of the historic APIs (platform.md#hosts).
     #[must_use]
     pub fn historic_base_url(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Platform {
     }
 }
 
-/// The kinds of apps, which differ in how they get their token (§9.1).
+/// The kinds of apps, which differ in how they get their token (platform.md#access-tokens).
 #[derive(Debug, Clone)]
 pub enum AppType {
     /// 自建应用

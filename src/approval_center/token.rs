@@ -1,10 +1,10 @@
-//! The `tenant_access_token` (§9.1): one cache for all callers.
+//! The `tenant_access_token` (platform.md#access-tokens): one cache for all callers.
 //!
 //! - One caller fetches, the others wait for what it gets, be it a token or a failure.
 //! - It is renewed before it runs out. While the old one still does, only the one who renews waits; and if renewing
 //!   fails, the old one goes on being used.
 //! - A refused token is evicted, unless somebody has renewed it already. An API that refuses the fresh one too does not
-//!   mean the token (§4.4), and is not believed again until the token changes.
+//!   mean the token (platform.md#reading-a-definition), and is not believed again until the token changes.
 
 use std::{
     collections::HashSet,
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The platform gives a new token when less than half an hour is left of the old one (§9.1), so by now it will, and the
-/// old one still does for whoever has it in hand.
+/// The platform gives a new token when less than half an hour is left of the old one (platform.md#access-tokens), so
+/// by now it will, and the old one still does for whoever has it in hand.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
 /// After a failed renewal, while the old token still does.
@@ -232,7 +232,7 @@ fn ticket(app: &StoreApp) -> Result<Secret, Error> {
     }
 }
 
-/// Asks for a token. The answer has its members at the top, not under `data` (§9.1).
+/// Asks for a token. The answer has its members at the top, not under `data` (platform.md#access-tokens).
 async fn token(
     center: &Center,
     api: Api,

@@ -1,4 +1,5 @@
-//! The widgets of a form, and what their values look like (§7.4). A value that is not as documented is kept as it came.
+//! The widgets of a form, and what their values look like (platform.md#form-widgets). A value that is not as
+//! documented is kept as it came.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Number, Value};
@@ -152,7 +153,7 @@ shape! {
     }
 }
 shape! {
-    /// A telephone number; read with underscores, written without (§11, surprise 30).
+    /// A telephone number; read with underscores, written without (platform.md#inconsistent-spellings).
     Telephone {
         #[serde(alias = "countryCode")]
         country_code: String,

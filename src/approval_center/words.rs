@@ -1,5 +1,6 @@
 //! The platform's closed lists of words, kept open: a word that this version does not know is an `Other` that reads and
-//! writes as it came. The same thing is spelt differently in different APIs (§11, surprise 23), so each has its own list.
+//! writes as it came. The same thing is spelt differently in different APIs (platform.md#inconsistent-spellings), so
+//! each has its own list.
 
 use std::fmt;
 
@@ -72,7 +73,8 @@ macro_rules! words {
 }
 
 words! {
-    /// The status of an instance, as it is synchronised (§5.1) and as instances tell it (§7.3).
+    /// The status of an instance, as it is synchronised (platform.md#third-party-instances) and as instances tell it
+    /// (platform.md#instance-details).
     ///
     /// `external_tasks` documents no `TERMINATED`, native instances neither `HIDDEN` nor `TERMINATED`.
     InstanceStatus {
@@ -87,7 +89,7 @@ words! {
 }
 
 words! {
-    /// The status of a task (§5.1, §6.1).
+    /// The status of a task (platform.md#task-status).
     TaskStatus {
         Pending = "PENDING",
         Approved = "APPROVED",
@@ -98,7 +100,7 @@ words! {
 }
 
 words! {
-    /// The status by which instances are looked for (§7.1): a spelling of its own.
+    /// The status by which instances are looked for (platform.md#instance-query): a spelling of its own.
     FilterStatus {
         Pending = "PENDING",
         Recall = "RECALL",
@@ -110,7 +112,7 @@ words! {
 }
 
 words! {
-    /// The status of a found instance (§7.1): a spelling of its own again.
+    /// The status of a found instance (platform.md#instance-query): a spelling of its own again.
     ListedStatus {
         Rejected = "rejected",
         Pending = "pending",
@@ -136,7 +138,7 @@ impl ListedStatus {
 }
 
 words! {
-    /// What a card can be made to show (§8.2). Here `CANCELLED` has two L.
+    /// What a card can be made to show (platform.md#updating-a-card). Here `CANCELLED` has two L.
     MessageStatus {
         Approved = "APPROVED",
         Rejected = "REJECTED",
@@ -151,7 +153,7 @@ words! {
 }
 
 words! {
-    /// What happened in an instance (§7.3).
+    /// What happened in an instance (platform.md#instance-details).
     MomentType {
         Start = "START",
         Pass = "PASS",
@@ -173,7 +175,7 @@ words! {
 }
 
 words! {
-    /// Which kind of id names a user (§10).
+    /// Which kind of id names a user (platform.md#user-ids).
     UserIdType {
         OpenId = "open_id",
         UnionId = "union_id",

@@ -38,7 +38,7 @@ use wire::{Members, Texts, Unreadable};
 pub struct CredentialSettings {
     /// `action_callback_token`: echoed in the member `token`.
     pub action_callback_token: Secret,
-    /// `action_callback_key`: if present, callbacks are encrypted (§1.3). Never empty.
+    /// `action_callback_key`: if present, callbacks are encrypted (platform.md#encrypted-callbacks). Never empty.
     pub action_callback_key: Option<Secret>,
 }
 
@@ -97,7 +97,7 @@ pub struct Verified {
 struct Seal;
 
 impl Verified {
-    /// Where the approver acted, told by the member that each origin must carry (§1.4).
+    /// Where the approver acted, told by the member that each origin must carry (platform.md#callback-origins).
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         if self.message_id.is_some() {

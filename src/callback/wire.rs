@@ -1,4 +1,5 @@
-//! The platform's JSON, read loosely where the platform is loose and strictly where it matters (§1.5).
+//! The platform's JSON, read loosely where the platform is loose and strictly where it matters
+//! (platform.md#types-on-the-wire).
 //!
 //! Values stay as the text they were sent as until somebody asks for their type: a 64-bit `message_id` never passes
 //! through a float, and unknown members are handed on digit by digit.
@@ -27,7 +28,7 @@ const MAX_MEMBERS: usize = 64;
 /// Attachments of one callback.
 pub(super) const MAX_ATTACHMENTS: usize = 100;
 /// Bytes of an identifier. They become AMQP headers, which all have to fit into one frame; the longest that the platform
-/// documents is an approval code of 128 characters (§4.1).
+/// documents is an approval code of 128 characters (platform.md#definitions).
 pub(super) const MAX_ID_BYTES: usize = 512;
 
 /// What is wrong with a body that its sender was allowed to send: a sentence for the log.
@@ -52,7 +53,8 @@ pub(super) enum Unreadable {
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    /// Reads an object and nothing after it. A byte order mark before and white space around cost nothing (§1.5).
+    /// Reads an object and nothing after it. A byte order mark before and white space around cost nothing
+    /// (platform.md#types-on-the-wire).
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Unreadable> {
         let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::NotUtf8)?;
         serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|_| Unreadable::NotJson)

@@ -118,12 +118,13 @@ impl fmt::Display for CommandRef {
 
 /// What a callback says, as far as it makes it *this* callback and no other.
 ///
-/// The platform sends no event id, no timestamp and no nonce (§1.1), so sameness has to be read off the content.
+/// The platform sends no event id, no timestamp and no nonce (platform.md#callback-transport), so sameness has to be
+/// read off the content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FingerprintParts<'a> {
     /// Two endpoints may carry the same ids of two systems.
     pub endpoint: &'a str,
-    /// For a card it may be the only thing that says which task is meant (§1.4).
+    /// For a card it may be the only thing that says which task is meant (platform.md#callback-origins).
     pub action_context: Option<&'a str>,
     /// With `task_id`, names the task of a list operation.
     pub instance_id: Option<&'a str>,
@@ -149,7 +150,8 @@ pub struct FingerprintParts<'a> {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of these parts. Absent and empty are the same, as they are on the wire (§1.5).
+    /// The fingerprint of these parts. Absent and empty are the same, as they are on the wire
+    /// (platform.md#types-on-the-wire).
     #[must_use]
     pub fn of(parts: &FingerprintParts<'_>) -> Self {
         Self(digest([

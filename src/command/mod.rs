@@ -28,13 +28,15 @@ pub struct Command {
     pub received_at: Timestamp,
     /// What the approver decided, in this product's words.
     pub action: Action,
-    /// What the approver decided, in the platform's words (`APPROVE`, `REJECT` or a custom key, §1.6).
+    /// What the approver decided, in the platform's words (`APPROVE`, `REJECT` or a custom key,
+    /// platform.md#custom-actions).
     pub action_type: String,
     /// Where the approver acted, as far as the fields of the callback tell.
     pub origin: Option<Origin>,
-    /// The approver's tenant-wide `user_id` (§1.8).
+    /// The approver's tenant-wide `user_id` (platform.md#the-operator).
     pub user_id: String,
-    /// The definition's code as the callback gives it: real or custom (§4.3), often absent (§1.4).
+    /// The definition's code as the callback gives it: real or custom (platform.md#two-codes-of-a-definition), often
+    /// absent (platform.md#callback-origins).
     pub approval_code: Option<String>,
     /// The third party's task that this decision is about.
     pub task: TaskRef,
@@ -69,7 +71,8 @@ pub enum Action {
 }
 
 impl Action {
-    /// The action that an `action_type` of the platform stands for. Case-sensitive, as §1.5 advises.
+    /// The action that an `action_type` of the platform stands for. Case-sensitive, as platform.md#types-on-the-wire
+    /// advises.
     #[must_use]
     pub fn of(action_type: &str) -> Self {
         match action_type {
@@ -90,7 +93,7 @@ impl Action {
     }
 }
 
-/// Where in the platform's client the approver acted (§1.4).
+/// Where in the platform's client the approver acted (platform.md#callback-origins).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The list of pending approvals.
@@ -191,7 +194,8 @@ impl ResolvedBy {
     }
 }
 
-/// A file the approver added (§1.2). Members may be absent; the URL may be short-lived (§12 Q12).
+/// A file the approver added (platform.md#callback-fields). Members may be absent; the URL may be short-lived
+/// (platform.md#open-questions).
 #[derive(Debug, Clone, Default)]
 pub struct Attachment {
     /// `IMAGE` or `ATTACHMENTS`.

@@ -82,7 +82,8 @@ impl Kind {
     }
 }
 
-/// What a card can be made to show (§8.2), in the platform's spelling: here `CANCELLED` has two L.
+/// What a card can be made to show (platform.md#updating-a-card), in the platform's spelling: here `CANCELLED` has
+/// two L.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum CardStatus {

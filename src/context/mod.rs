@@ -1,9 +1,9 @@
 //! From a callback and its `action_context` to the third party's task, by local data only.
 //!
 //! The platform echoes `action_context` byte for byte, and for a card it may be the only thing that says which task is
-//! meant (§1.4). A format either *fits* a callback and yields the task, or it does not and the next one is tried. A
-//! context that fits but contradicts the callback's own fields is refused, whatever the other formats would say: one of
-//! the two is not what the third party meant.
+//! meant (platform.md#callback-origins). A format either *fits* a callback and yields the task, or it does not and
+//! the next one is tried. A context that fits but contradicts the callback's own fields is refused, whatever the
+//! other formats would say: one of the two is not what the third party meant.
 
 mod json;
 pub mod jwt;
@@ -199,7 +199,7 @@ fn is_id(text: &str) -> bool {
     text.len() <= MAX_ID_BYTES && !text.chars().any(char::is_control)
 }
 
-/// The task id that the callback itself carries: `id` is the task of a search (§1.2).
+/// The task id that the callback itself carries: `id` is the task of a search (platform.md#callback-fields).
 fn own_task_id(callback: &Verified) -> Option<&str> {
     callback.task_id.as_deref().or(callback.id.as_deref())
 }
@@ -217,7 +217,7 @@ fn permit(grant: &Grant, callback: &Verified, endpoint: &str) -> Result<(), Cont
     if grant.endpoint.as_deref().is_some_and(|bound| bound != endpoint) {
         return Err(ContextError::Forged("the context is for another endpoint"));
     }
-    // A card carries no code (§1.4); then there is nothing to compare.
+    // A card carries no code (platform.md#callback-origins); then there is nothing to compare.
     if let (Some(bound), Some(code)) = (&grant.approval_code, &callback.approval_code)
         && bound != code
     {

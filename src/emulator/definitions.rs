@@ -1,4 +1,4 @@
-//! Definitions, with the two pools of codes (§4).
+//! Definitions, with the two pools of codes (platform.md#definitions).
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,8 @@ const MEMBERS: [&str; 9] = [
     "managers",
 ];
 
-/// Creates or updates: by the custom code alone. A real code is just another custom one, and makes a twin (§4.3).
+/// Creates or updates: by the custom code alone. A real code is just another custom one, and makes a twin
+/// (platform.md#two-codes-of-a-definition).
 pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
     if !body.is_object() {
@@ -64,7 +65,7 @@ pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
         return Err(Refused::parameter("param is invalid: support_pc and support_mobile are both false"));
     }
     let known = tenant.definitions.iter().position(|definition| definition.custom_code == custom_code);
-    // Documented as optional; refused when a definition is created (§4.1).
+    // Documented as optional; refused when a definition is created (platform.md#definitions).
     if known.is_none() && is_absent(&body["group_code"]) {
         return Err(Refused::parameter("Group code cannot be empty when create approval definition"));
     }
@@ -117,7 +118,7 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
         }
     }
     kept["external"] = external;
-    // Plain text becomes a key without a word (§4.1).
+    // Plain text becomes a key without a word (platform.md#definitions).
     if let Some(name) = body["approval_name"].as_str().filter(|name| !name.starts_with("@i18n@")) {
         let key = format!("@i18n@{}", fresh_code().to_lowercase());
         let text = json!({ "key": key, "value": name });
@@ -134,7 +135,8 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
     kept
 }
 
-/// By the real code alone; the answer shows the custom one, and token and key in clear (§4.4).
+/// By the real code alone; the answer shows the custom one, and token and key in clear
+/// (platform.md#reading-a-definition).
 pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     match tenant.by_real_code(&ask.id) {
         Some(definition) => Ok(definition.body.clone()),

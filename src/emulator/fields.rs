@@ -1,4 +1,5 @@
-//! Looking at what was sent: one layer at a time, and of a layer the first fault (§5.2).
+//! Looking at what was sent: one layer at a time, and of a layer the first fault
+//! (platform.md#sync-answers-and-errors).
 
 use serde_json::{Value, json};
 
@@ -45,7 +46,8 @@ pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), Refused> {
     }
 }
 
-/// `texts` of every language must be a list of `{key, value}` here, not the map that the documentation shows (§4.1).
+/// `texts` of every language must be a list of `{key, value}` here, not the map that the documentation shows
+/// (platform.md#definitions).
 pub(super) fn texts_are_lists(resources: &Value) -> Result<(), Refused> {
     for resource in items(resources) {
         if !resource["texts"].is_array() {
@@ -55,7 +57,8 @@ pub(super) fn texts_are_lists(resources: &Value) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A time is a text of digits; the platform's own tutorial sends the number 0 for "not yet" (§5).
+/// A time is a text of digits; the platform's own tutorial sends the number 0 for "not yet"
+/// (platform.md#third-party-instances).
 pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), Refused> {
     for member in members {
         match &body[*member] {

@@ -1,4 +1,4 @@
-//! The way in: which API a request is for, whether it may pass, and how answers look (§9).
+//! The way in: which API a request is for, whether it may pass, and how answers look (platform.md#error-codes).
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -66,7 +66,7 @@ enum Family {
     Token,
     /// HTTP 400 with a code.
     V4,
-    /// HTTP 200 with a code (§8.1); limited by HTTP 400 (§9.4).
+    /// HTTP 200 with a code (platform.md#sending-a-card); limited by HTTP 400 (platform.md#rate-limits).
     Old,
 }
 
@@ -93,7 +93,7 @@ const CONTACT: &[&str] = &[
     "contact:contact:readonly_as_app",
 ];
 
-/// Every API (§9.3). The first that fits counts, so a word stands before an id.
+/// Every API (platform.md#scopes). The first that fits counts, so a word stands before an id.
 #[rustfmt::skip]
 const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token/internal", family: Family::Token, scopes: &[], act: internal_token },
@@ -157,7 +157,7 @@ pub(super) async fn answer(
     let family = found.as_ref().map_or(Family::V4, |(route, _)| route.family);
     let answered = match found {
         Some((route, id)) => pass(&mut tenant, route, &request, id, &bytes),
-        // Not "no such API" but "invalid token", whatever the token (§4.4).
+        // Not "no such API" but "invalid token", whatever the token (platform.md#reading-a-definition).
         None => Err(enter(&tenant, &request).err().unwrap_or_else(invalid_token)),
     };
     let mut response = render(family, answered);
@@ -254,7 +254,7 @@ fn scope_missing(tenant: &Tenant, scopes: &[&str]) -> Refused {
     refused
 }
 
-/// Counts in fixed windows of a second and a minute (§9.4).
+/// Counts in fixed windows of a second and a minute (platform.md#rate-limits).
 fn limit(tenant: &mut Tenant, route: &Route) -> Result<(), Refused> {
     let most = [tenant.settings.per_second, tenant.settings.per_minute];
     let now = Instant::now();

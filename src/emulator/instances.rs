@@ -1,4 +1,4 @@
-//! Synchronising and checking third-party instances (§5).
+//! Synchronising and checking third-party instances (platform.md#third-party-instances).
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const STATUSES: [&str; 7] =
     ["PENDING", "APPROVED", "REJECTED", "CANCELED", "DELETED", "HIDDEN", "TERMINATED"];
 const TASK_STATUSES: [&str; 5] = ["PENDING", "APPROVED", "REJECTED", "TRANSFERRED", "DONE"];
 
-/// What an update does not change (§5.4).
+/// What an update does not change (platform.md#versions-and-update-modes).
 const FIXED: [&str; 4] = ["approval_code", "instance_id", "department_id", "department_name"];
 const FIXED_OF_TASK: [&str; 6] = ["task_id", "user_id", "open_id", "create_time", "node_id", "node_name"];
 const FIXED_OF_CARBON: [&str; 4] = ["cc_id", "user_id", "open_id", "create_time"];
@@ -66,7 +66,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
                 merge(&mut instance.tasks, items(&body["task_list"]), "task_id", replace, &FIXED_OF_TASK);
             of_carbons =
                 merge(&mut instance.carbons, items(&body["cc_list"]), "cc_id", replace, &FIXED_OF_CARBON);
-            // The documented way to clean up, and there is no way back (§5.4).
+            // The documented way to clean up, and there is no way back (platform.md#versions-and-update-modes).
             instance.gone |= replace
                 && body["status"] == "APPROVED"
                 && is_absent(&body["user_id"])
@@ -121,7 +121,8 @@ fn merge(kept: &mut Vec<Value>, sent: &[Value], id: &str, replace: bool, fixed: 
     changed
 }
 
-/// One layer at a time: names, what tasks need, what the instance needs, types, values (§5.2).
+/// One layer at a time: names, what tasks need, what the instance needs, types, values
+/// (platform.md#sync-answers-and-errors).
 fn validate(body: &Value) -> Result<(), Refused> {
     let (tasks, carbons) = (items(&body["task_list"]), items(&body["cc_list"]));
     let of_task = |at: usize| format!("task_list[{at}].");
@@ -149,7 +150,7 @@ fn validate(body: &Value) -> Result<(), Refused> {
     check_values(body, tasks, carbons)
 }
 
-/// The platform's own example (seed 004) has a plain name and a plain department.
+/// The platform's own example (platform.md#third-party-instances) has a plain name and a plain department.
 fn tolerate_old_names(refused: Refused) -> Result<(), Refused> {
     let field = refused.error["field_violations"][0]["field"].as_str();
     if field == Some("title") { Err(refused) } else { Ok(()) }
@@ -214,7 +215,7 @@ fn check_values(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), 
     Ok(())
 }
 
-/// Tells which instances are not in step (§5.6).
+/// Tells which instances are not in step (platform.md#checking-instances).
 pub(super) fn check(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let Some(asked) = ask.body["instances"].as_array() else {
         return Err(violation("instances", "is required"));

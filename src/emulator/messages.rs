@@ -1,4 +1,4 @@
-//! Bot messages (§8). They fail by HTTP 200 and a code.
+//! Bot messages (platform.md#sending-a-card). They fail by HTTP 200 and a code.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{
     tenant::{Card, Tenant},
 };
 
-/// The templates that may have quick approval buttons (§8.3).
+/// The templates that may have quick approval buttons (platform.md#card-templates).
 const QUICK: [&str; 8] = ["1008", "1028", "1009", "1010", "1011", "1012", "1013", "1020"];
 
 const STATUSES: [&str; 9] =
@@ -39,7 +39,7 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     if !items(&body["actions"]).iter().all(complete) {
         return Err(refused("actionUrls incomplete error"));
     }
-    // A map here, and only here (§8.1).
+    // A map here, and only here (platform.md#sending-a-card).
     if items(&body["i18n_resources"]).iter().any(|resource| !resource["texts"].is_object()) {
         return Err(refused("i18n_resources texts error"));
     }
@@ -67,7 +67,7 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
 /// Changes what a card shows.
 pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
-    // A text here, although the callback carries it as a number (§1.2).
+    // A text here, although the callback carries it as a number (platform.md#callback-fields).
     let Some(id) = body["message_id"].as_str().and_then(|id| id.parse::<u64>().ok()) else {
         return Err(refused("message_id error"));
     };

@@ -1,5 +1,5 @@
-//! The approval center's stand-in: behaves as `§` of the reference say, its traps included, so that a newcomer without a
-//! tenant can walk the whole loop, and so that tests of [`crate::approval_center`] stand on something that was not
+//! The approval center's stand-in: behaves as `docs/platform.md` says, its traps included, so that a newcomer without
+//! a tenant can walk the whole loop, and so that tests of [`crate::approval_center`] stand on something that was not
 //! written by reading that client.
 //!
 //! Built from the reference alone; nothing of [`crate::approval_center`] is used, on purpose. What the reference leaves
@@ -56,7 +56,7 @@ pub struct Settings {
     pub per_minute: u32,
     /// Scopes that the app does not have.
     pub missing_scopes: Vec<String>,
-    /// How long it waits for the answer to a callback: 10 s at Feishu, 5 s at Lark (§1.1).
+    /// How long it waits for the answer to a callback: 10 s at Feishu, 5 s at Lark (platform.md#callback-transport).
     pub callback_timeout: Duration,
     /// The users of the tenant, by `user_id`.
     pub users: Vec<String>,

@@ -1,4 +1,5 @@
-//! An approver presses a button: the real callback (§1), and what they see of its answer (§2).
+//! An approver presses a button: the real callback (platform.md#callback-transport), and what they see of its answer
+//! (platform.md#callback-answers).
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ struct Prepared {
     origin: &'static str,
     url: String,
     key: Option<Secret>,
-    /// In the platform's order of members, and without those that are unset (§1.5).
+    /// In the platform's order of members, and without those that are unset (platform.md#types-on-the-wire).
     body: Vec<u8>,
     user: String,
     card: Option<(u64, Option<String>)>,
@@ -108,14 +109,14 @@ fn seen(status: u16, text: &str) -> Result<String, String> {
         return Ok("提交成功".to_owned());
     }
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    // Above 400, not 400 itself; and the member is a text, not a truth value (§2.1).
+    // Above 400, not 400 itself; and the member is a text, not a truth value (platform.md#callback-answers).
     match body["message"].as_str() {
         Some(message) if status > 400 && body["without_prefix"] == "true" => Err(message.to_owned()),
         _ => Err(FAILED.to_owned()),
     }
 }
 
-/// What the card shows from now on (§2.3).
+/// What the card shows from now on (platform.md#cards-after-a-click).
 fn turn_card(
     tenant: &mut Tenant,
     id: u64,
@@ -213,7 +214,8 @@ fn of_card(tenant: &Tenant, press: &Press, message_id: &str) -> Result<Prepared,
     let button = button(&card.body["action_configs"], press)?;
     let callback = &card.body["action_callback"];
     let user = user(tenant, press, &card.body)?;
-    // Exactly the captured members, no approval_code among them, and the id without quotes (§1.4).
+    // Exactly the captured members, no approval_code among them, and the id without quotes
+    // (platform.md#callback-origins).
     let mut body = Map::new();
     let mut put = |key: &str, value: &Value| {
         if !is_absent(value) {

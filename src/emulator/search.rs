@@ -1,4 +1,4 @@
-//! Looking for instances, and one native instance in full (§7).
+//! Looking for instances, and one native instance in full (platform.md#instance-query).
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,8 @@ const STATUSES: [&str; 6] = ["PENDING", "RECALL", "REJECT", "DELETED", "APPROVED
 const IDS: [&str; 5] =
     ["user_id", "approval_code", "instance_code", "instance_external_id", "group_external_id"];
 
-/// `POST instances/query`. Revoked instances are counted and left out, so that pages are short (§7.1).
+/// `POST instances/query`. Revoked instances are counted and left out, so that pages are short
+/// (platform.md#instance-query).
 pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let size = match ask.query("page_size").map(str::parse::<usize>) {
         None => 10,
@@ -97,7 +98,7 @@ fn all(tenant: &Tenant, filter: &Value, kind: &str, locale: &str) -> Vec<Found> 
     all
 }
 
-/// Two pairs of filters add to one another; everything else narrows (§7.1).
+/// Two pairs of filters add to one another; everything else narrows (platform.md#instance-query).
 fn fits(found: &Found, filter: &Value) -> bool {
     let shown = &found.shown;
     let wanted = |member: &str| filter[member].as_str().filter(|text| !text.is_empty());
@@ -206,7 +207,7 @@ pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(instance)
 }
 
-/// v2: times are numbers, members of v4 are missing, and a trip goes by `transportation` (§7.3, §7.4).
+/// v2: times are numbers, members of v4 are missing, and a trip goes by `transportation` (platform.md#form-widgets).
 pub(super) fn get_historic(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let code = ask.body["instance_code"].as_str().unwrap_or_default();
     if code.is_empty() {

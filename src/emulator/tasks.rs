@@ -1,4 +1,4 @@
-//! The status of tasks (§6): v4 with `page_token`, and the historic v2 with `scroll_id`.
+//! The status of tasks (platform.md#task-status): v4 with `page_token`, and the historic v2 with `scroll_id`.
 
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ fn keep(tenant: &mut Tenant, cursor: Cursor) -> String {
     mark
 }
 
-/// Where the list goes on, or where one begins whose filters are an allowed combination (§6.1).
+/// Where the list goes on, or where one begins whose filters are an allowed combination (platform.md#task-status).
 fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, Refused> {
     if let Some(mark) = mark {
         let cursor = tenant.cursors.get(mark).cloned();

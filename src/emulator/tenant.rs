@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Settings;
 
-/// An example of a native instance, with every shape a widget's value has (§7.4).
+/// An example of a native instance, with every shape a widget's value has (platform.md#form-widgets).
 const NATIVE_INSTANCE: &str = include_str!("native_instance.json");
 
 /// The tenant.
@@ -73,7 +73,7 @@ pub(super) struct Instance {
     pub(super) body: Value,
     pub(super) tasks: Vec<Value>,
     pub(super) carbons: Vec<Value>,
-    /// Cleaned up for good (§5.4).
+    /// Cleaned up for good (platform.md#versions-and-update-modes).
     pub(super) gone: bool,
 }
 
@@ -82,7 +82,7 @@ impl Instance {
         self.body[member].as_str().unwrap_or_default()
     }
 
-    /// Shown by the center: not cleaned up, and no id stands for two things (§5.3).
+    /// Shown by the center: not cleaned up, and no id stands for two things (platform.md#unique-ids).
     pub(super) fn is_visible(&self) -> bool {
         let mut ids: Vec<&str> = std::iter::once(self.text("instance_id"))
             .chain(self.tasks.iter().filter_map(|task| task["task_id"].as_str()))
@@ -171,7 +171,8 @@ impl Tenant {
         }
     }
 
-    /// The next of the platform's numbers: 19 digits, beyond what a double holds exactly (§8.1).
+    /// The next of the platform's numbers: 19 digits, beyond what a double holds exactly
+    /// (platform.md#sending-a-card).
     pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1_000_003;
         self.numbers
@@ -201,7 +202,7 @@ impl Tenant {
         })
     }
 
-    /// A token: while half an hour is left of the last one, the same, else a new one (§9.1).
+    /// A token: while half an hour is left of the last one, the same, else a new one (platform.md#access-tokens).
     pub(super) fn token(&mut self, of_app: bool) -> (String, u64) {
         let lifetime = self.settings.token_lifetime;
         let now = Instant::now();

@@ -1,7 +1,8 @@
 //! Receipt or refusal to what the platform, and through it the approver, gets to read: status, body, log level.
 //!
 //! The platform shows `message` to the approver if the status is above 400 and `without_prefix` is the text `"true"`
-//! (§2.1). 400 itself is not used: the platform's own pages disagree on it, and approvers were seen to get no feedback.
+//! (platform.md#callback-answers). 400 itself is not used: the platform's own pages disagree on it, and approvers
+//! were seen to get no feedback.
 
 use std::{fmt::Write, sync::LazyLock};
 

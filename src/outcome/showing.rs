@@ -103,7 +103,7 @@ fn card(showing: &Showing) -> MessageUpdate {
     }
 }
 
-/// The words of a card whose status has none of its own, in the languages of cards (§8.1).
+/// The words of a card whose status has none of its own, in the languages of cards (platform.md#sending-a-card).
 fn words(showing: &Showing) -> Vec<I18nMap> {
     let [applied, refused, failed] = [
         ["已处理", "Done", "処理済み"],
@@ -201,8 +201,8 @@ fn above(version: Millis) -> Result<Millis, Error> {
 }
 
 /// The instance as it is sent: nothing in it is older than itself, for what is not larger than the center's is ignored one
-/// by one (§5.4), and nothing is far ahead of the clock unless it has to be. REPLACE would compare no versions, and delete
-/// the tasks that the worker does not speak of.
+/// by one (platform.md#versions-and-update-modes), and nothing is far ahead of the clock unless it has to be. REPLACE
+/// would compare no versions, and delete the tasks that the worker does not speak of.
 fn with_version(given: &ExternalInstance, version: Millis, now: Millis) -> ExternalInstance {
     let mut instance = given.clone();
     instance.update_mode = Some("UPDATE".to_owned());

@@ -1,7 +1,8 @@
 //! Comparing what was published with what the approval center shows, and telling which decisions never became visible there.
 //!
-//! The center advances nothing by itself (§1.9): a decision is visible only once the third party has synchronised the
-//! instance. If that does not happen, the approver's list shows the task as pending for ever, and nobody is told.
+//! The center advances nothing by itself (platform.md#parties-and-order-of-calls): a decision is visible only once
+//! the third party has synchronised the instance. If that does not happen, the approver's list shows the task as
+//! pending for ever, and nobody is told.
 //!
 //! # How
 //! A *pass* ([`pass`]) walks the published commands in order of the log, in pages, from where the pass before ended, up to
@@ -11,9 +12,10 @@
 //! pass that is interrupted anywhere goes on there, at the price of asking for one page twice.
 //!
 //! # What is asked
-//! Tasks are asked for by `instance_ids` alone (§6.1), which needs no `approval_code`: so it does not matter which of the two
-//! pools (§4.3) a callback's code is of. The code only decides between several instances of one id. A command without
-//! instance or task, such as a card whose context nothing could be read from, cannot be asked for: [`Verdict::Untellable`].
+//! Tasks are asked for by `instance_ids` alone (platform.md#task-status), which needs no `approval_code`: so it does
+//! not matter which of the two pools (platform.md#two-codes-of-a-definition) a callback's code is of. The code only
+//! decides between several instances of one id. A command without instance or task, such as a card whose context
+//! nothing could be read from, cannot be asked for: [`Verdict::Untellable`].
 //!
 //! # What it costs
 //! Memory for one page. Calls at most every [`Pace::between`]; the client's own limiter stands behind that. Nothing is read on

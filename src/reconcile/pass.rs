@@ -18,7 +18,7 @@ use crate::{
 /// Commands read, and written of, at once. They are read without their messages.
 const PAGE: usize = 500;
 
-/// Instances that may be asked for at once (§6.1).
+/// Instances that may be asked for at once (platform.md#task-status).
 const INSTANCES: usize = 20;
 
 /// The longest gap between two checks of one finding.

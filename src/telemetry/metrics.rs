@@ -349,7 +349,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Bounds in seconds: 100 µs to 10 s, which is when the platform gives up (§1.1).
+/// Bounds in seconds: 100 µs to 10 s, which is when the platform gives up (platform.md#callback-transport).
 const DURATION_BOUNDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
 

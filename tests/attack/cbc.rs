@@ -1,4 +1,5 @@
-//! What somebody can make of genuine ciphertexts without the key. CBC has no MAC, and the platform prescribes it (§3.1).
+//! What somebody can make of genuine ciphertexts without the key. CBC has no MAC, and the platform prescribes it
+//! (platform.md#encryption).
 //!
 //! Two laws of CBC are all there is to it. A change of ciphertext block *i* makes block *i* of the plaintext random and
 //! changes the same bits of block *i* + 1. A change of the IV changes the same bits of the first block and makes nothing

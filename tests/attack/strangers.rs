@@ -1,9 +1,9 @@
 //! Replays, downgrades, members beside `encrypt`, guesses at tokens and at names of endpoints.
 //!
-//! A replay is what a genuine callback is, sent again: the platform sends no time and no nonce (§1.1), so within
-//! `dedupe_window` it is a duplicate, and with a round for ever; outside of the window and without a round it is a
-//! decision once more. The same ciphertext is good at every endpoint with the same credential: endpoints that are to be
-//! apart have credentials of their own.
+//! A replay is what a genuine callback is, sent again: the platform sends no time and no nonce
+//! (platform.md#callback-transport), so within `dedupe_window` it is a duplicate, and with a round for ever; outside
+//! of the window and without a round it is a decision once more. The same ciphertext is good at every endpoint with
+//! the same credential: endpoints that are to be apart have credentials of their own.
 
 use crate::{
     support::{

@@ -269,7 +269,7 @@ async fn what_is_encrypted_is_decrypted_again_and_by_anybody_who_has_the_key() {
     assert_eq!(opened.trim_end_matches('\n'), text);
 }
 
-/// P1 of §3.4, the only vector that the platform itself published.
+/// P1 of platform.md#test-vectors, the only vector that the platform itself published.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_vector_is_decrypted_and_a_spoilt_one_is_not() {
     let endpoint = Endpoint::plain("p1").credentials(&[("fake-token", Some("test key"))]);

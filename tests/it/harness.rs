@@ -81,7 +81,7 @@ fn an_encrypted_callback_opens_to_the_plain_one() {
     assert_eq!(open(KEY, outer["encrypt"].as_str().unwrap()), callback.plain());
 }
 
-/// P1 of §3.4, the only vector that the platform itself published.
+/// P1 of platform.md#test-vectors, the only vector that the platform itself published.
 #[test]
 fn the_published_vector_opens() {
     assert_eq!(open("test key", "P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk="), b"hello world");

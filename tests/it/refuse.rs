@@ -25,7 +25,8 @@ const TABLE: [(&str, u16, u64); 14] = [
     ("shutting_down", 503, 50302),
 ];
 
-/// Holds a refusal against the table and the form that the platform shows to the approver (§2.4).
+/// Holds a refusal against the table and the form that the platform shows to the approver
+/// (platform.md#callback-answers).
 #[track_caller]
 pub(crate) fn assert_refused(answer: &Answer, reason: &str) {
     let (_, status, code) =
@@ -131,7 +132,7 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
         ("a name with an escape", "/callbacks/%6ceave", good.plain()),
         ("encrypt twice", "/callbacks/purchase", twice),
         ("encrypted body where no key is configured", "/callbacks/leave", good.encrypted(KEY)),
-        // §3.4. A3, A4 and N4 open, but hold no token; the others do not open.
+        // platform.md#test-vectors. A3, A4 and N4 open, but hold no token; the others do not open.
         (
             "A3 under its key's endpoint",
             "/callbacks/vectors",
@@ -175,7 +176,8 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
     assert_refused(&first.expect("at least one cause"), "unauthenticated");
 }
 
-/// A3 and A4 of §3.4 under the key they are made with: they open, and what they hold is a stranger's.
+/// A3 and A4 of platform.md#test-vectors under the key they are made with: they open, and what they hold is a
+/// stranger's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
     let endpoint = Endpoint::encrypted("k").credentials(&[("tok", Some("k"))]);
@@ -190,7 +192,7 @@ async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
     }
 }
 
-/// J2 of §3.4 holds a valid token and a reason, but no decision.
+/// J2 of platform.md#test-vectors holds a valid token and a reason, but no decision.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authenticated_callback_without_a_decision_is_not_a_strangers() {
     let endpoint = Endpoint::encrypted("j").credentials(&[("tok-2", Some("审批密钥-demo"))]);

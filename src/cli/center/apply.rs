@@ -1,8 +1,9 @@
 //! `center definition apply`: creates or changes a definition from a TOML file.
 //!
-//! Two traps of the platform are in the way (§4.2, §4.3). What an update leaves out falls back to false, so an update
-//! begins with what the center has. And creating with a *real* code makes a twin that nobody can delete, so a code that
-//! already names a definition as its real one is refused, and so is a creation that was not asked for.
+//! Two traps of the platform are in the way (platform.md#the-external-block). What an update leaves out falls back to
+//! false, so an update begins with what the center has. And creating with a *real* code makes a twin that nobody can
+//! delete, so a code that already names a definition as its real one is refused, and so is a creation that was not
+//! asked for.
 
 use std::path::PathBuf;
 
@@ -107,7 +108,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center, loaded: &Loaded)
     }
     let saved = center.save_definition(&definition, ids).await.map_err(failure)?;
     let expected = text("real_code");
-    // On an update the platform may answer with either code (§4.3).
+    // On an update the platform may answer with either code (platform.md#two-codes-of-a-definition).
     let twin = expected.is_some_and(|expected| saved != expected && saved != custom_code);
     if arguments.json {
         json(&json!({

@@ -16,7 +16,7 @@ use crate::{
     time::Zone,
 };
 
-/// How many are checked in one request; the platform documents no limit (§5.6).
+/// How many are checked in one request; the platform documents no limit (platform.md#checking-instances).
 const AT_ONCE: usize = 20;
 
 const EXAMPLES: &str = "\
@@ -92,7 +92,8 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     Ok(exit)
 }
 
-/// What the platform did not take although it said yes (§5.4): told by the counts if there are some, and by looking.
+/// What the platform did not take although it said yes (platform.md#versions-and-update-modes): told by the counts if
+/// there are some, and by looking.
 async fn ignored(
     center: &Center,
     instance: &ExternalInstance,

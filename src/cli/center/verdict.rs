@@ -237,7 +237,7 @@ fn texts(definition: &Definition) -> (Verdict, String) {
             "no language is the default one; set is_default for one that has every key".to_owned(),
         );
     };
-    // The platform takes any text as a locale and then never finds it (§4.1).
+    // The platform takes any text as a locale and then never finds it (platform.md#definitions).
     if let Some(resource) = definition.i18n_resources.iter().find(|resource| !resource.locale.contains('-')) {
         return (
             Verdict::Risky,

@@ -1,4 +1,4 @@
-//! The bodies that the approval center sends (§1.2 to §1.4 of the reference), one for each place where approvers act.
+//! The bodies that the approval center sends (platform.md#callback-fields), one for each place where approvers act.
 
 use clap::ValueEnum;
 use serde::Serialize;

@@ -35,7 +35,8 @@ use load::LoadArguments;
 use tally::{Given, Summary, Tally, millis};
 use template::{Marks, Template};
 
-/// The platform itself waits 5 to 10 s (§1.1); a little more shows an answer that comes too late for it.
+/// The platform itself waits 5 to 10 s (platform.md#callback-transport); a little more shows an answer that comes too
+/// late for it.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Refusals that are told in words; more than a screen of them tells nothing new.

@@ -1,4 +1,5 @@
-//! Definitions: what `get` shows, what `check` finds, and the traps that `apply` keeps away from (seed 002).
+//! Definitions: what `get` shows, what `check` finds, and the traps that `apply` keeps away from
+//! (platform.md#reading-a-definition).
 
 use super::{AWAY, Center, FAILED, HOOK, USAGE, definition};
 use crate::support::Program;

@@ -73,12 +73,13 @@ async fn it_misleads_as_the_platform_does() {
     assert_eq!(stranger.code("GET", TASKS, None).await, (400, 99_991_661));
     let wrong = Platform { url: center.url.clone(), token: "x-1".to_owned() };
     assert_eq!(wrong.code("GET", TASKS, None).await, (400, 99_991_671));
-    // There is no list and no delete of definitions, and the answer is that the token is invalid (§4.4).
+    // There is no list and no delete of definitions, and the answer is that the token is invalid
+    // (platform.md#reading-a-definition).
     assert_eq!(platform.code("GET", DEFINITIONS, None).await, (400, 99_991_663));
     assert_eq!(platform.code("DELETE", &format!("{DEFINITIONS}/X"), None).await, (400, 99_991_663));
-    // Without its body a task list has no filter (§6.1).
+    // Without its body a task list has no filter (platform.md#task-status).
     assert_eq!(platform.code("GET", TASKS, None).await, (400, 1_390_001));
-    // A member of the wrong type, in the shape that the documentation itself shows (§4.1).
+    // A member of the wrong type, in the shape that the documentation itself shows (platform.md#definitions).
     let mut map = definition();
     map["i18n_resources"][0]["texts"] = json!({ "@i18n@n": "x" });
     assert_eq!(platform.code("POST", DEFINITIONS, Some(map)).await, (400, 9_499));

@@ -15,7 +15,7 @@ pub(crate) struct Callback {
 }
 
 impl Callback {
-    /// Pressed in the pending list (§1.4): the task is named by `instance_id` and `task_id`.
+    /// Pressed in the pending list (platform.md#callback-origins): the task is named by `instance_id` and `task_id`.
     pub(crate) fn list(instance_id: &str, task_id: &str) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -27,8 +27,8 @@ impl Callback {
             .with("token", TOKEN)
     }
 
-    /// Pressed on a bot card, in the shape of the one that was ever captured (§1.4): five members, no
-    /// `approval_code`, `message_id` as an unquoted number.
+    /// Pressed on a bot card, in the shape of the one that was ever captured (platform.md#callback-origins): five
+    /// members, no `approval_code`, `message_id` as an unquoted number.
     pub(crate) fn card(action_context: &str, message_id: u64) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -38,7 +38,7 @@ impl Callback {
             .with("token", TOKEN)
     }
 
-    /// Pressed on a search hit (§1.4): the task is named by `id` alone.
+    /// Pressed on a search hit (platform.md#callback-origins): the task is named by `id` alone.
     pub(crate) fn search(id: &str) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -104,7 +104,7 @@ impl Callback {
         format!("{{{}}}", members.join(",")).into_bytes()
     }
 
-    /// The body that a definition with this key sends (§1.3), under a fresh IV.
+    /// The body that a definition with this key sends (platform.md#encrypted-callbacks), under a fresh IV.
     pub(crate) fn encrypted(&self, key: &str) -> Vec<u8> {
         envelope(&seal(key, &self.plain()))
     }
@@ -115,7 +115,8 @@ pub(crate) fn envelope(encrypt: &str) -> Vec<u8> {
     serde_json::json!({ "encrypt": encrypt }).to_string().into_bytes()
 }
 
-/// Encrypts as §3.1 says: AES-256-CBC under SHA-256 of the key text, PKCS#7, base64 of IV and ciphertext.
+/// Encrypts as platform.md#encryption says: AES-256-CBC under SHA-256 of the key text, PKCS#7, base64 of IV and
+/// ciphertext.
 pub(crate) fn seal(key: &str, plaintext: &[u8]) -> String {
     let padding = 16 - plaintext.len() % 16;
     let mut padded = plaintext.to_vec();
