@@ -11,6 +11,7 @@ mod contract;
 mod dedupe;
 mod deploy;
 mod descriptors;
+mod docs;
 mod doctor;
 mod formats;
 mod harness;
