@@ -8,7 +8,7 @@ use crate::{command::outcome::Kind, time::Timestamp};
 /// Something that happened to a command. Written as one object with a member `event`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// When; `None` if the ledger does not know, which is so of what an older program published.
+    /// When; `None` if the ledger does not know.
     pub at: Option<Timestamp>,
     /// What.
     #[serde(flatten)]

@@ -117,7 +117,9 @@ async fn ten_thousand_idle_connections_hold_up_nobody() {
 async fn idle(count: usize) {
     take_descriptors(count as u64 + 500);
     let vhost = Vhost::new().await;
-    let app = App::start(&vhost).await;
+    // All of them are one peer here.
+    let config = Config::new(&vhost).set("http", "max_connections_per_peer", &(2 * count).to_string());
+    let app = App::with(config).await;
     let worker = Worker::on(&vhost);
     let oracle = Oracle::new();
     let decide = async |line: &mut Line, number: usize, round: usize| {

@@ -1,8 +1,8 @@
 //! A ledger that is not where or what it should be.
 
 use crate::disk::{until_kept, until_refused, until_unready};
-use crate::oracle::{Decision, Oracle};
-use crate::support::{App, Config, KEY, Program, Proxy, Vhost, Worker, eventually};
+use crate::oracle::Oracle;
+use crate::support::{App, Config, Program, Proxy, Vhost, Worker, eventually};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -229,50 +229,6 @@ async fn a_damaged_page_among_what_is_pending_is_said_and_not_passed_by_the_curs
 async fn ledger(app: &App, arguments: &[&str]) -> String {
     let ran = Program::new(["ledger"].iter().chain(arguments).copied()).config(app.file()).run().await;
     ran.ended_with(0).stdout
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_of_the_version_before_is_taken_over_with_rows_in_every_state() {
-    let vhost = Vhost::new().await;
-    let mut proxy = Proxy::shut_before(vhost.address());
-    proxy.open().await;
-    let mut app = App::with(Config::with_url(&vhost.url_through(proxy.port()))).await;
-    let worker = Worker::on(&vhost);
-    let oracle = Oracle::new();
-    oracle.keep(&app, 30).await;
-    app.until_metric(r#"countersign_ledger_rows{state="pending"}"#, 0.0).await;
-    proxy.shut().await;
-    let published: Vec<String> = oracle.kept().into_iter().collect();
-    oracle.keep(&app, 30).await;
-    let pending: Vec<String> = oracle.kept().into_iter().filter(|id| !published.contains(id)).collect();
-    ledger(&app, &["park", &pending[3], &pending[4]]).await;
-    ledger(&app, &["requeue", &published[5], &pending[4]]).await;
-    app.terminate();
-    app.ended().await;
-    // As the program before the contexts left it; one command was nacked.
-    let retrying = pending[6].replace('-', "");
-    sql(
-        &file(&app, ""),
-        &format!(
-            "INSERT INTO exceptions SELECT seq, 'retrying', 3, received_at, received_at, 'nacked' FROM commands
-                 WHERE command_id = x'{retrying}';
-             DROP TABLE contexts; DROP TABLE findings; DROP TABLE reconciliation;
-             DROP TABLE outcomes; DROP TABLE showings; DROP TABLE instance_versions; DROP TABLE publish_marks;
-             DROP TABLE publish_events; DROP INDEX operator_acts_of; DROP TABLE id_lead;
-             ALTER TABLE refusals DROP COLUMN search_id; ALTER TABLE refusals DROP COLUMN context_instance_id;
-             ALTER TABLE refusals DROP COLUMN context_task_id; ALTER TABLE refusals DROP COLUMN context_round;
-             ALTER TABLE refusals DROP COLUMN context_business_key;
-             PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)"
-        ),
-    );
-    app.restart().await;
-    let again = Decision::new("single-0", 0);
-    let answer = app.post("purchase", again.callback().encrypted(KEY)).await;
-    assert_eq!((answer.status_word().as_str(), answer.command_id()), ("duplicate", published[0].clone()));
-    proxy.open().await;
-    oracle.keep(&app, 5).await;
-    let figures = oracle.account(&app, &worker).await.check("upgrade from schema version 1");
-    assert_eq!((figures.parked, figures.published_again >= 1), (1, true));
 }
 
 /// Fills a ledger with rows that nobody sent, all of tasks of their own: old and published, or pending.

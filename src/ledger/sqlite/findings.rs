@@ -139,10 +139,6 @@ impl Reader {
     /// What is known of one command; `None` if the center was not asked for it.
     pub(super) fn finding(&self, place: Seq) -> rusqlite::Result<Option<Finding>> {
         let connection = self.connection();
-        // A ledger that no program of this version has written to yet.
-        if !has_findings(connection)? {
-            return Ok(None);
-        }
         let (asked, found) = connection
             .prepare_cached(&format!(
                 "SELECT {CANDIDATE}, ?1 > skipped_through AND ?1 <= asked_through
@@ -158,10 +154,6 @@ impl Reader {
             None => Some(Finding::seen()),
         })
     }
-}
-
-fn has_findings(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'reconciliation'")?.exists([])
 }
 
 /// So long ago, in milliseconds since 1970.
@@ -298,9 +290,6 @@ pub enum AuditError {
     /// SQLite failed.
     #[error("the ledger could not be read")]
     Sqlite(#[from] rusqlite::Error),
-    /// Its schema is of a version before this one.
-    #[error("the ledger is of an older version; `countersign serve` brings it up to date when it starts")]
-    Older,
 }
 
 impl Auditor {
@@ -310,9 +299,6 @@ impl Auditor {
     /// See [`AuditError`].
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let reader = Reader::open(path)?;
-        if !history::is_kept(reader.connection())? {
-            return Err(AuditError::Older);
-        }
         Ok(Self {
             reader: Arc::new(Mutex::new(reader)),
             connection: Arc::new(Mutex::new(schema::open_actor(path)?)),

@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     outcomes::{self, SHOW_AGAIN},
     reader::{seq, timestamp},
-    schema,
 };
 use crate::{
     command::{Command, Seq, message::routing_key},
@@ -19,9 +18,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// The version of the schema from which on there is a history.
-const SINCE_VERSION: i64 = 5;
-
 /// A mark covers so much time at the most.
 const MARK_MS: i64 = 1000;
 
@@ -30,11 +26,6 @@ const EVENTS: i64 = 32;
 
 /// A smaller lead of ids is not noted: threads that make them at the same time get theirs in any order.
 const LEAD_MS: i64 = 1000;
-
-/// False for a ledger that an older program has left.
-pub(super) fn is_kept(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(schema::version(connection)? >= SINCE_VERSION)
-}
 
 /// Notes that the cursor moves from `before` to `through`.
 pub(super) fn mark(
@@ -136,9 +127,6 @@ pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite
 
 /// How many milliseconds the id of a command may be ahead of its time.
 pub(super) fn id_lead(connection: &Connection) -> rusqlite::Result<i64> {
-    if !is_kept(connection)? {
-        return Ok(LEAD_MS);
-    }
     connection.prepare_cached("SELECT ms FROM id_lead")?.query_row([], |row| row.get(0))
 }
 
@@ -166,7 +154,7 @@ pub(super) fn published_by(connection: &Connection, since: i64, now: i64) -> rus
     if marked.is_some() {
         return Ok(marked);
     }
-    // What lies before the oldest mark was published earlier, by a program that did not mark it.
+    // What lies before the oldest mark was published earlier: the mark was pruned with what it covered.
     connection
         .prepare_cached("SELECT after FROM publish_marks ORDER BY through LIMIT 1")?
         .query_row([], |row| seq(row, 0))
@@ -178,20 +166,19 @@ pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<V
     let place = record.seq as i64;
     let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
     let mut events = vec![Event { at: Some(record.received_at), what: What::Accepted }];
-    let kept = is_kept(connection)?;
-    let mut told = if kept { told(connection, place, routing_key)? } else { Vec::new() };
+    let mut told = told(connection, place, routing_key)?;
     let acts = acts(connection, place)?;
     if left_in_order(connection, record, told.first().map(|(event, passed)| (event.at, *passed)), &acts)? {
-        events.push(marked(connection, place, kept, routing_key)?);
+        events.push(marked(connection, place, routing_key)?);
     }
     let mut later: Vec<Event> = told.drain(..).map(|(event, _)| event).chain(acts).collect();
-    if kept {
-        let refused = outcomes::refused(connection, place)?.into_iter();
-        later.extend(refused.map(|(at, outcome, reason)| Event {
+    let refused = outcomes::refused(connection, place)?.into_iter();
+    later.extend(
+        refused.map(|(at, outcome, reason)| Event {
             at: Some(at),
             what: What::ReportRefused { outcome, reason },
-        }));
-    }
+        }),
+    );
     later.extend(shown(record));
     // Stable: what has the same time stays as it was found.
     later.sort_by_key(|event| event.at);
@@ -217,20 +204,15 @@ fn left_in_order(
     let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
     let parked_first =
         act.is_some_and(|act| act.what == What::ParkedByOperator && first.is_none_or(|(at, _)| act.at <= at));
-    // Of an exception that an older program wrote nobody knows what was before it.
-    let unknown = first.is_none() && act.is_none() && record.attempts.is_some();
-    Ok(!parked_first && !unknown)
+    Ok(!parked_first)
 }
 
 /// What the mark over a place in the log says.
-fn marked(connection: &Connection, place: i64, kept: bool, routing_key: &str) -> rusqlite::Result<Event> {
+fn marked(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Event> {
     let published = |at, not_before, exchange| Event {
         at,
         what: What::Published { not_before, exchange, routing_key: routing_key.to_owned() },
     };
-    if !kept {
-        return Ok(published(None, None, None));
-    }
     let found = connection
         .prepare_cached(
             "SELECT after, first_at, last_at, exchange FROM publish_marks WHERE through >= ?1 ORDER BY through LIMIT 1",

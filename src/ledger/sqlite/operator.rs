@@ -112,9 +112,6 @@ impl Operator {
     /// # Errors
     /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
     pub fn show_again(&mut self, command_id: CommandId) -> Result<(), ActError> {
-        if !outcomes::are_kept(&self.connection)? {
-            return Err(ActError::NoOutcome);
-        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match outcomes::show_again(&transaction, command_id)? {
             ShowAgain::Ordered => Ok(transaction.commit()?),
@@ -129,9 +126,6 @@ impl Operator {
     /// # Errors
     /// When SQLite fails; nothing is shown again then.
     pub fn show_parked_again(&mut self) -> Result<Vec<CommandId>, ActError> {
-        if !outcomes::are_kept(&self.connection)? {
-            return Ok(Vec::new());
-        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let ordered = outcomes::show_parked_again(&transaction)?;
         transaction.commit()?;

@@ -4,10 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    reader::{action, timestamp},
-    schema,
-};
+use super::reader::{action, timestamp};
 use crate::{
     command::{
         CommandId, Seq,
@@ -20,9 +17,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// The version of the schema from which on there are outcomes.
-const SINCE_VERSION: i64 = 4;
-
 /// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 3_600_000;
 
@@ -34,11 +28,6 @@ pub(super) const SHOW_AGAIN: &str = "show-again";
 struct Rendered {
     #[serde(default)]
     message_id: Option<String>,
-}
-
-/// False for a ledger that an older program has left: the command line looks at it without bringing it up to date.
-pub(super) fn are_kept(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(schema::version(connection)? >= SINCE_VERSION)
 }
 
 /// Keeps a report, by the rules in `command::outcome`.

@@ -31,12 +31,10 @@ pub(super) fn step(
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Step> {
-    let outcomes_are_kept = outcomes::are_kept(transaction)?;
-    let kept = kept(outcomes_are_kept);
     // One upper bound, so that the search ends there: of two, SQLite may take the wider one and read all that is pending.
     let rows: Vec<(i64, i64, bool)> = transaction
         .prepare_cached(&format!(
-            "SELECT c.seq, c.received_at, {kept} FROM commands c
+            "SELECT c.seq, c.received_at, {KEPT} FROM commands c
              WHERE c.seq > ?1 AND c.seq <= min(?2 - 1, (SELECT published_through FROM cursor))
              ORDER BY c.seq LIMIT ?3"
         ))?
@@ -63,13 +61,9 @@ pub(super) fn step(
                    AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = operator_acts.seq)",
             )?
             .execute(params![first, through])?;
-        if outcomes_are_kept {
-            outcomes::prune(transaction, *first, through)?;
-        }
+        outcomes::prune(transaction, *first, through)?;
         findings::prune(transaction, *first as Seq, through as Seq)?;
-        if history::is_kept(transaction)? {
-            history::prune(transaction, *first as Seq, through as Seq)?;
-        }
+        history::prune(transaction, *first as Seq, through as Seq)?;
         transaction
             .prepare_cached("UPDATE cursor SET pruned_through = max(pruned_through, ?1)")?
             .execute([through])?;
@@ -80,14 +74,8 @@ pub(super) fn step(
 }
 
 /// What holds of the rows of `commands c` that stay.
-fn kept(outcomes_are_kept: bool) -> &'static str {
-    if outcomes_are_kept {
-        "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
-          OR EXISTS (SELECT 1 FROM showings s WHERE s.seq = c.seq AND s.state = 'waiting'))"
-    } else {
-        "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq))"
-    }
-}
+const KEPT: &str = "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
+    OR EXISTS (SELECT 1 FROM showings s WHERE s.seq = c.seq AND s.state = 'waiting'))";
 
 /// How many commands [`step`] would remove in all.
 pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Result<u64> {
@@ -96,11 +84,10 @@ pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Res
             "SELECT min(seq) FROM (SELECT seq FROM commands WHERE received_at >= ?1 ORDER BY seq LIMIT 1)",
         )?
         .query_row([before.as_millisecond()], |row| row.get(0))?;
-    let kept = kept(outcomes::are_kept(connection)?);
     connection
         .prepare_cached(&format!(
             "SELECT count(*) FROM commands c
-             WHERE c.seq <= (SELECT published_through FROM cursor) AND (?1 IS NULL OR c.seq < ?1) AND NOT {kept}"
+             WHERE c.seq <= (SELECT published_through FROM cursor) AND (?1 IS NULL OR c.seq < ?1) AND NOT {KEPT}"
         ))?
         .query_row([young], |row| row.get::<_, i64>(0))
         .map(|count| count as u64)

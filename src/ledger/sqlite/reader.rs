@@ -23,8 +23,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
-    /// Whether its schema has outcomes.
-    outcomes: bool,
 }
 
 const ENTRY: &str =
@@ -63,8 +61,7 @@ impl Reader {
     /// See [`OpenError`]: missing, of another program, of a newer version, damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let connection = schema::open_reader(path)?;
-        let outcomes = outcomes::are_kept(&connection).map_err(OpenError::sqlite(path, "read"))?;
-        Ok(Self { connection, outcomes })
+        Ok(Self { connection })
     }
 
     /// For look-ups that stand beside what they look for.
@@ -150,9 +147,7 @@ impl Reader {
     }
 
     fn with_outcome(&self, mut record: Record) -> rusqlite::Result<Record> {
-        if self.outcomes {
-            record.outcome = outcomes::record(&self.connection, record.seq)?;
-        }
+        record.outcome = outcomes::record(&self.connection, record.seq)?;
         Ok(record)
     }
 
@@ -217,13 +212,12 @@ impl Reader {
         if let Some(until) = until {
             narrow("c.received_at < ?", Box::new(until));
         }
-        match (filter.outcome, self.outcomes) {
-            (None, _) | (Some(OutcomeFilter::None), false) => {}
-            (Some(OutcomeFilter::Last(_)), false) => return Ok(Vec::new()),
-            (Some(OutcomeFilter::None), true) => {
+        match filter.outcome {
+            None => {}
+            Some(OutcomeFilter::None) => {
                 conditions.push("NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq)".to_owned());
             }
-            (Some(OutcomeFilter::Last(kind)), true) => conditions.push(format!(
+            Some(OutcomeFilter::Last(kind)) => conditions.push(format!(
                 "EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq AND o.outcome = '{}')",
                 kind.as_str()
             )),
@@ -324,12 +318,8 @@ impl Reader {
             [],
             |row| row.get(0),
         )?;
-        let (outcomes_pending, outcomes_parked, passed_over) = if self.outcomes {
-            let (pending, parked) = outcomes::count(&transaction)?;
-            (pending, parked, outcomes::passed_over(&transaction)?)
-        } else {
-            (0, 0, 0)
-        };
+        let (outcomes_pending, outcomes_parked) = outcomes::count(&transaction)?;
+        let passed_over = outcomes::passed_over(&transaction)?;
         let room = Room::of(self.connection.path().map_or(Path::new(""), Path::new));
         Ok(Stats {
             pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),

@@ -2,14 +2,8 @@
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
-use super::{
-    reader::{Reader, timestamp},
-    schema,
-};
+use super::reader::{Reader, timestamp};
 use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
-
-/// The version of the schema from which on it is kept what the context named.
-const NAMED_SINCE_VERSION: i64 = 5;
 
 /// Keeps refused callbacks, and drops the oldest of each kind.
 pub(super) fn keep(transaction: &Transaction<'_>, refused: &[Refused], kept: u64) -> rusqlite::Result<()> {
@@ -62,28 +56,19 @@ impl Reader {
     /// # Errors
     /// When SQLite fails.
     pub fn refusals(&self, filter: &RefusalFilter) -> rusqlite::Result<Vec<KeptRefusal>> {
-        let named = schema::version(self.connection())? >= NAMED_SINCE_VERSION;
         let mut conditions = vec!["1".to_owned()];
         let mut values: Vec<Box<dyn ToSql>> = Vec::new();
         let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
             values.push(value);
             conditions.push(condition.replace('?', &format!("?{}", values.len())));
         };
-        let (instance, task) = if named {
-            (
-                "(instance_id = ? OR context_instance_id = ?)",
-                "(task_id = ? OR search_id = ? OR context_task_id = ?)",
-            )
-        } else {
-            ("instance_id = ?", "task_id = ?")
-        };
         for (condition, value) in [
             ("reason = ?", &filter.reason),
             ("endpoint = ?", &filter.endpoint),
             ("user_id = ?", &filter.user_id),
             ("message_id = ?", &filter.message_id),
-            (instance, &filter.instance_id),
-            (task, &filter.task_id),
+            ("(instance_id = ? OR context_instance_id = ?)", &filter.instance_id),
+            ("(task_id = ? OR search_id = ? OR context_task_id = ?)", &filter.task_id),
         ] {
             if let Some(value) = value {
                 narrow(condition, Box::new(value.clone()));
@@ -106,14 +91,10 @@ impl Reader {
             conditions.push("user_id IS NULL".to_owned());
         }
         values.push(Box::new(filter.limit as i64));
-        let since_version_5 = if named {
-            "search_id, context_instance_id, context_task_id, context_round, context_business_key"
-        } else {
-            "NULL, NULL, NULL, NULL, NULL"
-        };
         let sql = format!(
             "SELECT id, refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
-                approval_code, instance_id, task_id, message_id, {since_version_5}
+                approval_code, instance_id, task_id, message_id, search_id, context_instance_id,
+                context_task_id, context_round, context_business_key
              FROM refusals WHERE {} ORDER BY id DESC LIMIT ?{}",
             conditions.join(" AND "),
             values.len()

@@ -17,13 +17,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
 /// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
 /// that the program before it still finds its way.
-pub(super) const MIGRATIONS: [&str; 5] = [
-    include_str!("migrations/0001_initial.sql"),
-    include_str!("migrations/0002_contexts.sql"),
-    include_str!("migrations/0003_reconciliation.sql"),
-    include_str!("migrations/0004_outcomes.sql"),
-    include_str!("migrations/0005_history.sql"),
-];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_ledger.sql")];
 
 /// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
 #[derive(Debug, thiserror::Error)]
@@ -302,12 +296,6 @@ fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), Ope
         }
     }
     if found == APPLICATION_ID { admit(path, version, MIGRATIONS.len()) } else { Ok(()) }
-}
-
-/// The version of a ledger that is open. The command line looks at one that an older program has left without bringing
-/// it up to date.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("SELECT user_version FROM pragma_user_version")?.query_row([], |row| row.get(0))
 }
 
 /// What a program that knows versions up to `known` says to a ledger of version `found`.
