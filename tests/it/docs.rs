@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, LinkType, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use toml::{Table, Value};
 
 use crate::support::{Authority, Program};
@@ -102,12 +102,8 @@ impl Page {
                     anchors.push(own);
                     page.headings.push(Heading { level, anchors: std::mem::take(&mut anchors) });
                 }
-                Event::Start(
-                    Tag::Link { link_type, dest_url, .. } | Tag::Image { link_type, dest_url, .. },
-                ) => {
-                    if link_type != LinkType::Email {
-                        page.links.push((line(at.start), dest_url.to_string()));
-                    }
+                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                    page.links.push((line(at.start), dest_url.to_string()));
                 }
                 Event::Text(text) => match (&mut block, &mut heading) {
                     (Some(block), _) => block.text.push_str(&text),
