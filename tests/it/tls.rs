@@ -108,7 +108,7 @@ async fn an_expired_certificate_fails_the_check_and_the_service_starts_and_says_
     assert_eq!(expired.len(), 1, "at start, then each day: {}", app.stderr());
     assert_eq!(expired[0]["level"], "ERROR");
     assert_eq!(expired[0]["key"], "http.tls.cert_file");
-    assert_eq!(expired[0]["not_after"], "2020-01-01T00:00:00Z");
+    assert_eq!(expired[0]["not_after"], "2020-01-01T00:00:00.000Z");
 
     // A new one is taken without a restart, also from an editor that begins files with a BOM.
     fresh.cert.insert_str(0, BOM);

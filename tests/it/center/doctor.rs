@@ -19,7 +19,9 @@ impl Setup {
         let vhost = Vhost::new().await;
         let center = Center::with(flags, "").await;
         let endpoint = Endpoint::encrypted("purchase")
-            .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
+            .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))])
+            .context("format", "\"json\"")
+            .context("fields", "{ round = \"/round\" }");
         let config = Config::bare(vhost.url())
             .endpoint(endpoint)
             .set("approval_center", "base_url", &quoted(&center.url))

@@ -112,15 +112,19 @@ impl Loop {
     }
 }
 
-/// Publishes as a worker does: persistent, to the exchange for reports, by the name of the queue, and confirmed.
+/// Publishes as a worker does: persistent, to the exchange for reports, by the name of the queue, confirmed, and again as
+/// long as it comes back: the queue is declared a moment before it is bound.
 async fn report(vhost: &Vhost, body: &[u8]) {
     let (_connection, channel) = vhost.channel().await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let properties = BasicProperties::default().with_delivery_mode(2);
-    let published = channel.basic_publish(EXCHANGE.into(), QUEUE.into(), options, body, properties).await;
-    let confirm = published.expect("published").await.expect("confirmed");
-    assert!(confirm.is_ack() && confirm.take_message().is_none(), "the queue is there");
+    eventually("a queue that takes the report", async || {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let published = channel.basic_publish(EXCHANGE.into(), QUEUE.into(), options, body, properties).await;
+        let confirm = published.expect("published").await.expect("confirmed");
+        if confirm.is_ack() && confirm.take_message().is_none() { Ok(()) } else { Err("it came back") }
+    })
+    .await;
 }
 
 fn outcome(command_id: &str, word: &str) -> Value {
