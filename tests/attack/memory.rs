@@ -1,7 +1,7 @@
 //! What a crowd costs that opens connections, begins something on each, and does not end it: memory while it is there, and
 //! after it has gone.
 //!
-//! `cargo test --test attack memory:: -- --nocapture` prints the table that stands in README.md and SECURITY.md.
+//! `cargo test --test attack memory:: -- --nocapture` prints the table that stands in docs/edge.md.
 
 use crate::support::{App, Authority, Callback, Config, NOWHERE, PATIENCE, eventually};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};

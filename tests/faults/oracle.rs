@@ -151,7 +151,7 @@ impl Figures {
         checked
     }
 
-    /// [`Figures::check`] for faults after which the order of a task cannot be kept, as the README says of them.
+    /// [`Figures::check`] for faults after which the order of a task cannot be kept, as docs/workers.md says.
     #[track_caller]
     pub(crate) fn check_any_order(self, fault: &str) -> Self {
         writeln!(std::io::stderr(), "{fault}: {self}").expect("standard error is open");

@@ -90,7 +90,7 @@ async fn a_routing_key_is_lower_case_and_hexes_what_is_not_plain() {
         let callback = Callback::list("i", code).with("approval_code", code).action("REJECT");
         assert_eq!(worker.command(&app.accept(&callback).await).await.routing_key, expected);
     }
-    // What the README says of a code that is too long, and of the property that is cut.
+    // What docs/workers.md says of a code that is too long, and of the property that is cut.
     let code = "采".repeat(150);
     let long = Callback::list(&"审".repeat(100), "long").with("approval_code", &*code);
     let message = worker.command(&app.accept(&long).await).await;

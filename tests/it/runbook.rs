@@ -1,4 +1,4 @@
-//! What the README tells an operator to look for is what the program says.
+//! What the documents tell an operator to look for is what the program says.
 
 use std::{fs, path::Path};
 
@@ -32,17 +32,42 @@ fn quoted(section: &str) -> Vec<&str> {
     words.map(|piece| piece.trim_end_matches(['…', ' ', ':'])).collect()
 }
 
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join("docs").join(name)).expect("there is one")
+}
+
 #[test]
-fn every_line_of_the_log_that_the_readme_quotes_is_one_that_the_program_writes() {
+fn every_line_of_the_log_that_the_documents_quote_is_one_that_the_program_writes() {
     let mut said = String::new();
     source(&Path::new(ROOT).join("src"), &mut said);
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("there is one");
-    let (_, section) = readme.split_once("### When something fails").expect("the table of faults");
-    let section = section.split("\n## ").next().expect("split yields at least one part");
-    let quoted = quoted(section);
-    assert!(quoted.len() >= 15, "the table quotes the log: {quoted:?}");
-    for words in quoted {
-        assert!(said.contains(words), "the README quotes {words:?}, which the program does not say");
+    for folder in ["", "zh-CN/"] {
+        let operations = page(&format!("{folder}operations.md"));
+        let (_, alerts) = operations.split_once("id=\"alerts\"").expect("the runbooks");
+        for section in [&page(&format!("{folder}faults.md")), alerts] {
+            let quoted = quoted(section);
+            assert!(quoted.len() >= 15, "{folder}: the log is quoted: {quoted:?}");
+            for words in quoted {
+                assert!(said.contains(words), "{folder}: {words:?} is quoted, which the program does not say");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_its_runbook_in_both_languages() {
+    let alerts = fs::read_to_string(Path::new(ROOT).join("deploy/alerts.yaml")).expect("there is one");
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let names: Vec<String> = names.map(str::to_lowercase).collect();
+    assert!(names.len() >= 30, "{names:?}");
+    for name in ["operations.md", "zh-CN/operations.md"] {
+        let page = page(name);
+        let (_, runbooks) = page.split_once("id=\"alerts\"").expect("the runbooks");
+        let described: Vec<&str> = runbooks
+            .split("### <a id=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().expect("split yields at least one part"))
+            .collect();
+        assert_eq!(described, names, "{name} has them in the order of deploy/alerts.yaml");
     }
 }
 

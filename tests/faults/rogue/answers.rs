@@ -149,7 +149,7 @@ async fn a_refused_command_is_tried_again_by_itself_and_the_others_go_on() {
         Then::Nothing
     });
     let app = app(&rogue, &[]).await;
-    // A later decision of the task may have been sent before the refusal came: the README says so.
+    // A later decision of the task may have been sent before the refusal came: docs/workers.md says so.
     let figures = figures_of(&rogue, &app, 200).await.check_any_order("one in ten refused once");
     assert_eq!((figures.parked, figures.published_again, rogue.served()), (0, 0, 1));
 }
