@@ -170,21 +170,21 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
 
     /// Notes the value that is in force. Texts that are secret come here redacted.
     pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
-        self.note_with(key, value.into(), found, Vec::new());
+        self.note_with(key, value.into(), found, &[]);
     }
 
-    /// Notes what may be shown of secrets that are in force; they themselves are kept to notice when they change.
+    /// Notes what may be shown of secrets that are in force; their digests are kept to notice when they change.
     pub(super) fn note_secrets(
         &mut self,
         key: &'static str,
         value: impl Into<toml::Value>,
         found: &Found<'_>,
-        secrets: Vec<Secret>,
+        secrets: &[Secret],
     ) {
         self.note_with(key, value.into(), found, secrets);
     }
 
-    fn note_with(&mut self, key: &'static str, value: toml::Value, found: &Found<'_>, secrets: Vec<Secret>) {
+    fn note_with(&mut self, key: &'static str, value: toml::Value, found: &Found<'_>, secrets: &[Secret]) {
         let mut origin = found.origin.to_string();
         if let Some(name) = &found.reference {
             origin = format!("{origin}, from environment {name}");

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Read as _,
     path::{Path, PathBuf},
+    slice,
 };
 
 use super::{
@@ -174,7 +175,7 @@ impl<'t> Section<'t, '_, '_> {
                 let in_file = matches!(found.origin, Origin::File { .. });
                 self.report.secrets_in_file |= in_file && kind != Kind::PublicKey;
             }
-            self.note_secrets(key, shown, &found, vec![text.clone()]);
+            self.note_secrets(key, shown, &found, slice::from_ref(&text));
         }
         Given::Value(text)
     }
@@ -196,7 +197,7 @@ impl<'t> Section<'t, '_, '_> {
                     Kind::Lines | Kind::PublicKey => text,
                 };
                 if kind != Kind::Lines {
-                    self.note_secrets(key, path.display().to_string(), &found, vec![secret.clone()]);
+                    self.note_secrets(key, path.display().to_string(), &found, slice::from_ref(&secret));
                 }
                 if kind != Kind::PublicKey
                     && let Some(warning) = files::exposed(&path)
@@ -243,7 +244,7 @@ impl<'t> Section<'t, '_, '_> {
             secrets.push(text);
         }
         (secrets.len() == list.len()).then(|| {
-            self.note_secrets(key, shown, &found, secrets.clone());
+            self.note_secrets(key, shown, &found, &secrets);
             secrets
         })
     }
@@ -275,7 +276,7 @@ impl<'t> Section<'t, '_, '_> {
             return None;
         }
         let (Value::Text(path) | Value::Word(path)) = &*found.value else { return None };
-        self.note_secrets(key, &**path, &found, secrets.clone());
+        self.note_secrets(key, &**path, &found, &secrets);
         Some(secrets)
     }
 }

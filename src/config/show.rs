@@ -1,5 +1,7 @@
 //! The configuration in force, as `config show` prints it. It holds no secret: they come here redacted.
 
+use sha2::{Digest, Sha256};
+
 use super::layers::{Step, spell};
 use crate::secret::Secret;
 
@@ -16,17 +18,14 @@ pub(super) struct Shown {
     /// Redacted.
     pub(super) value: toml::Value,
     origin: String,
-    /// What was redacted, so that a change of it is noticed.
-    secrets: Vec<Secret>,
+    /// SHA-256 of what was redacted, so that a change of it is noticed and no old secret is kept for it.
+    digests: Vec<[u8; 32]>,
 }
 
 impl Shown {
     /// Whether both are in force the same, wherever they were set.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let same = |(one, other): (&Secret, &Secret)| one.equals(other.expose());
-        self.value == other.value
-            && self.secrets.len() == other.secrets.len()
-            && self.secrets.iter().zip(&other.secrets).all(same)
+        self.value == other.value && self.digests == other.digests
     }
 }
 
@@ -34,8 +33,9 @@ impl Shown {
 pub(super) const REDACTED: &str = "[redacted]";
 
 impl Effective {
-    pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String, secrets: Vec<Secret>) {
-        self.values.push(Shown { path, value, origin, secrets });
+    pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String, secrets: &[Secret]) {
+        let digests = secrets.iter().map(|secret| Sha256::digest(secret.expose()).into()).collect();
+        self.values.push(Shown { path, value, origin, digests });
     }
 
     /// As TOML; with `origins`, each value is followed by a comment that says where it was set.

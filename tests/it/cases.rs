@@ -177,7 +177,9 @@ async fn a_refusal_keeps_what_the_context_named() {
         .set("actions", r#"["REJECT"]"#)
         .context("format", "\"json\"")
         .context("fields", r#"{ task_id = "/t", instance_id = "/i", round = "/r" }"#);
-    let app = App::with(Config::bare(NOWHERE).set("", "allow_weak_secrets", "true").endpoint(jwt).endpoint(fields)).await;
+    let app =
+        App::with(Config::bare(NOWHERE).set("", "allow_weak_secrets", "true").endpoint(jwt).endpoint(fields))
+            .await;
     let claims = r#"{"instance_id":"PO-77","task_id":"PO-77/n2","jti":"r-9","exp":1}"#;
     let part = |text: &str| {
         use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};

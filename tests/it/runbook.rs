@@ -47,7 +47,10 @@ fn every_line_of_the_log_that_the_documents_quote_is_one_that_the_program_writes
             let quoted = quoted(section);
             assert!(quoted.len() >= 15, "{folder}: the log is quoted: {quoted:?}");
             for words in quoted {
-                assert!(said.contains(words), "{folder}: {words:?} is quoted, which the program does not say");
+                assert!(
+                    said.contains(words),
+                    "{folder}: {words:?} is quoted, which the program does not say"
+                );
             }
         }
     }
