@@ -12,12 +12,12 @@ use std::{
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use toml::{Table, Value};
 
-use crate::support::{Authority, Program};
+use crate::support::{Authority, Pair, Program};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Languages of which a block is shown and not used: what programs print, and diagrams.
-const SHOWN: [&str; 2] = ["text", "mermaid"];
+/// Languages of which a block is shown and not used: what programs print, diagrams, and a language that no tool here reads.
+const SHOWN: [&str; 3] = ["text", "mermaid", "csharp"];
 
 /// Under which each other block says what is done with it.
 const USED: [(&str, &[&str]); 5] = [
@@ -224,6 +224,10 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
             (None, '\\') => word.extend(letters.next()),
             (None, '#') if word.is_empty() => break,
             (None, '|' | ';' | '&' | '(' | ')' | '<' | '>' | '`') => {
+                // The number of what is redirected, as in `2>`.
+                if matches!(letter, '<' | '>') && word.chars().all(|c| c.is_ascii_digit()) {
+                    word.clear();
+                }
                 if any || !word.is_empty() {
                     words.push(std::mem::take(&mut word));
                 }
@@ -262,6 +266,7 @@ fn invocations_are_found_however_a_shell_writes_them() {
     );
     assert_eq!(found("countersign encrypt < x | countersign decrypt # both"), ["encrypt", "decrypt"]);
     assert_eq!(found("token=$(countersign context sign --task T-1)"), ["context|sign|--task|T-1"]);
+    assert_eq!(found("countersign serve 2>/dev/null &"), ["serve"]);
     assert_eq!(found("systemctl reload countersign"), [""; 0]);
 }
 
@@ -328,7 +333,7 @@ url = "amqp://127.0.0.1:1"
 [[endpoints]]
 name = "purchase"
 plain = true
-credentials = [ { token = "fake-token-of-so-many-bytes" } ]
+credentials = [ { action_callback_token = "fake-token-of-so-many-bytes" } ]
 "#;
 
 /// Puts one table over another. Endpoints are matched by their place.
@@ -361,6 +366,7 @@ fn merge(under: &mut Table, over: Table) {
 struct Files {
     dir: tempfile::TempDir,
     authority: Authority,
+    pair: Pair,
 }
 
 impl Files {
@@ -369,16 +375,17 @@ impl Files {
             Value::Table(table) => table.iter_mut().for_each(|(key, value)| self.made_for(value, key)),
             Value::Array(values) => values.iter_mut().for_each(|value| self.made_for(value, key)),
             Value::String(path) if key.ends_with("_file") => {
-                let pair = self.authority.issue(&["localhost"]);
                 let text = match key {
-                    "cert_file" | "client_cert_file" => pair.cert,
-                    "key_file" | "client_key_file" => pair.key,
+                    "cert_file" | "client_cert_file" => self.pair.cert.clone(),
+                    "key_file" | "client_key_file" => self.pair.key.clone(),
                     "ca_file" | "client_ca_file" => self.authority.pem(),
                     "url_file" => "amqp://127.0.0.1:1".to_owned(),
                     _ => "fake-secret-of-more-than-32-bytes-here".to_owned(),
                 };
                 let made = self.dir.path().join(key);
                 fs::write(&made, text).expect("the directory is ours");
+                let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                fs::set_permissions(&made, private).expect("it is ours");
                 *path = made.display().to_string();
             }
             Value::String(path) if key == "path" && path.starts_with('/') => {
@@ -399,7 +406,9 @@ async fn every_configuration_is_taken() {
     let mut faults = Vec::new();
     for (word, blocks) in [("file", blocks("toml file")), ("part", blocks("toml part"))] {
         for Block { page, line, text, .. } in blocks {
-            let files = Files { dir: tempfile::tempdir().expect("a directory"), authority: Authority::new() };
+            let authority = Authority::new();
+            let pair = authority.issue(&["localhost"]);
+            let files = Files { dir: tempfile::tempdir().expect("a directory"), authority, pair };
             let read = match text.parse::<Table>() {
                 Ok(read) => read,
                 Err(error) => {
@@ -413,13 +422,14 @@ async fn every_configuration_is_taken() {
             let mut whole = Value::Table(whole);
             files.made_for(&mut whole, "");
             let path = files.dir.path().join("countersign.toml");
-            fs::write(&path, whole.to_string()).expect("the directory is ours");
+            fs::write(&path, toml::to_string(&whole).expect("it was read as TOML"))
+                .expect("the directory is ours");
             let mut check = Program::new(["config", "check"]).config(&path);
             for name in variables(&text) {
                 let value = if name.contains("AMQP") {
-                    "amqp://127.0.0.1:1"
+                    "amqp://127.0.0.1:1".to_owned()
                 } else {
-                    "fake-value-of-more-than-32-bytes-here"
+                    format!("fake-value-of-more-than-32-bytes-{name}")
                 };
                 check = check.env(name, value);
             }
@@ -537,6 +547,9 @@ fn every_cited_fact_of_the_platform_has_its_section() {
 /// Without what is written in a language: comments, and everything that is not ASCII.
 fn wordless(block: &Block) -> String {
     let mut text = format!("{}\n", block.word);
+    if SHOWN.contains(&block.word.as_str()) {
+        return text;
+    }
     for line in block.text.lines() {
         let line = line.split(" #").next().unwrap_or_default().trim_end();
         if !line.trim_start().starts_with('#') && line.is_ascii() {

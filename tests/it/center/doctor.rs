@@ -21,7 +21,7 @@ impl Setup {
         let endpoint = Endpoint::encrypted("purchase")
             .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))])
             .context("format", "\"json\"")
-            .context("fields", "{ round = \"/round\" }");
+            .context("fields", "{ task_id = \"/task\", round = \"/round\" }");
         let config = Config::bare(vhost.url())
             .endpoint(endpoint)
             .set("approval_center", "base_url", &quoted(&center.url))
