@@ -14,6 +14,7 @@ mod descriptors;
 mod docs;
 mod doctor;
 mod formats;
+mod fuzz;
 mod harness;
 mod layering;
 mod layout;

@@ -1,6 +1,5 @@
 //! What is published: every command renders as JSON that says what the command says, in every profile, and its headers
 //! and properties have what AMQP 0-9-1 allows.
-#![no_main]
 
 use std::sync::Arc;
 
@@ -12,13 +11,16 @@ use countersign::{
         profile::Profile,
     },
     secret::Secret,
+    time::Timestamp,
 };
-use jiff::Timestamp;
-use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-fuzz_target!(|input: (&[u8], Option<&str>, Option<&str>, i64)| {
-    let (members, round, business_key, at) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((members, round, business_key, at)) =
+        super::read::<(&[u8], Option<&str>, Option<&str>, i64)>(data)
+    else {
+        return;
+    };
     let credentials = Credentials::new(&[CredentialSettings {
         action_callback_token: Secret::new("t"),
         action_callback_key: None,
@@ -51,6 +53,7 @@ fuzz_target!(|input: (&[u8], Option<&str>, Option<&str>, i64)| {
         message_id: callback.message_id.map(|id| id.to_string()),
         search_id: text(&callback.id),
         conflicts_with: None,
+        repeats: None,
         extra: callback.extra.clone(),
     };
 
@@ -90,4 +93,4 @@ fuzz_target!(|input: (&[u8], Option<&str>, Option<&str>, i64)| {
         names.dedup();
         assert_eq!(names.len(), form.headers.len(), "a header stands twice");
     }
-});
+}

@@ -1,5 +1,4 @@
 //! Base64, AES-256-CBC and the padding, against a plain definition of each, written without a thought for time.
-#![no_main]
 
 use aes::{
     Aes256,
@@ -13,7 +12,6 @@ use countersign::{
     },
     secret::Secret,
 };
-use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 
 /// As the text of `encrypt` in a body. What opens by chance only, and is nothing that a callback could be, does not count.
@@ -44,8 +42,8 @@ fn defined(key: &str, text: &str) -> Option<Vec<u8>> {
     Some(plain)
 }
 
-fuzz_target!(|input: (String, [u8; 16], Vec<u8>, u8)| {
-    let (text, iv, bytes, tail) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((text, iv, bytes, tail)) = super::read::<(String, [u8; 16], Vec<u8>, u8)>(data) else { return };
     let key = Key::derive(&Secret::new(text.as_str()));
     // What is encrypted comes back, by both.
     let sealed = encrypt(&key, iv, &bytes);
@@ -66,4 +64,4 @@ fuzz_target!(|input: (String, [u8; 16], Vec<u8>, u8)| {
             None => assert!(!defined.is_some_and(|plain| std::str::from_utf8(&plain).is_ok()), "{candidate}"),
         }
     }
-});
+}

@@ -1,9 +1,7 @@
 //! Reports of workers: nothing panics, what is taken is within the limits and says the same when it is read again, and what
 //! is refused is told in words that carry nothing of it.
-#![no_main]
 
 use countersign::command::outcome::{MAX_BYTES, MAX_MESSAGE_CHARS, Outcome};
-use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 /// The same report as countersign itself would write it.
@@ -23,12 +21,15 @@ fn written(outcome: &Outcome) -> Vec<u8> {
     serde_json::to_vec(&report).expect("it is JSON")
 }
 
-fuzz_target!(|body: &[u8]| {
+pub(super) fn run(body: &[u8]) {
     let outcome = match Outcome::parse(body) {
         Ok(outcome) => outcome,
         Err(refused) => {
             let words = refused.to_string();
-            assert!(!words.is_empty() && words.len() < 400 && !words.contains(|c: char| c.is_control()), "{words:?}");
+            assert!(
+                !words.is_empty() && words.len() < 400 && !words.contains(|c: char| c.is_control()),
+                "{words:?}"
+            );
             return;
         }
     };
@@ -41,11 +42,14 @@ fuzz_target!(|body: &[u8]| {
     assert!(outcome.repeats(&outcome), "a report says what it says");
     // A number that a double does not hold is written otherwise than it was read; it is compared as text elsewhere.
     if let Ok(again) = Outcome::parse(&written(&outcome)) {
-        assert_eq!((again.command_id, again.kind, again.status), (outcome.command_id, outcome.kind, outcome.status));
+        assert_eq!(
+            (again.command_id, again.kind, again.status),
+            (outcome.command_id, outcome.kind, outcome.status)
+        );
         assert_eq!(again.message, outcome.message);
         assert_eq!(
             again.instance.map(|instance| instance.instance_id),
             outcome.instance.map(|instance| instance.instance_id)
         );
     }
-});
+}

@@ -1,7 +1,6 @@
 //! A ledger whose file, or whose write-ahead log, was cut or written over: it opens or it refuses, and never panics. When
 //! nothing but the end of the log is missing, what opens is a prefix of what was there, with nothing left out before its
 //! end; when the end of the main file is missing, it does not open as if it were whole.
-#![no_main]
 
 use std::{
     fs,
@@ -13,12 +12,11 @@ use std::{
 use countersign::{
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts},
     ledger::{
-        Acceptance, Filter, Ledger, Limits, OnConflict, Receipt, Settings,
+        Acceptance, Filter, Ledger, Limits, OnConflict, Receipt, RefusalFilter, Settings,
         sqlite::{Reader, SqliteLedger},
     },
+    time::Timestamp,
 };
-use jiff::Timestamp;
-use libfuzzer_sys::fuzz_target;
 
 const COMMANDS: usize = 40;
 
@@ -54,7 +52,13 @@ fn acceptance(number: usize) -> Acceptance {
         repeats: None,
         extra: Vec::new(),
     };
-    Acceptance { command, fingerprint, window: Duration::from_secs(60), repeats_window: Duration::from_secs(24 * 3600), on_conflict: OnConflict::Publish }
+    Acceptance {
+        command,
+        fingerprint,
+        window: Duration::from_secs(60),
+        repeats_window: Duration::from_secs(24 * 3600),
+        on_conflict: OnConflict::Publish,
+    }
 }
 
 /// A ledger's files as a crash would leave them, and the ids that were answered.
@@ -99,12 +103,14 @@ fn present(path: &Path) -> Option<Vec<CommandId>> {
     let mut ids: Vec<CommandId> = reader.list(&filter).ok()?.iter().map(|record| record.command_id).collect();
     ids.reverse();
     // None of these may panic either.
-    drop((reader.stats(), reader.refusals(None, None, 100)));
+    drop((reader.stats(), reader.refusals(&RefusalFilter { limit: 100, ..RefusalFilter::default() })));
     Some(ids)
 }
 
-fuzz_target!(|input: (bool, Option<u32>, Vec<(u32, u8)>)| {
-    let (in_wal, cut, writes) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((in_wal, cut, writes)) = super::read::<(bool, Option<u32>, Vec<(u32, u8)>)>(data) else {
+        return;
+    };
     let template = &*TEMPLATE;
     let (mut main, mut wal) = (template.main.clone(), template.wal.clone());
     let file = if in_wal { &mut wal } else { &mut main };
@@ -147,4 +153,4 @@ fuzz_target!(|input: (bool, Option<u32>, Vec<(u32, u8)>)| {
         }
     }
     clear(&path);
-});
+}

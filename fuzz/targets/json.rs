@@ -1,12 +1,10 @@
 //! The limits on JSON, against a definition: what passes is read by `serde_json` into plain values, has unique names, no
 //! more than 64 members in an object and no more than 8 containers in one another; and what does not pass breaks one of
 //! these rules.
-#![no_main]
 
 use std::{collections::BTreeSet, fmt};
 
 use countersign::callback;
-use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
 /// The names of an object with repetitions, and its values.
@@ -53,7 +51,8 @@ fn within_limits(text: &str, depth: usize) -> bool {
     }
 }
 
-fuzz_target!(|text: &str| {
+pub(super) fn run(data: &[u8]) {
+    let Some(text) = super::read::<&str>(data) else { return };
     let Ok(value) = serde_json::from_str::<&RawValue>(text) else { return };
     let passes = callback::check(value).is_ok();
     if passes {
@@ -63,4 +62,4 @@ fuzz_target!(|text: &str| {
         );
     }
     assert_eq!(passes, within_limits(value.get(), 1));
-});
+}

@@ -1,12 +1,12 @@
 //! The routing key: at most 255 bytes of a small alphabet in four words, and no two codes with the same key but those
 //! that differ in case.
-#![no_main]
 
 use std::sync::Arc;
 
-use countersign::command::{Action, CommandId, message::Envelope};
-use jiff::Timestamp;
-use libfuzzer_sys::fuzz_target;
+use countersign::{
+    command::{Action, CommandId, message::Envelope},
+    time::Timestamp,
+};
 
 fn key(endpoint: &str, code: Option<&str>, action: Action) -> String {
     let envelope = Envelope {
@@ -37,8 +37,8 @@ fn unescaped(word: &str) -> Vec<u8> {
     plain
 }
 
-fuzz_target!(|input: (String, String, u8)| {
-    let (one, other, word) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((one, other, word)) = super::read::<(String, String, u8)>(data) else { return };
     let action = [Action::Approve, Action::Reject, Action::Custom][usize::from(word % 3)];
     // As long as the configuration lets a name be.
     let endpoint =
@@ -68,4 +68,4 @@ fuzz_target!(|input: (String, String, u8)| {
             || (first == second && first.len() > 238 && one == other),
         "{one:?} {other:?}"
     );
-});
+}

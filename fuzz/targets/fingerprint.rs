@@ -1,8 +1,6 @@
 //! The fingerprint: the same for the same parts, and different for any others, however their texts are cut.
-#![no_main]
 
 use countersign::command::{Fingerprint, id::FingerprintParts};
-use libfuzzer_sys::fuzz_target;
 
 type Parts<'a> = (&'a str, [Option<&'a str>; 6], &'a str, &'a str);
 
@@ -27,8 +25,8 @@ fn meant<'a>((endpoint, optional, user_id, action_type): Parts<'a>) -> [&'a str;
     [endpoint, a, b, c, d, e, f, user_id, action_type]
 }
 
-fuzz_target!(|input: (Parts<'_>, Parts<'_>, u8, u16)| {
-    let (one, other, which, cut) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((one, other, which, cut)) = super::read::<(Parts<'_>, Parts<'_>, u8, u16)>(data) else { return };
     let of = |one| Fingerprint::of(&parts(one));
     assert_eq!(of(one) == of(other), meant(one) == meant(other), "{one:?} {other:?}");
     // The same text, cut elsewhere between two neighbours: the mistake that a missing length prefix makes.
@@ -44,4 +42,4 @@ fuzz_target!(|input: (Parts<'_>, Parts<'_>, u8, u16)| {
         (moved.1[at], moved.1[at + 1]) = (Some(left), Some(right));
         assert_eq!(of(one) == of(moved), meant(one) == meant(moved), "{one:?} {moved:?}");
     }
-});
+}

@@ -1,12 +1,10 @@
 //! `X-Forwarded-For`: nobody but a trusted proxy is believed, whatever stands in the header, and what is believed is the
 //! rightmost address that is no proxy's.
-#![no_main]
 
 use std::net::IpAddr;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use countersign::http::peers::{Network, Settings};
-use libfuzzer_sys::fuzz_target;
 
 fn settings(trusted: &[&str]) -> Settings {
     let trusted_proxies = trusted.iter().map(|text| Network::parse(text).expect("a network")).collect();
@@ -20,8 +18,8 @@ fn is_trusted(address: IpAddr) -> bool {
     }
 }
 
-fuzz_target!(|input: (Vec<&[u8]>, [u8; 4], bool)| {
-    let (values, octets, proxied) = input;
+pub(super) fn run(data: &[u8]) {
+    let Some((values, octets, proxied)) = super::read::<(Vec<&[u8]>, [u8; 4], bool)>(data) else { return };
     let mut headers = HeaderMap::new();
     for value in values.iter().take(8) {
         if let Ok(value) = HeaderValue::from_bytes(value) {
@@ -52,4 +50,4 @@ fuzz_target!(|input: (Vec<&[u8]>, [u8; 4], bool)| {
         }
     }
     assert_eq!(peer, believed, "{}", String::from_utf8_lossy(&list));
-});
+}
