@@ -61,7 +61,7 @@ pub(super) fn run(data: &[u8]) {
         let defined = defined(&text, &candidate);
         match decrypt(&key, &candidate) {
             Some(plain) => assert_eq!(Some(plain), defined, "{candidate}"),
-            None => assert!(!defined.is_some_and(|plain| std::str::from_utf8(&plain).is_ok()), "{candidate}"),
+            None => assert!(defined.is_none_or(|plain| std::str::from_utf8(&plain).is_err()), "{candidate}"),
         }
     }
 }

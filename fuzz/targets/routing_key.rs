@@ -64,8 +64,7 @@ pub(super) fn run(data: &[u8]) {
     }
     assert_eq!(
         first == second,
-        one.to_ascii_lowercase() == other.to_ascii_lowercase()
-            || (first == second && first.len() > 238 && one == other),
+        one.eq_ignore_ascii_case(&other) || (first == second && first.len() > 238 && one == other),
         "{one:?} {other:?}"
     );
 }
