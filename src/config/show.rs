@@ -1,5 +1,7 @@
 //! The configuration in force, as `config show` prints it. It holds no secret: they come here redacted.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 
 use super::layers::{Step, spell};
@@ -18,8 +20,24 @@ pub(super) struct Shown {
     /// Redacted.
     pub(super) value: toml::Value,
     origin: String,
-    /// SHA-256 of what was redacted, so that a change of it is noticed and no old secret is kept for it.
-    digests: Vec<[u8; 32]>,
+    /// Of what was redacted, so that a change of it is noticed and no old secret is kept for it.
+    digests: Vec<SecretDigest>,
+}
+
+/// SHA-256 of a secret. `Debug` shows nothing of it: a short secret can be guessed from its hash.
+#[derive(Clone, PartialEq)]
+struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    fn of(secret: &Secret) -> Self {
+        Self(Sha256::digest(secret.expose()).into())
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
 }
 
 impl Shown {
@@ -34,7 +52,7 @@ pub(super) const REDACTED: &str = "[redacted]";
 
 impl Effective {
     pub(super) fn push(&mut self, path: Vec<Step>, value: toml::Value, origin: String, secrets: &[Secret]) {
-        let digests = secrets.iter().map(|secret| Sha256::digest(secret.expose()).into()).collect();
+        let digests = secrets.iter().map(SecretDigest::of).collect();
         self.values.push(Shown { path, value, origin, digests });
     }
 

@@ -35,7 +35,7 @@ pub(super) fn run(sources: Sources) -> Result<Exit, Failure> {
         tell(&loaded);
         take_descriptors();
         let supervisor = Supervisor::from_environment();
-        match serve(&config, loaded, sources, &log, signals, supervisor).await {
+        match serve(config, loaded, sources, &log, signals, supervisor).await {
             Ok(()) => Ok(Exit::Done),
             // stderr is the log now, and whoever reads it may expect JSON.
             Err(error) => {
@@ -69,7 +69,7 @@ fn take_descriptors() {
 }
 
 async fn serve(
-    config: &Config,
+    config: Config,
     loaded: Loaded,
     sources: Sources,
     log: &Log,
@@ -79,13 +79,14 @@ async fn serve(
     let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
-    let center = workers::center(config)?;
-    let way_back = workers::way_back(config, center.as_ref());
+    let center = workers::center(&config)?;
+    let way_back = workers::way_back(&config, center.as_ref());
     let app =
-        App::build(&settings(config), open_ledger, relay(config, center.as_ref()))?.with_way_back(way_back);
+        App::build(&settings(&config), open_ledger, relay(&config, center.as_ref()))?.with_way_back(way_back);
     let controls = app.controls();
-    controls.work_beside(workers::beside(config, center.as_ref()));
-    let reloader = Reloader::new(sources, loaded, config.clone(), center);
+    controls.work_beside(workers::beside(&config, center.as_ref()));
+    // Handed over, not copied: what a reload replaces is to be gone, secrets above all.
+    let reloader = Reloader::new(sources, loaded, config, center);
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
         stop.await;
