@@ -45,6 +45,23 @@ fn execute(ledger: &Path, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_configuration_leaves_open_is_risky() {
+    let config = Config::bare(NOWHERE).endpoint(Endpoint::plain("bare")).endpoint(
+        Endpoint::encrypted("rounds")
+            .context("format", "'json'")
+            .context("fields", "{ task_id = '/t', round = '/r' }"),
+    );
+    let app = App::with(config).await;
+    let ran = doctor(app.file(), &[]).await;
+    let risky: Vec<&str> =
+        ran.stdout.lines().filter(|line| line.starts_with("risky  configuration: ")).collect();
+    let told = |words: &str| risky.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(told("endpoints[0].plain: true: callbacks come unencrypted"), 1, "{}", ran.stdout);
+    assert_eq!(told("endpoints[0].context.format: opaque: contexts have neither a round nor an end"), 1);
+    assert_eq!(told("endpoints[1]."), 0, "{risky:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_ledger_is_found_by_its_pages() {
     let mut app = App::with(Config::with_url(NOWHERE)).await;
     for number in 0..200 {
