@@ -198,6 +198,16 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
     let refused = vhost.take(DEAD).await;
     assert!(refused.header("countersign-refused").contains("another"), "{:?}", refused.properties);
     everything_else_is_refused(&worker, "worker").await;
+    // Not refused, and so it stands in docs/workers.md: to throw commands away, and to look how many messages there are.
+    tried(&worker, async |c| c.queue_purge(COMMANDS.into(), Default::default()).await.map(drop))
+        .await
+        .expect("who may read may purge");
+    tried(&worker, async |channel| {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(DEAD.into(), passive, FieldTable::default()).await.map(drop)
+    })
+    .await
+    .expect("RabbitMQ lets everybody look");
 
     // The service has nothing to do with what is not its own.
     let service =
