@@ -217,7 +217,8 @@ async fn a_queue_that_was_declared_without_reject_publish_is_used_as_it_is_and_t
         log.contains("rabbitmqctl set_policy") && log.replace("\\\\\\\\", "\\\\").contains(pattern),
         "{log}"
     );
-    assert!(!log.contains("operator action required"), "{log}");
+    assert!(!log.contains("operator action required") && !log.contains("ended the session"), "{log}");
+    assert_eq!(log.matches("connected to the broker").count(), 1, "{log}");
     // What the line sets holds: the queue refuses what it has no room for.
     let policy = format!(
         "ok = rabbit_policy:set({}, <<\"countersign-overflow\">>, <<\"^countersign\\\\.commands$\">>, \

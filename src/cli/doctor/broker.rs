@@ -8,7 +8,7 @@ use crate::{
     config::Loaded,
     relay::amqp::{
         Error, Examined, Listening, Login, Settings, Topology, Trouble, examine, listen_in, login_of_url,
-        names,
+        names, refusing_policy,
     },
     telemetry::{
         log::chain,
@@ -209,20 +209,15 @@ fn overflow(report: &mut Report, one: &Examined, vhost: &str) -> Result<(), Fail
     let Some(overflow) = &one.overflow else { return Ok(()) };
     let name = &one.name;
     let danger = "should a policy limit its length, confirmed messages would be dropped";
-    let words = match overflow.as_str() {
-        "" => {
-            let pattern = shell(&format!("^{}$", regex::escape(name)));
-            format!(
-                "{name} is not declared with x-overflow: reject-publish; {danger}. A policy does the same: rabbitmqctl set_policy \
-                 -p {} --apply-to queues countersign-overflow {pattern} '{{\"overflow\":\"reject-publish\"}}'",
-                shell(vhost)
-            )
-        }
-        other => format!(
-            "{name} is declared with x-overflow: {other}, which no policy can change; {danger}. Once it is empty, delete it and \
-             have serve declare it anew"
-        ),
+    let how = match overflow.as_str() {
+        "" => "is not declared with x-overflow: reject-publish".to_owned(),
+        other => format!("is declared with x-overflow: {other}"),
     };
+    let words = format!(
+        "{name} {how}; {danger}. A policy goes before that: add \"overflow\":\"reject-publish\" to the one that the queue has, or, \
+         if it has none: {}",
+        refusing_policy(vhost, name)
+    );
     report.risky("overflow", words)
 }
 

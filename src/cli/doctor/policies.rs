@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 struct Queue {
     name: String,
+    is_quorum: bool,
     arguments: Map<String, Value>,
     policy: Option<String>,
     operator_policy: Option<String>,
@@ -35,18 +36,23 @@ struct Queue {
 impl Queue {
     fn read(value: &Value) -> Option<Self> {
         let text = |member: &str| value[member].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let arguments = pairs(&value["arguments"]);
         Some(Self {
             name: text("name")?,
-            arguments: pairs(&value["arguments"]),
+            is_quorum: value["type"] == "quorum"
+                || arguments.get("x-queue-type").is_some_and(|kind| kind == "quorum"),
+            arguments,
             policy: text("policy"),
             operator_policy: text("operator_policy"),
             effective: pairs(&value["effective_policy_definition"]),
         })
     }
 
-    /// What it does when it is full. The argument wins over a policy, and the operator's policies cannot set it.
+    /// What it does when it is full. In a quorum queue a policy wins over the argument, in others the argument; the operator's
+    /// policies cannot set it. (RabbitMQ 3.10 to 4.3)
     fn overflow(&self) -> &str {
-        let overflow = self.arguments.get("x-overflow").or_else(|| self.effective.get("overflow"));
+        let (argument, policy) = (self.arguments.get("x-overflow"), self.effective.get("overflow"));
+        let overflow = if self.is_quorum { policy.or(argument) } else { argument.or(policy) };
         overflow.and_then(Value::as_str).unwrap_or("drop-head")
     }
 
@@ -309,24 +315,30 @@ mod tests {
 
     #[test]
     fn a_queue_that_refuses_what_has_no_room_loses_nothing() {
-        let limit = |arguments: Value, overflow: Value| {
-            let mut effective = json!({ "max-length": 2 });
-            if !overflow.is_null() {
-                effective["overflow"] = overflow;
+        let limit = |kind: &str, argument: Option<&str>, policy: Option<&str>| {
+            let (mut arguments, mut effective) = (json!({}), json!({ "max-length": 2 }));
+            if let Some(argument) = argument {
+                arguments["x-overflow"] = json!(argument);
             }
-            let queue =
-                json!({ "policy": "p", "arguments": arguments, "effective_policy_definition": effective });
+            if let Some(policy) = policy {
+                effective["overflow"] = json!(policy);
+            }
+            let queue = json!({
+                "type": kind, "policy": "p", "arguments": arguments, "effective_policy_definition": effective
+            });
             told(queue, Role::Commands).first().map(|(verdict, _)| *verdict)
         };
-        assert_eq!(limit(json!({ "x-overflow": "reject-publish" }), Value::Null), None);
-        assert_eq!(limit(json!({}), json!("reject-publish")), None);
-        assert_eq!(
-            limit(json!({ "x-overflow": "drop-head" }), json!("reject-publish")),
-            Some(Wrong),
-            "the argument wins"
-        );
-        assert_eq!(limit(json!({}), json!("reject-publish-dlx")), Some(Risky));
-        assert_eq!(limit(json!({}), Value::Null), Some(Wrong));
+        let (refuses, drops) = (Some("reject-publish"), Some("drop-head"));
+        for kind in ["quorum", "classic"] {
+            assert_eq!(limit(kind, refuses, None), None);
+            assert_eq!(limit(kind, None, refuses), None);
+            assert_eq!(limit(kind, None, Some("reject-publish-dlx")), Some(Risky));
+            assert_eq!(limit(kind, None, None), Some(Wrong));
+        }
+        assert_eq!(limit("quorum", drops, refuses), None, "the policy wins");
+        assert_eq!(limit("quorum", refuses, drops), Some(Wrong), "the policy wins");
+        assert_eq!(limit("classic", drops, refuses), Some(Wrong), "the argument wins");
+        assert_eq!(limit("classic", refuses, drops), None, "the argument wins");
         assert_eq!(told(json!({}), Role::Dead), Vec::new());
     }
 

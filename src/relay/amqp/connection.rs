@@ -97,6 +97,9 @@ impl Link {
                 return Poll::Ready(Turn::Blocked(blocked));
             }
             match self.events.poll_next_unpin(cx) {
+                // lapin tells the end of every channel. Those that were closed over a declaration are not the session's,
+                // and their ends may come late; it has the state changed before it tells (4.12.3).
+                Poll::Ready(Some(Event::Error(_))) if self.is_open() => {}
                 Poll::Ready(Some(Event::Error(error))) => return Poll::Ready(Turn::Ended(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(Turn::Ended(None)),
                 Poll::Ready(Some(_)) => {}

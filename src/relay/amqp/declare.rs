@@ -15,7 +15,7 @@ use tracing::warn;
 use super::{
     Address, Error, Topology,
     topology::{Arguments, Binding, Exchange, OVERFLOW, Plan, Queue},
-    words::{advice, overflow_of_existing},
+    words::{advice, overflow_of_existing, refusing_policy},
 };
 
 /// Queues that were there before and treat a message for which they have no room otherwise than a queue of ours, by name,
@@ -37,21 +37,17 @@ impl Existing {
     }
 
     /// Takes a queue as it is.
-    fn accept(&self, queue: &Queue, overflow: Option<String>) {
+    fn accept(&self, queue: &Queue, overflow: Option<String>, broker: &Address) {
         let ours = queue.arguments.iter().find(|(name, _)| *name == OVERFLOW).map(|(_, value)| *value);
         if overflow.as_deref() == ours {
             self.known().remove(&queue.name);
             return;
         }
         let name = &*queue.name;
-        let pattern = name.replace('.', "\\.");
         warn!(
             queue = name,
             overflow,
-            mend = format!(
-                "rabbitmqctl set_policy -p VHOST --apply-to queues countersign-overflow '^{pattern}$' \
-                 '{{\"overflow\":\"reject-publish\"}}'"
-            ),
+            mend = refusing_policy(&broker.vhost, name),
             "the queue exists without x-overflow=reject-publish and is used as it is; should a policy limit its length, \
              confirmed commands would be dropped"
         );
@@ -137,7 +133,7 @@ impl<'a> Declaring<'a> {
         if let Err(source) = &result
             && let Some(overflow) = overflow_of_existing(source)
         {
-            self.existing.accept(queue, overflow);
+            self.existing.accept(queue, overflow, self.broker);
             self.open().await?;
             result = self.try_queue(queue).await;
         }

@@ -29,6 +29,7 @@ pub use examine::{Examined, Trouble, examine};
 pub use permissions::permissions;
 pub use publisher::{Publisher, Session};
 pub use watch::Watch;
+pub use words::refusing_policy;
 
 use super::Failure;
 use crate::{command::profile::Profile, loopback, secret::Secret};
@@ -286,11 +287,14 @@ fn is_refusal(error: &lapin::Error) -> bool {
 
 /// A broker as it may be shown: host, port and virtual host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address(Arc<str>);
+pub struct Address {
+    shown: Arc<str>,
+    vhost: Arc<str>,
+}
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.shown)
     }
 }
 
@@ -397,12 +401,13 @@ impl Broker {
         let frame_max = uri.query.frame_max.filter(|most| *most > 0);
         uri.query.frame_max = Some(frame_max.map_or(MAX_FRAME_BYTES, |most| most.min(MAX_FRAME_BYTES)));
         let (host, port, vhost) = (&uri.authority.host, uri.authority.port, uri.vhost.replace('/', "%2f"));
-        let address = if host.contains(':') {
+        let shown = if host.contains(':') {
             format!("[{host}]:{port}/{vhost}")
         } else {
             format!("{host}:{port}/{vhost}")
         };
-        Ok(Self { uri, address: Address(address.into()) })
+        let address = Address { shown: shown.into(), vhost: uri.vhost.as_str().into() };
+        Ok(Self { uri, address })
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Settings, Topology,
     topology::{DEAD, OUTCOMES, UNROUTED},
     vhost_of_url,
+    words::quoted,
 };
 
 /// The pattern that fits no name.
@@ -124,11 +125,6 @@ fn pattern<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         [name] => format!("^{name}$"),
         names => format!("^({})$", names.join("|")),
     }
-}
-
-/// For a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

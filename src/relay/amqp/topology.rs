@@ -3,13 +3,14 @@
 //!
 //! Arguments are written into a queue for ever: RabbitMQ refuses to declare it again with others. So only what the
 //! product cannot do without is an argument. Everything that an operator may want to change one day belongs in a
-//! policy, which overrides nothing here: `delivery-limit` (how often a message is handed out again before it goes to
+//! policy, which changes nothing else here: `delivery-limit` (how often a message is handed out again before it goes to
 //! the dead letters; 20 by default from RabbitMQ 4 on, unlimited before), `max-length`, `dead-letter-strategy`
 //! (`at-most-once` by default; `at-least-once` keeps dead letters in memory until they are confirmed).
 //!
 //! `x-overflow` is such an argument. Without it a policy or an operator policy with `max-length` drops the oldest messages:
 //! commands that were confirmed, and that nobody would publish again. With it the broker refuses the newest, which the
-//! ledger keeps. Without a limit it does nothing. It does not help against `message-ttl` and `expires`.
+//! ledger keeps. Without a limit it does nothing. It does not help against `message-ttl` and `expires`, nor against a policy
+//! with an `overflow` of its own, which goes before the argument of a quorum queue; an operator policy cannot have one.
 //!
 //! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: several
 //! services on one virtual host share them, and whoever watches them needs to know two names only. Both keep the routing

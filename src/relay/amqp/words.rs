@@ -106,6 +106,22 @@ pub(super) fn overflow_of_existing(error: &lapin::Error) -> Option<Option<String
     }
 }
 
+/// The line of `rabbitmqctl` after which a queue refuses what it has no room for, in place of dropping its oldest. In a quorum
+/// queue, as ours are, a policy goes before the argument; a policy that the queue has already is not in force any longer.
+#[must_use]
+pub fn refusing_policy(vhost: &str, queue: &str) -> String {
+    let pattern = quoted(&format!("^{}$", regex::escape(queue)));
+    format!(
+        "rabbitmqctl set_policy -p {} --apply-to queues countersign-overflow {pattern} '{{\"overflow\":\"reject-publish\"}}'",
+        quoted(vhost)
+    )
+}
+
+/// For a shell.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use lapin::protocol::AMQPError;

@@ -82,25 +82,32 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
     );
     lacks(&ran, "overflow");
 
-    vhost.delete_queue(COMMANDS).await;
-    declare(&vhost, COMMANDS, &[("x-queue-type", "quorum"), ("x-dead-letter-exchange", "countersign.dead")])
-        .await;
-    let ran = doctor(app.file(), &asked, &[]).await;
-    let found = line(&ran, "risky  overflow: ").to_owned();
-    assert!(
-        found.contains("countersign.commands is not declared with x-overflow: reject-publish"),
-        "{found}"
-    );
-    let (_, mend) = found.split_once("A policy does the same: ").expect("a line to paste");
-    paste(&broker, mend).await;
-    eventually("the policy to be in force", async || {
+    let name = vhost.url().rsplit('/').next().expect("a virtual host").to_owned();
+    let kept = [("x-queue-type", "quorum"), ("x-dead-letter-exchange", "countersign.dead")];
+    let drops = [kept[0], kept[1], ("x-overflow", "drop-head")];
+    for (arguments, how) in [
+        (&drops[..], "countersign.commands is declared with x-overflow: drop-head"),
+        (&kept[..], "countersign.commands is not declared with x-overflow: reject-publish"),
+    ] {
+        vhost.delete_queue(COMMANDS).await;
+        declare(&vhost, COMMANDS, arguments).await;
         let ran = doctor(app.file(), &asked, &[]).await;
-        if ran.stdout.contains("  overflow: ") { Err(ran.stdout) } else { Ok(()) }
-    })
-    .await;
+        let found = line(&ran, "risky  overflow: ").to_owned();
+        assert!(found.contains(how), "{found}");
+        let (_, mend) = found.split_once("if it has none: ").expect("a line to paste");
+        paste(&broker, mend).await;
+        eventually("the policy to be in force", async || {
+            let ran = doctor(app.file(), &asked, &[]).await;
+            if ran.stdout.contains("  overflow: ") { Err(ran.stdout) } else { Ok(()) }
+        })
+        .await;
+        // A quorum queue does as the policy says, whatever it was declared with.
+        if arguments == &drops[..] {
+            paste(&broker, &format!("rabbitmqctl clear_policy -p {name} countersign-overflow")).await;
+        }
+    }
 
     // An operator's policy, as in the case that this is about. rabbitmqctl tells the same as the management API.
-    let name = vhost.url().rsplit('/').next().expect("a virtual host").to_owned();
     let cap = r#"'{"max-length":2,"message-ttl":1,"expires":86400000}'"#;
     paste(&broker, &format!("rabbitmqctl set_operator_policy -p {name} cap '.*' {cap} --apply-to queues"))
         .await;
