@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
@@ -50,6 +50,13 @@ pub enum Error {
         /// What the reader stumbled over.
         fault: String,
     },
+    /// It is in a format that TLS has left behind.
+    #[error(
+        "{} begins with a certificate of X.509 version 1, as `openssl x509 -req` makes them without -extfile; version 3 is \
+         needed: make a file server.ext with the line subjectAltName=DNS:HOST, and add -extfile server.ext",
+        .0.display()
+    )]
+    OldVersion(PathBuf),
     /// The key is another one's.
     #[error("the private key in {} does not belong to the first certificate in {}", key.display(), cert.display())]
     Mismatch {
@@ -66,7 +73,10 @@ impl Error {
     pub fn path(&self) -> &Path {
         match self {
             Self::Read { path, .. } | Self::Damaged { path, .. } => path,
-            Self::NoCertificate(path) | Self::NoKey(path) | Self::EncryptedKey(path) => path,
+            Self::NoCertificate(path)
+            | Self::NoKey(path)
+            | Self::EncryptedKey(path)
+            | Self::OldVersion(path) => path,
             Self::Mismatch { key, .. } => key,
         }
     }
@@ -145,6 +155,33 @@ impl Facts {
     }
 }
 
+/// A fault of the TLS library in words. Its own text ends in names of its source, such as `Other(OtherError(X))`.
+#[must_use]
+pub fn plain(fault: &rustls::Error) -> String {
+    let text = fault.to_string();
+    let text = text.strip_prefix("invalid peer certificate: ").unwrap_or(&text);
+    let text =
+        text.strip_prefix("Other(OtherError(").and_then(|rest| rest.strip_suffix("))")).unwrap_or(text);
+    let mut words = String::with_capacity(text.len() + 8);
+    let mut before = ' ';
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        // `UnknownCA` is "unknown CA", and `PEM` stays.
+        let begins = !before.is_ascii_alphanumeric() || before.is_ascii_lowercase();
+        let goes_on = letters.peek().is_some_and(char::is_ascii_lowercase);
+        if letter.is_ascii_uppercase() && before.is_ascii_lowercase() {
+            words.push(' ');
+        }
+        if letter.is_ascii_uppercase() && begins && goes_on {
+            words.push(letter.to_ascii_lowercase());
+        } else {
+            words.push(letter);
+        }
+        before = letter;
+    }
+    words
+}
+
 /// What UTF-8 text from Windows may begin with; PEM and JSON must not.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -194,10 +231,8 @@ pub fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Er
 /// All but [`Error::Read`].
 pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKey, Error> {
     let (chain, private) = (chain(cert.0, cert.1)?, private_key(key.0, key.1)?);
-    let damaged = |path: &Path, fault: &rustls::Error| Error::Damaged {
-        path: path.to_owned(),
-        fault: fault.to_string(),
-    };
+    let damaged =
+        |path: &Path, fault: &rustls::Error| Error::Damaged { path: path.to_owned(), fault: plain(fault) };
     // The key by itself, so that a fault is told of the right file.
     let signing =
         provider().key_provider.load_private_key(private).map_err(|fault| damaged(key.0, &fault))?;
@@ -207,8 +242,14 @@ pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKe
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(Error::Mismatch { key: key.0.to_owned(), cert: cert.0.to_owned() })
         }
+        Err(fault) if is_of_version_1(&fault) => Err(Error::OldVersion(cert.0.to_owned())),
         Err(fault) => Err(damaged(cert.0, &fault)),
     }
+}
+
+fn is_of_version_1(fault: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = fault else { return false };
+    other.0.downcast_ref() == Some(&webpki::Error::UnsupportedCertVersion)
 }
 
 /// A chain and the private key of its first certificate from their files, found to belong together, for a client.
@@ -241,7 +282,7 @@ pub fn read_authorities(path: &Path) -> Result<RootCertStore, Error> {
     for certificate in chain(path, &read(path)?)? {
         store
             .add(certificate)
-            .map_err(|fault| Error::Damaged { path: path.to_owned(), fault: fault.to_string() })?;
+            .map_err(|fault| Error::Damaged { path: path.to_owned(), fault: plain(&fault) })?;
     }
     Ok(store)
 }
@@ -308,6 +349,37 @@ mod tests {
         }
         let text = told("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key);
         assert!(text.starts_with("c.pem is damaged"), "{text}");
+    }
+
+    /// Made by `openssl x509 -req` without `-extfile`.
+    const VERSION_1: &str = include_str!("../tests/fixtures/tls/version1-cert.pem");
+
+    #[test]
+    fn a_certificate_of_version_1_is_told_as_what_it_is() {
+        let text = told(VERSION_1, &fake().signing_key.serialize_pem());
+        assert!(text.starts_with("c.pem begins with a certificate of X.509 version 1"), "{text}");
+        assert!(text.contains("-extfile") && !text.contains("Other"), "{text}");
+    }
+
+    #[test]
+    fn faults_are_told_without_names_of_the_librarys_source() {
+        use rustls::{AlertDescription, InvalidMessage, OtherError};
+        let other = |fault| CertificateError::Other(OtherError(Arc::new(fault)));
+        for (fault, words) in [
+            (rustls::Error::InvalidCertificate(CertificateError::BadEncoding), "bad encoding"),
+            (
+                rustls::Error::InvalidCertificate(other(webpki::Error::MaximumSignatureChecksExceeded)),
+                "maximum signature checks exceeded",
+            ),
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), "received fatal alert: unknown CA"),
+            (
+                rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "received corrupt message of type invalid content type",
+            ),
+            (rustls::Error::General("the PEM of it".to_owned()), "unexpected error: the PEM of it"),
+        ] {
+            assert_eq!(plain(&fault), words);
+        }
     }
 
     #[test]

@@ -11,7 +11,10 @@ use std::{
 use actix_tls::accept::TlsError;
 use rustls::AlertDescription;
 
-use crate::telemetry::metrics::{HandshakeFailure, Metrics};
+use crate::{
+    certificates,
+    telemetry::metrics::{HandshakeFailure, Metrics},
+};
 
 /// One line for each cause in this time, with the number of those that had none.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -88,7 +91,10 @@ impl Tellings {
         let untold = (untold > 0).then_some(untold);
         let peer = peer.map(tracing::field::display);
         let detail = match error {
-            TlsError::Tls(error) => Some(error.to_string()),
+            TlsError::Tls(error) => {
+                let fault = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+                Some(fault.map_or_else(|| error.to_string(), certificates::plain))
+            }
             TlsError::Timeout | TlsError::Service(_) => None,
         };
         let (cause, refused) = (cause.as_str(), cause == HandshakeFailure::CertificateRefused);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, Report, configuration::AUTHORITY};
 use crate::{
-    certificates::{Facts, Validity},
+    certificates::{self, Facts, Validity},
     cli::{Trust, client, crypt::envelope, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
@@ -156,6 +156,11 @@ fn certificate_fault(error: &(dyn std::error::Error + 'static)) -> Option<String
     }
 }
 
+fn unacceptable(fault: &CertificateError) -> String {
+    let fault = certificates::plain(&rustls::Error::InvalidCertificate(fault.clone()));
+    format!("cannot be accepted: {fault}")
+}
+
 fn fault_in_words(fault: &CertificateError) -> String {
     match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -181,9 +186,9 @@ fn fault_in_words(fault: &CertificateError) -> String {
                 "is an authority's (CA:TRUE), and no server's; the platform takes it from nobody. Have a public authority issue one"
                     .to_owned()
             }
-            _ => "cannot be accepted".to_owned(),
+            _ => unacceptable(fault),
         },
-        _ => "cannot be accepted".to_owned(),
+        _ => unacceptable(fault),
     }
 }
 

@@ -89,7 +89,10 @@ pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Opti
             words: "it does not speak TLS on this port; is it that of amqp://?".to_owned(),
             whole: true,
         }),
-        _ => partly("the handshake failed"),
+        fault => Some(Advice {
+            words: format!("the handshake failed: {}", certificates::plain(fault)),
+            whole: true,
+        }),
     }
 }
 
@@ -156,11 +159,16 @@ fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
             Some(Path::NameConstraintViolation) => {
                 "its authority may not name this host (nameConstraints)".to_owned()
             }
-            _ => return Advice { words: "its certificate cannot be accepted".to_owned(), whole: false },
+            _ => unacceptable(fault),
         },
-        _ => return Advice { words: "its certificate cannot be accepted".to_owned(), whole: false },
+        _ => unacceptable(fault),
     };
     Advice { words, whole: true }
+}
+
+fn unacceptable(fault: &CertificateError) -> String {
+    let fault = certificates::plain(&rustls::Error::InvalidCertificate(fault.clone()));
+    format!("its certificate cannot be accepted: {fault}")
 }
 
 fn date(time: UnixTime) -> String {
@@ -216,7 +224,10 @@ fn of_alert(alert: AlertDescription) -> Advice {
         AlertDescription::HandshakeFailure => {
             "it broke off the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
         }
-        _ => return Advice { words: "it broke off the handshake".to_owned(), whole: false },
+        other => {
+            let alert = certificates::plain(&rustls::Error::AlertReceived(other));
+            return Advice { words: format!("it broke off the handshake: {alert}"), whole: true };
+        }
     };
     Advice { words: words.to_owned(), whole: true }
 }
@@ -260,7 +271,7 @@ mod tests {
             (CertificateError::NotValidForName, "another name than the host"),
             (CertificateError::Revoked, "revoked"),
             (CertificateError::InvalidPurpose, "extendedKeyUsage has no serverAuth"),
-            (CertificateError::BadEncoding, "cannot be accepted"),
+            (CertificateError::BadEncoding, "cannot be accepted: bad encoding"),
         ] {
             let theirs = told(rustls::Error::InvalidCertificate(fault)).unwrap();
             assert!(theirs.starts_with("its certificate") && theirs.contains(words), "{theirs}");
@@ -271,7 +282,10 @@ mod tests {
             (AlertDescription::BadCertificate, "does not accept our certificate"),
             (AlertDescription::AccessDenied, "does not accept our certificate"),
             (AlertDescription::HandshakeFailure, "may ask for a client certificate"),
-            (AlertDescription::InternalError, "broke off the handshake"),
+            (
+                AlertDescription::InternalError,
+                "broke off the handshake: received fatal alert: internal error",
+            ),
         ] {
             let ours = told(rustls::Error::AlertReceived(alert)).unwrap();
             assert!(ours.starts_with("it ") && ours.contains(words), "{ours}");
