@@ -49,7 +49,7 @@ impl Queue {
     }
 
     /// What it does when it is full. In a quorum queue a policy wins over the argument, in others the argument; the operator's
-    /// policies cannot set it. (RabbitMQ 3.10 to 4.3)
+    /// policies cannot set it. (Tried with RabbitMQ 3.10.)
     fn overflow(&self) -> &str {
         let (argument, policy) = (self.arguments.get("x-overflow"), self.effective.get("overflow"));
         let overflow = if self.is_quorum { policy.or(argument) } else { argument.or(policy) };
