@@ -175,8 +175,7 @@ async fn where_conflicts_are_refused_the_first_decision_stands() {
     assert_eq!((&strict[0]["command_id"], &strict[0]["action"]), (&json!(first), &json!("approve")));
 }
 
-/// The list and the card are two questions about one task: each may be answered, and a
-/// contradiction is seen across the two.
+/// The list and the card are two questions about one task: each may be answered, and a contradiction is seen across the two.
 #[tokio::test(flavor = "multi_thread")]
 async fn list_and_card_of_one_task_are_two_commands_and_contradict_each_other() {
     let vhost = Vhost::new().await;
