@@ -13,8 +13,9 @@ use std::{
 };
 
 use countersign::{
+    amqp,
     ledger::{Ledger, sqlite::SqliteLedger},
-    relay::{self, amqp},
+    relay::{self},
     secret::Secret,
     telemetry::metrics::Metrics,
     time::Timestamp,

@@ -57,9 +57,10 @@
 //! outcome on its way to a card or an instance of the approval center. *Finding*: a decision that the approval center did
 //! not show when it was asked.
 
+pub mod amqp;
 pub mod app;
-pub mod approval_center;
 pub mod callback;
+pub mod center;
 pub mod certificates;
 pub mod cli;
 pub mod command;
@@ -67,14 +68,11 @@ pub mod config;
 pub mod console;
 pub mod context;
 pub mod emulator;
-pub mod enrichment;
 pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod loopback;
-pub mod outcome;
 pub mod proxy;
-pub mod reconcile;
 pub mod relay;
 pub mod secret;
 pub mod telemetry;

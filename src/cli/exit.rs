@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config::Faults, telemetry::log::chain};
+use crate::config::Faults;
 
 /// The exit codes: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,35 +38,6 @@ pub(super) enum Failure {
     Said(Exit),
 }
 
-impl Failure {
-    /// Says what there is to say, and returns the code.
-    pub(super) fn report(self) -> Exit {
-        use super::output::say;
-        match self {
-            Self::Configuration(faults) => {
-                for fault in &faults.0 {
-                    say(fault);
-                }
-                say(format_args!("countersign: {faults}"));
-                Exit::Usage
-            }
-            Self::Usage(problem) => {
-                say(format_args!("countersign: {problem}"));
-                Exit::Usage
-            }
-            Self::Failed(error) => {
-                say(format_args!("countersign: {}", chain(error.as_ref())));
-                Exit::Failed
-            }
-            Self::Unavailable(error) => {
-                say(format_args!("countersign: {}", chain(error.as_ref())));
-                Exit::Unavailable
-            }
-            Self::Said(exit) => exit,
-        }
-    }
-}
-
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::Configuration(faults)
@@ -87,10 +58,5 @@ mod tests {
     fn the_exit_codes_are_those_of_the_contract() {
         let codes = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unavailable].map(|exit| exit as u8);
         assert_eq!(codes, [0, 1, 64, 69]);
-        let faults = || Faults(Vec::new());
-        assert_eq!(Failure::Configuration(faults()).report(), Exit::Usage);
-        assert_eq!(Failure::Usage(String::new()).report(), Exit::Usage);
-        assert_eq!(Failure::Failed(anyhow::anyhow!("x")).report(), Exit::Failed);
-        assert_eq!(Failure::Unavailable(anyhow::anyhow!("x")).report(), Exit::Unavailable);
     }
 }

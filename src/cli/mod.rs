@@ -13,6 +13,7 @@ mod ledger;
 mod output;
 mod reconcile;
 mod refusals;
+mod report;
 mod schema;
 mod send;
 mod serve;
@@ -35,6 +36,7 @@ use crate::{
 };
 pub use exit::Exit;
 use exit::Failure;
+use report::report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -172,7 +174,7 @@ fn keep_memory_private() {
 pub fn run() -> ExitCode {
     keep_memory_private();
     let exit = match Arguments::try_parse() {
-        Ok(arguments) => execute(arguments).unwrap_or_else(Failure::report),
+        Ok(arguments) => execute(arguments).unwrap_or_else(report),
         Err(error) => {
             if error.use_stderr() {
                 // It repeats what was on the command line, and that may be what somebody else wrote.

@@ -14,14 +14,14 @@ use super::{
     time::ZoneArguments,
 };
 use crate::{
-    approval_center::Center,
+    center::client::Center,
+    center::reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
     config::{Loaded, parse_duration},
     ledger::{
         Verdict,
         findings::{Candidate, Finding, Findings, Overview, Reach, Which},
         sqlite::Auditor,
     },
-    reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
     telemetry::log::chain,
     time::{Timestamp, Zone},
 };

@@ -20,8 +20,8 @@ use super::{
     output::{json, say},
 };
 use crate::{
+    amqp::{self, Settings, listen_in},
     config::Loaded,
-    relay::amqp::{self, Settings, listen_in},
 };
 
 /// How long to wait for what should come at once.

@@ -8,8 +8,8 @@ use super::{
     output::{line, lines},
 };
 use crate::{
+    amqp::{permissions, topology::definitions},
     config::Loaded,
-    relay::amqp::{permissions, topology::definitions},
 };
 
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    contexts, enrichment as completing,
-    layers::{Origin, Table, Value},
-    outcomes,
+    center, contexts,
+    layers::{Table, Value},
+    origin::Origin,
     read::{Given, Section},
     secrets::Kind,
     sections::LOCALES,
@@ -13,11 +13,10 @@ use super::{
 };
 use crate::{
     callback::CredentialSettings,
+    center::{enrichment, outcomes::Rules},
     command::profile::Profile,
-    enrichment,
     intake::{EndpointSettings, Locale, PROBE_ACTION, Refusal},
     ledger::OnConflict,
-    outcome::Rules,
     secret::Secret,
 };
 
@@ -109,9 +108,9 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     };
     let sentences = section.table("sentences", sentences);
     let context = section.table("context", contexts::context);
-    let enrichment = section.table("enrichment", completing::enrichment);
+    let enrichment = section.table("enrichment", center::enrichment);
     let codes = approval_codes.clone().unwrap_or_default();
-    let rules = section.table("outcomes", |section| outcomes::rules(section, &codes));
+    let rules = section.table("outcomes", |section| center::rules(section, &codes));
     let settings = EndpointSettings {
         name: name?,
         approval_codes: approval_codes?,

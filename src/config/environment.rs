@@ -8,7 +8,8 @@ use std::{
 use super::{
     REFERENCE,
     fault::{Fault, Warning, probably},
-    layers::{self, Entry, Origin, Step, Table, Text, Value},
+    layers::{self, Entry, Step, Table, Text, Value},
+    origin::Origin,
 };
 
 const PREFIX: &str = "COUNTERSIGN__";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::layers::Origin;
+use super::origin::Origin;
 
 /// One thing that is wrong. All of them are reported at once.
 ///

@@ -1,6 +1,6 @@
 //! The layers of a configuration, laid over one another in a tree in which every value knows where it was set.
 
-use std::{fmt, ops::Deref, path::Path, sync::Arc};
+use std::{ops::Deref, path::Path, sync::Arc};
 
 use toml::{
     Spanned,
@@ -8,49 +8,7 @@ use toml::{
 };
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
-
-/// Where a value was set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// In the embedded defaults.
-    Default,
-    /// In the configuration file.
-    File {
-        /// The file.
-        path: Arc<Path>,
-        /// The line, counted from 1; 0 for the file as a whole.
-        line: usize,
-    },
-    /// By this environment variable.
-    Environment(String),
-    /// By `--set` of this key.
-    Flag(String),
-}
-
-impl Origin {
-    /// The layer: what is set in a higher one wins.
-    pub(super) fn rank(&self) -> u8 {
-        match self {
-            Self::Default => 0,
-            Self::File { .. } => 1,
-            Self::Environment(_) => 2,
-            Self::Flag(_) => 3,
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { path, line: 0 } => write!(f, "{}", path.display()),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::Flag(key) => write!(f, "flag --set {key}"),
-        }
-    }
-}
+use super::{fault::Fault, origin::Origin};
 
 /// A text that may be a secret, overwritten when it is dropped. No `Debug`: what is shown of it is said where it is shown.
 #[derive(Clone)]

@@ -8,15 +8,13 @@ mod certificates;
 mod changes;
 mod contexts;
 mod endpoints;
-mod enrichment;
 mod environment;
 mod fault;
 mod files;
 mod http;
 mod layers;
-mod outcomes;
+mod origin;
 mod read;
-mod reconcile;
 mod secrets;
 mod sections;
 mod show;
@@ -36,15 +34,16 @@ use self::{
     read::{Report, Section},
 };
 use crate::{
-    approval_center, console, enrichment as completing, intake, ledger, outcome, reconcile as comparing,
-    relay::{self, amqp},
+    amqp,
+    center::{client, enrichment, outcomes, reconcile},
+    console, intake, ledger, relay,
     telemetry::log,
 };
 
 pub use self::{
     changes::{Change, Changes, NEEDS_RESTART},
     fault::{Fault, Faults, Warning},
-    layers::Origin,
+    origin::Origin,
     show::Effective,
 };
 pub(crate) use secrets::read_secret;
@@ -72,13 +71,13 @@ pub struct Config {
     /// Logs.
     pub log: log::Settings,
     /// The approval center's own APIs; `None` if they are not to be used.
-    pub approval_center: Option<approval_center::Settings>,
+    pub approval_center: Option<client::Settings>,
     /// The way back, from the workers' reports to the approver; of no effect without `approval_center`.
-    pub outcomes: outcome::Settings,
+    pub outcomes: outcomes::Settings,
     /// How published decisions are compared with what the approval center shows; of no effect without it.
-    pub reconcile: comparing::Settings,
+    pub reconcile: reconcile::Settings,
     /// What is completed of the commands of endpoints, by name; only with `approval_center`.
-    pub enrichment: HashMap<String, completing::Settings>,
+    pub enrichment: HashMap<String, enrichment::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
 }
@@ -136,10 +135,10 @@ pub struct Loaded {
     ledger: Option<ledger::Settings>,
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
-    approval_center: Option<Option<approval_center::Settings>>,
-    outcomes: Option<outcome::Settings>,
-    reconcile: Option<comparing::Settings>,
-    enrichment: HashMap<String, completing::Settings>,
+    approval_center: Option<Option<client::Settings>>,
+    outcomes: Option<outcomes::Settings>,
+    reconcile: Option<reconcile::Settings>,
+    enrichment: HashMap<String, enrichment::Settings>,
     intake: Option<intake::Settings>,
 }
 
@@ -212,17 +211,17 @@ impl Loaded {
     }
 
     /// The approval center's own APIs, whatever is wrong elsewhere; `None` if they are not to be used.
-    pub fn approval_center(&self) -> Result<Option<&approval_center::Settings>, Faults> {
+    pub fn approval_center(&self) -> Result<Option<&client::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
     }
 
     /// The way back, whatever is wrong elsewhere.
-    pub fn outcomes(&self) -> Result<&outcome::Settings, Faults> {
+    pub fn outcomes(&self) -> Result<&outcomes::Settings, Faults> {
         self.part(self.outcomes.as_ref(), "outcomes")
     }
 
     /// How decisions are compared with the approval center, whatever is wrong elsewhere.
-    pub fn reconcile(&self) -> Result<&comparing::Settings, Faults> {
+    pub fn reconcile(&self) -> Result<&reconcile::Settings, Faults> {
         self.part(self.reconcile.as_ref(), "reconcile")
     }
 
@@ -380,7 +379,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     {
         amqp.broker.outcomes = outcomes.queue().map(str::to_owned);
     }
-    loaded.reconcile = root.table("reconcile", reconcile::reconcile);
+    loaded.reconcile = root.table("reconcile", center::reconcile);
     let endpoints =
         root.tables("endpoints", |section| endpoints::endpoint(section, locale.unwrap_or_default()));
     endpoints::check_names(&mut root, tree);
@@ -390,7 +389,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         for (place, endpoint) in endpoints.into_iter().enumerate() {
             let endpoints::Endpoint { settings: endpoint, profile, enrichment, rules } = endpoint;
             if let Some(outcomes) = &mut loaded.outcomes
-                && rules != outcome::Rules::default()
+                && rules != outcomes::Rules::default()
             {
                 outcomes.rules.insert(endpoint.name.clone(), rules);
             }

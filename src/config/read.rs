@@ -6,7 +6,8 @@ use std::{borrow::Cow, collections::HashSet, path::PathBuf};
 use super::{
     environment::Variables,
     fault::{Fault, Warning, probably},
-    layers::{Entry, Origin, Step, Table, Value, parse_word, spell},
+    layers::{Entry, Step, Table, Value, parse_word, spell},
+    origin::Origin,
     show::Effective,
 };
 use crate::secret::Secret;

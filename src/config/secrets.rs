@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     files,
-    layers::{Entry, Origin, Value},
+    layers::{Entry, Value},
+    origin::Origin,
     read::{Found, Given, Section},
 };
 use crate::secret::Secret;

@@ -12,16 +12,14 @@ use super::{
     values::parse_duration,
 };
 use crate::{
+    amqp::{
+        self, Topology,
+        topology::{TAKEN_EXCHANGES, TAKEN_QUEUES},
+    },
+    center::outcomes,
     console,
     intake::Locale,
-    ledger, outcome,
-    relay::{
-        self,
-        amqp::{
-            self, Topology,
-            topology::{TAKEN_EXCHANGES, TAKEN_QUEUES},
-        },
-    },
+    ledger, relay,
     secret::Secret,
     telemetry::log::{self, Format},
 };
@@ -264,7 +262,7 @@ pub(super) fn outcomes(
     section: &mut Section<'_, '_, '_>,
     taken: Option<String>,
     center_is_on: bool,
-) -> Option<outcome::Settings> {
+) -> Option<outcomes::Settings> {
     let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", |name| {
         let taken = taken.as_deref() == Some(name) && !name.is_empty();
         if TAKEN_QUEUES.contains(&name) || taken {
@@ -278,13 +276,13 @@ pub(super) fn outcomes(
     if !center_is_on && section.rank("queue").is_some_and(|rank| rank > 0) {
         section.warn("queue", "has no effect, since [approval_center] has no app_id");
     }
-    Some(outcome::Settings {
+    Some(outcomes::Settings {
         queue: queue?,
         prefetch: u16::try_from(prefetch?).ok()?,
         max_calls: usize::try_from(max_calls?).ok()?,
         max_attempts: u32::try_from(max_attempts?).ok()?,
         // Filled in when the endpoints have been read.
-        ..outcome::Settings::default()
+        ..outcomes::Settings::default()
     })
 }
 

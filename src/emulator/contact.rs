@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    gate::{Answered, Ask, Refused},
+    api::{Answered, Ask, Refused},
     tenant::{Person, Tenant},
 };
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
+    api::{Answered, Ask, Refused},
     fields::{is_absent, lists, require, texts_are_lists, truths, wrong_type},
-    gate::{Answered, Ask, Refused},
     tenant::{Definition, Tenant, fresh_code},
 };
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::gate::Refused;
+use super::api::Refused;
 
 /// 99992402, naming one member.
 pub(super) fn violation(field: impl Into<String>, description: &str) -> Refused {

@@ -13,107 +13,12 @@ use actix_web::{
 use serde_json::{Value, json};
 
 use super::{
-    Emulator, contact, definitions, instances, messages, search, tasks,
+    Emulator,
+    api::{Answered, Ask, Refused},
+    routes::{Family, ROUTES, Route},
     tenant::{Count, Tenant, random_hex},
 };
 use crate::loopback;
-
-/// What was asked.
-pub(super) struct Ask {
-    /// The last part of the path, where it is an id.
-    pub(super) id: String,
-    pub(super) query: Vec<(String, String)>,
-    /// Null if there was no body.
-    pub(super) body: Value,
-}
-
-impl Ask {
-    pub(super) fn query(&self, key: &str) -> Option<&str> {
-        self.query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
-    }
-}
-
-/// A failure.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) code: i64,
-    pub(super) msg: String,
-    /// Other than that of the API's family.
-    pub(super) status: Option<u16>,
-    /// The member `error`.
-    pub(super) error: Value,
-    pub(super) headers: Vec<(&'static str, String)>,
-}
-
-impl Refused {
-    pub(super) fn new(code: i64, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), status: None, error: Value::Null, headers: Vec::new() }
-    }
-
-    /// 1390001, the approval APIs' word for everything that is wrong with a parameter.
-    pub(super) fn parameter(msg: impl Into<String>) -> Self {
-        Self::new(1_390_001, msg)
-    }
-}
-
-/// `data`, or for tokens what stands at the top.
-pub(super) type Answered = Result<Value, Refused>;
-
-/// How an API's failures look.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    /// Needs no token, and answers without `data`.
-    Token,
-    /// HTTP 400 with a code.
-    V4,
-    /// HTTP 200 with a code (platform.md#sending-a-card); limited by HTTP 400 (platform.md#rate-limits).
-    Old,
-}
-
-struct Route {
-    method: &'static str,
-    path: &'static str,
-    family: Family,
-    /// One of them is needed.
-    scopes: &'static [&'static str],
-    act: fn(&mut Tenant, &Ask) -> Answered,
-}
-
-const DEFINITION: &[&str] = &["approval:approval", "approval:external_approval"];
-const INSTANCE: &[&str] = &["approval:approval", "approval:external_instance"];
-const CHECK: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:external_instance"];
-const TASK: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:external_task"];
-const NATIVE: &[&str] = &["approval:approval", "approval:approval:readonly", "approval:instance"];
-const LIST: &[&str] = &["approval:approval.list:readonly"];
-const READ: &[&str] = &["approval:approval:readonly"];
-const CONTACT: &[&str] = &[
-    "contact:contact.base:readonly",
-    "contact:contact:access_as_app",
-    "contact:contact:readonly",
-    "contact:contact:readonly_as_app",
-];
-
-/// Every API (platform.md#scopes). The first that fits counts, so a word stands before an id.
-#[rustfmt::skip]
-const ROUTES: &[Route] = &[
-    Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token/internal", family: Family::Token, scopes: &[], act: internal_token },
-    Route { method: "POST", path: "/open-apis/auth/v3/app_access_token", family: Family::Token, scopes: &[], act: store_app_token },
-    Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token", family: Family::Token, scopes: &[], act: store_tenant_token },
-    Route { method: "POST", path: "/open-apis/auth/v3/app_ticket/resend", family: Family::Token, scopes: &[], act: resend_ticket },
-    Route { method: "POST", path: "/open-apis/approval/v4/external_approvals", family: Family::V4, scopes: DEFINITION, act: definitions::save },
-    Route { method: "GET", path: "/open-apis/approval/v4/external_approvals/:id", family: Family::V4, scopes: DEFINITION, act: definitions::get },
-    Route { method: "POST", path: "/open-apis/approval/v4/external_instances", family: Family::V4, scopes: INSTANCE, act: instances::sync },
-    Route { method: "POST", path: "/open-apis/approval/v4/external_instances/check", family: Family::V4, scopes: CHECK, act: instances::check },
-    Route { method: "GET", path: "/open-apis/approval/v4/external_tasks", family: Family::V4, scopes: TASK, act: tasks::list },
-    Route { method: "POST", path: "/approval/openapi/v2/external/list", family: Family::Old, scopes: READ, act: tasks::scroll },
-    Route { method: "POST", path: "/open-apis/approval/v4/instances/query", family: Family::V4, scopes: LIST, act: search::query },
-    Route { method: "GET", path: "/open-apis/approval/v4/instances/:id", family: Family::V4, scopes: NATIVE, act: search::get },
-    Route { method: "POST", path: "/approval/openapi/v2/instance/get", family: Family::Old, scopes: READ, act: search::get_historic },
-    Route { method: "POST", path: "/open-apis/approval/v1/message/send", family: Family::Old, scopes: READ, act: messages::send },
-    Route { method: "POST", path: "/open-apis/approval/v1/message/update", family: Family::Old, scopes: READ, act: messages::update },
-    Route { method: "GET", path: "/open-apis/contact/v3/users/batch", family: Family::V4, scopes: CONTACT, act: contact::batch },
-    Route { method: "GET", path: "/open-apis/contact/v3/users/:id", family: Family::V4, scopes: CONTACT, act: contact::get },
-];
 
 /// Lets nothing pass that a page in somebody's browser sent: neither one of another origin, nor one whose name was made
 /// to lead here. The emulator has callbacks sent to any URL, and shows what it was told.
@@ -315,46 +220,4 @@ fn render(family: Family, answered: Answered) -> (u16, i64, HttpResponse) {
         response.insert_header((name, value));
     }
     (status, code, response.json(body))
-}
-
-fn app_is_known(tenant: &Tenant, ask: &Ask) -> Result<(), Refused> {
-    if ask.body["app_id"] != tenant.settings.app_id.as_str() {
-        return Err(Refused::new(10_003, "invalid param"));
-    }
-    if ask.body["app_secret"] != tenant.settings.app_secret.as_str() {
-        return Err(Refused::new(10_015, "app secret invalid"));
-    }
-    Ok(())
-}
-
-fn internal_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
-    app_is_known(tenant, ask)?;
-    let (token, expire) = tenant.token(false);
-    Ok(json!({ "tenant_access_token": token, "expire": expire }))
-}
-
-fn store_app_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
-    app_is_known(tenant, ask)?;
-    if ask.body["app_ticket"] != tenant.settings.app_ticket.as_str() {
-        return Err(Refused::new(10_012, "app ticket is invalid"));
-    }
-    let (token, expire) = tenant.token(true);
-    Ok(json!({ "app_access_token": token, "expire": expire }))
-}
-
-fn store_tenant_token(tenant: &mut Tenant, ask: &Ask) -> Answered {
-    if !ask.body["app_access_token"].as_str().is_some_and(|token| tenant.knows_token(token, true)) {
-        return Err(Refused::new(99_991_664, "invalid app access token"));
-    }
-    if ask.body["tenant_key"] != tenant.settings.tenant_key.as_str() {
-        return Err(Refused::new(10_013, "tenant access token failed"));
-    }
-    let (token, expire) = tenant.token(false);
-    Ok(json!({ "tenant_access_token": token, "expire": expire }))
-}
-
-fn resend_ticket(tenant: &mut Tenant, ask: &Ask) -> Answered {
-    app_is_known(tenant, ask)?;
-    tenant.tickets_sent += 1;
-    Ok(json!({}))
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
+    api::{Answered, Ask, Refused},
     fields::{is_absent, items, keys, lists, millis, require, texts_are_lists, times, truths, violation},
-    gate::{Answered, Ask, Refused},
     tenant::{Instance, Tenant, fresh_code},
 };
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{
+    api::{Answered, Ask, Refused},
     fields::{is_absent, items},
-    gate::{Answered, Ask, Refused},
     tenant::{Card, Tenant},
 };
 

@@ -1,19 +1,21 @@
 //! The approval center's stand-in: behaves as `docs/platform.md` says, its traps included, so that a newcomer without
-//! a tenant can walk the whole loop, and so that tests of [`crate::approval_center`] stand on something that was not
+//! a tenant can walk the whole loop, and so that tests of [`crate::center::client`] stand on something that was not
 //! written by reading that client.
 //!
-//! Built from the reference alone; nothing of [`crate::approval_center`] is used, on purpose. What the reference leaves
+//! Built from the reference alone; nothing of [`crate::center::client`] is used, on purpose. What the reference leaves
 //! open is decided here and marked `OPEN`.
 //!
 //! # What it is made of
 //! | part | subject |
 //! |---|---|
+//! | `routes` | every API |
 //! | `gate` | who may call, how often, and how answers and failures look |
 //! | `tenant` | everything that is kept, in memory |
-//! | `definitions`, `instances`, `tasks`, `search`, `messages`, `contact` | the platform's APIs |
+//! | `definitions`, `instances`, `tasks`, `search`, `messages`, `contact`, `tokens` | the platform's APIs |
 //! | `press` | an approver presses a button: the real callback goes out, and what they then see |
 //! | `desk` | `/emulator/…`: pressing, looking, and making things fail; a page for browsers will stand on it |
 
+mod api;
 mod contact;
 mod definitions;
 mod desk;
@@ -22,9 +24,11 @@ mod gate;
 mod instances;
 mod messages;
 mod press;
+mod routes;
 mod search;
 mod tasks;
 mod tenant;
+mod tokens;
 
 use std::{
     io,

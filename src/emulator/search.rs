@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
+    api::{Answered, Ask, Refused},
     fields::{is_absent, millis, translated},
-    gate::{Answered, Ask, Refused},
     tenant::{Cursor, Instance, Tenant, random_hex},
 };
 

@@ -1,16 +1,9 @@
 //! A callback's body: read to its end within bounds of size, time and memory, or turned away.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
-    body::{BodySize, MessageBody},
+    HttpRequest,
     http::header::CONTENT_LENGTH,
     web::{Bytes, BytesMut, Payload},
 };
@@ -123,34 +116,4 @@ async fn collect(
         }
     }
     Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
-}
-
-/// Finishes an answer that is given although the body was not read, and closes the connection after it.
-///
-/// The answer keeps hold of the payload. While somebody holds it the server does not wait for the rest of a chunked
-/// body (which has no deadline and may never end), but closes: it sends the answer, discards what still comes for a
-/// second so that a sender in the middle of its body gets to read the answer, and hangs up.
-pub(super) fn close_after(mut response: HttpResponseBuilder, body: Bytes, payload: Payload) -> HttpResponse {
-    response.force_close();
-    response.body(Holding { body: Some(body), _payload: payload })
-}
-
-struct Holding {
-    body: Option<Bytes>,
-    _payload: Payload,
-}
-
-impl MessageBody for Holding {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
-    }
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Poll::Ready(self.body.take().map(Ok))
-    }
 }

@@ -95,7 +95,7 @@ pub(super) fn turn_off(
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header((ALLOW, HeaderValue::from_static("POST")));
     }
-    body::close_after(response, web::Bytes::from_static(body), payload)
+    connection::close_after(response, web::Bytes::from_static(body), payload)
 }
 
 /// One callback on its way through the gate.
@@ -189,7 +189,7 @@ impl Callback<'_> {
         let verdict = self.live.intake.turn_away(unheard);
         self.account(&verdict);
         let body = answer::refusal_body(refusal, verdict.locale);
-        body::close_after(answer::json(Rule::of(refusal).status), body, payload)
+        connection::close_after(answer::json(Rule::of(refusal).status), body, payload)
     }
 
     /// Answers a callback of a peer over its limits; `unread` is what was not read of it.
@@ -210,7 +210,7 @@ impl Callback<'_> {
         let mut response = answer::json(Rule::of(refusal).status);
         response.insert_header((RETRY_AFTER, HeaderValue::from(limited.retry_after.as_secs())));
         match unread {
-            Some(payload) => body::close_after(response, body, payload),
+            Some(payload) => connection::close_after(response, body, payload),
             None => response.force_close().body(body),
         }
     }

@@ -5,16 +5,23 @@
 //! told that nothing more is heard on this connection. So what closes a connection is noted on it, and what comes
 //! behind is not heard: its answer says that it may be sent again over another connection (RFC 9110 §15.5.20).
 
-use std::{cell::Cell, rc::Rc};
-
-use actix_web::{
-    HttpRequest, HttpResponse,
-    dev::Extensions,
-    http::{ConnectionType, StatusCode},
-    web,
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
 };
 
-use super::{answer, body};
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::{BodySize, MessageBody},
+    dev::Extensions,
+    http::{ConnectionType, StatusCode},
+    web::{Bytes, Payload},
+};
+
+use super::answer;
 
 /// Whether the last answer of a connection was given.
 struct Over(Cell<bool>);
@@ -60,7 +67,37 @@ pub(super) fn note(request: &HttpRequest, response: &HttpResponse) {
 }
 
 /// The answer to a request that comes behind the last one.
-pub(super) fn unheard(payload: web::Payload) -> HttpResponse {
-    let body = web::Bytes::from_static(br#"{"code":42100,"msg":"connection_closed"}"#);
-    body::close_after(answer::json(StatusCode::MISDIRECTED_REQUEST), body, payload)
+pub(super) fn unheard(payload: Payload) -> HttpResponse {
+    let body = Bytes::from_static(br#"{"code":42100,"msg":"connection_closed"}"#);
+    close_after(answer::json(StatusCode::MISDIRECTED_REQUEST), body, payload)
+}
+
+/// Finishes an answer that is given although the body was not read, and closes the connection after it.
+///
+/// The answer keeps hold of the payload. While somebody holds it the server does not wait for the rest of a chunked
+/// body (which has no deadline and may never end), but closes: it sends the answer, discards what still comes for a
+/// second so that a sender in the middle of its body gets to read the answer, and hangs up.
+pub(super) fn close_after(mut response: HttpResponseBuilder, body: Bytes, payload: Payload) -> HttpResponse {
+    response.force_close();
+    response.body(Holding { body: Some(body), _payload: payload })
+}
+
+struct Holding {
+    body: Option<Bytes>,
+    _payload: Payload,
+}
+
+impl MessageBody for Holding {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.body.as_ref().map_or(0, Bytes::len) as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(self.body.take().map(Ok))
+    }
 }

@@ -54,7 +54,6 @@
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
 //!    only after [`Outcome::Confirmed`], or with its exception in the same settlement or an earlier one.
 
-pub mod amqp;
 pub mod backoff;
 mod driver;
 mod notices;

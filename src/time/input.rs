@@ -75,7 +75,7 @@ pub fn parse(text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotAT
         },
         (day, Some(time)) => (date(day)?, Some(time)),
     };
-    zone.when(date.to_datetime(time.map_or(Ok(civil::Time::midnight()), time_of_day)?))
+    Ok(zone.when(date.to_datetime(time.map_or(Ok(civil::Time::midnight()), time_of_day)?))?)
 }
 
 fn millis(digits: &str) -> Result<Timestamp, NotATime> {

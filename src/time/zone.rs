@@ -5,7 +5,7 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-use super::{NotATime, OutOfRange, Timestamp};
+use super::{OutOfRange, Timestamp};
 
 /// A time zone in which times are shown to a person, and in which those without an offset are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,12 +90,12 @@ impl Zone {
     }
 
     /// When clocks in this zone show this. What they show twice is the first time; what they skip, as much later.
-    pub(super) fn when(&self, shown: civil::DateTime) -> Result<Timestamp, NotATime> {
+    pub(super) fn when(&self, shown: civil::DateTime) -> Result<Timestamp, OutOfRange> {
         if let Ok(at) = self.0.to_timestamp(shown) {
-            return Timestamp::from_millisecond(at.as_millisecond()).map_err(NotATime::from);
+            return Timestamp::from_millisecond(at.as_millisecond());
         }
         // Beyond the library's last time.
-        Ok(Timestamp::of(shown, self.offset_seconds(Timestamp::MAX))?)
+        Timestamp::of(shown, self.offset_seconds(Timestamp::MAX))
     }
 
     /// What clocks in this zone show.

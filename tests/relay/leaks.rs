@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use countersign::{
-    relay::{Publisher as _, Session as _, amqp},
+    amqp,
+    relay::{Publisher as _, Session as _},
     secret::Secret,
 };
 use tokio::{

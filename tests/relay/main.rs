@@ -10,9 +10,10 @@ mod tls;
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use countersign::{
+    amqp,
     command::{Action, CommandId, TaskKey, message::Envelope},
     ledger::Entry,
-    relay::{Failure, News, Outcome, Publisher as _, Session as _, amqp},
+    relay::{Failure, News, Outcome, Publisher as _, Session as _},
     secret::Secret,
     time::Timestamp,
 };

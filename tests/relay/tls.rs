@@ -1,11 +1,7 @@
 //! Brokers' certificates as people make them with openssl: what is told, and that what it says to do makes a good one.
 
 use super::support::free_port;
-use countersign::{
-    relay::{Failure, amqp},
-    secret::Secret,
-    telemetry::log::chain,
-};
+use countersign::{amqp, relay::Failure, secret::Secret, telemetry::log::chain};
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -7,12 +7,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{IdArguments, definition::by_real_code, failure, read, wrong};
+use super::{IdArguments, failure, read, wrong};
 use crate::{
-    approval_center::{Center, Definition},
+    center::client::{Center, Definition, Fault, UserIdType},
     cli::{
         crypt::choose,
         exit::{Exit, Failure},
@@ -318,6 +319,18 @@ fn known_keys() -> std::collections::BTreeSet<String> {
         .map(|key| (*key).to_owned())
         .chain(external.iter().map(|key| format!("external.{key}")))
         .collect()
+}
+
+/// The definition that a real code names, or why it is not to be had.
+async fn by_real_code(center: &Center, code: &str, ids: &UserIdType) -> Result<Option<Definition>, Failure> {
+    match center.definition(code, ids).await {
+        Ok(definition) => Ok(Some(definition)),
+        Err(error) if error.fault() == Some(Fault::DefinitionUnknown) => Ok(None),
+        Err(error) if error.fault() == Some(Fault::DefinitionDeleted) => {
+            Err(anyhow!("the definition {code} is deleted").into())
+        }
+        Err(error) => Err(failure(error)),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! `center definition get|check|apply`
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{IdArguments, apply, failure, or_dash, verdict};
 use crate::{
-    approval_center::{Center, Definition, UserIdType},
+    center::client::{Center, Definition, UserIdType},
     cli::{
         crypt::choose,
         exit::{Exit, Failure},
@@ -180,22 +179,5 @@ fn endpoint<'l>(
             None => choose(endpoints, None),
         },
         name => choose(endpoints, name),
-    }
-}
-
-/// For `apply`: the definition that a real code names, or why it is not to be had.
-pub(super) async fn by_real_code(
-    center: &Center,
-    code: &str,
-    ids: &UserIdType,
-) -> Result<Option<Definition>, Failure> {
-    use crate::approval_center::Fault;
-    match center.definition(code, ids).await {
-        Ok(definition) => Ok(Some(definition)),
-        Err(error) if error.fault() == Some(Fault::DefinitionUnknown) => Ok(None),
-        Err(error) if error.fault() == Some(Fault::DefinitionDeleted) => {
-            Err(anyhow!("the definition {code} is deleted").into())
-        }
-        Err(error) => Err(failure(error)),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{IdArguments, Progress, failure, or_dash, when};
 use crate::{
-    approval_center::{
+    center::client::{
         Center, FilterStatus, FoundInstance, Instance, InstanceFilter, InstanceOptions, Millis,
     },
     cli::{

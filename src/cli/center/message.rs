@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{failure, read_json, wrong};
 use crate::{
-    approval_center::{Center, I18n, I18nMap, I18nText, Message, MessageStatus, MessageUpdate},
+    center::client::{Center, I18n, I18nMap, I18nText, Message, MessageStatus, MessageUpdate},
     cli::{
         exit::{Exit, Failure},
         output::{json, line},

@@ -20,7 +20,7 @@ use super::{
     output::say,
 };
 use crate::{
-    approval_center::{Center, Error, Fault, Millis, UserIdType},
+    center::client::{Center, Error, Fault, Millis, UserIdType},
     config::Loaded,
     telemetry::log::chain,
     time::Zone,

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{failure, read_json, when};
 use crate::{
-    approval_center::{Center, Error, ExternalInstance, InstanceVersion, Millis, Synced},
+    center::client::{Center, Error, ExternalInstance, InstanceVersion, Millis, Synced},
     cli::{
         exit::{Exit, Failure},
         output::{json, line, lines, say, table},

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 
 use super::{Progress, failure, or_dash, when};
 use crate::{
-    approval_center::{Center, InstanceTasks, Page, TaskFilter, TaskStatus},
+    center::client::{Center, InstanceTasks, Page, TaskFilter, TaskStatus},
     cli::{
         exit::{Exit, Failure},
         output::{json, lines, say, table},
@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
 
 /// Reads pages up to the limit; with --json each instance is printed as it comes.
 async fn gather(
-    pages: impl futures_util::Stream<Item = Result<Page<InstanceTasks>, crate::approval_center::Error>>,
+    pages: impl futures_util::Stream<Item = Result<Page<InstanceTasks>, crate::center::client::Error>>,
     arguments: &Arguments,
 ) -> Result<Vec<InstanceTasks>, Failure> {
     let mut pages = pin!(pages);
@@ -125,7 +125,7 @@ fn rows(instance: &InstanceTasks, zone: &Zone) -> Vec<[String; 8]> {
     if instance.tasks.is_empty() {
         return vec![row(["-", "-", "-"].map(str::to_owned))];
     }
-    let of_task = |task: &crate::approval_center::TaskState| {
+    let of_task = |task: &crate::center::client::TaskState| {
         row([task.id.clone(), task.status.to_string(), when(task.update_time, zone)])
     };
     instance.tasks.iter().map(of_task).collect()

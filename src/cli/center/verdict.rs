@@ -1,6 +1,6 @@
 //! Whether a definition fits the endpoint that it should point at: every finding with what is wrong and how to mend it.
 
-use crate::{approval_center::Definition, intake::EndpointSettings, loopback};
+use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
 /// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,7 +266,7 @@ fn texts(definition: &Definition) -> (Verdict, String) {
 mod tests {
     use super::*;
     use crate::{
-        approval_center::External,
+        center::client::External,
         config::{Sources, load},
         secret::Secret,
     };

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{IdArguments, failure};
 use crate::{
-    approval_center::{AppType, Center},
+    center::client::{AppType, Center},
     cli::{
         exit::{Exit, Failure},
         output::{json, line},

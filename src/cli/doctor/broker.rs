@@ -4,12 +4,12 @@ use std::{fmt::Write, time::Duration};
 
 use super::{Arguments, Report, policies, shell};
 use crate::{
-    cli::exit::Failure,
-    config::Loaded,
-    relay::amqp::{
+    amqp::{
         Error, Examined, Listening, Login, Settings, Topology, Trouble, examine, listen_in, login_of_url,
         names, refusing_policy,
     },
+    cli::exit::Failure,
+    config::Loaded,
     telemetry::{
         log::chain,
         topology::{Counts, Problem, Role},

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Arguments, Report};
 use crate::{
-    approval_center::{Center, Definition, Fault, UserIdType},
+    center::client::{Center, Definition, Fault, UserIdType},
     cli::{
         Trust,
         center::verdict::{self, Verdict},
@@ -168,7 +168,7 @@ fn judge(
     Ok(())
 }
 
-fn with_mend(error: &crate::approval_center::Error) -> String {
+fn with_mend(error: &crate::center::client::Error) -> String {
     let words = chain(error);
     match error.fault().and_then(Fault::mend) {
         Some(mend) => format!("{words}. {mend}"),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Report, rabbitmqctl, shell};
 use crate::{
+    amqp::Login,
     cli::{
         Trust,
         center::verdict::Verdict::{self, Risky, Wrong},
@@ -15,7 +16,6 @@ use crate::{
         exposed_password, url,
     },
     loopback,
-    relay::amqp::Login,
     telemetry::topology::Role,
 };
 

@@ -30,8 +30,8 @@ use super::{
     verify::{Ledger, Source, Verifier},
 };
 use crate::{
+    amqp::Settings,
     cli::{context::duration, exit::Failure},
-    relay::amqp::Settings,
     telemetry::log::chain,
 };
 

@@ -19,11 +19,11 @@ use serde::Serialize;
 
 use super::template::find;
 use crate::{
+    amqp::{self, Settings, listen_in},
     cli::{
         exit::Failure,
         tail::{Listening, subscribe_soon},
     },
-    relay::amqp::{self, Settings, listen_in},
     telemetry::taming::Tamed,
 };
 

@@ -15,11 +15,12 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
+    amqp::Publisher,
     app::{self, App, Controls, RelaySeat, StartRelay},
-    approval_center::Center,
+    center::client::Center,
     config::{Amqp, Config, Loaded, Sources, load},
     ledger::{Ledger, sqlite::SqliteLedger},
-    relay::{self, amqp::Publisher},
+    relay::{self},
     telemetry::log::{self, Log},
 };
 

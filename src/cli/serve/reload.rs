@@ -4,7 +4,7 @@
 use super::{relay, settings, workers};
 use crate::{
     app::{Controls, ReloadResult},
-    approval_center::Center,
+    center::client::Center,
     config::{Changes, Config, Effective, Faults, Loaded, Sources, load},
     telemetry::log::{Log, chain},
 };

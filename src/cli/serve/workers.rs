@@ -7,10 +7,11 @@ use tokio::runtime::Handle;
 
 use crate::{
     app::{BesideSeat, StartBeside, StartWayBack},
-    approval_center::Center,
+    center::client::Center,
+    center::enrichment::Enricher,
+    center::outcomes,
+    center::reconcile,
     config::Config,
-    enrichment::Enricher,
-    outcome, reconcile,
     relay::Enrich,
 };
 
@@ -42,7 +43,7 @@ pub(super) fn way_back(config: &Config, center: Option<&Center>) -> Option<Start
     let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
     Some(Arc::new(move |ledger, metrics, stop| {
         let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
-        let seat = outcome::Seat { ledger, metrics, stop };
-        Box::pin(async move { outcome::run(seat, &broker, &settings, &center).await })
+        let seat = outcomes::Seat { ledger, metrics, stop };
+        Box::pin(async move { outcomes::run(seat, &broker, &settings, &center).await })
     }))
 }

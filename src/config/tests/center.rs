@@ -1,7 +1,7 @@
 //! The section `[approval_center]`.
 
 use super::*;
-use crate::approval_center::{AppType, Settings};
+use crate::center::client::{AppType, Settings};
 
 fn settings(section: &str) -> Option<Settings> {
     Case::file(&format!("[approval_center]\n{section}\n{SMALL}")).config().approval_center

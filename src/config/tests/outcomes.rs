@@ -1,7 +1,7 @@
 //! The section `[outcomes]`.
 
 use super::*;
-use crate::outcome::{Pattern, Settings};
+use crate::center::outcomes::{Pattern, Settings};
 
 const CENTER: &str = "[approval_center]\napp_id = \"cli_1\"\napp_secret = \"fake\"\n";
 

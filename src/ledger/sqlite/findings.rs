@@ -11,8 +11,9 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
 use super::{
+    columns::{action, seq, timestamp},
     history,
-    reader::{Reader, action, seq, timestamp},
+    reader::Reader,
     schema::{self, OpenError},
 };
 use crate::{

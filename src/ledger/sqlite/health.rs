@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{ErrorCode, OptionalExtension, params};
 
-use super::reader::{Reader, timestamp};
+use super::{columns::timestamp, reader::Reader};
 use crate::time::Timestamp;
 
 /// How the pages of a ledger are.

@@ -6,8 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    columns::{seq, timestamp},
     outcomes::{self, SHOW_AGAIN},
-    reader::{seq, timestamp},
 };
 use crate::{
     command::{Command, Seq, message::routing_key},

@@ -2,6 +2,7 @@
 
 mod changes;
 mod checkpoint;
+mod columns;
 mod contexts;
 mod credentials;
 mod files;

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    outcomes, prune, reader,
+    columns, outcomes, prune,
     schema::{self, OpenError},
 };
 use crate::{
@@ -60,7 +60,7 @@ impl Operator {
     /// # Errors
     /// When SQLite fails.
     pub fn id_at(&self, seq: Seq) -> Result<Option<CommandId>, ActError> {
-        Ok(reader::id_at(&self.connection, seq)?)
+        Ok(columns::id_at(&self.connection, seq)?)
     }
 
     /// Has a command published again that is parked or was published. The relay finds it within a second or two.

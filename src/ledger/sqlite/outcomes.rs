@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::reader::{action, timestamp};
+use super::columns::{action, timestamp};
 use crate::{
     command::{
         CommandId, Seq,

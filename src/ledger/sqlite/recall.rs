@@ -15,7 +15,11 @@ use std::{
 
 use rusqlite::{Connection, Row};
 
-use super::{schema, waiting::Job, window::Seen};
+use super::{
+    schema,
+    waiting::{Job, Older},
+    window::Seen,
+};
 use crate::command::Seq;
 
 /// Commands handed over at a time. The writer takes some hundred microseconds for them.
@@ -23,12 +27,6 @@ const TOGETHER: usize = 2048;
 
 /// A pause after each, so that the disk and the writer are there for accepts first.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// Commands for the writer to remember, and where it says whether older ones are wanted.
-pub(super) struct Older {
-    pub(super) seen: Vec<Seen>,
-    pub(super) more: std::sync::mpsc::SyncSender<bool>,
-}
 
 /// Reads commands below `below`; `epoch_ms` is the time since 1970 at which the window's clock showed 0.
 pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below: Seq, epoch_ms: i64) {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
-use super::reader::{Reader, timestamp};
+use super::{columns::timestamp, reader::Reader};
 use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
 
 /// Keeps refused callbacks, and drops the oldest of each kind.

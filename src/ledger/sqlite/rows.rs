@@ -7,14 +7,20 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::{
     history,
     waiting::Accepting,
-    window::{Kind, Seen, Window},
-    writer::Appended,
+    window::{Displaced, Kind, Seen, Window},
 };
 use crate::{
     command::{CommandId, Seq, message, message::Envelope},
     ledger::{Entry, OnConflict, Receipt, Settlement},
     time::Timestamp,
 };
+
+/// What one commit appended, until it is known whether it succeeded.
+#[derive(Default)]
+pub(super) struct Appended {
+    pub(super) entries: Vec<Entry>,
+    pub(super) remembered: Vec<Displaced>,
+}
 
 /// Looks for the same callback and for a contradiction, and appends the command.
 ///

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{
     changes::Change,
-    recall::Older,
     replies::{Reply, Round},
     shared::Shared,
+    window::Seen,
 };
 use crate::{
     command::{Command, Fingerprint, TaskKey, id::DecisionKey},
@@ -58,6 +58,12 @@ pub(super) struct Waiting {
     pub(super) lazy: Lazy,
     /// Told when all that came before it is done, and nothing is taken any more.
     pub(super) flush: Option<oneshot::Sender<()>>,
+}
+
+/// Commands for the writer to remember, and where it says whether older ones are wanted.
+pub(super) struct Older {
+    pub(super) seen: Vec<Seen>,
+    pub(super) more: std::sync::mpsc::SyncSender<bool>,
 }
 
 impl Waiting {

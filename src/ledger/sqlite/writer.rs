@@ -24,10 +24,10 @@ use super::{
     files::Files,
     prune, refusals,
     replies::Round,
-    rows,
+    rows::{self, Appended},
     shared::Shared,
     waiting::{Accepting, Job, Waiting},
-    window::{Displaced, Spans, Window},
+    window::{Spans, Window},
 };
 use crate::{
     command::Seq,
@@ -106,13 +106,6 @@ impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
-}
-
-/// What one commit appended, until it is known whether it succeeded.
-#[derive(Default)]
-pub(super) struct Appended {
-    pub(super) entries: Vec<Entry>,
-    pub(super) remembered: Vec<Displaced>,
 }
 
 impl Writer {

@@ -1,0 +1,374 @@
+//! Completing commands by what the approval center knows: the relay asks ([`Enrich`]), and what it gets is in
+//! [`command::enrichment`](crate::command::enrichment).
+//!
+//! At most two calls for a command: for the operator's ids (contact v3), which are remembered for some minutes, and for the
+//! tasks of the instance (`external_tasks`), which are asked for each time, since they change. Both at once, and both within
+//! the command's deadline: a call whose turn within the rate limits would come later is not made, so that a crowd of commands
+//! takes nobody's turns in vain.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{TryStreamExt, future::BoxFuture};
+use serde::Deserialize;
+use tokio::{
+    runtime::Handle,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    center::client::{Center, Error, Fault, InstanceTasks, TaskFilter, UserIdType},
+    command::enrichment::{Enrichment, EnrichmentStatus, InstanceShown, OperatorIds, TaskShown},
+    ledger::Entry,
+    relay::Enrich,
+};
+
+/// What is completed of an endpoint's commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The operator's other ids.
+    pub operator: bool,
+    /// The task's status.
+    pub task: bool,
+    /// The instance's status.
+    pub instance: bool,
+    /// How long a command may wait for it.
+    pub timeout: Duration,
+}
+
+/// How long a user's ids are remembered. They never change; the app's permission to see them may.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+/// How long it is remembered that a user is not known.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// A center that is not reached at all is not asked for so long: commands need not wait to find that out one by one.
+const AWAY_FOR: Duration = Duration::from_secs(5);
+
+/// A failure so shortly before the deadline is one of time.
+const NEARLY: Duration = Duration::from_millis(20);
+
+/// Users remembered. When there are more, all are forgotten: each costs one call then.
+const USERS: usize = 10_000;
+
+/// Completes commands.
+#[derive(Debug)]
+pub struct Enricher {
+    center: Center,
+    endpoints: HashMap<String, Settings>,
+    users: Arc<Users>,
+    /// Until then the center counts as away, and is not asked.
+    away_until: Arc<Mutex<Option<Instant>>>,
+    /// Where the calls are made: connections outlive the relay that first used them.
+    runtime: Handle,
+}
+
+/// An operator's ids; `None` if the center does not know them.
+type Known = Option<OperatorIds>;
+
+#[derive(Debug, Default)]
+struct Users(Mutex<HashMap<String, (Instant, Known)>>);
+
+impl Users {
+    fn find(&self, user_id: &str) -> Option<Known> {
+        let users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, known) = users.get(user_id)?;
+        (Instant::now() < *until).then(|| known.clone())
+    }
+
+    fn keep(&self, user_id: String, known: Known) {
+        let lasting = if known.is_some() { REMEMBERED_FOR } else { UNKNOWN_FOR };
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.len() >= USERS {
+            users.clear();
+        }
+        users.insert(user_id, (Instant::now() + lasting, known));
+    }
+}
+
+impl Enricher {
+    /// Completes the commands of these endpoints, by name, with calls made on this runtime.
+    #[must_use]
+    pub fn new(center: Center, endpoints: HashMap<String, Settings>, runtime: Handle) -> Self {
+        Self { center, endpoints, users: Arc::default(), away_until: Arc::default(), runtime }
+    }
+}
+
+impl Enrich for Enricher {
+    fn patience(&self, endpoint: &str) -> Option<Duration> {
+        self.endpoints.get(endpoint).map(|settings| settings.timeout)
+    }
+
+    fn enrich(&self, entry: &Entry, deadline: Instant) -> BoxFuture<'static, Enrichment> {
+        let away = *self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.endpoints.get(&*entry.envelope.endpoint);
+        let Some(settings) = settings.filter(|_| away.is_none_or(|until| Instant::now() >= until)) else {
+            return Box::pin(std::future::ready(Enrichment::none(EnrichmentStatus::Unavailable)));
+        };
+        let asking = Asking {
+            center: self.center.within(deadline.saturating_duration_since(Instant::now())),
+            users: self.users.clone(),
+            away_until: self.away_until.clone(),
+            settings: settings.clone(),
+            subject: Subject::of(entry),
+            deadline,
+        };
+        // A set of one, which ends the task when it is dropped.
+        let mut task = JoinSet::new();
+        task.spawn_on(asking.ask(), &self.runtime);
+        Box::pin(async move {
+            let done = task.join_next().await.and_then(Result::ok);
+            done.unwrap_or_else(|| Enrichment::none(EnrichmentStatus::Unavailable))
+        })
+    }
+}
+
+/// What is asked about.
+struct Subject {
+    user_id: String,
+    approval_code: Option<String>,
+    instance_id: Option<String>,
+    task_id: Option<String>,
+}
+
+impl Subject {
+    fn of(entry: &Entry) -> Self {
+        #[derive(Deserialize)]
+        struct Body {
+            operator: Operator,
+        }
+        #[derive(Deserialize)]
+        struct Operator {
+            user_id: String,
+        }
+        let body: Option<Body> = serde_json::from_slice(&entry.body).ok();
+        Self {
+            user_id: body.map(|body| body.operator.user_id).unwrap_or_default(),
+            approval_code: entry.envelope.approval_code.clone(),
+            instance_id: entry.envelope.instance_id.clone(),
+            task_id: entry.envelope.task_id.clone(),
+        }
+    }
+}
+
+struct Asking {
+    center: Center,
+    users: Arc<Users>,
+    away_until: Arc<Mutex<Option<Instant>>>,
+    settings: Settings,
+    subject: Subject,
+    deadline: Instant,
+}
+
+/// How asking for one thing ended.
+enum Answer<T> {
+    /// It was not to be asked for.
+    Unwanted,
+    /// The center answered; `None` if it does not know.
+    Told(Option<T>),
+    Late,
+    /// It was not asked: its turn would have come too late.
+    Crowded,
+    Failed,
+}
+
+impl<T> Answer<T> {
+    async fn of(
+        deadline: Instant,
+        away_until: &Mutex<Option<Instant>>,
+        asking: impl Future<Output = Result<Option<T>, Error>>,
+    ) -> Self {
+        match timeout_at(deadline, asking).await {
+            Ok(Ok(told)) => Self::Told(told),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a command is not completed");
+                if let Error::Transport { sent: false, .. } = error {
+                    let until = Instant::now() + AWAY_FOR;
+                    *away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+                }
+                // A call ends itself at the deadline, and says so in one way or another; and the token, which one command
+                // gets for all, ends at that one's.
+                let timed_out = matches!(&error, Error::Transport { source, .. } if source.is_timeout());
+                match error {
+                    _ if timed_out || Instant::now() + NEARLY >= deadline => Self::Late,
+                    Error::NoTurn { .. } => Self::Crowded,
+                    _ => Self::Failed,
+                }
+            }
+            Err(_late) => Self::Late,
+        }
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        Some(match self {
+            Self::Unwanted => return None,
+            Self::Told(Some(_)) => Outcome::Known,
+            Self::Told(None) => Outcome::Unknown,
+            Self::Late => Outcome::Late,
+            Self::Crowded => Outcome::Crowded,
+            Self::Failed => Outcome::Failed,
+        })
+    }
+
+    fn told(self) -> Option<T> {
+        match self {
+            Self::Told(told) => told,
+            Self::Unwanted | Self::Late | Self::Crowded | Self::Failed => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Known,
+    Unknown,
+    Late,
+    Crowded,
+    Failed,
+}
+
+/// How far a command was completed, by what was asked for.
+fn status(outcomes: &[Outcome]) -> EnrichmentStatus {
+    let any = |outcome| outcomes.contains(&outcome);
+    if outcomes.iter().all(|outcome| *outcome == Outcome::Known) {
+        EnrichmentStatus::Complete
+    } else if any(Outcome::Known) || any(Outcome::Unknown) {
+        EnrichmentStatus::Partial
+    } else if any(Outcome::Late) {
+        EnrichmentStatus::TimedOut
+    } else if outcomes.iter().all(|outcome| *outcome == Outcome::Crowded) {
+        EnrichmentStatus::Busy
+    } else {
+        EnrichmentStatus::Unavailable
+    }
+}
+
+impl Asking {
+    async fn ask(self) -> Enrichment {
+        let Settings { operator, task, instance, .. } = self.settings;
+        let operators = async {
+            if operator {
+                Answer::of(self.deadline, &self.away_until, self.operator()).await
+            } else {
+                Answer::Unwanted
+            }
+        };
+        let instances = async {
+            if task || instance {
+                Answer::of(self.deadline, &self.away_until, self.instance()).await
+            } else {
+                Answer::Unwanted
+            }
+        };
+        let (operators, instances) = tokio::join!(operators, instances);
+        let by_task = match &instances {
+            Answer::Told(told) => told.as_ref().and_then(|told| self.task_of(told)).map(|_| Outcome::Known),
+            _ => None,
+        };
+        let mut outcomes: Vec<Outcome> = operators.outcome().into_iter().collect();
+        if instance {
+            outcomes.extend(instances.outcome());
+        }
+        if task {
+            // The instance may be known, and the task not.
+            outcomes.extend(match instances.outcome() {
+                Some(Outcome::Known) => Some(by_task.unwrap_or(Outcome::Unknown)),
+                other => other,
+            });
+        }
+        let shown = instances.told();
+        Enrichment {
+            status: status(&outcomes),
+            operator: operators.told(),
+            task: shown.as_ref().filter(|_| task).and_then(|shown| self.task_of(shown)),
+            instance: shown.as_ref().filter(|_| instance).map(|shown| InstanceShown {
+                status: shown.status.as_str().to_owned(),
+                update_time: shown.update_time.timestamp(),
+                approval_code: Some(shown.approval_code.clone()).filter(|code| !code.is_empty()),
+            }),
+        }
+    }
+
+    fn task_of(&self, shown: &InstanceTasks) -> Option<TaskShown> {
+        let task_id = self.subject.task_id.as_ref()?;
+        let task = shown.tasks.iter().find(|task| task.id == *task_id)?;
+        Some(TaskShown { status: task.status.as_str().to_owned(), update_time: task.update_time.timestamp() })
+    }
+
+    async fn operator(&self) -> Result<Option<OperatorIds>, Error> {
+        let user_id = &self.subject.user_id;
+        if let Some(known) = self.users.find(user_id) {
+            return Ok(known);
+        }
+        let known = match self.center.user(user_id, &UserIdType::UserId).await {
+            Ok(user) => {
+                let some = |id: String| Some(id).filter(|id| !id.is_empty());
+                Some(OperatorIds { open_id: some(user.open_id), union_id: some(user.union_id) })
+            }
+            // The center has answered: there is nobody of this id whom the app may see.
+            Err(error) if matches!(error.fault(), Some(Fault::UserUnknown | Fault::Parameter)) => None,
+            Err(error) => return Err(error),
+        };
+        self.users.keep(user_id.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// The instance with its tasks. Of several with one id the one that has the task, and of those that of the callback's
+    /// code.
+    async fn instance(&self) -> Result<Option<InstanceTasks>, Error> {
+        let Some(instance_id) = &self.subject.instance_id else { return Ok(None) };
+        let filter = TaskFilter::Instances(vec![instance_id.clone()]);
+        let found: Vec<InstanceTasks> = self.center.tasks(&filter).try_collect().await?;
+        let fits = |one: &InstanceTasks| {
+            (self.task_of(one).is_some(), self.subject.approval_code.as_deref() == Some(&one.approval_code))
+        };
+        Ok(found.into_iter().filter(|one| one.instance_id == *instance_id).max_by_key(fits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_says_how_far_it_came() {
+        use Outcome::{Crowded, Failed, Known, Late, Unknown};
+        for (outcomes, expected) in [
+            (&[Known, Known, Known][..], EnrichmentStatus::Complete),
+            (&[Known], EnrichmentStatus::Complete),
+            (&[Known, Unknown], EnrichmentStatus::Partial),
+            (&[Unknown], EnrichmentStatus::Partial),
+            (&[Known, Late, Late], EnrichmentStatus::Partial),
+            (&[Unknown, Failed], EnrichmentStatus::Partial),
+            (&[Late, Late], EnrichmentStatus::TimedOut),
+            (&[Late, Failed], EnrichmentStatus::TimedOut),
+            (&[Failed, Failed], EnrichmentStatus::Unavailable),
+            (&[Crowded, Failed], EnrichmentStatus::Unavailable),
+            (&[Crowded], EnrichmentStatus::Busy),
+        ] {
+            assert_eq!(status(outcomes), expected, "{outcomes:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_are_remembered_for_a_while_and_not_without_end() {
+        let users = Users::default();
+        let ids = OperatorIds { open_id: Some("ou_1".to_owned()), union_id: None };
+        users.keep("zhang3".to_owned(), Some(ids.clone()));
+        users.keep("nobody".to_owned(), None);
+        assert_eq!((users.find("zhang3"), users.find("nobody")), (Some(Some(ids.clone())), Some(None)));
+        assert_eq!(users.find("li4"), None);
+        tokio::time::advance(UNKNOWN_FOR).await;
+        assert_eq!((users.find("zhang3"), users.find("nobody")), (Some(Some(ids)), None));
+        tokio::time::advance(REMEMBERED_FOR).await;
+        assert_eq!(users.find("zhang3"), None);
+        for number in 0..3 * USERS {
+            users.keep(number.to_string(), None);
+            assert!(users.0.lock().unwrap().len() <= USERS);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Sends to the dead letters what is no report, with the reason in a header.
+//!
+//! The broker does so as well with what is rejected, but says no more than that it was. So a copy with the reason is published
+//! to the exchange of dead letters, and the message is acknowledged once the broker has the copy. Where that cannot be (no such
+//! exchange, no permission, no room) the message is rejected: it goes the broker's way, without the reason, which is in the log.
+
+use lapin::{
+    BasicProperties, Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use tracing::warn;
+
+use crate::{
+    amqp::{Listening, topology::DEAD},
+    telemetry::log::chain,
+};
+
+/// The header that says why.
+pub(super) const REASON: &str = "countersign-refused";
+
+/// `delivery_mode`: on disk before it is confirmed.
+const PERSISTENT: u8 = 2;
+
+/// All headers together have to fit into one frame.
+const REASON_CHARS: usize = 1000;
+
+/// The way to the dead letters, on one connection.
+pub(super) struct Burial<'a> {
+    listening: &'a Listening,
+    channel: Option<Channel>,
+    /// Whether it was tried in vain: that is not tried again on this connection, since the broker logs it each time.
+    closed: bool,
+}
+
+impl<'a> Burial<'a> {
+    pub(super) fn new(listening: &'a Listening) -> Self {
+        Self { listening, channel: None, closed: false }
+    }
+
+    /// Has a message lie among the dead letters, and no longer where it came from.
+    pub(super) async fn bury(&mut self, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
+        if !self.closed {
+            match self.publish(delivery, reason).await {
+                Ok(true) => return delivery.acker.ack(BasicAckOptions::default()).await.map(drop),
+                Ok(false) => self.give_up("the broker does not take it"),
+                Err(error) => self.give_up(&chain(&error)),
+            }
+        }
+        delivery.acker.reject(BasicRejectOptions { requeue: false }).await.map(drop)
+    }
+
+    fn give_up(&mut self, cause: &str) {
+        (self.closed, self.channel) = (true, None);
+        warn!(
+            error = cause,
+            exchange = DEAD,
+            "cannot say among the dead letters why a report was refused; it is rejected without"
+        );
+    }
+
+    /// True once the broker has the copy in a queue.
+    async fn publish(&mut self, delivery: &Delivery, reason: &str) -> lapin::Result<bool> {
+        let channel = match &self.channel {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = self.listening.channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                self.channel.insert(channel).clone()
+            }
+        };
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let (routing_key, properties) = (delivery.routing_key.clone(), copied(&delivery.properties, reason));
+        let confirm =
+            channel.basic_publish(DEAD.into(), routing_key, options, &delivery.data, properties).await?;
+        let confirmation = confirm.await?;
+        let acknowledged = confirmation.is_ack();
+        Ok(acknowledged && confirmation.take_message().is_none())
+    }
+}
+
+/// What a message says of itself, with the reason. Not `user_id`, which the broker would compare with ours, nor `expiration`:
+/// a dead letter waits for somebody who looks at it. Nor headers that are the broker's: what it wrote itself (`x-`), and
+/// further routing keys (`CC`, `BCC`), which it would follow with our rights.
+fn copied(properties: &BasicProperties, reason: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {
+        if !name.as_str().starts_with("x-") && !matches!(name.as_str(), "CC" | "BCC") {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    let reason: String = reason.chars().take(REASON_CHARS).collect();
+    headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
+    let mut copy = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    if let Some(value) = properties.message_id() {
+        copy = copy.with_message_id(value.clone());
+    }
+    if let Some(value) = properties.correlation_id() {
+        copy = copy.with_correlation_id(value.clone());
+    }
+    if let Some(value) = properties.content_type() {
+        copy = copy.with_content_type(value.clone());
+    }
+    if let Some(value) = properties.content_encoding() {
+        copy = copy.with_content_encoding(value.clone());
+    }
+    if let Some(value) = properties.kind() {
+        copy = copy.with_type(value.clone());
+    }
+    if let Some(value) = properties.app_id() {
+        copy = copy.with_app_id(value.clone());
+    }
+    if let Some(value) = properties.timestamp() {
+        copy = copy.with_timestamp(*value);
+    }
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_what_the_message_said_and_why_it_was_refused() {
+        let mut headers = FieldTable::default();
+        headers.insert("worker".into(), AMQPValue::LongString("w1".into()));
+        for of_the_broker in ["CC", "BCC", "x-delivery-count"] {
+            headers.insert(of_the_broker.into(), AMQPValue::LongLongInt(0));
+        }
+        let properties = BasicProperties::default()
+            .with_message_id("m".into())
+            .with_type("approval.outcome.v1".into())
+            .with_user_id("somebody".into())
+            .with_expiration("1".into())
+            .with_headers(headers);
+        let copy = copied(&properties, &"长".repeat(2000));
+        assert_eq!((copy.message_id(), copy.kind()), (properties.message_id(), properties.kind()));
+        assert_eq!((copy.user_id(), copy.expiration(), *copy.delivery_mode()), (&None, &None, Some(2)));
+        let headers = copy.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.len(), 2, "{headers:?}");
+        assert_eq!(headers.get("worker"), Some(&AMQPValue::LongString("w1".into())));
+        assert_eq!(headers.get(REASON), Some(&AMQPValue::LongString("长".repeat(1000).into())));
+    }
+}

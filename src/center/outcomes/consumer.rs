@@ -1,0 +1,380 @@
+//! Takes reports from the queue, has the ledger keep them, and then tells the broker.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, future::join_all};
+use lapin::{
+    Consumer,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Rules, Seat, Settings,
+    burial::Burial,
+    permit::{Named, check},
+};
+use crate::{
+    amqp::{self, Error, Existing, Listening, listen_in},
+    command::outcome::{Kind, Outcome},
+    ledger::{RefusedReport, Reported},
+    relay::{Failure, backoff, requested},
+    telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
+};
+
+/// The name under which the broker shows the connection.
+const CONNECTION: &str = "countersign outcomes";
+
+/// The first wait after a connection was lost, as in the relay.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+
+/// How long to wait before the ledger is asked again after it failed.
+const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// While the ledger keeps nothing, this is said again so often.
+const REMIND_AFTER: Duration = Duration::from_secs(60);
+
+/// A session that lasted so long was a good one, whether or not anybody reported anything.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// lapin may never answer if the connection ends in just the wrong moment.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Why a session ended.
+enum End {
+    /// It is to stop.
+    Stopped,
+    /// The broker, by way of lapin.
+    Lapin(lapin::Error),
+    /// The broker, before there was a session.
+    Amqp(Error),
+    /// The broker ended the subscription: the queue was deleted.
+    Cancelled,
+    /// The broker did not answer.
+    Silent,
+}
+
+impl From<lapin::Error> for End {
+    fn from(error: lapin::Error) -> Self {
+        Self::Lapin(error)
+    }
+}
+
+/// Takes reports, through any loss of the broker, until it is to stop. Rings `bell` when there is something to show.
+pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
+    let mut stop = seat.stop.clone();
+    let existing = Existing::default();
+    let mut failures = 0;
+    loop {
+        let connected = tokio::select! {
+            connected = listen_in(broker, CONNECTION) => connected,
+            () = requested(&mut stop) => return,
+        };
+        let end = match connected {
+            Ok(listening) => {
+                let began = Instant::now();
+                let session = Session {
+                    seat,
+                    settings,
+                    bell,
+                    listening: &listening,
+                    existing: &existing,
+                    burial: Burial::new(&listening),
+                    taken: 0,
+                };
+                let (end, taken) = session.serve(broker, &mut stop).await;
+                listening.close("the way back has ended").await;
+                if taken > 0 || began.elapsed() >= GOOD {
+                    failures = 0;
+                }
+                end
+            }
+            Err(failure) => End::Amqp(failure),
+        };
+        failures += 1;
+        let delay = backoff::delay(FIRST_DELAY, failures, backoff::random());
+        let (delay_ms, queue) = (delay.as_millis(), &*settings.queue);
+        match end {
+            End::Stopped => return,
+            End::Amqp(failure) if failure.needs_operator() => {
+                error!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; operator action required");
+            }
+            End::Amqp(failure) => {
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+            }
+            End::Lapin(failure) => {
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+            }
+            End::Cancelled => {
+                warn!(delay_ms, failures, queue, "the queue of outcomes was deleted; connecting again");
+            }
+            End::Silent => {
+                warn!(
+                    delay_ms,
+                    failures, queue, "the broker does not answer about outcomes; connecting again"
+                );
+            }
+        }
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = requested(&mut stop) => return,
+        }
+    }
+}
+
+struct Session<'a> {
+    seat: &'a Seat,
+    settings: &'a Settings,
+    bell: &'a Notify,
+    listening: &'a Listening,
+    existing: &'a Existing,
+    burial: Burial<'a>,
+    taken: u64,
+}
+
+impl Session<'_> {
+    /// How it ended, and how many reports it took before.
+    async fn serve(
+        mut self,
+        broker: &amqp::Settings,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> (End, u64) {
+        let Err(end) = self.serve_until(broker, stop).await;
+        (end, self.taken)
+    }
+
+    async fn serve_until(
+        &mut self,
+        broker: &amqp::Settings,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> Result<std::convert::Infallible, End> {
+        let subscribing = async {
+            match timeout(broker.connect_timeout, self.subscribe(broker)).await {
+                Ok(subscribed) => subscribed,
+                Err(_elapsed) => Err(End::Silent),
+            }
+        };
+        let mut deliveries = tokio::select! {
+            subscribed = subscribing => subscribed?,
+            () = requested(stop) => return Err(End::Stopped),
+        };
+        info!(broker = %self.listening.broker(), queue = self.settings.queue, "taking outcomes");
+        loop {
+            let first = tokio::select! {
+                delivery = deliveries.next() => delivery.ok_or(End::Cancelled)??,
+                () = requested(stop) => return Err(End::Stopped),
+            };
+            let mut batch = vec![first];
+            while batch.len() < usize::from(self.settings.prefetch)
+                && let Some(Some(delivery)) = deliveries.next().now_or_never()
+            {
+                batch.push(delivery?);
+            }
+            self.take(batch, stop).await?;
+        }
+    }
+
+    async fn subscribe(&self, broker: &amqp::Settings) -> Result<Consumer, End> {
+        let queue = &*self.settings.queue;
+        let prepared = self.listening.prepare_outcomes(queue, broker, self.existing).await;
+        let channel = prepared.map_err(End::Amqp)?;
+        channel.basic_qos(self.settings.prefetch, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
+    }
+
+    /// Keeps what came, then tells the broker, in its order: what comes again after a crash comes in order as well.
+    async fn take(
+        &mut self,
+        batch: Vec<Delivery>,
+        stop: &mut watch::Receiver<Option<Instant>>,
+    ) -> Result<(), End> {
+        let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
+        let told = tokio::select! {
+            told = self.judge_and_keep(read) => told,
+            // A ledger that keeps nothing must not keep us from stopping; what is not acknowledged comes again.
+            () = given_up(stop) => return Err(End::Stopped),
+        };
+        reach("outcome:kept");
+        if told.iter().any(|told| told.is_kept()) {
+            self.bell.notify_one();
+        }
+        for (delivery, Told { result, dead }) in batch.iter().zip(told) {
+            self.seat.metrics.reported(result);
+            let told = async {
+                match dead {
+                    Some(reason) => self.burial.bury(delivery, &reason).await,
+                    None => delivery.acker.ack(BasicAckOptions::default()).await.map(drop),
+                }
+            };
+            timeout(STEP, told).await.map_err(|_elapsed| End::Silent)??;
+            self.taken += 1;
+        }
+        reach("outcome:acknowledged");
+        Ok(())
+    }
+
+    /// Has the ledger keep what may be kept, and write down what may not.
+    async fn judge_and_keep(&self, read: Vec<Result<Outcome, String>>) -> Vec<Told> {
+        let mut refusals = Vec::with_capacity(read.len());
+        for outcome in &read {
+            refusals.push(match outcome {
+                Ok(outcome) => self.refusal(outcome).await,
+                Err(_) => None,
+            });
+        }
+        let kept: Vec<&Outcome> = read
+            .iter()
+            .zip(&refusals)
+            .filter_map(|(read, refusal)| read.as_ref().ok().filter(|_| refusal.is_none()))
+            .collect();
+        let mut reported = self.keep(&kept).await.into_iter();
+        let mut told = Vec::with_capacity(read.len());
+        for (outcome, refusal) in read.iter().zip(refusals) {
+            told.push(match (outcome, refusal) {
+                (Err(problem), _) => {
+                    Told { result: ReportResult::Malformed, dead: Some(format!("it {problem}")) }
+                }
+                (Ok(outcome), Some(reason)) => {
+                    self.write_refusal(outcome, &reason).await;
+                    Told { result: ReportResult::NotPermitted, dead: Some(reason) }
+                }
+                (Ok(outcome), None) => {
+                    tell(outcome, reported.next().expect("there is an answer for each outcome"))
+                }
+            });
+        }
+        told
+    }
+
+    /// Why a report may not be kept, if it speaks of an instance that is not its command's to speak of.
+    async fn refusal(&self, outcome: &Outcome) -> Option<String> {
+        let instance = outcome.instance.as_ref()?;
+        let record = self.until_it_works(|| self.seat.ledger.find(outcome.command_id)).await?;
+        let strict = Rules::default();
+        let rules = self.settings.rules.get(&record.endpoint).unwrap_or(&strict);
+        let named = Named {
+            instance_id: record.instance_id.as_deref(),
+            approval_code: record.approval_code.as_deref(),
+        };
+        let refused = check(instance, named, rules).err()?;
+        let (command_id, reason) = (outcome.command_id, refused.to_string());
+        warn!(%command_id, outcome = outcome.kind.as_str(), reason,
+            "a report was refused: it speaks of what is not its command's; it goes to the dead letters");
+        Some(reason)
+    }
+
+    async fn write_refusal(&self, outcome: &Outcome, reason: &str) {
+        let (command_id, kind) = (outcome.command_id, outcome.kind);
+        let refused = || RefusedReport { command_id, kind, reason: reason.to_owned() };
+        self.until_it_works(|| self.seat.ledger.refuse_report(refused())).await;
+    }
+
+    /// Asks the ledger until it answers. What is asked for may be asked for again.
+    async fn until_it_works<T, E, F>(&self, ask: impl Fn() -> F) -> T
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut told: Option<Instant> = None;
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
+                        told = Some(Instant::now());
+                        warn!(error = %chain(&error), "the ledger cannot take reports now; trying again until it can");
+                    }
+                    sleep(LEDGER_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Has the ledger keep reports, many by one commit, however long that takes. From the first that it could not keep on all
+    /// are asked for again, so that the last of a command stays the last.
+    async fn keep(&self, outcomes: &[&Outcome]) -> Vec<Reported> {
+        let mut reported = Vec::with_capacity(outcomes.len());
+        let mut told: Option<Instant> = None;
+        loop {
+            let left = &outcomes[reported.len()..];
+            let asked: Vec<_> =
+                left.iter().map(|outcome| self.seat.ledger.report((*outcome).clone())).collect();
+            let mut failure = None;
+            for answer in join_all(asked).await {
+                match answer {
+                    Ok(answer) if failure.is_none() => reported.push(answer),
+                    Ok(_) => {}
+                    Err(error) => failure = failure.or(Some(error)),
+                }
+            }
+            let Some(error) = failure else {
+                if told.is_some() {
+                    info!("the ledger keeps outcomes again");
+                }
+                return reported;
+            };
+            if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
+                told = Some(Instant::now());
+                let waiting = outcomes.len() - reported.len();
+                warn!(waiting, error = %chain(&error), "the ledger cannot keep outcomes now; trying again until it can");
+            }
+            sleep(LEDGER_PAUSE).await;
+        }
+    }
+}
+
+/// What became of a message.
+struct Told {
+    result: ReportResult,
+    /// Why it goes to the dead letters, if it does: to come again would not make it better.
+    dead: Option<String>,
+}
+
+impl Told {
+    fn is_kept(&self) -> bool {
+        matches!(self.result, ReportResult::Applied | ReportResult::Refused | ReportResult::Failed)
+    }
+}
+
+fn read(body: &[u8]) -> Result<Outcome, String> {
+    Outcome::parse(body).map_err(|problem| {
+        let bytes = body.len();
+        warn!(%problem, bytes, "a message in the queue of outcomes is none; it goes to the dead letters");
+        problem.to_string()
+    })
+}
+
+/// Says what became of a report.
+fn tell(outcome: &Outcome, reported: Reported) -> Told {
+    let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
+    match reported {
+        Reported::Kept => {
+            info!(%command_id, outcome = word, "outcome kept");
+            let result = match outcome.kind {
+                Kind::Applied => ReportResult::Applied,
+                Kind::Refused => ReportResult::Refused,
+                Kind::Failed => ReportResult::Failed,
+            };
+            Told { result, dead: None }
+        }
+        Reported::Repeat => Told { result: ReportResult::Duplicate, dead: None },
+        Reported::UnknownCommand => {
+            warn!(%command_id, outcome = word, "the ledger has no command that a worker reports of; the report goes to the dead letters");
+            let dead = Some("the ledger has no such command".to_owned());
+            Told { result: ReportResult::UnknownCommand, dead }
+        }
+    }
+}
+
+/// Resolves a moment after it is to stop: what the ledger is writing is most likely written by then.
+async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
+    requested(stop).await;
+    sleep(Duration::from_secs(1)).await;
+}

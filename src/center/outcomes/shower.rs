@@ -1,0 +1,184 @@
+//! Asks the ledger what is to be shown, makes the calls, and writes down how they ended.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Seat, Settings,
+    showing::{Problem, show},
+    verdict::{Verdict, judge, some_delay},
+};
+use crate::{
+    center::client::{Center, Millis},
+    ledger::{Showing, ShowingEnd, Shown, Surface},
+    relay::requested,
+    telemetry::{failpoint::reach, log::chain, metrics::ShowingResult},
+    time::Timestamp,
+};
+
+/// How often the ledger is asked although nobody rang: for what is due again, and for what an operator asked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long to wait before the ledger is asked again after it failed.
+const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+
+/// Calls under way get so long when it is to stop. They take milliseconds; one that takes longer is most likely waiting for a
+/// center that is away, and is made again after the next start.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Characters of a reason that the ledger keeps.
+const REASON_CHARS: usize = 1000;
+
+/// A card or an instance that a call is under way for.
+type Place = (Surface, String);
+
+/// What a call came to.
+struct Done {
+    place: Place,
+    /// The reason, if it tells nothing about the outcome: everything that waits would fail by it.
+    elsewhere: Option<String>,
+}
+
+/// Shows what waits, until it is to stop.
+pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell: &Notify) {
+    let mut stop = seat.stop.clone();
+    let mut busy: HashSet<Place> = HashSet::new();
+    let mut calls = FuturesUnordered::new();
+    // What is wrong elsewhere is told once, and when it is over. For each surface, whose APIs have scopes of their own.
+    let mut away: HashSet<Surface> = HashSet::new();
+    loop {
+        if busy.len() < settings.max_calls && stop.borrow().is_none() {
+            // Each busy place may be among them once.
+            let limit = 2 * settings.max_calls;
+            match seat.ledger.showings(Timestamp::now(), limit).await {
+                Ok(due) => {
+                    for showing in due {
+                        let place = (showing.surface, showing.target.clone());
+                        if busy.len() < settings.max_calls && busy.insert(place.clone()) {
+                            calls.push(attempt(seat, settings, center, showing, place));
+                        }
+                    }
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), "cannot read outcomes from the ledger; trying again")
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = requested(&mut stop) => break,
+            Some(Done { place, elsewhere }) = calls.next() => {
+                busy.remove(&place);
+                let surface = place.0;
+                match elsewhere {
+                    Some(reason) => {
+                        if away.insert(surface) {
+                            let surface = surface.as_str();
+                            warn!(surface, reason, "the approval center is away or does not let us in; outcomes wait");
+                        }
+                    }
+                    None => {
+                        if away.remove(&surface) {
+                            info!(surface = surface.as_str(), "the approval center takes outcomes again");
+                        }
+                    }
+                }
+            }
+            () = bell.notified() => {}
+            () = sleep(TICK) => {}
+        }
+    }
+    let left = async { while calls.next().await.is_some() {} };
+    if timeout(STOP_PATIENCE, left).await.is_err() {
+        warn!(
+            calls = calls.len(),
+            "calls to the approval center were given up; they are made again after the next start"
+        );
+    }
+}
+
+/// Makes the call, and has the ledger write down how it ended, however long that takes.
+async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Showing, place: Place) -> Done {
+    reach("outcome:showing");
+    let ended = show(center, &showing, Millis(Timestamp::now().as_millisecond())).await;
+    reach("outcome:shown");
+    let (end, result, elsewhere) = match ended {
+        Ok(version) => (ShowingEnd::Shown { version }, ShowingResult::Shown, None),
+        Err(problem) => judged(&problem, &showing, settings.max_attempts),
+    };
+    tell(&showing, &end);
+    let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target, end };
+    let mut stop = seat.stop.clone();
+    loop {
+        match seat.ledger.settle_showings(vec![shown.clone()]).await {
+            Ok(()) => break,
+            Err(error) => {
+                warn!(error = %chain(&error), "the ledger cannot keep what was shown; trying again");
+            }
+        }
+        tokio::select! {
+            () = sleep(LEDGER_PAUSE) => {}
+            // It is shown again after the next start, which changes nothing.
+            () = requested(&mut stop) => break,
+        }
+    }
+    seat.metrics.shown(place.0 == Surface::Card, result);
+    Done { place, elsewhere }
+}
+
+/// What becomes of a showing that failed.
+fn judged(
+    problem: &Problem,
+    showing: &Showing,
+    max_attempts: u32,
+) -> (ShowingEnd, ShowingResult, Option<String>) {
+    let attempts = showing.attempts.saturating_add(1);
+    let reason = reason(problem);
+    let verdict = judge(&problem.error);
+    let again = match verdict {
+        Verdict::Elsewhere => true,
+        Verdict::Passing => attempts < max_attempts,
+        Verdict::ForGood => false,
+    };
+    if !again {
+        return (ShowingEnd::Parked { reason }, ShowingResult::Parked, None);
+    }
+    let now = Timestamp::now();
+    let at = now + some_delay(attempts);
+    let elsewhere = (verdict == Verdict::Elsewhere).then(|| reason.clone());
+    (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
+}
+
+/// The center's words, how to mend it, and what else is wrong.
+fn reason(problem: &Problem) -> String {
+    let mut reason = chain(&problem.error);
+    if let Some(mend) = problem.error.fault().and_then(|fault| fault.mend()) {
+        reason = format!("{reason}. {mend}");
+    }
+    if !problem.faults.is_empty() {
+        reason = format!("{reason}. The instance: {}", problem.faults.join("; "));
+    }
+    reason.chars().take(REASON_CHARS).collect()
+}
+
+fn tell(showing: &Showing, end: &ShowingEnd) {
+    let (command_id, surface, id) = (showing.command_id, showing.surface.as_str(), &*showing.target);
+    match end {
+        ShowingEnd::Shown { version } => {
+            info!(%command_id, surface, id, outcome = showing.kind.as_str(), version, "outcome shown");
+        }
+        ShowingEnd::Again { at, reason } => {
+            let attempts = showing.attempts + 1;
+            tracing::debug!(%command_id, surface, id, attempts, %at, reason, "an outcome is shown later");
+        }
+        ShowingEnd::Parked { reason } => {
+            error!(%command_id, surface, id, reason, "an outcome was refused for good; mend it and see `countersign ledger show-again`");
+        }
+    }
+}

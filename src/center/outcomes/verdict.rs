@@ -1,0 +1,122 @@
+//! What a failed call to the approval center means for what was to be shown: try again for ever, try again some times, or
+//! set it aside.
+
+use std::time::Duration;
+
+use crate::{
+    center::client::{Error, Fault},
+    relay::backoff,
+};
+
+/// What is to be done after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It tells nothing about the outcome: the center is away or limits, or does not let the app in. Again, until it works.
+    Elsewhere,
+    /// It may pass. Again, up to a limit.
+    Passing,
+    /// The center will never take this. An operator has to look.
+    ForGood,
+}
+
+/// Judges a failure. Every way to fail is named here, so that a new one asks for its place.
+pub(super) fn judge(error: &Error) -> Verdict {
+    match error {
+        Error::Api(error) => match error.fault() {
+            Fault::Unknown if error.http_status >= 500 => Verdict::Passing,
+            fault => of_fault(fault),
+        },
+        Error::Transport { .. } | Error::NoTurn { .. } | Error::Ticket(_) | Error::Client(_) => {
+            Verdict::Elsewhere
+        }
+        // A gateway on the way, or another server in its place, speaks HTML.
+        Error::Unreadable { .. } | Error::EndlessPages { .. } => Verdict::Passing,
+        Error::Request { .. } => Verdict::ForGood,
+    }
+}
+
+fn of_fault(fault: Fault) -> Verdict {
+    match fault {
+        Fault::RateLimited | Fault::QuotaSpent => Verdict::Elsewhere,
+        // Of the app and not of the outcome: when somebody has mended it, everything that waits goes through.
+        Fault::AddressNotAllowed
+        | Fault::TokenMissing
+        | Fault::TokenInvalid
+        | Fault::AppSecretWrong
+        | Fault::AppNotUsable
+        | Fault::AppTicketWrong
+        | Fault::ScopeMissing
+        | Fault::NoSuchApi => Verdict::Elsewhere,
+        Fault::TenantOrTooSoon | Fault::TryLater | Fault::LockConflict => Verdict::Passing,
+        Fault::Parameter
+        | Fault::JsonType
+        | Fault::Field
+        | Fault::DefinitionUnknown
+        | Fault::DefinitionDeleted
+        | Fault::DefinitionInactive
+        | Fault::InstanceUnknown
+        | Fault::TaskUnknown
+        | Fault::UserUnknown
+        | Fault::UserIdForeign
+        | Fault::NoPermission
+        | Fault::Unsupported
+        | Fault::Unknown => Verdict::ForGood,
+    }
+}
+
+/// The first wait. The client has tried for some seconds already.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// No wait is longer: a center that is back is found within five minutes.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// How long to wait after the `attempts`-th failure in a row (1 is the first); `random` places it in the upper half of what
+/// doubles with every attempt.
+pub(super) fn delay(attempts: u32, random: u32) -> Duration {
+    let whole = FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST);
+    let half = whole / 2;
+    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// [`delay`] by chance.
+pub(super) fn some_delay(attempts: u32) -> Duration {
+    delay(attempts, backoff::random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::center::client::{Api, double::failure};
+
+    #[test]
+    fn only_what_is_wrong_with_the_outcome_itself_is_set_aside() {
+        for (http_status, code, expected) in [
+            (429, 99_991_400, Verdict::Elsewhere),
+            (400, 99_991_403, Verdict::Elsewhere),
+            (400, 99_991_672, Verdict::Elsewhere),
+            (400, 99_991_663, Verdict::Elsewhere),
+            (400, 10_015, Verdict::Elsewhere),
+            (400, 1_395_001, Verdict::Passing),
+            (400, 60_014, Verdict::Passing),
+            (400, 1_390_014, Verdict::Passing),
+            (502, 4_242, Verdict::Passing),
+            (200, 60_001, Verdict::ForGood),
+            (400, 99_992_402, Verdict::ForGood),
+            (400, 1_390_002, Verdict::ForGood),
+            (200, 4_242, Verdict::ForGood),
+        ] {
+            assert_eq!(judge(&failure(http_status, code)), expected, "{http_status} {code}");
+        }
+        let away = Error::NoTurn { api: Api::SyncInstance, wait: Duration::from_secs(1) };
+        assert_eq!(judge(&away), Verdict::Elsewhere);
+        let wrong = Error::Request { api: Api::SyncInstance, problem: String::new() };
+        assert_eq!(judge(&wrong), Verdict::ForGood);
+    }
+
+    #[test]
+    fn delays_double_up_to_five_minutes_and_are_jittered_in_their_upper_half() {
+        let whole: Vec<_> = [1, 2, 3, 9, 10, u32::MAX].map(|n| delay(n, u32::MAX).as_secs()).into();
+        assert_eq!(whole, [1, 2, 4, 256, 300, 300]);
+        assert_eq!(delay(10, 0), LONGEST / 2);
+    }
+}

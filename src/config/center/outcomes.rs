@@ -1,0 +1,45 @@
+//! `[endpoints.outcomes]`: what workers may report of the endpoint's commands.
+
+use super::super::read::{Given, Section};
+use crate::center::outcomes::{Pattern, Rules};
+
+/// `codes` are those of the endpoint, which hold for reports as well.
+pub(in crate::config) fn rules(section: &mut Section<'_, '_, '_>, codes: &[String]) -> Option<Rules> {
+    let not_empty = |text: &str| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
+    let listed = section.texts("approval_codes", "a list of codes", not_empty);
+    let pattern = section.parsed("instance_pattern", "a regular expression for the whole id", |text| {
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        Pattern::parse(text).map_err(|error| format!("is not a regular expression: {error}"))
+    });
+    let hosts = section.texts("link_hosts", "a list such as [\"erp.example.com\", \"*.example.com\"]", host);
+    let instances = match pattern {
+        Given::Value(pattern) => Some(pattern),
+        Given::Absent => None,
+        Given::Faulty => return None,
+    };
+    let mut approval_codes = listed?;
+    approval_codes
+        .extend(codes.iter().filter(|code| !approval_codes.contains(code)).cloned().collect::<Vec<_>>());
+    if instances.is_some() && approval_codes.is_empty() {
+        section.fault(
+            "instance_pattern",
+            "permits instances that no command names, and nothing says of which definitions",
+            "outcomes.approval_codes, or approval_codes of the endpoint",
+        );
+        return None;
+    }
+    Some(Rules { approval_codes, instances, link_hosts: hosts? })
+}
+
+fn host(text: &str) -> Result<(), String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if name.is_empty() {
+        Err("is empty".to_owned())
+    } else if name.contains(['/', ':', '@', '*', '?', '#']) || name.contains(char::is_whitespace) {
+        Err("is no host: it has neither scheme, nor port, nor path".to_owned())
+    } else {
+        Ok(())
+    }
+}

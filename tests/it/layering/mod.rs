@@ -1,0 +1,271 @@
+//! How the source is laid out: who may import whom, and through which one place what is printed or dated goes.
+
+mod imports;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use imports::Module;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+/// Leaves that everybody may import.
+const LEAVES: [&str; 6] = ["certificates", "loopback", "proxy", "secret", "telemetry", "time"];
+
+/// The rooms, and what each may import of ours, beside itself and the leaves.
+const ROOMS: [(&str, &[&str]); 25] = [
+    (
+        "cli",
+        &[
+            "amqp",
+            "app",
+            "callback",
+            "center::client",
+            "center::enrichment",
+            "center::outcomes",
+            "center::reconcile",
+            "command",
+            "config",
+            "context",
+            "emulator",
+            "http",
+            "intake",
+            "ledger",
+            "relay",
+        ],
+    ),
+    ("app", &["command", "console", "http", "intake", "ledger", "relay"]),
+    ("http", &["command", "intake"]),
+    ("console", &["command", "ledger"]),
+    ("intake", &["callback", "command", "context", "ledger"]),
+    ("callback", &["command"]),
+    ("context", &["callback", "command"]),
+    ("ledger", &["command"]),
+    ("relay", &["command", "ledger"]),
+    ("amqp", &["command", "ledger", "relay"]),
+    ("center", &[]),
+    ("center::client", &[]),
+    ("center::enrichment", &["center::client", "command", "ledger", "relay"]),
+    ("center::outcomes", &["amqp", "center::client", "command", "ledger", "relay"]),
+    ("center::reconcile", &["center::client", "command", "ledger"]),
+    ("command", &[]),
+    // Built from the reference, not from the client: so not from center.
+    ("emulator", &["callback"]),
+    // The settings of the rooms, and nothing that works.
+    (
+        "config",
+        &[
+            "amqp",
+            "callback",
+            "center::client",
+            "center::enrichment",
+            "center::outcomes",
+            "center::reconcile",
+            "command",
+            "console",
+            "context",
+            "http",
+            "intake",
+            "ledger",
+            "relay",
+        ],
+    ),
+    ("certificates", &[]),
+    ("loopback", &[]),
+    ("proxy", &[]),
+    ("secret", &[]),
+    ("telemetry", &[]),
+    ("time", &[]),
+    // The crate's root and the program's.
+    ("", &[]),
+];
+
+/// The room that a module is in: the innermost.
+fn room(module: &Module) -> String {
+    let path = module.join("::");
+    let is_in = |room: &str| path == room || path.starts_with(&format!("{room}::"));
+    let rooms = ROOMS.iter().map(|(room, _)| *room).filter(|room| room.is_empty() || is_in(room));
+    rooms.max_by_key(|room| room.len()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn rooms_import_only_along_the_arrows() {
+    let graph = imports::graph(Path::new(SOURCE));
+    let empty: Vec<_> =
+        ROOMS.iter().filter(|(name, _)| !graph.keys().any(|module| room(module) == *name)).collect();
+    assert!(empty.is_empty(), "rooms without a module: {empty:?}");
+    for (module, imports) in &graph {
+        let own = room(module);
+        let (_, allowed) = ROOMS.iter().find(|(room, _)| *room == own).expect("it was found there");
+        assert!(module.is_empty() || !own.is_empty(), "{} is in no room", module.join("::"));
+        for import in imports {
+            let other = room(import);
+            let fine = other == own || LEAVES.contains(&&*other) || allowed.contains(&&*other);
+            assert!(fine, "{} imports {}", module.join("::"), import.join("::"));
+        }
+    }
+}
+
+/// A file may use what the `mod.rs` above it defines. All other imports lead one way, so that a file can be read after those
+/// that it imports.
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut graph = imports::graph(Path::new(SOURCE));
+    for (module, imports) in &mut graph {
+        imports.retain(|import| !module.starts_with(import));
+    }
+    loop {
+        let done: BTreeSet<Module> = graph
+            .iter()
+            .filter(|(_, imports)| imports.is_empty())
+            .map(|(module, _)| module.clone())
+            .collect();
+        if done.is_empty() {
+            break;
+        }
+        graph.retain(|module, _| !done.contains(module));
+        graph.values_mut().for_each(|imports| imports.retain(|import| !done.contains(import)));
+    }
+    let left: Vec<_> = graph
+        .iter()
+        .map(|(module, imports)| {
+            let imports: Vec<_> = imports.iter().map(|import| import.join("::")).collect();
+            format!("{} imports {}", module.join("::"), imports.join(", "))
+        })
+        .collect();
+    assert!(left.is_empty(), "in or before a circle:\n{}", left.join("\n"));
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the source is there");
+    entries.map(|entry| entry.expect("the source is readable").path()).collect()
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).expect("files of ours have plain names")
+}
+
+/// All source files of the program but its tests, with their text up to the tests in them.
+fn sources(path: &Path, into: &mut Vec<(PathBuf, String)>) {
+    if path.is_dir() {
+        entries(path).iter().filter(|path| stem(path) != "tests").for_each(|path| sources(path, into));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(path).expect("a source file is readable");
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        into.push((path.to_owned(), code.to_owned()));
+    }
+}
+
+fn all_sources() -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    sources(Path::new(SOURCE), &mut all);
+    all
+}
+
+/// What is printed is tame because there is one way to a terminal on the command line, and one into the log.
+#[test]
+fn nothing_is_printed_but_by_the_two_places_that_tame_it() {
+    let mut found: Vec<String> = Vec::new();
+    for (path, code) in all_sources() {
+        // clap's question whether a text is an error.
+        let code = code.replace("use_stderr()", "");
+        if ["stdout()", "stderr()", "/dev/tty"].iter().any(|way| code.contains(way)) {
+            found
+                .push(path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string());
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["src/cli/output.rs", "src/telemetry/log.rs", "src/telemetry/log/journal.rs"]);
+}
+
+/// `{:?}` writes names of types and variants. In the text of an error only durations may be written so.
+#[test]
+fn no_error_says_the_name_of_a_type() {
+    let durations = ["{limit:?}", "{wait:?}"];
+    for (path, code) in all_sources() {
+        for error in code.split("#[error(").skip(1) {
+            let mut text = error.split(")]").next().unwrap_or_default().to_owned();
+            durations.iter().for_each(|duration| text = text.replace(duration, ""));
+            assert!(!text.contains(":?}"), "{}: {text}", path.display());
+        }
+    }
+}
+
+/// The same of the fields of a log line, in which `?` stands for `{:?}`.
+#[test]
+fn no_field_of_the_log_is_the_name_of_a_type_or_variant() {
+    const DURATIONS: [&str; 7] =
+        ["took = ?", "waited = ?", "after = ?", "timeout = ?", "?grace", "?pause", "?wait"];
+    const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let mut fields = 0;
+    for (path, code) in all_sources() {
+        for start in
+            LEVELS.iter().flat_map(|level| code.match_indices(level).map(|(at, level)| at + level.len()))
+        {
+            let event = code[start..].split(");").next().unwrap_or_default();
+            fields += event.matches(" = ").count();
+            let mut event = event.to_owned();
+            DURATIONS.iter().for_each(|duration| event = event.replace(duration, ""));
+            let debugged =
+                ["= ?", ", ?", "\n?", " ?"].iter().any(|mark| event.contains(mark)) || event.starts_with('?');
+            assert!(!debugged && !event.contains(":?}"), "{}: {event}", path.display());
+        }
+    }
+    assert!(fields > 50, "events are found: {fields}");
+}
+
+/// serde says `expected struct Name` unless it is told otherwise, and that is read by whoever wrote a file or a report.
+#[test]
+fn no_reader_of_what_others_wrote_says_the_name_of_a_struct() {
+    for (path, code) in all_sources() {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string();
+        if !path.starts_with("src/center/client/") && path != "src/command/outcome.rs" {
+            continue;
+        }
+        for item in code.split("\n#[derive(").skip(1) {
+            let head = item.split('{').next().unwrap_or_default();
+            let read = head.lines().next().is_some_and(|derive| derive.contains("Deserialize"));
+            if read && head.contains("struct ") && !head.contains("transparent") && !head.contains(';') {
+                assert!(head.contains("expecting = "), "{path}: {head}");
+            }
+        }
+    }
+}
+
+/// A library's time shows itself with as many digits as it pleases, and takes a precision from whoever prints it.
+#[test]
+fn no_time_is_shown_but_by_the_one_formatter() {
+    fn look(path: &Path, found: &mut Vec<String>) {
+        if path.is_dir() {
+            return entries(path).iter().for_each(|path| look(path, found));
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            return;
+        }
+        let source = fs::read_to_string(path).expect("a source file is readable");
+        for (number, line) in source.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for way_round in [
+                "jiff",
+                "chrono::",
+                "httpdate",
+                "humantime",
+                "strftime",
+                "FormatTime for SystemTime",
+                "SystemTime as FormatTime",
+            ] {
+                if code.contains(way_round) {
+                    found.push(format!("{}:{}: {way_round}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for path in entries(Path::new(SOURCE)).iter().filter(|path| stem(path) != "time") {
+        look(path, &mut found);
+    }
+    assert!(found.is_empty(), "dates are the business of src/time:\n{}", found.join("\n"));
+}
