@@ -20,30 +20,29 @@
 //! 4. [`ledger::Ledger::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
 //! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
 //! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
-//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`] where an endpoint is configured so.
+//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`](center::enrichment) where an endpoint is configured so.
 //! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
 //!    deadline or a closed channel starts again at the cursor.
-//! 8. If `[approval_center]` is configured, [`outcome`] takes what the workers report of the command, keeps it in the
+//! 8. If `[approval_center]` is configured, [`outcomes`](center::outcomes) takes what the workers report of the command, keeps it in the
 //!    ledger, and shows it on the card and in the instance. The loop is closed.
 //!
 //! # Map
-//! Flow goes down the list, imports go to leaves; `tests/it/layering.rs` holds the arrows.
+//! Flow goes down the list, imports go to leaves; `tests/it/layering` holds the arrows, and that no files import each other
+//! in a circle.
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
-//! | [`cli`] | the command line | app config ledger relay outcome enrichment reconcile callback approval_center emulator and leaves |
-//! | [`app`] | composition: binds, wires, stops in order | all but cli |
-//! | [`http`] | public listener: transport only | intake |
+//! | [`cli`] | the command line | all |
+//! | [`app`] | composition: binds, wires, stops in order | http console intake command ledger relay |
+//! | [`http`] | public listener: transport only | intake command |
 //! | [`console`] | internal listener: health, metrics, API, registering contexts | command ledger |
 //! | [`intake`] | the story of a callback; the closed list of refusals | callback context command ledger |
 //! | [`callback`] | bytes to `Verified` | command |
 //! | [`context`] | `Verified` to `TaskRef` | callback command |
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
-//! | [`relay`] | from the ledger to the broker | command ledger |
-//! | [`enrichment`] | completes commands by what the approval center knows, before they are published | approval_center command ledger relay |
-//! | [`reconcile`] | compares what was published with what the approval center shows | approval_center command ledger |
-//! | [`outcome`] | the way back: from what workers report to card and instance | approval_center command ledger relay |
-//! | [`approval_center`] | the platform's own APIs: definitions, instances, tasks, cards; off the accept path | nothing |
+//! | [`relay`] | from the ledger to a broker, whichever it is | command ledger |
+//! | [`amqp`] | the one place that knows lapin: connections, topology, publishing | command ledger relay |
+//! | [`center`] | what stands round the callback, off unless configured: [`client`](center::client) of the platform's own APIs, [`enrichment`](center::enrichment), [`outcomes`](center::outcomes), [`reconcile`](center::reconcile) | command ledger relay amqp |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |

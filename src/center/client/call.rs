@@ -66,7 +66,7 @@ impl Center {
         self.0.tokens.lend(|| token::fetch(&self.0.transport, deadline)).await
     }
 
-    /// Calls and reads the member `data`, which must bring what this API answers ([`Api::brings`]).
+    /// Calls and reads the member `data`, which must bring what this API answers (`Api::brings`).
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let api = call.api;
         let mut envelope = self.call_for_envelope(&call).await?;
