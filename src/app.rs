@@ -5,17 +5,15 @@
 //! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
 //! has its own threads as well. What is left for the caller's runtime is waiting.
 
-mod beside;
+mod background;
 mod controls;
 mod credentials;
 mod descriptors;
 mod expiry;
 #[cfg(test)]
 mod openapi;
-mod relay_thread;
 #[cfg(test)]
 mod tests;
-mod way_back;
 
 use std::{
     future::Future,
@@ -40,14 +38,10 @@ use crate::{
     ledger::Ledger,
     telemetry::{failpoint::reach, metrics::Metrics},
 };
-use beside::Beside;
-pub use beside::{BesideSeat, StartBeside};
+use background::{Background, Place};
+pub use background::{Resources, Start};
 pub use controls::{Condition, Controls};
 use expiry::Expiry;
-use relay_thread::{Orders, RelayThread};
-pub use relay_thread::{RelaySeat, StartRelay};
-use way_back::WayBack;
-pub use way_back::{StartWayBack, Stop};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -71,8 +65,8 @@ const BACKLOG: u32 = 1024;
 /// ends the waiting for requests is the grace in force.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
 
-/// The relay ends by the deadline, and then has to get off its thread.
-const RELAY_SLACK: Duration = Duration::from_millis(250);
+/// Background work ends by the deadline, and then has to get off its thread.
+const STOP_SLACK: Duration = Duration::from_millis(250);
 
 /// The ledger's writer gets this long even when the grace has run out: it only has to commit what it holds.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
@@ -86,9 +80,9 @@ pub struct App {
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
-    relay: Orders,
-    way_back: WayBack,
-    beside: Beside,
+    relay: Background,
+    outcomes: Background,
+    reconciliation: Background,
     expiry: Arc<Expiry>,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
@@ -103,7 +97,7 @@ impl App {
     pub fn build(
         settings: &Settings,
         open_ledger: impl FnOnce() -> anyhow::Result<Arc<dyn Ledger>>,
-        start_relay: StartRelay,
+        start_relay: Start,
     ) -> anyhow::Result<Self> {
         let max_connections = descriptors::connections()?;
         // The ports first: whoever starts a second instance by mistake learns it before the ledger is touched.
@@ -139,20 +133,13 @@ impl App {
             metrics,
             draining,
             access,
-            relay: Orders::new(start_relay),
-            way_back: WayBack::new(None),
-            beside: Beside::new(),
+            relay: Background::new("relay", Place::Thread, Some(start_relay)),
+            outcomes: Background::new("outcomes", Place::Task, None),
+            reconciliation: Background::new("reconciliation", Place::Task, None),
             expiry,
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
-    }
-
-    /// Has it take what workers report, and show it. Without this, or with `None`, nobody listens to them.
-    #[must_use]
-    pub fn with_way_back(self, start: Option<StartWayBack>) -> Self {
-        self.way_back.exchange(start);
-        self
     }
 
     /// What may be asked of the service and changed of it while [`App::run`] serves.
@@ -165,8 +152,8 @@ impl App {
             metrics: self.metrics.clone(),
             draining: self.draining.clone(),
             relay: self.relay.clone(),
-            way_back: self.way_back.clone(),
-            beside: self.beside.clone(),
+            outcomes: self.outcomes.clone(),
+            reconciliation: self.reconciliation.clone(),
             expiry: self.expiry.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
@@ -192,19 +179,15 @@ impl App {
     /// answered is lost by it.
     ///
     /// # Errors
-    /// A listener or the relay's thread cannot start, or a listener ended by itself.
+    /// A listener cannot start, or ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let relay = RelayThread::start(self.relay, self.ledger.clone(), self.metrics.clone())
-            .context("cannot start the relay's thread")?;
-        let way_back = self.way_back.start(self.ledger.clone(), self.metrics.clone());
-        let seat = BesideSeat { ledger: self.ledger.clone(), metrics: self.metrics.clone() };
-        let beside = (self.beside.clone(), tokio::spawn(self.beside.keep_working(seat)));
+        let start = |background: Background| background.start(self.ledger.clone(), self.metrics.clone());
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
             console: Listener::start(self.console.0),
-            relay,
-            way_back: (self.way_back, way_back),
-            beside,
+            relay: start(self.relay),
+            outcomes: start(self.outcomes),
+            reconciliation: start(self.reconciliation),
             ledger: self.ledger,
             metrics: self.metrics,
             draining: self.draining,
@@ -265,9 +248,9 @@ impl Listener {
 struct Running {
     callbacks: Listener,
     console: Listener,
-    relay: RelayThread,
-    way_back: (WayBack, JoinHandle<()>),
-    beside: (Beside, JoinHandle<()>),
+    relay: background::Running,
+    outcomes: background::Running,
+    reconciliation: background::Running,
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
@@ -295,17 +278,15 @@ impl Running {
         reach("stop:requests");
 
         // Nobody waits for it, and what it has not written it finds again.
-        let (beside, working) = &mut self.beside;
-        beside.end();
-        if !within(deadline + RELAY_SLACK, async { working.await.unwrap_or_default() }).await {
-            tracing::warn!(step = "beside", "the grace ran out");
+        self.reconciliation.end(Instant::now());
+        if !within(deadline + STOP_SLACK, self.reconciliation.ended()).await {
+            tracing::warn!(step = "reconciliation", "the grace ran out");
         }
 
-        // Before the writer is closed, since what the relay learns of its last publishes is written by it, and what became
-        // of the last calls of the way back.
-        self.relay.ask_to_stop(deadline);
-        self.way_back.0.end(deadline);
-        if !within(deadline + RELAY_SLACK, self.relay.stopped()).await {
+        // Before the writer is closed, since what became of the last publishes and of the last calls is written by it.
+        self.relay.end(deadline);
+        self.outcomes.end(deadline);
+        if !within(deadline + STOP_SLACK, self.relay.ended()).await {
             tracing::warn!(
                 step = "relay",
                 "the grace ran out; what the broker has not confirmed is published again after the next start"
@@ -314,19 +295,14 @@ impl Running {
 
         reach("stop:relay");
 
-        let ended = async {
-            if let Err(error) = (&mut self.way_back.1).await {
-                tracing::error!(%error, "the way back could not be joined");
-            }
-        };
-        if !within(deadline + RELAY_SLACK, ended).await {
+        if !within(deadline + STOP_SLACK, self.outcomes.ended()).await {
             tracing::warn!(
-                step = "way back",
+                step = "outcomes",
                 "the grace ran out; what was not shown is shown after the next start"
             );
         }
 
-        reach("stop:way_back");
+        reach("stop:outcomes");
 
         if !within(deadline, credentials::keep_last(&*self.ledger, &self.metrics)).await {
             tracing::warn!(

@@ -46,7 +46,7 @@
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
-//! | [`certificates`], [`loopback`], [`proxy`], [`secret`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
+//! | [`backoff`], [`certificates`], [`loopback`], [`proxy`], [`secret`], [`stop`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
 //!
 //! # Glossary
 //! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
@@ -58,6 +58,7 @@
 
 pub mod amqp;
 pub mod app;
+pub mod backoff;
 pub mod callback;
 pub mod center;
 pub mod certificates;
@@ -74,5 +75,6 @@ pub mod loopback;
 pub mod proxy;
 pub mod relay;
 pub mod secret;
+pub mod stop;
 pub mod telemetry;
 pub mod time;

@@ -30,7 +30,7 @@ use super::{
     words::problem,
 };
 use crate::{
-    relay::requested,
+    stop::{Stop, requested},
     telemetry::{
         log::chain,
         metrics::Metrics,
@@ -74,7 +74,7 @@ impl Watch {
     /// Tells what it sees in `metrics`, and what has changed in the log.
     ///
     /// Does nothing with [`Topology::None`], or without an interval. May be dropped at any time.
-    pub async fn run(mut self, metrics: Arc<Metrics>, mut stop: watch::Receiver<Option<Instant>>) {
+    pub async fn run(mut self, metrics: Arc<Metrics>, mut stop: Stop) {
         let Some(every) = self.settings.check_interval.filter(|_| self.settings.topology != Topology::None)
         else {
             return requested(&mut stop).await;

@@ -14,10 +14,8 @@ use tokio::sync::watch;
 
 use super::{
     Settings,
-    beside::{Beside, StartBeside},
+    background::{Background, Start},
     expiry::Expiry,
-    relay_thread::{Orders, StartRelay},
-    way_back::{StartWayBack, WayBack},
 };
 use crate::{
     console::access::{Access, ReloadResult},
@@ -35,9 +33,9 @@ pub struct Controls {
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
-    pub(super) relay: Orders,
-    pub(super) way_back: WayBack,
-    pub(super) beside: Beside,
+    pub(super) relay: Background,
+    pub(super) outcomes: Background,
+    pub(super) reconciliation: Background,
     pub(super) expiry: Arc<Expiry>,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
@@ -78,7 +76,7 @@ impl Controls {
         &self,
         settings: &Settings,
         limits: ledger::Limits,
-        relay: Option<StartRelay>,
+        relay: Option<Start>,
     ) -> anyhow::Result<Vec<&'static str>> {
         let intake = Arc::new(Intake::new(&settings.intake, self.ledger.clone()));
         let gate = self.gate.prepare(&settings.http, intake, &settings.intake.counted());
@@ -96,21 +94,21 @@ impl Controls {
             left.push("admin.token");
         }
         *self.shutdown_grace.lock().expect("nobody panics with the lock") = settings.shutdown_grace;
-        if let Some(relay) = relay {
+        if relay.is_some() {
             self.relay.exchange(relay);
         }
         Ok(left)
     }
 
-    /// Has the way back end and another take its place, or none with `None`. Returns at once.
-    pub fn exchange_way_back(&self, start: Option<StartWayBack>) {
-        self.way_back.exchange(start);
+    /// Has the work that takes and shows outcomes end and this take its place; `None` for nothing. Returns at once. Does
+    /// nothing once the service has begun to stop.
+    pub fn exchange_outcomes(&self, start: Option<Start>) {
+        self.outcomes.exchange(start);
     }
 
-    /// Has this work beside the listeners and the relay, in place of what does; `None` for nothing. Returns at once. Does
-    /// nothing once the service has begun to stop.
-    pub fn work_beside(&self, start: Option<StartBeside>) {
-        self.beside.exchange(start);
+    /// The same of the work that compares commands with what the approval center shows.
+    pub fn exchange_reconciliation(&self, start: Option<Start>) {
+        self.reconciliation.exchange(start);
     }
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.

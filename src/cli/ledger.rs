@@ -257,7 +257,7 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
     let rows: Vec<_> = records.iter().map(|record| row(record, &zone)).collect();
     let head = ["RECEIVED", "STATE", "ENDPOINT", "ACTION", "USER", "INSTANCE", "TASK", "COMMAND", "NOTE"];
     if records.iter().any(|record| record.outcome.is_some()) {
-        // Only where workers report: without the way back it would be a column of nothing.
+        // Only where workers report: without outcomes it would be a column of nothing.
         let [received, state, endpoint, action, user, instance, task, command, note] = head;
         let head = [received, state, "OUTCOME", endpoint, action, user, instance, task, command, note];
         let rows: Vec<_> = records.iter().zip(rows).map(|(record, row)| with_outcome(record, row)).collect();

@@ -72,7 +72,7 @@ pub struct Config {
     pub log: log::Settings,
     /// The approval center's own APIs; `None` if they are not to be used.
     pub approval_center: Option<client::Settings>,
-    /// The way back, from the workers' reports to the approver; of no effect without `approval_center`.
+    /// Outcomes: from the workers' reports to the approver; of no effect without `approval_center`.
     pub outcomes: outcomes::Settings,
     /// How published decisions are compared with what the approval center shows; of no effect without it.
     pub reconcile: reconcile::Settings,
@@ -215,7 +215,7 @@ impl Loaded {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
     }
 
-    /// The way back, whatever is wrong elsewhere.
+    /// The settings of outcomes, whatever is wrong elsewhere.
     pub fn outcomes(&self) -> Result<&outcomes::Settings, Faults> {
         self.part(self.outcomes.as_ref(), "outcomes")
     }

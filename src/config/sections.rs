@@ -257,7 +257,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     })
 }
 
-/// The way back. `taken` is the queue of commands, `center_is_on` whether there is anybody to tell.
+/// Outcomes. `taken` is the queue of commands, `center_is_on` whether there is anybody to tell.
 pub(super) fn outcomes(
     section: &mut Section<'_, '_, '_>,
     taken: Option<String>,

@@ -3,21 +3,19 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tracing::warn;
 
 use super::{
-    News, Report, Session, Settings, backoff, notices,
+    News, Report, Session, Settings, notices,
     preparing::{Enrich, Parcel, Preparations},
     protocol::{Due, Effect, Found, Lost, Machine, Moment, Question, Rules, TICK, Unreadable},
-    requested,
 };
 use crate::{
+    backoff,
     command::{CommandId, Seq, TaskKey},
     ledger::{AcceptError, Entry, Filter, Ledger, LookError, State},
+    stop::{Stop, requested},
     telemetry::{
         failpoint::reach,
         log::chain,
@@ -121,11 +119,7 @@ impl Relay {
     }
 
     /// Publishes through a session until it ends or the relay is to stop. Nothing may be unsettled at the start.
-    pub(super) async fn serve<S: Session>(
-        &mut self,
-        session: &mut S,
-        stop: &mut watch::Receiver<Option<Instant>>,
-    ) -> End<S::Error> {
+    pub(super) async fn serve<S: Session>(&mut self, session: &mut S, stop: &mut Stop) -> End<S::Error> {
         match self.serve_until(session, stop).await {
             Ok(()) => End::Stopped,
             Err(end) => end,
@@ -135,7 +129,7 @@ impl Relay {
     async fn serve_until<S: Session>(
         &mut self,
         session: &mut S,
-        stop: &mut watch::Receiver<Option<Instant>>,
+        stop: &mut Stop,
     ) -> Result<(), End<S::Error>> {
         let mut head = self.ledger.head();
         let mut head_is_open = true;
@@ -194,7 +188,7 @@ impl Relay {
     }
 
     /// Finds out where to go on. `None` if the relay is to stop.
-    async fn begin(&mut self, stop: &mut watch::Receiver<Option<Instant>>) -> Option<()> {
+    async fn begin(&mut self, stop: &mut Stop) -> Option<()> {
         loop {
             let looks = async { Ok((self.ledger.cursor().await?, self.ledger.waiting_tasks().await?)) };
             let looked: Result<_, LookError> = tokio::select! {

@@ -54,7 +54,6 @@
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
 //!    only after [`Outcome::Confirmed`], or with its exception in the same settlement or an earlier one.
 
-pub mod backoff;
 mod driver;
 mod notices;
 mod preparing;
@@ -64,15 +63,14 @@ mod tests;
 
 use std::{error::Error, sync::Arc, task::Poll, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::{
+    backoff,
     command::CommandId,
     ledger::{Entry, Ledger},
+    stop::{Stop, overdue, requested},
     telemetry::{
         log::chain,
         metrics::{Metrics, PublishResult},
@@ -208,9 +206,8 @@ pub struct Report {
 
 /// Publishes until it is told to stop.
 ///
-/// `stop` holds `None` while the relay is wanted, then the moment by which it must have stopped; a sender that is gone
-/// means at once. From then on nothing new is published; what is in flight is waited for and settled, and the session
-/// closed, until that moment at the latest. The ledger is needed until this returns: its
+/// From the moment that `stop` says so nothing new is published; what is in flight is waited for and settled, and the session
+/// closed, by the moment that it says. The ledger is needed until this returns: its
 /// [`flush`](Ledger::flush) comes after it.
 ///
 /// Runs on the caller's task and spawns none. May be dropped at any time; what was not settled is published again at
@@ -223,24 +220,31 @@ pub async fn run<P: Publisher>(
     settings: Settings,
     enrich: Option<Arc<dyn Enrich>>,
     metrics: Arc<Metrics>,
-    mut stop: watch::Receiver<Option<Instant>>,
+    mut stop: Stop,
 ) -> Report {
+    let _until_dropped = Connection(metrics.clone());
     let mut relay = Relay::new(ledger, &settings, enrich, metrics);
     let mut deadline = stop.clone();
     tokio::select! {
         biased;
         () = supervise(&mut relay, &mut publisher, &mut stop) => {}
-        () = passed(&mut deadline) => warn!("the grace period ended before the relay was done"),
+        () = overdue(&mut deadline) => warn!("the grace period ended before the relay was done"),
     }
     relay.end()
 }
 
+/// Has the metrics tell that there is no connection when the relay is gone, whatever ended it.
+struct Connection(Arc<Metrics>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.set_connected(false);
+        self.0.set_blocked(false);
+    }
+}
+
 /// Builds session after session.
-async fn supervise<P: Publisher>(
-    relay: &mut Relay,
-    publisher: &mut P,
-    stop: &mut watch::Receiver<Option<Instant>>,
-) {
+async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mut Stop) {
     /// The first wait. Most sessions end because a broker restarts or an exchange was deleted; both are quickly mended.
     const FIRST_DELAY: Duration = Duration::from_millis(250);
     let mut failures = 0;
@@ -299,20 +303,6 @@ async fn supervise<P: Publisher>(
             () = sleep(delay) => {}
             () = requested(stop) => return,
         }
-    }
-}
-
-/// Resolves when the relay, or whoever else has such a sign, is to stop.
-pub(crate) async fn requested(stop: &mut watch::Receiver<Option<Instant>>) {
-    // An error means that the sender is gone, which is a request as well.
-    stop.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
-}
-
-/// Resolves when it must have stopped.
-pub(crate) async fn passed(stop: &mut watch::Receiver<Option<Instant>>) {
-    let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
-    if let Some(deadline) = deadline {
-        sleep_until(deadline).await;
     }
 }
 

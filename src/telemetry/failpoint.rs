@@ -37,9 +37,9 @@ pub const NAMES: [&str; 29] = [
     "stop:ledger",
 ];
 
-/// The points of the way back, in the order in which an outcome passes them: only with an approval center.
+/// The points of an outcome, in the order in which an outcome passes them: only with an approval center.
 pub const WAY_BACK: [&str; 5] =
-    ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:way_back"];
+    ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:outcomes"];
 
 /// Passes a point. Its name is one of [`NAMES`] or [`WAY_BACK`].
 #[inline]

@@ -26,7 +26,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{App, Controls, RelaySeat, Settings, StartRelay};
+use super::{App, Controls, Resources, Settings, Start};
 use crate::{
     callback::CredentialSettings,
     console, context, http,
@@ -102,12 +102,12 @@ fn settings() -> Settings {
 }
 
 /// A relay that does nothing until it is told to stop.
-fn idle_relay() -> StartRelay {
-    Arc::new(|mut seat: RelaySeat| {
+fn idle_relay() -> Start {
+    Arc::new(|mut resources: Resources| {
         async move {
-            seat.stop.wait_for(Option::is_some).await.unwrap();
+            resources.stop.wait_for(Option::is_some).await.unwrap();
         }
-        .boxed_local()
+        .boxed()
     })
 }
 
@@ -127,7 +127,7 @@ impl Service {
         Self::with(settings(), idle_relay())
     }
 
-    fn with(settings: Settings, relay: StartRelay) -> Self {
+    fn with(settings: Settings, relay: Start) -> Self {
         let ledger = Arc::new(Double::default());
         let app = App::build(&settings, || Ok(ledger.clone() as Arc<dyn Ledger>), relay).unwrap();
         let (stop, stopped) = oneshot::channel();

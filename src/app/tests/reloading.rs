@@ -6,16 +6,16 @@ use super::*;
 use crate::{intake::PROBE_ACTION, ledger::Limits};
 
 /// A relay that tells when it begins and ends.
-fn telling(name: &'static str, story: &Arc<Mutex<Vec<String>>>) -> StartRelay {
+fn telling(name: &'static str, story: &Arc<Mutex<Vec<String>>>) -> Start {
     let story = story.clone();
-    Arc::new(move |mut seat: RelaySeat| {
+    Arc::new(move |mut resources: Resources| {
         let story = story.clone();
         async move {
             story.lock().unwrap().push(format!("{name} begins"));
-            seat.stop.wait_for(Option::is_some).await.unwrap();
+            resources.stop.wait_for(Option::is_some).await.unwrap();
             story.lock().unwrap().push(format!("{name} ends"));
         }
-        .boxed_local()
+        .boxed()
     })
 }
 
@@ -59,7 +59,7 @@ async fn one_relay_has_ended_before_the_next_begins_and_the_last_is_stopped_in_i
 #[tokio::test]
 async fn a_relay_that_was_told_to_end_twice_ends_once_and_one_that_panics_is_followed_by_the_one_wanted() {
     let story = Arc::new(Mutex::new(Vec::new()));
-    let panicking: StartRelay = Arc::new(|_| async { panic!("as it was asked to by a test") }.boxed_local());
+    let panicking: Start = Arc::new(|_| async { panic!("as it was asked to by a test") }.boxed());
     let service = Service::with(settings(), panicking);
     let next = service.controls.replace(&settings(), Limits::default(), Some(telling("sound", &story)));
     assert!(next.unwrap().is_empty());
@@ -72,7 +72,7 @@ async fn a_relay_that_was_told_to_end_twice_ends_once_and_one_that_panics_is_fol
 async fn the_settings_of_a_stop_are_those_in_force() {
     let mut long = settings();
     long.shutdown_grace = 10 * PATIENCE;
-    let service = Service::with(long, Arc::new(|_| futures_util::future::pending().boxed_local()));
+    let service = Service::with(long, Arc::new(|_| futures_util::future::pending().boxed()));
     let mut short = settings();
     short.shutdown_grace = Duration::from_millis(100);
     short.console.token = Some(Secret::new("fake-admin-token"));

@@ -8,12 +8,12 @@ use super::*;
 
 #[tokio::test]
 async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer_is_flushed() {
-    let relay: StartRelay = Arc::new(|mut seat: RelaySeat| {
+    let relay: Start = Arc::new(|mut resources: Resources| {
         async move {
-            seat.stop.wait_for(Option::is_some).await.unwrap();
-            seat.ledger.settle(crate::ledger::Settlement::default()).await.unwrap();
+            resources.stop.wait_for(Option::is_some).await.unwrap();
+            resources.ledger.settle(crate::ledger::Settlement::default()).await.unwrap();
         }
-        .boxed_local()
+        .boxed()
     });
     let service = Service::with(settings(), relay);
     let (callbacks, internal, ledger) = (service.callbacks, service.internal, service.ledger.clone());
@@ -62,7 +62,7 @@ async fn an_idle_connection_does_not_hold_up_stopping() {
 async fn a_relay_that_does_not_end_is_left_behind_when_the_grace_runs_out() {
     let mut settings = settings();
     settings.shutdown_grace = Duration::from_millis(100);
-    let service = Service::with(settings, Arc::new(|_| pending().boxed_local()));
+    let service = Service::with(settings, Arc::new(|_| pending().boxed()));
     assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
     let ledger = service.ledger.clone();
     service.stop().await;
@@ -72,15 +72,15 @@ async fn a_relay_that_does_not_end_is_left_behind_when_the_grace_runs_out() {
 #[tokio::test]
 async fn a_relay_that_panics_is_started_again_and_callbacks_are_kept_meanwhile() {
     let starts = Arc::new(AtomicUsize::new(0));
-    let relay: StartRelay = {
+    let relay: Start = {
         let starts = starts.clone();
-        Arc::new(move |mut seat: RelaySeat| {
+        Arc::new(move |mut resources: Resources| {
             let start = starts.fetch_add(1, Ordering::Relaxed);
             async move {
                 assert!(start > 0, "the first relay panics, as it was asked to by a test");
-                seat.stop.wait_for(Option::is_some).await.unwrap();
+                resources.stop.wait_for(Option::is_some).await.unwrap();
             }
-            .boxed_local()
+            .boxed()
         })
     };
     let service = Service::with(settings(), relay);
@@ -115,13 +115,13 @@ async fn a_ledger_that_cannot_be_opened_is_the_error_of_build() {
 async fn an_app_that_is_dropped_while_it_serves_takes_the_relay_with_it() {
     let (ending, ended) = oneshot::channel::<()>();
     let ending = Arc::new(std::sync::Mutex::new(Some(ending)));
-    let relay: StartRelay = Arc::new(move |mut seat: RelaySeat| {
+    let relay: Start = Arc::new(move |mut resources: Resources| {
         let ending = ending.lock().unwrap().take();
         async move {
-            seat.stop.wait_for(Option::is_some).await.unwrap();
+            resources.stop.wait_for(Option::is_some).await.unwrap();
             drop(ending);
         }
-        .boxed_local()
+        .boxed()
     });
     let service = Service::with(settings(), relay);
     assert_eq!(service.post("plain", &callback("t1")).await.status, 200);

@@ -10,21 +10,23 @@ use lapin::{
     types::FieldTable,
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
 
 use super::{
-    Rules, Seat, Settings,
+    Resources, Rules, Settings,
     burial::Burial,
     permit::{Named, check},
 };
 use crate::{
     amqp::{self, Error, Existing, Listening, listen_in},
+    backoff,
     command::outcome::{Kind, Outcome},
     ledger::{RefusedReport, Reported},
-    relay::{Failure, backoff, requested},
+    relay::Failure,
+    stop::{Stop, requested},
     telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
 };
 
@@ -67,8 +69,8 @@ impl From<lapin::Error> for End {
 }
 
 /// Takes reports, through any loss of the broker, until it is to stop. Rings `bell` when there is something to show.
-pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
-    let mut stop = seat.stop.clone();
+pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
+    let mut stop = resources.stop.clone();
     let existing = Existing::default();
     let mut failures = 0;
     loop {
@@ -80,7 +82,7 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
             Ok(listening) => {
                 let began = Instant::now();
                 let session = Session {
-                    seat,
+                    resources,
                     settings,
                     bell,
                     listening: &listening,
@@ -89,7 +91,7 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
                     taken: 0,
                 };
                 let (end, taken) = session.serve(broker, &mut stop).await;
-                listening.close("the way back has ended").await;
+                listening.close("outcomes are no longer taken").await;
                 if taken > 0 || began.elapsed() >= GOOD {
                     failures = 0;
                 }
@@ -129,7 +131,7 @@ pub(super) async fn run(seat: &Seat, broker: &amqp::Settings, settings: &Setting
 }
 
 struct Session<'a> {
-    seat: &'a Seat,
+    resources: &'a Resources,
     settings: &'a Settings,
     bell: &'a Notify,
     listening: &'a Listening,
@@ -140,11 +142,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// How it ended, and how many reports it took before.
-    async fn serve(
-        mut self,
-        broker: &amqp::Settings,
-        stop: &mut watch::Receiver<Option<Instant>>,
-    ) -> (End, u64) {
+    async fn serve(mut self, broker: &amqp::Settings, stop: &mut Stop) -> (End, u64) {
         let Err(end) = self.serve_until(broker, stop).await;
         (end, self.taken)
     }
@@ -152,7 +150,7 @@ impl Session<'_> {
     async fn serve_until(
         &mut self,
         broker: &amqp::Settings,
-        stop: &mut watch::Receiver<Option<Instant>>,
+        stop: &mut Stop,
     ) -> Result<std::convert::Infallible, End> {
         let subscribing = async {
             match timeout(broker.connect_timeout, self.subscribe(broker)).await {
@@ -190,11 +188,7 @@ impl Session<'_> {
     }
 
     /// Keeps what came, then tells the broker, in its order: what comes again after a crash comes in order as well.
-    async fn take(
-        &mut self,
-        batch: Vec<Delivery>,
-        stop: &mut watch::Receiver<Option<Instant>>,
-    ) -> Result<(), End> {
+    async fn take(&mut self, batch: Vec<Delivery>, stop: &mut Stop) -> Result<(), End> {
         let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
         let told = tokio::select! {
             told = self.judge_and_keep(read) => told,
@@ -206,7 +200,7 @@ impl Session<'_> {
             self.bell.notify_one();
         }
         for (delivery, Told { result, dead }) in batch.iter().zip(told) {
-            self.seat.metrics.reported(result);
+            self.resources.metrics.reported(result);
             let told = async {
                 match dead {
                     Some(reason) => self.burial.bury(delivery, &reason).await,
@@ -256,7 +250,7 @@ impl Session<'_> {
     /// Why a report may not be kept, if it speaks of an instance that is not its command's to speak of.
     async fn refusal(&self, outcome: &Outcome) -> Option<String> {
         let instance = outcome.instance.as_ref()?;
-        let record = self.until_it_works(|| self.seat.ledger.find(outcome.command_id)).await?;
+        let record = self.until_it_works(|| self.resources.ledger.find(outcome.command_id)).await?;
         let strict = Rules::default();
         let rules = self.settings.rules.get(&record.endpoint).unwrap_or(&strict);
         let named = Named {
@@ -273,7 +267,7 @@ impl Session<'_> {
     async fn write_refusal(&self, outcome: &Outcome, reason: &str) {
         let (command_id, kind) = (outcome.command_id, outcome.kind);
         let refused = || RefusedReport { command_id, kind, reason: reason.to_owned() };
-        self.until_it_works(|| self.seat.ledger.refuse_report(refused())).await;
+        self.until_it_works(|| self.resources.ledger.refuse_report(refused())).await;
     }
 
     /// Asks the ledger until it answers. What is asked for may be asked for again.
@@ -305,7 +299,7 @@ impl Session<'_> {
         loop {
             let left = &outcomes[reported.len()..];
             let asked: Vec<_> =
-                left.iter().map(|outcome| self.seat.ledger.report((*outcome).clone())).collect();
+                left.iter().map(|outcome| self.resources.ledger.report((*outcome).clone())).collect();
             let mut failure = None;
             for answer in join_all(asked).await {
                 match answer {
@@ -374,7 +368,7 @@ fn tell(outcome: &Outcome, reported: Reported) -> Told {
 }
 
 /// Resolves a moment after it is to stop: what the ledger is writing is most likely written by then.
-async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
+async fn given_up(stop: &mut Stop) {
     requested(stop).await;
     sleep(Duration::from_secs(1)).await;
 }

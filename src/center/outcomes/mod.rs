@@ -1,4 +1,4 @@
-//! The way back: what workers report of commands is kept in the ledger and shown to the approver, on the card of the
+//! Outcomes: what workers report of commands is kept in the ledger and shown to the approver, on the card of the
 //! approval bot and in the instance at the approval center.
 //!
 //! # Entities
@@ -34,19 +34,22 @@ mod verdict;
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::Notify;
 
 pub use permit::{Pattern, Rules};
 
-use crate::{amqp, center::client::Center, ledger::Ledger, relay::passed, telemetry::metrics::Metrics};
+use crate::{
+    amqp,
+    center::client::Center,
+    ledger::Ledger,
+    stop::{Stop, overdue},
+    telemetry::metrics::Metrics,
+};
 
 /// The section `[outcomes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The queue that workers report to. Empty: there is no way back.
+    /// The queue that workers report to. Empty: no outcomes are taken.
     pub queue: String,
     /// Reports that may be on their way from the broker to the ledger. At least 1.
     pub prefetch: u16,
@@ -78,28 +81,28 @@ impl Default for Settings {
     }
 }
 
-/// What the way back works with.
+/// What the outcomes work with.
 #[derive(Clone)]
-pub struct Seat {
+pub struct Resources {
     /// Where reports are kept.
     pub ledger: Arc<dyn Ledger>,
     /// Where it is counted what came of them.
     pub metrics: Arc<Metrics>,
-    /// `None` while it is wanted, then the moment by which it must have ended.
-    pub stop: watch::Receiver<Option<Instant>>,
+    /// When to stop.
+    pub stop: Stop,
 }
 
 /// Takes reports and shows them until it is to stop; then takes no more, keeps what it has taken, and gives calls under way
 /// the time that is left. Returns at the latest when that is over. If dropped, nothing is lost.
-pub async fn run(seat: Seat, broker: &amqp::Settings, settings: &Settings, center: &Center) {
+pub async fn run(resources: Resources, broker: &amqp::Settings, settings: &Settings, center: &Center) {
     let bell = Notify::new();
-    let consuming = consumer::run(&seat, broker, settings, &bell);
-    let showing = shower::run(&seat, settings, center, &bell);
-    let mut stop = seat.stop.clone();
+    let consuming = consumer::run(&resources, broker, settings, &bell);
+    let showing = shower::run(&resources, settings, center, &bell);
+    let mut stop = resources.stop.clone();
     tokio::select! {
-        ((), ()) = async { tokio::join!(consuming, showing) } => tracing::info!("the way back has stopped"),
-        () = passed(&mut stop) => {
-            tracing::warn!("the grace ran out for the way back; what was under way is done again after the next start");
+        ((), ()) = async { tokio::join!(consuming, showing) } => tracing::info!("outcomes stopped"),
+        () = overdue(&mut stop) => {
+            tracing::warn!("the grace ran out; calls under way are made again after the next start");
         }
     }
 }

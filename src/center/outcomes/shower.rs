@@ -10,14 +10,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Seat, Settings,
+    Resources, Settings,
     showing::{Problem, show},
     verdict::{Verdict, judge, some_delay},
 };
 use crate::{
     center::client::{Center, Millis},
     ledger::{Showing, ShowingEnd, Shown, Surface},
-    relay::requested,
+    stop::requested,
     telemetry::{failpoint::reach, log::chain, metrics::ShowingResult},
     time::Timestamp,
 };
@@ -46,8 +46,8 @@ struct Done {
 }
 
 /// Shows what waits, until it is to stop.
-pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell: &Notify) {
-    let mut stop = seat.stop.clone();
+pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Center, bell: &Notify) {
+    let mut stop = resources.stop.clone();
     let mut busy: HashSet<Place> = HashSet::new();
     let mut calls = FuturesUnordered::new();
     // What is wrong elsewhere is told once, and when it is over. For each surface, whose APIs have scopes of their own.
@@ -56,12 +56,12 @@ pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell:
         if busy.len() < settings.max_calls && stop.borrow().is_none() {
             // Each busy place may be among them once.
             let limit = 2 * settings.max_calls;
-            match seat.ledger.showings(Timestamp::now(), limit).await {
+            match resources.ledger.showings(Timestamp::now(), limit).await {
                 Ok(due) => {
                     for showing in due {
                         let place = (showing.surface, showing.target.clone());
                         if busy.len() < settings.max_calls && busy.insert(place.clone()) {
-                            calls.push(attempt(seat, settings, center, showing, place));
+                            calls.push(attempt(resources, settings, center, showing, place));
                         }
                     }
                 }
@@ -104,7 +104,13 @@ pub(super) async fn run(seat: &Seat, settings: &Settings, center: &Center, bell:
 }
 
 /// Makes the call, and has the ledger write down how it ended, however long that takes.
-async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Showing, place: Place) -> Done {
+async fn attempt(
+    resources: &Resources,
+    settings: &Settings,
+    center: &Center,
+    showing: Showing,
+    place: Place,
+) -> Done {
     reach("outcome:showing");
     let ended = show(center, &showing, Millis(Timestamp::now().as_millisecond())).await;
     reach("outcome:shown");
@@ -114,9 +120,9 @@ async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Sho
     };
     tell(&showing, &end);
     let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target, end };
-    let mut stop = seat.stop.clone();
+    let mut stop = resources.stop.clone();
     loop {
-        match seat.ledger.settle_showings(vec![shown.clone()]).await {
+        match resources.ledger.settle_showings(vec![shown.clone()]).await {
             Ok(()) => break,
             Err(error) => {
                 warn!(error = %chain(&error), "the ledger cannot keep what was shown; trying again");
@@ -128,7 +134,7 @@ async fn attempt(seat: &Seat, settings: &Settings, center: &Center, showing: Sho
             () = requested(&mut stop) => break,
         }
     }
-    seat.metrics.shown(place.0 == Surface::Card, result);
+    resources.metrics.shown(place.0 == Surface::Card, result);
     Done { place, elsewhere }
 }
 

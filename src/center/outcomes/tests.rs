@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::*;
 use crate::{
@@ -134,11 +134,11 @@ fn run_shower(
     max_calls: usize,
 ) -> (JoinHandle<()>, watch::Sender<Option<Instant>>) {
     let (stop, stopping) = watch::channel(None);
-    let seat = Seat { ledger: ledger.clone(), metrics: Metrics::new(), stop: stopping };
+    let resources = Resources { ledger: ledger.clone(), metrics: Metrics::new(), stop: stopping };
     let settings = Settings { max_calls, ..Settings::default() };
     let task = tokio::spawn(async move {
         let bell = Notify::new();
-        shower::run(&seat, &settings, &center, &bell).await;
+        shower::run(&resources, &settings, &center, &bell).await;
     });
     (task, stop)
 }

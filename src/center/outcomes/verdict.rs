@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::{
+    backoff,
     center::client::{Error, Fault},
-    relay::backoff,
 };
 
 /// What is to be done after a failure.

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     amqp::Publisher,
-    app::{self, App, Controls, RelaySeat, StartRelay},
+    app::{self, App, Controls, Resources, Start},
     center::client::Center,
     config::{Amqp, Config, Loaded, Sources, load},
     ledger::{Ledger, sqlite::SqliteLedger},
-    relay::{self},
+    relay,
     telemetry::log::{self, Log},
 };
 
@@ -81,11 +81,10 @@ async fn serve(
         Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
     };
     let center = workers::center(&config)?;
-    let way_back = workers::way_back(&config, center.as_ref());
-    let app =
-        App::build(&settings(&config), open_ledger, relay(&config, center.as_ref()))?.with_way_back(way_back);
+    let app = App::build(&settings(&config), open_ledger, relay(&config, center.as_ref()))?;
     let controls = app.controls();
-    controls.work_beside(workers::beside(&config, center.as_ref()));
+    controls.exchange_outcomes(workers::outcomes(&config, center.as_ref()));
+    controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
     // Handed over, not copied: what a reload replaces is to be gone, secrets above all.
     let reloader = Reloader::new(sources, loaded, config, center);
     let (stop, hangup) = signals.split();
@@ -141,18 +140,24 @@ fn settings(config: &Config) -> app::Settings {
 }
 
 /// To be called within the runtime on which the approval center is to be asked.
-fn relay(config: &Config, center: Option<&Center>) -> StartRelay {
+fn relay(config: &Config, center: Option<&Center>) -> Start {
     let settings = config.amqp.clone();
     let enrich = workers::enricher(config, center);
-    Arc::new(move |seat: RelaySeat| {
+    Arc::new(move |resources: Resources| {
         let Amqp { broker, relay: settings } = settings.clone();
         let enrich = enrich.clone();
         Box::pin(async move {
             match Publisher::new(broker) {
                 Ok(publisher) => {
-                    let watching = publisher.watch().run(seat.metrics.clone(), seat.stop.clone());
-                    let relaying =
-                        relay::run(seat.ledger, publisher, settings, enrich, seat.metrics, seat.stop);
+                    let watching = publisher.watch().run(resources.metrics.clone(), resources.stop.clone());
+                    let relaying = relay::run(
+                        resources.ledger,
+                        publisher,
+                        settings,
+                        enrich,
+                        resources.metrics,
+                        resources.stop,
+                    );
                     let (report, ()) = tokio::join!(relaying, watching);
                     tracing::debug!(
                         confirmed = report.confirmed,

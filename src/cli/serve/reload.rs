@@ -80,15 +80,15 @@ impl Reloader {
             tracing::warn!(key = warning.key, "configuration: {warning}");
         }
         if changes.touch("approval_center") || config.reconcile != self.config.reconcile {
-            controls.work_beside(workers::beside(&config, center.as_ref()));
+            controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
         }
-        let way_back = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section))
+        let outcomes = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section))
             || config.outcomes != self.config.outcomes;
-        if way_back {
-            let start = workers::way_back(&config, center.as_ref());
+        if outcomes {
+            let start = workers::outcomes(&config, center.as_ref());
             let on = start.is_some();
-            controls.exchange_way_back(start);
-            tracing::info!(on, "the way back was exchanged");
+            controls.exchange_outcomes(start);
+            tracing::info!(on, "the outcomes are taken and shown by the new configuration");
         }
         tell_changes(&changes);
         if exchanged {

@@ -6,13 +6,11 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 
 use crate::{
-    app::{BesideSeat, StartBeside, StartWayBack},
-    center::client::Center,
-    center::enrichment::Enricher,
-    center::outcomes,
-    center::reconcile,
+    app::{Resources, Start},
+    center::{client::Center, enrichment::Enricher, outcomes, reconcile},
     config::Config,
     relay::Enrich,
+    stop::requested,
 };
 
 /// The client, of which there is one: what uses it shares its token and its limits. `None` if it is not configured.
@@ -27,23 +25,29 @@ pub(super) fn enricher(config: &Config, center: Option<&Center>) -> Option<Arc<d
     Some(Arc::new(Enricher::new(center, config.enrichment.clone(), Handle::current())))
 }
 
-/// What works beside the relay; `None` if nothing is to.
-pub(super) fn beside(config: &Config, center: Option<&Center>) -> Option<StartBeside> {
+/// What compares commands with what the approval center shows; `None` if it is not to.
+pub(super) fn reconciliation(config: &Config, center: Option<&Center>) -> Option<Start> {
     let settings = config.reconcile.clone();
     let center = center.cloned().filter(|_| settings.every.is_some())?;
-    Some(Arc::new(move |seat: BesideSeat| {
-        Box::pin(reconcile::run(center.clone(), seat.ledger, settings.clone(), seat.metrics))
+    Some(Arc::new(move |mut resources: Resources| {
+        let passes = reconcile::run(center.clone(), resources.ledger, settings.clone(), resources.metrics);
+        Box::pin(async move {
+            tokio::select! {
+                () = passes => {}
+                () = requested(&mut resources.stop) => {}
+            }
+        })
     }))
 }
 
-/// The way back, from what workers report to what the approver sees; `None` if there is nobody to tell, or no queue to hear
+/// What takes the reports of workers and shows them to approvers; `None` if there is nobody to tell, or no queue to take them
 /// from.
-pub(super) fn way_back(config: &Config, center: Option<&Center>) -> Option<StartWayBack> {
+pub(super) fn outcomes(config: &Config, center: Option<&Center>) -> Option<Start> {
     let center = center.cloned().filter(|_| config.outcomes.queue().is_some())?;
     let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
-    Some(Arc::new(move |ledger, metrics, stop| {
+    Some(Arc::new(move |Resources { ledger, metrics, stop }| {
         let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
-        let seat = outcomes::Seat { ledger, metrics, stop };
-        Box::pin(async move { outcomes::run(seat, &broker, &settings, &center).await })
+        let resources = outcomes::Resources { ledger, metrics, stop };
+        Box::pin(async move { outcomes::run(resources, &broker, &settings, &center).await })
     }))
 }

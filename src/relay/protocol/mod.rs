@@ -43,8 +43,9 @@ use std::{
     time::Duration,
 };
 
-use super::{LateReturn, backoff};
+use super::LateReturn;
 use crate::{
+    backoff,
     command::{CommandId, Seq, TaskKey},
     ledger::{Settlement, State},
     time::Timestamp,

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::relay::backoff;
+use crate::backoff;
 
 /// One life: forty steps of commands and misfortune, then a calm in which everything comes through.
 struct Life {

@@ -7,9 +7,9 @@ mod enrichment;
 mod instances;
 mod limits;
 mod messages;
+mod outcomes;
 mod press;
 mod reconcile;
-mod way_back;
 
 use crate::support::{Program, Ran, Running, client, eventually, quoted};
 use serde_json::{Value, json};

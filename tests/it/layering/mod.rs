@@ -13,10 +13,11 @@ use imports::Module;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 
 /// Leaves that everybody may import.
-const LEAVES: [&str; 6] = ["certificates", "loopback", "proxy", "secret", "telemetry", "time"];
+const LEAVES: [&str; 8] =
+    ["backoff", "certificates", "loopback", "proxy", "secret", "stop", "telemetry", "time"];
 
 /// The rooms, and what each may import of ours, beside itself and the leaves.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     (
         "cli",
         &[
@@ -73,10 +74,12 @@ const ROOMS: [(&str, &[&str]); 25] = [
             "relay",
         ],
     ),
+    ("backoff", &[]),
     ("certificates", &[]),
     ("loopback", &[]),
     ("proxy", &[]),
     ("secret", &[]),
+    ("stop", &[]),
     ("telemetry", &[]),
     ("time", &[]),
     // The crate's root and the program's.

@@ -1,4 +1,4 @@
-//! The way back: what a worker reports is seen on the card and in the instance of the emulator.
+//! Outcomes: what a worker reports is seen on the card and in the instance of the emulator.
 
 use super::{Center, FAILED, instance, messages};
 use crate::support::{App, Callback, Config, Endpoint, Program, Proxy, Vhost, Worker, eventually, quoted};
@@ -302,7 +302,7 @@ async fn killed_at_any_point_of_the_way_back_it_shows_the_outcome_after_the_next
         let applied =
             with(outcome(&command, "applied"), "instance", decided(&all.code, "PO-77", 1_790_000_000_001));
         all.report(&applied).await;
-        if point == "stop:way_back" {
+        if point == "stop:outcomes" {
             all.app.terminate();
         }
         assert!(!all.app.ended().await.success(), "{point} was not reached");

@@ -32,13 +32,13 @@ pub fn random() -> u32 {
 
 /// Numbers that a seed tells, for tests that can be repeated.
 #[cfg(test)]
-pub(super) mod seeded {
+pub(crate) mod seeded {
     use std::cell::Cell;
 
     thread_local! { static STATE: Cell<Option<u64>> = const { Cell::new(None) } }
 
     /// From now on this thread draws what follows from the seed.
-    pub(in crate::relay) fn seed(seed: u64) {
+    pub(crate) fn seed(seed: u64) {
         STATE.set(Some(seed));
     }
 
