@@ -213,7 +213,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
     }
 }
 
-fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
+pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
     let opened = Reader::open(&loaded.ledger()?.path);
     Ok(opened.with_context(|| format!("cannot look into the ledger ({})", named_by(loaded)))?)
 }
@@ -224,9 +224,10 @@ fn operator(loaded: &Loaded) -> Result<Operator, Failure> {
 }
 
 /// Where the ledger was named, and how to name another.
-fn named_by(loaded: &Loaded) -> String {
+pub(super) fn named_by(loaded: &Loaded) -> String {
     let origin = loaded.effective.origin("ledger.url").unwrap_or("default");
-    format!("ledger.url from {origin}; --config FILE or --set ledger.url=sqlite:PATH names another")
+    let no_file = loaded.no_file().map_or(String::new(), |none| format!("; {none}"));
+    format!("ledger.url from {origin}{no_file}; --config FILE or --set ledger.url=sqlite:PATH names another")
 }
 
 fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {

@@ -134,12 +134,12 @@ impl SourceArguments {
         load(&self.sources())
     }
 
-    /// Says which file was read, if nobody named it and it is not in the working directory.
+    /// Says which file was read, if nobody named it.
     fn load_telling(&self) -> Loaded {
         let sources = self.sources();
         let loaded = load(&sources);
         if sources.file.is_none()
-            && let Some(file) = loaded.file.as_deref().filter(|file| *file == Path::new(INSTALLED))
+            && let Some(file) = &loaded.file
         {
             output::say(format_args!("configuration: {}", file.display()));
         }

@@ -10,6 +10,7 @@ use super::{
     block_on,
     center::failure,
     exit::{Exit, Failure},
+    ledger::named_by,
     output::{is_heard, json, lines, say, table},
     time::ZoneArguments,
 };
@@ -72,7 +73,8 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let (settings, ledger) = (loaded.reconcile()?, loaded.ledger()?);
     let after = arguments.after.unwrap_or(settings.after);
     let within = arguments.within.unwrap_or(settings.within);
-    let book = Auditor::open(&ledger.path).context("cannot look into the ledger")?;
+    let book = Auditor::open(&ledger.path)
+        .with_context(|| format!("cannot look into the ledger ({})", named_by(loaded)))?;
     if arguments.list {
         return block_on(tell(&book, arguments, None));
     }

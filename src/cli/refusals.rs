@@ -7,6 +7,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     exit::{Exit, Failure},
+    ledger,
     output::{json, lines, say, table},
     time::{Period, PeriodArguments, ZoneArguments},
 };
@@ -75,7 +76,7 @@ fn words() -> Vec<&'static str> {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let period = arguments.period.period(Timestamp::now(), &zone)?;
-    let reader = Reader::open(&loaded.ledger()?.path).context("cannot look into the ledger")?;
+    let reader = ledger::reader(loaded)?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
     let filter = RefusalFilter {
         id: arguments.id,

@@ -22,7 +22,7 @@ pub struct Fault {
 /// A pair or a value that is legal and probably not what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The key that would have to change.
+    /// The key that would have to change; empty if the file as a whole is meant.
     pub key: String,
     /// What may come of it.
     pub problem: String,
@@ -34,6 +34,22 @@ pub struct Warning {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration has {} {}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" })]
 pub struct Faults(pub Vec<Fault>);
+
+impl Fault {
+    /// The key, unless the file as a whole is meant.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        Some(&*self.key).filter(|key| !key.is_empty())
+    }
+}
+
+impl Warning {
+    /// The key, unless the file as a whole is meant.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        Some(&*self.key).filter(|key| !key.is_empty())
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -122,6 +122,8 @@ pub struct Sources {
 pub struct Loaded {
     /// The file that was read, if any: absolute.
     pub file: Option<PathBuf>,
+    /// Where a file was looked for in vain, if none was named and none found: absolute.
+    missing: Vec<PathBuf>,
     /// What is risky.
     pub warnings: Vec<Warning>,
     /// The values in force, redacted.
@@ -143,6 +145,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Says where a file was looked for; `None` if one was named or found.
+    #[must_use]
+    pub fn no_file(&self) -> Option<String> {
+        let paths: Vec<_> = self.missing.iter().map(|path| path.display().to_string()).collect();
+        match &*paths {
+            [] => None,
+            [only] => Some(format!("{only} does not exist")),
+            paths => Some(format!("neither {} exists", paths.join(" nor "))),
+        }
+    }
+
     /// Everything; all faults if there is one.
     pub fn config(&self) -> Result<Config, Faults> {
         let all = || {
@@ -276,6 +289,7 @@ pub fn load(sources: &Sources) -> Loaded {
     let usual =
         || [Some(sources.directory.join(USUAL_FILE)), sources.installed.clone()].into_iter().flatten();
     let file = sources.file.clone().or_else(|| usual().find(is_there)).map(absolute);
+    let missing = if file.is_none() { usual().map(absolute).collect() } else { Vec::new() };
     if let Some(path) = &file {
         match read_file(path) {
             Ok(layer) => tree.overlay(layer),
@@ -304,6 +318,7 @@ pub fn load(sources: &Sources) -> Loaded {
     };
     let mut loaded = Loaded {
         file,
+        missing,
         warnings: Vec::new(),
         effective: Effective::default(),
         faults: Vec::new(),
@@ -408,11 +423,11 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             amqp.broker.profiles = names.zip(profiles).collect();
         }
         if endpoints.is_empty() {
-            root.fault(
-                "endpoints",
-                "there is none",
-                "an [[endpoints]] in the file, or COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment",
-            );
+            let file = loaded
+                .no_file()
+                .map_or("the file".to_owned(), |none| format!("a file ({none}; --config FILE names one)"));
+            let variable = "COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment";
+            root.fault("endpoints", "there is none", format!("an [[endpoints]] in {file}, or {variable}"));
         }
         if let Some(ledger) = &mut loaded.ledger {
             let longest = |window: fn(&intake::EndpointSettings) -> Duration| {

@@ -61,9 +61,58 @@ async fn without_any_endpoint_or_with_a_missing_file_it_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let ran = Program::new(["serve"]).dir(dir.path()).run().await.ended_with(USAGE);
     assert!(ran.stderr.contains("COUNTERSIGN_ACTION_CALLBACK_TOKEN"), "says what to set: {}", ran.stderr);
+    // Whichever command it is, what was looked at is named.
+    let usual = dir.path().join("countersign.toml");
+    let looked = format!("neither {} nor /etc/countersign/countersign.toml exists", usual.display());
+    for command in [
+        &["serve"][..],
+        &["config", "check"],
+        &["ledger", "stats"],
+        &["ledger", "park", "1"],
+        &["refusals"],
+        &["reconcile"],
+    ] {
+        let ran = Program::new(command).dir(dir.path()).run().await;
+        assert!(ran.code != Some(0) && ran.stderr.contains(&looked), "{command:?}: {}", ran.stderr);
+    }
     let missing = dir.path().join("missing.toml");
     let ran = Program::new(["serve"]).config(&missing).dir(dir.path()).run().await.ended_with(USAGE);
     assert!(ran.stderr.contains("missing.toml"), "{}", ran.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_nobody_named_is_told() {
+    let config = Config::with_url(NOWHERE);
+    let file = config.write();
+    assert_eq!(file.file_name().unwrap(), "countersign.toml");
+    let told = format!("configuration: {}\n", file.display());
+    for command in [&["ledger", "list"][..], &["ledger", "stats"], &["refusals"]] {
+        let found = Program::new(command).dir(config.dir()).run().await;
+        assert!(found.stderr.starts_with(&told), "{command:?}: {}", found.stderr);
+        let named = Program::new(command).config(&file).dir(config.dir()).run().await;
+        assert!(!named.stderr.contains(&told), "{command:?}: {}", named.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_of_the_file_as_a_whole_names_no_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let config = Config::with_url(NOWHERE).set("http", "listen", "\"127.0.0.1:0\"").set(
+        "admin",
+        "listen",
+        "\"127.0.0.1:0\"",
+    );
+    let file = config.write();
+    for (path, mode) in [(config.dir(), 0o755), (file.as_path(), 0o644)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let program = Program::new(["serve"]).config(&file).dir(config.dir()).start();
+    let line = eventually("the warning", async || {
+        let lines = program.lines();
+        lines.iter().find(|line| line.contains("holds secrets")).cloned().ok_or(lines)
+    })
+    .await;
+    assert!(!line.contains("key"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,8 +229,12 @@ async fn a_ledger_that_is_not_there_is_named_in_full_with_what_names_another() {
         "{}",
         ran.stderr
     );
-    let advice = "ledger.url from default; --config FILE or --set ledger.url=sqlite:PATH names another";
-    assert!(ran.stderr.contains(advice), "{}", ran.stderr);
+    let advice = "; --config FILE or --set ledger.url=sqlite:PATH names another";
+    assert!(
+        ran.stderr.contains("(ledger.url from default; ") && ran.stderr.contains(advice),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,7 @@ fn tell(loaded: &Loaded) {
     let file = loaded.file.as_ref().map(|file| file.display().to_string());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), file, "starting");
     for warning in &loaded.warnings {
-        tracing::warn!(key = warning.key, "configuration: {warning}");
+        tracing::warn!(key = warning.key(), "configuration: {warning}");
     }
 }
 

@@ -77,7 +77,7 @@ impl Reloader {
             }
         };
         for warning in &loaded.warnings {
-            tracing::warn!(key = warning.key, "configuration: {warning}");
+            tracing::warn!(key = warning.key(), "configuration: {warning}");
         }
         if changes.touch("approval_center") || config.reconcile != self.config.reconcile {
             controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
@@ -115,7 +115,7 @@ impl Reloader {
 
 fn tell_faults(faults: &Faults) {
     for fault in &faults.0 {
-        tracing::error!(key = fault.key, "configuration: {fault}");
+        tracing::error!(key = fault.key(), "configuration: {fault}");
     }
     tracing::error!(
         faults = faults.0.len(),

@@ -20,7 +20,11 @@ fn the_file_of_an_installed_service_is_read_where_there_is_no_other() {
     );
     case.sources.file = None;
     case.sources.installed = Some("/none/countersign.toml".into());
-    has(&case.faults(), "endpoints: there is none");
+    has(
+        &case.faults(),
+        "endpoints: there is none; expected an [[endpoints]] in a file (neither countersign.toml nor /none/countersign.toml \
+         exists; --config FILE names one), or COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment",
+    );
 }
 
 #[test]

@@ -283,7 +283,10 @@ fn each_endpoint_has_the_profile_that_it_names() {
 
 #[test]
 fn without_an_endpoint_nothing_starts() {
-    has(&Case::empty().faults(), "endpoints: there is none; expected an [[endpoints]] in the file, or ");
+    has(
+        &Case::empty().faults(),
+        "endpoints: there is none; expected an [[endpoints]] in a file (countersign.toml does not exist; --config FILE names one), or ",
+    );
     has(&Case::file("endpoints = []").faults(), "countersign.toml:1: endpoints: there is none");
     let faults = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key-of-so-many-bytes").faults();
     has(
