@@ -9,7 +9,7 @@ use super::{Desk, permission::Operator, problem::Problem};
 use crate::{
     command::{CommandId, Seq, id::CommandRef},
     ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State},
-    time::Timestamp,
+    time::{Timestamp, Zone, parse},
 };
 
 /// Rows of a page if the query does not say.
@@ -35,12 +35,13 @@ struct Refusals {
     next_before: Option<u64>,
 }
 
-/// The times that a list is narrowed to.
+/// The times that a list is narrowed to, as they were written.
 #[derive(Default)]
 struct Span {
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
-    around: Option<Timestamp>,
+    since: Option<String>,
+    until: Option<String>,
+    around: Option<String>,
+    utc_offset: Option<Zone>,
 }
 
 impl Span {
@@ -50,24 +51,45 @@ impl Span {
             "since" => &mut self.since,
             "until" => &mut self.until,
             "around" => &mut self.around,
+            "utc_offset" => {
+                self.utc_offset = Some(Zone::at_offset(value).map_err(|error| unread(name, value, error))?);
+                return Ok(true);
+            }
             _ => return Ok(false),
         };
-        let time = value.parse().map_err(|_| {
-            let words = "Is a time of RFC 3339, such as 2026-11-20T08:15:30Z; write a `+` in it as %2B.";
-            Problem::bad_parameter(name, words)
-        })?;
-        *place = Some(time);
+        *place = Some(value.to_owned());
         Ok(true)
     }
 
     /// The first and the last moment.
-    fn bounds(self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
-        let Some(around) = self.around else { return Ok((self.since, self.until)) };
+    fn bounds(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+        let (now, zone) = (Timestamp::now(), self.utc_offset.clone().unwrap_or(Zone::UTC));
+        let read = |name: &str, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => parse(text, now, &zone).map(Some).map_err(|error| unread(name, text, error)),
+        };
+        // Nothing can be found there; most often yesterday was meant, or another offset.
+        let past = |name: &str, text: &Option<String>| match read(name, text)? {
+            Some(at) if at > now => {
+                Err(Problem::bad_parameter(name, format!("Is {}, which is still to come.", zone.show(at))))
+            }
+            read => Ok(read),
+        };
+        let Some(around) = past("around", &self.around)? else {
+            return Ok((past("since", &self.since)?, read("until", &self.until)?));
+        };
         if self.since.is_some() || self.until.is_some() {
             return Err(Problem::bad_parameter("around", "Cannot be given with `since` or `until`."));
         }
         Ok((Some(around - AROUND), Some(around + AROUND)))
     }
+}
+
+/// The words for a time or an offset that cannot be read.
+fn unread(name: &str, value: &str, error: impl std::fmt::Display) -> Problem {
+    // A form turns a `+` into a blank.
+    let hint = if value.contains(' ') { "; write a `+` in it as %2B" } else { "" };
+    Problem::bad_parameter(name, format!("{value:?} {error}{hint}."))
 }
 
 /// `GET /api/v1/commands`: newest first.

@@ -249,6 +249,8 @@ impl Ledger for Double {
                     && fits(&filter.instance_id, &record.instance_id)
                     && fits(&filter.endpoint, &Some(record.endpoint.clone()))
                     && fits(&filter.user_id, &Some(record.user_id.clone()))
+                    && filter.since.is_none_or(|since| record.received_at >= since)
+                    && filter.until.is_none_or(|until| record.received_at < until)
             })
             .take(filter.limit)
             .collect();
@@ -260,6 +262,8 @@ impl Ledger for Double {
         let fits = |refused: &Refused| {
             filter.reason.as_ref().is_none_or(|reason| *reason == refused.reason)
                 && filter.endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
+                && filter.since.is_none_or(|since| refused.refused_at >= since)
+                && filter.until.is_none_or(|until| refused.refused_at < until)
         };
         let count = all.len() as u64;
         let kept = (0..).zip(all).map(|(at, refused)| KeptRefusal { id: count - at, refused });

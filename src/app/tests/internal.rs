@@ -336,6 +336,34 @@ async fn refused_callbacks_are_listed_with_their_cause() {
 }
 
 #[tokio::test]
+async fn a_time_is_asked_for_as_on_the_command_line() {
+    let service = Service::start();
+    assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
+    assert_eq!(service.post("nowhere", "{}").await.status, 403);
+    for (query, count) in [
+        ("since=2%20h%20ago", 1),
+        ("since=1h30m", 1),
+        ("until=2%20h+ago", 0),
+        ("since=yesterday&until=9999-12-31T23:59:59Z", 1),
+        ("since=yesterday%2010:42", 1),
+        ("until=yesterday", 0),
+        ("since=2026-11-20%2010:42", 1),
+        ("since=2026-11-20T10:42:00%2B08:00", 1),
+        ("around=now", 1),
+        ("around=2%20h%20ago", 0),
+        ("until=9999-12-31%2020:00", 1),
+        ("until=9999-12-31%2010:00&utc_offset=-12:00", 1),
+    ] {
+        for list in ["commands", "refusals"] {
+            let answer = service.get(&format!("/api/v1/{list}?{query}")).await;
+            assert_eq!(answer.status, 200, "{list}?{query}: {}", answer.body);
+            assert_eq!(answer.json()[list].as_array().unwrap().len(), count, "{list}?{query}");
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_bad_parameter_is_named() {
     let service = Service::start();
     for (query, parameter) in [
@@ -360,8 +388,14 @@ async fn a_bad_parameter_is_named() {
         ("refusals?outcome=applied", "outcome"),
         ("commands?outcome=shown", "outcome"),
         ("commands?message_id=019a0000-0000-7000-8000-000000000001", "message_id"),
-        ("commands?since=10:42", "since"),
-        ("commands?until=2026-11-20T08:15:30", "until"),
+        ("commands?since=soon", "since"),
+        ("commands?until=2026-02-30", "until"),
+        ("refusals?around=2026-11-20T10:42:00+08:00", "around"),
+        ("refusals?since=9999-12-31", "since"),
+        ("commands?utc_offset=Shanghai", "utc_offset"),
+        // Without an offset it is on the clock that the query names, before or behind it.
+        ("commands?until=9999-12-31%2020:00&utc_offset=-12:00", "until"),
+        ("refusals?utc_offset=-12:00&until=9999-12-31%2020:00", "until"),
         ("commands?around=2026-11-20T08:15:30Z&since=2026-11-20T08:15:30Z", "around"),
         ("refusals/1x", "id"),
     ] {
