@@ -26,7 +26,7 @@ pub use said::Said;
 pub use wire::Fault;
 
 use crate::{
-    command::{Attachment, Origin},
+    command::{Attachment, Origin, is_unset},
     secret::Secret,
 };
 use cipher::{Key, Misshapen, Sealed, Unsealed};
@@ -150,13 +150,6 @@ impl OpenError {
 /// What is beyond them.
 pub fn check(value: &RawValue) -> Result<(), Fault> {
     wire::check_value(value, 1, Texts::Exact)
-}
-
-/// True for what some client library writes in place of a value that is not set: `null`, `""`, `0`, `false`, `[]`, `{}`.
-/// It is the same as absent.
-#[must_use]
-pub fn is_unset(value: &RawValue) -> bool {
-    wire::is_unset(value)
 }
 
 /// What a body is by itself, before any credential.

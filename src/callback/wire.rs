@@ -21,6 +21,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use crate::command::is_unset;
+
 /// Containers within containers, the body itself included.
 const MAX_DEPTH: usize = 8;
 /// Members of one object.
@@ -213,17 +215,6 @@ fn free(text: &RawValue) -> Cow<'_, str> {
 /// A JSON text, borrowed unless it holds escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// True for what some client library writes in place of a value that is not set: it is the same as absent.
-pub(super) fn is_unset(value: &RawValue) -> bool {
-    let json = value.get();
-    match json.as_bytes()[0] {
-        b'n' | b'f' => true,
-        b'"' | b'0' => json.len() == if json.starts_with('0') { 1 } else { 2 },
-        b'[' | b'{' => json[1..json.len() - 1].trim_ascii().is_empty(),
-        _ => false,
-    }
-}
 
 /// The type of a member is wrong.
 fn wrong_type(name: &str, expected: &str) -> Fault {

@@ -7,6 +7,7 @@ pub mod outcome;
 pub mod profile;
 #[cfg(test)]
 pub(crate) mod samples;
+mod unset;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::time::Timestamp;
 use serde_json::value::RawValue;
 
 pub use id::{CommandId, Fingerprint, Seq, TaskKey};
+pub use unset::is_unset;
 
 /// One decision of one approver, ready to be committed and published.
 ///

@@ -11,10 +11,12 @@
 //! After a crash messages come again in their order, so what was superseded may be the last word for a moment, until the
 //! message that superseded it comes again as well.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{Action, CommandId};
+use super::{Action, CommandId, is_unset};
 
 /// The member `schema` of every report.
 pub const SCHEMA: &str = "approval.outcome/1";
@@ -185,12 +187,21 @@ struct Wire {
     schema: String,
     command_id: String,
     outcome: Kind,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set")]
     status: Option<CardStatus>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set")]
     message: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "set")]
     instance: Option<Box<RawValue>>,
+}
+
+/// A value, unless it is one that a client library writes where nothing was set.
+fn set<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    if is_unset(&value) {
+        return Ok(None);
+    }
+    serde_json::from_str(value.get()).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// An id is a text, or a number where somebody's library made one of it.
@@ -210,6 +221,10 @@ impl Outcome {
         if body.len() > MAX_BYTES {
             return Err(NotAnOutcome::TooLarge(body.len()));
         }
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            // serde would take the members by their place.
+            return Err(NotAnOutcome::Shape("a list in place of an object".to_owned()));
+        }
         let wire: Wire = serde_json::from_slice(body).map_err(|error| shape(&error))?;
         if wire.schema != SCHEMA {
             return Err(NotAnOutcome::Schema);
@@ -221,7 +236,7 @@ impl Outcome {
             kind: wire.outcome,
             status: wire.status,
             message: message.filter(|message| !message.is_empty()),
-            instance: wire.instance.map(Instance::of).transpose()?,
+            instance: wire.instance.filter(|json| !is_blank(json)).map(Instance::of).transpose()?,
         })
     }
 
@@ -241,17 +256,26 @@ impl Instance {
     /// # Errors
     /// It is no JSON object, or has no `instance_id`.
     pub fn of(json: Box<RawValue>) -> Result<Self, NotAnOutcome> {
+        if json.get().starts_with('[') {
+            return Err(NotAnOutcome::Shape("a list in place of an instance".to_owned()));
+        }
         let read: WireInstance = serde_json::from_str(json.get()).map_err(|error| shape(&error))?;
         let instance_id = match read.instance_id {
             Some(serde_json::Value::String(id)) => id,
-            Some(serde_json::Value::Number(id)) => id.to_string(),
+            Some(serde_json::Value::Number(id)) if id.as_u64() != Some(0) => id.to_string(),
             _ => String::new(),
         };
-        if instance_id.is_empty() {
+        if instance_id.trim().is_empty() {
             return Err(NotAnOutcome::InstanceId);
         }
         Ok(Self { instance_id, json })
     }
+}
+
+/// True for an object of which nothing is set: what a client library writes of an instance that nobody made.
+fn is_blank(json: &RawValue) -> bool {
+    let members = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(json.get());
+    members.is_ok_and(|members| members.values().all(|value| is_unset(value)))
 }
 
 /// serde quotes unknown words and wrong values: what came is the worker's, and may be anything. Its place tells enough.
@@ -310,6 +334,35 @@ mod tests {
         assert_eq!(parse(&whole).unwrap().message.unwrap().len(), MAX_MESSAGE_CHARS);
     }
 
+    /// Client libraries fill in what nobody set; none of it is worth losing a report for.
+    #[test]
+    fn what_is_unset_is_absent_in_every_member() {
+        for unset in [json!(null), json!(""), json!(0), json!(false), json!([]), json!({})] {
+            let mut report = applied();
+            for member in ["status", "message", "instance"] {
+                report[member] = unset.clone();
+            }
+            let outcome = parse(&report).unwrap_or_else(|problem| panic!("{unset}: {problem}"));
+            let Outcome { status, message, instance, .. } = outcome;
+            assert!(status.is_none() && message.is_none() && instance.is_none(), "{unset}");
+            report["instance"] =
+                json!({ "instance_id": unset, "status": "", "update_time": 0, "task_list": [] });
+            assert!(
+                parse(&report).unwrap().instance.is_none(),
+                "an instance of which nothing is set: {unset}"
+            );
+            report["instance"]["status"] = json!("APPROVED");
+            assert_eq!(parse(&report).unwrap_err(), NotAnOutcome::InstanceId, "{unset}");
+        }
+        let mut report = applied();
+        for (id, is) in [(json!("0"), "0"), (json!(77), "77")] {
+            report["instance"] = json!({ "instance_id": id });
+            assert_eq!(parse(&report).unwrap().instance.unwrap().instance_id, is);
+        }
+        report["instance"] = json!({ "instance_id": "  ", "status": "APPROVED" });
+        assert_eq!(parse(&report).unwrap_err(), NotAnOutcome::InstanceId);
+    }
+
     #[test]
     fn what_is_no_report_is_told_without_quoting_it() {
         for (member, value) in [
@@ -323,13 +376,16 @@ mod tests {
             ("message", json!({ "hush": 1 })),
             ("instance", json!("hush")),
             ("instance", json!({ "hush": 1 })),
-            ("instance", json!([])),
+            ("instance", json!([1])),
+            ("instance", json!([{ "instance_id": "hush" }])),
         ] {
             let mut broken = applied();
             broken[member] = value;
             let problem = parse(&broken).unwrap_err().to_string();
             assert!(!problem.contains("hush"), "{member}: {problem}");
         }
+        let listed = json!([SCHEMA, "019a0000-0000-7000-8000-000000000001", "applied", null, null, null]);
+        assert!(parse(&listed).is_err(), "members by their place");
         for body in [&b""[..], b"hush", b"[]", b"\xff", b"{\"schema\":\"approval.outcome/1\"}"] {
             assert!(!Outcome::parse(body).unwrap_err().to_string().contains("hush"));
         }

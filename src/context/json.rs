@@ -29,12 +29,12 @@ pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
         Some(value) if is_unset(&value) => Some(None),
         Some(value) => id(&value).map(Some),
     };
-    let of_id = callback::is_unset;
+    let of_id = crate::command::is_unset;
     let found = TaskRef {
         task_id: at(&fields.task_id, of_id)?,
         instance_id: at(&fields.instance_id, of_id)?,
         // Rounds are counted, and some count from 0.
-        round: at(&fields.round, |value| value.get() != "0" && callback::is_unset(value))?,
+        round: at(&fields.round, |value| value.get() != "0" && crate::command::is_unset(value))?,
         business_key: at(&fields.business_key, of_id)?,
         resolved_by: Some(ResolvedBy::Json),
         data: fields.data.as_ref().and_then(|pointer| value_at(context, pointer)),

@@ -154,7 +154,7 @@ impl Keys {
         }
         let id = |claim: &Option<Box<RawValue>>| match claim {
             None => Ok(None),
-            Some(value) if value.get() != "0" && callback::is_unset(value) => Ok(None),
+            Some(value) if value.get() != "0" && crate::command::is_unset(value) => Ok(None),
             Some(value) => json::id(value).map(Some).ok_or(ContextError::Forged("a claim is no identifier")),
         };
         let round = match id(&claims.round)? {

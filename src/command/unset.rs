@@ -1,0 +1,14 @@
+use serde_json::value::RawValue;
+
+/// True for what some client library writes in place of a value that is not set: `null`, `""`, `0`, `false`, `[]`, `{}`.
+/// It is the same as absent.
+#[must_use]
+pub fn is_unset(value: &RawValue) -> bool {
+    let json = value.get();
+    match json.as_bytes()[0] {
+        b'n' | b'f' => true,
+        b'"' | b'0' => json.len() == if json.starts_with('0') { 1 } else { 2 },
+        b'[' | b'{' => json[1..json.len() - 1].trim_ascii().is_empty(),
+        _ => false,
+    }
+}
