@@ -7,7 +7,7 @@ mod support;
 use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use countersign::{
-    ledger::{Ledger, Receipt, Settlement, sqlite::SqliteLedger},
+    ledger::{Accept, Lifecycle, Outbox, Receipt, Settlement, sqlite::SqliteLedger},
     time::Timestamp,
 };
 use futures_util::future::join_all;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countersign::ledger::{Ledger, Receipt, Settlement, sqlite::SqliteLedger};
+use countersign::ledger::{Accept, Outbox, Receipt, Settlement, sqlite::SqliteLedger};
 use countersign::time::Timestamp;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;

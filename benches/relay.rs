@@ -14,7 +14,7 @@ use std::{
 
 use countersign::{
     amqp,
-    ledger::{Ledger, sqlite::SqliteLedger},
+    ledger::{Accept, Lifecycle, Outbox, sqlite::SqliteLedger},
     relay::{self},
     secret::Secret,
     telemetry::metrics::Metrics,

@@ -17,7 +17,7 @@
 //! 1. [`http`] reads a bounded body for `/callbacks/{endpoint}` and hands the bytes to [`intake::Intake::receive`].
 //! 2. [`callback::open`] decrypts and authenticates with that endpoint's credentials and reads strictly.
 //! 3. [`context::resolve`] finds the third party's task, by local data only.
-//! 4. [`ledger::Ledger::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
+//! 4. [`ledger::Accept::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
 //! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
 //! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
 //!    publishes them in order, persistent and mandatory; completed before by [`enrichment`](center::enrichment) where an endpoint is configured so.

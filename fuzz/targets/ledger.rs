@@ -12,7 +12,7 @@ use std::{
 use countersign::{
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts},
     ledger::{
-        Acceptance, Filter, Ledger, Limits, OnConflict, Receipt, RefusalFilter, Settings,
+        Accept, Acceptance, Filter, Limits, OnConflict, Receipt, RefusalFilter, Settings,
         sqlite::{Reader, SqliteLedger},
     },
     time::Timestamp,

@@ -26,7 +26,7 @@ use crate::{
         Action, Command as Kept, CommandId, Fingerprint, Origin, TaskRef, id::FingerprintParts, message,
     },
     config::Loaded,
-    ledger::{Acceptance, Ledger, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
+    ledger::{Accept, Acceptance, Lifecycle, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
     time::Timestamp,
 };
 

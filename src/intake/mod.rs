@@ -8,7 +8,7 @@ use crate::{
     callback::{self, Cause, CredentialSettings, Credentials, OpenError, Said, Verified},
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ContextError, Surroundings},
-    ledger::{self, AcceptError, Acceptance, ContextTask, Ledger, MAX_KEY_BYTES, OnConflict, Receipt},
+    ledger::{self, Accept, AcceptError, Acceptance, ContextTask, MAX_KEY_BYTES, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
     time::Timestamp,
 };
@@ -210,7 +210,7 @@ pub struct Intake {
     unknown: Arc<str>,
     locale: Locale,
     identities: bool,
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Accept>,
 }
 
 struct Endpoint {
@@ -248,7 +248,7 @@ struct Sent<'a> {
 impl Intake {
     /// Prepares the endpoints: hashes keys and tokens once.
     #[must_use]
-    pub fn new(settings: &Settings, ledger: Arc<dyn Ledger>) -> Self {
+    pub fn new(settings: &Settings, ledger: Arc<dyn Accept>) -> Self {
         let endpoints = settings.endpoints.iter().map(|endpoint| {
             let prepared = Endpoint {
                 name: endpoint.name.as_str().into(),

@@ -1,5 +1,8 @@
 //! What the third party registers beforehand.
 
+use futures_util::future::BoxFuture;
+
+use super::{AcceptError, LookError};
 use crate::{command::Registered, time::Timestamp};
 
 /// Bytes of a key. An `action_context` that is longer is the key of nothing.
@@ -18,7 +21,7 @@ pub struct Registration {
     pub registered_at: Timestamp,
 }
 
-/// The answer of [`super::Ledger::register`].
+/// The answer of [`Contexts::register`].
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registering {
@@ -32,4 +35,22 @@ pub enum Registering {
         /// The first whose message it is, counted from 0.
         item: usize,
     },
+}
+
+/// The registered contexts.
+pub trait Contexts: Send + Sync {
+    /// Registers contexts, all of them or none; one whose key is known is replaced, whole.
+    ///
+    /// Resolves after commit and sync: a callback that is received from then on finds them. No two of one call may have
+    /// the same key.
+    fn register(
+        &self,
+        registrations: Vec<Registration>,
+    ) -> BoxFuture<'static, Result<Registering, AcceptError>>;
+
+    /// Removes the context with this key; false if there is none. Resolves after commit and sync.
+    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>>;
+
+    /// The context with this key, be it expired, as it was registered. For people.
+    fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>>;
 }

@@ -9,7 +9,7 @@
 //!                        parked                pending ◀──────────┘
 //! ```
 
-use super::Seq;
+use crate::command::Seq;
 
 /// The state of a command, as people see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     backoff,
-    command::{CommandId, Seq, TaskKey},
-    ledger::{AcceptError, Entry, Filter, Ledger, LookError, State},
+    command::{Seq, TaskKey},
+    ledger::{AcceptError, Entry, LookError, Outbox, Standing, State},
     stop::{Stop, requested},
     telemetry::{
         failpoint::reach,
@@ -58,7 +58,7 @@ impl<E> From<E> for End<E> {
 
 /// The machine, and what is under way for it.
 pub(super) struct Relay {
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Outbox>,
     confirm_timeout: Duration,
     exchange: Arc<str>,
     pub(super) metrics: Arc<Metrics>,
@@ -77,12 +77,12 @@ enum Answer {
     Due(Result<Vec<crate::ledger::Due>, LookError>),
     Waiting(Result<Vec<(TaskKey, Seq)>, LookError>),
     Pending(Result<bool, LookError>),
-    Found(Result<Option<Found>, LookError>),
+    Found(Result<Option<Standing>, LookError>),
 }
 
 impl Relay {
     pub(super) fn new(
-        ledger: Arc<dyn Ledger>,
+        ledger: Arc<dyn Outbox>,
         settings: &Settings,
         enrich: Option<Arc<dyn Enrich>>,
         metrics: Arc<Metrics>,
@@ -290,14 +290,8 @@ impl Relay {
             match question {
                 Question::Due { at, limit } => Answer::Due(ledger.due(at, limit).await),
                 Question::Waiting => Answer::Waiting(ledger.waiting_tasks().await),
-                Question::Pending { seq } => {
-                    let filter = Filter { before: Some(seq + 1), limit: 1, ..Filter::default() };
-                    let pending =
-                        |record: &crate::ledger::Record| record.seq == seq && record.state == State::Pending;
-                    let listed = ledger.list(filter).await;
-                    Answer::Pending(listed.map(|records| records.first().is_some_and(pending)))
-                }
-                Question::Find { command_id } => Answer::Found(find(&*ledger, command_id).await),
+                Question::Pending { seq } => Answer::Pending(ledger.is_pending(seq).await),
+                Question::Find { command_id } => Answer::Found(ledger.standing(command_id).await),
             }
         })
     }
@@ -318,7 +312,18 @@ impl Relay {
             }
             Answer::Waiting(waiting) => self.machine.waiting(readable(waiting), now),
             Answer::Pending(pending) => self.machine.still_pending(readable(pending), now),
-            Answer::Found(found) => self.machine.found(readable(found), now),
+            Answer::Found(found) => {
+                let found = readable(found).map(|found| {
+                    found.map(|Standing { seq, state, attempts, task_key }| Found {
+                        seq,
+                        state,
+                        attempts,
+                        // Nothing waits for a parked one.
+                        key: (state != State::Parked).then_some(task_key),
+                    })
+                });
+                self.machine.found(found, now);
+            }
         }
     }
 
@@ -354,20 +359,6 @@ impl Relay {
             self.machine.returned_late(late);
         }
     }
-}
-
-/// The command that was returned, and its task unless it is parked.
-async fn find(ledger: &dyn Ledger, command_id: CommandId) -> Result<Option<Found>, LookError> {
-    let Some(record) = ledger.find(command_id).await? else { return Ok(None) };
-    let seq = record.seq;
-    let next = ledger.since(seq - 1, 1).await?;
-    let mut key = next.first().filter(|entry| entry.seq == seq).map(|entry| entry.task_key);
-    if key.is_none() {
-        // An exception: its confirm is not settled yet.
-        let waiting = ledger.waiting_tasks().await?;
-        key = waiting.into_iter().find(|(_, waits)| *waits == seq).map(|(key, _)| key);
-    }
-    Ok(Some(Found { seq, state: record.state, attempts: record.attempts, key }))
 }
 
 /// What the machine hears of a look into the ledger; people hear the cause.

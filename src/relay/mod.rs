@@ -44,7 +44,7 @@
 //! away, flaps or is silent makes no exceptions. See `protocol::suspicion` for the rules.
 //!
 //! # Who may write
-//! Only the relay calls [`Ledger::settle`]; at most one settlement is under way. Between the settlement that moves an
+//! Only the relay calls [`Outbox::settle`]; at most one settlement is under way. Between the settlement that moves an
 //! exception and its commit the ledger's list of due exceptions would be out of date, so the relay never reads that
 //! list while a settlement is being written. When the ledger takes no settlement, what was learned is kept and tried
 //! again about once a second, until the relay is to stop, and then until the moment by which it must have stopped. What
@@ -69,7 +69,7 @@ use tracing::{error, info, warn};
 use crate::{
     backoff,
     command::CommandId,
-    ledger::{Entry, Ledger},
+    ledger::{Entry, Outbox},
     stop::{Stop, overdue, requested},
     telemetry::{
         log::chain,
@@ -208,14 +208,14 @@ pub struct Report {
 ///
 /// From the moment that `stop` says so nothing new is published; what is in flight is waited for and settled, and the session
 /// closed, by the moment that it says. The ledger is needed until this returns: its
-/// [`flush`](Ledger::flush) comes after it.
+/// [`flush`](crate::ledger::Lifecycle::flush) comes after it.
 ///
 /// Runs on the caller's task and spawns none. May be dropped at any time; what was not settled is published again at
 /// the next start.
 ///
 /// `enrich` completes commands before they are published; see `preparing`.
 pub async fn run<P: Publisher>(
-    ledger: Arc<dyn Ledger>,
+    ledger: Arc<dyn Outbox>,
     mut publisher: P,
     settings: Settings,
     enrich: Option<Arc<dyn Enrich>>,

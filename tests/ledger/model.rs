@@ -10,7 +10,8 @@ use countersign::{
         id::FingerprintParts,
     },
     ledger::{
-        Acceptance, Exception, Ledger, Limits, OnConflict, Receipt, Settings, Settlement, State,
+        Accept, Acceptance, Exception, Lifecycle, Limits, Lookup, OnConflict, Outbox, Receipt, Settings,
+        Settlement, State,
         sqlite::{ActError, Operator, SqliteLedger},
         state::{Event, Exceptional},
     },

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, LookError,
-        Outcomes, Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement,
-        ShowAgain, Showing, Shown, State, Stats,
+        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
+        Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, Refused, Registering,
+        Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats,
     },
     time::Timestamp,
 };
@@ -174,7 +174,7 @@ impl crate::ledger::Findings for Double {
     }
 }
 
-impl Ledger for Double {
+impl Accept for Double {
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         self.written(|| {
             let mut log = self.log.lock().unwrap();
@@ -193,10 +193,22 @@ impl Ledger for Double {
         self.refused.lock().unwrap().insert(0, refused);
     }
 
-    fn refusals_dropped(&self) -> Dropped {
-        Dropped::default()
+    fn registered(
+        &self,
+        key: Option<String>,
+        message_id: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
+        let contexts = self.contexts.lock().unwrap();
+        let found = contexts
+            .iter()
+            .find(|one| key.as_ref() == Some(&one.key))
+            .or_else(|| contexts.iter().find(|one| message_id.is_some() && one.message_id == message_id))
+            .map(|one| one.registered.clone());
+        self.written(|| found)
     }
+}
 
+impl Outbox for Double {
     fn head(&self) -> watch::Receiver<Seq> {
         watch::channel(0).1
     }
@@ -223,10 +235,20 @@ impl Ledger for Double {
         self.looked(Vec::new())
     }
 
+    fn standing(&self, _: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>> {
+        self.looked(None)
+    }
+
+    fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
+        self.looked(seq > self.cursor.load(Ordering::Relaxed))
+    }
+
     fn settle(&self, _settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.written(|| self.tell("settle"))
     }
+}
 
+impl Lookup for Double {
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
         let found = self.records(true).into_iter().find(|record| record.seq == seq);
         self.looked(found.map(|record| record.command_id))
@@ -277,6 +299,27 @@ impl Ledger for Double {
         self.looked(found.collect())
     }
 
+    fn refusals_dropped(&self) -> Dropped {
+        Dropped::default()
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        let log = self.log.lock().unwrap();
+        let (head, cursor) = (log.len() as u64, self.cursor.load(Ordering::Relaxed));
+        let stats = Stats {
+            remembered: None,
+            pending: head - cursor,
+            published: cursor,
+            oldest_pending_at: log.get(cursor as usize).map(|(command, _)| command.received_at),
+            head,
+            cursor,
+            ..Stats::default()
+        };
+        self.looked(stats)
+    }
+}
+
+impl Contexts for Double {
     fn register(
         &self,
         registrations: Vec<Registration>,
@@ -313,44 +356,9 @@ impl Ledger for Double {
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
         self.looked(self.contexts.lock().unwrap().iter().find(|one| one.key == key).cloned())
     }
+}
 
-    fn registered(
-        &self,
-        key: Option<String>,
-        message_id: Option<u64>,
-    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
-        let contexts = self.contexts.lock().unwrap();
-        let found = contexts
-            .iter()
-            .find(|one| key.as_ref() == Some(&one.key))
-            .or_else(|| contexts.iter().find(|one| message_id.is_some() && one.message_id == message_id))
-            .map(|one| one.registered.clone());
-        self.written(|| found)
-    }
-
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.looked(self.uses.lock().unwrap().clone())
-    }
-
-    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.written(|| *self.uses.lock().unwrap() = uses)
-    }
-
-    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        let log = self.log.lock().unwrap();
-        let (head, cursor) = (log.len() as u64, self.cursor.load(Ordering::Relaxed));
-        let stats = Stats {
-            remembered: None,
-            pending: head - cursor,
-            published: cursor,
-            oldest_pending_at: log.get(cursor as usize).map(|(command, _)| command.received_at),
-            head,
-            cursor,
-            ..Stats::default()
-        };
-        self.looked(stats)
-    }
-
+impl Lifecycle for Double {
     fn limit(&self, _: crate::ledger::Limits) {
         self.tell("limit");
     }
@@ -362,6 +370,14 @@ impl Ledger for Double {
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.probes.fetch_add(1, Ordering::Relaxed);
         self.written(|| ())
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.looked(self.uses.lock().unwrap().clone())
+    }
+
+    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| *self.uses.lock().unwrap() = uses)
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {

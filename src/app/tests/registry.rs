@@ -7,7 +7,7 @@ use crate::{
     command::{CommandId, Grant, Registered, ResolvedBy, TaskRef},
     context::{Format, OnUnresolved},
     intake::{Intake, Outcome, Refusal},
-    ledger::{self, Registering, Registration, sqlite::SqliteLedger},
+    ledger::{self, Contexts, Lookup, Registering, Registration, sqlite::SqliteLedger},
     time::Timestamp,
 };
 

@@ -13,7 +13,10 @@ use super::*;
 use crate::{
     center::client::double,
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts, outcome::Outcome},
-    ledger::{self, Acceptance, Limits, OnConflict, Receipt, Reported, ShowingState, sqlite::SqliteLedger},
+    ledger::{
+        self, Accept, Acceptance, Limits, Lookup, OnConflict, Receipt, Reported, ShowingState,
+        sqlite::SqliteLedger,
+    },
 };
 
 /// What the center has seen.
@@ -113,7 +116,7 @@ async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> Comm
         repeats_window: Duration::ZERO,
         on_conflict: OnConflict::Publish,
     };
-    match Ledger::accept(ledger, acceptance).await {
+    match ledger.accept(acceptance).await {
         Ok(Receipt::Accepted { command_id }) => command_id,
         other => panic!("{other:?}"),
     }
@@ -174,7 +177,7 @@ async fn a_slow_card_holds_up_no_other_and_keeps_its_own_order() {
     assert_eq!(slow.iter().map(|(_, status)| &**status).collect::<Vec<_>>(), ["FORWARDED", "ADD"]);
     stop.send_replace(Some(Instant::now() + Duration::from_secs(5)));
     task.await.unwrap();
-    assert_eq!(Ledger::stats(&*ledger).await.unwrap().outcomes_pending, 0);
+    assert_eq!(ledger.stats().await.unwrap().outcomes_pending, 0);
 }
 
 #[tokio::test]
@@ -192,7 +195,7 @@ async fn what_is_superseded_while_it_is_being_shown_is_followed_by_what_supersed
     assert_eq!(shown, ["PROCESSED", "APPROVED"]);
     stop.send_replace(Some(Instant::now() + Duration::from_secs(5)));
     task.await.unwrap();
-    let record = Ledger::find(&*ledger, id).await.unwrap().unwrap().outcome.unwrap();
+    let record = ledger.find(id).await.unwrap().unwrap().outcome.unwrap();
     assert_eq!((record.showing, record.superseded), (ShowingState::Shown, 1));
 }
 
@@ -208,7 +211,7 @@ async fn stopping_waits_for_a_call_only_a_moment_and_it_is_made_again() {
     stop.send_replace(Some(Instant::now() + Duration::from_secs(60)));
     task.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(20));
-    let record = async || Ledger::find(&*ledger, id).await.unwrap().unwrap().outcome.unwrap();
+    let record = async || ledger.find(id).await.unwrap().unwrap().outcome.unwrap();
     assert_eq!(record().await.showing, ShowingState::Waiting);
     platform.go.send_replace(true);
     let (task, stop) = run_shower(&ledger, platform.center(), 4);

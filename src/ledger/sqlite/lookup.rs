@@ -28,7 +28,7 @@ const CACHE_KIB: i32 = -8192;
 const MAX_BATCH: usize = 64;
 
 /// A callback that waits for what was registered for it.
-pub(super) struct Lookup {
+pub(super) struct Question {
     /// Tried first.
     pub(super) key: Option<String>,
     /// Tried if nothing has the key.
@@ -50,7 +50,7 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Lookup>,
+    waiting: VecDeque<Question>,
     closed: bool,
 }
 
@@ -74,7 +74,7 @@ impl Lookups {
     }
 
     /// Hands over a look-up; once it is closed, the reply is dropped.
-    pub(super) fn ask(&self, lookup: Lookup) {
+    pub(super) fn ask(&self, lookup: Question) {
         let mut state = self.queue.state();
         if !state.closed {
             state.waiting.push_back(lookup);
@@ -104,7 +104,7 @@ impl Drop for Lookups {
 fn work(path: &Path, queue: &Queue) {
     let mut reader = None;
     loop {
-        let mut batch: Vec<Lookup> = {
+        let mut batch: Vec<Question> = {
             let mut state = queue.state();
             while state.waiting.is_empty() && !state.closed {
                 state = queue.wake.wait(state).expect("nobody panics with the lock");
@@ -139,7 +139,7 @@ fn work(path: &Path, queue: &Queue) {
 fn look_up(
     path: &Path,
     reader: &mut Option<Reader>,
-    batch: &[Lookup],
+    batch: &[Question],
 ) -> Result<Vec<Option<Registered>>, Box<dyn std::error::Error + Send + Sync>> {
     let reader = match reader {
         Some(reader) => reader,
@@ -151,7 +151,7 @@ fn look_up(
     };
     let transaction = reader.connection().unchecked_transaction()?;
     let mut found = Vec::with_capacity(batch.len());
-    for Lookup { key, message_id, .. } in batch {
+    for Question { key, message_id, .. } in batch {
         let mut one = match key {
             Some(key) => contexts::by_key(&transaction, key)?,
             None => None,
@@ -171,7 +171,7 @@ mod tests {
 
     fn ask(lookups: &Lookups, message_id: u64) -> oneshot::Receiver<Result<Option<Registered>, AcceptError>> {
         let (reply, answer) = oneshot::channel();
-        lookups.ask(Lookup { key: None, message_id: Some(message_id), reply });
+        lookups.ask(Question { key: None, message_id: Some(message_id), reply });
         answer
     }
 

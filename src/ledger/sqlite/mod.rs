@@ -21,6 +21,7 @@ mod room;
 mod rows;
 mod schema;
 mod shared;
+mod verbs;
 mod waiting;
 mod window;
 mod writer;
@@ -38,7 +39,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use rusqlite::OptionalExtension;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 pub use findings::{AuditError, Auditor};
 pub use health::{MOST_FAULTS, RefusedLately, Soundness};
@@ -46,26 +47,16 @@ pub use operator::{ActError, Operator};
 pub use reader::Reader;
 pub use schema::OpenError;
 
-use super::{
-    AcceptError, Acceptance, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal, Ledger, Limits,
-    LookError, Outcomes, Receipt, Record, RefusalFilter, Refused, RefusedReport, Registering, Registration,
-    Remembered, Reported, Settings, Settlement, ShowAgain, Showing, Shown, Stats,
-    findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
-};
-use crate::{
-    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
-    telemetry::failpoint::reach,
-    time::Timestamp,
-};
-use changes::Change;
+use super::{AcceptError, Limits, LookError, Settings};
+use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
-use lookup::{Lookup, Lookups};
+use lookup::Lookups;
 use shared::Shared;
-use waiting::{Accepting, Job};
+use waiting::Job;
 use window::{Spans, Window};
 use writer::Writer;
 
-/// The ledger. Dropping it waits until the writer has finished what it was given; [`Ledger::flush`] does so without
+/// The ledger. Dropping it waits until the writer has finished what it was given; [`flush`](super::Lifecycle::flush) does so without
 /// blocking.
 pub struct SqliteLedger {
     jobs: Sender<Job>,
@@ -98,7 +89,7 @@ impl SqliteLedger {
     /// accepted within the longest `repeats_window` is read meanwhile: until then not every repeat is told as one.
     ///
     /// # Errors
-    /// See [`OpenError`]. A broken ledger is never opened, repaired or begun anew.
+    /// See [`OpenError`]. A broken ledger is never opened, repaired or recreated.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let path = &*settings.path;
         let lock = schema::Lock::take(path)?;
@@ -250,250 +241,6 @@ fn rebuild(connection: &rusqlite::Connection, spans: Spans, now_ms: i64) -> rusq
         window.remember(seen);
     }
     Ok(Rebuilt { head, window, below, epoch_ms })
-}
-
-impl Ledger for SqliteLedger {
-    fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
-        let refused = |why| -> BoxFuture<'static, _> { Box::pin(std::future::ready(Err(why))) };
-        if self.shared.no_room.load(Ordering::Relaxed) {
-            return refused(AcceptError::NoRoom);
-        }
-        let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.shared.most_waiting.fetch_max(waiting + 1, Ordering::Relaxed);
-        if waiting >= self.shared.capacity {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            return refused(AcceptError::Overloaded);
-        }
-        let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
-        // Rendered and hashed here, on the caller's core: the writer has only rows to write.
-        let body = message::render(&command);
-        let decision_key = DecisionKey::of(&command);
-        let task_key = TaskKey::of(&command);
-        let (reply, answer) = replies::reply();
-        let accepting = Accepting {
-            command,
-            body,
-            fingerprint,
-            decision_key,
-            task_key,
-            window,
-            repeats_window,
-            on_conflict,
-            reply,
-        };
-        if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            return refused(AcceptError::Unavailable);
-        }
-        reach("ledger:queued");
-        // The writer drops a reply only when it ends.
-        Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
-    }
-
-    fn refused(&self, refused: Refused) {
-        let stranger = refused.stranger;
-        if self.shared.refused.admit(stranger) && self.jobs.send(Job::Refused(Box::new(refused))).is_err() {
-            self.shared.refused.drop_one(stranger);
-        }
-    }
-
-    fn refusals_dropped(&self) -> Dropped {
-        self.shared.refused.dropped()
-    }
-
-    fn head(&self) -> watch::Receiver<Seq> {
-        self.shared.head.subscribe()
-    }
-
-    fn take_fresh(&self) -> Vec<Entry> {
-        let mut fresh = self.shared.fresh.lock().expect("nobody panics with the lock");
-        fresh.bytes = 0;
-        std::mem::take(&mut fresh.entries)
-    }
-
-    fn keep_fresh(&self, wanted: bool) {
-        self.shared.fresh_wanted.store(wanted, Ordering::Relaxed);
-        if !wanted {
-            drop(self.take_fresh());
-        }
-    }
-
-    fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
-        self.look("read the cursor of", Reader::cursor)
-    }
-
-    fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
-        self.look("read commands from", move |reader| reader.since(seq, limit))
-    }
-
-    fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
-        self.look("read exceptions from", move |reader| reader.due(now, limit))
-    }
-
-    fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
-        self.look("read waiting tasks from", Reader::waiting_tasks)
-    }
-
-    fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Settle(settlement, reply))
-    }
-
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
-        self.look("look up a command in", move |reader| reader.id_at(seq))
-    }
-
-    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        self.look("look up a command in", move |reader| reader.find(command_id))
-    }
-
-    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        self.look("list commands of", move |reader| reader.list(&filter))
-    }
-
-    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        self.look("list refusals of", move |reader| reader.refusals(&filter))
-    }
-
-    fn register(
-        &self,
-        registrations: Vec<Registration>,
-    ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
-            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
-        }
-        self.ask(|reply| Job::Change(Change::register(registrations, reply)))
-    }
-
-    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
-        self.ask(|reply| Job::Change(Change::unregister(key, reply)))
-    }
-
-    fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
-        self.look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
-    }
-
-    fn registered(
-        &self,
-        key: Option<String>,
-        message_id: Option<u64>,
-    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
-        let (reply, answer) = oneshot::channel();
-        self.lookups.ask(Lookup { key, message_id, reply });
-        // A thread drops a reply only when the ledger is closed.
-        Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
-    }
-
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.look("look up the credentials in", Reader::credential_uses)
-    }
-
-    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::credentials(uses, reply)))
-    }
-
-    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        let shared = self.shared.clone();
-        self.look("take the numbers of", move |reader| {
-            let remembered = Remembered {
-                commands: shared.remembered.load(Ordering::Relaxed),
-                forgotten: shared.forgotten.load(Ordering::Relaxed),
-            };
-            Ok(Stats { remembered: Some(remembered), ..reader.stats()? })
-        })
-    }
-
-    fn limit(&self, limits: Limits) {
-        *self.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
-    }
-
-    fn answers(&self) -> BoxFuture<'static, bool> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
-        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
-        Box::pin(async move { sent && answer.await.is_ok() })
-    }
-
-    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
-            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
-        }
-        self.ask(Job::Probe)
-    }
-
-    fn flush(&self) -> BoxFuture<'static, ()> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job::Flush(reply)).is_ok();
-        let lookups = self.lookups.clone();
-        let threads = self.threads.lock().expect("nobody panics with the lock").take();
-        // Readers would keep the last checkpoint from truncating the log.
-        self.readers.lock().expect("nobody panics with the lock").clear();
-        Box::pin(async move {
-            if sent && answer.await.is_err() {
-                tracing::error!("the ledger's writer ended without finishing");
-            }
-            if let Some(threads) = threads {
-                let joined = tokio::task::spawn_blocking(move || {
-                    lookups.close();
-                    threads.join();
-                })
-                .await;
-                if joined.is_err() {
-                    tracing::error!("the ledger's threads could not be joined");
-                }
-            }
-        })
-    }
-}
-
-impl Outcomes for SqliteLedger {
-    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
-            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
-        }
-        self.ask(|reply| Job::Change(Change::report(outcome, reply)))
-    }
-
-    fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
-            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
-        }
-        self.ask(|reply| Job::Change(Change::refuse_report(refused, reply)))
-    }
-
-    fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
-        self.look("read outcomes from", move |reader| outcomes::showings(reader.connection(), now, limit))
-    }
-
-    fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::settle_showings(shown, reply)))
-    }
-
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        self.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
-    }
-}
-
-impl Findings for SqliteLedger {
-    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
-        self.look("read published commands from", move |reader| reader.unasked(reach, limit))
-    }
-
-    fn findings(
-        &self,
-        which: Which,
-        after: Seq,
-        limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
-        self.look("read the findings of", move |reader| reader.findings(which, after, limit))
-    }
-
-    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
-        self.look("count the findings of", Reader::overview)
-    }
-
-    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::reconciled(reconciled, reply)))
-    }
 }
 
 impl Drop for SqliteLedger {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     command::{CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
-        CredentialUse, Due, Entry, Filter, OutcomeFilter, Record, Stats,
+        CredentialUse, Due, Entry, Filter, OutcomeFilter, Record, Standing, Stats,
         state::{Exceptional, State},
     },
     time::Timestamp,
@@ -29,6 +29,9 @@ pub struct Reader {
 const ENTRY: &str =
     "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.approval_code, c.instance_id,
     c.task_id, c.task_key, c.message";
+
+const STANDING: &str =
+    "c.seq, e.state, e.attempts, (SELECT published_through FROM cursor) AS published_through";
 
 const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
@@ -110,6 +113,34 @@ impl Reader {
             )?
             .query_map([], |row| Ok((TaskKey::from_value(row.get::<_, i64>(0)? as u64), seq(row, 1)?)))?
             .collect()
+    }
+
+    pub(super) fn standing(&self, command_id: CommandId) -> rusqlite::Result<Option<Standing>> {
+        self.connection
+            .prepare_cached(&format!(
+                "SELECT {STANDING}, c.task_key FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq
+                 WHERE c.command_id = ?1"
+            ))?
+            .query_row([command_id.as_bytes().as_slice()], |row| {
+                Ok(Standing {
+                    seq: seq(row, 0)?,
+                    state: state(row)?,
+                    attempts: row.get("attempts")?,
+                    task_key: TaskKey::from_value(row.get::<_, i64>("task_key")? as u64),
+                })
+            })
+            .optional()
+    }
+
+    pub(super) fn is_pending(&self, seq: Seq) -> rusqlite::Result<bool> {
+        let found = self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT {STANDING} FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.seq = ?1"
+            ))?
+            .query_row([seq as i64], state)
+            .optional()?;
+        Ok(found == Some(State::Pending))
     }
 
     /// The id of the command at a place in the log.
@@ -355,6 +386,11 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         },
         body: row.get(9)?,
     })
+}
+
+fn state(row: &Row<'_>) -> rusqlite::Result<State> {
+    let exception = row.get::<_, Option<String>>("state")?.as_deref().and_then(Exceptional::parse);
+    Ok(State::of(seq(row, 0)?, row.get::<_, i64>("published_through")? as Seq, exception))
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {

@@ -8,19 +8,20 @@ mod refusals;
 mod retention;
 mod versions;
 
-use std::time::Duration;
-
-use std::fs;
+use std::{fs, time::Duration};
 
 use rusqlite::Connection;
 
 use super::*;
 use crate::{
-    command::{Action, Command, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
+    command::{Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
     ledger::{
-        Exception, Limits, OnConflict,
+        Accept, Acceptance, Contexts, Entry, Exception, Filter, Findings, Lifecycle, Limits, Lookup,
+        OnConflict, Outbox, Outcomes, Receipt, RefusalFilter, Refused, Registering, Registration, Reported,
+        Settlement, Shown,
         state::{Exceptional, State},
     },
+    time::Timestamp,
 };
 
 struct Scratch {

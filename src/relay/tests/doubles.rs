@@ -12,11 +12,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
 
 use crate::{
-    command::{Action, CommandId, Registered, Seq, TaskKey, message::Envelope},
+    command::{Action, CommandId, Seq, TaskKey, message::Envelope},
     ledger::{
-        AcceptError, Acceptance, Dropped, Due, Entry, Exception, Filter, KeptRefusal, Ledger, LookError,
-        Outcomes, Receipt, Record, RefusalFilter, Refused, Registering, Registration, Reported, Settlement,
-        ShowAgain, Showing, Shown, State, Stats, state::Exceptional,
+        AcceptError, Due, Entry, Exception, LookError, Outbox, Settlement, Standing, State,
+        state::Exceptional,
     },
     relay::{LateReturn, News, Outcome},
     time::Timestamp,
@@ -294,87 +293,7 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     std::future::ready(value).boxed()
 }
 
-impl Outcomes for Handle {
-    fn report(
-        &self,
-        _: crate::command::outcome::Outcome,
-    ) -> BoxFuture<'static, Result<Reported, AcceptError>> {
-        unreachable!("the relay hears no workers")
-    }
-
-    fn refuse_report(&self, _: crate::ledger::RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
-        unreachable!("the relay hears no workers")
-    }
-
-    fn showings(&self, _: Timestamp, _: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
-        unreachable!("the relay shows nothing")
-    }
-
-    fn settle_showings(&self, _: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        unreachable!("the relay shows nothing")
-    }
-
-    fn show_again(&self, _: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        unreachable!("the relay shows nothing")
-    }
-}
-
-impl crate::ledger::Findings for Handle {
-    fn unasked(
-        &self,
-        _: crate::ledger::findings::Reach,
-        _: usize,
-    ) -> BoxFuture<'static, Result<crate::ledger::findings::Page, LookError>> {
-        unreachable!("the relay compares nothing")
-    }
-
-    fn findings(
-        &self,
-        _: crate::ledger::findings::Which,
-        _: Seq,
-        _: usize,
-    ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
-        unreachable!("the relay compares nothing")
-    }
-
-    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
-        unreachable!("the relay compares nothing")
-    }
-
-    fn reconciled(
-        &self,
-        _: crate::ledger::findings::Reconciled,
-    ) -> BoxFuture<'static, Result<(), AcceptError>> {
-        unreachable!("the relay compares nothing")
-    }
-}
-
-impl Ledger for Handle {
-    fn limit(&self, _: crate::ledger::Limits) {}
-
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<crate::ledger::CredentialUse>, LookError>> {
-        unreachable!("the relay knows no credentials")
-    }
-
-    fn keep_credential_uses(
-        &self,
-        _: Vec<crate::ledger::CredentialUse>,
-    ) -> BoxFuture<'static, Result<(), AcceptError>> {
-        unreachable!("the relay knows no credentials")
-    }
-
-    fn accept(&self, _: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
-        unreachable!("the relay accepts nothing")
-    }
-
-    fn refused(&self, _: Refused) {
-        unreachable!("the relay refuses nothing")
-    }
-
-    fn refusals_dropped(&self) -> Dropped {
-        Dropped::default()
-    }
-
+impl Outbox for Handle {
     fn head(&self) -> watch::Receiver<Seq> {
         self.head.subscribe()
     }
@@ -425,6 +344,23 @@ impl Ledger for Handle {
         now(world.look("read", waiting))
     }
 
+    fn standing(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>> {
+        let (seq, world) = (seq_of(command_id), self.world());
+        let known = seq >= 1 && seq <= world.log.len() as Seq;
+        let standing = known.then(|| Standing {
+            seq,
+            state: world.state_of(seq),
+            attempts: world.exceptions.get(&seq).map(|exception| exception.attempts),
+            task_key: world.entry(seq).task_key,
+        });
+        now(world.look("read", standing))
+    }
+
+    fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
+        let world = self.world();
+        now(world.look("read", world.state_of(seq) == State::Pending))
+    }
+
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         let handle = self.clone();
         async move {
@@ -451,87 +387,5 @@ impl Ledger for Handle {
             Ok(())
         }
         .boxed()
-    }
-
-    fn id_at(&self, _: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
-        unreachable!("the relay asks for no ids")
-    }
-
-    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        let record = self.record(seq_of(command_id));
-        now(self.world().look("read", record))
-    }
-
-    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        let newest = filter.before.map_or(0, |before| before - 1);
-        let records = self.record(newest).into_iter().collect();
-        now(self.world().look("read", records))
-    }
-
-    fn refusals(&self, _: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        unreachable!("the relay asks for no refusals")
-    }
-
-    fn register(&self, _: Vec<Registration>) -> BoxFuture<'static, Result<Registering, AcceptError>> {
-        unreachable!("the relay registers nothing")
-    }
-
-    fn unregister(&self, _: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
-        unreachable!("the relay registers nothing")
-    }
-
-    fn registration(&self, _: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
-        unreachable!("the relay asks for no contexts")
-    }
-
-    fn registered(
-        &self,
-        _: Option<String>,
-        _: Option<u64>,
-    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
-        unreachable!("the relay asks for no contexts")
-    }
-
-    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        unreachable!("the relay asks for no numbers")
-    }
-
-    fn answers(&self) -> BoxFuture<'static, bool> {
-        unreachable!("the relay watches nobody")
-    }
-
-    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
-        unreachable!("the relay probes nothing")
-    }
-
-    fn flush(&self) -> BoxFuture<'static, ()> {
-        unreachable!("the relay does not close the ledger")
-    }
-}
-
-impl Handle {
-    fn record(&self, seq: Seq) -> Option<Record> {
-        let state = self.state(seq);
-        let world = self.world();
-        let exception = world.exceptions.get(&seq);
-        (seq >= 1 && seq <= world.log.len() as Seq).then(|| Record {
-            seq,
-            command_id: id(seq),
-            received_at: Timestamp::UNIX_EPOCH,
-            state,
-            endpoint: String::new(),
-            action: String::new(),
-            user_id: String::new(),
-            approval_code: None,
-            instance_id: None,
-            task_id: None,
-            attempts: exception.map(|exception| exception.attempts),
-            next_attempt_at: exception.map(|exception| exception.next_attempt_at),
-            note: None,
-            outcome: None,
-            command: None,
-            reconciliation: None,
-            history: None,
-        })
     }
 }

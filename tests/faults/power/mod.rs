@@ -20,7 +20,9 @@ use crate::support::{App, Config, Vhost, Worker, eventually, post};
 use countersign::command::id::FingerprintParts;
 use countersign::command::{Action, Command, CommandId, Fingerprint, Origin, TaskRef};
 use countersign::ledger::sqlite::SqliteLedger;
-use countersign::ledger::{Acceptance, Filter, Ledger, Limits, OnConflict, Receipt as Told, Settings, State};
+use countersign::ledger::{
+    Accept, Acceptance, Filter, Lifecycle, Limits, Lookup, OnConflict, Receipt as Told, Settings, State,
+};
 use countersign::telemetry::failpoint::NAMES;
 use disk::{Chance, Disk, Left, records};
 use std::collections::{BTreeMap, BTreeSet};

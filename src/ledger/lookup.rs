@@ -1,0 +1,181 @@
+//! Looks into the ledger, for people and their programs.
+
+use futures_util::future::BoxFuture;
+
+use super::{Dropped, Finding, KeptRefusal, OutcomeRecord, RefusalFilter, State, history};
+use crate::{
+    command::{CommandId, Seq, outcome::Kind},
+    time::Timestamp,
+};
+
+/// What the writer holds in memory to know repeats and contradictions by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remembered {
+    /// Commands.
+    pub commands: u64,
+    /// Commands that were left out before `repeats_window` was over, because there were too many. Since the start.
+    pub forgotten: u64,
+}
+
+/// Numbers for metrics, health and `ledger stats`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Stats {
+    /// Commands that the broker has not confirmed.
+    pub pending: u64,
+    /// Commands that it has, and that are still kept.
+    pub published: u64,
+    /// Commands that wait for an operator.
+    pub parked: u64,
+    /// When the oldest pending command was received.
+    pub oldest_pending_at: Option<Timestamp>,
+    /// Highest place in the log.
+    pub head: Seq,
+    /// The cursor.
+    pub cursor: Seq,
+    /// Refused callbacks kept.
+    pub refusals: u64,
+    /// Cards and instances on which an outcome is still to be shown.
+    pub outcomes_pending: u64,
+    /// Cards and instances for which an outcome was refused for good, and waits for an operator.
+    pub outcomes_parked: u64,
+    /// Size of the database file.
+    pub size_bytes: Option<u64>,
+    /// Size of the write-ahead log beside it.
+    pub wal_bytes: Option<u64>,
+    /// What is left on its disk for this user.
+    pub free_bytes: Option<u64>,
+    /// What is held in memory to know repeats by; `None` of a ledger that somebody else writes.
+    #[serde(skip)]
+    pub remembered: Option<Remembered>,
+}
+
+/// A command as people look at it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Record {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// Its id.
+    pub command_id: CommandId,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// Its derived state.
+    pub state: State,
+    /// Name of the endpoint.
+    pub endpoint: String,
+    /// `approve`, `reject` or `custom`.
+    pub action: String,
+    /// The operator.
+    pub user_id: String,
+    /// As in the callback.
+    pub approval_code: Option<String>,
+    /// As resolved.
+    pub instance_id: Option<String>,
+    /// As resolved.
+    pub task_id: Option<String>,
+    /// Refusals by the broker so far; `None` without an exception.
+    pub attempts: Option<u32>,
+    /// When it is tried again.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Why it is not published, or what an operator did.
+    pub note: Option<String>,
+    /// What a worker reported of it, and how far that is shown.
+    pub outcome: Option<OutcomeRecord>,
+    /// The rendered message; only where one command is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Box<serde_json::value::RawValue>>,
+    /// What the approval center shows of it; only where one command is looked at, and only once it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconciliation: Option<Finding>,
+    /// What happened to it, in order of time; only where one command is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<history::Event>>,
+}
+
+/// Which commands to list; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only in this state.
+    pub state: Option<State>,
+    /// Only of this endpoint.
+    pub endpoint: Option<String>,
+    /// Only about this instance.
+    pub instance_id: Option<String>,
+    /// Only about this task.
+    pub task_id: Option<String>,
+    /// Only by this operator.
+    pub user_id: Option<String>,
+    /// Only from this card: the `message_id` of the callback.
+    pub message_id: Option<String>,
+    /// Only with this outcome.
+    pub outcome: Option<OutcomeFilter>,
+    /// Only received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only received before this time.
+    pub until: Option<Timestamp>,
+    /// Only with a lower [`Seq`]: the place where the page before ended.
+    pub before: Option<Seq>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which outcomes to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeFilter {
+    /// No worker has reported one.
+    None,
+    /// The last report says this.
+    Last(Kind),
+}
+
+impl OutcomeFilter {
+    /// Every filter, in the order in which people read them.
+    pub const ALL: [Self; 4] =
+        [Self::Last(Kind::Applied), Self::Last(Kind::Refused), Self::Last(Kind::Failed), Self::None];
+
+    /// The word in queries and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Last(kind) => kind.as_str(),
+        }
+    }
+
+    /// The filter with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|filter| filter.as_str() == word)
+    }
+}
+
+/// A look into the ledger failed. The cause is in `source`.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} the ledger")]
+pub struct LookError {
+    /// What was tried, as a verb.
+    pub operation: &'static str,
+    /// The cause.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Looks into the ledger.
+pub trait Lookup: Send + Sync {
+    /// The id of the command at a place in the log.
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>>;
+
+    /// One command with its message and its history.
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>>;
+
+    /// Commands, newest first.
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
+
+    /// Refused callbacks, newest first.
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>>;
+
+    /// How many refused callbacks are not kept.
+    fn refusals_dropped(&self) -> Dropped;
+
+    /// Numbers.
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
+}
