@@ -173,6 +173,10 @@ async fn send_plays_the_approval_center() {
         assert_eq!(command["action_context"], context.as_str());
         let id = command["command_id"].as_str().unwrap();
         assert!(ran.stdout.contains(id), "it tells the command id: {}", ran.stdout);
+        // A card says which task is meant by its context alone, and this one names none.
+        let answer: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+        let named = if origin == "card" { &Value::Null } else { &command["task"]["task_id"] };
+        assert_eq!(answer.get("task_id").unwrap_or(&Value::Null), named, "{answer}");
     }
 }
 

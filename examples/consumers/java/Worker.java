@@ -14,6 +14,7 @@ import java.io.IOException;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.BlockingQueue;
@@ -93,8 +94,12 @@ public class Worker {
             act(command);
             handled.add(id);
         }
-        return (fresh ? "handled " : "duplicate ") + id + " " + command.get("action").asText() + " "
+        String line = (fresh ? "handled " : "duplicate ") + id + " " + command.get("action").asText() + " "
                 + command.get("task").path("task_id").asText();
+        for (String earlier : List.of("repeats", "conflicts_with")) {
+            if (command.hasNonNull(earlier)) line += " " + earlier + " " + command.get(earlier).asText();
+        }
+        return line;
     }
 
     public static void main(String[] arguments) throws Exception {

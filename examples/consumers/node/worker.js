@@ -50,7 +50,8 @@ async function handle(message, command) {
     await act(command);
     remember(id);
   }
-  return `${fresh ? "handled" : "duplicate"} ${id} ${command.action} ${command.task.task_id}`;
+  const earlier = ["repeats", "conflicts_with"].filter((name) => command[name]).map((name) => ` ${name} ${command[name]}`);
+  return `${fresh ? "handled" : "duplicate"} ${id} ${command.action} ${command.task.task_id}${earlier.join("")}`;
 }
 
 /** Tells countersign, which shows it to the approver; see ../python-pika/worker.py for all that can be told. To tell it again

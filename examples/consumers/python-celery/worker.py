@@ -85,7 +85,11 @@ def approval_command(self, command=None, *_arguments):
     database.close()
     if REPORT:
         report(command)
-    tell(f"{'handled' if fresh else 'duplicate'} {message_id} {command['action']} {task.get('task_id')}")
+    line = f"{'handled' if fresh else 'duplicate'} {message_id} {command['action']} {task.get('task_id')}"
+    for earlier in ("repeats", "conflicts_with"):
+        if command.get(earlier):
+            line += f" {earlier} {command[earlier]}"
+    tell(line)
 
 
 def act(database, command):

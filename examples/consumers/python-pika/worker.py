@@ -65,12 +65,16 @@ def report(channel, command):
 
 def instance(command):
     """Your instance as it is now, as POST external_instances takes it; None if there is none to be synchronised. Here: a file
-    INSTANCES/<instance_id>.json, in which the approver's task and the instance get the status of the decision."""
+    INSTANCES/<instance_id>.json, in which the approver's task and the instance get the status of the decision; without such a
+    file, none."""
     folder, instance_id = os.environ.get("INSTANCES"), command["task"].get("instance_id")
     if not folder or not instance_id or command["action"] == "custom":
         return None
-    with open(os.path.join(folder, os.path.basename(instance_id) + ".json"), encoding="utf-8") as file:
-        found = json.load(file)
+    try:
+        with open(os.path.join(folder, os.path.basename(instance_id) + ".json"), encoding="utf-8") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return None
     found["status"] = "APPROVED" if command["action"] == "approve" else "REJECTED"
     found.pop("update_time", None)  # countersign finds one that the approval center does not ignore
     for task in found["task_list"]:
@@ -88,7 +92,11 @@ def handle(database, properties, body):
         if fresh:
             act(database, command)
     word = "handled" if fresh else "duplicate"
-    return command, f"{word} {properties.message_id} {command['action']} {command['task'].get('task_id')}"
+    line = f"{word} {properties.message_id} {command['action']} {command['task'].get('task_id')}"
+    for earlier in ("repeats", "conflicts_with"):
+        if command.get(earlier):
+            line += f" {earlier} {command[earlier]}"
+    return command, line
 
 
 def main():
@@ -112,14 +120,15 @@ def main():
             quiet = 0.0
             try:
                 command, line = handle(database, properties, body)
-                if options.report:
-                    report(channel, command)
-                print(line, flush=True)
-                channel.basic_ack(method.delivery_tag)
             except ValueError as problem:
                 # Not to be had again, but not lost either: it goes to countersign.dead.
                 print(f"rejected {properties.message_id}: {problem}", flush=True)
                 channel.basic_reject(method.delivery_tag, requeue=False)
+            else:
+                if options.report:
+                    report(channel, command)
+                print(line, flush=True)
+                channel.basic_ack(method.delivery_tag)
             seen += 1
         if stopping or seen == options.count or (options.idle and quiet >= options.idle):
             break

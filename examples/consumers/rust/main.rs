@@ -26,6 +26,8 @@ struct Command {
     command_id: String,
     action: Action,
     task: Task,
+    repeats: Option<String>,
+    conflicts_with: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,7 +118,19 @@ async fn settle(
             if let Some(reports) = reports {
                 report(reports, &command).await?;
             }
-            println!("{word} {id} {:?} {}", command.action, command.task.task_id.as_deref().unwrap_or("-"));
+            let mut line = format!(
+                "{word} {id} {:?} {}",
+                command.action,
+                command.task.task_id.as_deref().unwrap_or("-")
+            );
+            for (name, earlier) in
+                [("repeats", &command.repeats), ("conflicts_with", &command.conflicts_with)]
+            {
+                if let Some(earlier) = earlier {
+                    line += &format!(" {name} {earlier}");
+                }
+            }
+            println!("{line}");
             delivery.acker.ack(BasicAckOptions::default()).await?;
         }
         Err(problem) => {

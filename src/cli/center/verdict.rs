@@ -84,8 +84,8 @@ pub(in crate::cli) fn of(
     add("i18n_resources", verdict, words);
     add(
         "buttons",
-        Verdict::Right,
-        "not the definition's to give: each task needs action_configs, and each card action_configs with next_status"
+        Verdict::Skipped,
+        "not looked at: each task needs action_configs, and each card action_configs with next_status"
             .to_owned(),
     );
     findings
@@ -302,7 +302,7 @@ mod tests {
     fn said(definition: &Definition, endpoint: &str, surroundings: &Surroundings<'_>) -> Vec<String> {
         of(definition, &endpoints(endpoint)[0], surroundings)
             .into_iter()
-            .filter(|finding| finding.verdict != Verdict::Right)
+            .filter(|finding| !matches!(finding.verdict, Verdict::Right | Verdict::Skipped))
             .map(|finding| format!("{} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))
             .collect()
     }
@@ -324,6 +324,13 @@ mod tests {
         let mut definition = sound();
         definition.external.action_callback_key = None;
         assert_eq!(said(&definition, plain, &CLOUD), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_definition_does_not_tell_is_not_said_to_be_right() {
+        let findings = of(&sound(), &endpoints(ENCRYPTED)[0], &CLOUD);
+        let buttons = findings.iter().find(|finding| finding.subject == "buttons").unwrap();
+        assert_eq!((buttons.verdict, buttons.verdict.as_str()), (Verdict::Skipped, "-"));
     }
 
     #[test]

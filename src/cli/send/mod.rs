@@ -136,7 +136,10 @@ pub(super) struct Arguments {
 /// How one callback was answered.
 #[derive(Debug, Serialize)]
 struct Answer {
-    task_id: String,
+    /// Absent if neither the callback nor its context names one, as far as is known here: what a context was registered
+    /// for, the service alone knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
     /// Absent if there was no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     http_status: Option<u16>,
@@ -290,6 +293,15 @@ impl Plan<'_> {
         self.decision_about(task, self.first_message_id.wrapping_add(number))
     }
 
+    /// The task that the callback with this number names; `None` if it carries no task, and its context is not known to
+    /// name one.
+    fn task_told(&self, number: u64) -> Option<String> {
+        match (self.arguments.origin, &self.arguments.context) {
+            (Origin::Card, Some(_)) => self.named.1.clone(),
+            _ => Some(self.decision(number).task),
+        }
+    }
+
     fn task(&self) -> String {
         let given = self.arguments.task.as_ref().or(self.named.1.as_ref());
         given.cloned().unwrap_or_else(|| format!("{}-task", self.run))
@@ -352,7 +364,7 @@ async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> 
     let connections = plan.arguments.connections.unwrap_or(1);
     let mut tally = Tally::start();
     let mut answers = stream::iter(0..count)
-        .map(|number| post(client, url, plan.decision(number).task, plan.body(number)))
+        .map(|number| post(client, url, plan.task_told(number), plan.body(number)))
         .buffer_unordered(usize::from(connections));
     while let Some(answer) = answers.next().await {
         json(&answer)?;
@@ -376,7 +388,12 @@ async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> 
     Ok(tally.summary(given, unsent, None))
 }
 
-async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, body: Vec<u8>) -> Answer {
+async fn post(
+    client: &reqwest::Client,
+    url: &reqwest::Url,
+    task_id: Option<String>,
+    body: Vec<u8>,
+) -> Answer {
     let began = Instant::now();
     let request = client.post(url.clone()).header("content-type", "application/json").body(body);
     let answered = async {
@@ -401,7 +418,7 @@ async fn post(client: &reqwest::Client, url: &reqwest::Url, task_id: String, bod
     }
 }
 
-fn read(task_id: String, status: u16, bytes: &[u8], elapsed_ms: f64) -> Answer {
+fn read(task_id: Option<String>, status: u16, bytes: &[u8], elapsed_ms: f64) -> Answer {
     let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     Answer {
@@ -451,12 +468,12 @@ mod tests {
     #[test]
     fn an_answer_is_read_whatever_it_is() {
         let body = br#"{"code":0,"msg":"success","data":{"command_id":"0199","status":"duplicate"}}"#;
-        let answer = read("t".to_owned(), 200, body, 1.0);
+        let answer = read(Some("t".to_owned()), 200, body, 1.0);
         assert_eq!((answer.outcome.as_str(), answer.command_id.as_deref()), ("duplicate", Some("0199")));
         let body = br#"{"code":40300,"msg":"unauthenticated","message":"no","without_prefix":"true"}"#;
-        let answer = read("t".to_owned(), 403, body, 1.0);
+        let answer = read(Some("t".to_owned()), 403, body, 1.0);
         assert_eq!((answer.outcome.as_str(), answer.message.as_deref()), ("unauthenticated", Some("no")));
-        assert_eq!(read("t".to_owned(), 502, b"<html>", 1.0).outcome, "unknown");
+        assert_eq!(read(Some("t".to_owned()), 502, b"<html>", 1.0).outcome, "unknown");
     }
 
     /// Answers one request with these bytes; `None` hangs up.
@@ -485,7 +502,8 @@ mod tests {
 
     async fn posted(url: &reqwest::Url) -> Answer {
         rustls::crypto::ring::default_provider().install_default().ok();
-        post(&client(url, Trust::System, PATIENCE).unwrap(), url, "t".to_owned(), b"the body".to_vec()).await
+        post(&client(url, Trust::System, PATIENCE).unwrap(), url, Some("t".to_owned()), b"the body".to_vec())
+            .await
     }
 
     #[tokio::test]

@@ -96,6 +96,16 @@ async fn it_is_asyncapi_3_0_and_every_reference_leads_somewhere() {
 }
 
 #[tokio::test]
+async fn commands_and_reports_alike_end_among_the_dead_letters() {
+    let document = document().await;
+    let names = |channel: &str| -> BTreeSet<String> {
+        document["channels"][channel]["messages"].as_object().unwrap().keys().cloned().collect()
+    };
+    let sent: BTreeSet<_> = names("commands").union(&names("outcomes")).cloned().collect();
+    assert_eq!(names("dead"), sent);
+}
+
+#[tokio::test]
 async fn its_queues_are_those_that_the_program_declares() {
     let document = document().await;
     // With an approval center, so that workers have somebody to report to.
@@ -117,8 +127,13 @@ async fn its_queues_are_those_that_the_program_declares() {
         let queue = &channel["bindings"]["amqp"]["queue"];
         assert_eq!((&queue["name"], &queue["durable"]), (&channel["address"], &json!(true)));
         let messages = channel["messages"].as_object().map(serde_json::Map::len);
-        let expected = if name == "outcomes" { 1 } else { 4 };
-        assert_eq!(messages, Some(expected), "{name}: one for each profile of a command");
+        // One for each profile of a command, and a report where there may be some.
+        let expected = match &**name {
+            "outcomes" => 1,
+            "dead" => 5,
+            _ => 4,
+        };
+        assert_eq!(messages, Some(expected), "{name}");
     }
 }
 
