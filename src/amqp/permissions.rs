@@ -3,6 +3,10 @@
 //! RabbitMQ's permissions are patterns over names, and a name may be that of an exchange and of a queue alike: who may read
 //! `countersign.commands`, which a worker must, may read the exchange as well, and that is half of what a binding takes. So
 //! the worker's topics of the exchange are taken away: without them there is no binding to a topic exchange, and no publish.
+//!
+//! RabbitMQ 4.3 takes rights on topics of an exchange that exists and no other, and drops them with the exchange. So the
+//! worker's lines are the last, and the first of them is the one on topics: a shell that stops at an error (`sh -e`) has then
+//! given the worker nothing yet, and countersign what it needs to declare the exchange.
 
 use super::{
     Settings, Topology,
@@ -41,14 +45,18 @@ pub fn permissions(settings: &Settings) -> Vec<String> {
         let User { name, purpose, configure, write, read, no_topics, tag } = user;
         lines.push(String::new());
         lines.push(format!("# {name}: {purpose}"));
-        let [configure, write, read] = [configure, write, read].map(|pattern| quoted(&pattern));
-        lines.push(format!("rabbitmqctl set_permissions -p {vhost} {name} {configure} {write} {read}"));
         if no_topics {
             let (exchange, nothing) = (quoted(&settings.exchange), quoted(NO_TOPIC));
+            lines.push(
+                "# If it says that the exchange does not exist (RabbitMQ 4.3): start countersign, then run this again."
+                    .to_owned(),
+            );
             lines.push(format!(
                 "rabbitmqctl set_topic_permissions -p {vhost} {name} {exchange} {nothing} {nothing}"
             ));
         }
+        let [configure, write, read] = [configure, write, read].map(|pattern| quoted(&pattern));
+        lines.push(format!("rabbitmqctl set_permissions -p {vhost} {name} {configure} {write} {read}"));
         if let Some(tag) = tag {
             lines.push(format!("rabbitmqctl set_user_tags {name} {tag}"));
         }
@@ -74,11 +82,14 @@ fn users(settings: &Settings) -> [User; 3] {
             tag: None,
         }
     } else {
+        // RabbitMQ 4.3 shows an exchange or a queue only to who has some right to it. Of the three, the one to write gives
+        // nothing at a queue but half of a binding, and whoever publishes commands may write to their exchanges anyway.
         User {
             name: "countersign",
-            purpose: "publishes commands, takes reports; declares nothing, as amqp.topology says".to_owned(),
+            purpose: "publishes commands, looks, takes reports; declares nothing, as amqp.topology says"
+                .to_owned(),
             configure: NOTHING.to_owned(),
-            write: pattern([exchange].into_iter().chain(outcomes.map(|_| DEAD))),
+            write: pattern([exchange, queue, UNROUTED, DEAD]),
             read: pattern(outcomes),
             no_topics: false,
             tag: None,
@@ -101,14 +112,14 @@ fn users(settings: &Settings) -> [User; 3] {
     };
     let monitoring = User {
         name: "monitoring",
-        purpose: "looks, through the management API too; reads no message".to_owned(),
+        purpose: "looks, through the management API; reads no message".to_owned(),
         configure: NOTHING.to_owned(),
         write: NOTHING.to_owned(),
         read: NOTHING.to_owned(),
         no_topics: false,
         tag: Some("monitoring"),
     };
-    [service, worker, monitoring]
+    [service, monitoring, worker]
 }
 
 /// Fits exactly these names, each once; nothing if there is none.
@@ -153,14 +164,15 @@ mod tests {
             lines(&settings()),
             [
                 format!("rabbitmqctl set_permissions -p {vhost} countersign {all} {all} {all}"),
-                format!(
-                    r"rabbitmqctl set_permissions -p {vhost} worker '^$' '^countersign\.outcomes$' '^countersign\.commands$'"
-                ),
+                format!("rabbitmqctl set_permissions -p {vhost} monitoring '^$' '^$' '^$'"),
+                "rabbitmqctl set_user_tags monitoring monitoring".to_owned(),
+                // Before the worker may read and write anything.
                 format!(
                     "rabbitmqctl set_topic_permissions -p {vhost} worker 'countersign.commands' '(?!)' '(?!)'"
                 ),
-                format!("rabbitmqctl set_permissions -p {vhost} monitoring '^$' '^$' '^$'"),
-                "rabbitmqctl set_user_tags monitoring monitoring".to_owned(),
+                format!(
+                    r"rabbitmqctl set_permissions -p {vhost} worker '^$' '^countersign\.outcomes$' '^countersign\.commands$'"
+                ),
             ]
         );
         let text = permissions(&settings()).join("\n");
@@ -171,11 +183,12 @@ mod tests {
     fn a_service_that_declares_nothing_may_not_and_without_reports_nobody_may_report() {
         let checks = lines(&Settings { topology: Topology::Check, ..settings() });
         let (_, rights) = checks[0].split_once("countersign ").unwrap();
-        assert_eq!(rights, r"'^$' '^(countersign\.commands|countersign\.dead)$' '^countersign\.outcomes$'");
+        let written = r"'^(countersign\.commands|countersign\.unrouted|countersign\.dead)$'";
+        assert_eq!(rights, format!(r"'^$' {written} '^countersign\.outcomes$'"));
         let without = lines(&Settings { topology: Topology::None, outcomes: None, ..settings() });
         let (_, rights) = without[0].split_once("countersign ").unwrap();
-        assert_eq!(rights, r"'^$' '^countersign\.commands$' '^$'");
-        assert!(without[1].ends_with(r"worker '^$' '^$' '^countersign\.commands$'"), "{}", without[1]);
+        assert_eq!(rights, format!("'^$' {written} '^$'"));
+        assert!(without[4].ends_with(r"worker '^$' '^$' '^countersign\.commands$'"), "{}", without[4]);
     }
 
     #[test]
@@ -190,8 +203,8 @@ mod tests {
         assert!(found[0].contains(
             r"'^(approvals\+1|countersign\.unrouted|countersign\.dead|countersign\.outcomes|reports)$'"
         ));
-        assert!(found[1].ends_with(r"worker '^$' '^countersign\.outcomes$' '^$'"), "{}", found[1]);
-        assert!(found[2].contains("'approvals+1'"), "{}", found[2]);
+        assert!(found[4].ends_with(r"worker '^$' '^countersign\.outcomes$' '^$'"), "{}", found[4]);
+        assert!(found[3].contains("'approvals+1'"), "{}", found[3]);
         assert!(permissions(&named).iter().any(|line| line.contains("amqp.queue is empty")));
     }
 }

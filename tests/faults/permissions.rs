@@ -30,8 +30,8 @@ fn config(vhost: &Vhost) -> Config {
         .set("amqp", "check_interval", &quoted("1s"))
 }
 
-/// Adds the three users, and gives them what the program prints, line by line.
-async fn permit(shell: impl AsyncFn(String) -> Result<(), String>, config: &Config) {
+/// Adds the three users, and tells what the program prints, line by line.
+async fn users(shell: impl AsyncFn(String) -> Result<(), String>, config: &Config) -> Vec<String> {
     for user in USERS {
         // A failed run on this node may have left it.
         shell(format!("rabbitmqctl delete_user {user}")).await.unwrap_or_default();
@@ -42,11 +42,18 @@ async fn permit(shell: impl AsyncFn(String) -> Result<(), String>, config: &Conf
     std::fs::write(&file, config.toml()).expect("the directory is ours");
     let printed =
         Program::new(["topology", "print", "--permissions"]).config(&file).run().await.ended_with(0);
-    let lines: Vec<&str> = printed.stdout.lines().filter(|line| line.starts_with("rabbitmqctl ")).collect();
+    let lines = printed.stdout.lines().filter(|line| line.starts_with("rabbitmqctl ")).map(str::to_owned);
+    let lines: Vec<_> = lines.collect();
     assert_eq!(lines.len(), 5, "{}", printed.stdout);
+    lines
+}
+
+/// Runs lines as `sh -e` does: up to the first that fails.
+async fn permit(shell: impl AsyncFn(String) -> Result<(), String>, lines: &[String]) -> Result<(), String> {
     for line in lines {
-        shell(line.to_owned()).await.unwrap_or_else(|problem| panic!("{line}: {problem}"));
+        shell(line.clone()).await.map_err(|problem| format!("{line}: {problem}"))?;
     }
+    Ok(())
 }
 
 /// Tries one thing on a channel of its own; what the broker says if it refuses.
@@ -73,6 +80,11 @@ async fn publish(channel: &Channel, exchange: &str, routing_key: &str, body: &[u
 
 async fn get(channel: &Channel, queue: &str) -> lapin::Result<()> {
     channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.map(drop)
+}
+
+async fn look(channel: &Channel, queue: &str) -> lapin::Result<()> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.into(), passive, FieldTable::default()).await.map(drop)
 }
 
 async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()> {
@@ -148,7 +160,15 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
     let broker = Broker::stoppable().await;
     let vhost = broker.vhost().await;
     let config = config(&vhost);
-    permit(async |line| broker.shell(&line).await, &config).await;
+    let shell = async |line: String| broker.shell(&line).await;
+    let lines = users(shell, &config).await;
+    // From RabbitMQ 4.3 on, not all can be had before the service has declared its exchange. What can be had is enough for
+    // it, and lets the worker do nothing.
+    if let Err(problem) = permit(shell, &lines).await {
+        assert!(problem.contains("set_topic_permissions"), "{problem}");
+        let early = Connection::connect(&url(&vhost, "worker"), ConnectionProperties::default()).await;
+        assert!(early.is_err(), "the worker may not even enter the virtual host");
+    }
 
     // The service declares, publishes, looks, takes reports, and says of one that is refused why.
     let app = App::with(config).await;
@@ -158,6 +178,7 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
         app.accept(&Callback::list("i", "t3")).await,
     ];
     vhost.until_declared(OUTCOMES).await;
+    permit(shell, &lines).await.expect("the exchange exists");
     app.until_metric("countersign_ledger_rows{state=\"pending\"}", 0.0).await;
     eventually("a look at the queues", async || {
         match app.metric("countersign_topology_checks_total{result=\"ok\"}").await {
@@ -202,12 +223,10 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
     tried(&worker, async |c| c.queue_purge(COMMANDS.into(), Default::default()).await.map(drop))
         .await
         .expect("who may read may purge");
-    tried(&worker, async |channel| {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(DEAD.into(), passive, FieldTable::default()).await.map(drop)
-    })
-    .await
-    .expect("RabbitMQ lets everybody look");
+    tried(&worker, async |c| look(c, COMMANDS).await).await.expect("who may read may look");
+    // Up to RabbitMQ 4.2 everybody may look at everything; from 4.3 on, who has some right to it.
+    let open = tried(&worker, async |c| look(c, DEAD).await).await;
+    assert!(open.as_ref().err().is_none_or(|words| words.contains("ACCESS_REFUSED")), "{open:?}");
 
     // The service has nothing to do with what is not its own.
     let service =
@@ -222,16 +241,12 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
         assert!(publishing.expect_err(exchange).contains("ACCESS_REFUSED"), "{exchange}");
     }
 
-    // Who monitors looks, and reads nothing.
+    // Who monitors looks, by the management API alone where the broker shows nothing to who has no right; and reads nothing.
     let monitoring =
         Connection::connect(&url(&vhost, "monitoring"), ConnectionProperties::default()).await.unwrap();
     for queue in [COMMANDS, DEAD] {
-        tried(&monitoring, async |channel| {
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            channel.queue_declare(queue.into(), passive, FieldTable::default()).await.map(drop)
-        })
-        .await
-        .expect("it may look");
+        let looking = tried(&monitoring, async |c| look(c, queue).await).await;
+        assert_eq!(looking.is_ok(), open.is_ok(), "{queue}: {looking:?}");
     }
     everything_else_is_refused(&monitoring, "monitoring").await;
     let reading = tried(&monitoring, async |channel| get(channel, COMMANDS).await).await;
@@ -246,16 +261,19 @@ async fn with_the_printed_permissions_each_user_can_do_what_it_is_for_and_nothin
 async fn a_service_that_declares_nothing_may_declare_nothing_and_works() {
     let broker = Broker::stoppable().await;
     let vhost = broker.vhost().await;
+    // A name that is not that of the exchange as well.
+    let config = |vhost: &Vhost| config(vhost).set("amqp", "queue", &quoted("commands"));
     // Somebody else makes it.
     let made = App::with(config(&vhost).set("amqp", "url", &quoted(vhost.url()))).await;
     vhost.until_declared(OUTCOMES).await;
-    vhost.until_declared(COMMANDS).await;
+    vhost.until_declared("commands").await;
     drop(made);
 
     let config = config(&vhost).set("amqp", "topology", &quoted("check"));
-    permit(async |line| broker.shell(&line).await, &config).await;
+    let shell = async |line: String| broker.shell(&line).await;
+    permit(shell, &users(shell, &config).await).await.expect("the exchange exists");
     let app = App::with(config).await;
-    let worker = Worker::on(&vhost);
+    let worker = Worker::on_queue(&vhost, "commands");
     let id = app.accept(&Callback::list("i", "t")).await;
     worker.command(&id).await;
     let report = json!({ "schema": "approval.outcome/1", "command_id": id, "outcome": "applied" });
@@ -272,6 +290,17 @@ async fn a_service_that_declares_nothing_may_declare_nothing_and_works() {
         Connection::connect(&url(&vhost, "countersign"), ConnectionProperties::default()).await.unwrap();
     let declaring = tried(&service, async |channel| declare(channel, "mine").await).await;
     assert!(declaring.expect_err("it declares nothing").contains("ACCESS_REFUSED"));
-    let reading = tried(&service, async |channel| get(channel, COMMANDS).await).await;
+    let reading = tried(&service, async |channel| get(channel, "commands").await).await;
     assert!(reading.expect_err("it reads no command").contains("ACCESS_REFUSED"));
+    let binding = tried(&service, async |channel| bind(channel, "commands", COMMANDS, "x").await).await;
+    assert!(binding.expect_err("it binds nothing").contains("ACCESS_REFUSED"));
+    // It sees all queues, and what is in them.
+    for queue in ["commands", "unrouted", "dead", "outcomes"] {
+        let messages = format!("countersign_queue_messages{{queue=\"{queue}\"}}");
+        eventually("a look at the queues", async || match app.metric(&messages).await {
+            Some(_) => Ok(()),
+            None => Err(messages.clone()),
+        })
+        .await;
+    }
 }
