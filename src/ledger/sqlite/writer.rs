@@ -141,6 +141,7 @@ impl Writer {
                 let now_ms = self.now_ms();
                 // Whoever read them may have been told to stop meanwhile.
                 older.more.send(self.window.recall(&older.seen, now_ms)).ok();
+                self.count_remembered();
             }
             let lazy = &mut waiting.lazy;
             if !lazy.is_empty() && lazy.since.is_none() {
@@ -254,11 +255,15 @@ impl Writer {
                 waiting.refuse(&self.shared, changes);
             }
         }
-        self.shared.remembered.store(self.window.len() as u64, Ordering::Relaxed);
-        self.shared.forgotten.store(self.window.forgotten(), Ordering::Relaxed);
+        self.count_remembered();
         if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {
             self.finish_checkpoint();
         }
+    }
+
+    fn count_remembered(&self) {
+        self.shared.remembered.store(self.window.len() as u64, Ordering::Relaxed);
+        self.shared.forgotten.store(self.window.forgotten(), Ordering::Relaxed);
     }
 
     /// Notes and says why a commit failed.
