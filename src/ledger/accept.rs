@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::Refused;
+use super::{AcceptError, Refused};
 use crate::command::{Command, CommandId, Fingerprint, Registered};
 
 /// What [`Accept::accept`] is asked to keep.
@@ -52,20 +52,6 @@ pub enum Receipt {
         /// The earlier command.
         with: CommandId,
     },
-}
-
-/// Why nothing was kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AcceptError {
-    /// The queue to the writer is full.
-    #[error("the queue to the ledger's writer is full")]
-    Overloaded,
-    /// The disk has less room than [`Limits::min_free_bytes`].
-    #[error("the ledger's disk has too little room left")]
-    NoRoom,
-    /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
-    #[error("the ledger cannot keep anything now")]
-    Unavailable,
 }
 
 /// What the accept path does.

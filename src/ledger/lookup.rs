@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Dropped, Finding, KeptRefusal, OutcomeRecord, RefusalFilter, State, history};
+use super::{Dropped, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, history};
 use crate::{
     command::{CommandId, Seq, outcome::Kind},
     time::Timestamp,
@@ -146,17 +146,6 @@ impl OutcomeFilter {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|filter| filter.as_str() == word)
     }
-}
-
-/// A look into the ledger failed. The cause is in `source`.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} the ledger")]
-pub struct LookError {
-    /// What was tried, as a verb.
-    pub operation: &'static str,
-    /// The cause.
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Looks into the ledger.

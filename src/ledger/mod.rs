@@ -39,6 +39,7 @@
 mod accept;
 mod contexts;
 mod credentials;
+mod error;
 pub mod findings;
 pub mod history;
 mod lifecycle;
@@ -51,12 +52,13 @@ pub mod state;
 
 use std::path::PathBuf;
 
-pub use accept::{Accept, AcceptError, Acceptance, OnConflict, Receipt};
+pub use accept::{Accept, Acceptance, OnConflict, Receipt};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
 pub use credentials::CredentialUse;
+pub use error::{AcceptError, LookError};
 pub use findings::{Finding, Findings, Verdict};
 pub use lifecycle::{Lifecycle, Limits};
-pub use lookup::{Filter, LookError, Lookup, OutcomeFilter, Record, Remembered, Stats};
+pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
 pub use outbox::{Due, Entry, Exception, Outbox, Settlement, Standing};
 pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,

@@ -120,6 +120,7 @@ fn no_files_import_each_other_in_a_circle() {
     for (module, imports) in &mut graph {
         imports.retain(|import| !module.starts_with(import));
     }
+    // What imports nothing is in no circle, and what nobody imports.
     loop {
         let done: BTreeSet<Module> = graph
             .iter()
@@ -132,6 +133,14 @@ fn no_files_import_each_other_in_a_circle() {
         graph.retain(|module, _| !done.contains(module));
         graph.values_mut().for_each(|imports| imports.retain(|import| !done.contains(import)));
     }
+    loop {
+        let imported: BTreeSet<Module> = graph.values().flatten().cloned().collect();
+        let before = graph.len();
+        graph.retain(|module, _| imported.contains(module));
+        if graph.len() == before {
+            break;
+        }
+    }
     let left: Vec<_> = graph
         .iter()
         .map(|(module, imports)| {
@@ -139,7 +148,7 @@ fn no_files_import_each_other_in_a_circle() {
             format!("{} imports {}", module.join("::"), imports.join(", "))
         })
         .collect();
-    assert!(left.is_empty(), "in or before a circle:\n{}", left.join("\n"));
+    assert!(left.is_empty(), "a circle:\n{}", left.join("\n"));
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
