@@ -1,13 +1,16 @@
 //! Which command is published next, and where the next ones come from.
 
-use super::{Cargo, Due, Effect, Flight, Machine, Moment, Notice, Stage, Unreadable, WAITS, tasks::Known};
+use super::{
+    Cargo, Due, Effect, Flight, Gate, Machine, Moment, Notice, Stage, Unreadable, WAITS, reading::Next,
+    tasks::Known,
+};
 use crate::{command::Seq, ledger::state::Event};
 
 impl<C: Cargo> Machine<C> {
     /// Hands over what may be handed over.
     pub(super) fn feed(&mut self, head: Seq, now: Moment) -> Option<Effect<C>> {
         // A late return that is being looked up may hold back its task.
-        if self.session.blocked || (!self.late.is_empty() && !self.find_paused) {
+        if self.session.gate == Gate::Blocked || self.late.is_to_be_found() {
             return None;
         }
         let window = if self.suspicion.is_careful() { 1 } else { self.rules.max_in_flight };
@@ -43,16 +46,15 @@ impl<C: Cargo> Machine<C> {
                 return Some(self.publish(cargo, None, now));
             }
             let session = &self.session;
-            let next = session.ready.front().map_or(session.position + 1, Cargo::seq);
-            if next > session.catch_up && self.is_crowded() {
+            if session.reading.next_seq() > session.catch_up && self.is_crowded() {
                 return None;
             }
-            if self.session.ready.front().is_some_and(|cargo| self.straggles(cargo))
+            if self.session.reading.first().is_some_and(|cargo| self.straggles(cargo))
                 && self.session.stragglers.waiting() >= self.rules.max_stragglers
             {
                 break;
             }
-            match self.session.ready.pop_front() {
+            match self.session.reading.pop() {
                 Some(cargo) if self.tasks.block(cargo.task_key()) => self.wait_in_line(&cargo, now),
                 Some(cargo) if cargo.is_raw() => {
                     self.session.stragglers.prepare(cargo.seq(), cargo.task_key());
@@ -60,17 +62,14 @@ impl<C: Cargo> Machine<C> {
                 }
                 Some(cargo) if self.straggles(&cargo) => self.session.stragglers.hold(cargo),
                 Some(cargo) => return Some(self.publish(cargo, None, now)),
-                None => match self.seek(head) {
-                    Some(effect) => return Some(effect),
+                None => match self.session.reading.seek(head) {
+                    Some(next) => return Some(self.get(next)),
                     None => break,
                 },
             }
         }
-        // While far behind, the next lot is read while this one is with the broker.
-        if !self.session.caught_up && self.session.ready.len() < self.read_limit() / 2 {
-            return self.read(head);
-        }
-        None
+        let page = self.page();
+        self.session.reading.read_ahead(head, page).map(|next| self.get(next))
     }
 
     fn publish(&mut self, cargo: C, attempts: Option<u32>, now: Moment) -> Effect<C> {
@@ -103,82 +102,33 @@ impl<C: Cargo> Machine<C> {
     /// True if news of the head would be of use.
     pub(in crate::relay) fn wants_more(&self) -> bool {
         let session = &self.session;
-        !session.blocked
+        session.gate != Gate::Blocked
             && !session.crowded
-            && !session.read_paused
-            && session.reading.is_none()
-            && session.ready.is_empty()
+            && session.reading.is_idle()
             && session.in_flight.len() < self.rules.max_in_flight
     }
 
-    /// The next commands of the log: the fresh ones if they may follow on, else those of the table.
-    fn seek(&mut self, head: Seq) -> Option<Effect<C>> {
-        let session = &mut self.session;
-        if head <= session.position || session.reading.is_some() {
-            return None;
+    fn get(&self, next: Next) -> Effect<C> {
+        match next {
+            Next::TakeFresh => Effect::TakeFresh,
+            Next::ReadAfter(after) => Effect::ReadLog { after, limit: self.page() },
         }
-        if session.caught_up && !std::mem::take(&mut session.fresh_missed) {
-            return Some(Effect::TakeFresh);
-        }
-        self.read(head)
     }
 
     /// What is fresh: in order, possibly with gaps, possibly nothing.
     pub(in crate::relay) fn fresh(&mut self, fresh: Vec<C>) {
-        let session = &mut self.session;
-        for cargo in fresh {
-            // What is at or below the position has been read from the table. What comes after a gap will be.
-            if cargo.seq() == session.position + 1 {
-                session.position = cargo.seq();
-                session.ready.push_back(cargo);
-            }
-        }
-        session.fresh_missed = session.ready.is_empty();
-    }
-
-    /// Starts to read the log from where it was left.
-    fn read(&mut self, head: Seq) -> Option<Effect<C>> {
-        let limit = self.read_limit();
-        let session = &mut self.session;
-        if head <= session.position || session.reading.is_some() || session.read_paused {
-            return None;
-        }
-        session.reading = Some(head);
-        Some(Effect::ReadLog { after: session.position, limit })
+        self.session.reading.fresh(fresh);
     }
 
     /// The log, as it was asked for: in order, without the exceptions.
     pub(in crate::relay) fn log_read(&mut self, read: Result<Vec<C>, Unreadable>) {
-        let limit = self.read_limit();
-        let session = &mut self.session;
-        // Taken back since.
-        let Some(head) = session.reading.take() else { return };
-        match read {
-            Ok(read) => {
-                let last = read.last().map_or(session.position, Cargo::seq);
-                session.caught_up = read.len() < limit;
-                // A lot that is not full goes to the head at least; what it lacks has exceptions.
-                session.position = if session.caught_up { last.max(head) } else { last };
-                session.ready.extend(read);
-            }
-            Err(Unreadable) => session.read_paused = true,
-        }
+        let page = self.page();
+        self.session.reading.told(read.ok(), page);
     }
 
-    pub(super) fn read_limit(&self) -> usize {
+    /// Commands read at a time.
+    fn page(&self) -> usize {
         self.rules.max_in_flight.clamp(16, 1024)
-    }
-
-    /// Forgets what was read of the log and not published: an operator may act on it while it waits here, and it would
-    /// be published nevertheless.
-    pub(super) fn unread(&mut self) {
-        let session = &mut self.session;
-        session.reading = None;
-        session.caught_up = false;
-        if let Some(first) = session.ready.front() {
-            session.position = first.seq() - 1;
-        }
-        session.ready.clear();
     }
 
     /// Takes a command out of the log's order because an earlier one of its task is an exception.
@@ -200,7 +150,7 @@ impl<C: Cargo> Machine<C> {
             self.session.crowded = crowded;
             self.keep_fresh = Some(!crowded);
             if crowded {
-                self.unread();
+                self.session.reading.take_back();
                 self.say(Notice::Crowded { waiting });
             } else {
                 self.say(Notice::RoomAgain { waiting });

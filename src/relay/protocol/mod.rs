@@ -28,9 +28,13 @@
 //! - An exception is cleared only after it was confirmed.
 //! - Whatever is lost of this machine (it is memory), the ledger's cursor and exceptions suffice to go on.
 
-mod accounts;
+mod asking;
 mod feeding;
+mod late;
+mod looking;
 mod outcomes;
+mod reading;
+mod settling;
 mod stragglers;
 mod suspicion;
 mod tasks;
@@ -50,6 +54,10 @@ use crate::{
     ledger::{Settlement, State},
     time::Timestamp,
 };
+use late::Late;
+use looking::Looking;
+use reading::Reading;
+use settling::Writing;
 use stragglers::Stragglers;
 use suspicion::Suspicion;
 use tasks::{Stage, Tasks};
@@ -60,9 +68,6 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// The first wait of a refused command. The broker will not be another one a moment later.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-
-/// While new commands are held back, every so many ticks the exceptions known are compared with the ledger's.
-const TICKS_TO_REVIEW: u32 = 5;
 
 /// While the ledger takes no settlement, this is said again so often.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
@@ -204,25 +209,13 @@ pub(super) struct Machine<C> {
     rules: Rules,
     tasks: Tasks<C>,
     unsettled: Unsettled,
-    /// A copy of the settlement under way, in case it fails.
-    settling: Option<Settlement>,
+    writing: Writing,
     /// The cursor as last put into a settlement.
     through: Seq,
-    /// Look for due exceptions when the settlement under way is written: it makes some due.
-    look_after: bool,
-    /// No settlement before the next tick.
-    settle_paused: bool,
-    /// The last settlement failed; when that was last said.
-    settlement_fails: Option<Duration>,
     /// The question under way.
     asking: Option<Asking>,
-    /// Late returns that are not in the ledger yet.
-    late: VecDeque<LateReturn>,
-    /// The ledger could not be read for them; try again at the next tick.
-    find_paused: bool,
-    /// The attempts of commands that were returned late, for their exceptions are cleared by the confirm that comes
-    /// before the return. At most [`Rules::max_exceptions`].
-    late_attempts: BTreeMap<Seq, u32>,
+    looking: Looking,
+    late: Late,
     suspicion: Suspicion,
     tally: Tally,
     notices: VecDeque<Notice>,
@@ -238,6 +231,16 @@ enum Asking {
     Find,
 }
 
+/// Whether the session takes commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Gate {
+    /// There is no session. Nothing but settling is done.
+    Closed,
+    Open,
+    /// The broker blocks publishing.
+    Blocked,
+}
+
 /// A command with the broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Flight {
@@ -251,22 +254,11 @@ struct Flight {
 /// What belongs to one session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Passing<C> {
-    /// False between sessions, when nothing but settling is done.
-    serving: bool,
+    gate: Gate,
     began: Duration,
     in_flight: VecDeque<Flight>,
-    /// The next commands in the order of the log.
-    ready: VecDeque<C>,
-    /// Everything up to here was read, or has an exception.
-    position: Seq,
-    /// The log was read up to its head, so the next commands may be among the fresh ones.
-    caught_up: bool,
-    /// What was fresh did not follow on; the log has it.
-    fresh_missed: bool,
-    /// Reading the log; the head as it was before.
-    reading: Option<Seq>,
-    /// The log could not be read; try again at the next tick.
-    read_paused: bool,
+    /// The log in its order.
+    reading: Reading<C>,
     /// Those of the log's order that are overtaken.
     stragglers: Stragglers<C>,
     /// Exceptions for which something is prepared; how often each was refused.
@@ -279,15 +271,6 @@ struct Passing<C> {
     held: usize,
     /// Others wait for this exception, which should be due and is not listed.
     missing: Option<(TaskKey, Seq)>,
-    /// The exceptions known are to be compared with the ledger's.
-    review_wanted: bool,
-    /// Ticks since the last review.
-    unreviewed: u32,
-    /// Due exceptions are to be looked for as soon as no settlement is under way.
-    look_wanted: bool,
-    /// The same, as soon as what is unsettled now is written.
-    release_wanted: bool,
-    blocked: bool,
     /// The time of the broker's answer counts from here, if it has blocked publishing before.
     patience_from: Duration,
     /// New commands are held back because too many exceptions wait.
@@ -299,26 +282,16 @@ struct Passing<C> {
 impl<C> Default for Passing<C> {
     fn default() -> Self {
         Self {
-            serving: false,
+            gate: Gate::Closed,
             began: Duration::ZERO,
             in_flight: VecDeque::new(),
-            ready: VecDeque::new(),
-            position: 0,
-            caught_up: false,
-            fresh_missed: false,
-            reading: None,
-            read_paused: false,
+            reading: Reading::from(0),
             stragglers: Stragglers::default(),
             preparing: BTreeMap::new(),
             retries: VecDeque::new(),
             alone: VecDeque::new(),
             held: 0,
             missing: None,
-            review_wanted: false,
-            unreviewed: 0,
-            look_wanted: false,
-            release_wanted: false,
-            blocked: false,
             patience_from: Duration::ZERO,
             crowded: false,
             catch_up: 0,
@@ -332,15 +305,11 @@ impl<C: Cargo> Machine<C> {
             rules,
             tasks: Tasks::default(),
             unsettled: Unsettled::default(),
-            settling: None,
+            writing: Writing::default(),
             through: 0,
-            look_after: false,
-            settle_paused: false,
-            settlement_fails: None,
             asking: None,
-            late: VecDeque::new(),
-            find_paused: false,
-            late_attempts: BTreeMap::new(),
+            looking: Looking::default(),
+            late: Late::default(),
             suspicion: Suspicion::default(),
             tally: Tally::default(),
             notices: VecDeque::new(),
@@ -357,13 +326,13 @@ impl<C: Cargo> Machine<C> {
         self.suspicion.keep(&waiting.iter().map(|(_, seq)| *seq).collect());
         self.tasks.load(waiting);
         self.session = Passing {
-            serving: true,
+            gate: Gate::Open,
             began: now.elapsed,
-            position: cursor,
-            look_wanted: true,
+            reading: Reading::from(cursor),
             catch_up,
             ..Passing::default()
         };
+        self.looking.want();
     }
 
     /// What to do next; `None` if there is nothing until something happens. `head` is the highest place in the log.
@@ -372,7 +341,7 @@ impl<C: Cargo> Machine<C> {
         if let Some(wanted) = self.keep_fresh.take() {
             return Some(Effect::KeepFresh(wanted));
         }
-        if self.session.serving && !stopping {
+        if self.session.gate != Gate::Closed && !stopping {
             let effect = self.feed(head, now);
             if effect.is_some() {
                 return effect;
@@ -388,17 +357,15 @@ impl<C: Cargo> Machine<C> {
     /// otherwise be torn down and built again as long as the alarm lasts, and each time everything in flight be sent
     /// twice. A peer that has died meanwhile is found by its missing heartbeats.
     pub(super) fn tick(&mut self, now: Moment) -> bool {
-        self.settle_paused = false;
-        self.find_paused = false;
+        self.writing.tick();
+        self.late.tick();
         self.tell();
         let session = &mut self.session;
-        session.look_wanted = true;
-        session.read_paused = false;
-        session.unreviewed = if session.crowded { (session.unreviewed + 1).min(TICKS_TO_REVIEW) } else { 0 };
-        session.review_wanted |= session.unreviewed == TICKS_TO_REVIEW;
+        self.looking.tick(session.crowded);
+        session.reading.tick();
         let Some(oldest) = session.in_flight.front() else { return false };
         let since = oldest.sent_at.max(session.patience_from);
-        !session.blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
+        session.gate != Gate::Blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
     }
 
     /// The session is over; `blame` has the broker's words if it ended it over something that was published.
@@ -412,8 +379,9 @@ impl<C: Cargo> Machine<C> {
         self.session = Passing::default();
         self.tasks.rest_all();
         self.asking = None;
-        self.settle_paused = false;
-        self.find_paused = false;
+        self.writing.tick();
+        self.late.tick();
+        self.looking.reset();
         self.keep_fresh = Some(false);
         self.tell();
         Lost { unanswered, expected }
@@ -421,7 +389,7 @@ impl<C: Cargo> Machine<C> {
 
     /// True if all that is known is in the ledger.
     pub(super) fn is_settled(&self) -> bool {
-        self.settling.is_none() && self.unsettled.is_empty() && self.late.is_empty()
+        !self.writing.is_under_way() && self.unsettled.is_empty() && self.late.is_empty()
     }
 
     /// Commands with the broker.

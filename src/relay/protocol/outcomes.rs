@@ -2,16 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{
-    Asking, Cargo, Due, Flight, Found, Machine, Moment, Notice, Stage, Unreadable, WAITS, tasks::Known,
-};
+use super::{Asking, Cargo, Due, Flight, Gate, Machine, Moment, Notice, Stage, WAITS, tasks::Known};
 use crate::{
     command::{Seq, TaskKey},
-    ledger::{
-        Exception, State,
-        state::{Event, Exceptional},
-    },
-    relay::{LateReturn, Outcome},
+    ledger::{Exception, State, state::Event},
+    relay::Outcome,
     time::Timestamp,
 };
 
@@ -60,7 +55,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    fn count(&mut self, seq: Seq, for_good: bool, reason: &str) {
+    pub(super) fn count(&mut self, seq: Seq, for_good: bool, reason: &str) {
         self.tally.refused += 1;
         self.tally.parked += u64::from(for_good);
         self.tally.last = Some((seq, reason.to_owned()));
@@ -80,7 +75,7 @@ impl<C: Cargo> Machine<C> {
     }
 
     /// The first of a task was refused again: those that only wait for it will not be due before it is.
-    fn postpone(&mut self, key: TaskKey, first: Seq, next: Timestamp) {
+    pub(super) fn postpone(&mut self, key: TaskKey, first: Seq, next: Timestamp) {
         let mut moved = Vec::new();
         for (seq, known) in self.tasks.of_mut(key) {
             if seq > first && !matches!(known.stage, Stage::Tried) {
@@ -129,15 +124,18 @@ impl<C: Cargo> Machine<C> {
         for seq in moved {
             self.except(seq, Event::Refused, 0, now.at, WAITS.to_owned());
         }
-        self.session.release_wanted |= !next_is_here;
+        if !next_is_here {
+            self.looking.want_after_settling();
+        }
     }
 
     /// The broker has begun, or ceased, to block publishing.
     pub(in crate::relay) fn blocked(&mut self, blocked: bool, now: Moment) {
-        if blocked == self.session.blocked {
+        let gate = if blocked { Gate::Blocked } else { Gate::Open };
+        if self.session.gate == Gate::Closed || self.session.gate == gate {
             return;
         }
-        self.session.blocked = blocked;
+        self.session.gate = gate;
         if blocked {
             self.say(Notice::Blocked);
             self.put_back();
@@ -156,8 +154,8 @@ impl<C: Cargo> Machine<C> {
         if self.asking == Some(Asking::Due) {
             self.asking = None;
         }
-        self.session.look_wanted = true;
-        self.unread();
+        self.looking.want();
+        self.session.reading.take_back();
     }
 
     /// Puts the first exception of a task among those to be published next, if its turn has come.
@@ -178,7 +176,7 @@ impl<C: Cargo> Machine<C> {
     }
 
     /// Leaves those exceptions to the ledger whose turn has come and that are not with the broker yet.
-    fn put_back_retries(&mut self, which: impl Fn(TaskKey, Seq) -> bool) {
+    pub(super) fn put_back_retries(&mut self, which: impl Fn(TaskKey, Seq) -> bool) {
         let session = &mut self.session;
         let mut back = Vec::new();
         for line in [&mut session.retries, &mut session.alone] {
@@ -196,66 +194,6 @@ impl<C: Cargo> Machine<C> {
         });
         for (key, seq) in back {
             self.stage(key, seq, Stage::Resting);
-        }
-    }
-
-    /// A return that came after the confirm. The protocol has it the other way round, but the promise of a *routed*
-    /// publish is kept against a broker, or something between, that does not.
-    pub(in crate::relay) fn returned_late(&mut self, late: LateReturn) {
-        self.late.push_back(late);
-    }
-
-    /// What the ledger knows of the command that was returned late; `None` if nothing.
-    pub(in crate::relay) fn found(&mut self, found: Result<Option<Found>, Unreadable>, now: Moment) {
-        if !self.close(Asking::Find) {
-            return;
-        }
-        let Ok(found) = found else {
-            self.find_paused = true;
-            return;
-        };
-        let Some(late) = self.late.pop_front() else { return };
-        match found {
-            Some(found) => self.refused_late(late, &found, now),
-            // Pruned, or not ours at all.
-            None => self.say(Notice::LateUnknown(late)),
-        }
-    }
-
-    fn refused_late(&mut self, late: LateReturn, found: &Found, now: Moment) {
-        let Found { seq, state, key, .. } = *found;
-        if key.is_some_and(|key| self.tasks.get_mut(key, seq).is_some()) {
-            return self.say(Notice::LateUnderWay(late));
-        }
-        let reason = format!("returned by the broker after it was confirmed: {}", late.reason);
-        self.say(Notice::LateAgain(late));
-        let before = self.late_attempts.remove(&seq).max(found.attempts).unwrap_or(0);
-        let attempts = before + 1;
-        let for_good = attempts >= self.rules.max_attempts;
-        self.count(seq, for_good, &reason);
-        let (event, next_attempt_at) = if for_good {
-            (Event::RefusedForGood, now.at)
-        } else {
-            (Event::Refused, now.at + self.delay(seq, attempts))
-        };
-        let state = state.refused(event);
-        self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
-        if state == Exceptional::Parked {
-            return;
-        }
-        self.late_attempts.insert(seq, attempts);
-        if self.late_attempts.len() > self.rules.max_exceptions {
-            self.late_attempts.pop_first();
-        }
-        if let Some(key) = key {
-            let known = Known {
-                attempts: Some(attempts),
-                next_attempt_at: Some(next_attempt_at),
-                stage: Stage::Resting,
-            };
-            self.note(key, seq, known);
-            self.put_back_retries(|task, later| task == key && later > seq);
-            self.postpone(key, seq, next_attempt_at);
         }
     }
 }

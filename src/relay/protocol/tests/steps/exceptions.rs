@@ -117,7 +117,7 @@ fn exceptions_are_not_looked_for_while_as_many_as_may_be_in_flight_have_their_tu
 #[test]
 fn exceptions_that_all_wait_still_are_not_worth_a_word() {
     let mut bench = Bench::new(rules(), &[7], 1, &[1]);
-    bench.machine.session.review_wanted = true;
+    bench.machine.looking.review();
     bench.publishes();
     assert_eq!(bench.asked, [Question::Waiting]);
     bench.machine.waiting(Ok(vec![(TaskKey::from_value(7), 1)]), at(bench.now));

@@ -5,7 +5,7 @@ use crate::{
     command::{Seq, TaskKey},
     relay::{
         Outcome,
-        protocol::{Cargo, Effect, Flight, Machine, Notice, Rules},
+        protocol::{Cargo, Effect, Flight, Gate, Machine, Notice, Rules, Unreadable},
     },
 };
 
@@ -70,11 +70,17 @@ fn news_of_the_log_are_of_use_if_something_could_be_published() {
         bench.machine.wants_more()
     };
     assert!(wants_more(|_| {}));
-    assert!(!wants_more(|machine| machine.session.blocked = true));
+    assert!(!wants_more(|machine| machine.session.gate = Gate::Blocked));
     assert!(!wants_more(|machine| machine.session.crowded = true));
-    assert!(!wants_more(|machine| machine.session.read_paused = true));
-    assert!(!wants_more(|machine| machine.session.reading = Some(1)));
-    assert!(!wants_more(|machine| machine.session.ready.push_back(Of(1, 1))));
+    assert!(!wants_more(|machine| drop(machine.next(1, false, at(START)))), "the log is being read");
+    assert!(!wants_more(|machine| {
+        machine.next(1, false, at(START));
+        machine.log_read(Err(Unreadable));
+    }));
+    assert!(!wants_more(|machine| {
+        machine.next(1, false, at(START));
+        machine.log_read(Ok(vec![Of(1, 1)]));
+    }));
     assert!(wants_more(|machine| machine.session.in_flight.extend([flight(1)])));
     assert!(!wants_more(|machine| machine.session.in_flight.extend([flight(1), flight(2)])));
 }

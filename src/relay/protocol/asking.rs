@@ -1,10 +1,9 @@
-//! What is written to the ledger, and which exceptions are due by its account.
+//! What the ledger is asked about exceptions, and what follows from its answers.
 
 use std::collections::HashSet;
 
 use super::{
-    Asking, Cargo, Due, Effect, Machine, Moment, Notice, Question, REMIND_AFTER, Stage, TICK, Unreadable,
-    WAITS, tasks::Known,
+    Asking, Cargo, Due, Gate, Machine, Moment, Notice, Question, Stage, TICK, Unreadable, WAITS, tasks::Known,
 };
 use crate::{
     command::{Seq, TaskKey},
@@ -12,90 +11,23 @@ use crate::{
 };
 
 impl<C: Cargo> Machine<C> {
-    /// The end of that part of the log in which every command is through or has an exception.
-    pub(super) fn floor(&self) -> Seq {
-        let session = &self.session;
-        let flying =
-            session.in_flight.iter().find(|flight| flight.attempts.is_none()).map(|flight| flight.seq);
-        let open = flying.or_else(|| session.ready.front().map(Cargo::seq));
-        let through = open.map_or(session.position, |seq| seq - 1);
-        // They were overtaken, so that the first in flight may be a later one.
-        session.stragglers.first().map_or(through, |first| through.min(first - 1))
-    }
-
-    /// The cursor may go as far as that.
-    pub(super) fn reach(&mut self) {
-        let through = self.floor();
-        if through > self.through {
-            self.through = through;
-            self.unsettled.reach(through);
-        }
-    }
-
-    /// Starts the next settlement, or puts the next question; never both.
-    pub(super) fn write(&mut self, stopping: bool, now: Moment) -> Option<Effect<C>> {
-        if self.asking.is_some() || self.settling.is_some() {
-            return None;
-        }
-        if let Some(late) = self.late.front()
-            && !self.find_paused
-        {
-            self.asking = Some(Asking::Find);
-            return Some(Effect::Ask(Question::Find { command_id: late.command_id }));
-        }
-        if self.session.serving {
-            self.reach();
-            if !stopping && let Some((asking, question)) = self.question(now) {
-                self.asking = Some(asking);
-                return Some(Effect::Ask(question));
-            }
-        }
-        if self.settle_paused || self.unsettled.is_empty() {
-            return None;
-        }
-        self.look_after |= std::mem::take(&mut self.session.release_wanted);
-        let settlement = self.unsettled.take();
-        self.settling = Some(settlement.clone());
-        Some(Effect::Settle(settlement))
-    }
-
-    fn question(&mut self, now: Moment) -> Option<(Asking, Question)> {
+    /// The next question, if there is one.
+    pub(super) fn question(&mut self, now: Moment) -> Option<(Asking, Question)> {
         let most = self.rules.max_in_flight;
         let session = &mut self.session;
         if let Some((key, seq)) = session.missing.take() {
             return Some((Asking::Pending(key, seq), Question::Pending { seq }));
         }
-        if std::mem::take(&mut session.review_wanted) {
-            session.unreviewed = 0;
+        if self.looking.take_review() {
             return Some((Asking::Waiting, Question::Waiting));
         }
         let room =
             session.retries.len() + session.alone.len() + session.preparing.len() + session.held < most;
-        if session.look_wanted && room && !session.blocked {
-            session.look_wanted = false;
+        if room && session.gate != Gate::Blocked && self.looking.take() {
             // Twice what may be with the broker: those are listed as well, and must not crowd out the others.
             return Some((Asking::Due, Question::Due { at: now.at, limit: 2 * most }));
         }
         None
-    }
-
-    /// The settlement under way is written, or was not.
-    pub(in crate::relay) fn settled(&mut self, written: bool, now: Moment) {
-        let Some(settlement) = self.settling.take() else { return };
-        if written {
-            self.session.look_wanted |= std::mem::take(&mut self.look_after);
-            if self.settlement_fails.take().is_some() {
-                self.say(Notice::SettlementTaken);
-            }
-            return;
-        }
-        self.unsettled.put_back(settlement);
-        self.settle_paused = true;
-        let told = self.settlement_fails;
-        if told.is_none_or(|told| now.elapsed.saturating_sub(told) >= REMIND_AFTER) {
-            self.settlement_fails = Some(now.elapsed);
-            self.say(Notice::SettlementFails { first: told.is_none() });
-        }
     }
 
     /// True if the question was still open; it is no longer.

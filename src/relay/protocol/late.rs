@@ -1,0 +1,107 @@
+//! Returns that come after the confirm.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Asking, Cargo, Found, Machine, Moment, Notice, Stage, Unreadable, tasks::Known};
+use crate::{
+    command::{CommandId, Seq},
+    ledger::{
+        Exception,
+        state::{Event, Exceptional},
+    },
+    relay::LateReturn,
+};
+
+/// Those that are not in the ledger yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Late {
+    waiting: VecDeque<LateReturn>,
+    /// The ledger could not be read for them: not before the next tick.
+    paused: bool,
+    /// The attempts of commands that were returned late, for their exceptions are cleared by the confirm that comes
+    /// before the return. At most [`Rules::max_exceptions`](super::Rules::max_exceptions).
+    attempts: BTreeMap<Seq, u32>,
+}
+
+impl Late {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The command that the ledger is to be asked for.
+    pub(super) fn to_find(&self) -> Option<CommandId> {
+        self.waiting.front().filter(|_| !self.paused).map(|late| late.command_id)
+    }
+
+    /// True as long as one is being looked up: it may hold back its task.
+    pub(super) fn is_to_be_found(&self) -> bool {
+        self.to_find().is_some()
+    }
+
+    /// After a failure the ledger may be asked again.
+    pub(super) fn tick(&mut self) {
+        self.paused = false;
+    }
+}
+
+impl<C: Cargo> Machine<C> {
+    /// A return that came after the confirm. The protocol has it the other way round, but the promise of a *routed*
+    /// publish is kept against a broker, or something between, that does not.
+    pub(in crate::relay) fn returned_late(&mut self, late: LateReturn) {
+        self.late.waiting.push_back(late);
+    }
+
+    /// What the ledger knows of the command that was returned late; `None` if nothing.
+    pub(in crate::relay) fn found(&mut self, found: Result<Option<Found>, Unreadable>, now: Moment) {
+        if !self.close(Asking::Find) {
+            return;
+        }
+        let Ok(found) = found else {
+            self.late.paused = true;
+            return;
+        };
+        let Some(late) = self.late.waiting.pop_front() else { return };
+        match found {
+            Some(found) => self.refused_late(late, &found, now),
+            // Pruned, or not ours at all.
+            None => self.say(Notice::LateUnknown(late)),
+        }
+    }
+
+    fn refused_late(&mut self, late: LateReturn, found: &Found, now: Moment) {
+        let Found { seq, state, key, .. } = *found;
+        if key.is_some_and(|key| self.tasks.get_mut(key, seq).is_some()) {
+            return self.say(Notice::LateUnderWay(late));
+        }
+        let reason = format!("returned by the broker after it was confirmed: {}", late.reason);
+        self.say(Notice::LateAgain(late));
+        let before = self.late.attempts.remove(&seq).max(found.attempts).unwrap_or(0);
+        let attempts = before + 1;
+        let for_good = attempts >= self.rules.max_attempts;
+        self.count(seq, for_good, &reason);
+        let (event, next_attempt_at) = if for_good {
+            (Event::RefusedForGood, now.at)
+        } else {
+            (Event::Refused, now.at + self.delay(seq, attempts))
+        };
+        let state = state.refused(event);
+        self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
+        if state == Exceptional::Parked {
+            return;
+        }
+        self.late.attempts.insert(seq, attempts);
+        if self.late.attempts.len() > self.rules.max_exceptions {
+            self.late.attempts.pop_first();
+        }
+        if let Some(key) = key {
+            let known = Known {
+                attempts: Some(attempts),
+                next_attempt_at: Some(next_attempt_at),
+                stage: Stage::Resting,
+            };
+            self.note(key, seq, known);
+            self.put_back_retries(|task, later| task == key && later > seq);
+            self.postpone(key, seq, next_attempt_at);
+        }
+    }
+}
