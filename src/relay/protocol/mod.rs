@@ -16,6 +16,40 @@
 //!   their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for them anyway.
 //! - **Suspicion.** After the broker ended a session over something that was published; see [`suspicion`].
 //!
+//! # The stages of a command
+//! Within a session; when it ends, all go back to the ledger (`[*]`), but for exceptions that rest. A test compares the
+//! diagram with every step that the model takes.
+//!
+//! ```mermaid
+//! stateDiagram-v2
+//!     [*] --> Ready: read from the log, or fresh
+//!     Ready --> Published: handed to the broker
+//!     Ready --> Preparing: enrichment is configured
+//!     Ready --> Prepared: waits behind one of its task that is not
+//!     Preparing --> Prepared: completed, or its time is over
+//!     Prepared --> Published: the first of its task
+//!     Published --> [*]: confirmed
+//!     Published --> Resting: refused
+//!     Ready --> Resting: its task has an exception
+//!     Prepared --> Resting: its task has an exception
+//!     Ready --> [*]: the broker blocks, or too many exceptions wait
+//!     [*] --> Resting: requeued by an operator, or returned late
+//!     [*] --> Due: requeued by an operator
+//!     [*] --> Held: requeued by an operator
+//!     Resting --> Due: its time has come, and it is the first of its task
+//!     Resting --> Held: its time has come, and an earlier one of its task is tried
+//!     Held --> Due: the earlier one is through, or parked
+//!     Held --> Resting: the earlier one was refused again
+//!     Due --> Completing: enrichment is configured
+//!     Completing --> Due: completed, or its time is over
+//!     Due --> Tried: handed to the broker
+//!     Tried --> [*]: confirmed, or parked after max_attempts
+//!     Tried --> Resting: refused again
+//!     Due --> Resting: the broker blocks
+//!     Completing --> Resting: the broker blocks
+//!     Resting --> [*]: parked by an operator
+//! ```
+//!
 //! # Who may write
 //! One settlement at a time; and never a settlement together with a question to the ledger whose answer it would change
 //! (the due exceptions, those that wait, the state of one command).

@@ -57,6 +57,11 @@ impl<C> Reading<C> {
 }
 
 impl<C: Cargo> Reading<C> {
+    #[cfg(test)]
+    pub(super) fn is_ready(&self, seq: Seq) -> bool {
+        self.ready.iter().any(|cargo| cargo.seq() == seq)
+    }
+
     pub(super) fn first(&self) -> Option<&C> {
         self.ready.front()
     }

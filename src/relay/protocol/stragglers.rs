@@ -20,7 +20,7 @@ pub(super) struct Stragglers<C> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place<C> {
+pub(super) enum Place<C> {
     /// Something is prepared for it.
     Preparing(TaskKey),
     /// It can go as soon as nothing of its task is before it.
@@ -36,6 +36,11 @@ impl<C> Default for Stragglers<C> {
 }
 
 impl<C: Cargo> Stragglers<C> {
+    #[cfg(test)]
+    pub(super) fn place(&self, seq: Seq) -> Option<&Place<C>> {
+        self.by_seq.get(&seq)
+    }
+
     /// The first that is not through.
     pub(super) fn first(&self) -> Option<Seq> {
         self.by_seq.first_key_value().map(|(seq, _)| *seq)

@@ -130,6 +130,12 @@ impl<C> Tasks<C> {
         }
     }
 
+    /// Every exception.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (Seq, &Known<C>)> {
+        self.by_key.values().flatten().map(|(seq, known)| (*seq, known))
+    }
+
     /// Every exception of a task, in order.
     pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known<C>)> {
         self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))

@@ -1,6 +1,7 @@
 //! The machine in a world of its own, explored in two ways.
 
 mod checker;
+mod diagram;
 mod found;
 mod steps;
 mod walks;

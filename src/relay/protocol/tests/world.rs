@@ -331,6 +331,11 @@ impl World {
 
     /// Does one of the [`acts`](Self::acts), and then all that the machine wants.
     pub(super) fn act(&mut self, bounds: &Bounds, act: Act) {
+        self.act_watched(bounds, act, &mut |_| {});
+    }
+
+    /// The same; `watch` sees the machine after each of its steps.
+    pub(super) fn act_watched(&mut self, bounds: &Bounds, act: Act, watch: &mut dyn FnMut(&Machine<Plain>)) {
         match act {
             Act::Accept => self.accept(bounds, true),
             Act::AcceptUnfresh => {
@@ -412,7 +417,8 @@ impl World {
             Act::Park(seq) => self.operate(seq, Exceptional::Parked),
             Act::Requeue(seq) => self.operate(seq, Exceptional::Requeued),
         }
-        self.carry_on(bounds);
+        watch(&self.machine);
+        self.carry_on(bounds, watch);
         self.judge(bounds);
     }
 
@@ -591,10 +597,11 @@ impl World {
         self.machine.log_read(readable.then_some(read).ok_or(Unreadable));
     }
 
-    fn carry_on(&mut self, bounds: &Bounds) {
+    fn carry_on(&mut self, bounds: &Bounds, watch: &mut dyn FnMut(&Machine<Plain>)) {
         let head = if self.connected { self.head() } else { 0 };
         for _ in 0..1000 {
             let Some(effect) = self.machine.next(head, false, self.now()) else { return };
+            watch(&self.machine);
             match effect {
                 Effect::Publish(command) => {
                     self.check_publish(bounds, command);
@@ -605,6 +612,7 @@ impl World {
                 Effect::TakeFresh => {
                     let fresh = std::mem::take(&mut self.fresh);
                     self.machine.fresh(fresh);
+                    watch(&self.machine);
                 }
                 Effect::KeepFresh(wanted) => {
                     self.keep_fresh = wanted;
