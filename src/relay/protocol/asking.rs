@@ -62,6 +62,8 @@ impl<C: Cargo> Machine<C> {
                         stage: Stage::Resting,
                     };
                     self.note(key, seq, known);
+                    // An operator has requeued it: later ones that are about to be published come after it.
+                    self.put_back_retries(|task, later| task == key && later > seq);
                 }
             }
             let Some((first, known)) = self.tasks.first(key) else { continue };

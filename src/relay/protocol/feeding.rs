@@ -74,6 +74,10 @@ impl<C: Cargo> Machine<C> {
 
     fn publish(&mut self, cargo: C, attempts: Option<u32>, now: Moment) -> Effect<C> {
         let (seq, key) = (cargo.seq(), cargo.task_key());
+        debug_assert!(
+            self.tasks.first(key).is_none_or(|(first, _)| first == seq),
+            "{seq} is published before an earlier exception of its task"
+        );
         self.session.in_flight.push_back(Flight { seq, key, attempts, sent_at: now.elapsed });
         Effect::Publish(cargo)
     }

@@ -45,8 +45,9 @@
 //!     Due --> Tried: handed to the broker
 //!     Tried --> [*]: confirmed, or parked after max_attempts
 //!     Tried --> Resting: refused again
-//!     Due --> Resting: the broker blocks
+//!     Due --> Resting: the broker blocks, or an earlier one was requeued
 //!     Completing --> Resting: the broker blocks
+//!     Completing --> Held: an earlier one of its task was requeued
 //!     Resting --> [*]: parked by an operator
 //! ```
 //!

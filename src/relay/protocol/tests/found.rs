@@ -2,9 +2,11 @@
 //! changes in how walks are drawn.
 
 use super::{
+    steps::{Bench, NONE, rules},
     walks::walk,
     world::{Act, Bounds, Budget, World},
 };
+use crate::relay::Outcome;
 
 /// 6 ended every session, and a look at the ledger listed 6 and 7 of its task each time: 8, of another task, had been due
 /// for longer and never had its turn.
@@ -74,4 +76,17 @@ fn what_has_been_due_for_longer_than_one_that_ends_every_session_has_its_turn() 
         ends += usize::from(act == Act::End);
         assert!(ends < 10, "{world:?}");
     }
+}
+
+/// Both wait to be published while others are with the broker; the earlier one was requeued last.
+#[test]
+fn what_an_operator_requeues_goes_before_later_ones_of_its_task_that_are_about_to_be_published() {
+    let mut bench = Bench::new(rules(), &[7, 9, 8, 8], 4, &[1, 2, 4]);
+    bench.publishes();
+    assert_eq!(bench.due(&[(1, 1), (2, 1), (4, 1)]), [1, 2]);
+    // Until now 3 was parked.
+    bench.tick();
+    assert_eq!(bench.due(&[(1, 1), (2, 1), (3, 0), (4, 1)]), NONE);
+    assert_eq!(bench.answer(Outcome::Confirmed), [3]);
+    assert_eq!(bench.answer(Outcome::Confirmed), NONE, "4 waits for 3");
 }

@@ -24,10 +24,10 @@ fn at(elapsed: Duration) -> Moment {
 }
 
 const START: Duration = Duration::from_secs(100);
-const NONE: [Seq; 0] = [];
+pub(super) const NONE: [Seq; 0] = [];
 const CALM: Duration = Duration::from_secs(5);
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         max_in_flight: 2,
         max_attempts: 3,
@@ -40,7 +40,7 @@ fn rules() -> Rules {
 }
 
 /// A machine, and the log that it serves. Questions and reads are answered by the test.
-struct Bench {
+pub(super) struct Bench {
     machine: Machine<Of>,
     /// The tasks of the commands.
     log: Vec<u64>,
@@ -56,7 +56,7 @@ struct Bench {
 
 impl Bench {
     /// In a session that has just begun.
-    fn new(rules: Rules, log: &[u64], cursor: Seq, waiting: &[Seq]) -> Self {
+    pub(super) fn new(rules: Rules, log: &[u64], cursor: Seq, waiting: &[Seq]) -> Self {
         let mut bench = Self {
             machine: Machine::new(rules),
             log: log.to_vec(),
@@ -82,7 +82,7 @@ impl Bench {
     }
 
     /// Does what the machine wants until it wants nothing; returns what it publishes. Settlements are written.
-    fn publishes(&mut self) -> Vec<Seq> {
+    pub(super) fn publishes(&mut self) -> Vec<Seq> {
         let mut published = Vec::new();
         while let Some(effect) = self.machine.next(self.log.len() as Seq, false, at(self.now)) {
             match effect {
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// Answers the last question with exceptions that are due, and how often each was refused.
-    fn due(&mut self, due: &[(Seq, u32)]) -> Vec<Seq> {
+    pub(super) fn due(&mut self, due: &[(Seq, u32)]) -> Vec<Seq> {
         assert!(matches!(self.asked.pop(), Some(Question::Due { .. })), "it is not asked");
         let due = due.iter().map(|(seq, attempts)| Due { cargo: self.of(*seq), attempts: *attempts });
         self.machine.due(Ok(due.collect()), at(self.now));
@@ -120,12 +120,12 @@ impl Bench {
         self.publishes()
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Vec<Seq> {
+    pub(super) fn answer(&mut self, outcome: Outcome) -> Vec<Seq> {
         self.machine.answered(outcome, at(self.now));
         self.publishes()
     }
 
-    fn tick(&mut self) -> Vec<Seq> {
+    pub(super) fn tick(&mut self) -> Vec<Seq> {
         assert!(!self.machine.tick(at(self.now)));
         self.publishes()
     }
