@@ -104,6 +104,8 @@ pub(super) struct StatsArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 #[derive(Debug, Args)]
@@ -423,6 +425,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
 }
 
 fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
+    let zone = arguments.zone.zone()?;
     let stats = reader.stats().context("cannot take the numbers")?;
     if arguments.json {
         json(&stats)?;
@@ -430,7 +433,7 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     }
     let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals, .. } = stats;
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
-    let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| zone.show(at));
     for (name, value) in [
         ("pending", pending.to_string()),
         ("published", published.to_string()),

@@ -199,7 +199,7 @@ fn certificate(report: &mut Report, subject: &str, to: &str, shown: &[u8]) -> Re
     if facts.is_authority {
         return report.risky(&subject, format!("{to}: {AUTHORITY}"));
     }
-    let (begins, ends) = (facts.not_before, facts.not_after);
+    let (begins, ends) = (report.at(facts.not_before), report.at(facts.not_after));
     match facts.validity(Timestamp::now()) {
         Validity::Fine => report.ok(&subject, format!("{to} shows one that is valid until {ends}")),
         Validity::Soon => report.risky(&subject, format!("{to} shows one that expires at {ends}; why was it not renewed?")),

@@ -55,7 +55,9 @@ fn own(report: &mut Report, section: &str, path: &Path) -> Result<(), Failure> {
         return report.risky(&subject, format!("{shown}: {AUTHORITY}"));
     }
     match facts.validity(Timestamp::now()) {
-        Validity::Fine => report.ok(&subject, format!("{shown} is valid until {}", facts.not_after)),
+        Validity::Fine => {
+            report.ok(&subject, format!("{shown} is valid until {}", report.at(facts.not_after)))
+        }
         Validity::Soon | Validity::AtOnce | Validity::Expired | Validity::NotYet => Ok(()),
     }
 }
@@ -73,7 +75,7 @@ fn authorities(report: &mut Report, path: &Path) -> Result<(), Failure> {
     let all: Vec<Facts> =
         chain.iter().filter_map(|one| Facts::of(path, std::slice::from_ref(one)).ok()).collect();
     let Some(last) = all.iter().max_by_key(|facts| facts.not_after) else { return Ok(()) };
-    let (subject, shown, end) = ("authorities of amqp.tls", path.display(), last.not_after);
+    let (subject, shown, end) = ("authorities of amqp.tls", path.display(), report.at(last.not_after));
     match last.validity(now) {
         Validity::Fine => report.ok(subject, format!("{shown} is valid until {end}")),
         Validity::Soon | Validity::AtOnce => {

@@ -211,7 +211,8 @@ fn refused(report: &mut Report, settings: &Settings, reader: &Reader) -> Result<
             .collect();
         let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
         let words = format!(
-            "{count} within 24 h, the newest at {refused_at} for {endpoint}{about}: {}",
+            "{count} within 24 h, the newest at {} for {endpoint}{about}: {}",
+            report.at(refused_at),
             detail.as_deref().unwrap_or("no more is known")
         );
         let mend = mend(&reason);

@@ -18,8 +18,12 @@ use super::{
     center::verdict::Verdict,
     exit::{Exit, Failure},
     output::{json, line},
+    time::ZoneArguments,
 };
-use crate::config::Loaded;
+use crate::{
+    config::Loaded,
+    time::{Timestamp, Zone},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,16 +54,24 @@ pub(super) struct Arguments {
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    zone: ZoneArguments,
 }
 
 /// What was found so far; each line is printed as soon as it is known.
 struct Report {
     as_json: bool,
+    zone: Zone,
     wrong: u32,
     risky: u32,
 }
 
 impl Report {
+    /// A time as it is shown; in JSON always in UTC.
+    fn at(&self, at: Timestamp) -> String {
+        if self.as_json { at.to_string() } else { self.zone.show(at) }
+    }
+
     fn add(&mut self, verdict: Verdict, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
         match verdict {
             Verdict::Wrong => self.wrong += 1,
@@ -92,7 +104,7 @@ impl Report {
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let mut report = Report { as_json: arguments.json, wrong: 0, risky: 0 };
+    let mut report = Report { as_json: arguments.json, zone: arguments.zone.zone()?, wrong: 0, risky: 0 };
     configuration::look(&mut report, loaded)?;
     ledger::look(&mut report, loaded)?;
     rotation::look(&mut report, loaded)?;

@@ -148,6 +148,13 @@ async fn what_waits_and_what_was_refused_is_told_with_its_cure() {
     assert!(found.contains("instance PO-78, task n3)") && found.contains("endpoints.actions"), "{found}");
     assert!(line(&ran, "risky  refusals, unauthenticated: ").contains(": 1 within 24 h"));
     lacks(&ran, "refusals, too_slow");
+    let there = doctor(app.file(), &["--utc-offset", "+08:00"]).await.ended_with(FAILED);
+    let found = line(&there, "risky  refusals, action_not_allowed: ");
+    assert!(found.contains("+08:00 for leave"), "{found}");
+    let stats = Program::new(["ledger", "stats", "--utc-offset", "+08:00"]).config(app.file()).run().await;
+    let stats = stats.ended_with(DONE);
+    let oldest = stats.stdout.lines().find(|line| line.starts_with("oldest pending"));
+    assert!(oldest.is_some_and(|line| line.ends_with("+08:00")), "{}", stats.stdout);
     assert!(!ran.stdout.contains(TOKEN) && !ran.stdout.contains(KEY), "{}", ran.stdout);
 }
 
