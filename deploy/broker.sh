@@ -211,7 +211,7 @@ find_epmd() {
 # A digest ends with the next update of the image, so by default it is a tag; RABBITMQ_IMAGE=rabbitmq@sha256:... is exact.
 rabbitmq_image=${RABBITMQ_IMAGE:-rabbitmq:4-alpine}
 
-# Starts RabbitMQ in docker. Fails, with a word, when the image cannot be had: there is another way then.
+# Starts RabbitMQ in docker. Fails, with a word, when the image cannot be read: there is another way then.
 start_docker_rabbitmq() {
     local name=countersign-$$-$RANDOM pid
     pick_port

@@ -271,7 +271,7 @@ impl Running {
         if !within(deadline, self.callbacks.handle.stop(true)).await {
             tracing::warn!(
                 step = "requests",
-                "the grace ran out; unanswered callbacks were not promised anything"
+                "shutdown grace period expired; unanswered callbacks were not promised anything"
             );
         }
 
@@ -280,7 +280,7 @@ impl Running {
         // Nobody waits for it, and what it has not written it finds again.
         self.reconciliation.end(Instant::now());
         if !within(deadline + STOP_SLACK, self.reconciliation.ended()).await {
-            tracing::warn!(step = "reconciliation", "the grace ran out");
+            tracing::warn!(step = "reconciliation", "shutdown grace period expired");
         }
 
         // Before the writer is closed, since what became of the last publishes and of the last calls is written by it.
@@ -289,7 +289,7 @@ impl Running {
         if !within(deadline + STOP_SLACK, self.relay.ended()).await {
             tracing::warn!(
                 step = "relay",
-                "the grace ran out; what the broker has not confirmed is published again after the next start"
+                "shutdown grace period expired; what the broker has not confirmed is published again after the next start"
             );
         }
 
@@ -298,7 +298,7 @@ impl Running {
         if !within(deadline + STOP_SLACK, self.outcomes.ended()).await {
             tracing::warn!(
                 step = "outcomes",
-                "the grace ran out; what was not shown is shown after the next start"
+                "shutdown grace period expired; what was not shown is shown after the next start"
             );
         }
 
@@ -307,7 +307,7 @@ impl Running {
         if !within(deadline, credentials::keep_last(&*self.ledger, &self.metrics)).await {
             tracing::warn!(
                 step = "credentials",
-                "the grace ran out; their last use may look older than it was"
+                "shutdown grace period expired; their last use may look older than it was"
             );
         }
 
@@ -320,7 +320,7 @@ impl Running {
 
         // Last, so that health told the truth all the while. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {
-            tracing::warn!(step = "internal listener", "the grace ran out");
+            tracing::warn!(step = "internal listener", "shutdown grace period expired");
         }
         tracing::info!(took = ?began.elapsed(), "stopped");
     }

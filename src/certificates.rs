@@ -38,7 +38,7 @@ pub enum Error {
     NoKey(PathBuf),
     /// The private key is encrypted.
     #[error(
-        "{} holds an encrypted private key, and nobody is there to type its password; `openssl pkey` decrypts it",
+        "{} holds an encrypted private key, which cannot be used; decrypt it with `openssl pkey`",
         .0.display()
     )]
     EncryptedKey(PathBuf),

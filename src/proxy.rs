@@ -4,7 +4,7 @@
 use hyper_util::client::proxy::matcher::Matcher;
 
 /// The proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (or these in lower case) choose for a URL, as
-/// words to follow "is not reached": ` through the proxy 10.0.0.1:3128 of HTTPS_PROXY`. Empty if they choose none. Names
+/// words to follow "cannot be reached": ` through the proxy 10.0.0.1:3128 of HTTPS_PROXY`. Empty if they choose none. Names
 /// host and port only, nothing of a user or a password.
 #[must_use]
 pub fn words(url: &str) -> String {

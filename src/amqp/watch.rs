@@ -311,25 +311,25 @@ const IDLE_LOOKS: u32 = 2;
 impl Teller {
     fn failed(&mut self, cause: &str) {
         if !std::mem::replace(&mut self.failed, true) {
-            warn!(error = cause, "cannot look at the queues; commands are published all the same");
+            warn!(error = cause, "cannot inspect the queues; commands are still published");
         }
     }
 
     fn seen(&mut self, seen: &Seen) {
         if std::mem::replace(&mut self.failed, false) {
-            info!("the queues can be seen again");
+            info!("queues can be inspected again");
         }
         for object in &seen.repaired {
-            warn!(object, "was gone at the broker, and was declared again");
+            warn!(object, "missing at the broker; declared again");
         }
         let faults: Vec<_> = seen.faults.iter().map(|(fault, _)| fault.clone()).collect();
         if faults != self.faults {
             for (Fault { object, problem }, words) in &seen.faults {
                 let problem = word(*problem);
-                error!(object, problem, error = words, "not as it should be at the broker");
+                error!(object, problem, error = words, "topology mismatch at the broker");
             }
             if faults.is_empty() {
-                info!("exchanges and queues are as they should be again");
+                info!("exchanges and queues match the topology again");
             }
             self.faults = faults;
         }
@@ -339,7 +339,7 @@ impl Teller {
         self.tell_idle(Role::Outcomes, seen);
         for role in Role::ALL {
             if let Some(Counts { messages, consumers }) = seen.queue(role) {
-                debug!(queue = role.as_str(), messages, consumers, "looked at a queue");
+                debug!(queue = role.as_str(), messages, consumers, "queue inspected");
             }
         }
     }
@@ -362,7 +362,7 @@ impl Teller {
                 ),
             }
         } else if messages == 0 && before > 0 {
-            info!(queue, before, "the queue is empty again");
+            info!(queue, before, "queue is empty again");
         }
     }
 
@@ -372,13 +372,13 @@ impl Teller {
         let looks = self.idle.entry(role).or_default();
         if consumers > 0 {
             if *looks >= IDLE_LOOKS {
-                info!(queue, consumers, "the queue is consumed again");
+                info!(queue, consumers, "queue has consumers again");
             }
             *looks = 0;
         } else {
             *looks = looks.saturating_add(1);
             if *looks == IDLE_LOOKS {
-                warn!(queue, messages, "nobody consumes the queue");
+                warn!(queue, messages, "queue has no consumers");
             }
         }
     }

@@ -157,7 +157,7 @@ where
     fn match_returns(&mut self, news: &mut News) {
         for Returned { command_id, reason } in self.returned.drain(..) {
             let Some(command_id) = command_id else {
-                tracing::warn!(reason, "a message was returned that has no id of ours");
+                tracing::warn!(reason, "returned message has an unknown id");
                 continue;
             };
             match self.slots.iter_mut().find(|slot| slot.command_id == command_id) {

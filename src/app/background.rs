@@ -116,7 +116,7 @@ impl Background {
             match (ended, stop.borrow().is_some()) {
                 (Ok(()), true) => continue,
                 (Err(cause), true) => {
-                    tracing::error!(work, cause, "background work panicked while it stopped");
+                    tracing::error!(work, cause, "background work panicked while stopping");
                     continue;
                 }
                 (ended, false) => {

@@ -26,7 +26,7 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
         }
         // What is kept is merged with what is there, so nothing is lost by it but what is shown until then.
         Err(error) => {
-            tracing::warn!("it cannot be told when credentials were used before: {}", chain(&error));
+            tracing::warn!("cannot read when credentials were last used: {}", chain(&error));
         }
     }
     let mut kept: Vec<CredentialUse> = Vec::new();

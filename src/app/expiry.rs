@@ -53,7 +53,7 @@ impl Expiry {
             let facts = match client {
                 None => None,
                 Some(path) => Some(spawn_blocking(move || read(&path)).await.unwrap_or_else(|panicked| {
-                    tracing::error!("looking at a certificate failed: {}", chain(&panicked));
+                    tracing::error!("cannot inspect a certificate: {}", chain(&panicked));
                     None
                 })),
             };

@@ -46,7 +46,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// How long it is remembered that a user is not known.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// A center that is not reached at all is not asked for so long: commands need not wait to find that out one by one.
+/// A center that cannot be reached at all is not asked for so long: commands need not wait to find that out one by one.
 const AWAY_FOR: Duration = Duration::from_secs(5);
 
 /// A failure so shortly before the deadline is one of time.

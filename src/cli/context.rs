@@ -208,7 +208,7 @@ fn stdin() -> Result<String, Failure> {
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).context("cannot read stdin")?;
     if text.trim().is_empty() {
-        return Err(anyhow!("nothing stands on stdin").into());
+        return Err(anyhow!("stdin is empty").into());
     }
     Ok(text)
 }

@@ -104,7 +104,7 @@ pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<E
     match (refusal, &given) {
         // What is wrong inside is wrong with every key; a wrong token is wrong at this endpoint.
         (Some(refusal), Given::Body(_)) if opened.unreadable.is_some() => {
-            Err(anyhow!("it opens, but the service refuses such a body: {refusal}").into())
+            Err(anyhow!("decrypted, but the service refuses such a body: {refusal}").into())
         }
         (Some(refusal), _) => {
             say(format_args!("note: the service refuses such a body: {refusal}"));
@@ -116,10 +116,10 @@ pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<E
 
 fn not_opened(cause: Cause, keys: usize) -> Failure {
     Failure::Failed(match cause {
-        Cause::Key if keys == 1 => anyhow!("the key does not open it: it was encrypted with another key"),
-        Cause::Key => anyhow!("none of the {keys} keys opens it: it was encrypted with another key"),
+        Cause::Key if keys == 1 => anyhow!("the key does not decrypt it: it was encrypted with another key"),
+        Cause::Key => anyhow!("none of the {keys} keys decrypts it: it was encrypted with another key"),
         Cause::NotEncrypted => anyhow!("the JSON object on stdin has no text `encrypt`: a plain callback"),
-        cause => anyhow!("it does not open: {cause}"),
+        cause => anyhow!("cannot decrypt: {cause}"),
     })
 }
 

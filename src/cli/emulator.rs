@@ -152,7 +152,7 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
     log::init(&log::Settings::default()).context("cannot start logging")?;
     let listener = TcpListener::bind(arguments.listen)
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let address = listener.local_addr().context("cannot tell where it listens")?;
+    let address = listener.local_addr().context("cannot read the listening address")?;
     let mut settings = Settings {
         token_lifetime: arguments.token_lifetime,
         per_second: arguments.per_second,

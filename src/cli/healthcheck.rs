@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     };
     let timeout = Duration::from_secs(arguments.timeout);
     block_on(async {
-        let away = || format!("{url} is not reached{}", proxy::words(url.as_str()));
+        let away = || format!("{url} cannot be reached{}", proxy::words(url.as_str()));
         let answer = client(&url, Trust::of(arguments.ca_file.as_deref(), false), timeout)?
             .get(url.clone())
             .send()

@@ -217,7 +217,7 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
 
 pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
     let opened = Reader::open(&loaded.ledger()?.path);
-    Ok(opened.with_context(|| format!("cannot look into the ledger ({})", named_by(loaded)))?)
+    Ok(opened.with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?)
 }
 
 fn operator(loaded: &Loaded) -> Result<Operator, Failure> {
@@ -426,7 +426,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
 
 fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
-    let stats = reader.stats().context("cannot take the numbers")?;
+    let stats = reader.stats().context("cannot read the statistics")?;
     if arguments.json {
         json(&stats)?;
         return Ok(Exit::Done);

@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let after = arguments.after.unwrap_or(settings.after);
     let within = arguments.within.unwrap_or(settings.within);
     let book = Auditor::open(&ledger.path)
-        .with_context(|| format!("cannot look into the ledger ({})", named_by(loaded)))?;
+        .with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?;
     if arguments.list {
         return block_on(tell(&book, arguments, None));
     }
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     let center = Center::new(settings).map_err(failure)?;
     let reach = move || Reach { now: Timestamp::now(), after, within };
     block_on(async {
-        let before = book.overview().await.context("cannot look into the ledger")?;
+        let before = book.overview().await.context("cannot read the ledger")?;
         let mut progress = Progress::new(&before);
         let pace = Pace { between: Duration::ZERO, pages: None };
         match pass(&center, &book, reach, Again::All, pace, &mut progress).await {
@@ -127,10 +127,10 @@ impl Witness for Progress {
 /// Lists what is open, page by page, and sums up.
 async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
-    let overview = book.overview().await.context("cannot look into the ledger")?;
+    let overview = book.overview().await.context("cannot read the ledger")?;
     let mut after = 0;
     loop {
-        let found = book.findings(Which::Open, after, PAGE).await.context("cannot look into the ledger")?;
+        let found = book.findings(Which::Open, after, PAGE).await.context("cannot read the ledger")?;
         let Some(last) = found.last() else { break };
         let first = after == 0;
         after = last.seq;

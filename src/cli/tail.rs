@@ -85,7 +85,9 @@ async fn follow(
         let delivery = match consumer.next().await {
             Some(Ok(delivery)) => delivery,
             Some(Err(error)) => {
-                return Err(Failure::Unavailable(anyhow::Error::new(error).context("the broker went away")));
+                return Err(Failure::Unavailable(
+                    anyhow::Error::new(error).context("the broker closed the connection"),
+                ));
             }
             None => return Err(Failure::Unavailable(anyhow!("the broker ended the subscription"))),
         };
@@ -96,7 +98,7 @@ async fn follow(
         acked
             .map_err(anyhow::Error::new)
             .and_then(|acked| acked.map_err(anyhow::Error::new))
-            .context("the broker went away")
+            .context("the broker closed the connection")
             .map_err(Failure::Unavailable)?;
     }
     Ok(Exit::Done)

@@ -182,7 +182,7 @@ fn credentials(section: &mut Section<'_, '_, '_>, plain: bool) -> Option<Vec<Cre
     let credentials = section.tables("credentials", credential)?;
     let expected = "1 to 4, each with an action_callback_token";
     if credentials.is_empty() {
-        section.fault("credentials", "there is none", expected);
+        section.fault("credentials", "is missing", expected);
         return None;
     }
     let mut sound = true;

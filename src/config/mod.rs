@@ -427,7 +427,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
                 .no_file()
                 .map_or("the file".to_owned(), |none| format!("a file ({none}; --config FILE names one)"));
             let variable = "COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment";
-            root.fault("endpoints", "there is none", format!("an [[endpoints]] in {file}, or {variable}"));
+            root.fault("endpoints", "is missing", format!("an [[endpoints]] in {file}, or {variable}"));
         }
         if let Some(ledger) = &mut loaded.ledger {
             let longest = |window: fn(&intake::EndpointSettings) -> Duration| {

@@ -290,11 +290,11 @@ pub(super) async fn look<T>(looking: impl Future<Output = Result<T, LookError>>)
     match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot answer an operator");
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot answer an API request");
             Err(Problem::ledger_unavailable())
         }
         Err(_elapsed) => {
-            tracing::warn!(timeout = ?LOOK_TIMEOUT, "a look into the ledger takes too long");
+            tracing::warn!(timeout = ?LOOK_TIMEOUT, "ledger query timed out");
             Err(Problem::ledger_unavailable())
         }
     }

@@ -182,7 +182,7 @@ pub(super) async fn write<T>(writing: impl Future<Output = Result<T, AcceptError
             Err(Problem::ledger_unwritable())
         }
         Err(_elapsed) => {
-            tracing::warn!(timeout = ?WRITE_TIMEOUT, "a change of the ledger takes too long");
+            tracing::warn!(timeout = ?WRITE_TIMEOUT, "ledger write timed out");
             Err(Problem::ledger_unwritable())
         }
     }

@@ -31,7 +31,7 @@ pub(super) async fn show_again(
     let command_id = command_id(&request, &desk).await?;
     match write(desk.ledger.show_again(command_id)).await? {
         ShowAgain::Ordered => {
-            tracing::info!(%command_id, "an operator has an outcome shown again");
+            tracing::info!(%command_id, "operator requested that an outcome is shown again");
             Ok(HttpResponse::Accepted().json(Ordered { command_id, showing: ShowingState::Waiting }))
         }
         ShowAgain::UnknownCommand => Err(no_such_command()),

@@ -95,7 +95,7 @@ impl WrongTokens {
             let count = std::mem::take(&mut untold.count);
             untold.told_at = Some(Instant::now());
             let peer = peer.map(|peer| tracing::field::display(peer.ip()));
-            tracing::warn!(count, peer, "a wrong token was offered to the internal listener");
+            tracing::warn!(count, peer, "wrong token on the internal listener");
         }
     }
 }

@@ -82,7 +82,7 @@ impl Problem {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "ledger_unavailable",
-            "The ledger cannot be written now. The change may have been made all the same; ask for it again.",
+            "The ledger cannot be written now. The change may have been made; repeat the request.",
         )
     }
 

@@ -172,7 +172,7 @@ impl Callback<'_> {
             tracing::warn!(
                 endpoint = self.endpoint,
                 peer,
-                "the peer is not in http.allowed_peers, and is let in all the same: the mode is warn"
+                "peer is not in http.allowed_peers; accepted because the mode is warn"
             );
         }
         true

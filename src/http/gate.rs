@@ -174,11 +174,11 @@ impl Gate {
                 Ok(Ok(false)) => {}
                 Ok(Ok(true)) => tracing::info!("the certificate of the public listener was exchanged"),
                 Ok(Err(error)) => tracing::error!(
-                    "the certificate of the public listener cannot be exchanged, the one before stays: {}",
+                    "certificate of the public listener not replaced; the previous one stays in use: {}",
                     chain(&error)
                 ),
                 Err(panicked) => {
-                    tracing::error!("looking after the certificate failed: {}", chain(&panicked))
+                    tracing::error!("certificate check failed: {}", chain(&panicked))
                 }
             }
         }
@@ -295,7 +295,7 @@ fn log_sum(sum: &Sum) {
         Subject::NotAllowed => tracing::warn!(
             untold,
             peer,
-            "more callbacks of a peer that is not in http.allowed_peers; it is let in all the same: the mode is warn"
+            "more callbacks of a peer that is not in http.allowed_peers; accepted because the mode is warn"
         ),
         Subject::Crowded => tracing::warn!(
             untold,

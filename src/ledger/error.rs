@@ -10,7 +10,7 @@ pub enum AcceptError {
     #[error("the ledger's disk has too little room left")]
     NoRoom,
     /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
-    #[error("the ledger cannot keep anything now")]
+    #[error("the ledger cannot store anything now")]
     Unavailable,
 }
 

@@ -201,7 +201,7 @@ impl Relay {
                     self.machine.begin(cursor, waiting, self.clock.now());
                     return Some(());
                 }
-                Err(error) => warn!(error = %chain(&error), "cannot read the ledger; trying again"),
+                Err(error) => warn!(error = %chain(&error), "cannot read the ledger; retrying"),
             }
             sleep(LEDGER_PAUSE).await;
         }
@@ -364,7 +364,7 @@ impl Relay {
 /// What the machine hears of a look into the ledger; people hear the cause.
 fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
     looked.map_err(|error| {
-        warn!(error = %chain(&error), "cannot read the ledger; trying again");
+        warn!(error = %chain(&error), "cannot read the ledger; retrying");
         Unreadable
     })
 }

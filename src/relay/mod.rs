@@ -283,19 +283,19 @@ async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mu
         match problem {
             // What to do about it is said with the command that is set aside.
             Some(failure) if failure.blames_publish().is_some() => {
-                warn!(delay_ms, failures, error = %chain(&failure), "the broker ended the session; connecting again");
+                warn!(delay_ms, failures, error = %chain(&failure), "broker closed the session; reconnecting");
             }
             Some(failure) if failure.needs_operator() => {
                 error!(delay_ms, failures, error = %chain(&failure), "cannot publish; operator action required");
             }
             Some(failure) if lost => {
-                warn!(delay_ms, failures, error = %chain(&failure), "lost the broker; connecting again");
+                warn!(delay_ms, failures, error = %chain(&failure), "lost the broker; reconnecting");
             }
             Some(failure) => {
-                warn!(delay_ms, failures, error = %chain(&failure), "cannot connect to the broker; trying again");
+                warn!(delay_ms, failures, error = %chain(&failure), "cannot connect to the broker; retrying");
             }
             None => {
-                warn!(delay_ms, failures, "the broker did not answer a publish in time; connecting again");
+                warn!(delay_ms, failures, "no confirm from the broker in time; reconnecting");
             }
         }
         tokio::select! {

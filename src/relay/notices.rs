@@ -7,17 +7,17 @@ use super::protocol::{Notice, Tally};
 pub(super) fn say(notice: Notice) {
     match notice {
         Notice::Crowded { waiting } => {
-            warn!(waiting, "the broker refuses too many commands; new ones stay in the ledger meanwhile");
+            warn!(waiting, "too many refused commands; new ones stay in the ledger");
         }
         Notice::RoomAgain { waiting } => info!(waiting, "publishing new commands again"),
         Notice::Blocked => warn!("the broker blocks publishing (memory or disk alarm); waiting"),
         Notice::Unblocked => info!("the broker has ceased to block publishing"),
         Notice::SettlementFails { first: true } => {
-            warn!("cannot settle what the broker confirmed; trying again until it is settled");
+            warn!("cannot record confirms in the ledger; retrying");
         }
         Notice::SettlementFails { first: false } => {
             error!(
-                "still cannot settle what the broker confirmed; it will be published once more if the program ends \
+                "still cannot record confirms in the ledger; these commands are published again if the program ends \
                  before that. The ledger's own lines say why; a ledger that has failed to sync needs a restart"
             );
         }
@@ -28,10 +28,13 @@ pub(super) fn say(notice: Notice) {
             if parked > 0 {
                 warn!(
                     refused,
-                    parked, seq, reason, "the broker refused commands; an operator must act on the parked"
+                    parked,
+                    seq,
+                    reason,
+                    "broker refused commands; operator action required for the parked ones"
                 );
             } else {
-                warn!(refused, seq, reason, "the broker refused commands; they are tried again");
+                warn!(refused, seq, reason, "broker refused commands; retrying");
             }
         }
         Notice::Careful { in_flight } => {
@@ -49,7 +52,7 @@ pub(super) fn say(notice: Notice) {
             );
         }
         Notice::LateUnknown(late) => {
-            warn!(command_id = %late.command_id, late.reason, "a message was returned that is not in the ledger");
+            warn!(command_id = %late.command_id, late.reason, "returned message is not in the ledger");
         }
         Notice::LateUnderWay(late) => {
             warn!(

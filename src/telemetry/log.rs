@@ -78,7 +78,7 @@ pub enum Error {
     #[error("no thread to write the log")]
     Thread(#[source] io::Error),
     /// This process logs already.
-    #[error("logs are set up already")]
+    #[error("logging is already initialised")]
     Twice(#[source] TryInitError),
 }
 

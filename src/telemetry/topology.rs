@@ -176,7 +176,7 @@ impl Topology {
         let faults = Gauge::default();
         registry.register(
             "topology_faults",
-            "Exchanges, queues and bindings that are not as they should be at the last look",
+            "Exchanges, queues and bindings that did not match the topology at the last inspection",
             faults.clone(),
         );
         let family = Family::<CheckLabels, Counter>::default();

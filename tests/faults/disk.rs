@@ -151,7 +151,7 @@ async fn a_disk_that_has_no_room_for_a_checkpoint_holds_nothing_up_and_loses_not
     let (shim, mut app, worker, oracle) = under_load().await;
     shim.set(Fault::NoSpaceBehind);
     let load = oracle.load(&app, 16);
-    until_said(&app, "a checkpoint of the ledger failed").await;
+    until_said(&app, "ledger checkpoint failed").await;
     load.until_answered(100).await;
     shim.set(Fault::None);
     let moved = || std::fs::metadata(app.dir().join("ledger.db")).expect("a ledger").len();

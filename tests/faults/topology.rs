@@ -57,7 +57,7 @@ async fn a_queue_that_is_deleted_or_unbound_is_declared_and_bound_again_while_co
     assert_eq!(app.metric(&messages("commands")).await, Some(0.0));
 
     vhost.delete_queue(COMMANDS).await;
-    until_said(&app, "was gone at the broker, and was declared again").await;
+    until_said(&app, "missing at the broker; declared again").await;
     assert_eq!(app.metric(&checks("repaired")).await, Some(1.0));
     let id = app.accept(&Callback::list("i", "after the queue was deleted")).await;
     assert_eq!(vhost.take(COMMANDS).await.message_id(), id);
@@ -86,7 +86,7 @@ async fn a_queue_that_is_deleted_or_unbound_is_declared_and_bound_again_while_co
 async fn what_lies_in_the_queues_and_who_consumes_is_counted_shown_and_told_once() {
     let vhost = Vhost::new().await;
     let app = App::with(watchful(Config::new(&vhost))).await;
-    until_said(&app, "nobody consumes the queue").await;
+    until_said(&app, "queue has no consumers").await;
     assert_eq!(app.metric(CONSUMERS).await, Some(0.0));
 
     // One is rejected, one finds no queue, one waits.
@@ -99,7 +99,7 @@ async fn what_lies_in_the_queues_and_who_consumes_is_counted_shown_and_told_once
     delivery.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
     app.until_metric(&messages("dead"), 1.0).await;
     app.until_metric(CONSUMERS, 1.0).await;
-    until_said(&app, "the queue is consumed again").await;
+    until_said(&app, "queue has consumers again").await;
     until_said(&app, "messages lie in countersign.dead").await;
     let seen = topology(&app).await;
     assert_eq!(seen["queues"]["dead"], json!({ "messages": 1, "consumers": 0 }));
@@ -109,11 +109,11 @@ async fn what_lies_in_the_queues_and_who_consumes_is_counted_shown_and_told_once
 
     let ok = app.metric(&checks("ok")).await.unwrap_or_default();
     until_metric_is_at_least(&app, &checks("ok"), ok + 2.0).await;
-    for words in ["nobody consumes the queue", "messages lie in countersign.dead"] {
+    for words in ["queue has no consumers", "messages lie in countersign.dead"] {
         assert_eq!(app.stderr().matches(words).count(), 1, "{words}");
     }
     vhost.take(DEAD).await;
-    until_said(&app, "the queue is empty again").await;
+    until_said(&app, "queue is empty again").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,11 +139,11 @@ async fn with_check_what_is_gone_is_told_and_shown_and_nothing_is_declared() {
     assert_eq!(app.get("/readyz").await.status, 200, "callbacks are kept all the same");
     assert_eq!(app.metric(&messages("commands")).await, None, "what is not there has no number");
     until_metric_is_at_least(&app, &checks("faulty"), 2.0).await;
-    assert_eq!(app.stderr().matches("not as it should be at the broker").count(), 1);
+    assert_eq!(app.stderr().matches("topology mismatch at the broker").count(), 1);
     assert_eq!(vhost.depth(COMMANDS).await, None, "a check declares nothing");
     declare().await;
     app.until_metric(FAULTS, 0.0).await;
-    until_said(&app, "exchanges and queues are as they should be again").await;
+    until_said(&app, "exchanges and queues match the topology again").await;
     assert_eq!(app.metric(&messages("dead")).await, None);
     assert_eq!(
         app.stderr().matches("connected to the broker").count(),
@@ -268,7 +268,7 @@ async fn where_one_connection_is_allowed_it_is_the_relays() {
     proxy.open().await;
     let app = App::with(watchful(Config::with_url(&vhost.url_through(proxy.port())))).await;
     until_metric_is_at_least(&app, &checks("failed"), 2.0).await;
-    assert_eq!(app.stderr().matches("cannot look at the queues").count(), 1);
+    assert_eq!(app.stderr().matches("cannot inspect the queues").count(), 1);
     assert_eq!(topology(&app).await, Value::Null);
     proxy.shut().await;
     app.until_metric("countersign_amqp_connected", 0.0).await;
@@ -283,12 +283,12 @@ async fn a_broker_that_was_never_reached_is_not_said_to_be_lost() {
     let vhost = Vhost::new().await;
     let mut proxy = Proxy::shut_before(vhost.address());
     let app = App::with(watchful(Config::with_url(&vhost.url_through(proxy.port())))).await;
-    until_said(&app, "cannot connect to the broker; trying again").await;
+    until_said(&app, "cannot connect to the broker; retrying").await;
     assert!(!app.stderr().contains("lost the broker"), "{}", app.stderr());
     proxy.open().await;
     until_metric_is_at_least(&app, &checks("ok"), 1.0).await;
     proxy.shut().await;
-    until_said(&app, "lost the broker; connecting again").await;
+    until_said(&app, "lost the broker; reconnecting").await;
     // What was counted is over.
     eventually("no number of a queue", async || match app.metric(&messages("commands")).await {
         None => Ok(()),

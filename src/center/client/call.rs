@@ -31,7 +31,7 @@ impl Center {
     /// Makes a client. Nothing is sent yet. The process must have a TLS provider installed.
     ///
     /// # Errors
-    /// Only if no HTTP client can be made at all.
+    /// Only if cannot create an HTTP client at all.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let shared = Shared { transport: Transport::new(settings)?, tokens: Tokens::default() };
         Ok(Self(Arc::new(shared), None))

@@ -11,7 +11,7 @@ pub enum Error {
     #[error("{0}")]
     Api(Box<ApiError>),
     /// It could not be sent, or its answer did not come.
-    #[error("{api}: the approval center at {host} is not reached{proxy}")]
+    #[error("{api}: the approval center at {host} cannot be reached{proxy}")]
     Transport {
         /// What was called.
         api: Api,
@@ -36,7 +36,7 @@ pub enum Error {
         problem: String,
     },
     /// Its turn would not have come within the deadline.
-    #[error("{api}: the rate limit leaves no turn within the deadline; the next is in {wait:?}")]
+    #[error("{api}: rate limited beyond the deadline; the next request is possible in {wait:?}")]
     NoTurn {
         /// What was called.
         api: Api,
@@ -52,16 +52,16 @@ pub enum Error {
         problem: String,
     },
     /// The platform gives the same page again and again.
-    #[error("{api}: the page token does not change, so the pages would never end")]
+    #[error("{api}: the page token does not change; paging would never end")]
     EndlessPages {
         /// What was called.
         api: Api,
     },
     /// The ticket of a store app cannot be read.
-    #[error("the app_ticket cannot be had: {0}")]
+    #[error("the app_ticket cannot be read: {0}")]
     Ticket(String),
     /// No HTTP client can be made.
-    #[error("no HTTP client can be made")]
+    #[error("cannot create an HTTP client")]
     Client(#[source] Arc<reqwest::Error>),
 }
 

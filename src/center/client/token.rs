@@ -186,7 +186,7 @@ impl State {
                 let usable = self.usable();
                 match (&mut self.held, usable) {
                     (Some(held), Some(lent)) => {
-                        tracing::warn!(%error, "the access token is not renewed; the old one still does");
+                        tracing::warn!(%error, "cannot renew the access token; the current one is still valid");
                         held.renew_at = now + RENEW_AGAIN;
                         Ok(lent)
                     }
@@ -215,7 +215,7 @@ pub(super) async fn fetch(transport: &Transport, deadline: Instant) -> Result<Fe
                 let call = Call::new(Api::ResendTicket).body(body);
                 // What matters is why there is no token; that no new ticket was promised is a detail of it.
                 if let Err(error) = transport.attempts(&call, None, deadline).await {
-                    tracing::warn!(%error, "no new app_ticket could be asked for");
+                    tracing::warn!(%error, "cannot request a new app_ticket");
                 }
             }
             let body = json!({ "app_access_token": fetched?.token.expose(), "tenant_key": app.tenant_key });

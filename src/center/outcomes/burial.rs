@@ -56,7 +56,7 @@ impl<'a> Burial<'a> {
         warn!(
             error = cause,
             exchange = DEAD,
-            "cannot say among the dead letters why a report was refused; it is rejected without"
+            "cannot attach the reason to a dead letter; rejecting the report without it"
         );
     }
 

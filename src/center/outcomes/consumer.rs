@@ -105,21 +105,21 @@ pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings
         match end {
             End::Stopped => return,
             End::Amqp(failure) if failure.needs_operator() => {
-                error!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; operator action required");
+                error!(delay_ms, failures, queue, error = %chain(&failure), "cannot consume outcomes; operator action required");
             }
             End::Amqp(failure) => {
-                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot consume outcomes; reconnecting");
             }
             End::Lapin(failure) => {
-                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot take outcomes; connecting again");
+                warn!(delay_ms, failures, queue, error = %chain(&failure), "cannot consume outcomes; reconnecting");
             }
             End::Cancelled => {
-                warn!(delay_ms, failures, queue, "the queue of outcomes was deleted; connecting again");
+                warn!(delay_ms, failures, queue, "outcomes queue was deleted; reconnecting");
             }
             End::Silent => {
                 warn!(
                     delay_ms,
-                    failures, queue, "the broker does not answer about outcomes; connecting again"
+                    failures, queue, "broker does not respond on the outcomes connection; reconnecting"
                 );
             }
         }
@@ -162,7 +162,7 @@ impl Session<'_> {
             subscribed = subscribing => subscribed?,
             () = requested(stop) => return Err(End::Stopped),
         };
-        info!(broker = %self.listening.broker(), queue = self.settings.queue, "taking outcomes");
+        info!(broker = %self.listening.broker(), queue = self.settings.queue, "consuming outcomes");
         loop {
             let first = tokio::select! {
                 delivery = deliveries.next() => delivery.ok_or(End::Cancelled)??,
@@ -260,7 +260,7 @@ impl Session<'_> {
         let refused = check(instance, named, rules).err()?;
         let (command_id, reason) = (outcome.command_id, refused.to_string());
         warn!(%command_id, outcome = outcome.kind.as_str(), reason,
-            "a report was refused: it speaks of what is not its command's; it goes to the dead letters");
+            "report refused: not about its own command; dead-lettered");
         Some(reason)
     }
 
@@ -283,7 +283,7 @@ impl Session<'_> {
                 Err(error) => {
                     if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
                         told = Some(Instant::now());
-                        warn!(error = %chain(&error), "the ledger cannot take reports now; trying again until it can");
+                        warn!(error = %chain(&error), "ledger cannot store reports; retrying");
                     }
                     sleep(LEDGER_PAUSE).await;
                 }
@@ -310,14 +310,14 @@ impl Session<'_> {
             }
             let Some(error) = failure else {
                 if told.is_some() {
-                    info!("the ledger keeps outcomes again");
+                    info!("ledger stores outcomes again");
                 }
                 return reported;
             };
             if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) {
                 told = Some(Instant::now());
                 let waiting = outcomes.len() - reported.len();
-                warn!(waiting, error = %chain(&error), "the ledger cannot keep outcomes now; trying again until it can");
+                warn!(waiting, error = %chain(&error), "ledger cannot store outcomes; retrying");
             }
             sleep(LEDGER_PAUSE).await;
         }
@@ -340,7 +340,7 @@ impl Told {
 fn read(body: &[u8]) -> Result<Outcome, String> {
     Outcome::parse(body).map_err(|problem| {
         let bytes = body.len();
-        warn!(%problem, bytes, "a message in the queue of outcomes is none; it goes to the dead letters");
+        warn!(%problem, bytes, "invalid message in the outcomes queue; dead-lettered");
         problem.to_string()
     })
 }
@@ -360,7 +360,7 @@ fn tell(outcome: &Outcome, reported: Reported) -> Told {
         }
         Reported::Repeat => Told { result: ReportResult::Duplicate, dead: None },
         Reported::UnknownCommand => {
-            warn!(%command_id, outcome = word, "the ledger has no command that a worker reports of; the report goes to the dead letters");
+            warn!(%command_id, outcome = word, "report about an unknown command; dead-lettered");
             let dead = Some("the ledger has no such command".to_owned());
             Told { result: ReportResult::UnknownCommand, dead }
         }

@@ -102,7 +102,7 @@ pub async fn run(resources: Resources, broker: &amqp::Settings, settings: &Setti
     tokio::select! {
         ((), ()) = async { tokio::join!(consuming, showing) } => tracing::info!("outcomes stopped"),
         () = overdue(&mut stop) => {
-            tracing::warn!("the grace ran out; calls under way are made again after the next start");
+            tracing::warn!("shutdown grace period expired; calls under way are made again after the next start");
         }
     }
 }

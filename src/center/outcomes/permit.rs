@@ -65,16 +65,16 @@ pub(super) struct Named<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotPermitted {
     #[error(
-        "it speaks of the instance {0}, which is not the one that its command names; endpoints.outcomes.instance_pattern can \
+        "it names the instance {0}, not the one of its command; endpoints.outcomes.instance_pattern can \
          permit others"
     )]
     OtherInstance(String),
     #[error(
-        "it speaks of the instance {0}, and its command names none; endpoints.outcomes.instance_pattern can permit some"
+        "it names the instance {0}, but its command names none; endpoints.outcomes.instance_pattern can permit some"
     )]
     NoInstance(String),
     #[error(
-        "it speaks of the definition {0}, which is not the one that its command names; add it to \
+        "it names the definition {0}, not the one of its command; add it to \
          endpoints.outcomes.approval_codes if it is the real code of the same definition"
     )]
     OtherDefinition(String),

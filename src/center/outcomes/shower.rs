@@ -66,7 +66,7 @@ pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Cen
                     }
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), "cannot read outcomes from the ledger; trying again")
+                    warn!(error = %chain(&error), "cannot read outcomes from the ledger; retrying")
                 }
             }
         }
@@ -80,12 +80,12 @@ pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Cen
                     Some(reason) => {
                         if away.insert(surface) {
                             let surface = surface.as_str();
-                            warn!(surface, reason, "the approval center is away or does not let us in; outcomes wait");
+                            warn!(surface, reason, "approval center is unreachable or denies access; outcomes wait");
                         }
                     }
                     None => {
                         if away.remove(&surface) {
-                            info!(surface = surface.as_str(), "the approval center takes outcomes again");
+                            info!(surface = surface.as_str(), "approval center accepts outcomes again");
                         }
                     }
                 }
@@ -98,7 +98,7 @@ pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Cen
     if timeout(STOP_PATIENCE, left).await.is_err() {
         warn!(
             calls = calls.len(),
-            "calls to the approval center were given up; they are made again after the next start"
+            "calls to the approval center aborted; they are repeated after the next start"
         );
     }
 }
@@ -125,7 +125,7 @@ async fn attempt(
         match resources.ledger.settle_showings(vec![shown.clone()]).await {
             Ok(()) => break,
             Err(error) => {
-                warn!(error = %chain(&error), "the ledger cannot keep what was shown; trying again");
+                warn!(error = %chain(&error), "cannot record shown outcomes in the ledger; retrying");
             }
         }
         tokio::select! {
@@ -181,10 +181,10 @@ fn tell(showing: &Showing, end: &ShowingEnd) {
         }
         ShowingEnd::Again { at, reason } => {
             let attempts = showing.attempts + 1;
-            tracing::debug!(%command_id, surface, id, attempts, %at, reason, "an outcome is shown later");
+            tracing::debug!(%command_id, surface, id, attempts, %at, reason, "outcome not shown; retrying later");
         }
         ShowingEnd::Parked { reason } => {
-            error!(%command_id, surface, id, reason, "an outcome was refused for good; mend it and see `countersign ledger show-again`");
+            error!(%command_id, surface, id, reason, "outcome rejected by the approval center; fix the cause, then run `countersign ledger show-again`");
         }
     }
 }

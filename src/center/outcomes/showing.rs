@@ -55,7 +55,7 @@ pub(super) async fn show(center: &Center, showing: &Showing, now: Millis) -> Res
                     if !faults.is_empty() {
                         let faults = faults.join("; ");
                         tracing::warn!(command_id = %showing.command_id, instance_id = showing.target, faults,
-                            "the center took an instance that it may show in part or not at all");
+                            "approval center accepted an instance but may not display all of it");
                     }
                     Ok(Some(version))
                 }
@@ -168,7 +168,7 @@ async fn synchronise(
             Some(theirs) => version = above(theirs)?,
         }
         let instance_id = &*instance.instance_id;
-        tracing::debug!(instance_id, %version, "the center ignored an instance; once more with a larger version");
+        tracing::debug!(instance_id, %version, "approval center ignored an instance update; retrying with a higher update_time");
         round += 1;
     }
 }

@@ -45,7 +45,7 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
         match passed {
             Ok(summary) => {
                 if told.take().is_some() {
-                    tracing::info!("the approval center can be asked for decisions again");
+                    tracing::info!("comparing decisions with the approval center again");
                 }
                 if summary.more {
                     continue;
@@ -57,7 +57,7 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
                     Error::Center(error) => error.fault().and_then(Fault::mend),
                     Error::Read(_) | Error::Write(_) => None,
                 };
-                tracing::warn!(error = %chain(&error), mend, "decisions cannot be compared with the approval center; trying again");
+                tracing::warn!(error = %chain(&error), mend, "cannot compare decisions with the approval center; retrying");
             }
             Err(_) => {}
         }

@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         }
     }
     if faulty && !arguments.force {
-        return Err(Failure::Usage("nothing was sent (--force sends all the same)".to_owned()));
+        return Err(Failure::Usage("nothing was sent (--force sends anyway)".to_owned()));
     }
     if arguments.dry_run {
         say(format_args!("{} to be sent, nothing seems wrong", instances.len()));

@@ -91,7 +91,7 @@ async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Lis
     for (subject, words) in failures {
         match connected {
             Some(_) => report.risky(&subject, format!("{words}. serve uses another URL meanwhile"))?,
-            None => report.wrong(&subject, format!("{words}. Callbacks are kept all the same"))?,
+            None => report.wrong(&subject, format!("{words}. Callbacks are still kept"))?,
         }
     }
     Ok(connected)

@@ -100,7 +100,7 @@ async fn post(
     let answer = match sent {
         Ok(answer) => answer,
         Err(error) => {
-            let how = if error.is_timeout() { "does not answer within 5 s" } else { "is not reached" };
+            let how = if error.is_timeout() { "does not answer within 5 s" } else { "cannot be reached" };
             let mend = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
             if let Some(fault) = certificate_fault(&error) {
                 return report.wrong(

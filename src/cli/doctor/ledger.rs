@@ -65,7 +65,7 @@ pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> 
     refused(report, settings, &reader)
 }
 
-const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and know what is lost";
+const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and accept the loss";
 
 fn missing(report: &mut Report, path: &Path) -> Result<(), Failure> {
     let (shown, directory) = (path.display(), directory(path));

@@ -157,7 +157,8 @@ async fn manage(base: &str, asked: &Asked<'_>) -> Result<Vec<Queue>, String> {
     root.set_username("")
         .and_then(|()| root.set_password(None))
         .map_err(|()| format!("{base} is not a URL"))?;
-    let http = client(&root, Trust::System, PATIENCE).map_err(|_| "no HTTP client can be made".to_owned())?;
+    let http =
+        client(&root, Trust::System, PATIENCE).map_err(|_| "cannot create an HTTP client".to_owned())?;
     let mut found = Vec::new();
     for (name, _) in asked.queues {
         let mut url = root.clone();

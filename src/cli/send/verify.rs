@@ -202,7 +202,9 @@ impl Verifier {
             let delivery = match self.consumer.next().await {
                 Some(Ok(delivery)) => delivery,
                 Some(Err(error)) => {
-                    return Failure::Unavailable(anyhow::Error::new(error).context("the broker went away"));
+                    return Failure::Unavailable(
+                        anyhow::Error::new(error).context("the broker closed the connection"),
+                    );
                 }
                 None => return Failure::Unavailable(anyhow!("the broker ended the subscription")),
             };
@@ -214,7 +216,9 @@ impl Verifier {
             if self.source == Source::Queue
                 && let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await
             {
-                return Failure::Unavailable(anyhow::Error::new(error).context("the broker went away"));
+                return Failure::Unavailable(
+                    anyhow::Error::new(error).context("the broker closed the connection"),
+                );
             }
         }
     }
@@ -248,7 +252,7 @@ async fn consume_configured(amqp: &Settings, channel: &Channel) -> Result<Consum
     let queue = channel
         .queue_declare(amqp.queue.as_str().into(), passive, FieldTable::default())
         .await
-        .with_context(|| format!("cannot look at the queue {:?}", amqp.queue))?;
+        .with_context(|| format!("cannot inspect the queue {:?}", amqp.queue))?;
     if queue.message_count() > 0 || queue.consumer_count() > 0 {
         return Err(anyhow!(
             "the queue {:?} is in use: {} messages, {} consumers; --verify own takes nothing away from anybody",

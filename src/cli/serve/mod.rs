@@ -65,7 +65,7 @@ fn take_descriptors() {
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, most)
     {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
@@ -112,7 +112,7 @@ async fn attend(
         // Signals that come during a reload are one more reload after it, which reads what was written last.
         while hangup.recv().await.is_some() {
             if controls.is_draining() {
-                tracing::info!(signal = "SIGHUP", "stopping; the configuration is not read again");
+                tracing::info!(signal = "SIGHUP", "shutting down; reload ignored");
                 continue;
             }
             supervisor.reloading();
@@ -198,7 +198,7 @@ impl Signals {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            tracing::info!(signal, "told to stop");
+            tracing::info!(signal, "shutdown signal received");
         };
         (stop, hangup)
     }

@@ -39,7 +39,7 @@ impl Supervisor {
     fn send(&self, message: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = socket.send(message.as_bytes()) {
-            tracing::warn!(%error, message, "the supervisor could not be told");
+            tracing::warn!(%error, message, "cannot notify the supervisor");
         }
     }
 

@@ -30,7 +30,7 @@ impl Reloader {
 
     /// Reads, checks, and puts in force, and says in the log what came of it. If dropped meanwhile, what it came to.
     pub(super) async fn reload(&mut self, controls: &Controls, log: &Log) {
-        tracing::info!(signal = "SIGHUP", "reading the configuration again");
+        tracing::info!(signal = "SIGHUP", "reloading the configuration");
         let sources = self.sources.clone();
         // The files may be on a disk that hangs.
         let loaded = match tokio::task::spawn_blocking(move || load(&sources)).await {
@@ -57,7 +57,7 @@ impl Reloader {
         let center = match center {
             Ok(center) => center,
             Err(error) => {
-                tracing::error!("the new configuration is rejected: {}", chain(error.as_ref()));
+                tracing::error!("new configuration rejected: {}", chain(error.as_ref()));
                 return controls.reloaded(ReloadResult::Rejected, Vec::new());
             }
         };
@@ -70,7 +70,7 @@ impl Reloader {
             Ok(left) => left,
             Err(error) => {
                 tracing::error!(
-                    "the new configuration cannot be put in force, the one before stays: {}",
+                    "new configuration not applied; the previous one stays in use: {}",
                     chain(error.as_ref())
                 );
                 return controls.reloaded(ReloadResult::Rejected, Vec::new());
@@ -88,27 +88,27 @@ impl Reloader {
             let start = workers::outcomes(&config, center.as_ref());
             let on = start.is_some();
             controls.exchange_outcomes(start);
-            tracing::info!(on, "the outcomes are taken and shown by the new configuration");
+            tracing::info!(on, "outcomes restart with the new configuration");
         }
         tell_changes(&changes);
         if exchanged {
-            tracing::info!("the relay settles what is in flight, and connects by the new configuration");
+            tracing::info!("relay restarts with the new configuration");
         }
         let since_start = self.at_start.changes_to(&loaded.effective);
         let mut restart: Vec<String> = since_start.needing_restart().map(str::to_owned).collect();
         restart.extend(left.into_iter().map(str::to_owned));
         for key in &restart {
-            tracing::warn!(key, "this key is taken at start only: its new value waits for a restart");
+            tracing::warn!(key, "this key needs a restart; the new value is not in use yet");
         }
         self.last = loaded.effective;
         if let Err(error) = log.replace(&config.log) {
-            tracing::error!("the log goes on as before: {}", chain(&error));
+            tracing::error!("log settings not applied: {}", chain(&error));
         }
         (self.config, self.center) = (config, center);
         controls.reloaded(ReloadResult::Applied, restart);
         tracing::info!(
             changed = changes.keys.len() + changes.endpoints_added.len() + changes.endpoints_removed.len(),
-            "the configuration was put in force"
+            "configuration applied"
         );
     }
 }
@@ -117,20 +117,17 @@ fn tell_faults(faults: &Faults) {
     for fault in &faults.0 {
         tracing::error!(key = fault.key(), "configuration: {fault}");
     }
-    tracing::error!(
-        faults = faults.0.len(),
-        "the new configuration was rejected; the one before stays in force"
-    );
+    tracing::error!(faults = faults.0.len(), "new configuration rejected; the previous one stays in use");
 }
 
 fn tell_changes(changes: &Changes) {
     for endpoint in &changes.endpoints_added {
-        tracing::info!(endpoint, "configuration: a new endpoint");
+        tracing::info!(endpoint, "configuration: endpoint added");
     }
     for endpoint in &changes.endpoints_removed {
         tracing::info!(
             endpoint,
-            "configuration: the endpoint is gone; its callbacks are refused as unauthenticated"
+            "configuration: endpoint removed; its callbacks are refused as unauthenticated"
         );
     }
     for change in &changes.keys {

@@ -16,7 +16,7 @@ use crate::{
 /// The client, of which there is one: what uses it shares its token and its limits. `None` if it is not configured.
 pub(super) fn center(config: &Config) -> anyhow::Result<Option<Center>> {
     let center = config.approval_center.as_ref().map(Center::new).transpose();
-    center.context("cannot speak to the approval center")
+    center.context("cannot set up the approval center's client")
 }
 
 /// What completes commands before they are published; `None` if no endpoint wants that.

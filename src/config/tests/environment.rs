@@ -22,7 +22,7 @@ fn the_file_of_an_installed_service_is_read_where_there_is_no_other() {
     case.sources.installed = Some("/none/countersign.toml".into());
     has(
         &case.faults(),
-        "endpoints: there is none; expected an [[endpoints]] in a file (neither countersign.toml nor /none/countersign.toml \
+        "endpoints: is missing; expected an [[endpoints]] in a file (neither countersign.toml nor /none/countersign.toml \
          exists; --config FILE names one), or COUNTERSIGN_ACTION_CALLBACK_TOKEN in the environment",
     );
 }

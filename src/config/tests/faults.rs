@@ -58,7 +58,7 @@ format = "xml"
         "countersign.toml:21: endpoints[0].approval_codes[2]: \"A\" stands in the list twice",
         "countersign.toml:22: endpoints[0].dedupe_window: \"soon\" is not a duration",
         "countersign.toml:23: endpoints[0].on_conflict: is true or false; expected publish or refuse",
-        "countersign.toml:18: endpoints[0].credentials: there is none",
+        "countersign.toml:18: endpoints[0].credentials: is missing",
         "countersign.toml:25: endpoints[0].context.format: \"xml\" is not a format of contexts",
         "countersign.toml:26: other: is not a key of this version; expected one of ",
         "environment COUNTERSIGN__HTTP__BODY_READ_TIMEOUT_MS: http.body_read_timeout_ms: \"soon\" is not a whole number",
@@ -113,7 +113,7 @@ fn credentials_are_one_to_four_alike_and_different() {
     let some = |count: u8| (0..count).map(one).collect::<String>();
     assert!(with(&some(4)).is_empty());
     has(&with(&some(5)), "countersign.toml:3: endpoints[0].credentials: there are 5; expected 1 to 4");
-    has(&with(""), "countersign.toml:3: endpoints[0].credentials: there is none");
+    has(&with(""), "countersign.toml:3: endpoints[0].credentials: is missing");
     has(
         &with(&format!("{}{{ action_callback_token = 'x-of-so-many-bytes' }}", one(1))),
         "countersign.toml:3: endpoints[0].credentials: 1 of 2 have an action_callback_key; expected all or none",

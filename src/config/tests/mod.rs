@@ -285,9 +285,9 @@ fn each_endpoint_has_the_profile_that_it_names() {
 fn without_an_endpoint_nothing_starts() {
     has(
         &Case::empty().faults(),
-        "endpoints: there is none; expected an [[endpoints]] in a file (countersign.toml does not exist; --config FILE names one), or ",
+        "endpoints: is missing; expected an [[endpoints]] in a file (countersign.toml does not exist; --config FILE names one), or ",
     );
-    has(&Case::file("endpoints = []").faults(), "countersign.toml:1: endpoints: there is none");
+    has(&Case::file("endpoints = []").faults(), "countersign.toml:1: endpoints: is missing");
     let faults = Case::empty().env("COUNTERSIGN_ACTION_CALLBACK_KEY", "fake-key-of-so-many-bytes").faults();
     has(
         &faults,

@@ -59,10 +59,10 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
             // A sync of the database that failed must not be tried again: the kernel tells of an error once, and a second
             // sync that succeeds would let the only good copy of these pages, in the log, be overwritten.
             Err(error) if shared.poison_by(&error) => {
-                tracing::error!(%error, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
+                tracing::error!(%error, "ledger disk failed; nothing is accepted until countersign restarts on a healthy disk");
                 return;
             }
-            Err(error) => tracing::warn!(%error, "a checkpoint of the ledger failed and is tried again"),
+            Err(error) => tracing::warn!(%error, "ledger checkpoint failed; retrying"),
         }
     }
 }
@@ -96,7 +96,7 @@ impl Hindered {
             self.told_at = Some(Instant::now());
             tracing::warn!(
                 wal_bytes = pages * PAGE_BYTES,
-                "the ledger's write-ahead log grows because some process has been reading the ledger all the while"
+                "ledger write-ahead log grows: another process keeps the ledger open for reading"
             );
         }
     }

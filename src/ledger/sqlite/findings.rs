@@ -352,7 +352,7 @@ impl Findings for Auditor {
             match spawn_blocking(write).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => {
-                    tracing::error!(%error, "what was found could not be written to the ledger");
+                    tracing::error!(%error, "cannot write findings to the ledger");
                     Err(AcceptError::Unavailable)
                 }
                 Err(_ended) => Err(AcceptError::Unavailable),

@@ -35,7 +35,7 @@ pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below:
         Ok(connection) => connection,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "earlier commands cannot be read; repeats of them are not told");
+            tracing::warn!(error, "cannot read earlier commands; repeats of them are not recognised");
             return;
         }
     };
@@ -43,7 +43,7 @@ pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below:
         let seen = match page(&connection, below, epoch_ms) {
             Ok(seen) => seen,
             Err(error) => {
-                tracing::warn!(%error, "earlier commands cannot be read; repeats of them are not told");
+                tracing::warn!(%error, "cannot read earlier commands; repeats of them are not recognised");
                 return;
             }
         };
@@ -60,7 +60,7 @@ pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below:
         }
         std::thread::sleep(PAUSE);
     }
-    tracing::debug!(commands = count, took = ?began.elapsed(), "earlier commands are remembered, so that repeats can be told");
+    tracing::debug!(commands = count, took = ?began.elapsed(), "earlier commands loaded; repeats are recognised");
 }
 
 fn page(connection: &Connection, below: Seq, epoch_ms: i64) -> rusqlite::Result<Vec<Seen>> {

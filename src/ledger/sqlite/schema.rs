@@ -59,7 +59,7 @@ pub enum OpenError {
     },
     /// What it holds contradicts itself.
     #[error(
-        "the ledger {path} is damaged: {what}. Restore it from a backup, or move it away and know what is lost"
+        "the ledger {path} is damaged: {what}. Restore it from a backup, or move it away and accept the loss"
     )]
     Damaged {
         /// The file.

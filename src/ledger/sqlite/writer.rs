@@ -273,13 +273,13 @@ impl Writer {
             Failed::Gone(file) => {
                 self.shared.poisoned.store(true, Ordering::Release);
                 let file = file.display();
-                tracing::error!(%file, "a file of the ledger was removed or replaced while it was in use; nothing is accepted until countersign is started again with the file in its place");
+                tracing::error!(%file, "a ledger file was removed or replaced while in use; nothing is accepted until countersign restarts with the file in place");
             }
             Failed::Sqlite(error) if self.shared.poison_by(error) => {
-                tracing::error!(%error, %path, "the ledger's disk failed; nothing is accepted until countersign is started again on a sound disk");
+                tracing::error!(%error, %path, "ledger disk failed; nothing is accepted until countersign restarts on a healthy disk");
             }
             Failed::Sqlite(error) => {
-                tracing::error!(%error, %path, "a commit to the ledger failed; callbacks are refused until it works again");
+                tracing::error!(%error, %path, "ledger commit failed; callbacks are refused until commits work again");
             }
         }
     }
@@ -293,7 +293,7 @@ impl Writer {
         match super::rebuild(&self.connection, spans, now_ms) {
             Ok(rebuilt) => self.window = rebuilt.window,
             Err(error) => {
-                tracing::warn!(%error, "the window cannot be made longer; trying again at the next commit")
+                tracing::warn!(%error, "cannot extend the window; retrying at the next commit")
             }
         }
     }
@@ -386,7 +386,7 @@ impl Writer {
             }
             Err(error) => {
                 self.shared.poison_by(&error);
-                tracing::error!(%error, "a checkpoint of the ledger failed");
+                tracing::error!(%error, "ledger checkpoint failed");
             }
         }
     }

@@ -106,10 +106,7 @@ fn write_for_ever(shared: &Shared, mut sink: impl Write) {
             mem::take(&mut state.dropped)
         };
         if dropped > 0 {
-            tracing::warn!(
-                dropped,
-                "lines of this log are missing here: standard error was not read in time"
-            );
+            tracing::warn!(dropped, "log lines dropped here: stderr was not read in time");
         }
         state = shared.state();
     }

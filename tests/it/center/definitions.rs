@@ -179,7 +179,7 @@ async fn without_a_center_or_a_configuration_it_says_so() {
     std::fs::write(dir.path().join("countersign.toml"), text).unwrap();
     let ran = Program::new(["center", "whoami"]).dir(dir.path()).run().await.ended_with(AWAY);
     assert!(
-        ran.stderr.contains("http://127.0.0.1:1 is not reached") && !ran.stderr.contains("hush"),
+        ran.stderr.contains("http://127.0.0.1:1 cannot be reached") && !ran.stderr.contains("hush"),
         "{}",
         ran.stderr
     );

@@ -165,7 +165,7 @@ async fn a_url_that_leads_elsewhere_is_told_by_the_definition_and_by_the_callbac
     setup.redefine("action_callback_url = 'http://127.0.0.1:1/callbacks/purchase'").await;
     says(
         setup.doctor().await,
-        "wrong  callback to purchase: http://127.0.0.1:1/callbacks/purchase is not reached: ",
+        "wrong  callback to purchase: http://127.0.0.1:1/callbacks/purchase cannot be reached: ",
     );
     let elsewhere = setup.app.callback_url("leave");
     setup.redefine(&format!("action_callback_url = '{elsewhere}'")).await;

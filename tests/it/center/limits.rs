@@ -172,7 +172,7 @@ async fn the_proxy_on_the_way_is_named_and_its_password_is_not() {
     let program = Program::new(["center", "whoami"]).config(&file).env("HTTPS_PROXY", proxy.as_str());
     let told = program.run().await.ended_with(AWAY).stderr;
     assert!(
-        told.contains(&format!("is not reached through the proxy {address}, which the environment")),
+        told.contains(&format!("cannot be reached through the proxy {address}, which the environment")),
         "{told}"
     );
     assert!(!told.contains("fake-"), "{told}");

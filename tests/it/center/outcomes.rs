@@ -540,8 +540,8 @@ async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_sp
     let mut salary = decided(&all.code, "SALARY-1", i64::MAX);
     salary["links"]["pc_link"] = json!("https://evil.example.net/");
     for (number, (report, reason)) in [
-        (salary, "the instance \"SALARY-1\", which is not the one that its command names"),
-        (other_definition, "the definition \"SALARY\", which is not the one that its command names"),
+        (salary, "the instance \"SALARY-1\", not the one of its command"),
+        (other_definition, "the definition \"SALARY\", not the one of its command"),
         (trusteeship, "where the platform sends decisions"),
     ]
     .into_iter()

@@ -155,7 +155,7 @@ async fn a_center_that_is_away_or_not_configured_is_told_and_nothing_is_conclude
     })
     .await;
     let ran = reconcile(app.file(), &[]).await.ended_with(AWAY);
-    assert!(ran.stderr.contains("is not reached"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot be reached"), "{}", ran.stderr);
     let told = app.get("/api/v1/reconciliation").await.json();
     assert_eq!((&told["asked_through"], &told["published_through"]), (&json!(0), &json!(1)), "{told}");
     let warned =

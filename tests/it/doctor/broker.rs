@@ -207,7 +207,7 @@ async fn a_broker_that_does_not_let_us_in_is_told_with_the_line_that_mends_it() 
     let found = line(&ran, "wrong  broker: ").to_owned();
     let (_, mend) = found.split_once("or make it: ").expect("a line to paste");
     assert!(mend.starts_with("rabbitmqctl add_vhost 'team/prod' && rabbitmqctl set_permissions"), "{mend}");
-    paste(&broker, mend.strip_suffix(". Callbacks are kept all the same").expect("the end")).await;
+    paste(&broker, mend.strip_suffix(". Callbacks are still kept").expect("the end")).await;
     let ran = doctor(&file, &asked, &[]).await;
     assert!(line(&ran, "ok     broker: ").contains("/team%2fprod"), "{}", ran.stdout);
 
@@ -216,7 +216,7 @@ async fn a_broker_that_does_not_let_us_in_is_told_with_the_line_that_mends_it() 
     let ran = doctor(&file, &asked, &[]).await.ended_with(FAILED);
     let found = line(&ran, "wrong  broker: ").to_owned();
     let (_, mend) = found.split_once("may not use this virtual host: ").expect("a line to paste");
-    paste(&broker, mend.strip_suffix(". Callbacks are kept all the same").expect("the end")).await;
+    paste(&broker, mend.strip_suffix(". Callbacks are still kept").expect("the end")).await;
     let app = App::with(config).await;
     vhost.until_declared(COMMANDS).await;
     let id = app.accept(&Callback::list("i", "t")).await;

@@ -259,7 +259,8 @@ async fn a_token_is_not_sent_in_clear_to_another_machine() {
         "{found}"
     );
     assert!(
-        line(&ran, "wrong  callback to purchase: ").contains("is not reached through the proxy 127.0.0.1:1")
+        line(&ran, "wrong  callback to purchase: ")
+            .contains("cannot be reached through the proxy 127.0.0.1:1")
     );
 }
 
