@@ -12,7 +12,7 @@ use countersign::{
     },
     command::{Grant, Registered, TaskRef, message},
     context::{
-        self, Format, JsonFields, OnUnresolved, Surroundings, jwt,
+        self, Format, JsonFields, OnUnresolved, ResolveInput, jwt,
         pattern::{Over, Pattern},
     },
     secret::Secret,
@@ -115,7 +115,7 @@ fn resolve(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("resolve");
     for (name, format, text) in formats() {
         let verified = callback::open(&known, &plain(&text)).expect("it is a good one");
-        let surroundings = Surroundings {
+        let surroundings = ResolveInput {
             endpoint: "bench",
             now: Timestamp::now(),
             registered: (name == "registry").then_some(&registered),

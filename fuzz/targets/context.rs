@@ -7,7 +7,7 @@ use countersign::{
     callback::{CredentialSettings, Credentials, open},
     command::{ResolvedBy, TaskRef},
     context::{
-        Format, JsonFields, OnUnresolved, Settings, Surroundings,
+        Format, JsonFields, OnUnresolved, ResolveInput, Settings,
         jwt::{Demands, KeySettings, Keys},
         pattern::{Over, Pattern},
         resolve,
@@ -65,7 +65,7 @@ pub(super) fn run(data: &[u8]) {
     let body =
         json!({ "token": "t", "action_context": context, "instance_id": instance_id, "task_id": task_id });
     let Ok(callback) = open(&CREDENTIALS, body.to_string().as_bytes()) else { return };
-    let surroundings = Surroundings { endpoint: "e", now: Timestamp::UNIX_EPOCH, registered: None };
+    let surroundings = ResolveInput { endpoint: "e", now: Timestamp::UNIX_EPOCH, registered: None };
     let read = |format| resolve(&settings(format), &callback, surroundings);
     let limits = |task: &TaskRef| {
         let ids = [&task.instance_id, &task.task_id, &task.round, &task.business_key];

@@ -30,7 +30,7 @@ use std::{
 
 use crate::{
     command::CommandId,
-    relay::{LateReturn, News, Outcome},
+    relay::{BrokerAnswer, LateReturn, News},
 };
 
 /// What came with one confirm.
@@ -169,12 +169,12 @@ where
 }
 
 impl<F> Slot<F> {
-    fn outcome(self) -> Outcome {
+    fn outcome(self) -> BrokerAnswer {
         match (self.returned, self.answer) {
-            (Some(reason), _) => Outcome::Returned(reason),
-            (None, Awaited::Here { ack: true }) => Outcome::Confirmed,
+            (Some(reason), _) => BrokerAnswer::Returned(reason),
+            (None, Awaited::Here { ack: true }) => BrokerAnswer::Confirmed,
             // A slot is drained only with its answer; without one, nothing may be taken for confirmed.
-            (None, Awaited::Here { ack: false } | Awaited::Future(_)) => Outcome::Nacked,
+            (None, Awaited::Here { ack: false } | Awaited::Future(_)) => BrokerAnswer::Nacked,
         }
     }
 }
@@ -204,8 +204,8 @@ mod tests {
         Returned { command_id: Some(id(number)), reason: "NO_ROUTE".to_owned() }
     }
 
-    fn lost() -> Outcome {
-        Outcome::Returned("NO_ROUTE".to_owned())
+    fn lost() -> BrokerAnswer {
+        BrokerAnswer::Returned("NO_ROUTE".to_owned())
     }
 
     impl Bench {
@@ -255,7 +255,10 @@ mod tests {
         bench.answer(1, false, None);
         assert_eq!(bench.news().outcomes, []);
         bench.answer(0, true, None);
-        assert_eq!(bench.news().outcomes, [Outcome::Confirmed, Outcome::Nacked, Outcome::Confirmed]);
+        assert_eq!(
+            bench.news().outcomes,
+            [BrokerAnswer::Confirmed, BrokerAnswer::Nacked, BrokerAnswer::Confirmed]
+        );
     }
 
     #[test]
@@ -269,7 +272,7 @@ mod tests {
                 bench.answer(number, true, (number == carrier).then_some(lost_one));
             }
             let expected: Vec<_> = (0..publishes)
-                .map(|number| if number == lost_one { lost() } else { Outcome::Confirmed })
+                .map(|number| if number == lost_one { lost() } else { BrokerAnswer::Confirmed })
                 .collect();
             let news = bench.news();
             assert_eq!((news.outcomes, news.late), (expected, vec![]), "{publishes} {lost_one} {carrier}");
@@ -284,7 +287,7 @@ mod tests {
         assert_eq!(bench.news().outcomes, [lost()]);
         bench.answer(1, true, None);
         bench.answer(2, true, None);
-        assert_eq!(bench.news().outcomes, vec![Outcome::Confirmed; 3]);
+        assert_eq!(bench.news().outcomes, vec![BrokerAnswer::Confirmed; 3]);
     }
 
     #[test]
@@ -311,10 +314,10 @@ mod tests {
     fn a_return_after_the_outcome_is_late() {
         let mut bench = Bench::new(2);
         bench.answer(0, true, None);
-        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+        assert_eq!(bench.news().outcomes, [BrokerAnswer::Confirmed]);
         bench.answer(1, true, Some(0));
         let news = bench.news();
-        assert_eq!(news.outcomes, [Outcome::Confirmed]);
+        assert_eq!(news.outcomes, [BrokerAnswer::Confirmed]);
         assert_eq!(news.late, [LateReturn { command_id: id(0), reason: "NO_ROUTE".to_owned() }]);
     }
 
@@ -324,7 +327,7 @@ mod tests {
         bench.answer(0, true, None);
         assert_eq!(bench.news().outcomes, [], "woken for a quarter of them only");
         bench.window.be_thorough();
-        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+        assert_eq!(bench.news().outcomes, [BrokerAnswer::Confirmed]);
     }
 
     #[test]
@@ -351,7 +354,7 @@ mod tests {
         let mut bench = Bench::new(MUCH + 1);
         bench.answer(0, true, None);
         bench.window.be_thorough();
-        assert_eq!(bench.news().outcomes, [Outcome::Confirmed]);
+        assert_eq!(bench.news().outcomes, [BrokerAnswer::Confirmed]);
         // The one that is waited for: a quarter of the window is before it.
         bench.answer(MUCH / 4 + 1, true, Some(0));
         let news = bench.news();

@@ -203,14 +203,14 @@ impl<T> Answer<T> {
         }
     }
 
-    fn outcome(&self) -> Option<Outcome> {
+    fn outcome(&self) -> Option<Lookup> {
         Some(match self {
             Self::Unwanted => return None,
-            Self::Told(Some(_)) => Outcome::Known,
-            Self::Told(None) => Outcome::Unknown,
-            Self::Late => Outcome::Late,
-            Self::Crowded => Outcome::Crowded,
-            Self::Failed => Outcome::Failed,
+            Self::Told(Some(_)) => Lookup::Known,
+            Self::Told(None) => Lookup::Unknown,
+            Self::Late => Lookup::Late,
+            Self::Crowded => Lookup::Crowded,
+            Self::Failed => Lookup::Failed,
         })
     }
 
@@ -223,7 +223,7 @@ impl<T> Answer<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum Lookup {
     Known,
     Unknown,
     Late,
@@ -232,15 +232,15 @@ enum Outcome {
 }
 
 /// How far a command was completed, by what was asked for.
-fn status(outcomes: &[Outcome]) -> EnrichmentStatus {
+fn status(outcomes: &[Lookup]) -> EnrichmentStatus {
     let any = |outcome| outcomes.contains(&outcome);
-    if outcomes.iter().all(|outcome| *outcome == Outcome::Known) {
+    if outcomes.iter().all(|outcome| *outcome == Lookup::Known) {
         EnrichmentStatus::Complete
-    } else if any(Outcome::Known) || any(Outcome::Unknown) {
+    } else if any(Lookup::Known) || any(Lookup::Unknown) {
         EnrichmentStatus::Partial
-    } else if any(Outcome::Late) {
+    } else if any(Lookup::Late) {
         EnrichmentStatus::TimedOut
-    } else if outcomes.iter().all(|outcome| *outcome == Outcome::Crowded) {
+    } else if outcomes.iter().all(|outcome| *outcome == Lookup::Crowded) {
         EnrichmentStatus::Busy
     } else {
         EnrichmentStatus::Unavailable
@@ -266,17 +266,17 @@ impl Asking {
         };
         let (operators, instances) = tokio::join!(operators, instances);
         let by_task = match &instances {
-            Answer::Told(told) => told.as_ref().and_then(|told| self.task_of(told)).map(|_| Outcome::Known),
+            Answer::Told(told) => told.as_ref().and_then(|told| self.task_of(told)).map(|_| Lookup::Known),
             _ => None,
         };
-        let mut outcomes: Vec<Outcome> = operators.outcome().into_iter().collect();
+        let mut outcomes: Vec<Lookup> = operators.outcome().into_iter().collect();
         if instance {
             outcomes.extend(instances.outcome());
         }
         if task {
             // The instance may be known, and the task not.
             outcomes.extend(match instances.outcome() {
-                Some(Outcome::Known) => Some(by_task.unwrap_or(Outcome::Unknown)),
+                Some(Lookup::Known) => Some(by_task.unwrap_or(Lookup::Unknown)),
                 other => other,
             });
         }
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_status_says_how_far_it_came() {
-        use Outcome::{Crowded, Failed, Known, Late, Unknown};
+        use Lookup::{Crowded, Failed, Known, Late, Unknown};
         for (outcomes, expected) in [
             (&[Known, Known, Known][..], EnrichmentStatus::Complete),
             (&[Known], EnrichmentStatus::Complete),

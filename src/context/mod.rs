@@ -114,7 +114,7 @@ pub enum OnUnresolved {
 
 /// What is known beside the callback.
 #[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct ResolveInput<'a> {
     /// The endpoint that received it.
     pub endpoint: &'a str,
     /// When.
@@ -153,7 +153,7 @@ pub enum ContextError {
 pub fn resolve(
     settings: &Settings,
     callback: &Verified,
-    surroundings: Surroundings<'_>,
+    surroundings: ResolveInput<'_>,
 ) -> Result<TaskRef, ContextError> {
     for format in &settings.formats {
         let found = match format {

@@ -27,7 +27,7 @@ fn solve_with(
     callback: &Verified,
     registered: Option<&Registered>,
 ) -> Result<TaskRef, ContextError> {
-    resolve(settings, callback, Surroundings { endpoint: "purchase", now: now(), registered })
+    resolve(settings, callback, ResolveInput { endpoint: "purchase", now: now(), registered })
 }
 
 fn now() -> Timestamp {

@@ -19,7 +19,7 @@ impl Ask {
 
 /// A failure.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ApiError {
     pub(super) code: i64,
     pub(super) msg: String,
     /// Other than that of the API's family.
@@ -29,7 +29,7 @@ pub(super) struct Refused {
     pub(super) headers: Vec<(&'static str, String)>,
 }
 
-impl Refused {
+impl ApiError {
     pub(super) fn new(code: i64, msg: impl Into<String>) -> Self {
         Self { code, msg: msg.into(), status: None, error: Value::Null, headers: Vec::new() }
     }
@@ -41,4 +41,4 @@ impl Refused {
 }
 
 /// `data`, or for tokens what stands at the top.
-pub(super) type Answered = Result<Value, Refused>;
+pub(super) type Answered = Result<Value, ApiError>;

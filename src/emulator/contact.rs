@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     tenant::{Person, Tenant},
 };
 
@@ -23,8 +23,8 @@ pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let kind = ask.query("user_id_type").unwrap_or("open_id");
     match tenant.person(kind, &ask.id) {
         Some(person) => Ok(json!({ "user": shown(tenant, person) })),
-        None if ask.id.starts_with("ou_") => Err(Refused::new(41_050, "no user authority error")),
-        None => Err(Refused::new(41_012, "user id invalid error")),
+        None if ask.id.starts_with("ou_") => Err(ApiError::new(41_050, "no user authority error")),
+        None => Err(ApiError::new(41_012, "user id invalid error")),
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn batch(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let ids: Vec<&str> =
         ask.query.iter().filter(|(key, _)| key == "user_ids").map(|(_, id)| id.as_str()).collect();
     if ids.is_empty() || ids.len() > 50 {
-        return Err(Refused::new(40_001, "param error"));
+        return Err(ApiError::new(40_001, "param error"));
     }
     let items: Vec<_> =
         ids.iter().filter_map(|id| tenant.person(kind, id)).map(|person| shown(tenant, person)).collect();

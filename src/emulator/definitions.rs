@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     fields::{is_absent, lists, require, texts_are_lists, truths, wrong_type},
     tenant::{Definition, Tenant, fresh_code},
 };
@@ -58,21 +58,21 @@ pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let text = |member: &str| body[member].as_str().unwrap_or_default().to_owned();
     let custom_code = text("approval_code");
     if custom_code.chars().count() > 128 {
-        return Err(Refused::parameter("param is invalid: approval_code is too long"));
+        return Err(ApiError::parameter("param is invalid: approval_code is too long"));
     }
     let external = &body["external"];
     if external["support_pc"] != true && external["support_mobile"] != true {
-        return Err(Refused::parameter("param is invalid: support_pc and support_mobile are both false"));
+        return Err(ApiError::parameter("param is invalid: support_pc and support_mobile are both false"));
     }
     let known = tenant.definitions.iter().position(|definition| definition.custom_code == custom_code);
     // Documented as optional; refused when a definition is created (platform.md#definitions).
     if known.is_none() && is_absent(&body["group_code"]) {
-        return Err(Refused::parameter("Group code cannot be empty when create approval definition"));
+        return Err(ApiError::parameter("Group code cannot be empty when create approval definition"));
     }
     let group_is_known =
         tenant.definitions.iter().any(|definition| definition.body["group_code"] == body["group_code"]);
     if !is_absent(&body["group_code"]) && is_absent(&body["group_name"]) && !group_is_known {
-        return Err(Refused::parameter("分组编码与分组名称不匹配"));
+        return Err(ApiError::parameter("分组编码与分组名称不匹配"));
     }
     let kept = kept(body, known.map(|at| &tenant.definitions[at].body));
     let number = tenant.number();
@@ -140,6 +140,6 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
 pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     match tenant.by_real_code(&ask.id) {
         Some(definition) => Ok(definition.body.clone()),
-        None => Err(Refused::new(1_390_002, "approval code not found")),
+        None => Err(ApiError::new(1_390_002, "approval code not found")),
     }
 }

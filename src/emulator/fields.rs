@@ -3,18 +3,18 @@
 
 use serde_json::{Value, json};
 
-use super::api::Refused;
+use super::api::ApiError;
 
 /// 99992402, naming one member.
-pub(super) fn violation(field: impl Into<String>, description: &str) -> Refused {
-    let mut refused = Refused::new(99_992_402, "field validation failed");
+pub(super) fn violation(field: impl Into<String>, description: &str) -> ApiError {
+    let mut refused = ApiError::new(99_992_402, "field validation failed");
     refused.error = json!({ "field_violations": [{ "field": field.into(), "description": description }] });
     refused
 }
 
 /// 9499, naming one member.
-pub(super) fn wrong_type(field: &str) -> Refused {
-    Refused::new(9_499, format!("Invalid parameter type in json: {field}"))
+pub(super) fn wrong_type(field: &str) -> ApiError {
+    ApiError::new(9_499, format!("Invalid parameter type in json: {field}"))
 }
 
 /// True for what counts as not sent.
@@ -23,7 +23,7 @@ pub(super) fn is_absent(value: &Value) -> bool {
 }
 
 /// All of these members must be there.
-pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<(), Refused> {
+pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| is_absent(&body[**member])) {
         Some(member) => Err(violation(format!("{prefix}{member}"), "is required")),
         None => Ok(()),
@@ -31,7 +31,7 @@ pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<()
 }
 
 /// These members must be lists, if they are there.
-pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), Refused> {
+pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_array()) {
         Some(member) => Err(wrong_type(member)),
         None => Ok(()),
@@ -39,7 +39,7 @@ pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), Refused> {
 }
 
 /// These members must be truth values, if they are there.
-pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), Refused> {
+pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_boolean()) {
         Some(member) => Err(wrong_type(member)),
         None => Ok(()),
@@ -48,7 +48,7 @@ pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), Refused> {
 
 /// `texts` of every language must be a list of `{key, value}` here, not the map that the documentation shows
 /// (platform.md#definitions).
-pub(super) fn texts_are_lists(resources: &Value) -> Result<(), Refused> {
+pub(super) fn texts_are_lists(resources: &Value) -> Result<(), ApiError> {
     for resource in items(resources) {
         if !resource["texts"].is_array() {
             return Err(wrong_type("texts"));
@@ -59,13 +59,13 @@ pub(super) fn texts_are_lists(resources: &Value) -> Result<(), Refused> {
 
 /// A time is a text of digits; the platform's own tutorial sends the number 0 for "not yet"
 /// (platform.md#third-party-instances).
-pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), Refused> {
+pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     for member in members {
         match &body[*member] {
             Value::Null => {}
             Value::Number(number) if number.as_i64() == Some(0) => {}
             Value::String(text) if text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) => {}
-            Value::String(_) => return Err(Refused::parameter(format!("param is invalid: {member}"))),
+            Value::String(_) => return Err(ApiError::parameter(format!("param is invalid: {member}"))),
             _ => return Err(wrong_type(member)),
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), Refused> {
 }
 
 /// What people read is named by a key.
-pub(super) fn keys(body: &Value, prefix: &str, members: &[&str]) -> Result<(), Refused> {
+pub(super) fn keys(body: &Value, prefix: &str, members: &[&str]) -> Result<(), ApiError> {
     let is_no_key = |member: &&&str| {
         body[**member].as_str().is_some_and(|text| !text.is_empty() && !text.starts_with("@i18n@"))
     };

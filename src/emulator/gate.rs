@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Emulator,
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     routes::{Family, ROUTES, Route},
     tenant::{Count, Tenant, random_hex},
 };
@@ -100,7 +100,7 @@ fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, b
         tenant.planned.iter_mut().find(|planned| planned.times > 0 && request.path().contains(&planned.path))
     {
         planned.times -= 1;
-        let mut refused = Refused::new(planned.code, planned.msg.clone());
+        let mut refused = ApiError::new(planned.code, planned.msg.clone());
         refused.status = Some(planned.status);
         refused
             .headers
@@ -118,7 +118,7 @@ fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, b
     let body = match bytes {
         [] => Value::Null,
         bytes => serde_json::from_slice(bytes)
-            .map_err(|_| Refused::new(9_499, "Bad Request: the body is not JSON"))?,
+            .map_err(|_| ApiError::new(9_499, "Bad Request: the body is not JSON"))?,
     };
     let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map(web::Query::into_inner)
@@ -127,25 +127,25 @@ fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, b
 }
 
 /// Checks the access token.
-fn enter(tenant: &Tenant, request: &HttpRequest) -> Result<(), Refused> {
+fn enter(tenant: &Tenant, request: &HttpRequest) -> Result<(), ApiError> {
     let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = value.and_then(|value| value.strip_prefix("Bearer ")) else {
-        return Err(Refused::new(99_991_661, "Missing access token for authorization"));
+        return Err(ApiError::new(99_991_661, "Missing access token for authorization"));
     };
     if !token.starts_with("t-") {
-        return Err(Refused::new(99_991_671, "Invalid access token: it must start with t- or u-"));
+        return Err(ApiError::new(99_991_671, "Invalid access token: it must start with t- or u-"));
     }
     if tenant.knows_token(token, false) { Ok(()) } else { Err(invalid_token()) }
 }
 
-fn invalid_token() -> Refused {
-    Refused::new(99_991_663, "Invalid access token for authorization")
+fn invalid_token() -> ApiError {
+    ApiError::new(99_991_663, "Invalid access token for authorization")
 }
 
-fn scope_missing(tenant: &Tenant, scopes: &[&str]) -> Refused {
+fn scope_missing(tenant: &Tenant, scopes: &[&str]) -> ApiError {
     let app = &tenant.settings.app_id;
     let url = format!("https://open.feishu.cn/app/{app}/auth?q={}", scopes.join(","));
-    let mut refused = Refused::new(
+    let mut refused = ApiError::new(
         99_991_672,
         format!("Access denied. One of the following scopes is required: [{}]", scopes.join(", ")),
     );
@@ -160,7 +160,7 @@ fn scope_missing(tenant: &Tenant, scopes: &[&str]) -> Refused {
 }
 
 /// Counts in fixed windows of a second and a minute (platform.md#rate-limits).
-fn limit(tenant: &mut Tenant, route: &Route) -> Result<(), Refused> {
+fn limit(tenant: &mut Tenant, route: &Route) -> Result<(), ApiError> {
     let most = [tenant.settings.per_second, tenant.settings.per_minute];
     let now = Instant::now();
     let counts = tenant.counts.entry(route.path).or_insert_with(|| [Count { since: now, calls: 0 }; 2]);
@@ -172,7 +172,7 @@ fn limit(tenant: &mut Tenant, route: &Route) -> Result<(), Refused> {
         count.calls += 1;
         if count.calls > most {
             let left = span.saturating_sub(now.duration_since(count.since));
-            let mut refused = Refused::new(99_991_400, "request trigger frequency limit");
+            let mut refused = ApiError::new(99_991_400, "request trigger frequency limit");
             refused.status = Some(if route.family == Family::Old { 400 } else { 429 });
             refused.headers = vec![
                 ("x-ogw-ratelimit-limit", most.to_string()),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     fields::{is_absent, items, keys, lists, millis, require, texts_are_lists, times, truths, violation},
     tenant::{Instance, Tenant, fresh_code},
 };
@@ -36,7 +36,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
     validate(body)?;
     let code = body["approval_code"].as_str().unwrap_or_default();
     if tenant.by_real_code(code).is_none() {
-        return Err(Refused::new(1_390_002, "approval code not found"));
+        return Err(ApiError::new(1_390_002, "approval code not found"));
     }
     let instance_id = body["instance_id"].as_str().unwrap_or_default();
     let replace = body["update_mode"].as_str().unwrap_or("REPLACE") != "UPDATE";
@@ -123,7 +123,7 @@ fn merge(kept: &mut Vec<Value>, sent: &[Value], id: &str, replace: bool, fixed: 
 
 /// One layer at a time: names, what tasks need, what the instance needs, types, values
 /// (platform.md#sync-answers-and-errors).
-fn validate(body: &Value) -> Result<(), Refused> {
+fn validate(body: &Value) -> Result<(), ApiError> {
     let (tasks, carbons) = (items(&body["task_list"]), items(&body["cc_list"]));
     let of_task = |at: usize| format!("task_list[{at}].");
     keys(body, "", &["title", "user_name", "department_name"]).or_else(tolerate_old_names)?;
@@ -151,19 +151,19 @@ fn validate(body: &Value) -> Result<(), Refused> {
 }
 
 /// The platform's own example (platform.md#third-party-instances) has a plain name and a plain department.
-fn tolerate_old_names(refused: Refused) -> Result<(), Refused> {
+fn tolerate_old_names(refused: ApiError) -> Result<(), ApiError> {
     let field = refused.error["field_violations"][0]["field"].as_str();
     if field == Some("title") { Err(refused) } else { Ok(()) }
 }
 
-fn one_of_two(body: &Value, prefix: &str, one: &str, other: &str) -> Result<(), Refused> {
+fn one_of_two(body: &Value, prefix: &str, one: &str, other: &str) -> Result<(), ApiError> {
     if is_absent(&body[one]) && is_absent(&body[other]) {
         return Err(violation(format!("{prefix}{one}"), &format!("one of {one} and {other} is required")));
     }
     Ok(())
 }
 
-fn check_types(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), Refused> {
+fn check_types(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), ApiError> {
     lists(body, &["task_list", "cc_list", "form", "i18n_resources"])?;
     texts_are_lists(&body["i18n_resources"])?;
     times(body, &["start_time", "end_time", "update_time"])?;
@@ -178,34 +178,34 @@ fn check_types(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), R
     carbons.iter().try_for_each(|carbon| times(carbon, &["create_time", "update_time"]))
 }
 
-fn check_values(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), Refused> {
+fn check_values(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), ApiError> {
     let one_of = |value: &Value, words: &[&str], member: &str| {
         let known = value.as_str().is_some_and(|word| words.contains(&word));
-        if known { Ok(()) } else { Err(Refused::parameter(format!("param is invalid: {member}"))) }
+        if known { Ok(()) } else { Err(ApiError::parameter(format!("param is invalid: {member}"))) }
     };
     one_of(&body["status"], &STATUSES, "status")?;
     if !is_absent(&body["update_mode"]) {
         one_of(&body["update_mode"], &["REPLACE", "UPDATE"], "update_mode")?;
     }
     if tasks.len() > 300 || carbons.len() > 200 {
-        return Err(Refused::parameter("param is invalid: task_list or cc_list is too long"));
+        return Err(ApiError::parameter("param is invalid: task_list or cc_list is too long"));
     }
     for body in std::iter::once(body).chain(tasks).chain(carbons) {
         let links = &body["links"];
         if is_absent(&links["pc_link"]) && is_absent(&links["mobile_link"]) {
-            return Err(Refused::parameter("param is invalid: links"));
+            return Err(ApiError::parameter("param is invalid: links"));
         }
     }
     for task in tasks {
         one_of(&task["status"], &TASK_STATUSES, "task_list.status")?;
         let actions = items(&task["action_configs"]);
         if actions.len() > 2 {
-            return Err(Refused::parameter("param is invalid: action_configs"));
+            return Err(ApiError::parameter("param is invalid: action_configs"));
         }
         for action in actions {
             let of_ones_own = !matches!(action["action_type"].as_str(), Some("APPROVE" | "REJECT"));
             if is_absent(&action["action_type"]) || (of_ones_own && is_absent(&action["action_name"])) {
-                return Err(Refused::parameter("param is invalid: action_configs.action_name"));
+                return Err(ApiError::parameter("param is invalid: action_configs.action_name"));
             }
         }
     }

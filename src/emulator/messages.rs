@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     fields::{is_absent, items},
     tenant::{Card, Tenant},
 };
@@ -19,8 +19,8 @@ const STATUSES: [&str; 9] =
 /// The same uuid is sent once within this time.
 const UUID_COUNTS_FOR: Duration = Duration::from_secs(3600);
 
-fn refused(msg: &str) -> Refused {
-    Refused::new(60_001, msg)
+fn refused(msg: &str) -> ApiError {
+    ApiError::new(60_001, msg)
 }
 
 /// Sends a card.
@@ -29,7 +29,7 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     if is_absent(&body["template_id"]) {
         return Err(refused("no TemplateId error"));
     }
-    let Some(user) = tenant.user_of(body) else { return Err(Refused::new(60_004, "user not found")) };
+    let Some(user) = tenant.user_of(body) else { return Err(ApiError::new(60_004, "user not found")) };
     if items(&body["actions"]).is_empty() || items(&body["actions"]).len() > 2 {
         return Err(refused("actions error"));
     }

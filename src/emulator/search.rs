@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     fields::{is_absent, millis, translated},
     tenant::{Cursor, Instance, Tenant, random_hex},
 };
@@ -19,7 +19,7 @@ pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let size = match ask.query("page_size").map(str::parse::<usize>) {
         None => 10,
         Some(Ok(size @ 5..=200)) => size,
-        Some(_) => return Err(Refused::parameter("param is invalid: page_size must be 5 to 200")),
+        Some(_) => return Err(ApiError::parameter("param is invalid: page_size must be 5 to 200")),
     };
     let kind = ask.query("user_id_type").unwrap_or("open_id").to_owned();
     validate(tenant, &ask.body)?;
@@ -27,7 +27,7 @@ pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
         None => 0,
         Some(token) => match tenant.cursors.get(token) {
             Some(cursor) if cursor.filter == ask.body => cursor.given,
-            _ => return Err(Refused::parameter("param is invalid: page_token")),
+            _ => return Err(ApiError::parameter("param is invalid: page_token")),
         },
     };
     let locale = ask.body["locale"].as_str().unwrap_or("zh-CN");
@@ -49,29 +49,29 @@ pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(data)
 }
 
-fn validate(tenant: &Tenant, body: &Value) -> Result<(), Refused> {
+fn validate(tenant: &Tenant, body: &Value) -> Result<(), ApiError> {
     if IDS.iter().all(|id| is_absent(&body[*id])) {
         let ids = IDS.join(", ");
-        return Err(Refused::parameter(format!("param is invalid: {ids} cannot all be empty")));
+        return Err(ApiError::parameter(format!("param is invalid: {ids} cannot all be empty")));
     }
     let (from, to) = (&body["instance_start_time_from"], &body["instance_start_time_to"]);
     match (is_absent(from), is_absent(to)) {
         (true, true) => {}
         (false, false) if from.is_string() && to.is_string() => {
             if millis(to) - millis(from) > SPAN_MS {
-                return Err(Refused::parameter("param is invalid: the span is over 30 days"));
+                return Err(ApiError::parameter("param is invalid: the span is over 30 days"));
             }
         }
-        _ => return Err(Refused::parameter("param is invalid: both times or neither")),
+        _ => return Err(ApiError::parameter("param is invalid: both times or neither")),
     }
     let status = &body["instance_status"];
     if !is_absent(status) && !status.as_str().is_some_and(|status| STATUSES.contains(&status)) {
-        return Err(Refused::parameter("param is invalid: instance_status"));
+        return Err(ApiError::parameter("param is invalid: instance_status"));
     }
     let code = body["approval_code"].as_str().unwrap_or_default();
     let native = |code: &str| tenant.native.values().any(|instance| instance["approval_code"] == code);
     if !code.is_empty() && tenant.by_real_code(code).is_none() && !native(code) {
-        return Err(Refused::new(1_390_002, "approval code not found"));
+        return Err(ApiError::new(1_390_002, "approval code not found"));
     }
     Ok(())
 }
@@ -195,9 +195,13 @@ fn of_native(code: &str, instance: &Value) -> Value {
     })
 }
 
-fn native<'t>(tenant: &'t Tenant, code: &str) -> Result<&'t Value, Refused> {
+fn native<'t>(tenant: &'t Tenant, code: &str) -> Result<&'t Value, ApiError> {
     let by_uuid = || tenant.native.values().find(|instance| instance["uuid"] == code);
-    tenant.native.get(code).or_else(by_uuid).ok_or_else(|| Refused::new(1_390_003, "instance code not found"))
+    tenant
+        .native
+        .get(code)
+        .or_else(by_uuid)
+        .ok_or_else(|| ApiError::new(1_390_003, "instance code not found"))
 }
 
 /// v4: times are texts.
@@ -211,9 +215,9 @@ pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
 pub(super) fn get_historic(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let code = ask.body["instance_code"].as_str().unwrap_or_default();
     if code.is_empty() {
-        return Err(Refused::new(60_001, "param is invalid: instance_code"));
+        return Err(ApiError::new(60_001, "param is invalid: instance_code"));
     }
-    let found = native(tenant, code).map_err(|refused| Refused::new(60_003, refused.msg))?;
+    let found = native(tenant, code).map_err(|refused| ApiError::new(60_003, refused.msg))?;
     let mut instance = found.clone();
     spell_times(&mut instance, &|time| time.into());
     if let Some(members) = instance.as_object_mut() {

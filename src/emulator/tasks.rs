@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    api::{Answered, Ask, Refused},
+    api::{Answered, ApiError, Ask},
     fields::{is_absent, items, millis},
     tenant::{Cursor, Instance, Tenant, random_hex},
 };
@@ -18,7 +18,7 @@ pub(super) fn list(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let size = match ask.query("page_size").map(str::parse) {
         None => 50,
         Some(Ok(size @ 1..=500)) => size,
-        Some(_) => return Err(Refused::parameter("param is invalid: page_size")),
+        Some(_) => return Err(ApiError::parameter("param is invalid: page_size")),
     };
     let token = ask.query("page_token").filter(|token| !token.is_empty());
     let cursor = place(tenant, token, &ask.body)?;
@@ -69,10 +69,10 @@ fn keep(tenant: &mut Tenant, cursor: Cursor) -> String {
 }
 
 /// Where the list goes on, or where one begins whose filters are an allowed combination (platform.md#task-status).
-fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, Refused> {
+fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, ApiError> {
     if let Some(mark) = mark {
         let cursor = tenant.cursors.get(mark).cloned();
-        return cursor.ok_or_else(|| Refused::parameter("param is invalid: page_token"));
+        return cursor.ok_or_else(|| ApiError::parameter("param is invalid: page_token"));
     }
     let given = FILTERS.map(|filter| {
         !is_absent(&body[filter]) && body[filter].as_array().is_none_or(|list| !list.is_empty())
@@ -80,10 +80,10 @@ fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, Re
     let [codes, instances, users, status] = given;
     let allowed = (instances && !codes && !users && !status) || (codes && status && !instances);
     if !allowed {
-        return Err(Refused::parameter("param is invalid: this combination of filters is not allowed"));
+        return Err(ApiError::parameter("param is invalid: this combination of filters is not allowed"));
     }
     if items(&body["approval_codes"]).len() > 20 || items(&body["instance_ids"]).len() > 20 {
-        return Err(Refused::parameter("param is invalid: too many codes or ids"));
+        return Err(ApiError::parameter("param is invalid: too many codes or ids"));
     }
     Ok(Cursor { filter: body.clone(), given: 0 })
 }

@@ -17,7 +17,7 @@ use actix_web::{
 use serde::Serialize;
 use tracing::Level;
 
-use crate::intake::{Kept, Locale, Outcome, PROBE_WORD, Refusal, Verdict};
+use crate::intake::{Disposition, Kept, Locale, PROBE_WORD, Refusal, Response};
 
 /// How one refusal is told.
 #[derive(Debug, Clone, Copy)]
@@ -250,18 +250,18 @@ fn kept_body(kept: &Kept) -> Bytes {
 /// The connection is closed after the refusal of a stranger: the server's timeout on a request's head covers only the
 /// first request of a connection, so a stranger does not get a second one.
 #[must_use]
-pub fn response(verdict: &Verdict) -> HttpResponse {
-    match &verdict.outcome {
-        Outcome::Kept(kept) => json(StatusCode::OK).body(kept_body(kept)),
-        Outcome::Probed => json(PROBE_STATUS).body(probe_body(verdict.locale)),
-        Outcome::Refused(refusal) => {
+pub fn response(answered: &Response) -> HttpResponse {
+    match &answered.outcome {
+        Disposition::Kept(kept) => json(StatusCode::OK).body(kept_body(kept)),
+        Disposition::Probed => json(PROBE_STATUS).body(probe_body(answered.locale)),
+        Disposition::Refused(refusal) => {
             let mut response = json(Rule::of(*refusal).status);
             if *refusal == Refusal::Unauthenticated {
                 response.force_close();
             }
-            response.body(match &verdict.sentence {
+            response.body(match &answered.sentence {
                 Some(sentence) => render(*refusal, sentence),
-                None => refusal_body(*refusal, verdict.locale),
+                None => refusal_body(*refusal, answered.locale),
             })
         }
     }

@@ -23,10 +23,10 @@ use super::{
     limits::Limited,
     peers::Mode,
     target::{self, Target},
-    telling::{Subject, Told},
+    telling::{Reporting, Subject},
 };
 use crate::{
-    intake::{About, NO_CALLBACK, Outcome, PROBE_WORD, Received, Refusal, Unheard, Verdict},
+    intake::{About, Disposition, NO_CALLBACK, PROBE_WORD, Received, Refusal, Response, Unheard},
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
@@ -83,12 +83,12 @@ pub(super) fn turn_off(
     gate.metrics.request_misdirected(kind);
     let told = gate.tell(peer, Subject::NoCallback);
     let (path, detail) = (request.uri().path(), target::detail(kind));
-    if told == Told::Whole {
+    if told == Reporting::Whole {
         let method = request.method().as_str();
         let shown = peer.map(tracing::field::display);
         tracing::info!(outcome = word, method, path, peer = shown, detail, "not a callback");
     }
-    if told != Told::Counted {
+    if told != Reporting::Counted {
         live.intake.keep_misdirected(path, word, detail, peer);
     }
     let mut response = answer::json(status);
@@ -134,7 +134,7 @@ impl Callback<'_> {
 
         let complete = tokio::time::Instant::now();
         reach("callback:received");
-        let verdict = if self.is_allowed() {
+        let response = if self.is_allowed() {
             let content_encoding =
                 request.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
             live.intake.receive(Received { endpoint, body: &body, content_encoding, peer }).await
@@ -146,15 +146,15 @@ impl Callback<'_> {
         };
         // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the
         // same.
-        self.account(&verdict);
-        if verdict.outcome == Outcome::Refused(Refusal::Unauthenticated) {
+        self.account(&response);
+        if response.outcome == Disposition::Refused(Refusal::Unauthenticated) {
             gate.failed(live, peer);
             // Counted from the end of the body, which the sender knows. What was done with it takes well under the
             // floor, so the moment of the answer does not tell how far the callback got.
             tokio::time::sleep_until(complete + live.unauthenticated_floor).await;
         }
         reach("callback:answered");
-        answer::response(&verdict)
+        answer::response(&response)
     }
 
     /// False if the allow-list shuts this peer out; whether it does or only would is counted.
@@ -167,7 +167,7 @@ impl Callback<'_> {
         if peers.allowed_mode == Mode::Enforce {
             return false;
         }
-        if self.gate.tell(self.peer, Subject::NotAllowed) == Told::Whole {
+        if self.gate.tell(self.peer, Subject::NotAllowed) == Reporting::Whole {
             let peer = self.peer.map(tracing::field::display);
             tracing::warn!(
                 endpoint = self.endpoint,
@@ -186,9 +186,9 @@ impl Callback<'_> {
     /// Answers a callback whose body was not read.
     fn unread(&self, unheard: Unheard<'_>, payload: web::Payload) -> HttpResponse {
         let refusal = unheard.refusal;
-        let verdict = self.live.intake.turn_away(unheard);
-        self.account(&verdict);
-        let body = answer::refusal_body(refusal, verdict.locale);
+        let response = self.live.intake.turn_away(unheard);
+        self.account(&response);
+        let body = answer::refusal_body(refusal, response.locale);
         connection::close_after(answer::json(Rule::of(refusal).status), body, payload)
     }
 
@@ -202,11 +202,11 @@ impl Callback<'_> {
         };
         let refusal = Refusal::RateLimited;
         let told = self.gate.tell(self.peer, Subject::Refused { refusal, stranger: true });
-        let kept = told != Told::Counted;
+        let kept = told != Reporting::Counted;
         let unheard = Unheard { detail: Some(detail), body_bytes, kept, ..self.unheard(refusal) };
-        let verdict = self.live.intake.turn_away(unheard);
-        self.account_as(&verdict, told);
-        let body = answer::refusal_body(refusal, verdict.locale);
+        let response = self.live.intake.turn_away(unheard);
+        self.account_as(&response, told);
+        let body = answer::refusal_body(refusal, response.locale);
         let mut response = answer::json(Rule::of(refusal).status);
         response.insert_header((RETRY_AFTER, HeaderValue::from(limited.retry_after.as_secs())));
         match unread {
@@ -216,52 +216,52 @@ impl Callback<'_> {
     }
 
     /// Counts one callback, and logs it unless it is one of a flood: once each, before its answer leaves.
-    fn account(&self, verdict: &Verdict) {
-        let told = match verdict.outcome {
-            Outcome::Refused(refusal) => {
-                self.gate.tell(self.peer, Subject::Refused { refusal, stranger: verdict.stranger })
+    fn account(&self, response: &Response) {
+        let told = match response.outcome {
+            Disposition::Refused(refusal) => {
+                self.gate.tell(self.peer, Subject::Refused { refusal, stranger: response.stranger })
             }
-            Outcome::Kept(_) | Outcome::Probed => Told::Whole,
+            Disposition::Kept(_) | Disposition::Probed => Reporting::Whole,
         };
-        self.account_as(verdict, told);
+        self.account_as(response, told);
     }
 
-    fn account_as(&self, verdict: &Verdict, told: Told) {
+    fn account_as(&self, response: &Response, told: Reporting) {
         let took = self.began.elapsed();
-        count(&self.gate.metrics, self.live, verdict, took);
-        if told == Told::Whole {
-            log(verdict, took, self.peer);
+        count(&self.gate.metrics, self.live, response, took);
+        if told == Reporting::Whole {
+            log(response, took, self.peer);
         }
     }
 }
 
-fn count(metrics: &Metrics, live: &Live, verdict: &Verdict, took: Duration) {
+fn count(metrics: &Metrics, live: &Live, response: &Response, took: Duration) {
     // A probe is counted beside the callbacks, where no alert looks.
-    if verdict.outcome != Outcome::Probed {
+    if response.outcome != Disposition::Probed {
         metrics.callback_took(took);
     }
-    if let Some(counters) = live.counters(&verdict.endpoint) {
-        match &verdict.outcome {
-            Outcome::Kept(kept) if kept.duplicate => counters.duplicate.inc(),
-            Outcome::Kept(_) => counters.accepted.inc(),
-            Outcome::Refused(refusal) => counters.refused[*refusal as usize].inc(),
-            Outcome::Probed => counters.probed.inc(),
+    if let Some(counters) = live.counters(&response.endpoint) {
+        match &response.outcome {
+            Disposition::Kept(kept) if kept.duplicate => counters.duplicate.inc(),
+            Disposition::Kept(_) => counters.accepted.inc(),
+            Disposition::Refused(refusal) => counters.refused[*refusal as usize].inc(),
+            Disposition::Probed => counters.probed.inc(),
         };
-        if let Some(used) = verdict.credential.and_then(|credential| counters.uses.get(credential)) {
+        if let Some(used) = response.credential.and_then(|credential| counters.uses.get(credential)) {
             used.note(Timestamp::now());
         }
     }
 }
 
-fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>) {
-    let endpoint = &*verdict.endpoint;
+fn log(response: &Response, took: Duration, peer: Option<IpAddr>) {
+    let endpoint = &*response.endpoint;
     let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let peer = peer.map(tracing::field::display);
-    let detail = verdict.detail.as_deref();
-    let About { user_id, instance_id, task_id } = &verdict.about;
+    let detail = response.detail.as_deref();
+    let About { user_id, instance_id, task_id } = &response.about;
     let (user_id, instance_id, task_id) = (user_id.as_deref(), instance_id.as_deref(), task_id.as_deref());
-    match &verdict.outcome {
-        Outcome::Probed => {
+    match &response.outcome {
+        Disposition::Probed => {
             tracing::info!(
                 endpoint,
                 outcome = PROBE_WORD,
@@ -270,7 +270,7 @@ fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>) {
                 "probe answered; nothing was decided"
             );
         }
-        Outcome::Kept(kept) => {
+        Disposition::Kept(kept) => {
             let (outcome, command_id) = (answer::kept_word(kept), kept.command_id);
             tracing::info!(
                 endpoint,
@@ -284,7 +284,7 @@ fn log(verdict: &Verdict, took: Duration, peer: Option<IpAddr>) {
                 "callback kept"
             );
         }
-        Outcome::Refused(refusal) => {
+        Disposition::Refused(refusal) => {
             let outcome = refusal.as_str();
             // The level of an event is fixed where it stands.
             macro_rules! refused {

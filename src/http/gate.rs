@@ -21,8 +21,8 @@ use super::{
     budget::Budget,
     limits::{Limited, Table},
     peers,
-    seats::{Seat, Seats},
-    telling::{self, Subject, Sum, Telling, Told},
+    slots::{ConnectionCounts, ConnectionSlot},
+    telling::{self, Reporting, Subject, Sum, Telling},
     tls,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub struct Gate {
     identity: Option<Arc<tls::Identity>>,
     /// Made when something is to be counted for the first time.
     table: OnceLock<Table>,
-    seats: Arc<Seats>,
+    counts: Arc<ConnectionCounts>,
     pub(super) budget: Arc<Budget>,
     telling: Telling,
     draining: Arc<AtomicBool>,
@@ -107,7 +107,7 @@ impl Gate {
             live,
             identity,
             table: OnceLock::new(),
-            seats: Arc::default(),
+            counts: Arc::default(),
             telling: Telling::default(),
             budget: Budget::new(settings.max_unread_bytes),
             draining,
@@ -207,13 +207,13 @@ impl Gate {
     ///
     /// # Errors
     /// It has as many as it may.
-    pub(super) fn seat(&self, address: IpAddr) -> Result<Option<Seat>, Crowded> {
+    pub(super) fn slot(&self, address: IpAddr) -> Result<Option<ConnectionSlot>, Crowded> {
         let Some(most) = self.live().peers.max_connections_of(address) else { return Ok(None) };
-        if let Some(seat) = self.seats.take(address, most) {
-            return Ok(Some(seat));
+        if let Some(slot) = self.counts.take(address, most) {
+            return Ok(Some(slot));
         }
         self.metrics.peer_limited(LimitCause::Connections);
-        if self.tell(Some(address), Subject::Crowded) == Told::Whole {
+        if self.tell(Some(address), Subject::Crowded) == Reporting::Whole {
             tracing::warn!(
                 peer = %address.to_canonical(),
                 most,
@@ -249,7 +249,7 @@ impl Gate {
     }
 
     /// How something about this peer is told; counts it.
-    pub(super) fn tell(&self, peer: Option<IpAddr>, subject: Subject) -> Told {
+    pub(super) fn tell(&self, peer: Option<IpAddr>, subject: Subject) -> Reporting {
         self.telling.tell(known(peer), subject)
     }
 

@@ -22,7 +22,9 @@ use actix_web::{App, Error, dev::AppConfig, rt::net::TcpStream, web::Data};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Gate, HEAD_TIMEOUT, connection, handshakes::Tellings, routes, seats::Seat, stream::Stream};
+use super::{
+    Gate, HEAD_TIMEOUT, connection, handshakes::Tellings, routes, slots::ConnectionSlot, stream::Stream,
+};
 
 /// actix-web's default.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,11 +53,11 @@ pub(super) fn listen(
             let gate = gate.clone();
             let http = http(gate.clone(), limits, shutdown.clone());
             apply_fn_factory(http, move |io: TcpStream, service: &_| {
-                let served = admit(&io, &gate).map(|(peer, seat)| {
-                    (service.call((Stream::new(io, &gate), Protocol::Http1, Some(peer))), seat)
+                let served = admit(&io, &gate).map(|(peer, slot)| {
+                    (service.call((Stream::new(io, &gate), Protocol::Http1, Some(peer))), slot)
                 });
                 async move {
-                    // The seat is kept until the connection is over.
+                    // The slot is kept until the connection is over.
                     let Some((served, _seat)) = served else { return Ok(()) };
                     served.await
                 }
@@ -79,7 +81,7 @@ pub(super) fn listen(
                     .and_then(http(gate.clone(), limits, shutdown.clone()).map_err(TlsError::Service));
                 let told = told.clone();
                 apply_fn_factory(over, move |io: TcpStream, service: &_| {
-                    let served = admit(&io, &gate).map(|(peer, seat)| (service.call(io), peer, seat));
+                    let served = admit(&io, &gate).map(|(peer, slot)| (service.call(io), peer, slot));
                     let (gate, told) = (gate.clone(), told.clone());
                     async move {
                         let Some((served, peer, _seat)) = served else { return Ok(()) };
@@ -97,13 +99,13 @@ pub(super) fn listen(
 }
 
 /// Whose connection it is, and its place among those; `None` if it is to be closed.
-fn admit(io: &TcpStream, gate: &Gate) -> Option<(SocketAddr, Option<Seat>)> {
+fn admit(io: &TcpStream, gate: &Gate) -> Option<(SocketAddr, Option<ConnectionSlot>)> {
     let peer = io.peer_addr().ok()?;
-    let seat = gate.seat(peer.ip()).ok()?;
+    let slot = gate.slot(peer.ip()).ok()?;
     // An answer is one small packet; waiting for more to send with it only delays it. On a connection that is gone already
     // it fails, which shows soon enough.
     drop(io.set_nodelay(true));
-    Some((peer, seat))
+    Some((peer, slot))
 }
 
 fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(

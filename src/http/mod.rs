@@ -25,7 +25,7 @@ mod handshakes;
 mod limits;
 mod listener;
 pub mod peers;
-mod seats;
+mod slots;
 mod stream;
 mod target;
 mod telling;

@@ -40,7 +40,7 @@ pub(super) enum Subject {
 
 /// How one callback is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Reporting {
     /// By a line of its own and among the refusals.
     Whole,
     /// Among the refusals only: once a minute, so that they tell how long a flood went on.
@@ -84,7 +84,7 @@ impl Telling {
     }
 
     /// How a callback of this peer is told; counts it.
-    pub(super) fn tell(&self, peer: IpAddr, subject: Subject) -> Told {
+    pub(super) fn tell(&self, peer: IpAddr, subject: Subject) -> Reporting {
         let at_once = match subject {
             Subject::Refused { stranger: false, .. } => KNOWN,
             _ => 1,
@@ -94,15 +94,15 @@ impl Telling {
         let key = (key(peer), subject);
         if flows.len() >= FLOWS && !flows.contains_key(&key) {
             *others.entry(subject).or_default() += 1;
-            return Told::Counted;
+            return Reporting::Counted;
         }
         let flow = flows.entry(key).or_default();
         if flow.told < at_once {
             flow.told += 1;
-            return Told::Whole;
+            return Reporting::Whole;
         }
         flow.untold += 1;
-        if std::mem::take(&mut flow.keep) { Told::Kept } else { Told::Counted }
+        if std::mem::take(&mut flow.keep) { Reporting::Kept } else { Reporting::Counted }
     }
 
     /// Ends a minute: what was not logged in it, the largest first. Flows without any are forgotten.
@@ -156,22 +156,22 @@ mod tests {
     fn the_first_of_each_reason_and_peer_is_told_whole_and_a_minute_sums_up_the_others() {
         let telling = Telling::default();
         let tell = |peer: &str, subject| telling.tell(ip(peer), subject);
-        assert_eq!(tell("192.0.2.1", STRANGE), Told::Whole);
+        assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Whole);
         for _ in 0..500 {
-            assert_eq!(tell("192.0.2.1", STRANGE), Told::Counted);
+            assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Counted);
         }
-        assert_eq!(tell("192.0.2.2", STRANGE), Told::Whole, "another peer");
-        assert_eq!(tell("192.0.2.1", refused(Refusal::TooSlow, true)), Told::Whole, "another reason");
-        assert_eq!(tell("192.0.2.1", Subject::NoCallback), Told::Whole, "no callback at all");
+        assert_eq!(tell("192.0.2.2", STRANGE), Reporting::Whole, "another peer");
+        assert_eq!(tell("192.0.2.1", refused(Refusal::TooSlow, true)), Reporting::Whole, "another reason");
+        assert_eq!(tell("192.0.2.1", Subject::NoCallback), Reporting::Whole, "no callback at all");
         let sum = |untold| Sum { peer: Some(ip("192.0.2.1")), subject: STRANGE, untold };
         assert_eq!(telling.sum_up(), [sum(500)]);
         // It goes on: one row among the refusals, and no line but the sum.
-        assert_eq!(tell("192.0.2.1", STRANGE), Told::Kept);
-        assert_eq!(tell("192.0.2.1", STRANGE), Told::Counted);
+        assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Kept);
+        assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Counted);
         assert_eq!(telling.sum_up(), [sum(2)]);
         // A minute without any, and the next is a first again.
         assert_eq!(telling.sum_up(), []);
-        assert_eq!(tell("192.0.2.1", STRANGE), Told::Whole);
+        assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Whole);
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         let subject = refused(Refusal::ContextExpired, false);
         let whole = || {
             let told = (0..100).map(|_| telling.tell(ip("192.0.2.1"), subject));
-            told.filter(|told| *told == Told::Whole).count()
+            told.filter(|told| *told == Reporting::Whole).count()
         };
         assert_eq!(whole(), 60);
         assert_eq!(telling.sum_up().iter().map(|sum| sum.untold).sum::<u64>(), 40);
@@ -193,7 +193,7 @@ mod tests {
         let mut whole = 0;
         for number in 0..100_000_u32 {
             let peer = IpAddr::V4((0x0a00_0000 + number).into());
-            whole += usize::from(telling.tell(peer, STRANGE) == Told::Whole);
+            whole += usize::from(telling.tell(peer, STRANGE) == Reporting::Whole);
         }
         assert_eq!(whole, FLOWS);
         assert_eq!(telling.state().flows.len(), FLOWS);

@@ -96,7 +96,7 @@ impl Identity {
     /// Takes what the files hold now if that changed since they were last looked at. True if it is in force now.
     ///
     /// # Errors
-    /// The new pair cannot be used; the old one stays. Told once for each content: somebody who writes two files cannot
+    /// The new pair cannot be used; the old one stays. Reporting once for each content: somebody who writes two files cannot
     /// do so at once, and the next look finds both.
     pub(super) fn follow(&self) -> Result<bool, Error> {
         let mut source = self.source();

@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::
 use crate::{
     callback::{self, Cause, CredentialSettings, Credentials, OpenError, Said, Verified},
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
-    context::{self, ContextError, Surroundings},
+    context::{self, ContextError, ResolveInput},
     ledger::{self, Accept, AcceptError, Acceptance, ContextTask, MAX_KEY_BYTES, OnConflict, Receipt},
     telemetry::metrics::UNKNOWN_ENDPOINT,
     time::Timestamp,
@@ -22,7 +22,7 @@ pub struct Settings {
     pub endpoints: Vec<EndpointSettings>,
     /// The language of sentences before an endpoint is known.
     pub locale: Locale,
-    /// Whether a [`Verdict`] says who decided about what, for the log.
+    /// Whether a [`Response`] says who decided about what, for the log.
     pub identities: bool,
 }
 
@@ -117,7 +117,7 @@ pub struct Kept {
 /// How a callback ended.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Disposition {
     /// Its command is on the disk.
     Kept(Kept),
     /// Nothing is kept of it but the refusal.
@@ -130,7 +130,7 @@ pub enum Outcome {
 /// How a callback ended, with what the answer, the log line and the metric need.
 #[must_use]
 #[derive(Debug)]
-pub struct Verdict {
+pub struct Response {
     /// The configured endpoint's name; [`crate::telemetry::metrics::UNKNOWN_ENDPOINT`] if it is not configured.
     pub endpoint: Arc<str>,
     /// The language for the approver.
@@ -138,7 +138,7 @@ pub struct Verdict {
     /// The endpoint's own words for the approver, in place of the service's.
     pub sentence: Option<Arc<str>>,
     /// Kept, or the one reason why not.
-    pub outcome: Outcome,
+    pub outcome: Disposition,
     /// The cause in an operator's words, for the log only; nothing secret, no context.
     pub detail: Option<String>,
     /// False if the sender knows a key or a token of the endpoint, as far as that was looked at.
@@ -161,11 +161,11 @@ pub struct About {
     pub task_id: Option<String>,
 }
 
-impl Verdict {
+impl Response {
     /// Has the approver read it in the endpoint's language and words.
     fn word_by(&mut self, settings: &EndpointSettings) {
         self.locale = settings.locale;
-        if let Outcome::Refused(refusal) = &self.outcome {
+        if let Disposition::Refused(refusal) = &self.outcome {
             self.sentence = settings.sentences.get(refusal).cloned();
         }
     }
@@ -267,10 +267,10 @@ impl Intake {
         }
     }
 
-    /// Takes one callback from its bytes to its verdict. Refusals are kept in the ledger too.
+    /// Takes one callback from its bytes to its response. Refusals are kept in the ledger too.
     ///
     /// Safe to cancel: a command that was handed to the ledger is committed whether or not anybody waits.
-    pub async fn receive(&self, received: Received<'_>) -> Verdict {
+    pub async fn receive(&self, received: Received<'_>) -> Response {
         let Received { endpoint: asked_for, body, peer, .. } = received;
         let endpoint = self.endpoints.get(asked_for);
         let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
@@ -282,12 +282,15 @@ impl Intake {
                 credential =
                     (verified.action_type.as_deref() != Some(PROBE_ACTION)).then_some(verified.credential);
                 let ended = match verified.action_type.as_deref() {
-                    Some(PROBE_ACTION) => Ok((Outcome::Probed, About::default())),
-                    _ => self.keep(known, &verified).await.map(|(kept, about)| (Outcome::Kept(kept), about)),
+                    Some(PROBE_ACTION) => Ok((Disposition::Probed, About::default())),
+                    _ => self
+                        .keep(known, &verified)
+                        .await
+                        .map(|(kept, about)| (Disposition::Kept(kept), about)),
                 };
                 match ended {
                     Ok((outcome, about)) => {
-                        return Verdict {
+                        return Response {
                             endpoint: known.name.clone(),
                             locale: known.settings.locale,
                             sentence: None,
@@ -311,7 +314,7 @@ impl Intake {
             // Nobody has the credentials of the decoy.
             (Ok(_), None) => (Refused::because(Refusal::Unauthenticated, NO_SUCH_ENDPOINT), None),
         };
-        Verdict { credential, ..self.refuse(&sent, refused, said.as_ref()) }
+        Response { credential, ..self.refuse(&sent, refused, said.as_ref()) }
     }
 
     /// From a verified callback to a receipt.
@@ -355,7 +358,7 @@ impl Intake {
     ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let received_at = Timestamp::now();
-        let surroundings = Surroundings { endpoint: &endpoint.name, now: received_at, registered };
+        let surroundings = ResolveInput { endpoint: &endpoint.name, now: received_at, registered };
         let task = context::resolve(&settings.context, callback, surroundings)
             .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
         let message_id = callback.message_id.map(|id| id.to_string());
@@ -432,15 +435,15 @@ impl Intake {
         self.ledger.registered(key.cloned(), callback.message_id).await.map_err(unkept)
     }
 
-    /// The verdict on a callback that is not evaluated.
-    pub fn turn_away(&self, unheard: Unheard<'_>) -> Verdict {
+    /// The response on a callback that is not evaluated.
+    pub fn turn_away(&self, unheard: Unheard<'_>) -> Response {
         let Unheard { endpoint: asked_for, refusal, detail, body_bytes, peer, kept } = unheard;
         let endpoint = self.endpoints.get(asked_for);
         let refused = Refused::of(refusal, detail.map(Cow::Borrowed));
         if kept {
             self.refuse(&Sent { asked_for, endpoint, body_bytes, peer }, refused, None)
         } else {
-            self.verdict(endpoint, refused, true)
+            self.response(endpoint, refused, true)
         }
     }
 
@@ -457,7 +460,7 @@ impl Intake {
         });
     }
 
-    fn refuse(&self, sent: &Sent<'_>, refused: Refused, said: Option<&Said>) -> Verdict {
+    fn refuse(&self, sent: &Sent<'_>, refused: Refused, said: Option<&Said>) -> Response {
         let stranger = said.is_none();
         let context_task = sent.endpoint.zip(said).and_then(|(endpoint, said)| {
             named(&endpoint.settings.context, said, refused.registered.as_ref())
@@ -481,16 +484,16 @@ impl Intake {
             message_id: said.message_id,
             context_task,
         });
-        Verdict { about, ..self.verdict(sent.endpoint, refused, stranger) }
+        Response { about, ..self.response(sent.endpoint, refused, stranger) }
     }
 
-    fn verdict(&self, endpoint: Option<&Endpoint>, refused: Refused, stranger: bool) -> Verdict {
+    fn response(&self, endpoint: Option<&Endpoint>, refused: Refused, stranger: bool) -> Response {
         let Refused { refusal, detail, .. } = refused;
-        let mut verdict = Verdict {
+        let mut response = Response {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
             locale: self.locale,
             sentence: None,
-            outcome: Outcome::Refused(refusal),
+            outcome: Disposition::Refused(refusal),
             detail: detail.map(Cow::into_owned),
             stranger,
             about: About::default(),
@@ -498,9 +501,9 @@ impl Intake {
         };
         // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
         if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
-            verdict.word_by(&endpoint.settings);
+            response.word_by(&endpoint.settings);
         }
-        verdict
+        response
     }
 }
 

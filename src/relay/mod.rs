@@ -52,7 +52,7 @@
 //!
 //! # Invariants
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
-//!    only after [`Outcome::Confirmed`], or with its exception in the same settlement or an earlier one.
+//!    only after [`BrokerAnswer::Confirmed`], or with its exception in the same settlement or an earlier one.
 
 mod driver;
 mod notices;
@@ -127,7 +127,7 @@ pub trait Session: Send {
 
     /// Hands one command to the broker; returns at once.
     ///
-    /// On `Ok` exactly one [`Outcome`] will come, after those of all commands handed over before, unless the session
+    /// On `Ok` exactly one [`BrokerAnswer`] will come, after those of all commands handed over before, unless the session
     /// ends.
     fn publish(&mut self, entry: Entry) -> Result<(), Self::Error>;
 
@@ -165,7 +165,7 @@ pub trait Failure: Error + Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct News {
     /// One for each command, in the order of [`Session::publish`].
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<BrokerAnswer>,
     /// Commands that were returned after their outcome was told as confirmed.
     pub late: Vec<LateReturn>,
     /// The broker has begun, or ceased, to block publishing.
@@ -174,7 +174,7 @@ pub struct News {
 
 /// How a publish ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BrokerAnswer {
     /// Confirmed by the broker and routed to a queue.
     Confirmed,
     /// Refused by the broker.
@@ -306,7 +306,7 @@ async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mu
     }
 }
 
-impl Outcome {
+impl BrokerAnswer {
     /// The result as it is counted.
     fn result(&self) -> PublishResult {
         match self {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Outcome, Report, Settings, run};
+use super::{BrokerAnswer, Report, Settings, run};
 use crate::{
     command::Seq,
     ledger::{State, state::Exceptional},
@@ -27,8 +27,8 @@ fn settings() -> Settings {
     Settings { max_in_flight: 100, max_attempts: 3, ..Settings::default() }
 }
 
-fn returned() -> Outcome {
-    Outcome::Returned("312 NO_ROUTE".to_owned())
+fn returned() -> BrokerAnswer {
+    BrokerAnswer::Returned("312 NO_ROUTE".to_owned())
 }
 
 /// A running relay.
@@ -136,7 +136,7 @@ async fn confirms_are_settled_as_one_prefix() {
     bench.accept(0..100);
     bench.until_published(100).await;
     for _ in 0..60 {
-        bench.answer(Outcome::Confirmed);
+        bench.answer(BrokerAnswer::Confirmed);
     }
     bench.until_cursor(60).await;
     bench.confirm_all();
@@ -153,7 +153,7 @@ async fn no_more_than_the_window_is_in_flight() {
     bench.accept(0..250);
     bench.until_published(100).await;
     a_moment().await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.until_published(101).await;
     bench.confirm_all();
     bench.until_cursor(250).await;
@@ -162,15 +162,15 @@ async fn no_more_than_the_window_is_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_command_becomes_an_exception_with_the_settlement_that_passes_it() {
     for (refusal, reason) in [
-        (Outcome::Nacked, "refused by the broker (basic.nack)"),
+        (BrokerAnswer::Nacked, "refused by the broker (basic.nack)"),
         (returned(), "returned by the broker: 312 NO_ROUTE"),
     ] {
         let bench = Bench::new();
         bench.accept([1, 2, 3]);
         bench.until_published(3).await;
-        bench.answer(Outcome::Confirmed);
+        bench.answer(BrokerAnswer::Confirmed);
         bench.answer(refusal);
-        bench.answer(Outcome::Confirmed);
+        bench.answer(BrokerAnswer::Confirmed);
         bench.until_cursor(3).await;
         let exception = bench.world().exceptions[&2].clone();
         assert_eq!(
@@ -189,9 +189,9 @@ async fn later_commands_of_the_task_wait_and_all_others_go_on() {
     let bench = Bench::new();
     bench.accept([7]);
     bench.until_published(1).await;
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
-    bench.answer_all(|seq| Some(if seq == 1 { Outcome::Nacked } else { Outcome::Confirmed }));
+    bench.answer_all(|seq| Some(if seq == 1 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed }));
     bench.accept([7, 8, 7, 9, 7]);
     bench.until_cursor(6).await;
     assert_eq!(bench.world().published, [1, 3, 5]);
@@ -214,20 +214,20 @@ async fn later_commands_of_the_task_wait_and_all_others_go_on() {
 #[tokio::test(start_paused = true)]
 async fn those_that_wait_go_one_at_a_time() {
     let bench = Bench::new();
-    bench.answer_all(|seq| (seq == 1).then_some(Outcome::Nacked));
+    bench.answer_all(|seq| (seq == 1).then_some(BrokerAnswer::Nacked));
     bench.accept([7]);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.accept([7, 7]);
     bench.until("exceptions", |world| world.exceptions.len() == 3).await;
     bench.answer_all(|_| None);
     bench.until_published(2).await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.until_published(3).await;
     sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.world().published, [1, 1, 2], "3 waits for 2");
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     bench.until_published(4).await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.until_published(5).await;
     assert_eq!(bench.world().published, [1, 1, 2, 2, 3]);
 }
@@ -235,7 +235,7 @@ async fn those_that_wait_go_one_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn after_max_attempts_a_command_is_parked_and_its_task_goes_on() {
     let bench = Bench::new();
-    bench.answer_all(|seq| Some(if seq == 1 { Outcome::Nacked } else { Outcome::Confirmed }));
+    bench.answer_all(|seq| Some(if seq == 1 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed }));
     bench.accept([7]);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.accept([7, 7]);
@@ -257,7 +257,7 @@ async fn after_max_attempts_a_command_is_parked_and_its_task_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn a_blocker_that_an_operator_parks_lets_its_task_go_on() {
     let bench = Bench::start(&Handle::new(), Settings { max_attempts: 1000, ..settings() });
-    bench.answer_all(|seq| Some(if seq == 1 { Outcome::Nacked } else { Outcome::Confirmed }));
+    bench.answer_all(|seq| Some(if seq == 1 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed }));
     bench.accept([7]);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.accept([7, 7]);
@@ -275,7 +275,7 @@ async fn without_an_answer_in_time_everything_above_the_cursor_is_published_agai
     bench.accept([1, 2, 3]);
     bench.until_published(3).await;
     let sent_at = Instant::now();
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.until("another session", |world| world.sessions == 2).await;
     let waited = sent_at.elapsed();
     assert!(waited > Duration::from_secs(29) && waited < Duration::from_secs(33), "{waited:?}");
@@ -290,7 +290,7 @@ async fn a_lost_session_is_replaced_and_goes_on_above_the_cursor_in_order() {
     bench.accept(0..10);
     bench.until_published(10).await;
     for _ in 0..4 {
-        bench.answer(Outcome::Confirmed);
+        bench.answer(BrokerAnswer::Confirmed);
     }
     sleep(Duration::from_millis(1)).await;
     bench.cut();
@@ -306,8 +306,8 @@ async fn an_exception_in_flight_when_the_session_is_lost_is_tried_again() {
     let bench = Bench::new();
     bench.accept([1, 1]);
     bench.until_published(2).await;
-    bench.answer(Outcome::Nacked);
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Nacked);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.until_published(3).await;
     bench.cut();
     bench.until_published(4).await;
@@ -416,10 +416,10 @@ async fn a_ledger_that_fails_is_told_again_and_nothing_is_forgotten() {
     bench.accept([1, 2, 3]);
     bench.until_published(3).await;
     bench.world().ledger_fails = true;
-    bench.answer(Outcome::Confirmed);
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Confirmed);
+    bench.answer(BrokerAnswer::Nacked);
     sleep(Duration::from_secs(20)).await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     sleep(Duration::from_secs(100)).await;
     assert_eq!(bench.world().cursor, 0);
     bench.world().ledger_fails = false;
@@ -432,7 +432,7 @@ async fn a_ledger_that_fails_is_told_again_and_nothing_is_forgotten() {
 async fn too_many_exceptions_hold_new_commands_back() {
     let bench =
         Bench::start(&Handle::new(), Settings { max_exceptions: 50, max_attempts: 1000, ..settings() });
-    bench.answer_all(|_| Some(Outcome::Nacked));
+    bench.answer_all(|_| Some(BrokerAnswer::Nacked));
     bench.accept(0..400);
     sleep(Duration::from_secs(300)).await;
     let waiting = bench.world().exceptions.len();
@@ -447,14 +447,14 @@ async fn at_the_end_what_is_in_flight_is_waited_for_and_settled() {
     let bench = Bench::new();
     bench.accept([1, 2, 3]);
     bench.until_published(3).await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.stop.send_replace(Some(Instant::now() + Duration::from_secs(10)));
     a_moment().await;
     bench.accept([4]);
     a_moment().await;
     assert!(!bench.relay.is_finished());
-    bench.answer(Outcome::Nacked);
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Nacked);
+    bench.answer(BrokerAnswer::Confirmed);
     let handle = bench.handle.clone();
     let report = bench.stop_within(Duration::from_secs(10)).await;
     assert_eq!(report, Report { confirmed: 2, unanswered: 0, settled: true });
@@ -470,7 +470,7 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     let bench = Bench::new();
     bench.accept([1, 2]);
     bench.until_published(2).await;
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     let (before, handle) = (Instant::now(), bench.handle.clone());
     let report = bench.stop_within(grace).await;
     assert_eq!(report, Report { confirmed: 1, unanswered: 1, settled: true });

@@ -81,7 +81,7 @@ async fn poisons(fault: Fault, name: &str) {
     load.stop().await;
     until_unready(&app).await;
     let said = app.stderr();
-    assert!(said.contains("nothing is accepted until countersign is started again"), "{said}");
+    assert!(said.contains("nothing is accepted until countersign restarts"), "{said}");
     app.terminate();
     app.ended().await;
     app.restart().await;
@@ -175,7 +175,7 @@ async fn a_checkpoint_whose_sync_fails_stops_the_ledger_until_a_restart() {
     let (shim, mut app, worker, oracle) = under_load().await;
     shim.set(Fault::FailSyncBehindOnce);
     let load = oracle.load(&app, 16);
-    until_said(&app, "nothing is accepted until countersign is started again").await;
+    until_said(&app, "nothing is accepted until countersign restarts").await;
     until_refused(&oracle, &app).await;
     load.stop().await;
     until_unready(&app).await;

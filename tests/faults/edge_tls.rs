@@ -54,11 +54,11 @@ async fn certificates_are_exchanged_under_load_and_no_request_is_lost() {
         load.until_answered(20).await;
         last = Some(fresh);
     }
-    // A bad pair is told, and the one before stays.
+    // A bad pair is told, and the previous one stays in use.
     std::fs::write(&files.key, "no key at all").expect("the directory is ours");
     eventually("the bad key to be told", async || {
         let log = app.stderr();
-        let told = "cannot be exchanged, the one before stays: ";
+        let told = "not replaced; the previous one stays in use: ";
         let last = log.lines().rfind(|line| line.contains(told)).unwrap_or_default();
         if last.contains("holds no private key") { Ok(()) } else { Err(last.to_owned()) }
     })

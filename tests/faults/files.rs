@@ -38,7 +38,7 @@ async fn a_ledger_that_is_moved_away_under_load_is_not_answered_for() {
         load.stop().await;
         until_unready(&app).await;
         let said = app.stderr();
-        assert!(said.contains("was removed or replaced while it was in use"), "{said}");
+        assert!(said.contains("was removed or replaced while in use"), "{said}");
         app.terminate();
         app.ended().await;
         if suffix.is_empty() {

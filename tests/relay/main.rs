@@ -13,7 +13,7 @@ use countersign::{
     amqp,
     command::{Action, CommandId, TaskKey, message::Envelope},
     ledger::Entry,
-    relay::{Failure, News, Outcome, Publisher as _, Session as _},
+    relay::{BrokerAnswer, Failure, News, Publisher as _, Session as _},
     secret::Secret,
     time::Timestamp,
 };
@@ -90,12 +90,14 @@ async fn among_thousands_in_flight_each_return_counts_for_its_own_command() {
         tokio::time::timeout(support::PATIENCE, next).await.expect("the broker answers").unwrap();
         for outcome in news.outcomes.drain(..) {
             match outcome {
-                Outcome::Confirmed => assert!(is_bound(told), "{told} was returned and counts as confirmed"),
-                Outcome::Returned(reason) => {
+                BrokerAnswer::Confirmed => {
+                    assert!(is_bound(told), "{told} was returned and counts as confirmed")
+                }
+                BrokerAnswer::Returned(reason) => {
                     assert!(!is_bound(told), "{told} was confirmed and counts as returned");
                     assert_eq!(reason, "312 NO_ROUTE");
                 }
-                Outcome::Nacked => panic!("{told} was nacked"),
+                BrokerAnswer::Nacked => panic!("{told} was nacked"),
             }
             told += 1;
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     command::{CommandId, Grant, Registered, ResolvedBy, TaskRef},
     context::{Format, OnUnresolved},
-    intake::{Intake, Outcome, Refusal},
+    intake::{Disposition, Intake, Refusal},
     ledger::{self, Contexts, Lookup, Registering, Registration, sqlite::SqliteLedger},
     time::Timestamp,
 };
@@ -75,9 +75,9 @@ impl Registry {
             })
             .await;
         match verdict.outcome {
-            Outcome::Kept(kept) => Ok(self.command(kept.command_id).await),
-            Outcome::Refused(refusal) => Err(refusal),
-            Outcome::Probed => panic!("no test sends a probe here"),
+            Disposition::Kept(kept) => Ok(self.command(kept.command_id).await),
+            Disposition::Refused(refusal) => Err(refusal),
+            Disposition::Probed => panic!("no test sends a probe here"),
         }
     }
 

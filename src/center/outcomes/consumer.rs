@@ -199,7 +199,7 @@ impl Session<'_> {
         if told.iter().any(|told| told.is_kept()) {
             self.bell.notify_one();
         }
-        for (delivery, Told { result, dead }) in batch.iter().zip(told) {
+        for (delivery, Handled { result, dead }) in batch.iter().zip(told) {
             self.resources.metrics.reported(result);
             let told = async {
                 match dead {
@@ -215,7 +215,7 @@ impl Session<'_> {
     }
 
     /// Has the ledger keep what may be kept, and write down what may not.
-    async fn judge_and_keep(&self, read: Vec<Result<Outcome, String>>) -> Vec<Told> {
+    async fn judge_and_keep(&self, read: Vec<Result<Outcome, String>>) -> Vec<Handled> {
         let mut refusals = Vec::with_capacity(read.len());
         for outcome in &read {
             refusals.push(match outcome {
@@ -233,14 +233,14 @@ impl Session<'_> {
         for (outcome, refusal) in read.iter().zip(refusals) {
             told.push(match (outcome, refusal) {
                 (Err(problem), _) => {
-                    Told { result: ReportResult::Malformed, dead: Some(format!("it {problem}")) }
+                    Handled { result: ReportResult::Malformed, dead: Some(format!("it {problem}")) }
                 }
                 (Ok(outcome), Some(reason)) => {
                     self.write_refusal(outcome, &reason).await;
-                    Told { result: ReportResult::NotPermitted, dead: Some(reason) }
+                    Handled { result: ReportResult::NotPermitted, dead: Some(reason) }
                 }
                 (Ok(outcome), None) => {
-                    tell(outcome, reported.next().expect("there is an answer for each outcome"))
+                    log_report(outcome, reported.next().expect("there is an answer for each outcome"))
                 }
             });
         }
@@ -325,13 +325,13 @@ impl Session<'_> {
 }
 
 /// What became of a message.
-struct Told {
+struct Handled {
     result: ReportResult,
     /// Why it goes to the dead letters, if it does: to come again would not make it better.
     dead: Option<String>,
 }
 
-impl Told {
+impl Handled {
     fn is_kept(&self) -> bool {
         matches!(self.result, ReportResult::Applied | ReportResult::Refused | ReportResult::Failed)
     }
@@ -346,7 +346,7 @@ fn read(body: &[u8]) -> Result<Outcome, String> {
 }
 
 /// Says what became of a report.
-fn tell(outcome: &Outcome, reported: Reported) -> Told {
+fn log_report(outcome: &Outcome, reported: Reported) -> Handled {
     let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
     match reported {
         Reported::Kept => {
@@ -356,13 +356,13 @@ fn tell(outcome: &Outcome, reported: Reported) -> Told {
                 Kind::Refused => ReportResult::Refused,
                 Kind::Failed => ReportResult::Failed,
             };
-            Told { result, dead: None }
+            Handled { result, dead: None }
         }
-        Reported::Repeat => Told { result: ReportResult::Duplicate, dead: None },
+        Reported::Repeat => Handled { result: ReportResult::Duplicate, dead: None },
         Reported::UnknownCommand => {
             warn!(%command_id, outcome = word, "report about an unknown command; dead-lettered");
             let dead = Some("the ledger has no such command".to_owned());
-            Told { result: ReportResult::UnknownCommand, dead }
+            Handled { result: ReportResult::UnknownCommand, dead }
         }
     }
 }

@@ -13,7 +13,7 @@
 //! neither the relay nor it holds up the other. A report is acknowledged after the commit that holds it. It goes to the dead
 //! letters, with the reason (`burial`), if it is none, if its command is not known, or if it speaks of what is not its
 //! command's (`permit`); the last is in the history of the command as well. `shower` asks the ledger what is to be shown, makes the
-//! calls (`showing`), judges how they ended (`verdict`), and writes that down.
+//! calls (`showing`), judges how they ended (`retry`), and writes that down.
 //!
 //! # What is promised
 //! - A report that was acknowledged is shown, parked, or superseded by a later one; a crash at any point loses nothing, and at
@@ -26,11 +26,11 @@
 mod burial;
 mod consumer;
 mod permit;
+mod retry;
 mod shower;
 mod showing;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -11,8 +11,8 @@ use tracing::{error, info, warn};
 
 use super::{
     Resources, Settings,
+    retry::{Retry, judge, some_delay},
     showing::{Problem, show},
-    verdict::{Verdict, judge, some_delay},
 };
 use crate::{
     center::client::{Center, Millis},
@@ -148,16 +148,16 @@ fn judged(
     let reason = reason(problem);
     let verdict = judge(&problem.error);
     let again = match verdict {
-        Verdict::Elsewhere => true,
-        Verdict::Passing => attempts < max_attempts,
-        Verdict::ForGood => false,
+        Retry::Always => true,
+        Retry::Limited => attempts < max_attempts,
+        Retry::Never => false,
     };
     if !again {
         return (ShowingEnd::Parked { reason }, ShowingResult::Parked, None);
     }
     let now = Timestamp::now();
     let at = now + some_delay(attempts);
-    let elsewhere = (verdict == Verdict::Elsewhere).then(|| reason.clone());
+    let elsewhere = (verdict == Retry::Always).then(|| reason.clone());
     (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }
 

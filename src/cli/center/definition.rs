@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{IdArguments, apply, failure, or_dash, verdict};
+use super::{IdArguments, apply, check, failure, or_dash};
 use crate::{
     center::client::{Center, Definition, UserIdType},
     cli::{
@@ -141,13 +141,13 @@ fn fields(definition: &Definition, locale: &str) -> Vec<(&'static str, String)> 
 async fn check(arguments: &CheckArguments, center: &Center, loaded: &Loaded) -> Result<Exit, Failure> {
     let definition = center.definition(&arguments.code, &UserIdType::UserId).await.map_err(failure)?;
     let endpoint = endpoint(&definition, arguments.endpoint.as_deref(), loaded)?;
-    let surroundings = verdict::Surroundings {
+    let input = check::CheckInput {
         real_code: &arguments.code,
         public_url: arguments.public_url.as_deref(),
         // The emulator reaches what the platform's cloud cannot.
-        center_is_local: verdict::is_local(&center.settings().base_url),
+        center_is_local: check::is_local(&center.settings().base_url),
     };
-    let findings = verdict::of(&definition, endpoint, &surroundings);
+    let findings = check::of(&definition, endpoint, &input);
     for finding in &findings {
         if arguments.json {
             json(&json!({
@@ -158,7 +158,7 @@ async fn check(arguments: &CheckArguments, center: &Center, loaded: &Loaded) -> 
             line(format_args!("{:<6} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))?;
         }
     }
-    let wrong = findings.iter().any(|finding| finding.verdict == verdict::Verdict::Wrong);
+    let wrong = findings.iter().any(|finding| finding.verdict == check::CheckResult::Wrong);
     Ok(if wrong { Exit::Failed } else { Exit::Done })
 }
 

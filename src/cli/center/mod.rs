@@ -1,12 +1,12 @@
 //! `center`: the approval center's own APIs, by hand.
 
 mod apply;
+pub(super) mod check;
 mod definition;
 mod instances;
 mod message;
 mod sync;
 mod tasks;
-pub(super) mod verdict;
 mod whoami;
 
 use std::path::Path;

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     block_on,
-    center::verdict::Verdict,
+    center::check::CheckResult,
     exit::{Exit, Failure},
     output::{json, line},
     time::ZoneArguments,
@@ -72,11 +72,11 @@ impl Report {
         if self.as_json { at.to_string() } else { self.zone.show(at) }
     }
 
-    fn add(&mut self, verdict: Verdict, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+    fn add(&mut self, verdict: CheckResult, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
         match verdict {
-            Verdict::Wrong => self.wrong += 1,
-            Verdict::Risky => self.risky += 1,
-            Verdict::Right | Verdict::Skipped => {}
+            CheckResult::Wrong => self.wrong += 1,
+            CheckResult::Risky => self.risky += 1,
+            CheckResult::Right | CheckResult::Skipped => {}
         }
         let (verdict, words) = (verdict.as_str(), words.as_ref());
         if self.as_json {
@@ -87,19 +87,19 @@ impl Report {
     }
 
     fn ok(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
-        self.add(Verdict::Right, subject, words)
+        self.add(CheckResult::Right, subject, words)
     }
 
     fn risky(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
-        self.add(Verdict::Risky, subject, words)
+        self.add(CheckResult::Risky, subject, words)
     }
 
     fn wrong(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
-        self.add(Verdict::Wrong, subject, words)
+        self.add(CheckResult::Wrong, subject, words)
     }
 
     fn skipped(&mut self, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
-        self.add(Verdict::Skipped, subject, words)
+        self.add(CheckResult::Skipped, subject, words)
     }
 }
 

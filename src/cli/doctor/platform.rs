@@ -7,7 +7,7 @@ use crate::{
     center::client::{Center, Definition, Fault, UserIdType},
     cli::{
         Trust,
-        center::verdict::{self, Verdict},
+        center::check::{self, CheckResult},
         client,
         exit::Failure,
         url,
@@ -148,16 +148,16 @@ fn judge(
     code: &str,
     definition: &Definition,
 ) -> Result<(), Failure> {
-    let surroundings = verdict::Surroundings {
+    let input = check::CheckInput {
         real_code: code,
         public_url: arguments.public_url.as_deref(),
-        center_is_local: verdict::is_local(&center.settings().base_url),
+        center_is_local: check::is_local(&center.settings().base_url),
     };
     let name = definition.text(&definition.approval_name, "zh-CN").to_owned();
-    let findings = verdict::of(definition, endpoint, &surroundings);
+    let findings = check::of(definition, endpoint, &input);
     let mut fits = true;
-    for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Right) {
-        fits &= finding.verdict != Verdict::Wrong;
+    for finding in findings.iter().filter(|finding| finding.verdict != CheckResult::Right) {
+        fits &= finding.verdict != CheckResult::Wrong;
         let subject = format!("definition {name} ({code}), {}", finding.subject);
         report.add(finding.verdict, &subject, &finding.words)?;
     }

@@ -10,7 +10,7 @@ use crate::{
     amqp::Login,
     cli::{
         Trust,
-        center::verdict::Verdict::{self, Risky, Wrong},
+        center::check::CheckResult::{self, Risky, Wrong},
         client,
         exit::Failure,
         exposed_password, url,
@@ -220,7 +220,7 @@ fn judge(
 }
 
 /// What takes messages out of a queue of ours although nobody has consumed them.
-fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(Verdict, String)> {
+fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> {
     let name = &queue.name;
     let what = match role {
         Role::Commands => "commands that were confirmed",
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(queue: Value, role: Role) -> Vec<(Verdict, String)> {
+    fn told(queue: Value, role: Role) -> Vec<(CheckResult, String)> {
         let mut whole = json!({
             "name": "countersign.commands", "arguments": { "x-queue-type": "quorum" },
             "policy": "", "operator_policy": "", "effective_policy_definition": {}

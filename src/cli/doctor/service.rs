@@ -8,7 +8,7 @@ use super::Report;
 use crate::{
     cli::{
         Trust,
-        center::verdict::Verdict::{self, Risky, Wrong},
+        center::check::CheckResult::{self, Risky, Wrong},
         client,
         exit::Failure,
         reachable, url,
@@ -58,7 +58,7 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
 }
 
 /// What `/readyz` tells that somebody should mend.
-fn words(told: &Value) -> Vec<(Verdict, &'static str, String)> {
+fn words(told: &Value) -> Vec<(CheckResult, &'static str, String)> {
     let mut found = Vec::new();
     let mut add = |verdict, subject, words: String| found.push((verdict, subject, words));
     let refused = |reason: &str| format!("callbacks are refused as {reason}");

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     callback::{CredentialSettings, Credentials, open},
     command::ResolvedBy,
-    context::{Format, JsonFields, OnUnresolved, Settings, Surroundings, resolve},
+    context::{Format, JsonFields, OnUnresolved, ResolveInput, Settings, resolve},
     intake::EndpointSettings,
     secret::Secret,
     time::Timestamp,
@@ -89,7 +89,7 @@ pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option
     let Ok(callback) = open(&Credentials::new(&[credential]), &body) else { return (None, None) };
     let settings =
         Settings { formats: endpoint.context.formats.clone(), on_unresolved: OnUnresolved::Publish };
-    let surroundings = Surroundings { endpoint: &endpoint.name, now: Timestamp::now(), registered: None };
+    let surroundings = ResolveInput { endpoint: &endpoint.name, now: Timestamp::now(), registered: None };
     match resolve(&settings, &callback, surroundings) {
         Ok(task) if task.resolved_by.is_some_and(|by| by != ResolvedBy::Opaque) => {
             (task.instance_id, task.task_id)

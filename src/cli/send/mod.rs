@@ -155,7 +155,7 @@ struct Answer {
 
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct LastLine<'a> {
     summary: &'a Summary,
 }
 
@@ -205,7 +205,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
             send(&plan, &url, &client(&url, trust, PATIENCE)?).await?
         };
         if arguments.json {
-            json(&Told { summary: &summary })?;
+            json(&LastLine { summary: &summary })?;
         } else {
             say_lines(&summary.words());
         }

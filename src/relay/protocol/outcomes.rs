@@ -6,28 +6,30 @@ use super::{Asking, Cargo, Due, Flight, Gate, Machine, Moment, Notice, Stage, WA
 use crate::{
     command::{Seq, TaskKey},
     ledger::{Exception, State, state::Event},
-    relay::Outcome,
+    relay::BrokerAnswer,
     time::Timestamp,
 };
 
 impl<C: Cargo> Machine<C> {
     /// The outcome of the oldest publish; returns how long it took.
-    pub(in crate::relay) fn answered(&mut self, outcome: Outcome, now: Moment) -> Duration {
+    pub(in crate::relay) fn answered(&mut self, outcome: BrokerAnswer, now: Moment) -> Duration {
         let flight = self.session.in_flight.pop_front();
         let flight = flight.expect("a session tells one outcome for each publish");
         let took = now.elapsed.saturating_sub(flight.sent_at);
         self.session.stragglers.landed(flight.seq);
-        self.suspicion.answered(flight.seq, outcome == Outcome::Confirmed);
+        self.suspicion.answered(flight.seq, outcome == BrokerAnswer::Confirmed);
         match outcome {
-            Outcome::Confirmed => {
+            BrokerAnswer::Confirmed => {
                 if flight.attempts.is_some() {
                     self.unsettled.clear(flight.seq);
                     self.forget(flight.key, flight.seq);
                     self.release(flight.key, now);
                 }
             }
-            Outcome::Nacked => self.refused(&flight, "refused by the broker (basic.nack)".to_owned(), now),
-            Outcome::Returned(words) => {
+            BrokerAnswer::Nacked => {
+                self.refused(&flight, "refused by the broker (basic.nack)".to_owned(), now)
+            }
+            BrokerAnswer::Returned(words) => {
                 self.refused(&flight, format!("returned by the broker: {words}"), now);
             }
         }

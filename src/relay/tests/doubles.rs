@@ -17,7 +17,7 @@ use crate::{
         AcceptError, Due, Entry, Exception, LookError, Outbox, Settlement, Standing, State,
         state::Exceptional,
     },
-    relay::{LateReturn, News, Outcome},
+    relay::{BrokerAnswer, LateReturn, News},
     time::Timestamp,
 };
 
@@ -79,9 +79,9 @@ pub(super) struct World {
     /// Every command that was ever confirmed.
     pub(super) confirmed: BTreeSet<Seq>,
     /// How publishes are answered; `None`, and an answer `None`: when the test says so.
-    pub(super) policy: Option<Box<dyn FnMut(Seq) -> Option<Outcome> + Send>>,
+    pub(super) policy: Option<Box<dyn FnMut(Seq) -> Option<BrokerAnswer> + Send>>,
     /// The current session's.
-    pub(super) flying: VecDeque<(Seq, Option<Outcome>)>,
+    pub(super) flying: VecDeque<(Seq, Option<BrokerAnswer>)>,
     news: News,
     /// What [`News::outcomes`] are about.
     told: Vec<(Seq, bool)>,
@@ -143,7 +143,7 @@ impl Handle {
     }
 
     /// Answers the oldest publish without an answer.
-    pub(super) fn answer(&self, outcome: Outcome) {
+    pub(super) fn answer(&self, outcome: BrokerAnswer) {
         let mut world = self.world();
         let open = world.flying.iter_mut().find(|(_, answer)| answer.is_none());
         open.expect("a publish waits for an answer").1 = Some(outcome);
@@ -151,7 +151,7 @@ impl Handle {
     }
 
     /// From now on, and for what is in flight.
-    pub(super) fn answer_all(&self, policy: impl FnMut(Seq) -> Option<Outcome> + Send + 'static) {
+    pub(super) fn answer_all(&self, policy: impl FnMut(Seq) -> Option<BrokerAnswer> + Send + 'static) {
         let mut world = self.world();
         let mut policy = policy;
         for (seq, answer) in &mut world.flying {
@@ -164,7 +164,7 @@ impl Handle {
     }
 
     pub(super) fn confirm_all(&self) {
-        self.answer_all(|_| Some(Outcome::Confirmed));
+        self.answer_all(|_| Some(BrokerAnswer::Confirmed));
     }
 
     pub(super) fn return_late(&self, seq: Seq) {
@@ -197,13 +197,13 @@ impl World {
         while let Some((seq, Some(_))) = self.flying.front() {
             let seq = *seq;
             let outcome = self.flying.pop_front().and_then(|(_, outcome)| outcome).unwrap();
-            if outcome == Outcome::Confirmed {
+            if outcome == BrokerAnswer::Confirmed {
                 self.confirmed.insert(seq);
             }
-            if outcome != Outcome::Confirmed {
+            if outcome != BrokerAnswer::Confirmed {
                 *self.refusals.entry(seq).or_default() += 1;
             }
-            self.told.push((seq, outcome == Outcome::Confirmed));
+            self.told.push((seq, outcome == BrokerAnswer::Confirmed));
             self.news.outcomes.push(outcome);
         }
         self.wake();

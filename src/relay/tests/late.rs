@@ -72,10 +72,10 @@ async fn a_late_return_of_an_exception_blocks_its_task_before_the_confirm_is_set
     let bench = Bench::new();
     bench.accept([7]);
     bench.until_published(1).await;
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     bench.until_published(2).await;
     // In one lot of news, so the ledger still has the exception of the first refusal.
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     bench.return_late(1);
     bench.until("the exception", |world| world.exceptions.get(&1).is_some_and(|e| e.attempts == 2)).await;
     bench.confirm_all();

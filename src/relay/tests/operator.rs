@@ -6,7 +6,7 @@ use super::*;
 async fn new_commands_go_on_when_an_operator_parks_those_that_crowd_them_out() {
     let bench =
         Bench::start(&Handle::new(), Settings { max_exceptions: 50, max_attempts: 1000, ..settings() });
-    bench.answer_all(|_| Some(Outcome::Nacked));
+    bench.answer_all(|_| Some(BrokerAnswer::Nacked));
     bench.accept(0..400);
     sleep(Duration::from_secs(300)).await;
     let crowd: Vec<_> = bench.world().exceptions.keys().copied().collect();
@@ -28,7 +28,7 @@ async fn new_commands_go_on_when_an_operator_parks_those_that_crowd_them_out() {
 async fn a_look_at_a_crowd_leaves_those_that_wait_alone() {
     let bench =
         Bench::start(&Handle::new(), Settings { max_exceptions: 10, max_attempts: 1000, ..settings() });
-    bench.answer_all(|seq| Some(if seq <= 20 { Outcome::Nacked } else { Outcome::Confirmed }));
+    bench.answer_all(|seq| Some(if seq <= 20 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed }));
     bench.accept(0..20);
     bench.until("a crowd", |world| world.exceptions.len() == 20).await;
     bench.accept(0..20);
@@ -70,7 +70,7 @@ async fn an_exception_that_is_parked_while_the_broker_blocks_is_not_tried_after(
     let bench = Bench::start(&Handle::new(), Settings { max_in_flight: 1, ..settings() });
     bench.accept([1]);
     bench.until_published(1).await;
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.accept([2]);
     bench.until_published(2).await;
@@ -79,7 +79,7 @@ async fn an_exception_that_is_parked_while_the_broker_blocks_is_not_tried_after(
     bench.block(true);
     a_moment().await;
     bench.operator(1, Exceptional::Parked);
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     sleep(Duration::from_secs(3600)).await;
     bench.block(false);
     sleep(Duration::from_secs(20)).await;

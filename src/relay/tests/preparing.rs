@@ -125,7 +125,7 @@ async fn a_command_that_was_refused_is_completed_when_it_is_tried_again() {
     let mut tries = 0;
     bench.answer_all(move |_| {
         tries += 1;
-        Some(if tries == 1 { Outcome::Nacked } else { Outcome::Confirmed })
+        Some(if tries == 1 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed })
     });
     // The broker double looks that each publish is of a completed command.
     bench.accept([1, 1, 2]);
@@ -142,7 +142,7 @@ async fn a_command_that_is_still_refused_after_a_minute_is_asked_for_anew() {
     let began = Instant::now();
     bench.answer_all(move |_| {
         let refused = began.elapsed() < Duration::from_secs(90);
-        Some(if refused { Outcome::Nacked } else { Outcome::Confirmed })
+        Some(if refused { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed })
     });
     bench.accept([1]);
     bench.until("it", |world| world.confirmed.len() == 1).await;

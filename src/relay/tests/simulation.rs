@@ -45,11 +45,11 @@ impl Life {
     fn answer_by_dice(&self, seed: u64) {
         let mut trouble = Dice(seed ^ 0x5eed);
         self.bench.answer_all(move |_| match trouble.below(12) {
-            0 => Some(Outcome::Nacked),
+            0 => Some(BrokerAnswer::Nacked),
             1 => Some(returned()),
             // Rarely, for it costs half a minute: no answer at all.
             2 if trouble.below(20) == 0 => None,
-            _ => Some(Outcome::Confirmed),
+            _ => Some(BrokerAnswer::Confirmed),
         });
     }
 

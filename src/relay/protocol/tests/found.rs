@@ -6,7 +6,7 @@ use super::{
     walks::walk,
     world::{Act, Bounds, Budget, World},
 };
-use crate::relay::Outcome;
+use crate::relay::BrokerAnswer;
 
 /// 6 ended every session, and a look at the ledger listed 6 and 7 of its task each time: 8, of another task, had been due
 /// for longer and never had its turn.
@@ -87,6 +87,6 @@ fn what_an_operator_requeues_goes_before_later_ones_of_its_task_that_are_about_t
     // Until now 3 was parked.
     bench.tick();
     assert_eq!(bench.due(&[(1, 1), (2, 1), (3, 0), (4, 1)]), NONE);
-    assert_eq!(bench.answer(Outcome::Confirmed), [3]);
-    assert_eq!(bench.answer(Outcome::Confirmed), NONE, "4 waits for 3");
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), NONE, "4 waits for 3");
 }

@@ -8,7 +8,7 @@ use super::super::{
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Settlement, State},
-    relay::{LateReturn, Outcome},
+    relay::{BrokerAnswer, LateReturn},
     time::Timestamp,
 };
 
@@ -92,9 +92,9 @@ impl Bench {
 fn what_was_refused_since_the_last_tick_is_said_once() {
     let mut bench = Bench::new(3, &[]);
     assert_eq!(bench.carry_on(START, true), []);
-    bench.machine.answered(Outcome::Nacked, at(START));
-    bench.machine.answered(Outcome::Confirmed, at(START));
-    bench.machine.answered(Outcome::Returned("312 NO_ROUTE".to_owned()), at(START));
+    bench.machine.answered(BrokerAnswer::Nacked, at(START));
+    bench.machine.answered(BrokerAnswer::Confirmed, at(START));
+    bench.machine.answered(BrokerAnswer::Returned("312 NO_ROUTE".to_owned()), at(START));
     assert_eq!(bench.carry_on(START, true), []);
     assert!(!bench.machine.tick(at(START + TICK)));
     let last = Some((3, "returned by the broker: 312 NO_ROUTE".to_owned()));
@@ -103,7 +103,7 @@ fn what_was_refused_since_the_last_tick_is_said_once() {
     assert!(!bench.machine.tick(at(START + TICK * 2)));
     bench.due = vec![Due { cargo: Single(1), attempts: 1 }];
     assert_eq!(bench.carry_on(START + TICK * 2, true), [], "nothing was refused since");
-    bench.machine.answered(Outcome::Nacked, at(START + TICK * 2));
+    bench.machine.answered(BrokerAnswer::Nacked, at(START + TICK * 2));
     assert!(!bench.machine.tick(at(START + TICK * 3)));
     let last = Some((1, "refused by the broker (basic.nack)".to_owned()));
     let told = [Notice::Refusals(Tally { refused: 1, parked: 1, last })];
@@ -114,7 +114,7 @@ fn what_was_refused_since_the_last_tick_is_said_once() {
 fn a_ledger_that_takes_no_settlement_is_told_of_at_first_then_by_the_minute_and_when_it_is_over() {
     let mut bench = Bench::new(1, &[]);
     bench.carry_on(START, true);
-    bench.machine.answered(Outcome::Confirmed, at(START));
+    bench.machine.answered(BrokerAnswer::Confirmed, at(START));
     assert_eq!(bench.carry_on(START, false), [Notice::SettlementFails { first: true }]);
     let mut again = |after: Duration, ledger_writes: bool| {
         bench.machine.tick(at(START + after));
@@ -151,7 +151,7 @@ fn exceptions_that_somebody_else_parked_are_forgotten_and_counted() {
 fn a_command_that_was_returned_late_rests_before_it_is_published_again() {
     let mut bench = Bench::new(1, &[]);
     bench.carry_on(START, true);
-    bench.machine.answered(Outcome::Confirmed, at(START));
+    bench.machine.answered(BrokerAnswer::Confirmed, at(START));
     bench.carry_on(START, true);
     let late = LateReturn { command_id: CommandId::from_bytes([1; 16]), reason: "312 NO_ROUTE".to_owned() };
     bench.machine.returned_late(late.clone());

@@ -15,7 +15,7 @@ use super::super::{Cargo, Due, Effect, Found, Machine, Moment, Question, Rules, 
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Exception, Settlement, State, state::Exceptional},
-    relay::{LateReturn, Outcome},
+    relay::{BrokerAnswer, LateReturn},
     time::Timestamp,
 };
 
@@ -348,14 +348,14 @@ impl World {
                 let waiting = self.waiting();
                 self.machine.begin(self.cursor, waiting, self.now());
             }
-            Act::Confirm => self.answer(bounds, Outcome::Confirmed),
+            Act::Confirm => self.answer(bounds, BrokerAnswer::Confirmed),
             Act::Nack => {
                 self.left.refusals -= 1;
-                self.answer(bounds, Outcome::Nacked);
+                self.answer(bounds, BrokerAnswer::Nacked);
             }
             Act::Return => {
                 self.left.returns -= 1;
-                self.answer(bounds, Outcome::Returned("312 NO_ROUTE".to_owned()));
+                self.answer(bounds, BrokerAnswer::Returned("312 NO_ROUTE".to_owned()));
             }
             Act::ReturnLate(seq) => {
                 self.left.late -= 1;
@@ -432,10 +432,10 @@ impl World {
         }
     }
 
-    fn answer(&mut self, bounds: &Bounds, outcome: Outcome) {
+    fn answer(&mut self, bounds: &Bounds, outcome: BrokerAnswer) {
         let Some(seq) = self.flying.pop_front() else { return };
         self.waited = Duration::ZERO;
-        if outcome == Outcome::Confirmed {
+        if outcome == BrokerAnswer::Confirmed {
             self.routed.insert(seq);
             self.answered.insert(seq);
             self.owed.remove(&seq);

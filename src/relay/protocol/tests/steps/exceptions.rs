@@ -6,7 +6,7 @@ use super::{Bench, NONE, Of, START, at, late, rules};
 use crate::{
     command::TaskKey,
     relay::{
-        Outcome,
+        BrokerAnswer,
         protocol::{Due, Effect, Machine, Question, Rules, Stage, TICK, tasks::Known},
     },
 };
@@ -17,12 +17,12 @@ fn what_only_waits_is_postponed_with_the_first_and_what_was_refused_is_not() {
     bench.publishes();
     bench.due(&[]);
     assert_eq!(bench.read(&[1, 2, 3]), [1, 2]);
-    bench.answer(Outcome::Nacked);
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     bench.now += TICK * 2;
     bench.tick();
     assert_eq!(bench.due(&[(1, 1)]), [1]);
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     let [(1, 2, first), (3, 0, waits)] = bench.excepted()[..] else { panic!("{:?}", bench.excepted()) };
     assert!(first == waits && !first.is_zero(), "{first:?} {waits:?}");
 }
@@ -36,7 +36,7 @@ fn a_refusal_postpones_nothing_before_it() {
     bench.tick();
     assert_eq!(bench.due(&[(1, 0)]), NONE);
     bench.machine.blocked(true, at(bench.now));
-    bench.answer(Outcome::Nacked);
+    bench.answer(BrokerAnswer::Nacked);
     let excepted: Vec<_> = bench.excepted().iter().map(|(seq, attempts, _)| (*seq, *attempts)).collect();
     assert_eq!(excepted, [(2, 2)]);
 }
@@ -57,14 +57,14 @@ fn once_the_first_is_through_what_only_waits_is_due_and_is_looked_for_when_that_
     assert_eq!(bench.read(&[4]), NONE);
     assert_eq!(bench.excepted(), [(4, 0, Duration::ZERO)]);
     assert_eq!(bench.asked, []);
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     assert_eq!(bench.excepted(), [(3, 0, Duration::ZERO)]);
     assert_eq!(bench.settlements.last().unwrap().cleared, [1]);
     let look = Question::Due { at: at(START).at, limit: 6 };
     assert_eq!(bench.asked, [look], "before the next tick");
     // 2 is tried and 3 held behind it: when 2 is through, nothing has to be looked for.
     assert_eq!(bench.due(&[(2, 1), (3, 0)]), [2]);
-    assert_eq!(bench.answer(Outcome::Confirmed), [3]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3]);
     assert_eq!(bench.settlements.last().unwrap().cleared, [2]);
     assert_eq!(bench.asked, []);
 }

@@ -4,7 +4,7 @@ use super::{Bench, NONE, Of, START, at, rules};
 use crate::{
     command::{Seq, TaskKey},
     relay::{
-        Outcome,
+        BrokerAnswer,
         protocol::{Cargo, Effect, Flight, Gate, Machine, Notice, Rules, Unreadable},
     },
 };
@@ -18,8 +18,8 @@ fn while_crowded_the_log_is_not_read_and_nothing_fresh_is_kept() {
     assert_eq!((&*bench.said, &*bench.reads), (&[Notice::Crowded { waiting: 10 }][..], &NONE[..]));
     assert_eq!(bench.keep_fresh, [false]);
     assert_eq!(bench.due(&[(1, 1), (2, 1)]), [1, 2]);
-    bench.answer(Outcome::Confirmed);
-    bench.answer(Outcome::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
+    bench.answer(BrokerAnswer::Confirmed);
     assert_eq!((&bench.said[1..], &*bench.reads), (&[Notice::RoomAgain { waiting: 8 }][..], &[10_u64][..]));
     assert_eq!(bench.keep_fresh, [false, true]);
 }
@@ -36,10 +36,10 @@ fn the_next_lot_is_read_when_half_of_the_last_is_gone() {
     let lot: Vec<Seq> = (17..=32).collect();
     assert_eq!(bench.read(&lot), NONE);
     for seq in 17..=24 {
-        assert_eq!(bench.answer(Outcome::Confirmed), [seq]);
+        assert_eq!(bench.answer(BrokerAnswer::Confirmed), [seq]);
         assert_eq!(bench.reads, NONE, "after {seq}");
     }
-    assert_eq!(bench.answer(Outcome::Confirmed), [25]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [25]);
     assert_eq!(bench.reads, [32]);
 }
 

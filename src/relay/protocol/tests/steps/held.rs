@@ -2,7 +2,7 @@
 
 use super::{Bench, NONE, rules};
 use crate::relay::{
-    Outcome,
+    BrokerAnswer,
     protocol::{Rules, TICK},
 };
 
@@ -11,8 +11,8 @@ fn those_held_behind_one_go_out_one_after_the_other() {
     let mut bench = Bench::new(Rules { max_in_flight: 3, ..rules() }, &[7, 7, 7], 3, &[1, 2, 3]);
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1), (2, 0), (3, 0)]), [1]);
-    assert_eq!(bench.answer(Outcome::Confirmed), [2]);
-    assert_eq!(bench.answer(Outcome::Confirmed), [3]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [2]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3]);
     assert_eq!(bench.asked, [], "nothing had to be looked for");
 }
 
@@ -22,7 +22,7 @@ fn one_that_is_held_is_read_again_if_its_turn_does_not_come_at_once() {
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1), (3, 0)]), [1]);
     assert_eq!(bench.machine.session.held, 1);
-    assert_eq!(bench.answer(Outcome::Confirmed), NONE, "2 comes first, and was not listed");
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), NONE, "2 comes first, and was not listed");
     assert_eq!(bench.machine.session.held, 0, "an operator may act on 3 until then");
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Bench, NONE, Of, at, rules};
 use crate::relay::{
-    Outcome,
+    BrokerAnswer,
     protocol::{Due, Rules, Unreadable},
 };
 
@@ -17,7 +17,7 @@ fn as_many_late_returns_are_counted_as_exceptions_may_wait() {
         assert_eq!(bench.excepted()[0].1, attempts);
         bench.tick();
         assert_eq!(bench.due(&[(1, attempts)]), [1]);
-        bench.answer(Outcome::Confirmed);
+        bench.answer(BrokerAnswer::Confirmed);
     }
 }
 
@@ -30,7 +30,7 @@ fn after_a_late_return_later_ones_of_its_task_whose_turn_had_come_wait() {
     bench.machine.session.retries.push_back(Due { cargo: Of(3, 8), attempts: 1 });
     bench.return_late(1);
     assert_eq!(bench.found(1), NONE);
-    assert_eq!(bench.answer(Outcome::Confirmed), [3], "2 waits for 1");
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3], "2 waits for 1");
 }
 
 #[test]

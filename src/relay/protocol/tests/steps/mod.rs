@@ -13,7 +13,7 @@ use crate::{
     command::{CommandId, Seq},
     ledger::{Exception, Settlement, State},
     relay::{
-        LateReturn, Outcome,
+        BrokerAnswer, LateReturn,
         protocol::{Cargo, Due, Effect, Found, Machine, Moment, Notice, Question, Rules},
     },
     time::Timestamp,
@@ -120,7 +120,7 @@ impl Bench {
         self.publishes()
     }
 
-    pub(super) fn answer(&mut self, outcome: Outcome) -> Vec<Seq> {
+    pub(super) fn answer(&mut self, outcome: BrokerAnswer) -> Vec<Seq> {
         self.machine.answered(outcome, at(self.now));
         self.publishes()
     }

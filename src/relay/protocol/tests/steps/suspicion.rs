@@ -2,7 +2,7 @@
 
 use super::{Bench, CALM, NONE, rules};
 use crate::relay::{
-    Outcome,
+    BrokerAnswer,
     protocol::{Notice, TICK},
 };
 
@@ -21,7 +21,7 @@ fn one_that_ends_sessions_is_tried_alone_in_a_session_that_is_some_seconds_old()
     bench.now += TICK;
     assert_eq!(bench.tick(), [1]);
     assert_eq!(bench.read(&[2]), NONE, "nothing beside it");
-    assert_eq!(bench.answer(Outcome::Confirmed), [2]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [2]);
 }
 
 #[test]
@@ -65,6 +65,6 @@ fn that_commands_are_published_one_at_a_time_is_said_once() {
     bench.begin(0, &[]);
     bench.publishes();
     assert_eq!(bench.read(&[1, 2]), [1]);
-    assert_eq!(bench.answer(Outcome::Confirmed), [2]);
+    assert_eq!(bench.answer(BrokerAnswer::Confirmed), [2]);
     assert_eq!(bench.said, careful);
 }

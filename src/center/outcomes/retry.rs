@@ -10,34 +10,32 @@ use crate::{
 
 /// What is to be done after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Retry {
     /// It tells nothing about the outcome: the center is away or limits, or does not let the app in. Again, until it works.
-    Elsewhere,
+    Always,
     /// It may pass. Again, up to a limit.
-    Passing,
+    Limited,
     /// The center will never take this. An operator has to look.
-    ForGood,
+    Never,
 }
 
 /// Judges a failure. Every way to fail is named here, so that a new one asks for its place.
-pub(super) fn judge(error: &Error) -> Verdict {
+pub(super) fn judge(error: &Error) -> Retry {
     match error {
         Error::Api(error) => match error.fault() {
-            Fault::Unknown if error.http_status >= 500 => Verdict::Passing,
+            Fault::Unknown if error.http_status >= 500 => Retry::Limited,
             fault => of_fault(fault),
         },
-        Error::Transport { .. } | Error::NoTurn { .. } | Error::Ticket(_) | Error::Client(_) => {
-            Verdict::Elsewhere
-        }
+        Error::Transport { .. } | Error::NoTurn { .. } | Error::Ticket(_) | Error::Client(_) => Retry::Always,
         // A gateway on the way, or another server in its place, speaks HTML.
-        Error::Unreadable { .. } | Error::EndlessPages { .. } => Verdict::Passing,
-        Error::Request { .. } => Verdict::ForGood,
+        Error::Unreadable { .. } | Error::EndlessPages { .. } => Retry::Limited,
+        Error::Request { .. } => Retry::Never,
     }
 }
 
-fn of_fault(fault: Fault) -> Verdict {
+fn of_fault(fault: Fault) -> Retry {
     match fault {
-        Fault::RateLimited | Fault::QuotaSpent => Verdict::Elsewhere,
+        Fault::RateLimited | Fault::QuotaSpent => Retry::Always,
         // Of the app and not of the outcome: when somebody has mended it, everything that waits goes through.
         Fault::AddressNotAllowed
         | Fault::TokenMissing
@@ -46,8 +44,8 @@ fn of_fault(fault: Fault) -> Verdict {
         | Fault::AppNotUsable
         | Fault::AppTicketWrong
         | Fault::ScopeMissing
-        | Fault::NoSuchApi => Verdict::Elsewhere,
-        Fault::TenantOrTooSoon | Fault::TryLater | Fault::LockConflict => Verdict::Passing,
+        | Fault::NoSuchApi => Retry::Always,
+        Fault::TenantOrTooSoon | Fault::TryLater | Fault::LockConflict => Retry::Limited,
         Fault::Parameter
         | Fault::JsonType
         | Fault::Field
@@ -60,7 +58,7 @@ fn of_fault(fault: Fault) -> Verdict {
         | Fault::UserIdForeign
         | Fault::NoPermission
         | Fault::Unsupported
-        | Fault::Unknown => Verdict::ForGood,
+        | Fault::Unknown => Retry::Never,
     }
 }
 
@@ -91,26 +89,26 @@ mod tests {
     #[test]
     fn only_what_is_wrong_with_the_outcome_itself_is_set_aside() {
         for (http_status, code, expected) in [
-            (429, 99_991_400, Verdict::Elsewhere),
-            (400, 99_991_403, Verdict::Elsewhere),
-            (400, 99_991_672, Verdict::Elsewhere),
-            (400, 99_991_663, Verdict::Elsewhere),
-            (400, 10_015, Verdict::Elsewhere),
-            (400, 1_395_001, Verdict::Passing),
-            (400, 60_014, Verdict::Passing),
-            (400, 1_390_014, Verdict::Passing),
-            (502, 4_242, Verdict::Passing),
-            (200, 60_001, Verdict::ForGood),
-            (400, 99_992_402, Verdict::ForGood),
-            (400, 1_390_002, Verdict::ForGood),
-            (200, 4_242, Verdict::ForGood),
+            (429, 99_991_400, Retry::Always),
+            (400, 99_991_403, Retry::Always),
+            (400, 99_991_672, Retry::Always),
+            (400, 99_991_663, Retry::Always),
+            (400, 10_015, Retry::Always),
+            (400, 1_395_001, Retry::Limited),
+            (400, 60_014, Retry::Limited),
+            (400, 1_390_014, Retry::Limited),
+            (502, 4_242, Retry::Limited),
+            (200, 60_001, Retry::Never),
+            (400, 99_992_402, Retry::Never),
+            (400, 1_390_002, Retry::Never),
+            (200, 4_242, Retry::Never),
         ] {
             assert_eq!(judge(&failure(http_status, code)), expected, "{http_status} {code}");
         }
         let away = Error::NoTurn { api: Api::SyncInstance, wait: Duration::from_secs(1) };
-        assert_eq!(judge(&away), Verdict::Elsewhere);
+        assert_eq!(judge(&away), Retry::Always);
         let wrong = Error::Request { api: Api::SyncInstance, problem: String::new() };
-        assert_eq!(judge(&wrong), Verdict::ForGood);
+        assert_eq!(judge(&wrong), Retry::Never);
     }
 
     #[test]

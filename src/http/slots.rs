@@ -10,20 +10,20 @@ use super::telling::key;
 
 /// The connections of all peers, by peer. As large as the connections that there are.
 #[derive(Debug, Default)]
-pub(super) struct Seats {
+pub(super) struct ConnectionCounts {
     taken: Mutex<HashMap<u128, u32>>,
 }
 
 /// One connection's place. Given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
+pub(super) struct ConnectionSlot {
+    counts: Arc<ConnectionCounts>,
     key: u128,
 }
 
-impl Seats {
+impl ConnectionCounts {
     /// A place for one more connection of this peer, unless it has `most` already.
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, most: u32) -> Option<Seat> {
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, most: u32) -> Option<ConnectionSlot> {
         let key = key(peer);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(key).or_default();
@@ -31,13 +31,13 @@ impl Seats {
             return None;
         }
         *count += 1;
-        Some(Seat { seats: self.clone(), key })
+        Some(ConnectionSlot { counts: self.clone(), key })
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.counts.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut count) = taken.entry(self.key) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn a_peer_has_so_many_places_and_gets_them_back() {
-        let seats = Arc::new(Seats::default());
-        let take = |peer: &str| seats.take(peer.parse().unwrap(), 2);
+        let counts = Arc::new(ConnectionCounts::default());
+        let take = |peer: &str| counts.take(peer.parse().unwrap(), 2);
         let (first, second) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some());
         assert!(take("192.0.2.1").is_none());
@@ -65,7 +65,7 @@ mod tests {
         assert!(take("192.0.2.1").is_none());
         drop((second, third));
         let sixty_four = [take("2001:db8::1"), take("2001:db8::ffff:1"), take("2001:db8::2")];
-        assert_eq!(sixty_four.map(|seat| seat.is_some()), [true, true, false], "a /64 is one peer");
-        assert!(seats.taken.lock().unwrap().is_empty(), "nothing is remembered of those that are gone");
+        assert_eq!(sixty_four.map(|slot| slot.is_some()), [true, true, false], "a /64 is one peer");
+        assert!(counts.taken.lock().unwrap().is_empty(), "nothing is remembered of those that are gone");
     }
 }

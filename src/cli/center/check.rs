@@ -4,7 +4,7 @@ use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
 /// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Verdict {
+pub(in crate::cli) enum CheckResult {
     Right,
     /// It works, and may surprise.
     Risky,
@@ -13,7 +13,7 @@ pub(in crate::cli) enum Verdict {
     Skipped,
 }
 
-impl Verdict {
+impl CheckResult {
     pub(in crate::cli) fn as_str(self) -> &'static str {
         match self {
             Self::Right => "ok",
@@ -28,12 +28,12 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Finding {
     pub(in crate::cli) subject: &'static str,
-    pub(in crate::cli) verdict: Verdict,
+    pub(in crate::cli) verdict: CheckResult,
     pub(in crate::cli) words: String,
 }
 
 /// What the verdict depends on beside definition and endpoint.
-pub(in crate::cli) struct Surroundings<'a> {
+pub(in crate::cli) struct CheckInput<'a> {
     pub(in crate::cli) real_code: &'a str,
     pub(in crate::cli) public_url: Option<&'a str>,
     /// True if the center is on this machine, and so reaches what is.
@@ -44,31 +44,31 @@ pub(in crate::cli) struct Surroundings<'a> {
 pub(in crate::cli) fn of(
     definition: &Definition,
     endpoint: &EndpointSettings,
-    surroundings: &Surroundings<'_>,
+    input: &CheckInput<'_>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |subject, verdict, words: String| findings.push(Finding { subject, verdict, words });
     let external = &definition.external;
 
-    let (verdict, words) = url(external.action_callback_url.as_deref(), endpoint, surroundings);
+    let (verdict, words) = url(external.action_callback_url.as_deref(), endpoint, input);
     add("action_callback_url", verdict, words);
     let (verdict, words) = credentials(definition, endpoint);
     add("token and key", verdict, words);
-    let (verdict, words) = codes(definition, endpoint, surroundings.real_code);
+    let (verdict, words) = codes(definition, endpoint, input.real_code);
     add("approval_codes", verdict, words);
     match external.support_mobile {
-        true => add("support_mobile", Verdict::Right, "on".to_owned()),
+        true => add("support_mobile", CheckResult::Right, "on".to_owned()),
         false => add(
             "support_mobile",
-            Verdict::Wrong,
+            CheckResult::Wrong,
             "off, and lists have quick approval buttons on mobile only; set support_mobile = true".to_owned(),
         ),
     }
     match external.allow_batch_operate {
-        false => add("allow_batch_operate", Verdict::Right, "off: one decision at a time".to_owned()),
+        false => add("allow_batch_operate", CheckResult::Right, "off: one decision at a time".to_owned()),
         true => add(
             "allow_batch_operate",
-            Verdict::Risky,
+            CheckResult::Risky,
             "on: each task of a batch comes as a callback of its own, many at once; workers must stand that"
                 .to_owned(),
         ),
@@ -76,7 +76,7 @@ pub(in crate::cli) fn of(
     if definition.viewers.is_empty() {
         add(
             "viewers",
-            Verdict::Risky,
+            CheckResult::Risky,
             "nobody: the definition is on nobody's start page; add viewers if it should be".to_owned(),
         );
     }
@@ -84,7 +84,7 @@ pub(in crate::cli) fn of(
     add("i18n_resources", verdict, words);
     add(
         "buttons",
-        Verdict::Skipped,
+        CheckResult::Skipped,
         "not looked at: each task needs action_configs, and each card action_configs with next_status"
             .to_owned(),
     );
@@ -105,50 +105,46 @@ fn is_private(url: &reqwest::Url) -> bool {
     }
 }
 
-fn url(
-    given: Option<&str>,
-    endpoint: &EndpointSettings,
-    surroundings: &Surroundings<'_>,
-) -> (Verdict, String) {
+fn url(given: Option<&str>, endpoint: &EndpointSettings, input: &CheckInput<'_>) -> (CheckResult, String) {
     let path = format!("/callbacks/{}", endpoint.name);
-    let wanted = surroundings.public_url.map(|url| format!("{}{path}", url.trim_end_matches('/')));
+    let wanted = input.public_url.map(|url| format!("{}{path}", url.trim_end_matches('/')));
     let set = |url: &str| format!("set it to {url}");
     let mend = set(wanted.as_deref().unwrap_or(&format!("https://YOUR-HOST{path}")));
     let Some(given) = given else {
-        return (Verdict::Wrong, format!("is missing, so that decisions go nowhere; {mend}"));
+        return (CheckResult::Wrong, format!("is missing, so that decisions go nowhere; {mend}"));
     };
     let Ok(url) = given.parse::<reqwest::Url>() else {
-        return (Verdict::Wrong, format!("{given} is not a URL; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not a URL; {mend}"));
     };
     if !matches!(url.scheme(), "http" | "https") {
-        return (Verdict::Wrong, format!("{given} is neither http:// nor https://; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is neither http:// nor https://; {mend}"));
     }
     if !url.path().ends_with(&path) {
-        return (Verdict::Wrong, format!("{given} is not the path {path} of this endpoint; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not the path {path} of this endpoint; {mend}"));
     }
     if let Some(wanted) = wanted.filter(|wanted| wanted != given) {
-        return (Verdict::Wrong, format!("{given} is not {wanted}; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not {wanted}; {mend}"));
     }
-    if !surroundings.center_is_local && (is_local(given) || is_private(&url)) {
-        return (Verdict::Wrong, format!("{given} cannot be reached from the platform's cloud; {mend}"));
+    if !input.center_is_local && (is_local(given) || is_private(&url)) {
+        return (CheckResult::Wrong, format!("{given} cannot be reached from the platform's cloud; {mend}"));
     }
-    if url.scheme() == "http" && !surroundings.center_is_local {
+    if url.scheme() == "http" && !input.center_is_local {
         let words = "is not encrypted on the way: who reads it on the line can send it again, and without \
                      action_callback_key can read the token; use https";
-        return (Verdict::Risky, format!("{given} {words}"));
+        return (CheckResult::Risky, format!("{given} {words}"));
     }
     if url.path() != path {
-        return (Verdict::Risky, format!("{given}: a proxy must cut off what stands before {path}"));
+        return (CheckResult::Risky, format!("{given}: a proxy must cut off what stands before {path}"));
     }
-    (Verdict::Right, given.to_owned())
+    (CheckResult::Right, given.to_owned())
 }
 
-fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (Verdict, String) {
+fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (CheckResult, String) {
     let external = &definition.external;
     let name = &endpoint.name;
     let Some(token) = &external.action_callback_token else {
         return (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             "action_callback_token is missing, so that callbacks prove nothing and are refused; set it"
                 .to_owned(),
         );
@@ -167,7 +163,7 @@ fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (Verdict
     let key = &external.action_callback_key;
     let Some((first, ours)) = with_token.next() else {
         return (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             format!(
                 "action_callback_token is none of those of the endpoint {name}; set one of the two to the other"
             ),
@@ -177,28 +173,28 @@ fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (Verdict
         .chain(with_token)
         .find(|(_, ours)| same(&ours.action_callback_key, key));
     match (fits, key, &ours.action_callback_key) {
-        (Some((0, _)), ..) => (Verdict::Right, format!("those of the endpoint {name}")),
+        (Some((0, _)), ..) => (CheckResult::Right, format!("those of the endpoint {name}")),
         (Some((at, _)), ..) => (
-            Verdict::Risky,
+            CheckResult::Risky,
             format!(
                 "those of credential {} of the endpoint {name}: an old one while rotating, to be replaced",
                 at + 1
             ),
         ),
         (None, None, _) => (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             format!(
                 "action_callback_key is missing, and the endpoint {name} takes encrypted callbacks only; set it"
             ),
         ),
         (None, Some(_), None) => (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             format!(
                 "there is an action_callback_key, and the endpoint {name} has none; add it to its credentials"
             ),
         ),
         (None, Some(_), Some(_)) => (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             format!(
                 "action_callback_key is not that of the endpoint {name}, which cannot open its callbacks; set one of the two to the other"
             ),
@@ -206,41 +202,41 @@ fn credentials(definition: &Definition, endpoint: &EndpointSettings) -> (Verdict
     }
 }
 
-fn codes(definition: &Definition, endpoint: &EndpointSettings, real: &str) -> (Verdict, String) {
+fn codes(definition: &Definition, endpoint: &EndpointSettings, real: &str) -> (CheckResult, String) {
     let allowed = |code: &str| endpoint.approval_codes.iter().any(|allowed| allowed == code);
     let custom = definition.approval_code.as_str();
     if endpoint.approval_codes.is_empty() {
-        return (Verdict::Right, "the endpoint takes every definition".to_owned());
+        return (CheckResult::Right, "the endpoint takes every definition".to_owned());
     }
     match (allowed(real), allowed(custom)) {
-        (true, true) => (Verdict::Right, "both codes are allowed".to_owned()),
+        (true, true) => (CheckResult::Right, "both codes are allowed".to_owned()),
         (false, false) => (
-            Verdict::Wrong,
+            CheckResult::Wrong,
             format!("neither {real} nor {custom} is allowed; add both to the endpoint's approval_codes"),
         ),
         // Which of the two callbacks carry is not documented (Q6).
         (true, false) => (
-            Verdict::Risky,
+            CheckResult::Risky,
             format!("{custom} is not allowed; which of its two codes comes is not known: add it"),
         ),
         (false, true) => (
-            Verdict::Risky,
+            CheckResult::Risky,
             format!("{real} is not allowed; which of its two codes comes is not known: add it"),
         ),
     }
 }
 
-fn texts(definition: &Definition) -> (Verdict, String) {
+fn texts(definition: &Definition) -> (CheckResult, String) {
     let Some(default) = definition.i18n_resources.iter().find(|resource| resource.is_default) else {
         return (
-            Verdict::Risky,
+            CheckResult::Risky,
             "no language is the default one; set is_default for one that has every key".to_owned(),
         );
     };
     // The platform takes any text as a locale and then never finds it (platform.md#definitions).
     if let Some(resource) = definition.i18n_resources.iter().find(|resource| !resource.locale.contains('-')) {
         return (
-            Verdict::Risky,
+            CheckResult::Risky,
             format!("the locale {:?} is never shown; it is written like zh-CN", resource.locale),
         );
     }
@@ -255,10 +251,10 @@ fn texts(definition: &Definition) -> (Verdict, String) {
         .find(|key| key.starts_with("@i18n@") && !default.texts.iter().any(|text| text.key == **key));
     match missing {
         Some(key) => (
-            Verdict::Risky,
+            CheckResult::Risky,
             format!("the default language has no {key}, which is shown as it stands; add it"),
         ),
-        None => (Verdict::Right, format!("{} has every key", default.locale)),
+        None => (CheckResult::Right, format!("{} has every key", default.locale)),
     }
 }
 
@@ -296,13 +292,12 @@ mod tests {
         serde_json::from_value(text).unwrap()
     }
 
-    const CLOUD: Surroundings<'_> =
-        Surroundings { real_code: "REAL", public_url: None, center_is_local: false };
+    const CLOUD: CheckInput<'_> = CheckInput { real_code: "REAL", public_url: None, center_is_local: false };
 
-    fn said(definition: &Definition, endpoint: &str, surroundings: &Surroundings<'_>) -> Vec<String> {
-        of(definition, &endpoints(endpoint)[0], surroundings)
+    fn said(definition: &Definition, endpoint: &str, input: &CheckInput<'_>) -> Vec<String> {
+        of(definition, &endpoints(endpoint)[0], input)
             .into_iter()
-            .filter(|finding| !matches!(finding.verdict, Verdict::Right | Verdict::Skipped))
+            .filter(|finding| !matches!(finding.verdict, CheckResult::Right | CheckResult::Skipped))
             .map(|finding| format!("{} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))
             .collect()
     }
@@ -330,7 +325,7 @@ mod tests {
     fn what_the_definition_does_not_tell_is_not_said_to_be_right() {
         let findings = of(&sound(), &endpoints(ENCRYPTED)[0], &CLOUD);
         let buttons = findings.iter().find(|finding| finding.subject == "buttons").unwrap();
-        assert_eq!((buttons.verdict, buttons.verdict.as_str()), (Verdict::Skipped, "-"));
+        assert_eq!((buttons.verdict, buttons.verdict.as_str()), (CheckResult::Skipped, "-"));
     }
 
     #[test]
@@ -394,8 +389,8 @@ mod tests {
 
     #[test]
     fn the_public_url_is_compared_and_the_allow_list_wants_both_codes() {
-        let surroundings = Surroundings { public_url: Some("https://other.example.com/"), ..CLOUD };
-        let told = said(&sound(), ENCRYPTED, &surroundings);
+        let input = CheckInput { public_url: Some("https://other.example.com/"), ..CLOUD };
+        let told = said(&sound(), ENCRYPTED, &input);
         assert!(told[0].contains("set it to https://other.example.com/callbacks/purchase"), "{told:?}");
         for (codes, expected) in [
             ("[\"PO\", \"REAL\"]", None),
@@ -413,7 +408,7 @@ mod tests {
     fn the_emulator_may_reach_this_machine() {
         let mut definition = sound();
         definition.external.action_callback_url = Some("http://127.0.0.1:8080/callbacks/purchase".to_owned());
-        let surroundings = Surroundings { center_is_local: true, ..CLOUD };
-        assert_eq!(said(&definition, ENCRYPTED, &surroundings), Vec::<String>::new());
+        let input = CheckInput { center_is_local: true, ..CLOUD };
+        assert_eq!(said(&definition, ENCRYPTED, &input), Vec::<String>::new());
     }
 }
