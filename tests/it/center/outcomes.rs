@@ -278,7 +278,7 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
     proxy.open().await;
     all.until_cards_show(&["APPROVED"]).await;
     all.until_showing(&command, "shown").await;
-    all.until_told("takes outcomes again", 1).await;
+    all.until_told("accepts outcomes again", 1).await;
     assert_eq!(all.app.stderr().matches("outcomes wait").count(), 2);
     app = all.app;
     app.terminate();

@@ -159,7 +159,7 @@ async fn a_center_that_is_away_or_not_configured_is_told_and_nothing_is_conclude
     let told = app.get("/api/v1/reconciliation").await.json();
     assert_eq!((&told["asked_through"], &told["published_through"]), (&json!(0), &json!(1)), "{told}");
     let warned =
-        app.log_lines().iter().filter(|line| line.to_string().contains("cannot be compared")).count();
+        app.log_lines().iter().filter(|line| line.to_string().contains("cannot compare decisions")).count();
     assert_eq!(warned, 1, "not with every pass");
 
     let bare = App::with(Config::new(&vhost)).await;
