@@ -132,7 +132,7 @@ impl Controls {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether the ledger's writer does anything at all; see [`Ledger::answers`].
+    /// Whether the ledger's writer does anything at all; see [`answers`](ledger::Lifecycle::answers).
     pub async fn writer_answers(&self) -> bool {
         self.ledger.answers().await
     }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use unicode_width::UnicodeWidthStr;
 
 use super::exit::{Exit, Failure};
 use crate::telemetry::taming::{self, Tamed, push_in_json};
@@ -78,13 +79,13 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
         .map(|row| row.map(|cell| Tamed(cell).to_string()))
         .collect();
     let widths: Vec<usize> =
-        (0..N).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0)).collect();
+        (0..N).map(|column| rows.iter().map(|row| row[column].width()).max().unwrap_or(0)).collect();
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
         for (cell, wanted) in row.iter().zip(&widths) {
             line.push_str(cell);
-            line.push_str(&" ".repeat(wanted - width(cell) + 2));
+            line.push_str(&" ".repeat(wanted - cell.width() + 2));
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -139,11 +140,6 @@ pub(super) fn indented(json: &RawValue) -> String {
         }
     }
     text
-}
-
-/// Columns on a terminal, near enough: from Hangul Jamo on, scripts are drawn two columns wide.
-fn width(text: &str) -> usize {
-    text.chars().map(|c| if c >= '\u{1100}' { 2 } else { 1 }).sum()
 }
 
 #[cfg(test)]

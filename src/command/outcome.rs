@@ -260,6 +260,8 @@ impl Instance {
             return Err(NotAnOutcome::Shape("a list in place of an instance".to_owned()));
         }
         let read: WireInstance = serde_json::from_str(json.get()).map_err(|error| shape(&error))?;
+        // Half a surrogate pair in a member that was passed over so far: the platform's client could not read it later.
+        serde_json::from_str::<serde_json::Value>(json.get()).map_err(|error| shape(&error))?;
         let instance_id = match read.instance_id {
             Some(serde_json::Value::String(id)) => id,
             Some(serde_json::Value::Number(id)) if id.as_u64() != Some(0) => id.to_string(),
@@ -389,6 +391,10 @@ mod tests {
         for body in [&b""[..], b"hush", b"[]", b"\xff", b"{\"schema\":\"approval.outcome/1\"}"] {
             assert!(!Outcome::parse(body).unwrap_err().to_string().contains("hush"));
         }
+        let mut half = applied();
+        half["instance"] = json!({ "instance_id": "I", "task_list": [{ "half": "x" }] });
+        let half = half.to_string().replace("half", r"\udc00");
+        assert!(Outcome::parse(half.as_bytes()).is_err(), "half a surrogate pair, however deep");
         let twice = applied().to_string().replacen('{', "{\"outcome\":\"failed\",", 1);
         assert!(Outcome::parse(twice.as_bytes()).is_err(), "a member twice");
         assert_eq!(

@@ -125,6 +125,7 @@ fn key(request: &HttpRequest) -> Result<String, Problem> {
     Ok(key)
 }
 
+/// Strictly: the crate `percent-encoding` leaves a `%` that begins no escape as it is, and another key would be meant.
 fn decode(encoded: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();

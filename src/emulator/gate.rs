@@ -10,6 +10,7 @@ use actix_web::{
     middleware::Next,
     web,
 };
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
@@ -83,16 +84,9 @@ fn fits(pattern: &str, path: &str) -> Option<String> {
         None => (pattern == path).then(String::new),
         Some(before) => {
             let id = path.strip_prefix(before).filter(|id| !id.is_empty() && !id.contains('/'))?;
-            Some(percent_decoded(id))
+            Some(percent_decode_str(id).decode_utf8_lossy().into_owned())
         }
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    // The query parser of the URL crate knows how; a plus is no space in a path.
-    let query = format!("x={}", text.replace('+', "%2B"));
-    let url: Option<reqwest::Url> = format!("http://h/?{query}").parse().ok();
-    url.and_then(|url| url.query_pairs().next().map(|(_, value)| value.into_owned())).unwrap_or_default()
 }
 
 fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, bytes: &[u8]) -> Answered {

@@ -1,7 +1,7 @@
 //! The ledger: durable accept, sameness, and what the broker has not confirmed yet.
 //!
 //! # Entities
-//! - **Log.** `commands` is append-only. [`Seq`] counts 1, 2, 3 … without gaps; a row holds the rendered message and the
+//! - **Log.** `commands` is append-only. [`Seq`](crate::command::Seq) counts 1, 2, 3 … without gaps; a row holds the rendered message and the
 //!   few columns that people filter by.
 //! - **Cursor.** Everything at or below it is published, unless an exception says otherwise.
 //! - **Exception.** A row beside the log for a command that is not in the state its position says: `retrying` (the

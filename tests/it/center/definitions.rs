@@ -93,7 +93,7 @@ async fn a_change_resets_no_switch_that_the_file_does_not_name() {
     let file = center.write("small.toml", &small);
     let file = file.to_str().unwrap();
     let ran = center.run(&["definition", "apply", "--dry-run", file]).await.ended_with(0);
-    assert_eq!(ran.stderr.trim(), "external.allow_batch_operate: false -> true");
+    assert_eq!(ran.stderr.lines().last(), Some("external.allow_batch_operate: false -> true"));
     center.run(&["definition", "apply", file]).await.ended_with(0);
     let external = &center.json(&["definition", "get", &code]).await[0]["external"];
     assert_eq!(
