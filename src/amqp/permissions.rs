@@ -74,7 +74,7 @@ fn users(settings: &Settings) -> [User; 3] {
         let all = pattern([exchange, queue, UNROUTED, DEAD].into_iter().chain(reports));
         User {
             name: "countersign",
-            purpose: "declares exchanges and queues, publishes commands, takes reports".to_owned(),
+            purpose: "declares exchanges and queues, publishes commands, consumes reports".to_owned(),
             configure: all.clone(),
             write: all.clone(),
             read: all,
@@ -86,7 +86,7 @@ fn users(settings: &Settings) -> [User; 3] {
         // nothing at a queue but half of a binding, and whoever publishes commands may write to their exchanges anyway.
         User {
             name: "countersign",
-            purpose: "publishes commands, looks, takes reports; declares nothing, as amqp.topology says"
+            purpose: "publishes commands, inspects queues, consumes reports; declares nothing, as amqp.topology says"
                 .to_owned(),
             configure: NOTHING.to_owned(),
             write: pattern([exchange, queue, UNROUTED, DEAD]),
@@ -112,7 +112,7 @@ fn users(settings: &Settings) -> [User; 3] {
     };
     let monitoring = User {
         name: "monitoring",
-        purpose: "looks, through the management API; reads no message".to_owned(),
+        purpose: "monitors through the management API; reads no message".to_owned(),
         configure: NOTHING.to_owned(),
         write: NOTHING.to_owned(),
         read: NOTHING.to_owned(),

@@ -73,20 +73,20 @@ pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Opti
     let ErrorKind::IOError(error) = error.kind() else { return None };
     if broken_off(error.kind()) {
         return partly(if identified {
-            "it broke off the connection at once; if the line is sound, it does not accept our certificate (amqp.tls.cert_file)"
+            "it closed the connection immediately; if the network is fine, it does not accept our certificate (amqp.tls.cert_file)"
         } else {
-            "it broke off the connection at once; if the line is sound, it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
+            "it closed the connection immediately; if the network is fine, it asks for a client certificate: set amqp.tls.cert_file and amqp.tls.key_file"
         });
     }
     let cause = error.get_ref()?;
     if cause.is::<certificates::Error>() {
-        return partly("look at the files of [amqp.tls]");
+        return partly("check the files of [amqp.tls]");
     }
     match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(fault) => Some(of_certificate(fault, host)),
         rustls::Error::AlertReceived(alert) => Some(of_alert(*alert)),
         rustls::Error::InvalidMessage(_) => Some(Advice {
-            words: "it does not speak TLS on this port; is it that of amqp://?".to_owned(),
+            words: "it does not speak TLS on this port; is it the amqp:// port?".to_owned(),
             whole: true,
         }),
         fault => Some(Advice {
@@ -102,25 +102,25 @@ fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
     let words = match fault {
         // The second where an authority was made anew under its old name, or its RSA key is shorter than 2048 bits.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "its certificate comes from no authority that is believed: those in amqp.tls.ca_file, or else the system's"
+            "its certificate is not signed by a trusted authority: those in amqp.tls.ca_file, or the system's if it is unset"
                 .to_owned()
         }
         CertificateError::ExpiredContext { not_after, .. } => format!(
-            "its certificate has expired on {}; it needs another, or the clock of this machine is wrong",
+            "its certificate has expired on {}; renew it, or fix the clock of this machine",
             date(*not_after)
         ),
         CertificateError::Expired => {
-            "its certificate has expired; it needs another, or the clock of this machine is wrong".to_owned()
+            "its certificate has expired; renew it, or fix the clock of this machine".to_owned()
         }
         CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "its certificate is not valid yet, but from {} on; is the clock of this machine wrong?",
+            "its certificate is not valid before {}; is the clock of this machine wrong?",
             date(*not_before)
         ),
         CertificateError::NotValidYet => {
             "its certificate is not valid yet; is the clock of this machine wrong?".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => format!(
-            "its certificate names no host in subjectAltName, and a common name does not count. {}",
+            "its certificate has no host in subjectAltName; a common name does not count. {}",
             signed(host)
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -130,7 +130,7 @@ fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
             "its certificate is not for servers: its extendedKeyUsage has no serverAuth. {}",
             signed(host)
         ),
-        CertificateError::Revoked => "its certificate has been revoked; it needs another".to_owned(),
+        CertificateError::Revoked => "its certificate has been revoked; replace it".to_owned(),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
             "its certificate, or one that leads to its authority, is signed by an algorithm that is not accepted, such as \
@@ -154,7 +154,7 @@ fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
                 signed(host)
             ),
             Some(Path::UnsupportedCriticalExtension) => {
-                "its certificate has a critical extension that is not known here".to_owned()
+                "its certificate has an unknown critical extension".to_owned()
             }
             Some(Path::NameConstraintViolation) => {
                 "its authority may not name this host (nameConstraints)".to_owned()
@@ -174,7 +174,7 @@ fn unacceptable(fault: &CertificateError) -> String {
 fn date(time: UnixTime) -> String {
     let millis = i64::try_from(time.as_secs()).ok().and_then(|seconds| seconds.checked_mul(1000));
     let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    time.map_or_else(|| "a day far away".to_owned(), |time| time.to_string())
+    time.map_or_else(|| "a distant date".to_owned(), |time| time.to_string())
 }
 
 /// The extensions of a server's certificate.
@@ -222,11 +222,11 @@ fn of_alert(alert: AlertDescription) -> Advice {
         | AlertDescription::AccessDenied => "it does not accept our certificate (amqp.tls.cert_file)",
         AlertDescription::ProtocolVersion => "it speaks neither TLS 1.2 nor 1.3",
         AlertDescription::HandshakeFailure => {
-            "it broke off the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
+            "it aborted the handshake; it may ask for a client certificate (amqp.tls.cert_file)"
         }
         other => {
             let alert = certificates::plain(&rustls::Error::AlertReceived(other));
-            return Advice { words: format!("it broke off the handshake: {alert}"), whole: true };
+            return Advice { words: format!("it aborted the handshake: {alert}"), whole: true };
         }
     };
     Advice { words: words.to_owned(), whole: true }
@@ -282,10 +282,7 @@ mod tests {
             (AlertDescription::BadCertificate, "does not accept our certificate"),
             (AlertDescription::AccessDenied, "does not accept our certificate"),
             (AlertDescription::HandshakeFailure, "may ask for a client certificate"),
-            (
-                AlertDescription::InternalError,
-                "broke off the handshake: received fatal alert: internal error",
-            ),
+            (AlertDescription::InternalError, "aborted the handshake: received fatal alert: internal error"),
         ] {
             let ours = told(rustls::Error::AlertReceived(alert)).unwrap();
             assert!(ours.starts_with("it ") && ours.contains(words), "{ours}");

@@ -17,7 +17,7 @@ const PARAMETERS: [(&str, &str); 5] = [
 pub(super) fn fault(url: &str) -> Option<&'static str> {
     let escaped = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !url.split('%').skip(1).all(escaped) {
-        return Some("has a % without two hexadecimal digits behind it; % itself is written %25");
+        return Some("has a % without two hexadecimal digits after it; % itself is written %25");
     }
     parameters(url).find_map(|(name, value)| {
         let readable = match name {

@@ -352,13 +352,12 @@ impl Teller {
             match role {
                 Role::Unrouted => warn!(
                     messages,
-                    before,
-                    "commands found no queue and lie in countersign.unrouted; bind the queue, then move them"
+                    before, "unroutable commands in countersign.unrouted; bind the queue, then move them"
                 ),
                 Role::Dead | Role::Commands | Role::Outcomes => warn!(
                     messages,
                     before,
-                    "messages lie in countersign.dead; their headers x-death and countersign-refused tell why"
+                    "messages in countersign.dead; the headers x-death and countersign-refused say why"
                 ),
             }
         } else if messages == 0 && before > 0 {

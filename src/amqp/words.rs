@@ -76,9 +76,9 @@ pub(super) fn advice(error: &lapin::Error, object: &str) -> String {
              another name. Only when it is empty, and nobody else uses it, it can be deleted to have it declared anew"
         ),
         Kind::Unknown { argument } => format!(
-            "the broker does not take {argument}; it has to be RabbitMQ 3.10 or newer, with quorum queues enabled"
+            "the broker does not accept {argument}; RabbitMQ 3.10 or newer with quorum queues enabled is required"
         ),
-        Kind::Locked => "another connection holds a queue of this name for itself alone; configure another name".to_owned(),
+        Kind::Locked => "a queue of this name is exclusive to another connection; configure another name".to_owned(),
         Kind::Forbidden if object.starts_with("binding") => {
             "let the user write to the queue and read from the exchange, or bind it as `countersign topology print` shows \
              and set amqp.topology to \"check\""
@@ -157,9 +157,13 @@ mod tests {
                     "PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 'q' in vhost 'v': ...",
                 ),
                 Problem::Refused,
-                "does not take x-queue-type",
+                "does not accept x-queue-type",
             ),
-            (refused(405, "RESOURCE_LOCKED - cannot obtain ..."), Problem::Refused, "for itself alone"),
+            (
+                refused(405, "RESOURCE_LOCKED - cannot obtain ..."),
+                Problem::Refused,
+                "exclusive to another connection",
+            ),
             (refused(404, "NOT_FOUND - no queue 'q' in vhost 'v'"), Problem::Missing, "create it as"),
             (
                 refused(403, "ACCESS_REFUSED - access to queue 'q' in vhost 'v' refused for user 'u'"),

@@ -59,31 +59,31 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "the body is empty",
-            Self::Gzip => "the body is compressed (gzip); callbacks are taken uncompressed",
+            Self::Gzip => "the body is compressed (gzip); callbacks must be uncompressed",
             Self::NotUtf8 => "the body is not UTF-8",
             Self::NotJson => "the body is not one JSON object",
             Self::Foreign(foreign) => foreign.as_str(),
             Self::EncryptTwice => "encrypt is given more than once",
-            Self::EncryptNotText => "encrypt is not a text",
+            Self::EncryptNotText => "encrypt is not a string",
             Self::NotEncrypted => "the body is not encrypted, but the endpoint has an action_callback_key",
             Self::Encrypted => "the body is encrypted, but the endpoint has no action_callback_key",
             Self::NotBase64 => "encrypt is not standard base64",
             Self::Length => "encrypt is not an IV and whole blocks: its length is wrong",
-            Self::Key => "no configured action_callback_key opens it",
+            Self::Key => "no configured action_callback_key decrypts it",
             Self::Padding => {
                 "an action_callback_key decrypts it, but the padding is not PKCS#7 of 16-byte blocks"
             }
-            Self::GzipInside => "an action_callback_key opens it, but what is inside is compressed (gzip)",
-            Self::NotUtf8Inside => "an action_callback_key opens it, but what is inside is not UTF-8",
+            Self::GzipInside => "an action_callback_key decrypts it, but the plaintext is compressed (gzip)",
+            Self::NotUtf8Inside => "an action_callback_key decrypts it, but the plaintext is not UTF-8",
             Self::NotJsonInside => {
-                "an action_callback_key opens it, but what is inside is not one JSON object"
+                "an action_callback_key decrypts it, but the plaintext is not one JSON object"
             }
             Self::TokenMissing => "the token is missing",
             Self::TokenWrong => "the token is wrong",
-            Self::TokenMissingInside => "an action_callback_key opens it, but the token is missing",
-            Self::TokenWrongInside => "an action_callback_key opens it, but the token is wrong",
+            Self::TokenMissingInside => "an action_callback_key decrypts it, but the token is missing",
+            Self::TokenWrongInside => "an action_callback_key decrypts it, but the token is wrong",
             Self::TokenOfAnother => {
-                "an action_callback_key opens it, but the token is that of another credential"
+                "an action_callback_key decrypts it, but the token is that of another credential"
             }
         }
     }

@@ -380,14 +380,14 @@ fn a_refusal_takes_the_same_work_whatever_the_endpoint_has() {
 fn a_fault_says_which_member_and_what_was_expected() {
     let plain = credentials(&[("tok-1", None)]);
     for (member, fault) in [
-        (r#""user_id":{"a":1}"#, "user_id is not a text or a whole number"),
+        (r#""user_id":{"a":1}"#, "user_id is not a string or an integer"),
         (r#""reason":5"#, "reason is not a text"),
         (r#""attachments":{"a":1}"#, "attachments is not a list"),
         (r#""user_id":"a\u0000""#, "user_id holds a control character"),
         (r#""attachments":[1]"#, "an attachment is not an object"),
         (
             r#""attachments":[{"file_size":-1}]"#,
-            "attachments[].file_size is not a whole number of 64 bits, or its digits in a text",
+            "attachments[].file_size is not a 64-bit integer, or its digits as a string",
         ),
         (r#""x":1e999"#, "a number is out of range"),
     ] {

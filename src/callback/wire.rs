@@ -90,7 +90,7 @@ impl<'a> Members<'a> {
         }
         for (at, (name, value)) in self.0.iter().enumerate() {
             if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Fault("a member name stands twice in one object".to_owned()));
+                return Err(Fault("a member name occurs twice in one object".to_owned()));
             }
             check_value(value, depth, texts)?;
         }
@@ -112,7 +112,7 @@ pub(super) enum Texts {
 }
 
 pub(super) fn check_value(value: &RawValue, depth: usize, texts: Texts) -> Result<(), Fault> {
-    let no_text = || Fault("a text holds an escape that is no character".to_owned());
+    let no_text = || Fault("a string holds an escape that is not a character".to_owned());
     match value.get().as_bytes()[0] {
         b'{' => {
             if texts == Texts::Exact && matches!(mend(value.get()), Cow::Owned(_)) {
@@ -252,12 +252,12 @@ pub(super) fn id<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, s
         b'-' | b'0'..=b'9' => {
             let digits = literal.strip_prefix('-').unwrap_or(literal);
             if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(wrong_type(name, "a text or a whole number"));
+                return Err(wrong_type(name, "a string or an integer"));
             }
             Some(Cow::Borrowed(literal))
         }
         b'"' => text(name, value)?,
-        _ => return Err(wrong_type(name, "a text or a whole number")),
+        _ => return Err(wrong_type(name, "a string or an integer")),
     };
     name_of(name, id)
 }
@@ -281,7 +281,7 @@ fn name_of<'a>(name: &str, id: Option<Cow<'a, str>>) -> Result<Option<Cow<'a, st
 
 /// A full 64-bit number without sign, or its digits in a text. Zero is what a number is that nobody set.
 pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault> {
-    let expected = "a whole number of 64 bits, or its digits in a text";
+    let expected = "a 64-bit integer, or its digits as a string";
     let digits = match value.get().as_bytes()[0] {
         _ if is_unset(value) => return Ok(None),
         b'0'..=b'9' => Cow::Borrowed(value.get()),

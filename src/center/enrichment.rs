@@ -185,7 +185,7 @@ impl<T> Answer<T> {
         match timeout_at(deadline, asking).await {
             Ok(Ok(told)) => Self::Told(told),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a command is not completed");
+                tracing::debug!(%error, "command not completed");
                 if let Error::Transport { sent: false, .. } = error {
                     let until = Instant::now() + AWAY_FOR;
                     *away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);

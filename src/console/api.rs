@@ -71,7 +71,7 @@ impl Span {
         // Nothing can be found there; most often yesterday was meant, or another offset.
         let past = |name: &str, text: &Option<String>| match read(name, text)? {
             Some(at) if at > now => {
-                Err(Problem::bad_parameter(name, format!("Is {}, which is still to come.", zone.show(at))))
+                Err(Problem::bad_parameter(name, format!("Is {}, which is in the future.", zone.show(at))))
             }
             read => Ok(read),
         };
@@ -146,7 +146,7 @@ pub(super) async fn command_id(request: &HttpRequest, desk: &Desk) -> Result<Com
     match named {
         Some(CommandRef::Id(id)) => Ok(id),
         Some(CommandRef::Seq(seq)) => look(desk.ledger.id_at(seq)).await?.ok_or_else(no_such_command),
-        None => Err(Problem::bad_parameter("command_id", "A command_id is a UUID, and a seq a number.")),
+        None => Err(Problem::bad_parameter("command_id", "A command_id is a UUID; a seq is a number.")),
     }
 }
 
@@ -220,7 +220,7 @@ pub(super) fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Prob
             return Err(Problem::bad_parameter(name, "Given more than once."));
         }
         if value.is_empty() {
-            return Err(Problem::bad_parameter(name, "Has no value; leave it out instead."));
+            return Err(Problem::bad_parameter(name, "Has no value; omit it instead."));
         }
     }
     Ok(pairs)
@@ -235,13 +235,13 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 pub(super) fn unknown(name: &str) -> Problem {
-    Problem::bad_parameter(name, "There is no such parameter.")
+    Problem::bad_parameter(name, "Unknown parameter.")
 }
 
 fn state(value: &str) -> Result<State, Problem> {
     State::parse(value).ok_or_else(|| {
         let words = State::ALL.map(State::as_str).join(", ");
-        Problem::bad_parameter("state", format!("Is one of: {words}."))
+        Problem::bad_parameter("state", format!("Must be one of: {words}."))
     })
 }
 
@@ -249,13 +249,13 @@ fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
     if reasons.contains(&&*value) {
         return Ok(value);
     }
-    Err(Problem::bad_parameter("reason", format!("Is one of: {}.", reasons.join(", "))))
+    Err(Problem::bad_parameter("reason", format!("Must be one of: {}.", reasons.join(", "))))
 }
 
 fn outcome(value: &str) -> Result<OutcomeFilter, Problem> {
     OutcomeFilter::parse(value).ok_or_else(|| {
         let words = OutcomeFilter::ALL.map(OutcomeFilter::as_str).join(", ");
-        Problem::bad_parameter("outcome", format!("Is one of: {words}."))
+        Problem::bad_parameter("outcome", format!("Must be one of: {words}."))
     })
 }
 
@@ -270,14 +270,14 @@ fn before(value: &str) -> Result<Seq, Problem> {
     // The ledger counts in signed 64 bits.
     digits(value)
         .filter(|seq| (1..=i64::MAX as u64).contains(seq))
-        .ok_or_else(|| Problem::bad_parameter("before", "Is the next_before of the page before."))
+        .ok_or_else(|| Problem::bad_parameter("before", "Must be the next_before of the previous page."))
 }
 
 pub(super) fn limit(value: &str) -> Result<usize, Problem> {
     digits(value)
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| Problem::bad_parameter("limit", format!("Is a number from 1 to {MAX_LIMIT}.")))
+        .ok_or_else(|| Problem::bad_parameter("limit", format!("Must be a number from 1 to {MAX_LIMIT}.")))
 }
 
 /// Digits only: `parse` alone would take a sign too.

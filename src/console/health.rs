@@ -141,9 +141,9 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
             desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }
         Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "metrics of the ledger are stale");
+            tracing::warn!(error = &error as &dyn std::error::Error, "ledger metrics are stale");
         }
-        Err(_elapsed) => tracing::warn!(timeout = ?STATS_TIMEOUT, "metrics of the ledger are stale"),
+        Err(_elapsed) => tracing::warn!(timeout = ?STATS_TIMEOUT, "ledger metrics are stale"),
     }
     let form = negotiation::exposition(Accept::parse(&request).ok().as_ref());
     HttpResponse::Ok()

@@ -156,7 +156,7 @@ async fn home(_: Anyone) -> HttpResponse {
 }
 
 async fn not_found(_: Anyone) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "There is no such route; `/` names them all.")
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "No such route; `/` lists them all.")
 }
 
 async fn method_not_allowed(_: Anyone, request: HttpRequest) -> HttpResponse {
@@ -168,7 +168,7 @@ async fn method_not_allowed(_: Anyone, request: HttpRequest) -> HttpResponse {
     let mut response = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        format!("{} is not possible here, only {possible}.", request.method()),
+        format!("{} is not allowed here; allowed: {possible}.", request.method()),
     )
     .response();
     let allow = HeaderValue::from_str(&possible).expect("methods are ASCII");

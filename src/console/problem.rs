@@ -68,7 +68,7 @@ impl Problem {
     }
 
     pub(super) fn message_taken(item: Option<usize>) -> Self {
-        let message = "A context with another key has this message, and has not expired.";
+        let message = "An unexpired context with another key has this message_id.";
         let member = Some("message_id".to_owned());
         Self { item, member, ..Self::new(StatusCode::CONFLICT, "message_taken", message) }
     }

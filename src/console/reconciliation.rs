@@ -54,7 +54,7 @@ fn verdict(word: &str) -> Result<Verdict, Problem> {
     let kept = || Verdict::OPEN.into_iter().chain([Verdict::Ended]);
     kept().find(|verdict| verdict.as_str() == word).ok_or_else(|| {
         let words: Vec<_> = kept().map(Verdict::as_str).collect();
-        Problem::bad_parameter("verdict", format!("Is one of: {}.", words.join(", ")))
+        Problem::bad_parameter("verdict", format!("Must be one of: {}.", words.join(", ")))
     })
 }
 
@@ -62,5 +62,5 @@ fn place(value: &str) -> Result<Seq, Problem> {
     // The ledger counts in signed 64 bits.
     digits(value)
         .filter(|seq| *seq <= i64::MAX as u64)
-        .ok_or_else(|| Problem::bad_parameter("after", "Is the next_after of the page before."))
+        .ok_or_else(|| Problem::bad_parameter("after", "Must be the next_after of the previous page."))
 }

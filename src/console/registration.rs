@@ -69,16 +69,16 @@ pub(super) fn read_batch(body: &[u8], now: Timestamp) -> Result<Vec<Registration
     let mut items = None;
     for (name, value) in members {
         if name != "contexts" {
-            return Err(Fault::of(&name, "There is no such member.").into());
+            return Err(Fault::of(&name, "Unknown member.").into());
         }
         if items.is_some() {
             return Err(Fault::of(&name, "Given more than once.").into());
         }
-        items = Some(list(value).ok_or_else(|| Fault::of("contexts", "Is a list."))?);
+        items = Some(list(value).ok_or_else(|| Fault::of("contexts", "Must be a list."))?);
     }
     let items = items.ok_or_else(|| Fault::of("contexts", "Is missing."))?;
     if items.is_empty() || items.len() > MAX_BATCH {
-        return Err(Fault::of("contexts", format!("Holds 1 to {MAX_BATCH} contexts.")).into());
+        return Err(Fault::of("contexts", format!("Must hold 1 to {MAX_BATCH} contexts.")).into());
     }
     let mut registrations: Vec<Registration> = Vec::with_capacity(items.len());
     for (item, value) in items.into_iter().enumerate() {
@@ -103,7 +103,7 @@ pub(super) fn read_batch(body: &[u8], now: Timestamp) -> Result<Vec<Registration
 /// Checks a key, wherever it stands.
 pub(super) fn check_key(key: &str) -> Result<(), String> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        return Err(format!("A key is a text of 1 to {MAX_KEY_BYTES} bytes."));
+        return Err(format!("A key is a string of 1 to {MAX_KEY_BYTES} bytes."));
     }
     Ok(())
 }
@@ -137,7 +137,7 @@ fn registration(
             "message_id" => number(value).map(|number| message_id = number),
             "expires_at" => time(value).map(|time| expires_at = time),
             "data" => data(value).map(|data| grant.task.data = Some(data)),
-            _ => Err("There is no such member.".into()),
+            _ => Err("Unknown member.".into()),
         };
         read.map_err(|message| Fault::of(name, message))?;
     }
@@ -157,37 +157,37 @@ fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     match value.get().as_bytes()[0] {
         b'n' => Ok(None),
         b'"' => {
-            let text: String =
-                serde_json::from_str(value.get()).map_err(|_| "Holds an escape that is no character.")?;
+            let text: String = serde_json::from_str(value.get())
+                .map_err(|_| "Contains an escape that is not a character.")?;
             match text.len() {
-                0 => Err("Is empty; leave it out instead.".into()),
+                0 => Err("Is empty; omit it instead.".into()),
                 length if length > max_bytes => Err(format!("Is longer than {max_bytes} bytes.").into()),
                 _ => Ok(Some(text)),
             }
         }
-        _ => Err("Is a text.".into()),
+        _ => Err("Must be a string.".into()),
     }
 }
 
 /// An identifier: the same form as one in a callback, which it is compared with.
 fn id(value: &RawValue) -> Read<Option<String>> {
     match text(value, MAX_ID_BYTES)? {
-        Some(id) if id.chars().any(char::is_control) => Err("Holds a control character.".into()),
-        Some(id) if id.trim().is_empty() => Err("Is blank; leave it out instead.".into()),
+        Some(id) if id.chars().any(char::is_control) => Err("Contains a control character.".into()),
+        Some(id) if id.trim().is_empty() => Err("Is blank; omit it instead.".into()),
         id => Ok(id),
     }
 }
 
 /// RFC 3339 alone: what else people write is for people to read.
 fn time(value: &RawValue) -> Read<Option<Timestamp>> {
-    const WRONG: &str = "Is a time of RFC 3339, up to the year 9999, like 2026-11-20T08:15:30Z.";
+    const WRONG: &str = "Must be an RFC 3339 time up to the year 9999, like 2026-11-20T08:15:30Z.";
     let Some(text) = text(value, 64).map_err(|_| WRONG)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| WRONG.into())
 }
 
 /// A full 64-bit number without sign, or its digits in a text; null and 0, which no message has, are the same as absent.
 fn number(value: &RawValue) -> Read<Option<u64>> {
-    let wrong = || Cow::from("Is a whole number of 64 bits without sign, or its digits in a text.");
+    let wrong = || Cow::from("Must be an unsigned 64-bit integer, or its digits as a string.");
     let digits = match value.get().as_bytes()[0] {
         b'n' => return Ok(None),
         b'"' => text(value, 64).map_err(|_| wrong())?.unwrap_or_default(),
@@ -211,7 +211,7 @@ fn permitted(value: &RawValue) -> Read<Option<Vec<String>>> {
     if value.get() == "null" {
         return Ok(None);
     }
-    let wrong = || format!("Is a list of 1 to {MAX_PERMITTED} texts; leave it out to permit all.");
+    let wrong = || format!("Must be a list of 1 to {MAX_PERMITTED} strings; omit it to permit all.");
     let items = list(value).filter(|items| (1..=MAX_PERMITTED).contains(&items.len())).ok_or_else(wrong)?;
     let mut texts = Vec::with_capacity(items.len());
     for item in items {
@@ -228,7 +228,7 @@ fn endpoint(value: &RawValue) -> Read<Option<String>> {
         let mut bytes = name.as_bytes().iter();
         bytes.next().is_some_and(letter) && bytes.all(|byte| letter(byte) || matches!(byte, b'_' | b'-'))
     });
-    if sound { Ok(name) } else { Err("Is the name of an endpoint: [a-z0-9][a-z0-9_-]{0,63}.".into()) }
+    if sound { Ok(name) } else { Err("Must be the name of an endpoint: [a-z0-9][a-z0-9_-]{0,63}.".into()) }
 }
 
 /// Any JSON at all, kept as it was written.

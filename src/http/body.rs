@@ -110,7 +110,7 @@ async fn collect(
             if !held.set(pieces.capacity()) {
                 return Err((
                     Refusal::Overloaded,
-                    "what is on its way on all connections together exceeds http.max_unread_bytes",
+                    "unread bytes of all connections exceed http.max_unread_bytes",
                 ));
             }
         }

@@ -195,10 +195,10 @@ impl Callback<'_> {
     /// Answers a callback of a peer over its limits; `unread` is what was not read of it.
     fn limited(&self, limited: Limited, body_bytes: u64, unread: Option<web::Payload>) -> HttpResponse {
         let detail = match limited.cause {
-            LimitCause::Rate => "the peer is over http.rate_limit_per_peer",
+            LimitCause::Rate => "the peer exceeded http.rate_limit_per_peer",
             LimitCause::Failures => "the peer has spent http.failure_budget_per_peer",
             LimitCause::NotAllowed => "the peer is not in http.allowed_peers",
-            LimitCause::Connections => "the peer has as many connections as http.max_connections_per_peer",
+            LimitCause::Connections => "the peer reached http.max_connections_per_peer",
         };
         let refusal = Refusal::RateLimited;
         let told = self.gate.tell(self.peer, Subject::Refused { refusal, stranger: true });

@@ -172,7 +172,7 @@ impl Gate {
             // The files may be on a disk that hangs.
             match tokio::task::spawn_blocking(move || looking.follow()).await {
                 Ok(Ok(false)) => {}
-                Ok(Ok(true)) => tracing::info!("the certificate of the public listener was exchanged"),
+                Ok(Ok(true)) => tracing::info!("certificate of the public listener replaced"),
                 Ok(Err(error)) => tracing::error!(
                     "certificate of the public listener not replaced; the previous one stays in use: {}",
                     chain(&error)
@@ -217,7 +217,7 @@ impl Gate {
             tracing::warn!(
                 peer = %address.to_canonical(),
                 most,
-                "a peer has as many connections open as http.max_connections_per_peer; more are closed at once"
+                "peer reached http.max_connections_per_peer; further connections are closed"
             );
         }
         Err(Crowded)
@@ -291,7 +291,7 @@ fn log_sum(sum: &Sum) {
     let Sum { peer, subject, untold } = *sum;
     let peer = peer.map(tracing::field::display);
     match subject {
-        Subject::NoCallback => tracing::info!(untold, peer, "more requests that are no callbacks"),
+        Subject::NoCallback => tracing::info!(untold, peer, "more requests that are not callbacks"),
         Subject::NotAllowed => tracing::warn!(
             untold,
             peer,
@@ -300,7 +300,7 @@ fn log_sum(sum: &Sum) {
         Subject::Crowded => tracing::warn!(
             untold,
             peer,
-            "more connections of a peer over http.max_connections_per_peer; they are closed at once"
+            "more connections of a peer over http.max_connections_per_peer closed"
         ),
         Subject::Refused { refusal, stranger } => {
             let outcome = refusal.as_str();

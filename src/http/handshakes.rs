@@ -99,7 +99,7 @@ impl Tellings {
         };
         let (cause, refused) = (cause.as_str(), cause == HandshakeFailure::CertificateRefused);
         if refused {
-            let advice = "look at its names, its end, and the chain in http.tls.cert_file";
+            let advice = "check its names, its expiry and the chain in http.tls.cert_file";
             tracing::warn!(cause, peer, detail, untold, advice, "TLS handshake failed");
         } else {
             tracing::info!(cause, peer, detail, untold, "TLS handshake failed");

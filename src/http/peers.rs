@@ -46,15 +46,15 @@ impl Network {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let network = match text.parse::<IpNet>() {
             Ok(network) => network,
-            Err(_) => text.parse::<IpAddr>().map_err(|_| "is no address and no range of addresses")?.into(),
+            Err(_) => text.parse::<IpAddr>().map_err(|_| "is neither an IP address nor a CIDR range")?.into(),
         };
         if let IpNet::V6(network) = network
             && network.addr().to_ipv4_mapped().is_some()
         {
-            return Err("is an IPv4 address in the clothes of IPv6; write it as IPv4");
+            return Err("is an IPv4-mapped IPv6 address; write it as IPv4");
         }
         if network.addr() != network.network() {
-            return Err("has bits set behind its length");
+            return Err("has host bits set");
         }
         Ok(Self(network))
     }

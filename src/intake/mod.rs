@@ -331,7 +331,7 @@ impl Intake {
             return Err(Refused::because(Refusal::ActionNotAllowed, detail));
         };
         let Some(user_id) = callback.user_id.as_ref() else {
-            return Err(Refused::because(Refusal::Malformed, "user_id is missing: nobody decided"));
+            return Err(Refused::because(Refusal::Malformed, "user_id is missing: no approver is named"));
         };
         if let Some(code) = &callback.approval_code
             && !settings.approval_codes.is_empty()
@@ -541,7 +541,7 @@ fn stranger(cause: Cause, received: &Received<'_>, is_known: bool) -> Cow<'stati
             // The sender's word is not repeated: it may be anything.
             let known = ["gzip", "deflate", "br", "zstd", "compress"];
             let name = known.into_iter().find(|name| coding.eq_ignore_ascii_case(name)).unwrap_or("another");
-            format!("the body is compressed (Content-Encoding: {name}); callbacks are taken uncompressed")
+            format!("the body is compressed (Content-Encoding: {name}); callbacks must be uncompressed")
                 .into()
         }
         (cause, _) => cause.as_str().into(),

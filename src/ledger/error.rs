@@ -4,10 +4,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptError {
     /// The queue to the writer is full.
-    #[error("the queue to the ledger's writer is full")]
+    #[error("the ledger's writer queue is full")]
     Overloaded,
     /// The disk has less room than [`Limits::min_free_bytes`](super::Limits::min_free_bytes).
-    #[error("the ledger's disk has too little room left")]
+    #[error("the ledger's disk is low on space")]
     NoRoom,
     /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
     #[error("the ledger cannot store anything now")]

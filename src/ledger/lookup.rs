@@ -34,9 +34,9 @@ pub struct Stats {
     pub cursor: Seq,
     /// Refused callbacks kept.
     pub refusals: u64,
-    /// Cards and instances on which an outcome is still to be shown.
+    /// Cards and instances whose outcome is not shown yet.
     pub outcomes_pending: u64,
-    /// Cards and instances for which an outcome was refused for good, and waits for an operator.
+    /// Cards and instances whose outcome is parked, and waits for an operator.
     pub outcomes_parked: u64,
     /// Size of the database file.
     pub size_bytes: Option<u64>,

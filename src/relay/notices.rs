@@ -11,7 +11,7 @@ pub(super) fn say(notice: Notice) {
         }
         Notice::RoomAgain { waiting } => info!(waiting, "publishing new commands again"),
         Notice::Blocked => warn!("the broker blocks publishing (memory or disk alarm); waiting"),
-        Notice::Unblocked => info!("the broker has ceased to block publishing"),
+        Notice::Unblocked => info!("the broker no longer blocks publishing"),
         Notice::SettlementFails { first: true } => {
             warn!("cannot record confirms in the ledger; retrying");
         }
@@ -21,8 +21,10 @@ pub(super) fn say(notice: Notice) {
                  before that. The ledger's own lines say why; a ledger that has failed to sync needs a restart"
             );
         }
-        Notice::SettlementTaken => info!("the ledger takes settlements again"),
-        Notice::NoLongerPending { gone } => info!(gone, "no longer pending; their tasks go on"),
+        Notice::SettlementTaken => info!("ledger records confirms again"),
+        Notice::NoLongerPending { gone } => {
+            info!(gone, "commands are no longer pending; their tasks continue")
+        }
         Notice::Refusals(Tally { refused, parked, last }) => {
             let Some((seq, reason)) = last else { return };
             if parked > 0 {
@@ -57,11 +59,11 @@ pub(super) fn say(notice: Notice) {
         Notice::LateUnderWay(late) => {
             warn!(
                 command_id = %late.command_id,
-                late.reason, "returned after it was confirmed; it is being published again already"
+                late.reason, "command returned after its confirm; already being published again"
             );
         }
         Notice::LateAgain(late) => {
-            warn!(command_id = %late.command_id, late.reason, "returned after it was confirmed; publishing it again");
+            warn!(command_id = %late.command_id, late.reason, "command returned after its confirm; publishing it again");
         }
     }
 }

@@ -75,7 +75,7 @@ pub enum Error {
     #[error("the log filter {0}")]
     Filter(String),
     /// The system gives no thread to write with.
-    #[error("no thread to write the log")]
+    #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
     /// This process logs already.
     #[error("logging is already initialised")]
@@ -343,7 +343,10 @@ mod tests {
         let text = log(true, "info", || {
             tracing::warn!(error = &error as &dyn std::error::Error, "failed");
         });
-        assert!(text.ends_with("WARN failed error=no thread to write the log: no room\n"), "{text}");
+        assert!(
+            text.ends_with("WARN failed error=cannot start the thread that writes the log: no room\n"),
+            "{text}"
+        );
     }
 
     #[test]

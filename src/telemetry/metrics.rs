@@ -391,7 +391,7 @@ impl Metrics {
         let family = Family::<KindLabels, Counter>::default();
         registry.register(
             "misdirected_requests",
-            "Requests to the public listener that are no callbacks, by kind; they are not counted as callbacks",
+            "Requests to the public listener that are not callbacks, by kind; they are not counted as callbacks",
             family.clone(),
         );
         let misdirected =
@@ -407,7 +407,7 @@ impl Metrics {
         let certificate_not_after = Family::<UseLabels, Gauge>::default();
         registry.register(
             "certificate_not_after_seconds",
-            "When a certificate of ours expires, in seconds since 1970, by what it is used for",
+            "When a certificate of countersign expires, in seconds since 1970, by what it is used for",
             certificate_not_after.clone(),
         );
         let ledger_rows = Family::<StateLabels, Gauge>::default();
@@ -421,7 +421,7 @@ impl Metrics {
         let (ledger_size, ledger_wal, ledger_free) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("ledger_size_bytes", "Size of the ledger's database file", ledger_size.clone());
         registry.register("ledger_wal_bytes", "Size of the ledger's write-ahead log", ledger_wal.clone());
-        registry.register("ledger_free_bytes", "Room left on the ledger's disk", ledger_free.clone());
+        registry.register("ledger_free_bytes", "Free space on the ledger's disk", ledger_free.clone());
         let family = Family::<ResultLabels, Counter>::default();
         registry.register("publishes", "Publishes to the broker, by result", family.clone());
         let publishes = PublishResult::ALL
@@ -439,7 +439,7 @@ impl Metrics {
         let enrichments = Family::<StatusLabels, Counter>::default();
         registry.register(
             "enrichments",
-            "Commands of endpoints with enrichment that were made ready to be published, by how far they could be completed",
+            "Commands prepared for publishing at endpoints with enrichment, by how far they were completed",
             enrichments.clone(),
         );
         let reconciled = Family::<VerdictLabels, Counter>::default();
@@ -461,7 +461,7 @@ impl Metrics {
             reconciliation_passes.clone(),
         );
         let family = Family::<ResultLabels, Counter>::default();
-        registry.register("config_reloads", "Configurations read anew on SIGHUP, by result", family.clone());
+        registry.register("config_reloads", "Configuration reloads on SIGHUP, by result", family.clone());
         let reloads = |result| family.get_or_create(&ResultLabels { result }).clone();
         let (reloads_applied, reloads_rejected) = (reloads("applied"), reloads("rejected"));
         let family = Family::<OutcomeLabels, Counter>::default();
@@ -491,18 +491,18 @@ impl Metrics {
         );
         registry.register(
             "repeats_forgotten",
-            "Commands that had to leave the memory before repeats_window was over, because there were too many",
+            "Commands evicted from memory before repeats_window was over, because there were too many",
             forgotten.clone(),
         );
         let (outcomes_pending, outcomes_parked) = (Gauge::default(), Gauge::default());
         registry.register(
             "outcomes_pending",
-            "Cards and instances on which an outcome is still to be shown",
+            "Cards and instances whose outcome is not shown yet",
             outcomes_pending.clone(),
         );
         registry.register(
             "outcomes_parked",
-            "Cards and instances for which an outcome was refused for good",
+            "Cards and instances whose outcome is parked",
             outcomes_parked.clone(),
         );
         let topology = Topology::register(&mut registry);

@@ -168,11 +168,15 @@ impl Topology {
         let messages = Family::<QueueLabels, Gauge>::default();
         registry.register(
             "queue_messages",
-            "Messages ready in a queue at the last look, without those that a consumer holds",
+            "Messages ready in a queue at the last inspection, without unacknowledged ones",
             messages.clone(),
         );
         let consumers = Family::<QueueLabels, Gauge>::default();
-        registry.register("queue_consumers", "Consumers of a queue at the last look", consumers.clone());
+        registry.register(
+            "queue_consumers",
+            "Consumers of a queue at the last inspection",
+            consumers.clone(),
+        );
         let faults = Gauge::default();
         registry.register(
             "topology_faults",
@@ -180,7 +184,11 @@ impl Topology {
             faults.clone(),
         );
         let family = Family::<CheckLabels, Counter>::default();
-        registry.register("topology_checks", "Looks at exchanges and queues, by result", family.clone());
+        registry.register(
+            "topology_checks",
+            "Inspections of exchanges and queues, by result",
+            family.clone(),
+        );
         let checks = CheckResult::ALL
             .map(|result| family.get_or_create(&CheckLabels { result: result.as_str() }).clone());
         Self { last: Mutex::default(), messages, consumers, faults, checks }

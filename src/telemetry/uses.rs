@@ -91,12 +91,12 @@ impl Uses {
         let (counters, gauges) = (Family::default(), Family::default());
         registry.register(
             "credential_uses",
-            "Callbacks that came in by a credential, by endpoint and its place in the list",
+            "Callbacks that a credential authenticated, by endpoint and position in the list",
             Family::clone(&counters),
         );
         registry.register(
             "credential_last_used_seconds",
-            "When a callback came in by a credential last, in seconds since 1970; 0 if none did as far as is known",
+            "When a credential last authenticated a callback, in seconds since 1970; 0 if never or unknown",
             Family::clone(&gauges),
         );
         Self { all: Mutex::default(), counters, gauges }

@@ -41,7 +41,7 @@ async fn refusals(app: &App, count: usize) -> Vec<Value> {
 /// What is said of a body at the endpoint with keys: `None` if it is kept.
 const SEALED: [(&str, Option<&str>); 28] = [
     ("05-doc-placeholder.json", Some("encrypt is not standard base64")),
-    ("05-openssl-salted.json", Some("an action_callback_key opens it, but what is inside is not UTF-8")),
+    ("05-openssl-salted.json", Some("an action_callback_key decrypts it, but the plaintext is not UTF-8")),
     (
         "05-pad32a.json",
         Some("an action_callback_key decrypts it, but the padding is not PKCS#7 of 16-byte blocks"),
@@ -51,7 +51,7 @@ const SEALED: [(&str, Option<&str>); 28] = [
         Some("an action_callback_key decrypts it, but the padding is not PKCS#7 of 16-byte blocks"),
     ),
     ("05-pad32abcdefghij.json", None),
-    ("05-wecom-layout.json", Some("an action_callback_key opens it, but what is inside is not UTF-8")),
+    ("05-wecom-layout.json", Some("an action_callback_key decrypts it, but the plaintext is not UTF-8")),
     ("09-all-escaped.json", None),
     ("09-array-of-one.json", Some("the body is not one JSON object")),
     ("09-bom-inner.json", None),
@@ -59,7 +59,7 @@ const SEALED: [(&str, Option<&str>); 28] = [
     ("09-case.json", Some("the body is not encrypted, but the endpoint has an action_callback_key")),
     (
         "09-double-encoded.json",
-        Some("an action_callback_key opens it, but what is inside is not one JSON object"),
+        Some("an action_callback_key decrypts it, but the plaintext is not one JSON object"),
     ),
     (
         "09-encrypt-nested.json",
@@ -67,14 +67,17 @@ const SEALED: [(&str, Option<&str>); 28] = [
     ),
     ("09-encrypt-null.json", Some("the body is not encrypted, but the endpoint has an action_callback_key")),
     ("09-form.txt", Some("the body is not one JSON object")),
-    ("09-gzip-inner.json", Some("an action_callback_key opens it, but what is inside is compressed (gzip)")),
+    (
+        "09-gzip-inner.json",
+        Some("an action_callback_key decrypts it, but the plaintext is compressed (gzip)"),
+    ),
     ("09-mime76-crlf.json", None),
     ("09-net-escaped-plus.json", None),
     ("09-newline-after-inner.json", None),
     ("09-nopad.json", Some("encrypt is not standard base64")),
     (
         "09-nul-after-inner.json",
-        Some("an action_callback_key opens it, but what is inside is not one JSON object"),
+        Some("an action_callback_key decrypts it, but the plaintext is not one JSON object"),
     ),
     ("09-openssl64-lf.json", None),
     ("09-outer-extra.json", None),
@@ -122,7 +125,7 @@ async fn decrypt_and_the_service_agree_on_every_body() {
             }
             Some(cause) => {
                 let ran = ran.ended_with(1);
-                let inside = cause.contains("opens it");
+                let inside = cause.contains("decrypts it");
                 assert_eq!(ran.stdout.is_empty(), !inside, "{name}: what is inside is shown: {ran:?}");
                 let told =
                     if cause.starts_with("the body is not encrypted") { "a plain callback" } else { cause };
@@ -148,7 +151,7 @@ async fn a_right_key_with_a_wrong_token_leaves_who_and_what() {
     }
     let rows = refusals(&app, 3).await;
     for (row, detail) in rows.iter().zip(["wrong", "missing", "that of another credential"]) {
-        assert_eq!(row["detail"], format!("an action_callback_key opens it, but the token is {detail}"));
+        assert_eq!(row["detail"], format!("an action_callback_key decrypts it, but the token is {detail}"));
         for (name, value) in [
             ("stranger", json!(false)),
             ("action_type", json!("APPROVE")),
@@ -218,7 +221,7 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
     use Want::{Kept, Refused};
     let app = App::with(config()).await;
     let no_number = "message_id is not a whole number of 64 bits";
-    let nobody = "user_id is missing: nobody decided";
+    let nobody = "user_id is missing: no approver is named";
     let cases: Vec<(&str, Want)> = vec![
         // An unset number is no value.
         (r#""message_id":0"#, Kept("/message_id", Value::Null)),
@@ -257,8 +260,8 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
         (r#""user_id":null"#, Refused("malformed", nobody)),
         (r#""user_id":"  ""#, Refused("malformed", nobody)),
         (r#""user_id":18446744073709551616"#, Kept("/operator/user_id", json!("18446744073709551616"))),
-        (r#""user_id":1e3"#, Refused("malformed", "user_id is not a text or a whole number")),
-        (r#""user_id":1.0"#, Refused("malformed", "user_id is not a text or a whole number")),
+        (r#""user_id":1e3"#, Refused("malformed", "user_id is not a string or an integer")),
+        (r#""user_id":1.0"#, Refused("malformed", "user_id is not a string or an integer")),
         // Free text is taken, identifiers are exact.
         (r#""reason":"好\ud83d""#, Kept("/reason", json!("好\u{fffd}"))),
         (r#""reason":"\u0000\u001b[31m""#, Kept("/reason", json!("\u{0}\u{1b}[31m"))),
@@ -361,7 +364,7 @@ async fn message_0_is_nobodys_in_registrations_either() {
         assert_eq!(record["command"]["task"]["task_id"], task, "{record}");
     }
     for (member, problem) in
-        [("task_id", "Holds a control character."), ("operators", "Holds a control character.")]
+        [("task_id", "Contains a control character."), ("operators", "Contains a control character.")]
     {
         let value = if member == "operators" { json!(["a\u{0}"]) } else { json!("a\u{0}") };
         let url = format!("http://{}/api/v1/contexts/k9", app.admin());
@@ -398,13 +401,10 @@ async fn what_is_no_callback_is_told_by_name() {
     }
     let url = app.callback_url("plain");
     for (coding, detail) in [
-        (Some("gzip"), "the body is compressed (Content-Encoding: gzip); callbacks are taken uncompressed"),
-        (
-            Some("x-odd"),
-            "the body is compressed (Content-Encoding: another); callbacks are taken uncompressed",
-        ),
-        (Some("identity"), "the body is compressed (gzip); callbacks are taken uncompressed"),
-        (None, "the body is compressed (gzip); callbacks are taken uncompressed"),
+        (Some("gzip"), "the body is compressed (Content-Encoding: gzip); callbacks must be uncompressed"),
+        (Some("x-odd"), "the body is compressed (Content-Encoding: another); callbacks must be uncompressed"),
+        (Some("identity"), "the body is compressed (gzip); callbacks must be uncompressed"),
+        (None, "the body is compressed (gzip); callbacks must be uncompressed"),
     ] {
         let mut request = app.client().post(&url).body(fixture("07-body.json.gz"));
         if let Some(coding) = coding {

@@ -78,7 +78,7 @@ pub(super) fn foreign(http_status: u16, headers: &HeaderMap, body: &[u8]) -> Opt
 /// Sees that a success has in its `data` what this API answers.
 pub(super) fn brings(api: Api, data: &Value) -> Result<(), Error> {
     let lacks = |what: String| {
-        let problem = format!("it says success and has {what}; is it a proxy or a gateway that answers?");
+        let problem = format!("it reports success but has {what}; does a proxy or a gateway answer?");
         Err(Error::Unreadable { api, http_status: 200, problem })
     };
     let is_empty = |value: Option<&Value>| match value {
@@ -107,7 +107,7 @@ pub(super) fn read<T: DeserializeOwned>(api: Api, data: Value) -> Result<T, Erro
         problem: match error.to_string() {
             // Ours and serde's words about members; those about values quote them.
             text if text.starts_with("missing field") || text.contains("in place of") => text,
-            _ => "a member of it has another type than documented".to_owned(),
+            _ => "a member has a type other than documented".to_owned(),
         },
     })
 }
@@ -189,7 +189,7 @@ mod tests {
         ] {
             for data in [Value::Null, json!({}), json!({ "other": 1 }), json!("x"), json!([])] {
                 let error = told(api, data.clone()).unwrap_err();
-                assert!(error.contains("it says success and has no data"), "{api} {data}: {error}");
+                assert!(error.contains("it reports success but has no data"), "{api} {data}: {error}");
             }
         }
         assert!(told(Api::GetUsers, Value::Null).is_err() && told(Api::GetUsers, json!({})).is_ok());

@@ -35,7 +35,7 @@ impl ExternalInstance {
             faults.key(&format!("form[{at}].value"), Some(&row.value));
         }
         if self.user_id.is_none() && self.open_id.is_none() && self.user_name.is_none() {
-            faults.add("user_id: is missing; one of user_id, open_id and user_name tells who started it");
+            faults.add("user_id: is missing; one of user_id, open_id and user_name must name who started it");
         }
         match self.update_mode.as_deref() {
             Some("UPDATE" | "REPLACE") => {}
@@ -129,7 +129,7 @@ impl ExternalInstance {
             );
         for (name, id) in ids.filter(|(_, id)| !id.is_empty()) {
             if let Some(first) = seen.get(id) {
-                faults.add(format!("{name}: {id:?} is that of {first} as well, so the center shows neither"));
+                faults.add(format!("{name}: {id:?} is that of {first} too, so the center shows neither"));
             } else {
                 seen.insert(id, name);
             }
@@ -190,7 +190,7 @@ impl Faults {
         let Some(key) = key.filter(|key| !key.is_empty()) else { return };
         if !key.starts_with("@i18n@") {
             self.add(format!(
-                "{member}: {key:?} is no key; it must begin with @i18n@ and stand in i18n_resources"
+                "{member}: {key:?} is not a key; it must begin with @i18n@ and be in i18n_resources"
             ));
         } else if !self.keys.contains(key) {
             self.add(format!("{member}: the default language of i18n_resources has no {key}"));
@@ -205,9 +205,7 @@ impl Faults {
 
     fn unknown<'a>(&mut self, prefix: &str, keys: impl Iterator<Item = &'a String>) {
         for key in keys {
-            self.add(format!(
-                "{prefix}{key}: is no member of this API, which would ignore it without a word"
-            ));
+            self.add(format!("{prefix}{key}: is not a member of this API, which would silently ignore it"));
         }
     }
 }
@@ -254,11 +252,11 @@ mod tests {
             value["i18n_resources"][0]["locale"] = json!("zh_cn");
         });
         for expected in [
-            "title: \"采购\" is no key",
+            "title: \"采购\" is not a key",
             "status: \"PENDNG\" is not one of its values",
             "task_list[0].update_time: is missing",
-            "task_list[0].task_id: \"I\" is that of instance_id as well",
-            "task_list[0].assignees: is no member of this API",
+            "task_list[0].task_id: \"I\" is that of instance_id too",
+            "task_list[0].assignees: is not a member of this API",
             "task_list[0].node_name: the default language of i18n_resources has no @i18n@n",
             "task_list[0].action_configs[0].action_name: is missing, and HOLD",
             "i18n_resources[0].locale: \"zh_cn\" is not like zh-CN",

@@ -101,9 +101,9 @@ impl Fault {
             Self::JsonType => {
                 "a member has the wrong JSON type; `texts` is a list of {key, value} in definitions and instances, a map in messages"
             }
-            Self::Field => "mend the named member and try again: the platform tells one layer at a time",
+            Self::Field => "fix the named member and try again: the platform reports one layer at a time",
             Self::DefinitionUnknown => {
-                "use the real approval_code, the one that creating the definition returned (it stands in the admin console's URL too); only creating takes the custom one"
+                "use the real approval_code, the one that creating the definition returned (it is in the admin console's URL too); only creating takes the custom one"
             }
             Self::DefinitionDeleted | Self::DefinitionInactive => {
                 "look at the definition in the approval admin console"
@@ -124,11 +124,9 @@ impl Fault {
                 "either this tenant is unknown, or the same instance was synchronised again too soon: wait some seconds"
             }
             Self::TryLater => "try again later, and not the same instance again and again",
-            Self::LockConflict => "somebody else changes the same instance: try again",
+            Self::LockConflict => "another client is changing the same instance: try again",
             Self::RateLimited => "wait; 50 requests a second and 1000 a minute are allowed for each API",
-            Self::QuotaSpent => {
-                "the plan's quota of the month is spent: buy more, or wait for the next month"
-            }
+            Self::QuotaSpent => "the plan's monthly quota is used up: buy more, or wait for the next month",
             Self::AddressNotAllowed => {
                 "add this machine's address to the app's IP allow-list in the developer console"
             }

@@ -26,7 +26,7 @@ pub enum Error {
         source: Arc<reqwest::Error>,
     },
     /// The answer came and is not one of this API.
-    #[error("{api}: the answer (HTTP {http_status}) is not what this API answers: {problem}")]
+    #[error("{api}: unexpected answer (HTTP {http_status}): {problem}")]
     Unreadable {
         /// What was called.
         api: Api,

@@ -198,7 +198,7 @@ fn url(base: &str, call: &Call) -> Result<Url, Error> {
 
 fn bearer(api: Api, token: &Secret) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| {
-        Error::Request { api, problem: "the access token cannot stand in a header".to_owned() }
+        Error::Request { api, problem: "the access token is not a valid header value".to_owned() }
     })?;
     value.set_sensitive(true);
     Ok(value)

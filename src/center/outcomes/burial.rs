@@ -44,7 +44,7 @@ impl<'a> Burial<'a> {
         if !self.closed {
             match self.publish(delivery, reason).await {
                 Ok(true) => return delivery.acker.ack(BasicAckOptions::default()).await.map(drop),
-                Ok(false) => self.give_up("the broker does not take it"),
+                Ok(false) => self.give_up("the broker rejected it"),
                 Err(error) => self.give_up(&chain(&error)),
             }
         }

@@ -78,9 +78,9 @@ pub(super) enum NotPermitted {
          endpoints.outcomes.approval_codes if it is the real code of the same definition"
     )]
     OtherDefinition(String),
-    #[error("its instance has {0}: a worker may not say where the platform sends decisions")]
+    #[error("its instance has {0}: a worker may not set where the platform sends decisions")]
     Trusteeship(String),
-    #[error("{place} leads to {link}, which is none of endpoints.outcomes.link_hosts")]
+    #[error("{place} points to {link}, which is not in endpoints.outcomes.link_hosts")]
     Link { place: &'static str, link: String },
 }
 

@@ -77,7 +77,7 @@ fn read(showing: &Showing) -> Result<ExternalInstance, Error> {
     let text = showing.instance.as_deref().unwrap_or_default();
     let mut instance: ExternalInstance = serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        refused(format!("the instance is not as this API takes it (line {line}, column {column})"))
+        refused(format!("the instance does not fit this API (line {line}, column {column})"))
     })?;
     // Ignored as in the rest of a report; the center would ignore them as well.
     instance.unknown.clear();
@@ -162,7 +162,7 @@ async fn synchronise(
             // commit; or from somebody else, of the same version and with another content, which nothing tells.
             None => version = above(version)?,
             Some(theirs) if round == ROUNDS => {
-                let problem = format!("it has {theirs}, larger than our {version}, again and again");
+                let problem = format!("it reports {theirs}, larger than our {version}, every time");
                 return Err(refused(format!("the center ignores the instance: {problem}")));
             }
             Some(theirs) => version = above(theirs)?,
@@ -195,7 +195,7 @@ fn latest(now: Millis) -> Millis {
 fn above(version: Millis) -> Result<Millis, Error> {
     version.0.checked_add(1).map(Millis).ok_or_else(|| {
         refused(format!(
-            "the center has update_time {version}, and ignores everything that is not larger: nothing is"
+            "the center has update_time {version}, the maximum, and ignores everything that is not larger"
         ))
     })
 }

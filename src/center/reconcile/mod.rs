@@ -49,13 +49,13 @@ pub struct Settings {
 pub fn mend(verdict: Verdict) -> Option<&'static str> {
     Some(match verdict {
         Verdict::Unseen => {
-            "the task is still PENDING: look whether a worker took the command, and whether the instance was synchronised after it, with a larger update_time"
+            "the task is still PENDING: check that a worker consumed the command, and that the instance was synchronised after it, with a larger update_time"
         }
         Verdict::NotFound => {
-            "the center knows no such instance or task: look whether it is synchronised under these ids, by the definition's real approval_code"
+            "the center has no such instance or task: check that it is synchronised under these ids, with the definition's real approval_code"
         }
         Verdict::Contradicted => {
-            "the center shows the other decision: look at the third party's record of the task, and for a later command of the same task"
+            "the center shows the other decision: check the third party's record of the task, and look for a later command of the same task"
         }
         Verdict::Seen | Verdict::Ended | Verdict::Untellable | Verdict::Unpublished => return None,
     })

@@ -49,13 +49,13 @@ pub struct Pace {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The center did not answer as it should.
-    #[error("the approval center cannot be asked")]
+    #[error("cannot query the approval center")]
     Center(#[source] client::Error),
     /// The ledger cannot be read.
     #[error(transparent)]
     Read(#[from] LookError),
     /// The ledger cannot be written.
-    #[error("what was found cannot be kept")]
+    #[error("cannot store what was found")]
     Write(#[from] AcceptError),
 }
 
@@ -197,7 +197,7 @@ impl Walk<'_> {
                     Some(Fault::InstanceUnknown) if ids.len() == 1 => {}
                     Some(Fault::Parameter | Fault::Field | Fault::InstanceUnknown) => {
                         if ids.len() == 1 {
-                            tracing::debug!(%error, "the approval center does not take an instance id");
+                            tracing::debug!(%error, "approval center rejected an instance id");
                             not_taken.extend(ids);
                         } else {
                             lots.push(ids.split_off(ids.len() / 2));

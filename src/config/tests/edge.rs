@@ -84,8 +84,11 @@ fn peers_are_read_and_slips_are_told() {
          allowed_peers_mode = 'maybe'\nrate_limit_per_peer = -1\n{SMALL}"
     ));
     let faults = case.faults();
-    has(&faults, "countersign.toml:2: http.trusted_proxies[0]: \"proxy.example\" is no address and no range");
-    has(&faults, "countersign.toml:3: http.allowed_peers[0]: \"10.0.0.1/8\" has bits set behind its length");
+    has(
+        &faults,
+        "countersign.toml:2: http.trusted_proxies[0]: \"proxy.example\" is neither an IP address nor a CIDR range",
+    );
+    has(&faults, "countersign.toml:3: http.allowed_peers[0]: \"10.0.0.1/8\" has host bits set");
     has(&faults, "countersign.toml:4: http.allowed_peers_mode: \"maybe\" is not one of its values");
     has(&faults, "countersign.toml:5: http.rate_limit_per_peer: -1 is out of range");
 }

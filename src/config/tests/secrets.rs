@@ -144,7 +144,7 @@ fn the_urls_of_brokers_are_looked_at_one_by_one() {
 
     let url = |url: &str| Case::file(SMALL).env("COUNTERSIGN_AMQP_URL", url);
     for (text, words) in [
-        ("amqp://gu%est:fake@h/v", "has a % without two hexadecimal digits behind it"),
+        ("amqp://gu%est:fake@h/v", "has a % without two hexadecimal digits after it"),
         ("amqp://h/v?heartbeat=abc", "has a heartbeat that is not a number of seconds"),
     ] {
         assert!(url(text).faults()[0].contains(words), "{:?}", url(text).faults());

@@ -30,7 +30,7 @@ pub enum ActError {
     #[error("the ledger has no command {0}")]
     NotFound(CommandId),
     /// The log has no command at this place.
-    #[error("the ledger has no command at place {0} of its log")]
+    #[error("the ledger has no command with seq {0}")]
     NoSuchPlace(Seq),
     /// The command's state does not allow it.
     #[error(transparent)]

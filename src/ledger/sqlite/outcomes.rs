@@ -375,5 +375,5 @@ fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CardStatus>> 
 }
 
 fn strange(column: usize) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word that is none of ours".into())
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "an unknown word".into())
 }

@@ -78,7 +78,7 @@ impl Watch {
                 tracing::error!(
                     free_bytes,
                     min_free_bytes,
-                    "the ledger's disk has too little room left; callbacks are refused until there is more"
+                    "ledger disk is low on space; callbacks are refused until some is freed"
                 );
             }
             self.low = true;
@@ -87,14 +87,14 @@ impl Watch {
         // A little more than the minimum, not to go back and forth with every page.
         if barred && free_bytes >= min_free_bytes.saturating_add(min_free_bytes / 16) {
             shared.no_room.store(false, Ordering::Relaxed);
-            tracing::info!(free_bytes, "the ledger's disk has room again; callbacks are accepted");
+            tracing::info!(free_bytes, "ledger disk has space again; callbacks are accepted");
         }
         let low = free_bytes < min_free_bytes.saturating_mul(2);
         if low && !self.low {
             tracing::warn!(
                 free_bytes,
                 min_free_bytes,
-                "the ledger's disk is filling up; below min_free_bytes callbacks are refused"
+                "ledger disk is filling up; below min_free_bytes callbacks are refused"
             );
         }
         self.low = low;
@@ -112,7 +112,7 @@ impl Watch {
         tracing::warn!(
             waiting = most,
             queue_capacity = shared.capacity,
-            "the queue to the ledger's writer was nearly full; callbacks that find it full are refused as overloaded"
+            "ledger writer queue was nearly full; callbacks are refused as overloaded while it is full"
         );
     }
 }

@@ -339,7 +339,7 @@ fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
         .query_row("SELECT count(*) FROM exceptions WHERE seq > ?1", [head], |row| row.get(0))
         .map_err(&failed)?;
     if above > 0 {
-        return damaged(format!("{above} exceptions stand beyond the end of the log"));
+        return damaged(format!("{above} exceptions are beyond the end of the log"));
     }
     Ok(())
 }

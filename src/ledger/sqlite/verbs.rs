@@ -155,7 +155,7 @@ impl Lookup for SqliteLedger {
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
         let shared = self.shared.clone();
-        self.look("take the numbers of", move |reader| {
+        self.look("read the figures of", move |reader| {
             let remembered = Remembered {
                 commands: shared.remembered.load(Ordering::Relaxed),
                 forgotten: shared.forgotten.load(Ordering::Relaxed),

@@ -168,7 +168,7 @@ impl Writer {
         if !self.poisoned()
             && let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         {
-            tracing::debug!(%error, "the last checkpoint of the ledger was left to the next start");
+            tracing::debug!(%error, "last ledger checkpoint skipped; the next start makes it");
         }
         drop(self.connection);
         if let Some(reply) = waiting.flush {

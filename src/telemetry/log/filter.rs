@@ -56,9 +56,8 @@ pub(super) fn slip(filter: &str) -> Option<String> {
             || is_ours(directive.split(['=', '[']).next().unwrap_or_default())
             || directive.starts_with('[')
     };
-    (!directives.iter().any(heard)).then(|| {
-        format!("lets nothing of countersign through; begin it with a level, as in \"info,{filter}\"")
-    })
+    (!directives.iter().any(heard))
+        .then(|| format!("hides everything of countersign; begin it with a level, as in \"info,{filter}\""))
 }
 
 /// Parts between commas that are not within the braces of a span's fields.
@@ -112,9 +111,9 @@ mod tests {
             ("info,lapin", "has \"lapin\", which is no level"),
             (
                 "lapin=debug",
-                "lets nothing of countersign through; begin it with a level, as in \"info,lapin=debug\"",
+                "hides everything of countersign; begin it with a level, as in \"info,lapin=debug\"",
             ),
-            ("countersigned=debug", "lets nothing of countersign through"),
+            ("countersigned=debug", "hides everything of countersign"),
         ] {
             let told = slip(filter).unwrap();
             assert!(told.starts_with(words), "{filter}: {told}");

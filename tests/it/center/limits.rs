@@ -151,7 +151,7 @@ async fn what_answers_in_the_centers_place_is_named() {
         (
             // A gateway that gives tokens, and says success to everything.
             http("200 OK", r#"{"code":0,"tenant_access_token":"t-fake","expire":7200,"data":{}}"#),
-            "it says success and has no data.approval_name",
+            "it reports success but has no data.approval_name",
         ),
     ] {
         let (_config, file) = towards(&stranger(answer));
