@@ -82,7 +82,8 @@ async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Lis
                 let mend = refusal(&error, &login, settings).unwrap_or_else(|| {
                     "Check amqp.url, and that the broker runs and can be reached from here".to_owned()
                 });
-                failures.push((subject, format!("{}. {mend}", chain(&error))));
+                // The broker's own words may end with a full stop.
+                failures.push((subject, format!("{}. {mend}", chain(&error).trim_end_matches('.'))));
             }
             Err(_) => failures
                 .push((subject, "does not answer in time; check amqp.url and the firewall".to_owned())),

@@ -15,7 +15,7 @@ use crate::{
     config::Loaded,
     ledger::{
         Settings, Stats,
-        sqlite::{Reader, RefusedLately, Soundness},
+        sqlite::{self, Reader, RefusedLately, Soundness},
     },
     telemetry::log::chain,
     time::Timestamp,
@@ -39,14 +39,14 @@ pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> 
     let path = settings.path.as_path();
     let shown = path.display();
     if !path.exists() {
-        return missing(report, path);
+        return missing(report, settings);
     }
     owners(report, path)?;
     // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
     if let Err(error) = OpenOptions::new().append(true).open(path) {
         let words =
             format!("{shown} cannot be written: {error}; every callback is refused as ledger_unavailable");
-        return report.wrong("ledger", format!("{words}. Mend owner, mode or mount"));
+        return report.wrong("ledger", format!("{words}. Fix owner, mode or mount"));
     }
     let opened = Reader::open(path).map_err(|error| chain(&error)).and_then(|reader| match reader.stats() {
         Ok(stats) => Ok((stats, reader)),
@@ -60,24 +60,28 @@ pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> 
     };
     report.ok("ledger", format!("{shown}: {} published, {} pending", stats.published, stats.pending))?;
     pages(report, &reader, path)?;
-    room(report, settings, &stats)?;
+    room(report, settings, stats.free_bytes)?;
     waiting(report, &stats)?;
     refused(report, settings, &reader)
 }
 
 const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and accept the loss";
 
-fn missing(report: &mut Report, path: &Path) -> Result<(), Failure> {
+fn missing(report: &mut Report, settings: &Settings) -> Result<(), Failure> {
+    let path = settings.path.as_path();
     let (shown, directory) = (path.display(), directory(path));
     if !directory.is_dir() {
-        let words = format!("the directory of {shown} is not there; make it, writable for the service");
+        let words = format!("the directory of {shown} does not exist; create it, writable for the service");
         return report.wrong("ledger", words);
     }
     match can_be_filled(directory) {
-        Ok(()) => report.ok("ledger", format!("{shown} is not there yet; serve makes it")),
+        Ok(()) => {
+            report.ok("ledger", format!("{shown} does not exist yet; serve creates it"))?;
+            room(report, settings, sqlite::free_bytes(path))
+        }
         Err(error) => {
-            let words = format!("{shown} is not there yet and cannot be made: {error}");
-            report.wrong("ledger", format!("{words}. Mend owner, mode or mount of its directory"))
+            let words = format!("{shown} does not exist yet and cannot be created: {error}");
+            report.wrong("ledger", format!("{words}. Fix owner, mode or mount of its directory"))
         }
     }
 }
@@ -144,9 +148,9 @@ fn pages(report: &mut Report, reader: &Reader, path: &Path) -> Result<(), Failur
     }
 }
 
-fn room(report: &mut Report, settings: &Settings, stats: &Stats) -> Result<(), Failure> {
-    let Some(free) = stats.free_bytes else {
-        return report.skipped("disk", "its file system does not tell how much room is left");
+fn room(report: &mut Report, settings: &Settings, free_bytes: Option<u64>) -> Result<(), Failure> {
+    let Some(free) = free_bytes else {
+        return report.skipped("disk", "its file system does not report free space");
     };
     let least = settings.limits.min_free_bytes;
     let words = format!("{} left for the ledger; below {} callbacks are refused", mib(free), mib(least));

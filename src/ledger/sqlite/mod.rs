@@ -45,6 +45,7 @@ pub use findings::{AuditError, Auditor};
 pub use health::{MOST_FAULTS, RefusedLately, Soundness};
 pub use operator::{ActError, Operator};
 pub use reader::Reader;
+pub use room::free_bytes;
 pub use schema::OpenError;
 
 use super::{AcceptError, Limits, LookError, Settings};

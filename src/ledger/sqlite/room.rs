@@ -32,7 +32,7 @@ impl Room {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
             Err(_) => None,
         };
-        Self { size_bytes: size(path), wal_bytes: size(&wal(path)), free_bytes: free(path) }
+        Self { size_bytes: size(path), wal_bytes: size(&wal(path)), free_bytes: free_bytes(path) }
     }
 }
 
@@ -43,8 +43,9 @@ pub(super) fn wal(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// What this process may still write to the file system of a file. Root's reserve does not count.
-fn free(path: &Path) -> Option<u64> {
+/// What this process may still write to the file system of a ledger, in bytes; the file need not exist. Root's reserve does not
+/// count. `None` if the file system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let found = rustix::fs::statvfs(directory).ok()?;
     found.f_bavail.checked_mul(found.f_frsize)
@@ -64,7 +65,7 @@ impl Watch {
     /// Looks at the disk. Called every fraction of a second: between two looks less can be accepted than the minimum holds.
     pub(super) fn look(&mut self, path: &Path, shared: &Shared) {
         let min_free_bytes = shared.limits().min_free_bytes;
-        self.look_at(free(path), min_free_bytes, shared);
+        self.look_at(free_bytes(path), min_free_bytes, shared);
         self.look_at_queue(shared);
     }
 

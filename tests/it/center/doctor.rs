@@ -218,7 +218,7 @@ async fn what_is_wrong_with_broker_ledger_clock_and_scopes_is_named() {
     assert!(
         ran.stdout.contains("cannot be written") && ran.stdout.contains("apply for one of the listed scopes")
     );
-    // A ledger that is not there yet, where nobody can make it; a broker that has nothing of ours yet.
+    // A ledger that does not exist yet, where nobody can create it; a broker that has nothing of ours yet.
     let config = config.set("ledger", "url", &quoted("sqlite:/proc/countersign.db")).set(
         "amqp",
         "url",
@@ -231,7 +231,7 @@ async fn what_is_wrong_with_broker_ledger_clock_and_scopes_is_named() {
         ran.stdout
     );
     assert!(
-        ran.stdout.contains("wrong  ledger: /proc/countersign.db is not there yet and cannot be made: "),
+        ran.stdout.contains("wrong  ledger: /proc/countersign.db does not exist yet and cannot be created: "),
         "{}",
         ran.stdout
     );

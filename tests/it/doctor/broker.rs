@@ -201,6 +201,7 @@ async fn a_broker_that_does_not_let_us_in_is_told_with_the_line_that_mends_it() 
         found.contains("User or password is wrong") && found.contains("rabbitmqctl change_password 'guest'"),
         "{found}"
     );
+    assert!(!found.contains(".."), "{found}");
 
     let (_config, file) = config("guest:guest", "team%2Fprod");
     let ran = doctor(&file, &asked, &[]).await.ended_with(FAILED);

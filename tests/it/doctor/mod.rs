@@ -98,6 +98,12 @@ async fn a_disk_without_room_is_told_before_and_when_callbacks_are_refused() {
     let free = app.metric("countersign_ledger_free_bytes").await.expect("it is known");
     let ran = doctor(app.file(), &["--set", &set((free * 0.7) as u64)]).await;
     assert!(line(&ran, "risky  disk: ").contains("make room"), "{}", ran.stdout);
+
+    // Before the first start there is no file yet, but a disk.
+    let nowhere = format!("ledger.url=sqlite:{}", app.dir().join("later.db").display());
+    let ran = doctor(app.file(), &["--set", &nowhere, "--set", &set(1 << 60)]).await.ended_with(FAILED);
+    assert!(line(&ran, "ok     ledger: ").contains("later.db does not exist yet"), "{}", ran.stdout);
+    assert!(line(&ran, "wrong  disk: ").contains("make room"), "{}", ran.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread")]
