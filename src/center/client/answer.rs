@@ -81,17 +81,20 @@ pub(super) fn brings(api: Api, data: &Value) -> Result<(), Error> {
         let problem = format!("it reports success but has {what}; does a proxy or a gateway answer?");
         Err(Error::Unreadable { api, http_status: 200, problem })
     };
-    let is_empty = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => true,
-        Some(Value::String(text)) => text.is_empty(),
+    // What a library fills in for a member that is not set; no id, name or object of the platform looks so.
+    let is_unset = |value: Option<&Value>| match value {
+        None | Some(Value::Null | Value::Bool(false)) => true,
+        Some(Value::String(text)) => text.is_empty() || text == "0",
+        Some(Value::Number(number)) => number.as_f64() == Some(0.0),
+        Some(Value::Array(items)) => items.is_empty(),
         Some(Value::Object(members)) => members.is_empty(),
-        Some(_) => false,
+        Some(Value::Bool(true)) => false,
     };
     match api.brings() {
         Brings::Nothing => Ok(()),
         _ if !data.is_object() => lacks("no data".to_owned()),
         Brings::Object => Ok(()),
-        Brings::Member(member) if is_empty(data.get(member)) => lacks(format!("no data.{member}")),
+        Brings::Member(member) if is_unset(data.get(member)) => lacks(format!("no data.{member}")),
         Brings::OneOf(members) if members.iter().all(|member| data.get(member).is_none()) => {
             lacks(format!("no data.{}", members[0]))
         }
@@ -193,7 +196,9 @@ mod tests {
             }
         }
         assert!(told(Api::GetUsers, Value::Null).is_err() && told(Api::GetUsers, json!({})).is_ok());
-        assert!(told(Api::SendMessage, json!({ "message_id": "" })).is_err());
+        for unset in [json!(""), json!("0"), json!(0), json!(0.0), json!(false), json!([]), json!({})] {
+            assert!(told(Api::SendMessage, json!({ "message_id": unset })).is_err(), "{unset}");
+        }
         assert!(told(Api::SyncInstance, json!({ "data": {} })).is_err());
         for (api, data) in [
             (Api::SendMessage, json!({ "message_id": "7" })),

@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn room_is_found_for_a_ledger_in_the_working_directory_and_elsewhere() {
-        assert!(free(Path::new("ledger.db")).is_some());
-        assert_eq!(free(Path::new("/nonexistent/ledger.db")), None);
+        assert!(free_bytes(Path::new("ledger.db")).is_some());
+        assert_eq!(free_bytes(Path::new("/nonexistent/ledger.db")), None);
         let nothing_yet = Room::of(Path::new("/proc/self/ledger.db"));
         assert_eq!((nothing_yet.size_bytes, nothing_yet.wal_bytes), (Some(0), Some(0)));
         assert_eq!(
