@@ -10,9 +10,11 @@ use actix_web::{
     },
 };
 use serde::Serialize;
+use serde_with::skip_serializing_none;
 
 /// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"}`, and what is to be mended: a
 /// `"parameter"` of the request, or a `"member"` of the body and the `"item"` of the list that it stands in.
+#[skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
     #[serde(skip)]
@@ -22,13 +24,10 @@ pub(super) struct Problem {
     /// A sentence for people.
     message: String,
     /// The parameter to be mended.
-    #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
     /// The place in a list of the body, counted from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
     item: Option<usize>,
     /// The member of the body to be mended.
-    #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<String>,
     /// Nothing more is read from this sender.
     #[serde(skip)]

@@ -9,8 +9,7 @@ const MOST: usize = 50;
 
 /// A user. An id that the app may not read is empty: `user_id` needs a scope of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct User {
     /// In the tenant.
     #[serde(deserialize_with = "lenient::text")]
@@ -24,15 +23,13 @@ pub struct User {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct One {
     user: User,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Many {
     items: Vec<User>,
 }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_with::skip_serializing_none;
 
 use super::{
     api::Api,
@@ -18,9 +19,9 @@ use super::{
 use crate::secret::Secret;
 
 /// A definition. Serializes with its secrets redacted.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Definition {
     /// The key of its name.
     pub approval_name: String,
@@ -28,13 +29,11 @@ pub struct Definition {
     pub approval_code: String,
     /// The group's code; required when a definition is created, whatever the documentation says
     /// (platform.md#definitions).
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub group_code: Option<String>,
     /// The key of the group's name; required for a new group.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub group_name: Option<String>,
     /// The key of its description.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Where it leads, and where its callbacks go.
     pub external: External,
@@ -51,21 +50,17 @@ pub struct Definition {
 
 /// The block `external` (platform.md#the-external-block). Always sent whole: what an update leaves out falls back to
 /// false.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct External {
     /// The key of the name of the system it comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub biz_name: Option<String>,
     /// A category of one's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub biz_type: Option<String>,
     /// Where it is started on mobile; hidden there without.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub create_link_mobile: Option<String>,
     /// Where it is started on PC; hidden there without.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub create_link_pc: Option<String>,
     /// Shown on PC.
     pub support_pc: bool,
@@ -74,27 +69,17 @@ pub struct External {
     /// Many may be marked as read at once.
     pub support_batch_read: bool,
     /// Documented as without effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_mark_readed: Option<bool>,
     /// Documented as without effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_quick_operate: Option<bool>,
     /// Where quick approval callbacks go.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub action_callback_url: Option<String>,
     /// What the callbacks carry as `token`.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::secret",
-        serialize_with = "lenient::redacted"
-    )]
+    #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_token: Option<Secret>,
     /// What the callbacks are encrypted with; plain without.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::secret",
-        serialize_with = "lenient::redacted"
-    )]
+    #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_key: Option<Secret>,
     /// Approvers may decide many at once.
     pub allow_batch_operate: bool,
@@ -103,17 +88,17 @@ pub struct External {
 }
 
 /// Who sees a definition on the start page.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Viewer {
     /// `TENANT`, `DEPARTMENT`, `USER` or `NONE`
     pub viewer_type: String,
     /// For `USER`.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub viewer_user_id: Option<String>,
     /// For `DEPARTMENT`.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub viewer_department_id: Option<String>,
 }
 
@@ -134,8 +119,7 @@ impl Definition {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Saved {
     approval_code: String,
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use serde_with::skip_serializing_none;
 
 use super::{
     api::Api,
@@ -15,16 +16,15 @@ use super::{
 use crate::secret::Secret;
 
 /// An instance as it is synchronised (platform.md#third-party-instances). Times that are not given are "not yet".
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct ExternalInstance {
     /// The definition's real code.
     pub approval_code: String,
     /// The instance's status.
     pub status: InstanceStatus,
     /// JSON in a text.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -32,25 +32,21 @@ pub struct ExternalInstance {
     /// Where it is looked at.
     pub links: Links,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// Rows for lists, of which three are shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub form: Vec<FormRow>,
     /// Who started it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
     /// A key, for somebody who is no user.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<String>,
     /// Who started it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
     /// `""` shows the company's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub department_id: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub department_name: Option<String>,
     /// When it was started.
     pub start_time: Millis,
@@ -60,10 +56,8 @@ pub struct ExternalInstance {
     /// (platform.md#versions-and-update-modes).
     pub update_time: Millis,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub display_method: Option<String>,
     /// `UPDATE`, or `REPLACE`, which is the platform's default, compares no versions and deletes what is missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub update_mode: Option<String>,
     /// At most 300 (200 at Lark).
     pub task_list: Vec<ExternalTask>,
@@ -73,20 +67,13 @@ pub struct ExternalInstance {
     /// The texts.
     pub i18n_resources: Vec<I18n>,
     /// For trusteeship, whose callback is another one (platform.md#trusteeship).
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::secret",
-        serialize_with = "lenient::redacted"
-    )]
+    #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub trusteeship_url_token: Option<Secret>,
     /// For trusteeship: `user_id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trusteeship_user_id_type: Option<String>,
     /// For trusteeship.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trusteeship_urls: Option<Value>,
     /// For trusteeship.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trusteeship_cache_config: Option<Value>,
     /// Members that this version does not know. The platform ignores what it does not know; not sent.
     #[serde(flatten, skip_serializing)]
@@ -94,22 +81,21 @@ pub struct ExternalInstance {
 }
 
 /// Where something is looked at; at least one.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Links {
     /// On PC.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub pc_link: Option<String>,
     /// On mobile.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub mobile_link: Option<String>,
 }
 
 /// A row of the form, both keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FormRow {
     /// A key.
     pub name: String,
@@ -118,28 +104,26 @@ pub struct FormRow {
 }
 
 /// A task of an instance.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct ExternalTask {
     /// Ours; no other task, carbon copy or instance may have it (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub task_id: String,
     /// Who is to decide.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
     /// Who is to decide.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// Where it is looked at.
     pub links: Links,
     /// The task's status.
     pub status: TaskStatus,
     /// JSON in a text, such as `{"complete_reason":"approved"}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
     /// When it was made.
     pub create_time: Millis,
@@ -148,25 +132,22 @@ pub struct ExternalTask {
     /// Its version. Documented as optional, refused without (platform.md#third-party-instances).
     pub update_time: Millis,
     /// What the callback carries back.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub action_context: Option<String>,
     /// The quick approval buttons: at most two, and none without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub action_configs: Vec<ActionConfig>,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub display_method: Option<String>,
     /// Not counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_statistics: Option<bool>,
     /// The same in every instance of the definition.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub node_id: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     /// `EXTERNAL_CONSIGN` or `DEFAULT`
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub generate_type: Option<String>,
     /// As in [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
@@ -174,23 +155,19 @@ pub struct ExternalTask {
 }
 
 /// A quick approval button.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct ActionConfig {
     /// `APPROVE`, `REJECT` or a word of one's own.
     pub action_type: String,
     /// A key; required for a word of one's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub action_name: Option<String>,
     /// A comment is asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_need_reason: Option<bool>,
     /// A comment must be given.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_reason_required: Option<bool>,
     /// Files may be added.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_need_attachment: Option<bool>,
     /// As in [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
@@ -198,35 +175,32 @@ pub struct ActionConfig {
 }
 
 /// A carbon copy (抄送).
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Carbon {
     /// Ours; no other may have it (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub cc_id: String,
     /// Who gets it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
     /// Who gets it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
     /// Where it is looked at.
     pub links: Links,
     /// `READ` or `UNREAD`; empty: not known.
     pub read_status: String,
     /// JSON in a text.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
     /// Its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// When it was sent.
     pub create_time: Millis,
     /// Its version.
     pub update_time: Millis,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub display_method: Option<String>,
     /// As in [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
@@ -235,8 +209,7 @@ pub struct Carbon {
 
 /// What the platform says to a synchronised instance.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Synced {
     /// The instance, as the platform has understood it.
     pub data: ExternalInstance,
@@ -248,8 +221,7 @@ pub struct Synced {
 
 /// What a synchronisation has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct ProcessRecord {
     /// Of the instance.
     pub instance: ProcessCount,
@@ -261,8 +233,7 @@ pub struct ProcessRecord {
 
 /// How many were changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct ProcessCount {
     /// New ones.
     pub insert_num: u64,
@@ -283,8 +254,7 @@ impl ProcessRecord {
 /// The versions of an instance and its tasks: sent to be checked, and told back where they differ
 /// (platform.md#checking-instances).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct InstanceVersion {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -297,8 +267,7 @@ pub struct InstanceVersion {
 
 /// The version of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct TaskVersion {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -335,8 +304,7 @@ impl ExternalInstance {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Diff {
     diff_instances: Vec<InstanceVersion>,
 }

@@ -87,8 +87,7 @@ impl TaskFilter {
 
 /// An instance with its tasks that were found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct InstanceTasks {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -109,8 +108,7 @@ pub struct InstanceTasks {
 
 /// A task with its status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct TaskState {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -123,8 +121,7 @@ pub struct TaskState {
 
 /// `data` of either version: the list is in its own `data`.
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Listed {
     data: Vec<InstanceTasks>,
     #[serde(deserialize_with = "lenient::maybe")]

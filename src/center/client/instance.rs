@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_with::skip_serializing_none;
 
 use super::{
     api::Api,
@@ -28,9 +29,9 @@ pub struct InstanceOptions {
 }
 
 /// An instance.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Instance {
     /// The definition's code.
     pub approval_code: String,
@@ -64,16 +65,15 @@ pub struct Instance {
     /// What happened, in order.
     pub timeline: Vec<Moment>,
     /// The instance that this one changes.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub modified_instance_code: Option<String>,
     /// The instance that this one revokes.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub reverted_instance_code: Option<String>,
     /// True if it was revoked. Of v4 only.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reverted: Option<bool>,
     /// Its own code. Of v4 only.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub instance_code: Option<String>,
 }
 
@@ -89,8 +89,7 @@ impl Instance {
 
 /// A task of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct InstanceTask {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
@@ -120,8 +119,7 @@ pub struct InstanceTask {
 
 /// A comment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Comment {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
@@ -142,8 +140,7 @@ pub struct Comment {
 
 /// A file of a comment or a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct File {
     /// Where it is, for 12 hours.
     #[serde(deserialize_with = "unescaped")]
@@ -163,9 +160,9 @@ fn unescaped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String
 }
 
 /// Something that happened.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Moment {
     /// What.
     #[serde(rename = "type")]
@@ -184,10 +181,10 @@ pub struct Moment {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub open_id_list: Vec<String>,
     /// At which task.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub task_id: Option<String>,
     /// The reason.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub comment: Option<String>,
     /// Who got a copy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -196,7 +193,7 @@ pub struct Moment {
     #[serde(deserialize_with = "lenient::text")]
     pub ext: String,
     /// The key of the node.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub node_key: Option<String>,
     /// Of v4 only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -205,8 +202,7 @@ pub struct Moment {
 
 /// Who got a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct CarbonUser {
     /// Who.
     #[serde(deserialize_with = "lenient::text")]
@@ -221,8 +217,7 @@ pub struct CarbonUser {
 /// What [`Moment::ext`] says. What a list means depends on the type: those to whom it was transferred, or who were added or
 /// removed; of a `CC` the single id counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct MomentExt {
     /// As `user_id`.
     #[serde(deserialize_with = "lenient::texts")]

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::{
     api::Api,
@@ -25,40 +26,30 @@ pub const PAGE_SIZES: RangeInclusive<u16> = 5..=200;
 
 /// By what instances are looked for. Of the first five, one must be given. `approval_code` and `group_external_id` add
 /// to one another, so do `instance_code` and `instance_external_id`; everything else narrows.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct InstanceFilter {
     /// Who started it; the kind of id is a parameter of the call.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
     /// The definition's code.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub approval_code: Option<String>,
     /// The platform's code of the instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_code: Option<String>,
     /// Ours.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_external_id: Option<String>,
     /// Our code of the definition's group.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub group_external_id: Option<String>,
     /// Only third-party instances have one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_title: Option<String>,
     /// The status.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_status: Option<FilterStatus>,
     /// Started at or after; both or neither, at most [`MAX_SPAN`] apart.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_start_time_from: Option<Millis>,
     /// Started before.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_start_time_to: Option<Millis>,
     /// `zh-CN`, `en-US` or `ja-JP`
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// Revoked ones too; only in the platform's newer SDKs.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub with_revoked_instance: Option<bool>,
 }
 
@@ -91,8 +82,7 @@ impl InstanceFilter {
 
 /// A found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FoundInstance {
     /// Its definition.
     pub approval: FoundApproval,
@@ -104,8 +94,7 @@ pub struct FoundInstance {
 
 /// The definition of a found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FoundApproval {
     /// Its code.
     pub code: String,
@@ -125,8 +114,7 @@ pub struct FoundApproval {
 
 /// What a third party's definition has beside.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FoundExternal {
     /// Many may be marked as read at once.
     pub batch_cc_read: bool,
@@ -134,8 +122,7 @@ pub struct FoundExternal {
 
 /// The group of a found instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FoundGroup {
     /// Ours.
     #[serde(deserialize_with = "lenient::text")]
@@ -146,8 +133,7 @@ pub struct FoundGroup {
 
 /// What is told of a found instance itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct FoundNode {
     /// The platform's code.
     pub code: String,
@@ -176,8 +162,7 @@ pub struct FoundNode {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Found {
     count: Option<u64>,
     instance_list: Vec<FoundInstance>,

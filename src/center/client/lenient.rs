@@ -120,8 +120,7 @@ pub(super) fn prune(value: &mut Value) {
 /// The texts of one language, under their keys. Read from a list or a map, written as the list that definitions and
 /// instances want (platform.md#definitions); bot messages want a map, see [`super::I18nMap`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct I18n {
     /// `zh-CN`, `en-US`, `ja-JP`, …; the platform does not check it (platform.md#definitions).
     pub locale: String,
@@ -134,8 +133,7 @@ pub struct I18n {
 
 /// One text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct I18nText {
     /// `@i18n@…`
     pub key: String,

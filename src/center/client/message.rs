@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
+use serde_with::skip_serializing_none;
 
 use super::{
     api::Api,
@@ -31,57 +32,49 @@ impl Serialize for I18nMap {
 }
 
 /// A card to be sent. Serializes with its secrets redacted.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Message {
     /// Which template (platform.md#card-templates): `1008` is the pending task, the only one that can be changed
     /// later.
     #[serde(deserialize_with = "lenient::text")]
     pub template_id: String,
     /// Who gets it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
     /// Who gets it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
     /// The same uuid is sent once within an hour. At most 64 characters.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub uuid: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub approval_name: Option<String>,
     /// Whose name stands in the title.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub title_user_id: Option<String>,
     /// The kind of that id; `user_id` if not said, unlike elsewhere.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub title_user_id_type: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// What it says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<CardContent>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Who forwards it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub sender_user_id: Option<String>,
     /// What they say.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Of template 1021.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_title: Option<String>,
     /// Of template 1021.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_content: Option<String>,
     /// At most two; the first is named `DETAIL`.
     pub actions: Vec<CardAction>,
     /// Where the buttons lead: independent of the definition's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub action_callback: Option<CardCallback>,
     /// The buttons.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -94,24 +87,22 @@ pub struct Message {
 }
 
 /// What a card says.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct CardContent {
     /// Who started it.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
     /// The kind of that id; `user_id` if not said.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub user_id_type: Option<String>,
     /// Needed if the user has several.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub department_id: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<String>,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub department_name: Option<String>,
     /// At most five.
     pub summaries: Vec<Summary>,
@@ -119,8 +110,7 @@ pub struct CardContent {
 
 /// A line of a card.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct Summary {
     /// A key.
     pub summary: String,
@@ -128,8 +118,7 @@ pub struct Summary {
 
 /// A link of a card. All four URLs are needed, each with a scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct CardAction {
     /// `DETAIL` for the first, else a key.
     pub action_name: String,
@@ -144,61 +133,48 @@ pub struct CardAction {
 }
 
 /// A button of a card.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct CardConfig {
     /// `APPROVE`, `REJECT` or an English word of one's own.
     pub action_type: String,
     /// A key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub action_name: Option<String>,
     /// A comment is asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_need_reason: Option<bool>,
     /// A comment must be given.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_reason_required: Option<bool>,
     /// Files may be added.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub is_need_attachment: Option<bool>,
     /// What the card shows after success; without it, it goes on showing the buttons
     /// (platform.md#cards-after-a-click).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_status: Option<MessageStatus>,
 }
 
 /// A card's own callback.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct CardCallback {
     /// Where it goes.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub action_callback_url: Option<String>,
     /// What it carries as `token`.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::secret",
-        serialize_with = "lenient::redacted"
-    )]
+    #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_token: Option<Secret>,
     /// What it is encrypted with.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "lenient::secret",
-        serialize_with = "lenient::redacted"
-    )]
+    #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_key: Option<Secret>,
     /// What it carries back.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe")]
     pub action_context: Option<String>,
 }
 
 /// What a card is to show from now on. Only of template 1008, and only within 30 days.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 pub struct MessageUpdate {
     /// What sending it has returned: a text of digits, beyond what a double holds exactly.
     #[serde(deserialize_with = "lenient::text")]
@@ -206,10 +182,8 @@ pub struct MessageUpdate {
     /// What it shows.
     pub status: MessageStatus,
     /// With `CUSTOM`: a key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status_name: Option<String>,
     /// With `CUSTOM`: a key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail_action_name: Option<String>,
     /// The texts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -229,8 +203,7 @@ impl Message {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Sent {
     #[serde(deserialize_with = "lenient::text")]
     message_id: String,

@@ -163,8 +163,7 @@ shape! {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
-#[serde(expecting = "an object")]
+#[serde(default, expecting = "an object")]
 struct Raw {
     #[serde(deserialize_with = "lenient::text")]
     id: String,

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use serde_with::skip_serializing_none;
 
 use crate::{
     callback::{CredentialSettings, Credentials, open},
@@ -38,24 +39,18 @@ pub(super) struct Decision {
 }
 
 /// Members in the order of the captured callback. What is unset is omitted, as the platform does.
+#[skip_serializing_none]
 #[derive(Serialize)]
 struct Body<'a> {
     action_type: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     action_context: Option<&'a str>,
     user_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     approval_code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     instance_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<&'a str>,
     /// Without quotes, although it may be beyond what a double holds exactly: so it was captured.
-    #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     token: &'a str,
 }

@@ -17,6 +17,7 @@ use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::Value;
+use serde_with::skip_serializing_none;
 
 use super::{
     Trust, block_on, client,
@@ -134,21 +135,18 @@ pub(super) struct Arguments {
 }
 
 /// How one callback was answered.
+#[skip_serializing_none]
 #[derive(Debug, Serialize)]
 struct Answer {
     /// Absent if neither the callback nor its context names one, as far as is known here: what a context was registered
     /// for, the service alone knows.
-    #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
     /// Absent if there was no answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     http_status: Option<u16>,
     /// `accepted`, `duplicate`, a reason, `unanswered`, or `unknown` for an answer that is not countersign's.
     outcome: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     command_id: Option<String>,
     /// The sentence for the approver, or why there was no answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     elapsed_ms: f64,
 }

@@ -2,57 +2,44 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_with::skip_serializing_none;
 
 use super::super::{ContextError, json};
 use crate::time::Timestamp;
 
 /// The claims that mean something here; others are ignored.
+#[skip_serializing_none]
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Claims {
     /// The third party's instance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<Box<RawValue>>,
     /// The third party's task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<Box<RawValue>>,
     /// Which round of the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round: Option<Box<RawValue>>,
     /// Stands for the round if there is none: a token is for one decision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
     /// The document number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub business_key: Option<Box<RawValue>>,
     /// The `user_id`s that may decide; absent: anybody.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operators: Option<Vec<String>>,
     /// The `action_type`s that may be taken; absent: any that the endpoint allows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<Vec<String>>,
     /// The definition the token is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_code: Option<String>,
     /// The endpoint the token is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// From when on the token counts no more; see [`Self::times`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exp: Option<Box<RawValue>>,
     /// Before when it does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<Box<RawValue>>,
     /// When it was made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iat: Option<Box<RawValue>>,
     /// Who made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
     /// Whom it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aud: Option<Audience>,
     /// Free data for the worker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Box<RawValue>>,
 }
 
