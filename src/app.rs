@@ -122,7 +122,7 @@ impl App {
             ledger.clone(),
             metrics.clone(),
             draining.clone(),
-            Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
+            Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
         )
         .context("cannot serve the internal listener")?;
         Ok(Self {

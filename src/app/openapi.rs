@@ -80,8 +80,8 @@ fn every_refusal_has_its_answer_as_an_example_under_its_status() {
     }
 
     let answered: BTreeMap<_, _> = Refusal::ALL
-        .into_iter()
-        .map(|refusal| {
+        .iter()
+        .map(|&refusal| {
             let status = answer::Rule::of(refusal).status.as_str().to_owned();
             let body = answer::refusal_body(refusal, Locale::Zh);
             (refusal.as_str().to_owned(), (status, serde_json::from_slice::<Value>(&body).unwrap()))
@@ -101,9 +101,9 @@ fn every_refusal_has_its_answer_as_an_example_under_its_status() {
 fn the_closed_lists_are_those_of_the_program() {
     let document = document();
     let schemas = &document["components"]["schemas"];
-    let reasons = Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect();
+    let reasons = Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect();
     assert_eq!(words(&schemas["Reason"]["enum"]), reasons);
-    let states = State::ALL.into_iter().map(State::as_str).collect();
+    let states = State::ALL.iter().copied().map(State::as_str).collect();
     assert_eq!(words(&schemas["State"]["enum"]), states);
 }
 

@@ -70,7 +70,7 @@ pub(super) struct Arguments {
 }
 
 fn words() -> Vec<&'static str> {
-    Refusal::ALL.into_iter().map(Refusal::as_str).chain(NO_CALLBACK).collect()
+    Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect()
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -193,15 +193,15 @@ fn explain(found: &[KeptRefusal], intake: Option<&intake::Settings>) {
         }
         told.push(&refused.reason);
         let reason = &refused.reason;
-        match Refusal::parse(reason) {
-            Some(refusal) => {
+        match reason.parse::<Refusal>() {
+            Ok(refusal) => {
                 let sentence = sentence(intake, &refused.endpoint, refusal);
                 say(format_args!(
                     "{reason}: the approver read \u{201c}{sentence}\u{201d} {}",
                     refusal.advice()
                 ));
             }
-            None => say(format_args!(
+            Err(_) => say(format_args!(
                 "{reason}: no callback, so no approver saw it; somebody asked for a path by another method than POST"
             )),
         }

@@ -9,7 +9,8 @@ use crate::time::Timestamp;
 use serde::Serialize;
 
 /// How far a command could be completed: a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum EnrichmentStatus {
     /// Everything that was to be asked for is there.
@@ -25,19 +26,13 @@ pub enum EnrichmentStatus {
 }
 
 impl EnrichmentStatus {
-    /// Every status.
-    pub const ALL: [Self; 5] = [Self::Complete, Self::Partial, Self::TimedOut, Self::Unavailable, Self::Busy];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The word in the message and the metric.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Partial => "partial",
-            Self::TimedOut => "timed_out",
-            Self::Unavailable => "unavailable",
-            Self::Busy => "busy",
-        }
+        self.into()
     }
 }
 
@@ -170,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_status_is_written_as_its_word() {
-        for status in EnrichmentStatus::ALL {
+        for &status in EnrichmentStatus::ALL {
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
     }

@@ -257,7 +257,7 @@ impl<'a> Body<'a> {
             received_at: command.received_at,
             action: command.action.as_str(),
             action_type: &command.action_type,
-            origin: command.origin.map(super::Origin::as_str),
+            origin: command.origin.map(|word| word.as_str()),
             operator: Operator { user_id: &command.user_id },
             task: Task {
                 approval_code: command.approval_code.as_deref(),
@@ -265,7 +265,7 @@ impl<'a> Body<'a> {
                 task_id: task.task_id.as_deref(),
                 round: task.round.as_deref(),
                 business_key: task.business_key.as_deref(),
-                resolved_by: task.resolved_by.map(super::ResolvedBy::as_str),
+                resolved_by: task.resolved_by.map(|word| word.as_str()),
                 data: Data(task.data.as_deref()),
             },
             reason: command.reason.as_deref(),

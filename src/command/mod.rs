@@ -62,7 +62,8 @@ pub struct Command {
 }
 
 /// What is to be done with the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// `APPROVE`
     Approve,
@@ -73,6 +74,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// The word in the message, the header and the routing key.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
     /// The action that an `action_type` of the platform stands for. Case-sensitive, as platform.md#types-on-the-wire
     /// advises.
     #[must_use]
@@ -83,20 +90,11 @@ impl Action {
             _ => Self::Custom,
         }
     }
-
-    /// The word in the message, the header and the routing key.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject => "reject",
-            Self::Custom => "custom",
-        }
-    }
 }
 
 /// Where in the platform's client the approver acted (platform.md#callback-origins).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Origin {
     /// The list of pending approvals.
     List,
@@ -110,11 +108,7 @@ impl Origin {
     /// The word in the message.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::List => "list",
-            Self::Card => "card",
-            Self::Search => "search",
-        }
+        self.into()
     }
 }
 
@@ -168,7 +162,8 @@ pub struct Registered {
 }
 
 /// The context format that told the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ResolvedBy {
     /// The callback's own fields, the context passed on as it is.
     Opaque,
@@ -186,13 +181,7 @@ impl ResolvedBy {
     /// The word in the message and in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Opaque => "opaque",
-            Self::Json => "json",
-            Self::Pattern => "pattern",
-            Self::Jwt => "jwt",
-            Self::Registry => "registry",
-        }
+        self.into()
     }
 }
 

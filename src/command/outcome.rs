@@ -52,7 +52,20 @@ pub struct Instance {
 }
 
 /// What became of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The third party did what the approver decided.
@@ -64,29 +77,32 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Applied, Self::Refused, Self::Failed];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The word in the message, the ledger, metrics and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The kind with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+        self.into()
     }
 }
 
 /// What a card can be made to show (platform.md#updating-a-card), in the platform's spelling: here `CANCELLED` has
 /// two L.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "UPPERCASE")]
 #[serde(rename_all = "UPPERCASE")]
 pub enum CardStatus {
     /// 已同意
@@ -110,39 +126,13 @@ pub enum CardStatus {
 }
 
 impl CardStatus {
-    /// Every status.
-    pub const ALL: [Self; 9] = [
-        Self::Approved,
-        Self::Rejected,
-        Self::Cancelled,
-        Self::Forwarded,
-        Self::Rollback,
-        Self::Add,
-        Self::Deleted,
-        Self::Processed,
-        Self::Custom,
-    ];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The platform's word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Approved => "APPROVED",
-            Self::Rejected => "REJECTED",
-            Self::Cancelled => "CANCELLED",
-            Self::Forwarded => "FORWARDED",
-            Self::Rollback => "ROLLBACK",
-            Self::Add => "ADD",
-            Self::Deleted => "DELETED",
-            Self::Processed => "PROCESSED",
-            Self::Custom => "CUSTOM",
-        }
-    }
-
-    /// The status with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+        self.into()
     }
 
     /// What the card shows if the worker does not say.
@@ -315,7 +305,7 @@ mod tests {
         for (name, file) in files {
             let outcome = parse(&file).unwrap_or_else(|problem| panic!("{name}: {problem}"));
             assert_eq!(outcome.kind.as_str(), file["outcome"], "{name}");
-            assert_eq!(outcome.status.map(CardStatus::as_str), file["status"].as_str(), "{name}");
+            assert_eq!(outcome.status.map(|word| word.as_str()), file["status"].as_str(), "{name}");
             assert_eq!(outcome.message.as_deref(), file["message"].as_str(), "{name}");
             assert_eq!(outcome.instance.is_some(), file["instance"].is_object(), "{name}");
         }
@@ -436,8 +426,8 @@ mod tests {
                 assert_eq!(of(kind, action), "CUSTOM");
             }
         }
-        for status in CardStatus::ALL {
-            assert_eq!(CardStatus::parse(status.as_str()), Some(status));
+        for &status in CardStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
     }

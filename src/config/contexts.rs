@@ -182,17 +182,16 @@ fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
         section.know(&["require"]);
         return Some(Requirement::SAFE.to_vec());
     }
-    let known = list_of(Requirement::ALL.map(Requirement::as_str));
-    let word = |text: &str| Requirement::ALL.into_iter().find(|one| one.as_str() == text);
+    let known = list_of(Requirement::ALL.iter().copied().map(Requirement::as_str));
     let texts = section.texts("require", &format!("a list of {known}; [] asks for nothing"), |text| {
-        match word(text) {
-            Some(_) => Ok(()),
+        match text.parse::<Requirement>() {
+            Ok(_) => Ok(()),
             // A jti stands in the place of a round.
-            None if text == "jti" => Err("is part of \"round\": either of the two is enough".to_owned()),
-            None => Err("is not a claim that can be asked for".to_owned()),
+            Err(_) if text == "jti" => Err("is part of \"round\": either of the two is enough".to_owned()),
+            Err(_) => Err("is not a claim that can be asked for".to_owned()),
         }
     })?;
-    let require: Vec<_> = texts.iter().filter_map(|text| word(text)).collect();
+    let require: Vec<_> = texts.iter().filter_map(|text| text.parse().ok()).collect();
     for (wanted, without) in [
         (Requirement::Exp, "a token that was captured once counts for ever"),
         (Requirement::Round, "a captured callback counts again when dedupe_window has passed"),

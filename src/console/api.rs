@@ -239,8 +239,8 @@ pub(super) fn unknown(name: &str) -> Problem {
 }
 
 fn state(value: &str) -> Result<State, Problem> {
-    State::parse(value).ok_or_else(|| {
-        let words = State::ALL.map(State::as_str).join(", ");
+    value.parse().map_err(|_| {
+        let words = State::ALL.iter().copied().map(State::as_str).collect::<Vec<_>>().join(", ");
         Problem::bad_parameter("state", format!("Must be one of: {words}."))
     })
 }

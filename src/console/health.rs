@@ -124,7 +124,7 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
     desk.metrics.refusals_dropped(dropped.known, dropped.strangers);
     match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
         Ok(Ok(stats)) => {
-            for state in State::ALL {
+            for &state in State::ALL {
                 let rows = match state {
                     State::Pending => stats.pending,
                     State::Published => stats.published,

@@ -53,7 +53,7 @@ pub(super) async fn get(
 fn verdict(word: &str) -> Result<Verdict, Problem> {
     let kept = || Verdict::OPEN.into_iter().chain([Verdict::Ended]);
     kept().find(|verdict| verdict.as_str() == word).ok_or_else(|| {
-        let words: Vec<_> = kept().map(Verdict::as_str).collect();
+        let words: Vec<_> = kept().map(|word| word.as_str()).collect();
         Problem::bad_parameter("verdict", format!("Must be one of: {}.", words.join(", ")))
     })
 }

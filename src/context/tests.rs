@@ -431,7 +431,7 @@ fn a_token_has_to_have_what_is_asked_for_and_by_default_what_makes_it_safe() {
         assert!(matches!(refused, ContextError::Forged(text) if text.contains(word)), "{lacking}: {refused}");
     }
     assert_eq!(with(&keys(&[]), r#""data":{}"#), Ok(()));
-    for one in Requirement::ALL.into_iter().filter(|one| *one != Requirement::TaskId) {
+    for one in Requirement::ALL.iter().copied().filter(|one| *one != Requirement::TaskId) {
         let refused = with(&keys(&[one]), r#""data":{}"#).unwrap_err();
         assert!(matches!(refused, ContextError::Forged(_)), "{one:?}");
         let whole = r#""exp":2e9,"round":1,"operators":["zhang3"],"actions":["APPROVE"],"endpoint":"purchase","approval_code":"C","instance_id":"i""#;

@@ -178,11 +178,12 @@ struct RefusalBody<'a> {
 const LOCALES: [Locale; 3] = [Locale::Zh, Locale::En, Locale::Ja];
 
 /// Rendered once; the order is that of the declarations, which a test holds.
-static REFUSALS: LazyLock<[[Bytes; LOCALES.len()]; Refusal::ALL.len()]> = LazyLock::new(|| {
-    Refusal::ALL.map(|refusal| {
+static REFUSALS: LazyLock<Vec<[Bytes; LOCALES.len()]>> = LazyLock::new(|| {
+    let rendered = Refusal::ALL.iter().map(|&refusal| {
         let rule = Rule::of(refusal);
         LOCALES.map(|locale| render(refusal, rule.sentence(locale)))
-    })
+    });
+    rendered.collect()
 });
 
 fn render(refusal: Refusal, sentence: &str) -> Bytes {
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_place_in_the_rendered_table() {
-        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+        for (place, refusal) in Refusal::ALL.iter().copied().enumerate() {
             assert_eq!(refusal as usize, place, "{refusal:?}");
         }
         for (place, locale) in LOCALES.into_iter().enumerate() {
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn statuses_are_above_400_and_codes_begin_with_them() {
         let mut seen = std::collections::HashSet::new();
-        for refusal in Refusal::ALL {
+        for &refusal in Refusal::ALL {
             let rule = Rule::of(refusal);
             assert!(rule.status.as_u16() > 400, "{refusal:?}");
             assert_eq!(rule.code / 100, u32::from(rule.status.as_u16()), "{refusal:?}");
@@ -304,7 +305,7 @@ mod tests {
         for locale in LOCALES {
             let limit = if locale == Locale::En { 120 } else { 60 };
             let mut seen = std::collections::HashSet::new();
-            for refusal in Refusal::ALL {
+            for &refusal in Refusal::ALL {
                 let sentence = Rule::of(refusal).sentence(locale);
                 let length = sentence.chars().count();
                 assert!((5..=limit).contains(&length), "{refusal:?} {locale:?} has {length} characters");

@@ -78,7 +78,7 @@ pub(super) struct Counters {
     pub(super) accepted: Counter,
     pub(super) duplicate: Counter,
     /// By [`Refusal`], in the order of [`Refusal::ALL`].
-    pub(super) refused: [Counter; Refusal::ALL.len()],
+    pub(super) refused: Box<[Counter]>,
     /// Probes, which are none of the callbacks.
     pub(super) probed: Counter,
     /// By the place of the credential.
@@ -149,7 +149,7 @@ impl Gate {
         // Requests are to wait for no more than this.
         drop(place);
         for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
-            let outcomes = Refusal::ALL.into_iter().map(Refusal::as_str).chain(["accepted", "duplicate"]);
+            let outcomes = Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]);
             outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
             self.metrics.forget_probe_counter(endpoint);
             self.metrics.uses().forget(endpoint);
@@ -332,7 +332,7 @@ impl Live {
                 let counters = Counters {
                     accepted: counter("accepted"),
                     duplicate: counter("duplicate"),
-                    refused: Refusal::ALL.map(|refusal| counter(refusal.as_str())),
+                    refused: Refusal::ALL.iter().map(|refusal| counter(refusal.as_str())).collect(),
                     probed: metrics.probe_counter(endpoint),
                     uses: metrics.uses().of_endpoint(endpoint, credentials, now),
                 };

@@ -1,7 +1,10 @@
 //! Why callbacks are refused.
 
 /// Why a callback was refused: the closed list. The same word stands in answer, log, metric and console.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray, strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Refusal {
     /// Unknown endpoint or path, wrong or missing token, anything wrong with the cipher or with a body that no token
     /// vouches for: one answer for all.
@@ -35,23 +38,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every refusal, in the order of the table in `openapi.yaml`.
-    pub const ALL: [Self; 14] = [
-        Self::Unauthenticated,
-        Self::Malformed,
-        Self::ActionNotAllowed,
-        Self::DefinitionNotAllowed,
-        Self::ContextInvalid,
-        Self::ContextExpired,
-        Self::OperatorNotAllowed,
-        Self::Conflicting,
-        Self::BodyTooLarge,
-        Self::TooSlow,
-        Self::RateLimited,
-        Self::Overloaded,
-        Self::LedgerUnavailable,
-        Self::ShuttingDown,
-    ];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+
+    /// The stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 
     /// The refusals that only an authenticated sender sees, so that an endpoint may have its own words for them.
     pub const OF_AUTHENTICATED: [Self; 9] = [
@@ -65,12 +59,6 @@ impl Refusal {
         Self::Overloaded,
         Self::LedgerUnavailable,
     ];
-
-    /// The refusal with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.as_str() == word)
-    }
 
     /// What an operator does about it, in a sentence. The cause that is kept with a refusal says which case it is.
     #[must_use]
@@ -111,27 +99,6 @@ impl Refusal {
             }
             Self::LedgerUnavailable => "Look at the log and at the ledger's disk: `countersign doctor`.",
             Self::ShuttingDown => "countersign was being restarted: the approver may press again.",
-        }
-    }
-
-    /// The stable word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthenticated => "unauthenticated",
-            Self::Malformed => "malformed",
-            Self::ActionNotAllowed => "action_not_allowed",
-            Self::DefinitionNotAllowed => "definition_not_allowed",
-            Self::ContextInvalid => "context_invalid",
-            Self::ContextExpired => "context_expired",
-            Self::OperatorNotAllowed => "operator_not_allowed",
-            Self::Conflicting => "conflicting",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TooSlow => "too_slow",
-            Self::RateLimited => "rate_limited",
-            Self::Overloaded => "overloaded",
-            Self::LedgerUnavailable => "ledger_unavailable",
-            Self::ShuttingDown => "shutting_down",
         }
     }
 }

@@ -10,7 +10,8 @@ use super::{AcceptError, LookError};
 use crate::command::{Action, CommandId, Seq};
 
 /// What the approval center shows of one published decision: a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It shows the decision. Nothing is to be done.
@@ -34,32 +35,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The word in answers, metrics, logs, the ledger and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
     /// Those that the center can be asked for, in the order in which people read them.
     pub const ALL: [Self; 6] =
         [Self::Seen, Self::Unseen, Self::NotFound, Self::Contradicted, Self::Ended, Self::Untellable];
 
     /// Those that somebody should look at.
     pub const OPEN: [Self; 3] = [Self::Unseen, Self::NotFound, Self::Contradicted];
-
-    /// The word in answers, metrics, logs, the ledger and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Seen => "seen",
-            Self::Ended => "ended",
-            Self::Untellable => "untellable",
-            Self::Unseen => "unseen",
-            Self::NotFound => "not_found",
-            Self::Contradicted => "contradicted",
-            Self::Unpublished => "unpublished",
-        }
-    }
-
-    /// The verdict with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().chain([Self::Unpublished]).find(|verdict| verdict.as_str() == word)
-    }
 
     /// True if somebody should look at it.
     #[must_use]
@@ -275,9 +262,9 @@ mod tests {
             ("unpublished", Verdict::Unpublished, false),
         ];
         for (word, verdict, open) in words {
-            assert_eq!((verdict.as_str(), Verdict::parse(word)), (word, Some(verdict)));
+            assert_eq!((verdict.as_str(), word.parse()), (word, Ok(verdict)));
             assert_eq!(verdict.is_open(), open, "{word}");
         }
-        assert_eq!(Verdict::parse("shown"), None);
+        assert!("shown".parse::<Verdict>().is_err());
     }
 }

@@ -10,7 +10,19 @@ use crate::command::{
 };
 
 /// Where an outcome is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum Surface {
     /// On the card of the approval bot, if the command came from one.
@@ -20,27 +32,30 @@ pub enum Surface {
 }
 
 impl Surface {
-    /// Every surface.
-    pub const ALL: [Self; 2] = [Self::Card, Self::Instance];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The word in the ledger, the API and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Card => "card",
-            Self::Instance => "instance",
-        }
-    }
-
-    /// The surface with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|surface| surface.as_str() == word)
+        self.into()
     }
 }
 
 /// How far showing an outcome has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum ShowingState {
     /// There is nothing to show: the command did not come from a card, and the worker gave no instance.
@@ -54,24 +69,13 @@ pub enum ShowingState {
 }
 
 impl ShowingState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Nothing, Self::Waiting, Self::Shown, Self::Parked];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The word in the ledger, answers and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::Waiting => "waiting",
-            Self::Shown => "shown",
-            Self::Parked => "parked",
-        }
-    }
-
-    /// The state with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
+        self.into()
     }
 
     /// What stands for an outcome as a whole, of the states of its surfaces: the one that somebody has to look at first.
@@ -260,8 +264,8 @@ mod tests {
         assert_eq!(ShowingState::of_all([Shown]), Shown);
         assert_eq!(ShowingState::of_all([Shown, Waiting]), Waiting);
         assert_eq!(ShowingState::of_all([Parked, Waiting]), Parked);
-        for state in ShowingState::ALL {
-            assert_eq!(ShowingState::parse(state.as_str()), Some(state));
+        for &state in ShowingState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
         }
     }
 }

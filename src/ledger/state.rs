@@ -12,7 +12,19 @@
 use crate::command::Seq;
 
 /// The state of a command, as people see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Committed; the broker has not confirmed it yet.
@@ -24,7 +36,8 @@ pub enum State {
 }
 
 /// What an exception row says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Exceptional {
     /// To be tried again by itself.
     Retrying,
@@ -32,6 +45,14 @@ pub enum Exceptional {
     Parked,
     /// To be tried again because an operator said so.
     Requeued,
+}
+
+impl Exceptional {
+    /// The word in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// What happens to a command.
@@ -64,8 +85,14 @@ impl Event {
 }
 
 impl State {
-    /// Every state, in the order in which people read them.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Published, Self::Parked];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+
+    /// The word in answers, metrics and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 
     /// The state of the command at `seq`, given the cursor and its exception.
     #[must_use]
@@ -76,22 +103,6 @@ impl State {
             None if seq <= cursor => Self::Published,
             None => Self::Pending,
         }
-    }
-
-    /// The word in answers, metrics and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Published => "published",
-            Self::Parked => "parked",
-        }
-    }
-
-    /// The state with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
     /// The exception that `event` leaves behind, `Ok(None)` for none; `Err` if the move is not legal from this state.
@@ -133,35 +144,17 @@ pub struct IllegalMove {
     pub event: Event,
 }
 
-impl Exceptional {
-    /// The word in the ledger.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Retrying => "retrying",
-            Self::Parked => "parked",
-            Self::Requeued => "requeued",
-        }
-    }
-
-    /// The exception with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Retrying, Self::Parked, Self::Requeued].into_iter().find(|kind| kind.as_str() == word)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_words_of_the_states_are_a_contract_and_read_back() {
-        assert_eq!(State::ALL.map(State::as_str), ["pending", "published", "parked"]);
-        for state in State::ALL {
-            assert_eq!(State::parse(state.as_str()), Some(state));
+        assert!(State::ALL.iter().copied().map(State::as_str).eq(["pending", "published", "parked"]));
+        for &state in State::ALL {
+            assert_eq!(state.as_str().parse(), Ok(state));
         }
-        assert_eq!(State::parse("retrying"), None);
+        assert!("retrying".parse::<State>().is_err());
     }
 
     #[test]

@@ -752,7 +752,7 @@ mod tests {
     /// What a service shows that has endpoints and an approval center.
     fn with_every_series_of_an_alert() -> Arc<Metrics> {
         let metrics = Metrics::new();
-        for outcome in Refusal::ALL.map(Refusal::as_str).into_iter().chain(["accepted", "duplicate"]) {
+        for outcome in Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]) {
             metrics.callback_counter("purchase", outcome).inc();
             metrics.callback_counter(UNKNOWN_ENDPOINT, outcome).inc();
         }

@@ -3,24 +3,22 @@
 use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
 /// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(in crate::cli) enum CheckResult {
+    #[strum(serialize = "ok")]
     Right,
     /// It works, and may surprise.
     Risky,
     Wrong,
     /// It was not looked at, and the words say why.
+    #[strum(serialize = "-")]
     Skipped,
 }
 
 impl CheckResult {
     pub(in crate::cli) fn as_str(self) -> &'static str {
-        match self {
-            Self::Right => "ok",
-            Self::Risky => "risky",
-            Self::Wrong => "wrong",
-            Self::Skipped => "-",
-        }
+        self.into()
     }
 }
 

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_cure() {
-        for refusal in Refusal::ALL {
+        for &refusal in Refusal::ALL {
             assert!(!mend(refusal.as_str()).starts_with("See the documentation"), "{}", refusal.as_str());
         }
     }

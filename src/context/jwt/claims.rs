@@ -149,7 +149,8 @@ fn numeric_date(value: Option<&RawValue>, words: &Words) -> Result<Option<Timest
 }
 
 /// What a token has to say before it is taken for a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Requirement {
     /// When it ends. Without, a card that was captured once can be pressed for ever.
     Exp,
@@ -171,34 +172,16 @@ pub enum Requirement {
 
 impl Requirement {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Exp,
-        Self::Round,
-        Self::Operators,
-        Self::Actions,
-        Self::Endpoint,
-        Self::ApprovalCode,
-        Self::InstanceId,
-        Self::TaskId,
-    ];
-
-    /// What makes a signed context safe, and is asked for unless the configuration says otherwise.
-    pub const SAFE: [Self; 3] = [Self::Exp, Self::Round, Self::Operators];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// As in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exp => "exp",
-            Self::Round => "round",
-            Self::Operators => "operators",
-            Self::Actions => "actions",
-            Self::Endpoint => "endpoint",
-            Self::ApprovalCode => "approval_code",
-            Self::InstanceId => "instance_id",
-            Self::TaskId => "task_id",
-        }
+        self.into()
     }
+
+    /// What makes a signed context safe, and is asked for unless the configuration says otherwise.
+    pub const SAFE: [Self; 3] = [Self::Exp, Self::Round, Self::Operators];
 
     /// The claim, or the claims of which one is enough.
     #[must_use]

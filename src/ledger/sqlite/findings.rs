@@ -127,10 +127,10 @@ impl Reader {
         let mut rows = counts.query([])?;
         while let Some(row) = rows.next()? {
             let count = seq(row, 1)?;
-            match Verdict::parse(row.get_ref(0)?.as_str()?) {
-                Some(Verdict::Unseen) => overview.unseen = count,
-                Some(Verdict::NotFound) => overview.not_found = count,
-                Some(Verdict::Contradicted) => overview.contradicted = count,
+            match row.get_ref(0)?.as_str()?.parse() {
+                Ok(Verdict::Unseen) => overview.unseen = count,
+                Ok(Verdict::NotFound) => overview.not_found = count,
+                Ok(Verdict::Contradicted) => overview.contradicted = count,
                 _ => {}
             }
         }
@@ -192,7 +192,7 @@ fn first_since(connection: &Connection, after: Seq, head: Seq, since: i64) -> ru
 
 fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     let verdict = match row.get_ref(10)?.as_str_or_null()? {
-        Some(word) => Verdict::parse(word),
+        Some(word) => word.parse().ok(),
         None => None,
     };
     let finding = match verdict {

@@ -174,7 +174,7 @@ impl Operator {
             )
             .optional()?;
         let Some((seq, cursor, exception)) = found else { return Err(ActError::NotFound(command_id)) };
-        let exception = exception.as_deref().and_then(Exceptional::parse);
+        let exception = exception.and_then(|word| word.parse().ok());
         let state = State::of(seq as Seq, cursor as Seq, exception);
         let Some(next) = state.after(event)? else {
             return Err(ActError::Illegal(IllegalMove { from: state, event }));

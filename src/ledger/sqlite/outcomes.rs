@@ -52,7 +52,7 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
             seq,
             now,
             outcome.kind.as_str(),
-            outcome.status.map(CardStatus::as_str),
+            outcome.status.map(|word| word.as_str()),
             outcome.message,
             outcome.instance.as_ref().map(|instance| instance.json.get()),
         ])?;
@@ -114,8 +114,8 @@ fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::
             None => None,
             Some(text) => Some(Instance::of(RawValue::from_string(text).ok()?).ok()?),
         };
-        let status = status.as_deref().and_then(CardStatus::parse);
-        Some(Outcome { command_id, kind: Kind::parse(&kind)?, status, message, instance })
+        let status = status.and_then(|word| word.parse().ok());
+        Some(Outcome { command_id, kind: kind.parse().ok()?, status, message, instance })
     }))
 }
 
@@ -358,20 +358,20 @@ pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
-    Kind::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
 }
 
 fn surface(row: &Row<'_>, column: usize) -> rusqlite::Result<Surface> {
-    Surface::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
 }
 
 fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<ShowingState> {
-    ShowingState::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| strange(column))
+    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
 }
 
 /// A word of the platform's that a newer program has learned counts as none.
 fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CardStatus>> {
-    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(CardStatus::parse))
+    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(|word| word.parse().ok()))
 }
 
 fn strange(column: usize) -> rusqlite::Error {

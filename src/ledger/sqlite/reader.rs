@@ -389,12 +389,12 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 fn state(row: &Row<'_>) -> rusqlite::Result<State> {
-    let exception = row.get::<_, Option<String>>("state")?.as_deref().and_then(Exceptional::parse);
+    let exception = row.get::<_, Option<String>>("state")?.and_then(|word| word.parse().ok());
     Ok(State::of(seq(row, 0)?, row.get::<_, i64>("published_through")? as Seq, exception))
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let exception = row.get::<_, Option<String>>(9)?.as_deref().and_then(Exceptional::parse);
+    let exception = row.get::<_, Option<String>>(9)?.and_then(|word| word.parse().ok());
     let position = seq(row, 0)?;
     Ok(Record {
         seq: position,

@@ -374,7 +374,7 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
     let due = ledger.due(now, 10).await.unwrap();
     assert_eq!((due.len(), due[0].entry.seq, due[0].attempts), (1, 1, 3));
     assert_eq!(ledger.waiting_tasks().await.unwrap().len(), 1);
-    for state in State::ALL {
+    for &state in State::ALL {
         let filter = Filter { state: Some(state), limit: 10, ..Filter::default() };
         let listed: Vec<_> =
             ledger.list(filter).await.unwrap().iter().map(|record| record.seq).rev().collect();
