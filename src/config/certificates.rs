@@ -37,11 +37,10 @@ pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option
 
 /// `Some(None)` if the key is absent.
 pub(super) fn file(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Option<PathBuf>> {
-    let path = section.parsed(key, "the path of a PEM file", |text| match text {
+    section.parsed(key, "the path of a PEM file", |text| match text {
         "" => Err("names no file".to_owned()),
         text => Ok(PathBuf::from(text)),
-    });
-    path.optional()
+    })
 }
 
 /// Notes what is wrong with certificate or key, at the one of the two keys that it is about.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     read::{Given, Section, list_of},
     secrets::Kind,
-    show::REDACTED,
+    values::not_empty,
 };
 use crate::context::{
     self, Format, JsonFields, OnUnresolved,
@@ -27,12 +27,8 @@ struct Details {
 
 pub(super) fn context(section: &mut Section<'_, '_, '_>) -> Option<context::Settings> {
     let names = section.text_or_texts("format", FORMATS);
-    let on_unresolved = match section
-        .one_of("on_unresolved", &[("publish", OnUnresolved::Publish), ("refuse", OnUnresolved::Refuse)])
-    {
-        Given::Value(on_unresolved) => Some(on_unresolved),
-        Given::Absent | Given::Faulty => None,
-    };
+    let on_unresolved = section
+        .one_of("on_unresolved", &[("publish", OnUnresolved::Publish), ("refuse", OnUnresolved::Refuse)]);
     let details = Details {
         fields: section.table("fields", json_fields),
         pattern: pattern(section),
@@ -88,7 +84,7 @@ fn format(section: &mut Section<'_, '_, '_>, name: &str, details: &Details) -> O
             fields => fields.clone().map(Format::Json),
         },
         "pattern" => match &details.pattern {
-            Given::Absent => {
+            Some(None) => {
                 section.fault(
                     "pattern",
                     "is missing",
@@ -96,8 +92,7 @@ fn format(section: &mut Section<'_, '_, '_>, name: &str, details: &Details) -> O
                 );
                 None
             }
-            Given::Faulty => None,
-            Given::Value(pattern) => Some(Format::Pattern(pattern.clone())),
+            pattern => pattern.clone().flatten().map(Format::Pattern),
         },
         "jwt" => match &details.keys {
             Some(None) => {
@@ -118,13 +113,8 @@ fn format(section: &mut Section<'_, '_, '_>, name: &str, details: &Details) -> O
 }
 
 fn pattern(section: &mut Section<'_, '_, '_>) -> Given<Pattern> {
-    let over = match section
-        .one_of("pattern_over", &[("action_context", Over::ActionContext), ("instance_id", Over::InstanceId)])
-    {
-        Given::Value(over) => over,
-        Given::Absent => Over::ActionContext,
-        Given::Faulty => return Given::Faulty,
-    };
+    let words = [("action_context", Over::ActionContext), ("instance_id", Over::InstanceId)];
+    let over = section.maybe_one_of("pattern_over", &words)?.unwrap_or(Over::ActionContext);
     section.parsed("pattern", "named groups such as (?P<instance_id>…):(?P<task_id>…)", |text| {
         Pattern::new(text, over).map_err(|error| error.to_string())
     })
@@ -141,11 +131,7 @@ fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
     let require = requirements(section);
     let aud = names(section, "aud");
     let iss = names(section, "iss");
-    let typ = section
-        .parsed("typ", "a media type such as \"JWT\"", |text| {
-            if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
-        })
-        .optional();
+    let typ = section.parsed("typ", "a media type such as \"JWT\"", some_text);
     let keys = section.tables("keys", key)?;
     if keys.is_empty() {
         return Some(None);
@@ -218,17 +204,14 @@ fn names(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<Str
     Some(names)
 }
 
+fn some_text(text: &str) -> Result<String, String> {
+    not_empty(text).map(|()| text.to_owned())
+}
+
 fn key(section: &mut Section<'_, '_, '_>) -> Option<KeySettings> {
-    let kid = section
-        .parsed("kid", "a short text", |text| {
-            if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
-        })
-        .optional();
-    let mut read = |key, file_key, kind| {
-        section.secret(key, file_key, kind, |_| Ok(()), |_| REDACTED.to_owned()).optional()
-    };
-    let secret = read("secret", "secret_file", Kind::Given);
-    let public_key = read("public_key", "public_key_file", Kind::PublicKey);
+    let kid = section.parsed("kid", "a short text", some_text);
+    let secret = section.secret("secret", "secret_file", Kind::Given);
+    let public_key = section.secret("public_key", "public_key_file", Kind::PublicKey);
     let kid = kid?;
     match (secret?, public_key?) {
         (Some(secret), None) => Some(KeySettings::Hs256 { kid, secret }),
@@ -251,7 +234,7 @@ fn key(section: &mut Section<'_, '_, '_>) -> Option<KeySettings> {
 fn json_fields(section: &mut Section<'_, '_, '_>) -> Option<JsonFields> {
     let mut pointer = |key: &'static str, whole: bool| {
         let expected = "a JSON pointer (RFC 6901) such as \"/task/id\"";
-        section.parsed(key, expected, |text| check_pointer(text, whole).map(|()| text.to_owned())).optional()
+        section.parsed(key, expected, |text| check_pointer(text, whole).map(|()| text.to_owned()))
     };
     let task_id = pointer("task_id", false);
     let instance_id = pointer("instance_id", false);

@@ -6,10 +6,10 @@ use super::{
     center, contexts,
     layers::{Table, Value},
     origin::Origin,
-    read::{Given, Section},
+    read::Section,
     secrets::Kind,
     sections::LOCALES,
-    show::REDACTED,
+    values::not_empty,
 };
 use crate::{
     callback::CredentialSettings,
@@ -17,7 +17,6 @@ use crate::{
     command::profile::Profile,
     intake::{EndpointSettings, Locale, PROBE_ACTION, Refusal},
     ledger::OnConflict,
-    secret::Secret,
 };
 
 /// What may be a duplicate is held in memory.
@@ -49,7 +48,6 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     let name = section.required("name", expected, |text| {
         if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
     });
-    let not_empty = |text: &str| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
     let approval_codes = section.texts("approval_codes", "a list of codes", not_empty);
     let actions = section.texts("actions", "a list such as [\"APPROVE\", \"REJECT\"]", not_empty);
     if let Some(actions) = &actions {
@@ -76,11 +74,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
             }
         }
     }
-    let locale = match section.one_of("locale", &LOCALES) {
-        Given::Value(locale) => Some(locale),
-        Given::Absent => Some(default),
-        Given::Faulty => None,
-    };
+    let locale = section.maybe_one_of("locale", &LOCALES).map(|locale| locale.unwrap_or(default));
     let dedupe_window = section.duration("dedupe_window", LONGEST_WINDOW);
     if dedupe_window.is_some_and(|window| window.is_zero()) {
         section.warn("dedupe_window", "0: a callback that is repeated becomes two commands");
@@ -94,12 +88,8 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
             "is not longer than dedupe_window: nothing tells a captured callback that is sent again after it",
         );
     }
-    let on_conflict = match section
-        .one_of("on_conflict", &[("publish", OnConflict::Publish), ("refuse", OnConflict::Refuse)])
-    {
-        Given::Value(on_conflict) => Some(on_conflict),
-        Given::Absent | Given::Faulty => None,
-    };
+    let on_conflict =
+        section.one_of("on_conflict", &[("publish", OnConflict::Publish), ("refuse", OnConflict::Refuse)]);
     // Tables last, in the order in which they can be written as TOML.
     let profile = profile(section);
     let credentials = match section.flag("plain") {
@@ -133,10 +123,7 @@ fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
         ("celery", Profile::Celery { task: String::new() }),
         ("masstransit", Profile::MassTransit),
     ];
-    let profile = match section.one_of("profile", &names) {
-        Given::Value(profile) => Some(profile),
-        Given::Absent | Given::Faulty => None,
-    };
+    let profile = section.one_of("profile", &names);
     let name =
         section.required("celery_task", "1 to 255 bytes: the name of the task", |text| match text.len() {
             1..=255 => Ok(text.to_owned()),
@@ -163,9 +150,9 @@ fn sentences(section: &mut Section<'_, '_, '_>) -> Option<HashMap<Refusal, Arc<s
             _ => Err("is too long for a phone".to_owned()),
         });
         match sentence {
-            Given::Value(sentence) => drop(sentences.insert(refusal, sentence)),
-            Given::Absent => {}
-            Given::Faulty => sound = false,
+            Some(Some(sentence)) => drop(sentences.insert(refusal, sentence)),
+            Some(None) => {}
+            None => sound = false,
         }
     }
     sound.then_some(sentences)
@@ -240,19 +227,12 @@ fn same(left: &CredentialSettings, right: &CredentialSettings) -> bool {
 }
 
 fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
-    let mut read =
-        |key, file_key| section.secret(key, file_key, Kind::Chosen, |_| Ok(()), |_| REDACTED.to_owned());
-    let token: Given<Secret> = read("action_callback_token", "action_callback_token_file");
-    let key: Given<Secret> = read("action_callback_key", "action_callback_key_file");
-    if matches!(token, Given::Absent) {
+    let token = section.secret("action_callback_token", "action_callback_token_file", Kind::Chosen);
+    let key = section.secret("action_callback_key", "action_callback_key_file", Kind::Chosen);
+    if matches!(token, Some(None)) {
         section.fault("action_callback_token", "is missing", "the token as entered at the approval center");
     }
-    match token {
-        Given::Value(action_callback_token) => {
-            Some(CredentialSettings { action_callback_token, action_callback_key: key.optional()? })
-        }
-        Given::Absent | Given::Faulty => None,
-    }
+    Some(CredentialSettings { action_callback_token: token??, action_callback_key: key? })
 }
 
 /// Notes that an endpoint's commands are to be completed by an approval center that is not configured.

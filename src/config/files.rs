@@ -9,6 +9,11 @@ use std::{
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
+/// As a person finds it wherever they stand; as it is, if there is no working directory any more.
+pub(super) fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 /// The words of a warning, if everybody on this machine can read the file: its mode lets others, and so do all directories
 /// on the way to it. Who is in the file's group is the operator's choice.
 pub(super) fn exposed(path: &Path) -> Option<String> {

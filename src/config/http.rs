@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     certificates::{check_validity, identity_fault, identity_files},
-    read::{Given, Section},
+    read::Section,
     sections::{LOCALES, listen},
 };
 use crate::{
@@ -20,7 +20,7 @@ const NETWORK: &str = "an address, or a range such as \"192.0.2.0/24\" or \"2001
 
 pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>, Option<Locale>) {
     let listen = listen(section);
-    let max_body_bytes = section.number("max_body_bytes", 1_024..=16_777_216);
+    let max_body_bytes = section.number::<usize>("max_body_bytes", 1_024..=16_777_216);
     if max_body_bytes.is_some_and(|bytes| bytes > 1_048_576) {
         section.warn("max_body_bytes", "over 1 MiB lets anybody fill much memory; callbacks have a few KiB");
     }
@@ -28,7 +28,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
     if body_read_timeout.is_some_and(|timeout| timeout > Duration::from_secs(5)) {
         section.warn("body_read_timeout_ms", "the approval center itself gives up after 5 to 10 s");
     }
-    let max_unread_bytes = section.number("max_unread_bytes", 1_048_576..=68_719_476_736);
+    let max_unread_bytes = section.number::<usize>("max_unread_bytes", 1_048_576..=68_719_476_736);
     if let (Some(one), Some(all)) = (max_body_bytes, max_unread_bytes)
         && all < 4 * one
     {
@@ -58,10 +58,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
         );
     }
     let workers = section.number("workers", 0..=1_024);
-    let locale = match section.one_of("locale", &LOCALES) {
-        Given::Value(locale) => Some(locale),
-        Given::Absent | Given::Faulty => None,
-    };
+    let locale = section.one_of("locale", &LOCALES);
     let peers = peers(section);
     if let (Some(listen), Some(peers)) = (listen, &peers) {
         let by_peer = peers.rate > 0 || peers.failure_budget > 0 || !peers.allowed.is_empty();
@@ -77,12 +74,12 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
     let settings = || {
         Some(http::Settings {
             listen: listen?,
-            max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
+            max_body_bytes: max_body_bytes?,
             body_read_timeout: body_read_timeout?,
             keep_alive: keep_alive?,
-            max_unread_bytes: usize::try_from(max_unread_bytes?).ok()?,
+            max_unread_bytes: max_unread_bytes?,
             unauthenticated_floor: unauthenticated_floor?,
-            workers: usize::try_from(workers?).ok()?,
+            workers: workers?,
             tls: tls?,
             peers: peers?,
         })
@@ -97,7 +94,7 @@ fn peers(section: &mut Section<'_, '_, '_>) -> Option<peers::Settings> {
     }
     let allowed = networks(section, "allowed_peers");
     let allowed_mode =
-        section.one_of("allowed_peers_mode", &[("enforce", Mode::Enforce), ("warn", Mode::Warn)]);
+        section.maybe_one_of("allowed_peers_mode", &[("enforce", Mode::Enforce), ("warn", Mode::Warn)]);
     let rate = section.number("rate_limit_per_peer", 0..=100_000);
     let burst = section.number("rate_limit_burst", 0..=1_000_000);
     if let (Some(0), Some(1..)) = (rate, burst) {
@@ -108,11 +105,11 @@ fn peers(section: &mut Section<'_, '_, '_>) -> Option<peers::Settings> {
     Some(peers::Settings {
         trusted_proxies: trusted_proxies?,
         allowed: allowed?,
-        allowed_mode: allowed_mode.optional()?.unwrap_or_default(),
-        rate: u32::try_from(rate?).ok()?,
-        burst: u32::try_from(burst?).ok()?,
-        failure_budget: u32::try_from(failure_budget?).ok()?,
-        max_connections: u32::try_from(max_connections?).ok()?,
+        allowed_mode: allowed_mode?.unwrap_or_default(),
+        rate: rate?,
+        burst: burst?,
+        failure_budget: failure_budget?,
+        max_connections: max_connections?,
     })
 }
 

@@ -49,6 +49,13 @@ pub(super) enum Value {
 }
 
 impl Value {
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Word(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// What it is, for a fault that says that it should be something else.
     pub(super) fn kind(&self) -> &'static str {
         match self {

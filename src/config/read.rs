@@ -63,24 +63,8 @@ pub(super) struct Section<'t, 'r, 'e> {
     pub(super) report: &'r mut Report<'e>,
 }
 
-/// What became of an optional key.
-pub(super) enum Given<T> {
-    Absent,
-    /// It is there and wrong, which has been noted.
-    Faulty,
-    Value(T),
-}
-
-impl<T> Given<T> {
-    /// `None` if faulty, `Some(None)` if absent.
-    pub(super) fn optional(self) -> Option<Option<T>> {
-        match self {
-            Self::Absent => Some(None),
-            Self::Faulty => None,
-            Self::Value(value) => Some(Some(value)),
-        }
-    }
-}
+/// What became of an optional key: `None` if it is wrong, which has been noted; `Some(None)` if it is absent.
+pub(super) type Given<T> = Option<Option<T>>;
 
 impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
     pub(super) fn root(table: &'t Table, report: &'r mut Report<'e>) -> Self {
@@ -108,24 +92,23 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         self.table.get(key).is_some_and(|entry| entry.origin != Origin::Default)
     }
 
-    pub(super) fn fault(&mut self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
-        let fault = Fault {
+    fn fault_with(&self, key: &str, problem: impl Into<String>, expected: impl Into<String>) -> Fault {
+        Fault {
             key: self.name(key),
             problem: problem.into(),
             expected: expected.into(),
             origin: self.origin(key),
-        };
+        }
+    }
+
+    pub(super) fn fault(&mut self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
+        let fault = self.fault_with(key, problem, expected);
         self.report.faults.push(fault);
     }
 
     /// Notes what time has made wrong; see [`super::Loaded::lapsed`].
     pub(super) fn lapsed(&mut self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
-        let fault = Fault {
-            key: self.name(key),
-            problem: problem.into(),
-            expected: expected.into(),
-            origin: self.origin(key),
-        };
+        let fault = self.fault_with(key, problem, expected);
         self.report.lapsed.push(fault);
     }
 
@@ -171,7 +154,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
 
     /// Notes the value that is in force. Texts that are secret come here redacted.
     pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
-        self.note_with(key, value.into(), found, &[]);
+        self.note_secrets(key, value, found, &[]);
     }
 
     /// Notes what may be shown of secrets that are in force; their digests are kept to notice when they change.
@@ -182,47 +165,31 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         found: &Found<'_>,
         secrets: &[Secret],
     ) {
-        self.note_with(key, value.into(), found, secrets);
-    }
-
-    fn note_with(&mut self, key: &'static str, value: toml::Value, found: &Found<'_>, secrets: &[Secret]) {
         let mut origin = found.origin.to_string();
         if let Some(name) = &found.reference {
             origin = format!("{origin}, from environment {name}");
         }
-        self.report.effective.push(self.path_of(key), value, origin, secrets);
+        self.report.effective.push(self.path_of(key), value.into(), origin, secrets);
     }
 
     /// Looks a key up, and what it refers to if it is a `${NAME}`.
     pub(super) fn find(&mut self, key: &'static str) -> Given<Found<'t>> {
         self.know(&[key]);
-        let Some(entry) = self.table.get(key) else { return Given::Absent };
-        self.follow(key, entry)
+        let Some(entry) = self.table.get(key) else { return Some(None) };
+        self.follow(key, entry).map(Some)
     }
 
-    fn follow(&mut self, key: &str, entry: &'t Entry) -> Given<Found<'t>> {
+    fn follow(&mut self, key: &str, entry: &'t Entry) -> Option<Found<'t>> {
         let found = |value, reference| Found { value, origin: entry.origin.clone(), reference };
-        let name = match &entry.value {
-            Value::Text(text) | Value::Word(text) => {
-                text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'))
-            }
-            _ => None,
-        };
-        let Some(name) = name else {
-            return Given::Value(found(Cow::Borrowed(&entry.value), None));
+        let Some(name) = entry.value.text().and_then(referred) else {
+            return Some(found(Cow::Borrowed(&entry.value), None));
         };
         self.report.referenced.insert(name.to_owned());
-        match self.report.environment.get(name) {
-            Some(text) => {
-                let value = Cow::Owned(Value::Word(text.clone()));
-                Given::Value(found(value, Some(name.to_owned())))
-            }
-            None => {
-                let problem = format!("refers to the environment variable {name}, which is not set");
-                self.fault(key, problem, "");
-                Given::Faulty
-            }
+        let text = self.report.environment.get(name);
+        if text.is_none() {
+            self.fault(key, not_set(name), "");
         }
+        Some(found(Cow::Owned(Value::Word(text?.clone())), Some(name.to_owned())))
     }
 
     pub(super) fn fault_at(
@@ -232,13 +199,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         problem: impl Into<String>,
         expected: &str,
     ) {
-        let fault = Fault {
-            key: self.name(place),
-            problem: problem.into(),
-            expected: expected.to_owned(),
-            origin: Some(entry.origin.clone()),
-        };
-        self.report.faults.push(fault);
+        self.fault_of(&self.name(place), problem, expected, &entry.origin);
     }
 
     /// Marks keys as known, whether or not they are read.
@@ -288,11 +249,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         key: &'static str,
         mut read: impl FnMut(&mut Section<'_, '_, 'e>) -> Option<R>,
     ) -> Option<Vec<R>> {
-        let found = match self.find(key) {
-            Given::Absent => return Some(Vec::new()),
-            Given::Faulty => return None,
-            Given::Value(found) => found,
-        };
+        let Some(found) = self.find(key)? else { return Some(Vec::new()) };
         let list = self.list(key, "a list of tables", &found)?;
         let mut results = Vec::with_capacity(list.len());
         let mut complete = true;
@@ -335,6 +292,15 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         }
         self.report.faults.extend(unknown);
     }
+}
+
+/// The variable that a `${NAME}` refers to.
+pub(super) fn referred(text: &str) -> Option<&str> {
+    text.strip_prefix("${")?.strip_suffix('}')
+}
+
+pub(super) fn not_set(variable: &str) -> String {
+    format!("refers to the environment variable {variable}, which is not set")
 }
 
 /// `a, b or c`

@@ -9,9 +9,10 @@ use std::{
 
 use super::{
     files,
-    layers::{Entry, Value},
+    layers::Entry,
     origin::Origin,
     read::{Found, Given, Section},
+    show::REDACTED,
 };
 use crate::secret::Secret;
 
@@ -111,9 +112,14 @@ fn is_unseen(c: char) -> bool {
 }
 
 impl<'t> Section<'t, '_, '_> {
-    /// A secret: the key itself, or the file that `key_file` names. Both in one layer are a fault; otherwise the
+    /// A secret of which nothing is shown: the key itself, or the file that `file_key` names.
+    pub(super) fn secret(&mut self, key: &'static str, file_key: &'static str, kind: Kind) -> Given<Secret> {
+        self.secret_shown(key, file_key, kind, |_| Ok(()), |_| REDACTED.to_owned())
+    }
+
+    /// A secret: the key itself, or the file that `file_key` names. Both in one layer are a fault; otherwise the
     /// higher layer wins. `show` turns the secret into what may be shown of it.
-    pub(super) fn secret(
+    pub(super) fn secret_shown(
         &mut self,
         key: &'static str,
         file_key: &'static str,
@@ -127,24 +133,13 @@ impl<'t> Section<'t, '_, '_> {
         if direct.is_some() && direct == by_file {
             let other = self.name(file_key);
             self.fault(key, format!("is given twice, also by {other}"), "one of the two");
-            return Given::Faulty;
+            return None;
         }
         let (text, found) = if by_file > direct {
-            match self.secret_file(file_key, kind) {
-                Some((text, found)) => (text, found),
-                None => return Given::Faulty,
-            }
+            self.secret_file(file_key, kind)?
         } else {
-            let found = match self.find(key) {
-                Given::Absent => return Given::Absent,
-                Given::Faulty => return Given::Faulty,
-                Given::Value(found) => found,
-            };
-            let (Value::Text(text) | Value::Word(text)) = &*found.value else {
-                self.fault(key, format!("is {}", found.value.kind()), "a text");
-                return Given::Faulty;
-            };
-            (Secret::new(without_bom(text)), found)
+            let Some(found) = self.find(key)? else { return Some(None) };
+            (Secret::new(without_bom(self.text_of(key, &found, "a text")?)), found)
         };
         let named = if by_file > direct { file_key } else { key };
         if text.is_empty() {
@@ -154,7 +149,7 @@ impl<'t> Section<'t, '_, '_> {
                 None => "is empty".to_owned(),
             };
             self.fault(named, problem, "a value that is not empty");
-            return Given::Faulty;
+            return None;
         }
         // What is wrong with the content of a file or a variable is said of that.
         let of = |problem: String| match &found.reference {
@@ -165,7 +160,7 @@ impl<'t> Section<'t, '_, '_> {
         let fault = kind.fault(text.expose(), self.report.allow_weak_secrets).or(check(text.expose()).err());
         if let Some(problem) = fault {
             self.fault(named, of(problem), "");
-            return Given::Faulty;
+            return None;
         }
         for problem in kind.oddities(text.expose()) {
             self.warn(named, of(problem));
@@ -178,17 +173,21 @@ impl<'t> Section<'t, '_, '_> {
             }
             self.note_secrets(key, shown, &found, slice::from_ref(&text));
         }
-        Given::Value(text)
+        Some(Some(text))
+    }
+
+    fn text_of<'f>(&mut self, key: &str, found: &'f Found<'_>, expected: &str) -> Option<&'f str> {
+        let text = found.value.text();
+        if text.is_none() {
+            self.fault(key, format!("is {}", found.value.kind()), expected);
+        }
+        text
     }
 
     /// The content of the file that a key names; without its line end, if it is to be one line.
     fn secret_file(&mut self, key: &'static str, kind: Kind) -> Option<(Secret, Found<'t>)> {
-        let Given::Value(found) = self.find(key) else { return None };
-        let (Value::Text(path) | Value::Word(path)) = &*found.value else {
-            self.fault(key, format!("is {}", found.value.kind()), "the path of a file");
-            return None;
-        };
-        let path = PathBuf::from(&**path);
+        let found = self.find(key)??;
+        let path = PathBuf::from(self.text_of(key, &found, "the path of a file")?);
         let original = self.report.beside.as_ref().and_then(|beside| files::original_of(&path, beside));
         let path = original.unwrap_or(path);
         match read_text(&path) {
@@ -222,7 +221,7 @@ impl<'t> Section<'t, '_, '_> {
         check: impl Fn(&str) -> Result<(), String>,
         show: impl Fn(&str) -> String,
     ) -> Option<Vec<Secret>> {
-        let Given::Value(found) = self.find(key) else { return None };
+        let found = self.find(key)??;
         let list = self.list(key, expected, &found)?;
         if list.is_empty() {
             self.fault(key, "is empty", expected);
@@ -276,8 +275,7 @@ impl<'t> Section<'t, '_, '_> {
             self.fault(key, "names a file that is empty", "one URL a line");
             return None;
         }
-        let (Value::Text(path) | Value::Word(path)) = &*found.value else { return None };
-        self.note_secrets(key, &**path, &found, &secrets);
+        self.note_secrets(key, found.value.text()?, &found, &secrets);
         Some(secrets)
     }
 }

@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Amqp, absolute,
+    Amqp,
     certificates::{check_validity, file, identity_fault, identity_files},
-    files,
-    read::{Given, Section},
+    files::{self, absolute},
+    read::Section,
     secrets::Kind,
-    show::{REDACTED, redact_url},
-    values::parse_duration,
+    show::redact_url,
+    values::duration_within,
 };
 use crate::{
     amqp::{
@@ -51,8 +51,8 @@ pub(super) fn admin(
     section: &mut Section<'_, '_, '_>,
     listen: Option<SocketAddr>,
 ) -> Option<console::Settings> {
-    let token = section.secret("token", "token_file", Kind::Chosen, |_| Ok(()), |_| REDACTED.to_owned());
-    if matches!(token, Given::Absent)
+    let token = section.secret("token", "token_file", Kind::Chosen);
+    if matches!(token, Some(None))
         && let Some(listen) = listen
         && !listen.ip().is_loopback()
     {
@@ -63,7 +63,7 @@ pub(super) fn admin(
         );
         return None;
     }
-    if let (Given::Value(_), Some(listen)) = (&token, listen)
+    if let (Some(Some(_)), Some(listen)) = (&token, listen)
         && !listen.ip().to_canonical().is_loopback()
     {
         section.warn(
@@ -74,7 +74,7 @@ pub(super) fn admin(
             ),
         );
     }
-    Some(console::Settings { listen: listen?, token: token.optional()? })
+    Some(console::Settings { listen: listen?, token: token? })
 }
 
 /// The two listeners must not want the same port.
@@ -118,7 +118,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
             section.warn("url", warning);
         }
     }
-    let queue_capacity = section.number("queue_capacity", 1..=1_000_000);
+    let queue_capacity = section.number::<usize>("queue_capacity", 1..=1_000_000);
     let max_batch = section.number("max_batch", 1..=65_536);
     let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
     let retention = section.retention("retention");
@@ -130,8 +130,8 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     }
     Some(ledger::Settings {
         path: path?,
-        queue_capacity: usize::try_from(queue_capacity?).ok()?,
-        max_batch: usize::try_from(max_batch?).ok()?,
+        queue_capacity: queue_capacity?,
+        max_batch: max_batch?,
         limits: ledger::Limits {
             refusals_kept: refusals_kept?,
             // Filled in when the endpoints have been read.
@@ -183,13 +183,10 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
         }
         amqp_name(text)
     });
-    let topology = match section.one_of(
+    let topology = section.one_of(
         "topology",
         &[("declare", Topology::Declare), ("check", Topology::Check), ("none", Topology::None)],
-    ) {
-        Given::Value(topology) => Some(topology),
-        Given::Absent | Given::Faulty => None,
-    };
+    );
     if topology == Some(Topology::None) && queue.as_deref() == Some("") {
         section.warn(
             "topology",
@@ -199,12 +196,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let check_interval = section.required(
         "check_interval",
         "\"off\", or \"60s\", \"5m\", at least \"1s\" and at most \"24h\"",
-        |text| match (text, parse_duration(text)) {
-            ("off", _) => Ok(None),
-            (_, None) => Err("is not a duration".to_owned()),
-            (_, Some(interval)) if CHECK_INTERVALS.contains(&interval) => Ok(Some(interval)),
-            (_, Some(_)) => Err("is out of range".to_owned()),
-        },
+        |text| if text == "off" { Ok(None) } else { duration_within(text, &CHECK_INTERVALS).map(Some) },
     );
     let max_in_flight = section.number("max_in_flight", 1..=65_535);
     let message_type = section.required("message_type", "1 to 255 bytes", |text| match text.len() {
@@ -249,9 +241,9 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
         },
         relay: relay::Settings {
             exchange: exchange?.into(),
-            max_in_flight: usize::try_from(max_in_flight?).ok()?,
+            max_in_flight: max_in_flight?,
             confirm_timeout: confirm_timeout?,
-            max_attempts: u32::try_from(max_attempts?).ok()?,
+            max_attempts: max_attempts?,
             ..relay::Settings::default()
         },
     })
@@ -278,9 +270,9 @@ pub(super) fn outcomes(
     }
     Some(outcomes::Settings {
         queue: queue?,
-        prefetch: u16::try_from(prefetch?).ok()?,
-        max_calls: usize::try_from(max_calls?).ok()?,
-        max_attempts: u32::try_from(max_attempts?).ok()?,
+        prefetch: prefetch?,
+        max_calls: max_calls?,
+        max_attempts: max_attempts?,
         // Filled in when the endpoints have been read.
         ..outcomes::Settings::default()
     })
@@ -338,10 +330,8 @@ fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
             None
         }
         [way @ ("url" | "url_file")] => {
-            match section.secret("url", "url_file", Kind::Given, amqp_url, redact_url) {
-                Given::Value(url) => Some(told_oddities(section, way, vec![url])),
-                Given::Absent | Given::Faulty => None,
-            }
+            let url = section.secret_shown("url", "url_file", Kind::Given, amqp_url, redact_url)??;
+            Some(told_oddities(section, way, vec![url]))
         }
         ["urls"] => {
             let urls = section.secrets("urls", "a list of AMQP URLs", amqp_url, redact_url)?;
@@ -384,12 +374,8 @@ fn amqp_url(url: &str) -> Result<(), String> {
 
 /// How to log, and whether lines of callbacks say who decided about what.
 pub(super) fn log(section: &mut Section<'_, '_, '_>) -> (Option<log::Settings>, Option<bool>) {
-    let format = match section
-        .one_of("format", &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)])
-    {
-        Given::Value(format) => Some(format),
-        Given::Absent | Given::Faulty => None,
-    };
+    let format =
+        section.one_of("format", &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)]);
     let filter = section.required(
         "filter",
         "a level, or directives such as \"info,countersign::relay=debug\"",

@@ -4,10 +4,41 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
     layers::{Entry, Value, parse_word},
-    read::{Found, Given, Section, list_of},
+    read::{Found, Given, Section, list_of, not_set, referred},
 };
 
-impl<'t> Section<'t, '_, '_> {
+/// What a key holds and what is shown of it, or what is wrong with it; `None` if it is not of the key's type.
+type Read<T> = Option<Result<(T, toml::Value), String>>;
+
+impl Section<'_, '_, '_> {
+    /// The one reader of single values: whatever is wrong is noted with key and origin, and whatever is right is too.
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Read<T>,
+    ) -> Given<T> {
+        let Some(found) = self.find(key)? else { return Some(None) };
+        let problem = match read(&found.value) {
+            Some(Ok((value, shown))) => {
+                self.note(key, shown, &found);
+                return Some(Some(value));
+            }
+            Some(Err(problem)) => format!("{} {problem}", found.quote()),
+            None => format!("is {}", found.value.kind()),
+        };
+        self.fault(key, problem, expected);
+        None
+    }
+
+    /// Notes a key that must be there and is not.
+    fn needed<T>(&mut self, key: &str, expected: &str, given: Given<T>) -> Option<T> {
+        if let Some(None) = given {
+            self.fault(key, "is missing", expected);
+        }
+        given.flatten()
+    }
+
     /// A key whose text `parse` turns into its value; `parse` says what is wrong with a text.
     pub(super) fn parsed<T>(
         &mut self,
@@ -15,25 +46,9 @@ impl<'t> Section<'t, '_, '_> {
         expected: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Given<T> {
-        let found = match self.find(key) {
-            Given::Absent => return Given::Absent,
-            Given::Faulty => return Given::Faulty,
-            Given::Value(found) => found,
-        };
-        let (Value::Text(text) | Value::Word(text)) = &*found.value else {
-            self.fault(key, format!("is {}", found.value.kind()), expected);
-            return Given::Faulty;
-        };
-        match parse(text) {
-            Ok(value) => {
-                self.note(key, &**text, &found);
-                Given::Value(value)
-            }
-            Err(problem) => {
-                self.fault(key, format!("{} {problem}", found.quote()), expected);
-                Given::Faulty
-            }
-        }
+        self.read(key, expected, |value| {
+            value.text().map(|text| parse(text).map(|value| (value, text.into())))
+        })
     }
 
     /// As [`Self::parsed`], for a key that must be there.
@@ -43,18 +58,12 @@ impl<'t> Section<'t, '_, '_> {
         expected: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        match self.parsed(key, expected, parse) {
-            Given::Value(value) => Some(value),
-            Given::Faulty => None,
-            Given::Absent => {
-                self.missing(key, expected);
-                None
-            }
-        }
+        let given = self.parsed(key, expected, parse);
+        self.needed(key, expected, given)
     }
 
     /// A key that holds one of some words.
-    pub(super) fn one_of<T: Clone>(&mut self, key: &'static str, words: &[(&str, T)]) -> Given<T> {
+    pub(super) fn maybe_one_of<T: Clone>(&mut self, key: &'static str, words: &[(&str, T)]) -> Given<T> {
         let expected = list_of(words.iter().map(|(word, _)| *word));
         self.parsed(key, &expected, |text| {
             words
@@ -65,69 +74,48 @@ impl<'t> Section<'t, '_, '_> {
         })
     }
 
-    fn missing(&mut self, key: &str, expected: &str) {
-        self.fault(key, "is missing", expected);
-    }
-
-    /// Looks a key up that must be there.
-    fn needed(&mut self, key: &'static str, expected: &str) -> Option<Found<'t>> {
-        match self.find(key) {
-            Given::Value(found) => Some(found),
-            Given::Faulty => None,
-            Given::Absent => {
-                self.missing(key, expected);
-                None
-            }
-        }
+    /// As [`Self::maybe_one_of`], for a key that must be there.
+    pub(super) fn one_of<T: Clone>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        let given = self.maybe_one_of(key, words);
+        self.needed(key, &list_of(words.iter().map(|(word, _)| *word)), given)
     }
 
     /// A whole number within limits, which must be there.
-    pub(super) fn number(&mut self, key: &'static str, limits: RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn number<T: TryFrom<u64>>(
+        &mut self,
+        key: &'static str,
+        limits: RangeInclusive<u64>,
+    ) -> Option<T> {
         let expected = format!("a whole number from {} to {}", limits.start(), limits.end());
-        let found = self.needed(key, &expected)?;
-        let number = match &*found.value {
-            Value::Integer(integer) => u64::try_from(*integer).ok(),
-            Value::Word(word) => match word.trim().parse::<i128>() {
-                Ok(number) => u64::try_from(number).ok(),
-                Err(_) => {
-                    self.fault(key, format!("{} is not a whole number", found.quote()), expected);
-                    return None;
-                }
-            },
-            other => {
-                self.fault(key, format!("is {}", other.kind()), expected);
-                return None;
-            }
-        };
-        match number.filter(|number| limits.contains(number)) {
-            Some(number) => {
-                self.note(key, i64::try_from(number).unwrap_or(i64::MAX), &found);
-                Some(number)
-            }
-            None => {
-                self.fault(key, format!("{} is out of range", found.quote()), expected);
-                None
-            }
-        }
+        let given = self.read(key, &expected, |value| {
+            let number = match value {
+                Value::Integer(integer) => i128::from(*integer),
+                Value::Word(word) => match word.trim().parse() {
+                    Ok(number) => number,
+                    Err(_) => return Some(Err("is not a whole number".to_owned())),
+                },
+                _ => return None,
+            };
+            let within = u64::try_from(number).ok().filter(|number| limits.contains(number));
+            let shown = i64::try_from(number).unwrap_or(i64::MAX).into();
+            let number = within.and_then(|number| T::try_from(number).ok());
+            Some(number.map(|number| (number, shown)).ok_or_else(|| "is out of range".to_owned()))
+        });
+        self.needed(key, &expected, given)
     }
 
     /// True or false, which must be there.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
         let expected = "true or false";
-        let found = self.needed(key, expected)?;
-        let flag = match &*found.value {
-            Value::Boolean(flag) => Some(*flag),
-            Value::Word(word) => word.trim().parse().ok(),
-            other => {
-                self.fault(key, format!("is {}", other.kind()), expected);
-                return None;
-            }
-        };
-        match flag {
-            Some(flag) => self.note(key, flag, &found),
-            None => self.fault(key, format!("{} is neither true nor false", found.quote()), expected),
-        }
-        flag
+        let given = self.read(key, expected, |value| {
+            let flag = match value {
+                Value::Boolean(flag) => Some(*flag),
+                Value::Word(word) => word.trim().parse().ok(),
+                _ => return None,
+            };
+            Some(flag.map(|flag| (flag, flag.into())).ok_or_else(|| "is neither true nor false".to_owned()))
+        });
+        self.needed(key, expected, given)
     }
 
     /// A number of milliseconds.
@@ -143,45 +131,32 @@ impl<'t> Section<'t, '_, '_> {
             Duration::from_secs(60)..=Duration::from_secs(36_500 * 86_400);
         self.required(key, EXPECTED, |text| match text {
             "forever" => Ok(None),
-            text => match parse_duration(text) {
-                None => Err("is not a duration".to_owned()),
-                Some(duration) if LIMITS.contains(&duration) => Ok(Some(duration)),
-                Some(_) => Err("is out of range".to_owned()),
-            },
+            text => duration_within(text, &LIMITS).map(Some),
         })
     }
 
     /// A duration: a text with its unit, or a number of seconds.
     pub(super) fn duration(&mut self, key: &'static str, longest: Duration) -> Option<Duration> {
         let expected = "\"500ms\", \"90s\", \"5m\", \"1h\" or a number of seconds, at most 24h";
-        let found = self.needed(key, expected)?;
-        let duration = match &*found.value {
-            Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-            Value::Text(text) => parse_duration(text),
-            Value::Word(word) => match word.trim().parse() {
-                Ok(seconds) => Some(Duration::from_secs(seconds)),
-                Err(_) => parse_duration(word),
-            },
-            other => {
-                self.fault(key, format!("is {}", other.kind()), expected);
-                return None;
-            }
-        };
-        let Some(duration) = duration else {
-            self.fault(key, format!("{} is not a duration", found.quote()), expected);
-            return None;
-        };
-        if duration > longest {
-            self.fault(key, format!("{} is too long", found.quote()), expected);
-            return None;
-        }
-        let shown = if duration.subsec_millis() == 0 {
-            format!("{}s", duration.as_secs())
-        } else {
-            format!("{}ms", duration.as_millis())
-        };
-        self.note(key, shown, &found);
-        Some(duration)
+        let given = self.read(key, expected, |value| {
+            let duration = match value {
+                Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+                Value::Text(text) => parse_duration(text),
+                Value::Word(word) => {
+                    word.trim().parse().map(Duration::from_secs).ok().or_else(|| parse_duration(word))
+                }
+                _ => return None,
+            };
+            Some(match duration {
+                None => Err("is not a duration".to_owned()),
+                Some(duration) if duration > longest => Err("is too long".to_owned()),
+                Some(duration) if duration.subsec_millis() == 0 => {
+                    Ok((duration, format!("{}s", duration.as_secs()).into()))
+                }
+                Some(duration) => Ok((duration, format!("{}ms", duration.as_millis()).into())),
+            })
+        });
+        self.needed(key, expected, given)
     }
 
     /// A list of texts. `check` says what is wrong with one.
@@ -191,7 +166,8 @@ impl<'t> Section<'t, '_, '_> {
         expected: &str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Option<Vec<String>> {
-        let found = self.needed(key, expected)?;
+        let found = self.find(key);
+        let found = self.needed(key, expected, found)?;
         let list = self.list(key, expected, &found)?;
         let mut texts = Vec::with_capacity(list.len());
         let before = self.report.faults.len();
@@ -199,10 +175,7 @@ impl<'t> Section<'t, '_, '_> {
             let place = format!("{key}[{index}]");
             if let Some(text) = self.text_at(&place, expected, entry) {
                 // As it was written, not as it was followed: see `Found::reference`.
-                let quoted = match &entry.value {
-                    Value::Text(text) | Value::Word(text) => format!("{:?}", &**text),
-                    other => other.kind().to_owned(),
-                };
+                let quoted = format!("{:?}", entry.value.text().unwrap_or_default());
                 if let Err(problem) = check(&text) {
                     self.fault_at(&place, entry, format!("{quoted} {problem}"), expected);
                 } else if texts.contains(&text) {
@@ -221,12 +194,15 @@ impl<'t> Section<'t, '_, '_> {
 
     /// A text, or a list of texts, one of which must be there.
     pub(super) fn text_or_texts(&mut self, key: &'static str, expected: &str) -> Option<Vec<String>> {
-        match self.table.get(key).map(|entry| &entry.value) {
-            Some(Value::List(_)) => self.texts(key, expected, |_| Ok(())),
-            Some(Value::Word(word)) if word.trim_start().starts_with('[') => {
-                self.texts(key, expected, |_| Ok(()))
-            }
-            _ => self.required(key, expected, |text| Ok(vec![text.to_owned()])),
+        let is_list = match self.table.get(key).map(|entry| &entry.value) {
+            Some(Value::List(_)) => true,
+            Some(Value::Word(word)) => word.trim_start().starts_with('['),
+            _ => false,
+        };
+        if is_list {
+            self.texts(key, expected, |_| Ok(()))
+        } else {
+            self.required(key, expected, |text| Ok(vec![text.to_owned()]))
         }
     }
 
@@ -249,23 +225,30 @@ impl<'t> Section<'t, '_, '_> {
 
     /// The text at a place in a list, references followed.
     pub(super) fn text_at(&mut self, place: &str, expected: &str, entry: &Entry) -> Option<String> {
-        let text = match &entry.value {
-            Value::Text(text) | Value::Word(text) => text,
-            other => {
-                self.fault_at(place, entry, format!("is {}", other.kind()), expected);
-                return None;
-            }
+        let Some(text) = entry.value.text() else {
+            self.fault_at(place, entry, format!("is {}", entry.value.kind()), expected);
+            return None;
         };
-        let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
-            return Some(text.to_string());
-        };
+        let Some(name) = referred(text) else { return Some(text.to_owned()) };
         self.report.referenced.insert(name.to_owned());
         let value = self.report.environment.get(name).map(|value| value.to_string());
         if value.is_none() {
-            let problem = format!("refers to the environment variable {name}, which is not set");
-            self.fault_at(place, entry, problem, "");
+            self.fault_at(place, entry, not_set(name), "");
         }
         value
+    }
+}
+
+pub(super) fn not_empty(text: &str) -> Result<(), String> {
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) }
+}
+
+/// A duration within limits, or what is wrong with it.
+pub(super) fn duration_within(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    match parse_duration(text) {
+        None => Err("is not a duration".to_owned()),
+        Some(duration) if limits.contains(&duration) => Ok(duration),
+        Some(_) => Err("is out of range".to_owned()),
     }
 }
 

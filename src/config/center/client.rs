@@ -2,12 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::{
-    layers::Value,
-    read::{Given, Section},
-    secrets,
-    show::REDACTED,
-};
+use super::super::{layers::Value, read::Section, secrets};
 use crate::{
     center::client::{AppType, Platform, Settings, StoreApp},
     loopback,
@@ -23,39 +18,20 @@ enum Kind {
 
 /// `None` if faulty, `Some(None)` if off.
 pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> Option<Option<Settings>> {
-    let platform = match section.one_of("platform", &[("feishu", Platform::Feishu), ("lark", Platform::Lark)])
-    {
-        Given::Value(platform) => Some(platform),
-        Given::Absent | Given::Faulty => None,
-    };
-    let base_url = section.parsed("base_url", BASE_URL, base_url).optional();
-    let historic_base_url = section.parsed("historic_base_url", BASE_URL, self::base_url).optional();
-    let kind = match section.one_of("app_type", &[("internal", Kind::Internal), ("store", Kind::Store)]) {
-        Given::Value(kind) => Some(kind),
-        Given::Absent | Given::Faulty => None,
-    };
+    let platform = section.one_of("platform", &[("feishu", Platform::Feishu), ("lark", Platform::Lark)]);
+    let base_url = section.parsed("base_url", BASE_URL, base_url);
+    let historic_base_url = section.parsed("historic_base_url", BASE_URL, self::base_url);
+    let kind = section.one_of("app_type", &[("internal", Kind::Internal), ("store", Kind::Store)]);
     let app_id = section.parsed("app_id", "the app's id, cli_…", not_empty);
-    let app_secret = section.secret(
-        "app_secret",
-        "app_secret_file",
-        secrets::Kind::Given,
-        |_| Ok(()),
-        |_| REDACTED.to_owned(),
-    );
+    let app_secret = section.secret("app_secret", "app_secret_file", secrets::Kind::Given);
     let tenant_key = section.parsed("tenant_key", "the tenant's key", not_empty);
     let ticket_file = ticket_file(section);
-    let app_ticket = section.secret(
-        "app_ticket",
-        "app_ticket_file",
-        secrets::Kind::Given,
-        |_| Ok(()),
-        |_| REDACTED.to_owned(),
-    );
+    let app_ticket = section.secret("app_ticket", "app_ticket_file", secrets::Kind::Given);
     let connect_timeout = section.millis("connect_timeout_ms", 1..=600_000);
     let request_timeout = section.millis("request_timeout_ms", 1..=600_000);
     let call_deadline = section.millis("call_deadline_ms", 1..=3_600_000);
 
-    if matches!(app_id, Given::Absent) {
+    if matches!(app_id, Some(None)) {
         for key in ["app_secret", "app_secret_file", "tenant_key", "app_ticket", "app_ticket_file"] {
             if section.is_set(key) {
                 section.fault(key, "is given without an app_id", "app_id as well");
@@ -64,7 +40,7 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
         }
         return Some(None);
     }
-    if matches!(app_secret, Given::Absent) {
+    if matches!(app_secret, Some(None)) {
         section.fault("app_secret", "is missing", "the app's secret; or app_secret_file");
     }
     let app_type = match kind? {
@@ -78,15 +54,15 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
             AppType::Internal
         }
         Kind::Store => {
-            if matches!(tenant_key, Given::Absent) {
+            if matches!(tenant_key, Some(None)) {
                 section.fault("tenant_key", "is missing", "the key of the tenant that has installed the app");
             }
-            if matches!(app_ticket, Given::Absent) {
+            if matches!(app_ticket, Some(None)) {
                 section.fault("app_ticket", "is missing", "the app's ticket; or app_ticket_file");
             }
             AppType::Store(StoreApp {
-                tenant_key: tenant_key.optional()??,
-                app_ticket: app_ticket.optional()??,
+                tenant_key: tenant_key??,
+                app_ticket: app_ticket??,
                 app_ticket_file: ticket_file,
             })
         }
@@ -107,8 +83,8 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
             .or_else(|| base_url.clone())
             .unwrap_or_else(|| platform.historic_base_url().to_owned()),
         base_url: base_url.unwrap_or_else(|| platform.base_url().to_owned()),
-        app_id: app_id.optional()??,
-        app_secret: app_secret.optional()??,
+        app_id: app_id??,
+        app_secret: app_secret??,
         app_type,
         connect_timeout: connect_timeout?,
         request_timeout: request_timeout?,

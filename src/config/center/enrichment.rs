@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::super::{read::Section, values::parse_duration};
+use super::super::{read::Section, values::duration_within};
 use crate::center::enrichment::Settings;
 
 /// A worker waits for a command no longer than a person waits for an answer.
@@ -17,11 +17,7 @@ pub(in crate::config) fn enrichment(section: &mut Section<'_, '_, '_>) -> Option
     });
     let timeout =
         section.required("timeout", "\"500ms\", \"2s\", at least \"10ms\" and at most \"10s\"", |text| {
-            match parse_duration(text) {
-                None => Err("is not a duration".to_owned()),
-                Some(timeout) if TIMEOUTS.contains(&timeout) => Ok(timeout),
-                Some(_) => Err("is out of range".to_owned()),
-            }
+            duration_within(text, &TIMEOUTS)
         });
     let (fields, timeout) = (fields?, timeout?);
     let has = |field: &str| fields.iter().any(|given| given == field);

@@ -1,24 +1,17 @@
 //! `[endpoints.outcomes]`: what workers may report of the endpoint's commands.
 
-use super::super::read::{Given, Section};
+use super::super::{read::Section, values::not_empty};
 use crate::center::outcomes::{Pattern, Rules};
 
 /// `codes` are those of the endpoint, which hold for reports as well.
 pub(in crate::config) fn rules(section: &mut Section<'_, '_, '_>, codes: &[String]) -> Option<Rules> {
-    let not_empty = |text: &str| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) };
     let listed = section.texts("approval_codes", "a list of codes", not_empty);
     let pattern = section.parsed("instance_pattern", "a regular expression for the whole id", |text| {
-        if text.is_empty() {
-            return Err("is empty".to_owned());
-        }
+        not_empty(text)?;
         Pattern::parse(text).map_err(|error| format!("is not a regular expression: {error}"))
     });
     let hosts = section.texts("link_hosts", "a list such as [\"erp.example.com\", \"*.example.com\"]", host);
-    let instances = match pattern {
-        Given::Value(pattern) => Some(pattern),
-        Given::Absent => None,
-        Given::Faulty => return None,
-    };
+    let instances = pattern?;
     let mut approval_codes = listed?;
     approval_codes
         .extend(codes.iter().filter(|code| !approval_codes.contains(code)).cloned().collect::<Vec<_>>());

@@ -1,6 +1,11 @@
 //! Where the file is found, and slips with the environment.
 
-use super::*;
+use std::{collections::HashSet, path::Path};
+
+use super::{
+    read::{Report, Section},
+    *,
+};
 
 #[test]
 fn the_file_of_an_installed_service_is_read_where_there_is_no_other() {

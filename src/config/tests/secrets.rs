@@ -1,5 +1,7 @@
 //! What a secret may look like, from wherever it comes; and who may read its file.
 
+use std::path::Path;
+
 use super::*;
 
 /// The token of an endpoint by each of the three ways: in the file, by a variable, in a file of its own.
