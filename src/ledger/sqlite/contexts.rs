@@ -14,9 +14,6 @@ use crate::{
 /// An expired context is kept so long that the approver of an old card reads "expired" and not "unknown".
 const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
-const COLUMNS: &str = "key, message_id, expires_at, registered_at, instance_id, task_id, round, business_key,
-    operators, actions, approval_code, endpoint, data";
-
 /// All of them or none. Nothing is written before it is known that nothing is in the way: this transaction holds
 /// accepts as well, and taking back a part of it would cost a copy of each page.
 pub(super) fn register(
@@ -110,7 +107,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize)
 /// The context with this key, be it expired.
 pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Option<Registration>> {
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM contexts WHERE key = ?1"))?
+        .prepare_cached("SELECT * FROM contexts WHERE key = ?1")?
         .query_row([key], registration)
         .optional()
 }
@@ -118,46 +115,52 @@ pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Opt
 /// The context of this bot message, be it expired.
 pub(super) fn by_message(connection: &Connection, message_id: u64) -> rusqlite::Result<Option<Registration>> {
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM contexts WHERE message_id = ?1"))?
+        .prepare_cached("SELECT * FROM contexts WHERE message_id = ?1")?
         .query_row([message_id as i64], registration)
         .optional()
 }
 
 fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
-    let list = |column| -> rusqlite::Result<Option<Vec<String>>> {
+    let list = |column: &str| -> rusqlite::Result<Option<Vec<String>>> {
         let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
-        serde_json::from_str(text).map(Some).map_err(|error| unreadable(column, error))
+        serde_json::from_str(text).map(Some).map_err(|error| unreadable(row, column, error))
     };
-    let data = match row.get::<_, Option<String>>(12)? {
+    let data = match row.get("data")? {
         None => None,
-        Some(text) => Some(RawValue::from_string(text).map_err(|error| unreadable(12, error))?),
+        Some(text) => Some(RawValue::from_string(text).map_err(|error| unreadable(row, "data", error))?),
     };
-    let time = |millis| Timestamp::from_millisecond(millis).map_err(|error| unreadable(2, error));
+    let time =
+        |millis| Timestamp::from_millisecond(millis).map_err(|error| unreadable(row, "expires_at", error));
     Ok(Registration {
-        key: row.get(0)?,
-        message_id: row.get::<_, Option<i64>>(1)?.map(|id| id as u64),
+        key: row.get("key")?,
+        message_id: row.get::<_, Option<i64>>("message_id")?.map(|id| id as u64),
         registered: Registered {
             grant: Grant {
                 task: TaskRef {
-                    instance_id: row.get(4)?,
-                    task_id: row.get(5)?,
-                    round: row.get(6)?,
-                    business_key: row.get(7)?,
+                    instance_id: row.get("instance_id")?,
+                    task_id: row.get("task_id")?,
+                    round: row.get("round")?,
+                    business_key: row.get("business_key")?,
                     resolved_by: Some(ResolvedBy::Registry),
                     data,
                 },
-                operators: list(8)?,
-                actions: list(9)?,
-                approval_code: row.get(10)?,
-                endpoint: row.get(11)?,
+                operators: list("operators")?,
+                actions: list("actions")?,
+                approval_code: row.get("approval_code")?,
+                endpoint: row.get("endpoint")?,
             },
-            expires_at: row.get::<_, Option<i64>>(2)?.map(time).transpose()?,
+            expires_at: row.get::<_, Option<i64>>("expires_at")?.map(time).transpose()?,
         },
-        registered_at: time(row.get(3)?)?,
+        registered_at: time(row.get("registered_at")?)?,
     })
 }
 
 /// Somebody else wrote the row. A list of operators that cannot be read must not become "anybody".
-fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+fn unreadable(
+    row: &Row<'_>,
+    column: &str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    let column = row.as_ref().column_index(column).unwrap_or(0);
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }

@@ -32,13 +32,12 @@ pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<CredentialUse
     let mut all = connection.prepare_cached(
         "SELECT endpoint, tag, known_since, last_used_at FROM credential_uses ORDER BY endpoint, tag",
     )?;
-    let time = |millis: i64| Timestamp::from_millisecond(millis).unwrap_or_default();
     let uses = all.query_map([], |row| {
         Ok(CredentialUse {
-            endpoint: row.get(0)?,
-            tag: row.get(1)?,
-            known_since: time(row.get(2)?),
-            last_used_at: row.get::<_, Option<i64>>(3)?.map(time),
+            endpoint: row.get("endpoint")?,
+            tag: row.get("tag")?,
+            known_since: row.get("known_since")?,
+            last_used_at: row.get("last_used_at")?,
         })
     })?;
     uses.collect()

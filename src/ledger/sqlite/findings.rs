@@ -11,13 +11,13 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use tokio::task::spawn_blocking;
 
 use super::{
-    columns::{action, seq, timestamp},
+    columns::{seq, word},
     history,
     reader::Reader,
     schema::{self, OpenError},
 };
 use crate::{
-    command::{CommandId, Seq},
+    command::Seq,
     ledger::{
         AcceptError, LookError,
         findings::{Candidate, Finding, Findings, Overview, Page, Reach, Reconciled, Verdict, Which},
@@ -29,7 +29,7 @@ use crate::{
 const FARTHEST_MS: i64 = 2 * 86_400_000;
 
 const CANDIDATE: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
-    c.instance_id, c.task_id, e.seq IS NULL, f.verdict, f.task_status, f.instance_status, f.checks, f.found_at,
+    c.instance_id, c.task_id, e.seq IS NULL AS published, f.verdict, f.task_status, f.instance_status, f.checks, f.found_at,
     f.checked_at, f.next_check_at";
 
 const JOINED: &str =
@@ -107,30 +107,31 @@ impl Reader {
     pub fn overview(&self) -> rusqlite::Result<Overview> {
         let transaction = self.connection().unchecked_transaction()?;
         let mut overview = transaction.query_row(
-            "SELECT max(asked_through, skipped_through), (SELECT published_through FROM cursor), passed_at, seen, ended,
-                untellable FROM reconciliation",
+            "SELECT max(asked_through, skipped_through) AS asked_through,
+                (SELECT published_through FROM cursor) AS published_through, passed_at, seen, ended, untellable
+             FROM reconciliation",
             [],
             |row| {
                 Ok(Overview {
-                    asked_through: seq(row, 0)?,
-                    published_through: seq(row, 1)?,
-                    passed_at: row.get::<_, Option<i64>>(2)?.map(timestamp),
-                    seen: seq(row, 3)?,
-                    ended: seq(row, 4)?,
-                    untellable: seq(row, 5)?,
+                    asked_through: seq(row, "asked_through")?,
+                    published_through: seq(row, "published_through")?,
+                    passed_at: row.get("passed_at")?,
+                    seen: seq(row, "seen")?,
+                    ended: seq(row, "ended")?,
+                    untellable: seq(row, "untellable")?,
                     ..Overview::default()
                 })
             },
         )?;
         let mut counts =
-            transaction.prepare_cached("SELECT verdict, count(*) FROM findings GROUP BY verdict")?;
+            transaction.prepare_cached("SELECT verdict, count(*) AS count FROM findings GROUP BY verdict")?;
         let mut rows = counts.query([])?;
         while let Some(row) = rows.next()? {
-            let count = seq(row, 1)?;
-            match row.get_ref(0)?.as_str()?.parse() {
-                Ok(Verdict::Unseen) => overview.unseen = count,
-                Ok(Verdict::NotFound) => overview.not_found = count,
-                Ok(Verdict::Contradicted) => overview.contradicted = count,
+            let count = seq(row, "count")?;
+            match word::<Verdict>(row, "verdict")? {
+                Some(Verdict::Unseen) => overview.unseen = count,
+                Some(Verdict::NotFound) => overview.not_found = count,
+                Some(Verdict::Contradicted) => overview.contradicted = count,
                 _ => {}
             }
         }
@@ -142,10 +143,10 @@ impl Reader {
         let connection = self.connection();
         let (asked, found) = connection
             .prepare_cached(&format!(
-                "SELECT {CANDIDATE}, ?1 > skipped_through AND ?1 <= asked_through
+                "SELECT {CANDIDATE}, ?1 > skipped_through AND ?1 <= asked_through AS asked
                  FROM {JOINED}, reconciliation WHERE c.seq = ?1"
             ))?
-            .query_row([place as i64], |row| Ok((row.get::<_, bool>(17)?, candidate(row)?)))?;
+            .query_row([place as i64], |row| Ok((row.get::<_, bool>("asked")?, candidate(row)?)))?;
         Ok(match found.finding {
             Some(finding) => Some(finding).filter(|finding| finding.verdict != Verdict::Unpublished),
             None if !asked => None,
@@ -180,8 +181,9 @@ fn first_since(connection: &Connection, after: Seq, head: Seq, since: i64) -> ru
     let (mut low, mut high) = (after + 1, head.max(after) + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        let found: Option<(Seq, i64)> =
-            received.query_row([middle as i64], |row| Ok((seq(row, 0)?, row.get(1)?))).optional()?;
+        let found: Option<(Seq, i64)> = received
+            .query_row([middle as i64], |row| Ok((seq(row, "seq")?, row.get("received_at")?)))
+            .optional()?;
         match found {
             Some((at, received_at)) if at <= head && received_at < since => low = at + 1,
             _ => high = middle,
@@ -191,33 +193,29 @@ fn first_since(connection: &Connection, after: Seq, head: Seq, since: i64) -> ru
 }
 
 fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
-    let verdict = match row.get_ref(10)?.as_str_or_null()? {
-        Some(word) => word.parse().ok(),
-        None => None,
-    };
-    let finding = match verdict {
+    let finding = match word::<Verdict>(row, "verdict")? {
         None => None,
         Some(verdict) => Some(Finding {
             verdict,
-            task_status: row.get(11)?,
-            instance_status: row.get(12)?,
-            checks: row.get(13)?,
-            found_at: row.get::<_, Option<i64>>(14)?.map(timestamp),
-            checked_at: row.get::<_, Option<i64>>(15)?.map(timestamp),
-            next_check_at: row.get::<_, Option<i64>>(16)?.map(timestamp),
+            task_status: row.get("task_status")?,
+            instance_status: row.get("instance_status")?,
+            checks: row.get("checks")?,
+            found_at: row.get("found_at")?,
+            checked_at: row.get("checked_at")?,
+            next_check_at: row.get("next_check_at")?,
         }),
     };
     Ok(Candidate {
-        seq: seq(row, 0)?,
-        command_id: CommandId::from_bytes(row.get(1)?),
-        received_at: timestamp(row.get(2)?),
-        endpoint: row.get(3)?,
-        action: action(row, 4)?,
-        user_id: row.get(5)?,
-        approval_code: row.get(6)?,
-        instance_id: row.get(7)?,
-        task_id: row.get(8)?,
-        published: row.get(9)?,
+        seq: seq(row, "seq")?,
+        command_id: row.get("command_id")?,
+        received_at: row.get("received_at")?,
+        endpoint: row.get("endpoint")?,
+        action: row.get("action")?,
+        user_id: row.get("user_id")?,
+        approval_code: row.get("approval_code")?,
+        instance_id: row.get("instance_id")?,
+        task_id: row.get("task_id")?,
+        published: row.get("published")?,
         finding,
     })
 }

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{ErrorCode, OptionalExtension, params};
 
-use super::{columns::timestamp, reader::Reader};
+use super::reader::Reader;
 use crate::time::Timestamp;
 
 /// How the pages of a ledger are.
@@ -102,12 +102,12 @@ impl Reader {
                 Ok(RefusedLately {
                     reason: reason.clone(),
                     count: u64::try_from(count).unwrap_or(0),
-                    refused_at: timestamp(row.get(0)?),
-                    endpoint: row.get(1)?,
-                    detail: row.get(2)?,
-                    user_id: row.get(3)?,
-                    instance_id: row.get(4)?,
-                    task_id: row.get(5)?,
+                    refused_at: row.get("refused_at")?,
+                    endpoint: row.get("endpoint")?,
+                    detail: row.get("detail")?,
+                    user_id: row.get("user_id")?,
+                    instance_id: row.get("instance_id")?,
+                    task_id: row.get("task_id")?,
                 })
             });
             // It may have had to make room meanwhile.

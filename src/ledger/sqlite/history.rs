@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    columns::{seq, timestamp},
+    columns::seq,
     outcomes::{self, SHOW_AGAIN},
 };
 use crate::{
@@ -218,9 +218,8 @@ fn marked(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::R
             "SELECT after, first_at, last_at, exchange FROM publish_marks WHERE through >= ?1 ORDER BY through LIMIT 1",
         )?
         .query_row([place], |row| {
-            let covers = row.get::<_, i64>(0)? < place;
-            let event =
-                published(Some(timestamp(row.get(2)?)), Some(timestamp(row.get(1)?)), row.get(3)?);
+            let covers = row.get::<_, i64>("after")? < place;
+            let event = published(row.get("last_at")?, row.get("first_at")?, row.get("exchange")?);
             Ok(covers.then_some(event))
         })
         .optional()?;
@@ -230,20 +229,20 @@ fn marked(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::R
 /// What the broker said of a command as an exception, and whether the cursor had passed it by then.
 fn told(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Vec<(Event, bool)>> {
     let event = |row: &Row<'_>| {
-        let at = timestamp(row.get(0)?);
-        let what = match row.get_ref(1)?.as_str()? {
+        let at = row.get("at")?;
+        let what = match row.get_ref("event")?.as_str()? {
             "waiting" => What::Waiting,
             "refused" => What::Refused {
-                attempt: row.get::<_, Option<u32>>(2)?.unwrap_or(0),
-                reason: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+                attempt: row.get::<_, Option<u32>>("attempt")?.unwrap_or(0),
+                reason: row.get::<_, Option<String>>("words")?.unwrap_or_default(),
             },
             _ => What::Published {
-                not_before: Some(at),
-                exchange: row.get(4)?,
+                not_before: at,
+                exchange: row.get("exchange")?,
                 routing_key: routing_key.to_owned(),
             },
         };
-        Ok((Event { at: Some(at), what }, row.get(5)?))
+        Ok((Event { at, what }, row.get("passed")?))
     };
     connection
         .prepare_cached(
@@ -257,12 +256,12 @@ fn acts(connection: &Connection, place: i64) -> rusqlite::Result<Vec<Event>> {
     connection
         .prepare_cached("SELECT acted_at, act FROM operator_acts WHERE seq = ?1 ORDER BY id")?
         .query_map([place], |row| {
-            let what = match row.get_ref(1)?.as_str()? {
+            let what = match row.get_ref("act")?.as_str()? {
                 "park" => What::ParkedByOperator,
                 SHOW_AGAIN => What::ShownAgainByOperator,
                 _ => What::RequeuedByOperator,
             };
-            Ok(Event { at: Some(timestamp(row.get(0)?)), what })
+            Ok(Event { at: row.get("acted_at")?, what })
         })?
         .collect()
 }

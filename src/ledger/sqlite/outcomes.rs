@@ -1,10 +1,10 @@
 //! What workers report: how it is written by the writer, found by readers, shown again, and pruned.
 
-use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::columns::{action, timestamp};
+use super::columns::word;
 use crate::{
     command::{
         CommandId, Seq,
@@ -52,7 +52,7 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
             seq,
             now,
             outcome.kind.as_str(),
-            outcome.status.map(|word| word.as_str()),
+            outcome.status.map(CardStatus::as_str),
             outcome.message,
             outcome.instance.as_ref().map(|instance| instance.json.get()),
         ])?;
@@ -97,26 +97,29 @@ pub(super) fn refused(
 ) -> rusqlite::Result<Vec<(Timestamp, Kind, String)>> {
     connection
         .prepare_cached("SELECT at, outcome, reason FROM refused_reports WHERE seq = ?1 ORDER BY id")?
-        .query_map([place], |row| Ok((timestamp(row.get(0)?), kind(row, 1)?, row.get(2)?)))?
+        .query_map([place], |row| Ok((row.get("at")?, row.get("outcome")?, row.get("reason")?)))?
         .collect()
 }
 
 /// The last report of a command, as it was read from its message. One that cannot be read any more is none: this
 /// transaction holds accepts as well, and must not fail over it.
 fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::Result<Option<Outcome>> {
-    type Columns = (String, Option<String>, Option<String>, Option<String>);
-    let found: Option<Columns> = transaction
+    let found = transaction
         .prepare_cached("SELECT outcome, status, message, instance FROM outcomes WHERE seq = ?1")?
-        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .query_row([seq], |row| {
+            let Some(kind) = word::<Kind>(row, "outcome")? else { return Ok(None) };
+            let instance = match row.get("instance")? {
+                None => None,
+                Some(text) => match RawValue::from_string(text).ok().map(Instance::of) {
+                    Some(Ok(instance)) => Some(instance),
+                    _ => return Ok(None),
+                },
+            };
+            let status = word::<CardStatus>(row, "status")?;
+            Ok(Some(Outcome { command_id, kind, status, message: row.get("message")?, instance }))
+        })
         .optional()?;
-    Ok(found.and_then(|(kind, status, message, instance)| {
-        let instance = match instance {
-            None => None,
-            Some(text) => Some(Instance::of(RawValue::from_string(text).ok()?).ok()?),
-        };
-        let status = status.and_then(|word| word.parse().ok());
-        Some(Outcome { command_id, kind: kind.parse().ok()?, status, message, instance })
-    }))
+    Ok(found.flatten())
 }
 
 /// Another id for each: what was under way for the report before settles nothing of this one, and of several that wait
@@ -196,7 +199,7 @@ pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rus
 
 /// Has everything shown again that is parked; returns whose outcomes it is.
 pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Vec<CommandId>> {
-    let parked: Vec<(i64, [u8; 16])> = transaction
+    let parked: Vec<(i64, CommandId)> = transaction
         .prepare(
             "SELECT DISTINCT s.seq, c.command_id FROM showings s JOIN commands c ON c.seq = s.seq
              WHERE s.state = 'parked' ORDER BY s.seq",
@@ -206,7 +209,7 @@ pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Ve
     for (seq, _) in &parked {
         order(transaction, *seq)?;
     }
-    Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+    Ok(parked.into_iter().map(|(_, id)| id).collect())
 }
 
 /// True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
@@ -255,9 +258,9 @@ pub(super) fn showings(
         let limit = limit.saturating_sub(found.len());
         let mut statement = connection.prepare_cached(
             "SELECT s.id, c.command_id, s.surface, s.target, s.attempts, c.action, o.outcome, o.status, o.message,
-                CASE s.surface WHEN 'instance' THEN o.instance END,
+                CASE s.surface WHEN 'instance' THEN o.instance END AS instance,
                 CASE s.surface WHEN 'instance'
-                    THEN (SELECT v.update_time FROM instance_versions v WHERE v.instance_id = s.target) END
+                    THEN (SELECT v.update_time FROM instance_versions v WHERE v.instance_id = s.target) END AS version
              FROM showings s JOIN outcomes o ON o.seq = s.seq JOIN commands c ON c.seq = s.seq
              WHERE s.state = 'waiting' AND s.next_attempt_at > ?1 AND s.next_attempt_at <= ?2
                AND NOT EXISTS (SELECT 1 FROM showings e WHERE e.surface = s.surface AND e.target = s.target
@@ -274,17 +277,17 @@ pub(super) fn showings(
 
 fn showing(row: &Row<'_>) -> rusqlite::Result<Showing> {
     Ok(Showing {
-        id: row.get(0)?,
-        command_id: CommandId::from_bytes(row.get(1)?),
-        surface: surface(row, 2)?,
-        target: row.get(3)?,
-        attempts: row.get(4)?,
-        action: action(row, 5)?,
-        kind: kind(row, 6)?,
-        status: status(row, 7)?,
-        message: row.get(8)?,
-        instance: row.get(9)?,
-        version: row.get(10)?,
+        id: row.get("id")?,
+        command_id: row.get("command_id")?,
+        surface: row.get("surface")?,
+        target: row.get("target")?,
+        attempts: row.get("attempts")?,
+        action: row.get("action")?,
+        kind: row.get("outcome")?,
+        status: word::<CardStatus>(row, "status")?,
+        message: row.get("message")?,
+        instance: row.get("instance")?,
+        version: row.get("version")?,
     })
 }
 
@@ -296,11 +299,11 @@ pub(super) fn record(connection: &Connection, seq: Seq) -> rusqlite::Result<Opti
         )?
         .query_row([seq as i64], |row| {
             Ok(OutcomeRecord {
-                outcome: kind(row, 0)?,
-                status: status(row, 1)?,
-                message: row.get(2)?,
-                reported_at: timestamp(row.get(3)?),
-                superseded: row.get(4)?,
+                outcome: row.get("outcome")?,
+                status: word::<CardStatus>(row, "status")?,
+                message: row.get("message")?,
+                reported_at: row.get("reported_at")?,
+                superseded: row.get("superseded")?,
                 showing: ShowingState::Nothing,
                 card: None,
                 instance: None,
@@ -313,19 +316,17 @@ pub(super) fn record(connection: &Connection, seq: Seq) -> rusqlite::Result<Opti
     )?;
     let mut rows = statement.query([seq as i64])?;
     while let Some(row) = rows.next()? {
-        let state = state(row, 2)?;
-        let time = |column, wanted| -> rusqlite::Result<Option<Timestamp>> {
-            Ok(if state == wanted { Some(timestamp(row.get(column)?)) } else { None })
-        };
+        let state: ShowingState = row.get("state")?;
+        let (next, changed): (Timestamp, Timestamp) = (row.get("next_attempt_at")?, row.get("changed_at")?);
         let record = ShowingRecord {
-            id: row.get(1)?,
+            id: row.get("target")?,
             state,
-            attempts: row.get(3)?,
-            next_attempt_at: time(4, ShowingState::Waiting)?,
-            shown_at: time(5, ShowingState::Shown)?,
-            note: row.get(6)?,
+            attempts: row.get("attempts")?,
+            next_attempt_at: (state == ShowingState::Waiting).then_some(next),
+            shown_at: (state == ShowingState::Shown).then_some(changed),
+            note: row.get("note")?,
         };
-        match surface(row, 0)? {
+        match row.get("surface")? {
             Surface::Card => outcome.card = Some(record),
             Surface::Instance => outcome.instance = Some(record),
         }
@@ -355,25 +356,4 @@ pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
         )?
         .query_row([], |row| row.get::<_, i64>(0))
         .map(|count| count as u64)
-}
-
-fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<Kind> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
-}
-
-fn surface(row: &Row<'_>, column: usize) -> rusqlite::Result<Surface> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
-}
-
-fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<ShowingState> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|_| strange(column))
-}
-
-/// A word of the platform's that a newer program has learned counts as none.
-fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<CardStatus>> {
-    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(|word| word.parse().ok()))
-}
-
-fn strange(column: usize) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "an unknown word".into())
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
 use serde_json::value::RawValue;
 
 use super::{
-    columns::{action, id_at, seq, timestamp},
+    columns::{id_at, seq, word},
     credentials, history, outcomes,
     room::Room,
     schema::{self, OpenError},
@@ -35,7 +35,7 @@ const STANDING: &str =
 
 const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
-    (SELECT published_through FROM cursor)";
+    (SELECT published_through FROM cursor) AS published_through";
 
 /// Where commands with ids from `?1` on begin in the log. The index is named because SQLite would walk the log for a minimum.
 pub(super) const SINCE: &str =
@@ -99,7 +99,7 @@ impl Reader {
                  WHERE e.seq IN ({DUE_LONGEST}) ORDER BY e.seq"
             ))?
             .query_map(params![now, limit as i64, now.saturating_add(FARTHEST_MS)], |row| {
-                Ok(Due { entry: entry(row)?, attempts: row.get(10)? })
+                Ok(Due { entry: entry(row)?, attempts: row.get("attempts")? })
             })?
             .collect()
     }
@@ -111,7 +111,7 @@ impl Reader {
                 "SELECT c.task_key, e.seq FROM exceptions e JOIN commands c ON c.seq = e.seq
                  WHERE e.state <> 'parked'",
             )?
-            .query_map([], |row| Ok((TaskKey::from_value(row.get::<_, i64>(0)? as u64), seq(row, 1)?)))?
+            .query_map([], |row| Ok((row.get("task_key")?, seq(row, "seq")?)))?
             .collect()
     }
 
@@ -123,10 +123,10 @@ impl Reader {
             ))?
             .query_row([command_id.as_bytes().as_slice()], |row| {
                 Ok(Standing {
-                    seq: seq(row, 0)?,
+                    seq: seq(row, "seq")?,
                     state: state(row)?,
                     attempts: row.get("attempts")?,
-                    task_key: TaskKey::from_value(row.get::<_, i64>("task_key")? as u64),
+                    task_key: row.get("task_key")?,
                 })
             })
             .optional()
@@ -165,7 +165,7 @@ impl Reader {
             ))?
             .query_row([command_id.as_bytes().as_slice()], |row| {
                 let mut record = record(row)?;
-                let message: Vec<u8> = row.get(14)?;
+                let message: Vec<u8> = row.get("message")?;
                 record.reconciliation = self.finding(record.seq)?;
                 record.command =
                     String::from_utf8(message).ok().and_then(|text| RawValue::from_string(text).ok());
@@ -195,9 +195,9 @@ impl Reader {
                 "SELECT (SELECT received_at FROM commands WHERE seq > pruned_through ORDER BY seq LIMIT 1)
                  FROM cursor WHERE pruned_through > 0",
             )?
-            .query_row([], |row| row.get::<_, Option<i64>>(0))
+            .query_row([], |row| row.get::<_, Option<Timestamp>>(0))
             .optional()?;
-        Ok(kept.map(|kept| kept.map_or_else(Timestamp::now, timestamp)))
+        Ok(kept.map(|kept| kept.unwrap_or_else(Timestamp::now)))
     }
 
     /// Commands that pass the filter, newest first.
@@ -338,7 +338,7 @@ impl Reader {
             "SELECT count(*) FROM exceptions WHERE seq > (SELECT pruned_through FROM cursor)
                AND seq <= (SELECT published_through FROM cursor)",
         )?;
-        let oldest: Option<i64> = transaction.query_row(
+        let oldest_pending_at = transaction.query_row(
             "SELECT min(received_at) FROM (
                SELECT * FROM (SELECT c.received_at FROM commands c
                  WHERE c.seq > (SELECT published_through FROM cursor)
@@ -358,7 +358,7 @@ impl Reader {
             published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
             parked,
             remembered: None,
-            oldest_pending_at: oldest.map(timestamp),
+            oldest_pending_at,
             head,
             cursor,
             refusals: count("SELECT count(*) FROM refusals")?,
@@ -373,46 +373,42 @@ impl Reader {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
-        seq: seq(row, 0)?,
-        task_key: TaskKey::from_value(row.get::<_, i64>(8)? as u64),
+        seq: seq(row, "seq")?,
+        task_key: row.get("task_key")?,
         envelope: Envelope {
-            command_id: CommandId::from_bytes(row.get(1)?),
-            received_at: timestamp(row.get(2)?),
-            endpoint: row.get::<_, String>(3)?.into(),
-            action: action(row, 4)?,
-            approval_code: row.get(5)?,
-            instance_id: row.get(6)?,
-            task_id: row.get(7)?,
+            command_id: row.get("command_id")?,
+            received_at: row.get("received_at")?,
+            endpoint: row.get("endpoint")?,
+            action: row.get("action")?,
+            approval_code: row.get("approval_code")?,
+            instance_id: row.get("instance_id")?,
+            task_id: row.get("task_id")?,
         },
-        body: row.get(9)?,
+        body: row.get("message")?,
     })
 }
 
 fn state(row: &Row<'_>) -> rusqlite::Result<State> {
-    let exception = row.get::<_, Option<String>>("state")?.and_then(|word| word.parse().ok());
-    Ok(State::of(seq(row, 0)?, row.get::<_, i64>("published_through")? as Seq, exception))
+    let exception = word::<Exceptional>(row, "state")?;
+    Ok(State::of(seq(row, "seq")?, seq(row, "published_through")?, exception))
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let exception = row.get::<_, Option<String>>(9)?.and_then(|word| word.parse().ok());
-    let position = seq(row, 0)?;
+    let is_parked = word::<Exceptional>(row, "state")? == Some(Exceptional::Parked);
     Ok(Record {
-        seq: position,
-        command_id: CommandId::from_bytes(row.get(1)?),
-        received_at: timestamp(row.get(2)?),
-        state: State::of(position, seq(row, 13)?, exception),
-        endpoint: row.get(3)?,
-        action: row.get(4)?,
-        user_id: row.get(5)?,
-        approval_code: row.get(6)?,
-        instance_id: row.get(7)?,
-        task_id: row.get(8)?,
-        attempts: row.get(10)?,
-        next_attempt_at: match exception {
-            Some(Exceptional::Parked) => None,
-            _ => row.get::<_, Option<i64>>(11)?.map(timestamp),
-        },
-        note: row.get(12)?,
+        seq: seq(row, "seq")?,
+        command_id: row.get("command_id")?,
+        received_at: row.get("received_at")?,
+        state: state(row)?,
+        endpoint: row.get("endpoint")?,
+        action: row.get("action")?,
+        user_id: row.get("user_id")?,
+        approval_code: row.get("approval_code")?,
+        instance_id: row.get("instance_id")?,
+        task_id: row.get("task_id")?,
+        attempts: row.get("attempts")?,
+        next_attempt_at: if is_parked { None } else { row.get("next_attempt_at")? },
+        note: row.get("note")?,
         outcome: None,
         command: None,
         reconciliation: None,

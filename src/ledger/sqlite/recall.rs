@@ -16,6 +16,7 @@ use std::{
 use rusqlite::{Connection, Row};
 
 use super::{
+    columns::seq,
     schema,
     waiting::{Job, Older},
     window::Seen,
@@ -72,16 +73,16 @@ fn page(connection: &Connection, below: Seq, epoch_ms: i64) -> rusqlite::Result<
         .collect()
 }
 
-/// What is remembered of a row: seq, received_at, fingerprint, decision_key.
+/// What is remembered of a row of `commands`.
 pub(super) fn seen(row: &Row<'_>, epoch_ms: i64) -> rusqlite::Result<Seen> {
-    let first = |column| -> rusqlite::Result<u64> {
+    let first = |column: &str| -> rusqlite::Result<u64> {
         let bytes = row.get_ref(column)?.as_blob()?;
         Ok(bytes.first_chunk().map_or(0, |head| u64::from_be_bytes(*head)))
     };
     Ok(Seen {
-        seq: row.get::<_, i64>(0)? as Seq,
-        at_ms: row.get::<_, i64>(1)?.saturating_sub(epoch_ms),
-        fingerprint: first(2)?,
-        decision: first(3)?,
+        seq: seq(row, "seq")?,
+        at_ms: row.get::<_, i64>("received_at")?.saturating_sub(epoch_ms),
+        fingerprint: first("fingerprint")?,
+        decision: first("decision_key")?,
     })
 }

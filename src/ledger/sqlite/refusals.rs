@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
-use super::{columns::timestamp, reader::Reader};
+use super::{columns::seq, reader::Reader};
 use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
 
 /// Keeps refused callbacks, and drops the oldest of each kind.
@@ -92,10 +92,7 @@ impl Reader {
         }
         values.push(Box::new(filter.limit as i64));
         let sql = format!(
-            "SELECT id, refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
-                approval_code, instance_id, task_id, message_id, search_id, context_instance_id,
-                context_task_id, context_round, context_business_key
-             FROM refusals WHERE {} ORDER BY id DESC LIMIT ?{}",
+            "SELECT * FROM refusals WHERE {} ORDER BY id DESC LIMIT ?{}",
             conditions.join(" AND "),
             values.len()
         );
@@ -106,27 +103,27 @@ impl Reader {
 
 fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
     let refused = Refused {
-        refused_at: timestamp(row.get(1)?),
-        endpoint: row.get(2)?,
-        reason: row.get(3)?,
-        detail: row.get(4)?,
-        peer: row.get(5)?,
-        body_bytes: row.get::<_, i64>(6)? as u64,
-        stranger: row.get(7)?,
-        action_type: row.get(8)?,
-        user_id: row.get(9)?,
-        approval_code: row.get(10)?,
-        instance_id: row.get(11)?,
-        task_id: row.get(12)?,
-        message_id: row.get(13)?,
-        search_id: row.get(14)?,
+        refused_at: row.get("refused_at")?,
+        endpoint: row.get("endpoint")?,
+        reason: row.get("reason")?,
+        detail: row.get("detail")?,
+        peer: row.get("peer")?,
+        body_bytes: seq(row, "body_bytes")?,
+        stranger: row.get("strange")?,
+        action_type: row.get("action_type")?,
+        user_id: row.get("user_id")?,
+        approval_code: row.get("approval_code")?,
+        instance_id: row.get("instance_id")?,
+        task_id: row.get("task_id")?,
+        message_id: row.get("message_id")?,
+        search_id: row.get("search_id")?,
         context_task: ContextTask {
-            instance_id: row.get(15)?,
-            task_id: row.get(16)?,
-            round: row.get(17)?,
-            business_key: row.get(18)?,
+            instance_id: row.get("context_instance_id")?,
+            task_id: row.get("context_task_id")?,
+            round: row.get("context_round")?,
+            business_key: row.get("context_business_key")?,
         }
         .unless_empty(),
     };
-    Ok(KeptRefusal { id: row.get::<_, i64>(0)? as u64, refused })
+    Ok(KeptRefusal { id: seq(row, "id")?, refused })
 }

@@ -81,9 +81,7 @@ fn same(
     if accepting.command.task.round.is_some() {
         let found = transaction
             .prepare_cached("SELECT command_id FROM rounds WHERE fingerprint = ?1")?
-            .query_row([accepting.fingerprint.as_bytes().as_slice()], |row| {
-                row.get(0).map(CommandId::from_bytes)
-            })
+            .query_row([accepting.fingerprint.as_bytes().as_slice()], |row| row.get(0))
             .optional()?;
         return Ok(found.map_or(Same::Nothing, Same::Duplicate));
     }
@@ -92,9 +90,7 @@ fn same(
     let Some(found) = found.filter(|found| found.age < reach) else { return Ok(Same::Nothing) };
     let command_id = transaction
         .prepare_cached("SELECT command_id FROM commands WHERE seq = ?1 AND fingerprint = ?2")?
-        .query_row(params![found.seq as i64, accepting.fingerprint.as_bytes()], |row| {
-            row.get(0).map(CommandId::from_bytes)
-        })
+        .query_row(params![found.seq as i64, accepting.fingerprint.as_bytes()], |row| row.get(0))
         .optional()?;
     Ok(match command_id {
         // A key that collides, or a row that was pruned.
@@ -120,7 +116,7 @@ fn contradicted(
         )?
         .query_row(
             params![found.seq as i64, accepting.decision_key.as_bytes(), accepting.command.action_type],
-            |row| row.get(0).map(CommandId::from_bytes),
+            |row| row.get(0),
         )
         .optional()?;
     Ok(with.map(|with| (with, found.age)))
