@@ -1,7 +1,9 @@
 //! Standard error behind a thread: whoever logs puts a line into memory and goes on.
 //!
 //! A callback must not wait for whoever reads our log: a pipe that nobody empties, or a terminal that is held, would
-//! stop every thread at its next line. And one write for many lines costs a fraction of a write for each.
+//! stop every thread at its next line. And one write for many lines costs a fraction of a write for each: 1000 lines come in
+//! fewer than 500 writes, as a test has it. `tracing-appender` writes each by itself, bounds them by their number (128 000)
+//! and not by their bytes, which strangers choose, and does not log how many it has dropped.
 //!
 //! A line is written about a moment after it was logged, at the latest when the [`Flush`] is dropped. A process that is killed
 //! loses the lines of that time; the ledger does not live by its log.
