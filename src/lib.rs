@@ -48,13 +48,7 @@
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
 //! | [`backoff`], [`certificates`], [`loopback`], [`proxy`], [`secret`], [`stop`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
 //!
-//! # Glossary
-//! *Callback*: one POST of the approval center. *Endpoint*: what one `action_callback_url` points at. *Command*: a kept
-//! decision. *Context*: what the third party gave along so that its task can be known again; *registered*, if it told the
-//! task beforehand. *Ledger*: where commands are kept. *Relay*: what publishes them. *Park*: to set a command aside for an
-//! operator. *Settle*: to write down what the broker answered. *Outcome*: what a worker reports of a command. *Showing*: an
-//! outcome on its way to a card or an instance of the approval center. *Finding*: a decision that the approval center did
-//! not show when it was asked.
+//! The words: `docs/architecture.md#glossary`.
 
 pub mod amqp;
 pub mod app;

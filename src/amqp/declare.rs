@@ -47,7 +47,7 @@ impl Existing {
         warn!(
             queue = name,
             overflow,
-            mend = refusing_policy(&broker.vhost, name),
+            advice = refusing_policy(&broker.vhost, name),
             "the queue exists without x-overflow=reject-publish and is used as it is; should a policy limit its length, \
              confirmed commands would be dropped"
         );

@@ -27,7 +27,7 @@ pub use connection::Listening;
 pub use declare::Existing;
 pub use examine::{Examined, Trouble, examine};
 pub use permissions::permissions;
-pub use publisher::{Publisher, Session};
+pub use publisher::{ConfirmChannel, Publisher};
 pub use watch::Watch;
 pub use words::refusing_policy;
 

@@ -86,18 +86,18 @@ impl Publisher {
 }
 
 impl crate::relay::Publisher for Publisher {
-    type Session = Session;
+    type Session = ConfirmChannel;
     type Error = Error;
 
     /// Tries every broker once, beginning with the one that was connected last.
-    async fn connect(&mut self) -> Result<Session, Error> {
+    async fn connect(&mut self) -> Result<ConfirmChannel, Error> {
         let mut last = Error::NoUrl;
         for tried in 1..=self.brokers.len() {
             let broker = &self.brokers[self.next];
             match Link::open(broker, &self.settings, &self.existing).await {
                 Ok(link) => {
                     info!(broker = %broker.address, "connected to the broker");
-                    return Ok(Session::new(link, &self.settings, self.connected.clone()));
+                    return Ok(ConfirmChannel::new(link, &self.settings, self.connected.clone()));
                 }
                 Err(error) => {
                     self.next = (self.next + 1) % self.brokers.len();
@@ -115,7 +115,7 @@ impl crate::relay::Publisher for Publisher {
 type Answers = Pin<Box<dyn Future<Output = lapin::Result<Answer>> + Send>>;
 
 /// A connected channel that confirms.
-pub struct Session {
+pub struct ConfirmChannel {
     link: Link,
     window: Window<Answers>,
     exchange: ShortString,
@@ -133,13 +133,13 @@ impl Drop for Connected {
     }
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for ConfirmChannel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("broker", &self.link.broker).finish_non_exhaustive()
+        f.debug_struct("ConfirmChannel").field("broker", &self.link.broker).finish_non_exhaustive()
     }
 }
 
-impl Session {
+impl ConfirmChannel {
     fn new(link: Link, settings: &Settings, connected: watch::Sender<bool>) -> Self {
         connected.send_replace(true);
         Self {
@@ -162,7 +162,7 @@ impl Session {
     }
 }
 
-impl crate::relay::Session for Session {
+impl crate::relay::Session for ConfirmChannel {
     type Error = Error;
 
     fn publish(&mut self, entry: Entry) -> Result<(), Error> {

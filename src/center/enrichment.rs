@@ -139,10 +139,10 @@ impl Subject {
     fn of(entry: &Entry) -> Self {
         #[derive(Deserialize)]
         struct Body {
-            operator: Operator,
+            operator: Approver,
         }
         #[derive(Deserialize)]
-        struct Operator {
+        struct Approver {
             user_id: String,
         }
         let body: Option<Body> = serde_json::from_slice(&entry.body).ok();

@@ -51,7 +51,7 @@ the least that any of them waits. Writes for some seconds into a directory of it
 ledger, some tens of MiB, and removes it. Not while much is going on: both would be slowed down.";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum BenchCommand {
     /// Measure what a sync costs in the ledger's directory, and how many decisions it keeps in a second
     Disk(DiskArguments),
 }
@@ -131,8 +131,8 @@ impl Drop for Scratch {
     }
 }
 
-pub(super) fn run(command: Command, loaded: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
-    let Command::Disk(arguments) = command;
+pub(super) fn run(command: BenchCommand, loaded: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
+    let BenchCommand::Disk(arguments) = command;
     let directory = match &arguments.directory {
         Some(directory) => directory.clone(),
         None => {

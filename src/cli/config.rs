@@ -10,7 +10,7 @@ use super::{
 use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ConfigCommand {
     /// Check the configuration: all that is wrong or risky, with key and origin
     ///
     /// Faults and warnings go to stderr, one a line. Exits with 64 if there is a fault.
@@ -38,11 +38,11 @@ pub(super) struct ShowArguments {
     json: bool,
 }
 
-pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
+pub(super) fn run(command: ConfigCommand, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::Check(arguments) => check(&arguments, &load()),
-        Command::Show(arguments) => show(&arguments, &load()),
-        Command::Defaults => {
+        ConfigCommand::Check(arguments) => check(&arguments, &load()),
+        ConfigCommand::Show(arguments) => show(&arguments, &load()),
+        ConfigCommand::Defaults => {
             lines(REFERENCE)?;
             Ok(Exit::Done)
         }

@@ -34,7 +34,7 @@ Example:
     countersign context sign --endpoint purchase --expires-in 72h";
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ContextCommand {
     /// Sign claims that stand on stdin as a JSON object, and print the token for action_context
     #[command(after_help = CLAIMS)]
     Sign(SignArguments),
@@ -74,10 +74,10 @@ pub(super) struct VerifyArguments {
     zone: ZoneArguments,
 }
 
-pub(super) fn run(command: Command, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
+pub(super) fn run(command: ContextCommand, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::Sign(arguments) => sign_claims(&arguments, load),
-        Command::Verify(arguments) => verify(&arguments, &load()),
+        ContextCommand::Sign(arguments) => sign_claims(&arguments, load),
+        ContextCommand::Verify(arguments) => verify(&arguments, &load()),
     }
 }
 

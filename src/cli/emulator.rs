@@ -46,7 +46,7 @@ const HERE: &str = "http://127.0.0.1:8900";
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<EmulatorCommand>,
     /// IP address and port; 0 takes a free one, which is printed
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     listen: SocketAddr,
@@ -77,7 +77,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum EmulatorCommand {
     /// Press a button of a task or a card: the real callback is sent
     Press(PressArguments),
     /// Print what the center has, as JSON
@@ -138,8 +138,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.command {
         None => block_on(stand_in(arguments)),
-        Some(Command::Press(arguments)) => block_on(press(arguments)),
-        Some(Command::State(arguments)) => block_on(async {
+        Some(EmulatorCommand::Press(arguments)) => block_on(press(arguments)),
+        Some(EmulatorCommand::State(arguments)) => block_on(async {
             let told = ask(&arguments.url, "/emulator/state", None).await?;
             lines(&serde_json::to_string_pretty(&told.1).context("cannot express the state as JSON")?)?;
             line("")?;

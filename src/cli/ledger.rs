@@ -17,14 +17,14 @@ use crate::{
     ledger::{
         Filter, Limits, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
         history::{Event, What},
-        sqlite::{ActError, Operator, Reader},
+        sqlite::{ActError, OperatorActs, Reader},
     },
     telemetry::log::chain,
     time::{Timestamp, Zone},
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum LedgerCommand {
     /// List commands, newest first
     List(Box<ListArguments>),
     /// Show one command with its message
@@ -199,19 +199,19 @@ fn parse_age(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "not a duration such as \"30d\", \"12h\" or \"30m\"".to_owned())
 }
 
-pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
+pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::List(arguments) => list(&arguments, &reader(loaded)?),
-        Command::Show(arguments) => show(&arguments, &reader(loaded)?),
-        Command::Stats(arguments) => stats(&arguments, &reader(loaded)?),
-        Command::Requeue(arguments) => requeue(&arguments, &mut operator(loaded)?),
-        Command::Park(arguments) => {
+        LedgerCommand::List(arguments) => list(&arguments, &reader(loaded)?),
+        LedgerCommand::Show(arguments) => show(&arguments, &reader(loaded)?),
+        LedgerCommand::Stats(arguments) => stats(&arguments, &reader(loaded)?),
+        LedgerCommand::Requeue(arguments) => requeue(&arguments, &mut operator(loaded)?),
+        LedgerCommand::Park(arguments) => {
             let mut operator = operator(loaded)?;
-            let acts = each(&arguments.command_ids, &mut operator, Operator::park);
+            let acts = each(&arguments.command_ids, &mut operator, OperatorActs::park);
             tell("parked", acts, arguments.json)
         }
-        Command::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
-        Command::Prune(arguments) => prune(&arguments, loaded),
+        LedgerCommand::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
+        LedgerCommand::Prune(arguments) => prune(&arguments, loaded),
     }
 }
 
@@ -220,8 +220,8 @@ pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
     Ok(opened.with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?)
 }
 
-fn operator(loaded: &Loaded) -> Result<Operator, Failure> {
-    let opened = Operator::open(&loaded.ledger()?.path);
+fn operator(loaded: &Loaded) -> Result<OperatorActs, Failure> {
+    let opened = OperatorActs::open(&loaded.ledger()?.path);
     Ok(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?)
 }
 
@@ -455,7 +455,7 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit, Failure> {
+fn requeue(arguments: &RequeueArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
         let requeued = operator.requeue_parked().context("nothing was requeued")?;
         if requeued.is_empty() {
@@ -463,12 +463,12 @@ fn requeue(arguments: &RequeueArguments, operator: &mut Operator) -> Result<Exit
         }
         requeued.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
     } else {
-        each(&arguments.command_ids, operator, Operator::requeue)
+        each(&arguments.command_ids, operator, OperatorActs::requeue)
     };
     tell("requeued", acts, arguments.json)
 }
 
-fn show_again(arguments: &ShowAgainArguments, operator: &mut Operator) -> Result<Exit, Failure> {
+fn show_again(arguments: &ShowAgainArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
         let ordered = operator.show_parked_again().context("nothing is shown again")?;
         if ordered.is_empty() {
@@ -476,7 +476,7 @@ fn show_again(arguments: &ShowAgainArguments, operator: &mut Operator) -> Result
         }
         ordered.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
     } else {
-        each(&arguments.command_ids, operator, Operator::show_again)
+        each(&arguments.command_ids, operator, OperatorActs::show_again)
     };
     tell("to be shown again", acts, arguments.json)
 }
@@ -520,8 +520,8 @@ type Act = (CommandRef, Result<(), ActError>);
 /// Does something to each of these commands.
 fn each(
     commands: &[CommandRef],
-    operator: &mut Operator,
-    act: impl Fn(&mut Operator, CommandId) -> Result<(), ActError>,
+    operator: &mut OperatorActs,
+    act: impl Fn(&mut OperatorActs, CommandId) -> Result<(), ActError>,
 ) -> Vec<Act> {
     let mut acts = Vec::with_capacity(commands.len());
     for command in commands {

@@ -60,7 +60,7 @@ struct Arguments {
     #[command(flatten)]
     sources: SourceArguments,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 /// Where the configuration comes from.
@@ -77,7 +77,7 @@ struct SourceArguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the service: take callbacks, keep them, publish commands
     ///
     /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. On SIGHUP it reads the
@@ -85,19 +85,19 @@ enum Command {
     Serve,
     /// Check or show the configuration
     #[command(subcommand)]
-    Config(config::Command),
+    Config(config::ConfigCommand),
     /// Play the approval center: send callbacks, as from a list, a card or a search
     Send(Box<send::Arguments>),
     /// Follow the commands: one JSON line for each, through a queue of its own
     Tail(tail::Arguments),
     /// Look into the ledger, or have commands published again
     #[command(subcommand)]
-    Ledger(ledger::Command),
+    Ledger(ledger::LedgerCommand),
     /// List refused callbacks, and say why: the answer to 提交失败
     Refusals(Box<refusals::Arguments>),
     /// Ask the approval center: definitions, tasks, instances, cards
     #[command(subcommand)]
-    Center(center::Command),
+    Center(center::CenterCommand),
     /// Ask the approval center for published decisions, and list those that never became visible there
     Reconcile(reconcile::Arguments),
     /// Look at everything that a decision passes, and say what is wrong and how to mend it
@@ -112,15 +112,15 @@ enum Command {
     Keygen(crypt::KeygenArguments),
     /// Sign and check contexts that are tokens (format jwt)
     #[command(subcommand)]
-    Context(context::Command),
+    Context(context::ContextCommand),
     /// Print the topology
     #[command(subcommand)]
-    Topology(topology::Command),
+    Topology(topology::TopologyCommand),
     /// Print the contract with consumers: the JSON Schema of a command or an outcome, or the AsyncAPI document
     Schema(schema::Arguments),
     /// Measure what this machine can do
     #[command(subcommand)]
-    Bench(bench::Command),
+    Bench(bench::BenchCommand),
     /// Ask a running service whether it is ready: for probes of containers
     Healthcheck(healthcheck::Arguments),
 }
@@ -195,24 +195,24 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let sources = arguments.sources;
     match arguments.command {
-        Command::Serve => serve::run(sources.sources()),
-        Command::Config(command) => config::run(command, || sources.load()),
-        Command::Send(arguments) => send::run(&arguments, &sources.load_telling()),
-        Command::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),
-        Command::Ledger(command) => ledger::run(command, &sources.load_telling()),
-        Command::Refusals(arguments) => refusals::run(&arguments, &sources.load_telling()),
-        Command::Center(command) => center::run(command, &sources.load_telling()),
-        Command::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
-        Command::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
-        Command::Emulator(arguments) => emulator::run(&arguments),
-        Command::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
-        Command::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),
-        Command::Keygen(arguments) => crypt::keygen(&arguments),
-        Command::Context(command) => context::run(command, || sources.load_telling()),
-        Command::Topology(command) => topology::run(&command, &sources.load_telling()),
-        Command::Schema(arguments) => schema::run(&arguments),
-        Command::Bench(command) => bench::run(command, || sources.load_telling()),
-        Command::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load_telling()),
+        CliCommand::Serve => serve::run(sources.sources()),
+        CliCommand::Config(command) => config::run(command, || sources.load()),
+        CliCommand::Send(arguments) => send::run(&arguments, &sources.load_telling()),
+        CliCommand::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),
+        CliCommand::Ledger(command) => ledger::run(command, &sources.load_telling()),
+        CliCommand::Refusals(arguments) => refusals::run(&arguments, &sources.load_telling()),
+        CliCommand::Center(command) => center::run(command, &sources.load_telling()),
+        CliCommand::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
+        CliCommand::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
+        CliCommand::Emulator(arguments) => emulator::run(&arguments),
+        CliCommand::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
+        CliCommand::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),
+        CliCommand::Keygen(arguments) => crypt::keygen(&arguments),
+        CliCommand::Context(command) => context::run(command, || sources.load_telling()),
+        CliCommand::Topology(command) => topology::run(&command, &sources.load_telling()),
+        CliCommand::Schema(arguments) => schema::run(&arguments),
+        CliCommand::Bench(command) => bench::run(command, || sources.load_telling()),
+        CliCommand::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load_telling()),
     }
 }
 

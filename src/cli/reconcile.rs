@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     center::client::Center,
-    center::reconcile::{Again, Error, Pace, Summary, Witness, mend, pass},
+    center::reconcile::{Again, Error, Pace, Summary, Witness, advice, pass},
     config::{Loaded, parse_duration},
     ledger::{
         Verdict,
@@ -218,8 +218,8 @@ fn sum_up(overview: &Overview, passed: Option<Summary>) {
         (Verdict::NotFound, overview.not_found),
         (Verdict::Contradicted, overview.contradicted),
     ] {
-        if let (1.., Some(mend)) = (count, mend(verdict)) {
-            say(format_args!("{count} {}: {mend}", verdict.as_str()));
+        if let (1.., Some(advice)) = (count, advice(verdict)) {
+            say(format_args!("{count} {}: {advice}", verdict.as_str()));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum TopologyCommand {
     /// Print exchanges, queues and bindings as RabbitMQ's definitions JSON
     ///
     /// For `rabbitmqctl import_definitions` or the management API, where the service may not declare them itself
@@ -29,14 +29,14 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command, loaded: &Loaded) -> Result<Exit, Failure> {
+pub(super) fn run(command: &TopologyCommand, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
-        Command::Print { permissions: true } => {
+        TopologyCommand::Print { permissions: true } => {
             for text in permissions(&loaded.amqp()?.broker) {
                 line(text)?;
             }
         }
-        Command::Print { permissions: false } => {
+        TopologyCommand::Print { permissions: false } => {
             let definitions = definitions(&loaded.amqp()?.broker);
             lines(&serde_json::to_string_pretty(&definitions).context("the definitions are not JSON")?)?;
             line("")?;

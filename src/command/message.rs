@@ -183,7 +183,7 @@ struct Body<'a> {
     action: &'static str,
     action_type: &'a str,
     origin: Option<&'static str>,
-    operator: Operator<'a>,
+    operator: Approver<'a>,
     task: Task<'a>,
     reason: Option<&'a str>,
     attachments: Vec<AttachmentBody<'a>>,
@@ -196,7 +196,7 @@ struct Body<'a> {
 }
 
 #[derive(Serialize)]
-struct Operator<'a> {
+struct Approver<'a> {
     user_id: &'a str,
 }
 
@@ -257,15 +257,15 @@ impl<'a> Body<'a> {
             received_at: command.received_at,
             action: command.action.as_str(),
             action_type: &command.action_type,
-            origin: command.origin.map(|word| word.as_str()),
-            operator: Operator { user_id: &command.user_id },
+            origin: command.origin.map(super::Origin::as_str),
+            operator: Approver { user_id: &command.user_id },
             task: Task {
                 approval_code: command.approval_code.as_deref(),
                 instance_id: task.instance_id.as_deref(),
                 task_id: task.task_id.as_deref(),
                 round: task.round.as_deref(),
                 business_key: task.business_key.as_deref(),
-                resolved_by: task.resolved_by.map(|word| word.as_str()),
+                resolved_by: task.resolved_by.map(super::ResolvedBy::as_str),
                 data: Data(task.data.as_deref()),
             },
             reason: command.reason.as_deref(),

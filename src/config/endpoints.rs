@@ -33,7 +33,7 @@ const NO_KEY: &str = "action_callback_key (without a file COUNTERSIGN_ACTION_CAL
     (COUNTERSIGN__ENDPOINTS__0__PLAIN=true), if the approval center has no key either";
 
 /// An endpoint, and what others than the intake do with its commands.
-pub(super) struct Endpoint {
+pub(super) struct EndpointSection {
     pub(super) settings: EndpointSettings,
     /// How they are dressed.
     pub(super) profile: Profile,
@@ -43,7 +43,7 @@ pub(super) struct Endpoint {
     pub(super) rules: Rules,
 }
 
-pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Option<Endpoint> {
+pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Option<EndpointSection> {
     let expected = "1 to 64 of a-z, 0-9, _ and -, not beginning with _ or -";
     let name = section.required("name", expected, |text| {
         if is_name(text) { Ok(text.to_owned()) } else { Err("cannot be part of the URL as it is".to_owned()) }
@@ -113,7 +113,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         repeats_window: repeats_window?,
         context: context?,
     };
-    Some(Endpoint { settings, profile: profile?, enrichment: enrichment?, rules: rules? })
+    Some(EndpointSection { settings, profile: profile?, enrichment: enrichment?, rules: rules? })
 }
 
 fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {

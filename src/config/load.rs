@@ -139,7 +139,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         let center_is_off = matches!(loaded.approval_center, Some(None));
         let (mut list, mut profiles) = (Vec::new(), Vec::new());
         for (place, endpoint) in endpoints.into_iter().enumerate() {
-            let endpoints::Endpoint { settings: endpoint, profile, enrichment, rules } = endpoint;
+            let endpoints::EndpointSection { settings: endpoint, profile, enrichment, rules } = endpoint;
             if let Some(outcomes) = &mut loaded.outcomes
                 && rules != outcomes::Rules::default()
             {

@@ -49,12 +49,12 @@ enum LedgerCheck {
 }
 
 /// Probes the ledger, and remembers the result for a second. Probers that come together share one probe.
-pub(super) struct Probe {
+pub(super) struct WriteProbe {
     ledger: Arc<dyn Ledger>,
     last: Mutex<Option<(Instant, LedgerCheck)>>,
 }
 
-impl Probe {
+impl WriteProbe {
     pub(super) fn new(ledger: Arc<dyn Ledger>) -> Self {
         Self { ledger, last: Mutex::new(None) }
     }

@@ -88,7 +88,7 @@ struct Desk {
     access: Arc<Access>,
     wrong_tokens: WrongTokens,
     reasons: Vec<&'static str>,
-    probe: health::Probe,
+    probe: health::WriteProbe,
 }
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.
@@ -109,7 +109,7 @@ pub fn serve(
     draining: Arc<AtomicBool>,
     reasons: Vec<&'static str>,
 ) -> io::Result<Server> {
-    let probe = health::Probe::new(ledger.clone());
+    let probe = health::WriteProbe::new(ledger.clone());
     let wrong_tokens = WrongTokens::default();
     let desk = web::Data::new(Desk { ledger, metrics, draining, access, wrong_tokens, reasons, probe });
     let server = HttpServer::new(move || {

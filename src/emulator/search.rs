@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, millis, translated},
-    tenant::{Cursor, Instance, Tenant, random_hex},
+    tenant::{Instance, PageToken, Tenant, random_hex},
 };
 
 const SPAN_MS: i64 = 30 * 86_400 * 1000;
@@ -43,7 +43,7 @@ pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let mut data = json!({ "count": count, "instance_list": shown, "has_more": end < count });
     if end < count {
         let token = random_hex::<24>();
-        tenant.cursors.insert(token.clone(), Cursor { filter: ask.body.clone(), given: end });
+        tenant.cursors.insert(token.clone(), PageToken { filter: ask.body.clone(), given: end });
         data["page_token"] = token.into();
     }
     Ok(data)

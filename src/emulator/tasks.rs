@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items, millis},
-    tenant::{Cursor, Instance, Tenant, random_hex},
+    tenant::{Instance, PageToken, Tenant, random_hex},
 };
 
 const FILTERS: [&str; 4] = ["approval_codes", "instance_ids", "user_ids", "status"];
@@ -31,7 +31,7 @@ pub(super) fn list(tenant: &mut Tenant, ask: &Ask) -> Answered {
         .collect();
     let given = cursor.given + page.len();
     if given < found.len() {
-        let token = keep(tenant, Cursor { filter: cursor.filter, given });
+        let token = keep(tenant, PageToken { filter: cursor.filter, given });
         return Ok(json!({ "data": page, "page_token": token, "has_more": true }));
     }
     Ok(json!({ "data": page, "has_more": false }))
@@ -62,14 +62,14 @@ pub(super) fn scroll(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(json!({ "data": page, "scroll_id": scroll }))
 }
 
-fn keep(tenant: &mut Tenant, cursor: Cursor) -> String {
+fn keep(tenant: &mut Tenant, cursor: PageToken) -> String {
     let mark = random_hex::<24>();
     tenant.cursors.insert(mark.clone(), cursor);
     mark
 }
 
 /// Where the list goes on, or where one begins whose filters are an allowed combination (platform.md#task-status).
-fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, ApiError> {
+fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<PageToken, ApiError> {
     if let Some(mark) = mark {
         let cursor = tenant.cursors.get(mark).cloned();
         return cursor.ok_or_else(|| ApiError::parameter("param is invalid: page_token"));
@@ -85,7 +85,7 @@ fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<Cursor, Ap
     if items(&body["approval_codes"]).len() > 20 || items(&body["instance_ids"]).len() > 20 {
         return Err(ApiError::parameter("param is invalid: too many codes or ids"));
     }
-    Ok(Cursor { filter: body.clone(), given: 0 })
+    Ok(PageToken { filter: body.clone(), given: 0 })
 }
 
 fn has(list: &Value, text: &str) -> bool {

@@ -26,7 +26,7 @@ pub(super) struct Tenant {
     /// What was asked for in this second and this minute, by API.
     pub(super) counts: HashMap<&'static str, [Count; 2]>,
     /// Lists that are being paged through, by their mark.
-    pub(super) cursors: HashMap<String, Cursor>,
+    pub(super) cursors: HashMap<String, PageToken>,
     /// Failures that were ordered.
     pub(super) planned: Vec<Planned>,
     /// What callbacks were sent, and how they were answered.
@@ -120,7 +120,7 @@ pub(super) struct Count {
 
 /// Where a list is: what it was asked for, and how many were given.
 #[derive(Clone)]
-pub(super) struct Cursor {
+pub(super) struct PageToken {
     pub(super) filter: Value,
     pub(super) given: usize,
 }

@@ -449,14 +449,14 @@ impl Intake {
 
     /// Keeps a request that is no callback among the refused ones: by its word, and the cause in an operator's words.
     pub fn keep_misdirected(&self, target: &str, word: &str, detail: &str, peer: Option<IpAddr>) {
-        self.ledger.refused(ledger::Refused {
+        self.ledger.refused(ledger::RefusedCallback {
             refused_at: Timestamp::now(),
             endpoint: shown(target),
             reason: word.to_owned(),
             detail: Some(detail.to_owned()),
             peer: peer.map(|peer| peer.to_string()),
             stranger: true,
-            ..ledger::Refused::default()
+            ..ledger::RefusedCallback::default()
         });
     }
 
@@ -467,7 +467,7 @@ impl Intake {
         });
         let said = said.cloned().unwrap_or_default();
         let about = if self.identities { about(&said, context_task.as_ref()) } else { About::default() };
-        self.ledger.refused(ledger::Refused {
+        self.ledger.refused(ledger::RefusedCallback {
             refused_at: Timestamp::now(),
             endpoint: shown(sent.asked_for),
             reason: refused.refusal.as_str().to_owned(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, Refused};
+use super::{AcceptError, RefusedCallback};
 use crate::command::{Command, CommandId, Fingerprint, Registered};
 
 /// What [`Accept::accept`] is asked to keep.
@@ -66,7 +66,7 @@ pub trait Accept: Send + Sync {
 
     /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller. Strangers have room of
     /// their own, and wait behind all others.
-    fn refused(&self, refused: Refused);
+    fn refused(&self, refused: RefusedCallback);
 
     /// What a callback is registered for, be it expired: by the key, else by the bot message. For the accept path: by local
     /// data only, and without waiting for the writer. The cause of an error is logged where it arises.

@@ -64,7 +64,7 @@ pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
     ShowingState, Shown, Surface,
 };
-pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, Refused};
+pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
 pub use state::State;
 
 /// Where the ledger is and how much it may take on.

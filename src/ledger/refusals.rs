@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 
 /// A refused callback, redacted: it holds neither token nor context nor ciphertext.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Refused {
+pub struct RefusedCallback {
     /// When.
     pub refused_at: Timestamp,
     /// The endpoint's name as asked for, or the whole path if it names none; cut to 64 characters.
@@ -72,7 +72,7 @@ pub struct KeptRefusal {
     pub id: u64,
     /// What was refused.
     #[serde(flatten)]
-    pub refused: Refused,
+    pub refused: RefusedCallback,
 }
 
 /// Refused callbacks that are not kept, because too many came for the disk, or it failed; since the start.

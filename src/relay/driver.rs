@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tracing::warn;
 
 use super::{
-    News, Report, Session, Settings, notices,
+    News, Session, Settings, Shutdown, notices,
     preparing::{Enrich, Parcel, Preparations},
     protocol::{Due, Effect, Found, Lost, Machine, Moment, Question, Rules, TICK, Unreadable},
 };
@@ -112,10 +112,10 @@ impl Relay {
     }
 
     /// Ends what is left of a session, and tells what is left undone.
-    pub(super) fn end(mut self) -> Report {
+    pub(super) fn end(mut self) -> Shutdown {
         let settled = self.machine.is_settled();
         let Lost { unanswered, .. } = self.session_over(None);
-        Report { confirmed: self.confirmed, unanswered, settled }
+        Shutdown { confirmed: self.confirmed, unanswered, settled }
     }
 
     /// Publishes through a session until it ends or the relay is to stop. Nothing may be unsettled at the start.

@@ -195,7 +195,7 @@ pub struct LateReturn {
 /// What was left undone when the relay stopped. All of it is published again at the next start.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct Shutdown {
     /// Commands confirmed in this run.
     pub confirmed: u64,
     /// Commands published and without an answer when the grace period ended.
@@ -221,7 +221,7 @@ pub async fn run<P: Publisher>(
     enrich: Option<Arc<dyn Enrich>>,
     metrics: Arc<Metrics>,
     mut stop: Stop,
-) -> Report {
+) -> Shutdown {
     let _until_dropped = Connection(metrics.clone());
     let mut relay = Relay::new(ledger, &settings, enrich, metrics);
     let mut deadline = stop.clone();

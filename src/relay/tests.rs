@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{BrokerAnswer, Report, Settings, run};
+use super::{BrokerAnswer, Settings, Shutdown, run};
 use crate::{
     command::Seq,
     ledger::{State, state::Exceptional},
@@ -36,7 +36,7 @@ struct Bench {
     handle: Handle,
     metrics: Arc<Metrics>,
     stop: watch::Sender<Option<Instant>>,
-    relay: JoinHandle<Report>,
+    relay: JoinHandle<Shutdown>,
 }
 
 impl std::ops::Deref for Bench {
@@ -92,7 +92,7 @@ impl Bench {
         self.until(&format!("{count} publishes"), |world| world.published.len() == count).await;
     }
 
-    async fn stop_within(self, grace: Duration) -> Report {
+    async fn stop_within(self, grace: Duration) -> Shutdown {
         self.stop.send_replace(Some(Instant::now() + grace));
         self.relay.await.unwrap()
     }
@@ -457,7 +457,7 @@ async fn at_the_end_what_is_in_flight_is_waited_for_and_settled() {
     bench.answer(BrokerAnswer::Confirmed);
     let handle = bench.handle.clone();
     let report = bench.stop_within(Duration::from_secs(10)).await;
-    assert_eq!(report, Report { confirmed: 2, unanswered: 0, settled: true });
+    assert_eq!(report, Shutdown { confirmed: 2, unanswered: 0, settled: true });
     let world = handle.world();
     assert_eq!((world.cursor, world.closed, &*world.published), (3, 1, &[1, 2, 3][..]));
     assert_eq!(world.exceptions[&2].attempts, 1);
@@ -473,7 +473,7 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     bench.answer(BrokerAnswer::Confirmed);
     let (before, handle) = (Instant::now(), bench.handle.clone());
     let report = bench.stop_within(grace).await;
-    assert_eq!(report, Report { confirmed: 1, unanswered: 1, settled: true });
+    assert_eq!(report, Shutdown { confirmed: 1, unanswered: 1, settled: true });
     assert_eq!((before.elapsed(), handle.world().cursor), (grace, 1));
     // for the ledger
     let bench = Bench::new();

@@ -12,7 +12,7 @@ use countersign::{
     ledger::{
         Accept, Acceptance, Exception, Lifecycle, Limits, Lookup, OnConflict, Outbox, Receipt, Settings,
         Settlement, State,
-        sqlite::{ActError, Operator, SqliteLedger},
+        sqlite::{ActError, OperatorActs, SqliteLedger},
         state::{Event, Exceptional},
     },
     time::Timestamp,
@@ -188,7 +188,7 @@ struct Bench {
     _directory: tempfile::TempDir,
     path: PathBuf,
     ledger: Option<SqliteLedger>,
-    operator: Operator,
+    operator: OperatorActs,
     model: Model,
 }
 
@@ -203,7 +203,7 @@ impl Bench {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ledger.db");
         let ledger = open(&path);
-        let operator = Operator::open(&path).expect("a healthy ledger");
+        let operator = OperatorActs::open(&path).expect("a healthy ledger");
         Self { _directory: directory, path, ledger: Some(ledger), operator, model: Model::default() }
     }
 

@@ -16,8 +16,8 @@ use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
         Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, Refused, Registering,
-        Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats,
+        Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback,
+        Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats,
     },
     time::Timestamp,
 };
@@ -39,7 +39,7 @@ pub(super) enum Fault {
 pub(in crate::app) struct Double {
     fault: Mutex<Fault>,
     log: Mutex<Vec<(Command, Fingerprint)>>,
-    refused: Mutex<Vec<Refused>>,
+    refused: Mutex<Vec<RefusedCallback>>,
     contexts: Mutex<Vec<Registration>>,
     pub(super) uses: Mutex<Vec<CredentialUse>>,
     pub(super) probes: AtomicUsize,
@@ -189,7 +189,7 @@ impl Accept for Double {
         })
     }
 
-    fn refused(&self, refused: Refused) {
+    fn refused(&self, refused: RefusedCallback) {
         self.refused.lock().unwrap().insert(0, refused);
     }
 
@@ -281,7 +281,7 @@ impl Lookup for Double {
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         let all = self.refused.lock().unwrap().clone();
-        let fits = |refused: &Refused| {
+        let fits = |refused: &RefusedCallback| {
             filter.reason.as_ref().is_none_or(|reason| *reason == refused.reason)
                 && filter.endpoint.as_ref().is_none_or(|endpoint| *endpoint == refused.endpoint)
                 && filter.since.is_none_or(|since| refused.refused_at >= since)

@@ -65,7 +65,7 @@ impl Registry {
             }
         }
         callback.push('}');
-        let verdict = self
+        let response = self
             .intake
             .receive(intake::Received {
                 endpoint,
@@ -74,7 +74,7 @@ impl Registry {
                 peer: None,
             })
             .await;
-        match verdict.outcome {
+        match response.outcome {
             Disposition::Kept(kept) => Ok(self.command(kept.command_id).await),
             Disposition::Refused(refusal) => Err(refusal),
             Disposition::Probed => panic!("no test sends a probe here"),

@@ -95,7 +95,7 @@ impl Fault {
 
     /// What a person can do about it, as a sentence; `None` if nothing general can be said.
     #[must_use]
-    pub fn mend(self) -> Option<&'static str> {
+    pub fn advice(self) -> Option<&'static str> {
         Some(match self {
             Self::Parameter => "check what was sent against the API's page",
             Self::JsonType => {
@@ -196,7 +196,7 @@ mod tests {
             (1_234_567, Fault::Unknown),
         ] {
             assert_eq!(Fault::of(code), fault, "{code}");
-            assert_eq!(fault.mend().is_none(), fault == Fault::Unknown, "{code} has words");
+            assert_eq!(fault.advice().is_none(), fault == Fault::Unknown, "{code} has words");
         }
     }
 

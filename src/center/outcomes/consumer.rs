@@ -81,7 +81,7 @@ pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings
         let end = match connected {
             Ok(listening) => {
                 let began = Instant::now();
-                let session = Session {
+                let subscription = Subscription {
                     resources,
                     settings,
                     bell,
@@ -90,7 +90,7 @@ pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings
                     burial: Burial::new(&listening),
                     taken: 0,
                 };
-                let (end, taken) = session.serve(broker, &mut stop).await;
+                let (end, taken) = subscription.serve(broker, &mut stop).await;
                 listening.close("outcomes are no longer taken").await;
                 if taken > 0 || began.elapsed() >= GOOD {
                     failures = 0;
@@ -130,7 +130,7 @@ pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings
     }
 }
 
-struct Session<'a> {
+struct Subscription<'a> {
     resources: &'a Resources,
     settings: &'a Settings,
     bell: &'a Notify,
@@ -140,7 +140,7 @@ struct Session<'a> {
     taken: u64,
 }
 
-impl Session<'_> {
+impl Subscription<'_> {
     /// How it ended, and how many reports it took before.
     async fn serve(mut self, broker: &amqp::Settings, stop: &mut Stop) -> (End, u64) {
         let Err(end) = self.serve_until(broker, stop).await;

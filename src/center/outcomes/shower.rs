@@ -146,8 +146,8 @@ fn judged(
 ) -> (ShowingEnd, ShowingResult, Option<String>) {
     let attempts = showing.attempts.saturating_add(1);
     let reason = reason(problem);
-    let verdict = judge(&problem.error);
-    let again = match verdict {
+    let retry = judge(&problem.error);
+    let again = match retry {
         Retry::Always => true,
         Retry::Limited => attempts < max_attempts,
         Retry::Never => false,
@@ -157,15 +157,15 @@ fn judged(
     }
     let now = Timestamp::now();
     let at = now + some_delay(attempts);
-    let elsewhere = (verdict == Retry::Always).then(|| reason.clone());
+    let elsewhere = (retry == Retry::Always).then(|| reason.clone());
     (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }
 
 /// The center's words, how to mend it, and what else is wrong.
 fn reason(problem: &Problem) -> String {
     let mut reason = chain(&problem.error);
-    if let Some(mend) = problem.error.fault().and_then(|fault| fault.mend()) {
-        reason = format!("{reason}. {mend}");
+    if let Some(advice) = problem.error.fault().and_then(|fault| fault.advice()) {
+        reason = format!("{reason}. {advice}");
     }
     if !problem.faults.is_empty() {
         reason = format!("{reason}. The instance: {}", problem.faults.join("; "));

@@ -46,7 +46,7 @@ pub struct Settings {
 
 /// What somebody should do about a finding, as a sentence; `None` if nothing.
 #[must_use]
-pub fn mend(verdict: Verdict) -> Option<&'static str> {
+pub fn advice(verdict: Verdict) -> Option<&'static str> {
     Some(match verdict {
         Verdict::Unseen => {
             "the task is still PENDING: check that a worker consumed the command, and that the instance was synchronised after it, with a larger update_time"

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Again, Error, Pace, Settings, Summary, Witness, mend, pass};
+use super::{Again, Error, Pace, Settings, Summary, Witness, advice, pass};
 use crate::{
     center::client::{Center, Fault},
     ledger::{
@@ -53,11 +53,11 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
             }
             Err(error) if told.is_none_or(|told| told.elapsed() >= REMIND_AFTER) => {
                 told = Some(Instant::now());
-                let mend = match &error {
-                    Error::Center(error) => error.fault().and_then(Fault::mend),
+                let advice = match &error {
+                    Error::Center(error) => error.fault().and_then(Fault::advice),
                     Error::Read(_) | Error::Write(_) => None,
                 };
-                tracing::warn!(error = %chain(&error), mend, "cannot compare decisions with the approval center; retrying");
+                tracing::warn!(error = %chain(&error), advice, "cannot compare decisions with the approval center; retrying");
             }
             Err(_) => {}
         }
@@ -103,7 +103,7 @@ impl Witness for Teller<'_> {
             endpoint = candidate.endpoint,
             verdict = finding.verdict.as_str(),
             task_status = finding.task_status,
-            mend = mend(finding.verdict),
+            advice = advice(finding.verdict),
             "a decision is not visible at the approval center"
         );
     }

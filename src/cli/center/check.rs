@@ -1,4 +1,4 @@
-//! Whether a definition fits the endpoint that it should point at: every finding with what is wrong and how to mend it.
+//! Whether a definition fits the endpoint that it should point at: each check with what is wrong and how to fix it.
 
 use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
@@ -24,13 +24,13 @@ impl CheckResult {
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Finding {
+pub(in crate::cli) struct Check {
     pub(in crate::cli) subject: &'static str,
-    pub(in crate::cli) verdict: CheckResult,
+    pub(in crate::cli) result: CheckResult,
     pub(in crate::cli) words: String,
 }
 
-/// What the verdict depends on beside definition and endpoint.
+/// What the result depends on besides definition and endpoint.
 pub(in crate::cli) struct CheckInput<'a> {
     pub(in crate::cli) real_code: &'a str,
     pub(in crate::cli) public_url: Option<&'a str>,
@@ -43,17 +43,17 @@ pub(in crate::cli) fn of(
     definition: &Definition,
     endpoint: &EndpointSettings,
     input: &CheckInput<'_>,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut add = |subject, verdict, words: String| findings.push(Finding { subject, verdict, words });
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut add = |subject, result, words: String| checks.push(Check { subject, result, words });
     let external = &definition.external;
 
-    let (verdict, words) = url(external.action_callback_url.as_deref(), endpoint, input);
-    add("action_callback_url", verdict, words);
-    let (verdict, words) = credentials(definition, endpoint);
-    add("token and key", verdict, words);
-    let (verdict, words) = codes(definition, endpoint, input.real_code);
-    add("approval_codes", verdict, words);
+    let (result, words) = url(external.action_callback_url.as_deref(), endpoint, input);
+    add("action_callback_url", result, words);
+    let (result, words) = credentials(definition, endpoint);
+    add("token and key", result, words);
+    let (result, words) = codes(definition, endpoint, input.real_code);
+    add("approval_codes", result, words);
     match external.support_mobile {
         true => add("support_mobile", CheckResult::Right, "on".to_owned()),
         false => add(
@@ -78,15 +78,15 @@ pub(in crate::cli) fn of(
             "nobody: the definition is on nobody's start page; add viewers if it should be".to_owned(),
         );
     }
-    let (verdict, words) = texts(definition);
-    add("i18n_resources", verdict, words);
+    let (result, words) = texts(definition);
+    add("i18n_resources", result, words);
     add(
         "buttons",
         CheckResult::Skipped,
         "not looked at: each task needs action_configs, and each card action_configs with next_status"
             .to_owned(),
     );
-    findings
+    checks
 }
 
 /// True for a URL that names this machine.
@@ -107,24 +107,27 @@ fn url(given: Option<&str>, endpoint: &EndpointSettings, input: &CheckInput<'_>)
     let path = format!("/callbacks/{}", endpoint.name);
     let wanted = input.public_url.map(|url| format!("{}{path}", url.trim_end_matches('/')));
     let set = |url: &str| format!("set it to {url}");
-    let mend = set(wanted.as_deref().unwrap_or(&format!("https://YOUR-HOST{path}")));
+    let advice = set(wanted.as_deref().unwrap_or(&format!("https://YOUR-HOST{path}")));
     let Some(given) = given else {
-        return (CheckResult::Wrong, format!("is missing, so that decisions go nowhere; {mend}"));
+        return (CheckResult::Wrong, format!("is missing, so that decisions go nowhere; {advice}"));
     };
     let Ok(url) = given.parse::<reqwest::Url>() else {
-        return (CheckResult::Wrong, format!("{given} is not a URL; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not a URL; {advice}"));
     };
     if !matches!(url.scheme(), "http" | "https") {
-        return (CheckResult::Wrong, format!("{given} is neither http:// nor https://; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is neither http:// nor https://; {advice}"));
     }
     if !url.path().ends_with(&path) {
-        return (CheckResult::Wrong, format!("{given} is not the path {path} of this endpoint; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not the path {path} of this endpoint; {advice}"));
     }
     if let Some(wanted) = wanted.filter(|wanted| wanted != given) {
-        return (CheckResult::Wrong, format!("{given} is not {wanted}; {mend}"));
+        return (CheckResult::Wrong, format!("{given} is not {wanted}; {advice}"));
     }
     if !input.center_is_local && (is_local(given) || is_private(&url)) {
-        return (CheckResult::Wrong, format!("{given} cannot be reached from the platform's cloud; {mend}"));
+        return (
+            CheckResult::Wrong,
+            format!("{given} cannot be reached from the platform's cloud; {advice}"),
+        );
     }
     if url.scheme() == "http" && !input.center_is_local {
         let words = "is not encrypted on the way: who reads it on the line can send it again, and without \
@@ -295,8 +298,8 @@ mod tests {
     fn said(definition: &Definition, endpoint: &str, input: &CheckInput<'_>) -> Vec<String> {
         of(definition, &endpoints(endpoint)[0], input)
             .into_iter()
-            .filter(|finding| !matches!(finding.verdict, CheckResult::Right | CheckResult::Skipped))
-            .map(|finding| format!("{} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))
+            .filter(|check| !matches!(check.result, CheckResult::Right | CheckResult::Skipped))
+            .map(|check| format!("{} {}: {}", check.result.as_str(), check.subject, check.words))
             .collect()
     }
 
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_that_fits_has_nothing_to_mend() {
+    fn a_definition_that_fits_has_nothing_to_fix() {
         assert_eq!(said(&sound(), ENCRYPTED, &CLOUD), Vec::<String>::new());
         let plain =
             "plain = true\ncredentials = [ { action_callback_token = \"fake-new-of-so-many-bytes\" } ]";
@@ -321,9 +324,9 @@ mod tests {
 
     #[test]
     fn what_the_definition_does_not_tell_is_not_said_to_be_right() {
-        let findings = of(&sound(), &endpoints(ENCRYPTED)[0], &CLOUD);
-        let buttons = findings.iter().find(|finding| finding.subject == "buttons").unwrap();
-        assert_eq!((buttons.verdict, buttons.verdict.as_str()), (CheckResult::Skipped, "-"));
+        let checks = of(&sound(), &endpoints(ENCRYPTED)[0], &CLOUD);
+        let buttons = checks.iter().find(|check| check.subject == "buttons").unwrap();
+        assert_eq!((buttons.result, buttons.result.as_str()), (CheckResult::Skipped, "-"));
     }
 
     #[test]

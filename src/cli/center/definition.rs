@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum DefinitionCommand {
     /// Show a definition; token and key are redacted
     Get(GetArguments),
     /// Compare a definition with the endpoint that it should point at
@@ -66,11 +66,15 @@ pub(in crate::cli) struct CheckArguments {
     json: bool,
 }
 
-pub(super) async fn run(command: Command, center: &Center, loaded: &Loaded) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    command: DefinitionCommand,
+    center: &Center,
+    loaded: &Loaded,
+) -> Result<Exit, Failure> {
     match command {
-        Command::Get(arguments) => get(&arguments, center).await,
-        Command::Check(arguments) => check(&arguments, center, loaded).await,
-        Command::Apply(arguments) => apply::run(&arguments, center, loaded).await,
+        DefinitionCommand::Get(arguments) => get(&arguments, center).await,
+        DefinitionCommand::Check(arguments) => check(&arguments, center, loaded).await,
+        DefinitionCommand::Apply(arguments) => apply::run(&arguments, center, loaded).await,
     }
 }
 
@@ -147,18 +151,18 @@ async fn check(arguments: &CheckArguments, center: &Center, loaded: &Loaded) -> 
         // The emulator reaches what the platform's cloud cannot.
         center_is_local: check::is_local(&center.settings().base_url),
     };
-    let findings = check::of(&definition, endpoint, &input);
-    for finding in &findings {
+    let checks = check::of(&definition, endpoint, &input);
+    for check in &checks {
         if arguments.json {
             json(&json!({
-                "endpoint": endpoint.name, "subject": finding.subject, "verdict": finding.verdict.as_str(),
-                "words": finding.words,
+                "endpoint": endpoint.name, "subject": check.subject, "verdict": check.result.as_str(),
+                "words": check.words,
             }))?;
         } else {
-            line(format_args!("{:<6} {}: {}", finding.verdict.as_str(), finding.subject, finding.words))?;
+            line(format_args!("{:<6} {}: {}", check.result.as_str(), check.subject, check.words))?;
         }
     }
-    let wrong = findings.iter().any(|finding| finding.verdict == check::CheckResult::Wrong);
+    let wrong = checks.iter().any(|check| check.result == check::CheckResult::Wrong);
     Ok(if wrong { Exit::Failed } else { Exit::Done })
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum MessageCommand {
     /// Send a card from a file
     Send(SendArguments),
     /// Change what a card shows
@@ -56,9 +56,9 @@ pub(in crate::cli) struct UpdateArguments {
     json: bool,
 }
 
-pub(super) async fn run(command: Command, center: &Center) -> Result<Exit, Failure> {
+pub(super) async fn run(command: MessageCommand, center: &Center) -> Result<Exit, Failure> {
     let (message_id, as_json) = match command {
-        Command::Send(arguments) => {
+        MessageCommand::Send(arguments) => {
             let mut messages = read_json::<Message>(&arguments.file)?;
             let (Some(message), true) = (messages.pop(), messages.is_empty()) else {
                 return Err(wrong(&arguments.file, "does not hold one message"));
@@ -68,7 +68,7 @@ pub(super) async fn run(command: Command, center: &Center) -> Result<Exit, Failu
             }
             (center.send_message(&message).await.map_err(failure)?, arguments.json)
         }
-        Command::Update(arguments) => {
+        MessageCommand::Update(arguments) => {
             let update = update(&arguments)?;
             (center.update_message(&update).await.map_err(failure)?, arguments.json)
         }

@@ -35,12 +35,12 @@ configuration, 69 the approval center is away.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
-pub(super) enum Command {
+pub(super) enum CenterCommand {
     /// Get an access token and say who we are; look up the ids of a user
     Whoami(whoami::Arguments),
     /// Look at a definition, compare it with an endpoint, or create and change it
     #[command(subcommand)]
-    Definition(definition::Command),
+    Definition(definition::DefinitionCommand),
     /// List third-party tasks with their status
     Tasks(tasks::Arguments),
     /// Look for instances
@@ -53,7 +53,7 @@ pub(super) enum Command {
     CheckInstances(sync::CheckArguments),
     /// Send a card, or change what one shows
     #[command(subcommand)]
-    Message(message::Command),
+    Message(message::MessageCommand),
 }
 
 /// Which kind of ids.
@@ -69,7 +69,7 @@ fn id_type(text: &str) -> Result<UserIdType, String> {
     if kind.is_known() { Ok(kind) } else { Err("it is open_id, union_id or user_id".to_owned()) }
 }
 
-pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
+pub(super) fn run(command: CenterCommand, loaded: &Loaded) -> Result<Exit, Failure> {
     let Some(settings) = loaded.approval_center()? else {
         return Err(Failure::Usage(
             "approval_center.app_id is not configured; `countersign config defaults` explains the section"
@@ -79,14 +79,14 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
     let center = Center::new(settings).map_err(failure)?;
     block_on(async {
         match command {
-            Command::Whoami(arguments) => whoami::run(&arguments, &center).await,
-            Command::Definition(command) => definition::run(command, &center, loaded).await,
-            Command::Tasks(arguments) => tasks::run(&arguments, &center).await,
-            Command::Instances(arguments) => instances::run(&arguments, &center).await,
-            Command::Instance(arguments) => instances::show(&arguments, &center).await,
-            Command::Sync(arguments) => sync::run(&arguments, &center).await,
-            Command::CheckInstances(arguments) => sync::check(&arguments, &center).await,
-            Command::Message(command) => message::run(command, &center).await,
+            CenterCommand::Whoami(arguments) => whoami::run(&arguments, &center).await,
+            CenterCommand::Definition(command) => definition::run(command, &center, loaded).await,
+            CenterCommand::Tasks(arguments) => tasks::run(&arguments, &center).await,
+            CenterCommand::Instances(arguments) => instances::run(&arguments, &center).await,
+            CenterCommand::Instance(arguments) => instances::show(&arguments, &center).await,
+            CenterCommand::Sync(arguments) => sync::run(&arguments, &center).await,
+            CenterCommand::CheckInstances(arguments) => sync::check(&arguments, &center).await,
+            CenterCommand::Message(command) => message::run(command, &center).await,
         }
     })
 }
@@ -94,9 +94,9 @@ pub(super) fn run(command: Command, loaded: &Loaded) -> Result<Exit, Failure> {
 /// What went wrong, with what can be done about it.
 pub(super) fn failure(error: Error) -> Failure {
     let mut words = chain(&error);
-    if let Some(mend) = error.fault().and_then(Fault::mend) {
+    if let Some(advice) = error.fault().and_then(Fault::advice) {
         words.push_str("; ");
-        words.push_str(mend);
+        words.push_str(advice);
     }
     match error {
         Error::Request { .. } => Failure::Usage(words),

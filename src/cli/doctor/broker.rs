@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{Arguments, Report, policies, shell};
+use super::{Arguments, Results, policies, shell};
 use crate::{
     amqp::{
         Error, Examined, Listening, Login, Settings, Topology, Trouble, examine, listen_in, login_of_url,
@@ -19,25 +19,31 @@ use crate::{
 /// For everything that should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn look(report: &mut Report, arguments: &Arguments, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) async fn look(
+    results: &mut Results,
+    arguments: &Arguments,
+    loaded: &Loaded,
+) -> Result<(), Failure> {
     let Ok(amqp) = loaded.amqp() else {
-        return report.skipped("broker", "its configuration is wrong");
+        return results.skipped("broker", "its configuration is wrong");
     };
     let settings = &amqp.broker;
-    let Some((listening, login)) = connect(report, settings).await? else { return Ok(()) };
+    let Some((listening, login)) = connect(results, settings).await? else { return Ok(()) };
     let examined = tokio::time::timeout(PATIENCE, examine(&listening, settings)).await;
     listening.close("doctor has ended").await;
     let examined = match examined {
         Ok(Ok(examined)) => examined,
-        Ok(Err(error)) => return report.wrong("topology", format!("cannot be looked at: {}", chain(&error))),
-        Err(_) => return report.wrong("topology", "the broker does not answer in time"),
+        Ok(Err(error)) => {
+            return results.wrong("topology", format!("cannot be looked at: {}", chain(&error)));
+        }
+        Err(_) => return results.wrong("topology", "the broker does not answer in time"),
     };
     if settings.queue.is_empty() {
-        report.skipped("queue", "amqp.queue is empty: consumers bind their own")?;
+        results.skipped("queue", "amqp.queue is empty: consumers bind their own")?;
     }
     let granting = grant(settings, &login);
     for one in &examined {
-        object(report, settings, one, &granting)?;
+        object(results, settings, one, &granting)?;
     }
     let there = |one: &&Examined| one.counts.is_some();
     let queues: Vec<_> =
@@ -47,15 +53,15 @@ pub(super) async fn look(report: &mut Report, arguments: &Arguments, loaded: &Lo
         management_url: arguments.management_url.as_deref(),
         queues: &queues,
     };
-    let refusing = policies::look(report, &asked).await?;
+    let refusing = policies::look(results, &asked).await?;
     for one in examined.iter().filter(|one| !refusing.contains(&one.name)) {
-        overflow(report, one, &login.vhost)?;
+        overflow(results, one, &login.vhost)?;
     }
     Ok(())
 }
 
 /// Tries every URL: the second is used when the first is gone, which is no time to learn that it is wrong.
-async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Listening, Login)>, Failure> {
+async fn connect(results: &mut Results, settings: &Settings) -> Result<Option<(Listening, Login)>, Failure> {
     let mut connected = None;
     let mut failures = Vec::new();
     let several = settings.urls.len() > 1;
@@ -72,18 +78,18 @@ async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Lis
         );
         match connecting.await {
             Ok(Ok(listening)) => {
-                report.ok(&subject, format!("connected to {}", listening.broker()))?;
+                results.ok(&subject, format!("connected to {}", listening.broker()))?;
                 match connected {
                     None => connected = Some((listening, login)),
                     Some(_) => listening.close("doctor has ended").await,
                 }
             }
             Ok(Err(error)) => {
-                let mend = refusal(&error, &login, settings).unwrap_or_else(|| {
+                let advice = refusal(&error, &login, settings).unwrap_or_else(|| {
                     "Check amqp.url, and that the broker runs and can be reached from here".to_owned()
                 });
                 // The broker's own words may end with a full stop.
-                failures.push((subject, format!("{}. {mend}", chain(&error).trim_end_matches('.'))));
+                failures.push((subject, format!("{}. {advice}", chain(&error).trim_end_matches('.'))));
             }
             Err(_) => failures
                 .push((subject, "does not answer in time; check amqp.url and the firewall".to_owned())),
@@ -91,8 +97,8 @@ async fn connect(report: &mut Report, settings: &Settings) -> Result<Option<(Lis
     }
     for (subject, words) in failures {
         match connected {
-            Some(_) => report.risky(&subject, format!("{words}. serve uses another URL meanwhile"))?,
-            None => report.wrong(&subject, format!("{words}. Callbacks are still kept"))?,
+            Some(_) => results.risky(&subject, format!("{words}. serve uses another URL meanwhile"))?,
+            None => results.wrong(&subject, format!("{words}. Callbacks are still kept"))?,
         }
     }
     Ok(connected)
@@ -144,7 +150,7 @@ fn grant(settings: &Settings, login: &Login) -> String {
 const MAKE: &str =
     "serve makes it with topology = \"declare\"; or import what `countersign topology print` prints";
 
-fn object(report: &mut Report, settings: &Settings, one: &Examined, granting: &str) -> Result<(), Failure> {
+fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: &str) -> Result<(), Failure> {
     let name = &one.name;
     let subject = match one.role {
         None => "exchange",
@@ -156,57 +162,58 @@ fn object(report: &mut Report, settings: &Settings, one: &Examined, granting: &s
     let declares = settings.topology == Topology::Declare;
     if let Some(Trouble { problem, words, advice }) = &one.trouble {
         return match problem {
-            Problem::Missing if one.needed => report.wrong(subject, format!("{name} is not there; {MAKE}")),
-            Problem::Missing => report.risky(subject, format!("{name} is not there; {MAKE}")),
-            Problem::NotPermitted => report
+            Problem::Missing if one.needed => results.wrong(subject, format!("{name} is not there; {MAKE}")),
+            Problem::Missing => results.risky(subject, format!("{name} is not there; {MAKE}")),
+            Problem::NotPermitted => results
                 .wrong(subject, format!("{name} may not be looked at by this user: {words}. {granting}")),
-            Problem::DeclaredOtherwise if !declares => report.risky(
+            Problem::DeclaredOtherwise if !declares => results.risky(
                 subject,
                 format!("{name} is declared otherwise than serve would, and is used as it is: {words}"),
             ),
-            Problem::DeclaredOtherwise => report.wrong(
+            Problem::DeclaredOtherwise => results.wrong(
                 subject,
                 format!("{name} is declared otherwise, so that nothing can be published: {words}. {advice}"),
             ),
-            Problem::Refused => report.wrong(subject, format!("{name}: {words}. {advice}")),
+            Problem::Refused => results.wrong(subject, format!("{name}: {words}. {advice}")),
         };
     }
     if !one.compared && declares {
         let words = format!("{name} may not be declared by this user, so that nothing can be published");
-        return report.wrong(subject, format!("{words}; {granting}, or set amqp.topology to \"check\""));
+        return results.wrong(subject, format!("{words}; {granting}, or set amqp.topology to \"check\""));
     }
-    let Some(Counts { messages, consumers }) = one.counts else { return report.ok(subject, name) };
+    let Some(Counts { messages, consumers }) = one.counts else { return results.ok(subject, name) };
     match one.role {
         Some(Role::Commands) if consumers == 0 => {
             let words = format!("{name} has {messages} commands and no worker that takes them");
-            report.risky(subject, format!("{words}; start one"))
+            results.risky(subject, format!("{words}; start one"))
         }
         Some(Role::Outcomes) if consumers == 0 => {
             let words = format!("{name} has {messages} outcomes, and nobody takes them");
-            report.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
+            results.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
         }
-        Some(Role::Outcomes) => report.ok(subject, format!("{name}: {messages} waiting to be taken")),
+        Some(Role::Outcomes) => results.ok(subject, format!("{name}: {messages} waiting to be taken")),
         // AMQP does not tell bindings. Where they are missing, commands end up here.
         Some(Role::Unrouted) if messages > 0 => {
             let words = format!("{messages} commands found no queue and lie in {name}");
-            let mend = format!("bind {} to {} with \"#\", then move them", settings.queue, settings.exchange);
-            report.wrong(subject, format!("{words}; {mend}"))
+            let advice =
+                format!("bind {} to {} with \"#\", then move them", settings.queue, settings.exchange);
+            results.wrong(subject, format!("{words}; {advice}"))
         }
-        Some(Role::Unrouted) => report.ok(subject, "no command was without a queue"),
+        Some(Role::Unrouted) => results.ok(subject, "no command was without a queue"),
         Some(Role::Dead) if messages > 0 => {
             // To read them would count as a delivery, of which a queue may allow only so many.
             let words = format!("{messages} messages lie in {name}, and doctor does not touch them");
             let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
                        or maxlen (the queue was full)";
-            report.risky(subject, format!("{words}. {why}; look at them, mend that, and move them back"))
+            results.risky(subject, format!("{words}. {why}; look at them, mend that, and move them back"))
         }
-        Some(Role::Dead) => report.ok(subject, "none"),
-        _ => report.ok(subject, format!("{name}: {consumers} consumers, {messages} commands")),
+        Some(Role::Dead) => results.ok(subject, "none"),
+        _ => results.ok(subject, format!("{name}: {consumers} consumers, {messages} commands")),
     }
 }
 
 /// A queue that would drop its oldest messages, should anybody limit its length.
-fn overflow(report: &mut Report, one: &Examined, vhost: &str) -> Result<(), Failure> {
+fn overflow(results: &mut Results, one: &Examined, vhost: &str) -> Result<(), Failure> {
     let Some(overflow) = &one.overflow else { return Ok(()) };
     let name = &one.name;
     let danger = "should a policy limit its length, confirmed messages would be dropped";
@@ -219,7 +226,7 @@ fn overflow(report: &mut Report, one: &Examined, vhost: &str) -> Result<(), Fail
          if it has none: {}",
         refusing_policy(vhost, name)
     );
-    report.risky("overflow", words)
+    results.risky("overflow", words)
 }
 
 #[cfg(test)]

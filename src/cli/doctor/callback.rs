@@ -11,7 +11,7 @@ use reqwest::tls::TlsInfo;
 use rustls::{CertificateError, pki_types::CertificateDer};
 use serde_json::{Value, json};
 
-use super::{Arguments, Report, configuration::AUTHORITY};
+use super::{Arguments, Results, configuration::AUTHORITY};
 use crate::{
     certificates::{self, Facts, Validity},
     cli::{Trust, client, crypt::envelope, exit::Failure, exposed, reachable, url},
@@ -28,13 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_secs(2);
 
 pub(super) async fn look(
-    report: &mut Report,
+    results: &mut Results,
     arguments: &Arguments,
     loaded: &Loaded,
     urls: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
     let Ok(endpoints) = loaded.endpoints() else {
-        return report.skipped("callback", "the configuration of the endpoints is wrong");
+        return results.skipped("callback", "the configuration of the endpoints is wrong");
     };
     for endpoint in endpoints {
         let path = format!("/callbacks/{}", endpoint.name);
@@ -47,7 +47,7 @@ pub(super) async fn look(
                 (format!("{scheme}://{}{path}", reachable(http.listen)), false)
             }
             _ => {
-                report.skipped(&subject, "its address is not known; say --public-url")?;
+                results.skipped(&subject, "its address is not known; say --public-url")?;
                 continue;
             }
         };
@@ -56,14 +56,14 @@ pub(super) async fn look(
                 1 => subject.clone(),
                 _ => format!("{subject}, credential {}", number + 1),
             };
-            post(report, &subject, endpoint, number, &to, is_public).await?;
+            post(results, &subject, endpoint, number, &to, is_public).await?;
         }
     }
     Ok(())
 }
 
 async fn post(
-    report: &mut Report,
+    results: &mut Results,
     subject: &str,
     endpoint: &EndpointSettings,
     number: usize,
@@ -72,12 +72,12 @@ async fn post(
 ) -> Result<(), Failure> {
     let url = match url(to, "/") {
         Ok(url) => url,
-        Err(_) => return report.wrong(subject, format!("{to} is not a URL")),
+        Err(_) => return results.wrong(subject, format!("{to} is not a URL")),
     };
     let credential = &endpoint.credentials[number];
     let exposed = exposed(&url, credential.action_callback_key.is_some());
     if let (Some(exposed), None) = (exposed, &credential.action_callback_key) {
-        return report.wrong(subject, format!("{to} is {exposed}. Not tried, so as not to show the token"));
+        return results.wrong(subject, format!("{to} is {exposed}. Not tried, so as not to show the token"));
     }
     let plain = json!({
         "action_type": PROBE_ACTION, "user_id": "countersign-doctor",
@@ -101,20 +101,20 @@ async fn post(
         Ok(answer) => answer,
         Err(error) => {
             let how = if error.is_timeout() { "does not answer within 5 s" } else { "cannot be reached" };
-            let mend = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
+            let advice = "approvers see 提交失败. Is serve running, and do DNS, proxy, certificate and firewall let it through?";
             if let Some(fault) = certificate_fault(&error) {
-                return report.wrong(
+                return results.wrong(
                     subject,
                     format!("{to} shows a certificate that {fault}; approvers see 提交失败"),
                 );
             }
             let (proxy, why) = (proxy::words(to), chain(&error.without_url()));
-            return report.wrong(subject, format!("{to} {how}{proxy}: {why}; {mend}"));
+            return results.wrong(subject, format!("{to} {how}{proxy}: {why}; {advice}"));
         }
     };
     let elapsed = began.elapsed();
     if let Some(shown) = answer.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate) {
-        certificate(report, subject, to, shown)?;
+        certificate(results, subject, to, shown)?;
     }
     let status = answer.status().as_u16();
     let text = answer.text().await.unwrap_or_default();
@@ -125,22 +125,22 @@ async fn post(
     match (status, reason.as_str()) {
         (422, PROBE_WORD) if elapsed > SLOW => {
             let words = format!("{to} takes {} ms, and the platform waits 5000 at the most", elapsed.as_millis());
-            report.risky(subject, format!("{words}; look at what stands between"))
+            results.risky(subject, format!("{words}; look at what stands between"))
         }
         (422, PROBE_WORD) if exposed.is_some() => {
-            report.risky(subject, format!("{to} knows token and key, and is {}", exposed.unwrap_or_default()))
+            results.risky(subject, format!("{to} knows token and key, and is {}", exposed.unwrap_or_default()))
         }
         (422, PROBE_WORD) => {
             let local = if is_public { "" } else { "; only from this machine: say --public-url to take the way in" };
-            report.ok(subject, format!("{to} knows token and key ({} ms){local}", elapsed.as_millis()))
+            results.ok(subject, format!("{to} knows token and key ({} ms){local}", elapsed.as_millis()))
         }
-        (403, "unauthenticated") => report.wrong(
+        (403, "unauthenticated") => results.wrong(
             subject,
             format!("{to} does not know this endpoint, token or key; is it served with this configuration, and is this machine among http.allowed_peers?"),
         ),
-        (status, "") => report.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
-        (404, reason) => report.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),
-        (status, reason) => report.wrong(subject, format!("{to} answers {status} {reason}")),
+        (status, "") => results.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
+        (404, reason) => results.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),
+        (status, reason) => results.wrong(subject, format!("{to} answers {status} {reason}")),
     }
 }
 
@@ -193,23 +193,23 @@ fn fault_in_words(fault: &CertificateError) -> String {
 }
 
 /// Looks at a certificate that was accepted, or that is our own and was not asked to be.
-fn certificate(report: &mut Report, subject: &str, to: &str, shown: &[u8]) -> Result<(), Failure> {
+fn certificate(results: &mut Results, subject: &str, to: &str, shown: &[u8]) -> Result<(), Failure> {
     let Ok(facts) = Facts::of(Path::new(to), &[CertificateDer::from(shown)]) else { return Ok(()) };
     let subject = format!("certificate of the {subject}");
     if facts.is_authority {
-        return report.risky(&subject, format!("{to}: {AUTHORITY}"));
+        return results.risky(&subject, format!("{to}: {AUTHORITY}"));
     }
-    let (begins, ends) = (report.at(facts.not_before), report.at(facts.not_after));
+    let (begins, ends) = (results.at(facts.not_before), results.at(facts.not_after));
     match facts.validity(Timestamp::now()) {
-        Validity::Fine => report.ok(&subject, format!("{to} shows one that is valid until {ends}")),
-        Validity::Soon => report.risky(&subject, format!("{to} shows one that expires at {ends}; why was it not renewed?")),
-        Validity::AtOnce => report.wrong(&subject, format!("{to} shows one that expires at {ends}; renew it now")),
-        Validity::Expired => report.wrong(
+        Validity::Fine => results.ok(&subject, format!("{to} shows one that is valid until {ends}")),
+        Validity::Soon => results.risky(&subject, format!("{to} shows one that expires at {ends}; why was it not renewed?")),
+        Validity::AtOnce => results.wrong(&subject, format!("{to} shows one that expires at {ends}; renew it now")),
+        Validity::Expired => results.wrong(
             &subject,
             format!("{to} shows one that expired at {ends}: approvers see 提交失败; renew it, and have the server read it again"),
         ),
         Validity::NotYet => {
-            report.wrong(&subject, format!("{to} shows one that is not valid before {begins}; is a clock wrong?"))
+            results.wrong(&subject, format!("{to} shows one that is not valid before {begins}; is a clock wrong?"))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Report;
+use super::Results;
 use crate::{
     certificates::{self, Facts, Validity},
     cli::exit::Failure,
@@ -10,41 +10,41 @@ use crate::{
     time::Timestamp,
 };
 
-pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     for fault in loaded.faults().iter().chain(loaded.lapsed()) {
-        report.wrong("configuration", fault.to_string())?;
+        results.wrong("configuration", fault.to_string())?;
     }
     for warning in &loaded.warnings {
-        report.risky("configuration", warning.to_string())?;
+        results.risky("configuration", warning.to_string())?;
     }
     if loaded.faults().is_empty() && loaded.lapsed().is_empty() {
         let from = loaded.file.as_ref().map_or_else(
             || "no file; the environment and the defaults".to_owned(),
             |file| file.display().to_string(),
         );
-        report.ok("configuration", from)?;
+        results.ok("configuration", from)?;
     }
-    certificates(report, loaded)
+    certificates(results, loaded)
 }
 
 /// What is wrong with their dates has been told above, if they are our own.
-fn certificates(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+fn certificates(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     if let Ok(http) = loaded.http()
         && let Some(tls) = &http.tls
     {
-        own(report, "http.tls", &tls.cert_file)?;
+        own(results, "http.tls", &tls.cert_file)?;
     }
     let Ok(amqp) = loaded.amqp() else { return Ok(()) };
     if let Some((cert_file, _)) = &amqp.broker.tls.identity {
-        own(report, "amqp.tls", cert_file)?;
+        own(results, "amqp.tls", cert_file)?;
     }
     if let Some(ca_file) = &amqp.broker.tls.ca_file {
-        authorities(report, ca_file)?;
+        authorities(results, ca_file)?;
     }
     Ok(())
 }
 
-fn own(report: &mut Report, section: &str, path: &Path) -> Result<(), Failure> {
+fn own(results: &mut Results, section: &str, path: &Path) -> Result<(), Failure> {
     // One that cannot be read is a fault of the configuration.
     let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
         return Ok(());
@@ -52,11 +52,11 @@ fn own(report: &mut Report, section: &str, path: &Path) -> Result<(), Failure> {
     let Ok(facts) = Facts::of(path, &chain) else { return Ok(()) };
     let (subject, shown) = (format!("certificate of {section}"), path.display());
     if facts.is_authority {
-        return report.risky(&subject, format!("{shown}: {AUTHORITY}"));
+        return results.risky(&subject, format!("{shown}: {AUTHORITY}"));
     }
     match facts.validity(Timestamp::now()) {
         Validity::Fine => {
-            report.ok(&subject, format!("{shown} is valid until {}", report.at(facts.not_after)))
+            results.ok(&subject, format!("{shown} is valid until {}", results.at(facts.not_after)))
         }
         Validity::Soon | Validity::AtOnce | Validity::Expired | Validity::NotYet => Ok(()),
     }
@@ -67,7 +67,7 @@ pub(super) const AUTHORITY: &str = "it is an authority's (CA:TRUE), which many c
      -addext basicConstraints=critical,CA:FALSE, or have an authority issue one";
 
 /// Of several authorities one may have been replaced: as long as one is valid, the broker may be believed.
-fn authorities(report: &mut Report, path: &Path) -> Result<(), Failure> {
+fn authorities(results: &mut Results, path: &Path) -> Result<(), Failure> {
     let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
         return Ok(());
     };
@@ -75,18 +75,18 @@ fn authorities(report: &mut Report, path: &Path) -> Result<(), Failure> {
     let all: Vec<Facts> =
         chain.iter().filter_map(|one| Facts::of(path, std::slice::from_ref(one)).ok()).collect();
     let Some(last) = all.iter().max_by_key(|facts| facts.not_after) else { return Ok(()) };
-    let (subject, shown, end) = ("authorities of amqp.tls", path.display(), report.at(last.not_after));
+    let (subject, shown, end) = ("authorities of amqp.tls", path.display(), results.at(last.not_after));
     match last.validity(now) {
-        Validity::Fine => report.ok(subject, format!("{shown} is valid until {end}")),
+        Validity::Fine => results.ok(subject, format!("{shown} is valid until {end}")),
         Validity::Soon | Validity::AtOnce => {
-            report.risky(subject, format!("{shown} expires at {end}; get the authority's next certificate into it"))
+            results.risky(subject, format!("{shown} expires at {end}; get the authority's next certificate into it"))
         }
-        Validity::Expired => report.wrong(
+        Validity::Expired => results.wrong(
             subject,
             format!("{shown} expired at {end}, and no broker is believed; get the authority's new certificate into it"),
         ),
         Validity::NotYet => {
-            report.wrong(subject, format!("{shown} is not valid before {}; is the clock right?", last.not_before))
+            results.wrong(subject, format!("{shown} is not valid before {}; is the clock right?", last.not_before))
         }
     }
 }

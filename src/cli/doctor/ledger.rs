@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::Report;
+use super::Results;
 use crate::{
     cli::exit::Failure,
     config::Loaded,
+    intake::Refusal,
     ledger::{
         Settings, Stats,
         sqlite::{self, Reader, RefusedLately, Soundness},
@@ -32,21 +33,21 @@ const QUICK_CHECK: Duration = Duration::from_secs(10);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     let Ok(settings) = loaded.ledger() else {
-        return report.skipped("ledger", "its configuration is wrong");
+        return results.skipped("ledger", "its configuration is wrong");
     };
     let path = settings.path.as_path();
     let shown = path.display();
     if !path.exists() {
-        return missing(report, settings);
+        return missing(results, settings);
     }
-    owners(report, path)?;
+    owners(results, path)?;
     // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
     if let Err(error) = OpenOptions::new().append(true).open(path) {
         let words =
             format!("{shown} cannot be written: {error}; every callback is refused as ledger_unavailable");
-        return report.wrong("ledger", format!("{words}. Fix owner, mode or mount"));
+        return results.wrong("ledger", format!("{words}. Fix owner, mode or mount"));
     }
     let opened = Reader::open(path).map_err(|error| chain(&error)).and_then(|reader| match reader.stats() {
         Ok(stats) => Ok((stats, reader)),
@@ -55,33 +56,33 @@ pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> 
     let (stats, reader) = match opened {
         Ok(opened) => opened,
         Err(problem) => {
-            return report.wrong("ledger", format!("{shown}: {problem}"));
+            return results.wrong("ledger", format!("{shown}: {problem}"));
         }
     };
-    report.ok("ledger", format!("{shown}: {} published, {} pending", stats.published, stats.pending))?;
-    pages(report, &reader, path)?;
-    room(report, settings, stats.free_bytes)?;
-    waiting(report, &stats)?;
-    refused(report, settings, &reader)
+    results.ok("ledger", format!("{shown}: {} published, {} pending", stats.published, stats.pending))?;
+    pages(results, &reader, path)?;
+    room(results, settings, stats.free_bytes)?;
+    waiting(results, &stats)?;
+    refused(results, settings, &reader)
 }
 
 const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and accept the loss";
 
-fn missing(report: &mut Report, settings: &Settings) -> Result<(), Failure> {
+fn missing(results: &mut Results, settings: &Settings) -> Result<(), Failure> {
     let path = settings.path.as_path();
     let (shown, directory) = (path.display(), directory(path));
     if !directory.is_dir() {
         let words = format!("the directory of {shown} does not exist; create it, writable for the service");
-        return report.wrong("ledger", words);
+        return results.wrong("ledger", words);
     }
     match can_be_filled(directory) {
         Ok(()) => {
-            report.ok("ledger", format!("{shown} does not exist yet; serve creates it"))?;
-            room(report, settings, sqlite::free_bytes(path))
+            results.ok("ledger", format!("{shown} does not exist yet; serve creates it"))?;
+            room(results, settings, sqlite::free_bytes(path))
         }
         Err(error) => {
             let words = format!("{shown} does not exist yet and cannot be created: {error}");
-            report.wrong("ledger", format!("{words}. Fix owner, mode or mount of its directory"))
+            results.wrong("ledger", format!("{words}. Fix owner, mode or mount of its directory"))
         }
     }
 }
@@ -107,7 +108,7 @@ fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Root may write everywhere, so who runs this as root cannot tell by trying whether the service can.
-fn owners(report: &mut Report, path: &Path) -> Result<(), Failure> {
+fn owners(results: &mut Results, path: &Path) -> Result<(), Failure> {
     let Ok(owner) = fs::metadata(directory(path)).map(|found| found.uid()) else { return Ok(()) };
     for file in files(path) {
         let Ok(found) = fs::metadata(&file).map(|found| found.uid()) else { continue };
@@ -119,7 +120,7 @@ fn owners(report: &mut Report, path: &Path) -> Result<(), Failure> {
                 quoted(directory(path)),
                 quoted(&file)
             );
-            report.wrong("ledger", words)?;
+            results.wrong("ledger", words)?;
         }
     }
     Ok(())
@@ -129,36 +130,36 @@ fn quoted(path: &Path) -> String {
     super::shell(&path.display().to_string())
 }
 
-fn pages(report: &mut Report, reader: &Reader, path: &Path) -> Result<(), Failure> {
+fn pages(results: &mut Results, reader: &Reader, path: &Path) -> Result<(), Failure> {
     let seconds = QUICK_CHECK.as_secs();
     match reader.quick_check(QUICK_CHECK) {
-        Ok(Soundness::Sound) => report.ok("ledger pages", "sound (PRAGMA quick_check)"),
+        Ok(Soundness::Sound) => results.ok("ledger pages", "sound (PRAGMA quick_check)"),
         Ok(Soundness::Damaged(faults)) => {
             let words = format!("{} is damaged: {}", path.display(), faults.join("; "));
-            report.wrong("ledger pages", format!("{words}. Look at the disk; {RESTORE}"))
+            results.wrong("ledger pages", format!("{words}. Look at the disk; {RESTORE}"))
         }
         Ok(Soundness::Unfinished) => {
             let by_hand = format!("sqlite3 {} 'PRAGMA quick_check'", quoted(path));
-            report
+            results
                 .skipped("ledger pages", format!("not all looked at within {seconds} s; by hand: {by_hand}"))
         }
         Err(error) => {
-            report.wrong("ledger pages", format!("{} cannot be read: {}", path.display(), chain(&error)))
+            results.wrong("ledger pages", format!("{} cannot be read: {}", path.display(), chain(&error)))
         }
     }
 }
 
-fn room(report: &mut Report, settings: &Settings, free_bytes: Option<u64>) -> Result<(), Failure> {
+fn room(results: &mut Results, settings: &Settings, free_bytes: Option<u64>) -> Result<(), Failure> {
     let Some(free) = free_bytes else {
-        return report.skipped("disk", "its file system does not report free space");
+        return results.skipped("disk", "its file system does not report free space");
     };
     let least = settings.limits.min_free_bytes;
     let words = format!("{} left for the ledger; below {} callbacks are refused", mib(free), mib(least));
-    let mend = "make room, or move the ledger to a larger disk; `countersign ledger prune --older-than 30d` frees pages, not the file";
+    let advice = "make room, or move the ledger to a larger disk; `countersign ledger prune --older-than 30d` frees pages, not the file";
     match free {
-        free if free < least => report.wrong("disk", format!("{words}: now. {mend}")),
-        free if free < least.saturating_mul(2) => report.risky("disk", format!("{words}; {mend}")),
-        _ => report.ok("disk", words),
+        free if free < least => results.wrong("disk", format!("{words}: now. {advice}")),
+        free if free < least.saturating_mul(2) => results.risky("disk", format!("{words}; {advice}")),
+        _ => results.ok("disk", words),
     }
 }
 
@@ -167,7 +168,7 @@ fn mib(bytes: u64) -> String {
 }
 
 /// What is kept and has not got through.
-fn waiting(report: &mut Report, stats: &Stats) -> Result<(), Failure> {
+fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
     if let Some(age) = stats.oldest_pending_at.map(|at| Timestamp::now().since(at)).filter(|age| *age > OLD) {
         let words = format!(
             "{} commands are pending, the oldest for {} s; is serve running, and the broker there? `countersign ledger list \
@@ -175,7 +176,7 @@ fn waiting(report: &mut Report, stats: &Stats) -> Result<(), Failure> {
             stats.pending,
             age.as_secs()
         );
-        if age > TOO_OLD { report.wrong("pending", words) } else { report.risky("pending", words) }?;
+        if age > TOO_OLD { results.wrong("pending", words) } else { results.risky("pending", words) }?;
     }
     if stats.parked > 0 {
         let words = format!(
@@ -183,7 +184,7 @@ fn waiting(report: &mut Report, stats: &Stats) -> Result<(), Failure> {
              then `countersign ledger requeue --all-parked`",
             stats.parked
         );
-        report.wrong("parked commands", words)?;
+        results.wrong("parked commands", words)?;
     }
     if stats.outcomes_parked > 0 {
         let words = format!(
@@ -191,20 +192,20 @@ fn waiting(report: &mut Report, stats: &Stats) -> Result<(), Failure> {
              ledger show COMMAND` says why; mend that, then `countersign ledger show-again --all-parked`",
             stats.outcomes_parked
         );
-        report.wrong("parked outcomes", words)?;
+        results.wrong("parked outcomes", words)?;
     }
     Ok(())
 }
 
-fn refused(report: &mut Report, settings: &Settings, reader: &Reader) -> Result<(), Failure> {
+fn refused(results: &mut Results, settings: &Settings, reader: &Reader) -> Result<(), Failure> {
     let found = match reader.refused_since(Timestamp::now() - DAY) {
         Ok(found) => found,
-        Err(error) => return report.skipped("refusals", format!("cannot be read: {}", chain(&error))),
+        Err(error) => return results.skipped("refusals", format!("cannot be read: {}", chain(&error))),
     };
     if found.is_empty() {
         return match settings.limits.refusals_kept {
-            0 => report.skipped("refusals", "ledger.refusals_kept is 0: none is kept"),
-            _ => report.ok("refusals", "none within 24 h"),
+            0 => results.skipped("refusals", "ledger.refusals_kept is 0: none is kept"),
+            _ => results.ok("refusals", "none within 24 h"),
         };
     }
     for RefusedLately { reason, count, refused_at, endpoint, detail, user_id, instance_id, task_id } in found
@@ -216,54 +217,14 @@ fn refused(report: &mut Report, settings: &Settings, reader: &Reader) -> Result<
         let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", ")) };
         let words = format!(
             "{count} within 24 h, the newest at {} for {endpoint}{about}: {}",
-            report.at(refused_at),
+            results.at(refused_at),
             detail.as_deref().unwrap_or("no more is known")
         );
-        let mend = mend(&reason);
-        report.risky(
+        let advice = reason.parse().map_or("See the documentation of the reason.", Refusal::advice);
+        results.risky(
             &format!("refusals, {reason}"),
-            format!("{words}. {mend}; `countersign refusals --reason {reason}`"),
+            format!("{words}. {advice} See `countersign refusals --reason {reason}`"),
         )?;
     }
     Ok(())
-}
-
-/// What to do about a reason.
-fn mend(reason: &str) -> &'static str {
-    match reason {
-        "unauthenticated" => "Compare token and key with the platform's, if it was no stranger",
-        "malformed" => "Look at what the sender makes of a callback",
-        "action_not_allowed" => "Add the action to endpoints.actions, or take the button away",
-        "definition_not_allowed" => {
-            "Add the code to endpoints.approval_codes, or point the definition elsewhere"
-        }
-        "context_invalid" => {
-            "Compare the action_context with endpoints.context; `countersign context verify` reads a token"
-        }
-        "context_expired" => "Approvers act later than the context allows: give it more time",
-        "operator_not_allowed" => "Compare the context's operators with who gets the task",
-        "conflicting" => "The approver decided twice: look at the task",
-        "body_too_large" => "Raise http.max_body_bytes, if it was the platform",
-        "too_slow" => "Look at the line and the proxy between",
-        "rate_limited" => {
-            "Raise http.rate_limit_per_peer, or set http.trusted_proxies, if it was the platform"
-        }
-        "overloaded" => "The disk is too slow for the load: `countersign bench disk`",
-        "ledger_unavailable" => "The disk was full or failed: look at the log",
-        "shutting_down" => "The service was being stopped",
-        _ => "See the documentation of the reason",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::intake::Refusal;
-
-    #[test]
-    fn every_reason_has_its_cure() {
-        for &refusal in Refusal::ALL {
-            assert!(!mend(refusal.as_str()).starts_with("See the documentation"), "{}", refusal.as_str());
-        }
-    }
 }

@@ -59,30 +59,30 @@ pub(super) struct Arguments {
 }
 
 /// What was found so far; each line is printed as soon as it is known.
-struct Report {
+struct Results {
     as_json: bool,
     zone: Zone,
     wrong: u32,
     risky: u32,
 }
 
-impl Report {
+impl Results {
     /// A time as it is shown; in JSON always in UTC.
     fn at(&self, at: Timestamp) -> String {
         if self.as_json { at.to_string() } else { self.zone.show(at) }
     }
 
-    fn add(&mut self, verdict: CheckResult, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
-        match verdict {
+    fn add(&mut self, result: CheckResult, subject: &str, words: impl AsRef<str>) -> Result<(), Failure> {
+        match result {
             CheckResult::Wrong => self.wrong += 1,
             CheckResult::Risky => self.risky += 1,
             CheckResult::Right | CheckResult::Skipped => {}
         }
-        let (verdict, words) = (verdict.as_str(), words.as_ref());
+        let (result, words) = (result.as_str(), words.as_ref());
         if self.as_json {
-            json(&json!({ "verdict": verdict, "subject": subject, "words": words }))
+            json(&json!({ "verdict": result, "subject": subject, "words": words }))
         } else {
-            line(format_args!("{verdict:<6} {subject}: {words}"))
+            line(format_args!("{result:<6} {subject}: {words}"))
         }
     }
 
@@ -104,24 +104,24 @@ impl Report {
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let mut report = Report { as_json: arguments.json, zone: arguments.zone.zone()?, wrong: 0, risky: 0 };
-    configuration::look(&mut report, loaded)?;
-    ledger::look(&mut report, loaded)?;
-    rotation::look(&mut report, loaded)?;
+    let mut results = Results { as_json: arguments.json, zone: arguments.zone.zone()?, wrong: 0, risky: 0 };
+    configuration::look(&mut results, loaded)?;
+    ledger::look(&mut results, loaded)?;
+    rotation::look(&mut results, loaded)?;
     block_on(async {
-        service::look(&mut report, loaded).await?;
-        broker::look(&mut report, arguments, loaded).await?;
-        let urls = platform::look(&mut report, arguments, loaded).await?;
-        callback::look(&mut report, arguments, loaded, &urls).await?;
+        service::look(&mut results, loaded).await?;
+        broker::look(&mut results, arguments, loaded).await?;
+        let urls = platform::look(&mut results, arguments, loaded).await?;
+        callback::look(&mut results, arguments, loaded, &urls).await?;
         Ok(())
     })?;
     if !arguments.json {
-        super::output::say(match (report.wrong, report.risky) {
+        super::output::say(match (results.wrong, results.risky) {
             (0, 0) => "all is well".to_owned(),
             (wrong, risky) => format!("{wrong} wrong, {risky} risky"),
         });
     }
-    Ok(if report.wrong == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if results.wrong == 0 { Exit::Done } else { Exit::Failed })
 }
 
 /// A text as one word of a shell, for lines to be pasted.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Arguments, Report};
+use super::{Arguments, Results};
 use crate::{
     center::client::{Center, Definition, Fault, UserIdType},
     cli::{
@@ -25,7 +25,7 @@ const MOST_OFF: u64 = 30;
 
 /// Looks, and returns the `action_callback_url` of a definition for each endpoint that has one.
 pub(super) async fn look(
-    report: &mut Report,
+    results: &mut Results,
     arguments: &Arguments,
     loaded: &Loaded,
 ) -> Result<BTreeMap<String, String>, Failure> {
@@ -33,37 +33,37 @@ pub(super) async fn look(
     let settings = match loaded.approval_center() {
         Ok(Some(settings)) => settings,
         Ok(None) => {
-            report.skipped("approval center", "approval_center.app_id is not configured")?;
+            results.skipped("approval center", "approval_center.app_id is not configured")?;
             return Ok(urls);
         }
         Err(_) => {
-            report.skipped("approval center", "its configuration is wrong")?;
+            results.skipped("approval center", "its configuration is wrong")?;
             return Ok(urls);
         }
     };
-    clock(report, &settings.base_url).await?;
+    clock(results, &settings.base_url).await?;
     let center = match Center::new(settings) {
         Ok(center) => center,
         Err(error) => {
-            report.wrong("approval center", chain(&error))?;
+            results.wrong("approval center", chain(&error))?;
             return Ok(urls);
         }
     };
     match center.token_info().await {
         Ok(token) => {
             let minutes = token.expires_in.as_secs() / 60;
-            report.ok(
+            results.ok(
                 "approval center",
                 format!("{} lets {} in for {minutes} min", settings.base_url, settings.app_id),
             )?;
         }
         Err(error) => {
-            report.wrong("approval center", with_mend(&error))?;
+            results.wrong("approval center", with_advice(&error))?;
             return Ok(urls);
         }
     }
     let Ok(endpoints) = loaded.endpoints() else {
-        report.skipped("definitions", "the configuration of the endpoints is wrong")?;
+        results.skipped("definitions", "the configuration of the endpoints is wrong")?;
         return Ok(urls);
     };
     let mut looked = 0;
@@ -72,9 +72,9 @@ pub(super) async fn look(
         let mut unknown = Vec::new();
         for code in &endpoint.approval_codes {
             looked += 1;
-            match definition(report, &center, code).await? {
+            match definition(results, &center, code).await? {
                 Look::Found(definition) => {
-                    judge(report, &center, arguments, endpoint, code, &definition)?;
+                    judge(results, &center, arguments, endpoint, code, &definition)?;
                     customs.push(definition.approval_code.clone());
                     urls.extend(
                         definition.external.action_callback_url.map(|url| (endpoint.name.clone(), url)),
@@ -87,28 +87,28 @@ pub(super) async fn look(
         for code in unknown.into_iter().filter(|code| !customs.contains(code)) {
             let words = "no definition has it as its real code; a custom code is allowed here, but only together with \
                          the real one, which creating the definition returned, can it be looked at";
-            report.wrong(&format!("definition {code} of {}", endpoint.name), words)?;
+            results.wrong(&format!("definition {code} of {}", endpoint.name), words)?;
         }
     }
     for code in &arguments.definition {
         looked += 1;
-        match definition(report, &center, code).await? {
+        match definition(results, &center, code).await? {
             Look::Found(definition) => {
                 let url = definition.external.action_callback_url.clone().unwrap_or_default();
                 let named =
                     endpoints.iter().find(|endpoint| url.ends_with(&format!("/callbacks/{}", endpoint.name)));
                 match (named, endpoints) {
                     (Some(endpoint), _) | (None, [endpoint]) => {
-                        judge(report, &center, arguments, endpoint, code, &definition)?;
+                        judge(results, &center, arguments, endpoint, code, &definition)?;
                         urls.extend(
                             Some(url).filter(|url| !url.is_empty()).map(|url| (endpoint.name.clone(), url)),
                         );
                     }
-                    _ => report.wrong(&format!("definition {code}"), "leads to none of the endpoints")?,
+                    _ => results.wrong(&format!("definition {code}"), "leads to none of the endpoints")?,
                 }
             }
             Look::Unknown => {
-                report.wrong(
+                results.wrong(
                     &format!("definition {code}"),
                     "no definition has it as its real code; the custom one does not do",
                 )?;
@@ -117,7 +117,7 @@ pub(super) async fn look(
         }
     }
     if looked == 0 {
-        report.skipped("definitions", "none is named in approval_codes; name one with --definition")?;
+        results.skipped("definitions", "none is named in approval_codes; name one with --definition")?;
     }
     Ok(urls)
 }
@@ -129,19 +129,19 @@ enum Look {
     Failed,
 }
 
-async fn definition(report: &mut Report, center: &Center, code: &str) -> Result<Look, Failure> {
+async fn definition(results: &mut Results, center: &Center, code: &str) -> Result<Look, Failure> {
     match center.definition(code, &UserIdType::UserId).await {
         Ok(definition) => Ok(Look::Found(Box::new(definition))),
         Err(error) if error.fault() == Some(Fault::DefinitionUnknown) => Ok(Look::Unknown),
         Err(error) => {
-            report.wrong(&format!("definition {code}"), with_mend(&error))?;
+            results.wrong(&format!("definition {code}"), with_advice(&error))?;
             Ok(Look::Failed)
         }
     }
 }
 
 fn judge(
-    report: &mut Report,
+    results: &mut Results,
     center: &Center,
     arguments: &Arguments,
     endpoint: &EndpointSettings,
@@ -154,30 +154,30 @@ fn judge(
         center_is_local: check::is_local(&center.settings().base_url),
     };
     let name = definition.text(&definition.approval_name, "zh-CN").to_owned();
-    let findings = check::of(definition, endpoint, &input);
+    let checks = check::of(definition, endpoint, &input);
     let mut fits = true;
-    for finding in findings.iter().filter(|finding| finding.verdict != CheckResult::Right) {
-        fits &= finding.verdict != CheckResult::Wrong;
-        let subject = format!("definition {name} ({code}), {}", finding.subject);
-        report.add(finding.verdict, &subject, &finding.words)?;
+    for check in checks.iter().filter(|check| check.result != CheckResult::Right) {
+        fits &= check.result != CheckResult::Wrong;
+        let subject = format!("definition {name} ({code}), {}", check.subject);
+        results.add(check.result, &subject, &check.words)?;
     }
     if fits {
-        report
+        results
             .ok(&format!("definition {name} ({code})"), format!("leads to the endpoint {}", endpoint.name))?;
     }
     Ok(())
 }
 
-fn with_mend(error: &crate::center::client::Error) -> String {
+fn with_advice(error: &crate::center::client::Error) -> String {
     let words = chain(error);
-    match error.fault().and_then(Fault::mend) {
-        Some(mend) => format!("{words}. {mend}"),
+    match error.fault().and_then(Fault::advice) {
+        Some(advice) => format!("{words}. {advice}"),
         None => words,
     }
 }
 
 /// Compares our clock with the one that the platform's answers carry.
-async fn clock(report: &mut Report, base_url: &str) -> Result<(), Failure> {
+async fn clock(results: &mut Results, base_url: &str) -> Result<(), Failure> {
     let url = url(base_url, "/")?;
     let answer = client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await;
     let theirs = answer.ok().and_then(|answer| {
@@ -185,12 +185,12 @@ async fn clock(report: &mut Report, base_url: &str) -> Result<(), Failure> {
         Timestamp::of_http_date(date)
     });
     let Some(theirs) = theirs else {
-        return report.skipped("clock", format!("{base_url} does not tell the time"));
+        return results.skipped("clock", format!("{base_url} does not tell the time"));
     };
     let off = Timestamp::now().as_second().abs_diff(theirs.as_second());
     if off > MOST_OFF {
         let words = format!("{off} s off the platform's; tokens would count as expired, or not yet");
-        return report.wrong("clock", format!("{words}. Set it, and keep it by NTP"));
+        return results.wrong("clock", format!("{words}. Set it, and keep it by NTP"));
     }
-    report.ok("clock", format!("within {MOST_OFF} s of the platform's"))
+    results.ok("clock", format!("within {MOST_OFF} s of the platform's"))
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{Report, rabbitmqctl, shell};
+use super::{Results, rabbitmqctl, shell};
 use crate::{
     amqp::Login,
     cli::{
@@ -95,7 +95,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// Looks, and returns the queues that are known to refuse what has no room.
-pub(super) async fn look(report: &mut Report, asked: &Asked<'_>) -> Result<HashSet<String>, Failure> {
+pub(super) async fn look(results: &mut Results, asked: &Asked<'_>) -> Result<HashSet<String>, Failure> {
     if asked.queues.is_empty() {
         return Ok(HashSet::new());
     }
@@ -111,7 +111,7 @@ pub(super) async fn look(report: &mut Report, asked: &Asked<'_>) -> Result<HashS
     };
     if let Some(base) = base {
         match manage(&base, asked).await {
-            Ok(queues) => return judge(report, asked, &queues, &format!("the management API at {base}")),
+            Ok(queues) => return judge(results, asked, &queues, &format!("the management API at {base}")),
             Err(why) => unseen.push(why),
         }
     }
@@ -121,13 +121,13 @@ pub(super) async fn look(report: &mut Report, asked: &Asked<'_>) -> Result<HashS
         match told.unwrap_or_else(|_| Err("rabbitmqctl could not be run".to_owned())) {
             Ok(told) => {
                 let queues: Vec<_> = told.iter().filter_map(Queue::read).collect();
-                return judge(report, asked, &queues, "rabbitmqctl on this machine");
+                return judge(results, asked, &queues, "rabbitmqctl on this machine");
             }
             Err(why) => unseen.push(why),
         }
     }
     let vhost = shell(&asked.login.vhost);
-    report.skipped(
+    results.skipped(
         "policies",
         format!(
             "whether a policy drops confirmed commands could not be looked at: {}. At the broker: rabbitmqctl list_policies -p \
@@ -189,7 +189,7 @@ async fn manage(base: &str, asked: &Asked<'_>) -> Result<Vec<Queue>, String> {
 }
 
 fn judge(
-    report: &mut Report,
+    results: &mut Results,
     asked: &Asked<'_>,
     queues: &[Queue],
     source: &str,
@@ -207,14 +207,14 @@ fn judge(
     }
     if seen == 0 {
         let words = format!("{source} knows none of these queues; is it another broker's?");
-        report.skipped("policies", words)?;
+        results.skipped("policies", words)?;
         return Ok(refusing);
     }
-    for (verdict, words) in &found {
-        report.add(*verdict, "policies", words)?;
+    for (result, words) in &found {
+        results.add(*result, "policies", words)?;
     }
     if found.is_empty() {
-        report.ok("policies", format!("none drops confirmed commands, as {source} tells"))?;
+        results.ok("policies", format!("none drops confirmed commands, as {source} tells"))?;
     }
     Ok(refusing)
 }
@@ -228,7 +228,7 @@ fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> 
         Role::Unrouted | Role::Dead => "messages that people are to look at",
     };
     let mut found = Vec::new();
-    let mend = |keys: &str, whose: &str| {
+    let advice = |keys: &str, whose: &str| {
         let vhost = shell(vhost);
         if whose.contains("argument") {
             format!("declare the queue anew without {keys}, once it is empty")
@@ -240,13 +240,13 @@ fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> 
         }
     };
     if let Some((ttl, whose)) = queue.limit("message-ttl") {
-        let words = format!("{name} drops {what} after {ttl} ms, {whose}; {}", mend("message-ttl", &whose));
+        let words = format!("{name} drops {what} after {ttl} ms, {whose}; {}", advice("message-ttl", &whose));
         found.push((Wrong, words));
     }
     if let Some((expires, whose)) = queue.limit("expires") {
         let words = format!(
             "{name} is deleted, with all that is in it, when nobody has used it for {expires} ms, {whose}; {}",
-            mend("expires", &whose)
+            advice("expires", &whose)
         );
         found.push((Wrong, words));
     }
@@ -256,14 +256,14 @@ fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> 
             "reject-publish" => {}
             "reject-publish-dlx" => found.push((
                 Risky,
-                format!("{name} sends {what} to the dead letters beyond {key} {most}, {whose}; {}", mend(key, &whose)),
+                format!("{name} sends {what} to the dead letters beyond {key} {most}, {whose}; {}", advice(key, &whose)),
             )),
             _ => found.push((
                 Wrong,
                 format!(
                     "{name} drops its oldest messages, {what}, beyond {key} {most}, {whose}; set overflow to reject-publish by a \
                      policy, so that the ledger keeps what has no room, or {}",
-                    mend(key, &whose)
+                    advice(key, &whose)
                 ),
             )),
         }
@@ -298,7 +298,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .all(|(verdict, words)| *verdict == Wrong && words.contains("by the operator policy cap"))
+                .all(|(result, words)| *result == Wrong && words.contains("by the operator policy cap"))
         );
         assert!(found[0].1.contains("drops commands that were confirmed after 60000 ms"), "{found:?}");
         assert!(found[0].1.contains("list_operator_policies -p 'team/prod'"), "{found:?}");
@@ -327,7 +327,7 @@ mod tests {
             let queue = json!({
                 "type": kind, "policy": "p", "arguments": arguments, "effective_policy_definition": effective
             });
-            told(queue, Role::Commands).first().map(|(verdict, _)| *verdict)
+            told(queue, Role::Commands).first().map(|(result, _)| *result)
         };
         let (refuses, drops) = (Some("reject-publish"), Some("drop-head"));
         for kind in ["quorum", "classic"] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Report;
+use super::Results;
 use crate::{
     cli::exit::Failure, config::Loaded, intake::EndpointSettings, ledger::CredentialUse,
     ledger::sqlite::Reader, time::Timestamp,
@@ -11,7 +11,7 @@ use crate::{
 /// A credential that nobody has used for so long, while another one was used, is hardly needed any more.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
-pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     let (Ok(settings), Ok(endpoints)) = (loaded.ledger(), loaded.endpoints()) else { return Ok(()) };
     let rotating = || endpoints.iter().filter(|endpoint| endpoint.credentials.len() > 1);
     if rotating().next().is_none() {
@@ -30,11 +30,11 @@ pub(super) fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> 
         let told = format!("{} has {} credentials: {}", endpoint.name, known.len(), told.join(", "));
         let idle = known.iter().position(|used| used.is_some_and(|used| is_idle(used, &known, now)));
         match idle {
-            Some(at) => report.risky(
+            Some(at) => results.risky(
                 "rotation",
                 format!("{told}; the rotation can be finished: take credentials[{at}] out, and reload"),
             )?,
-            None => report.ok("rotation", told)?,
+            None => results.ok("rotation", told)?,
         }
     }
     Ok(())

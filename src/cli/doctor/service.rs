@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Report;
+use super::Results;
 use crate::{
     cli::{
         Trust,
@@ -19,25 +19,25 @@ use crate::{
 /// An answer of a listener on this machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Failure> {
+pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     let Ok(listen) = loaded.internal() else {
-        return report.skipped("service", "its configuration is wrong");
+        return results.skipped("service", "its configuration is wrong");
     };
     if listen.port() == 0 {
-        return report.skipped("service", "admin.listen has no fixed port");
+        return results.skipped("service", "admin.listen has no fixed port");
     }
     let url = url(&format!("http://{}", reachable(listen)), "/readyz")?;
     let answer = match client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await {
         Ok(answer) => answer,
         Err(error) if error.is_timeout() => {
             let words = format!("does not answer at {url} within 5 s; look at the log, then restart it");
-            return report.wrong("service", words);
+            return results.wrong("service", words);
         }
         Err(_) => {
             let words = format!(
                 "nobody listens at {url}; start `countersign serve`, if it should run on this machine"
             );
-            return report.risky("service", words);
+            return results.risky("service", words);
         }
     };
     let status = answer.status().as_u16();
@@ -46,13 +46,13 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
         let words = format!(
             "{url} answers {status}, and is not countersign; is admin.listen the port of another program?"
         );
-        return report.wrong("service", words);
+        return results.wrong("service", words);
     }
     if told["ready"] == true {
-        report.ok("service", format!("ready at {url}"))?;
+        results.ok("service", format!("ready at {url}"))?;
     }
-    for (verdict, subject, words) in words(&told) {
-        report.add(verdict, subject, words)?;
+    for (result, subject, words) in words(&told) {
+        results.add(result, subject, words)?;
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ pub(super) async fn look(report: &mut Report, loaded: &Loaded) -> Result<(), Fai
 /// What `/readyz` tells that somebody should mend.
 fn words(told: &Value) -> Vec<(CheckResult, &'static str, String)> {
     let mut found = Vec::new();
-    let mut add = |verdict, subject, words: String| found.push((verdict, subject, words));
+    let mut add = |result, subject, words: String| found.push((result, subject, words));
     let refused = |reason: &str| format!("callbacks are refused as {reason}");
     match told["checks"]["ledger"].as_str().unwrap_or("unknown") {
         "ok" => {}
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn readiness_is_told_in_words_with_what_to_do() {
         assert_eq!(words(&healthy()), Vec::new());
-        for (pointer, value, verdict, expected) in [
+        for (pointer, value, result, expected) in [
             ("/checks/ledger", json!("no_room"), Wrong, "less room than ledger.min_free_bytes"),
             ("/checks/ledger", json!("overloaded"), Wrong, "the queue to the ledger is full"),
             ("/checks/ledger", json!("unavailable"), Wrong, "nothing can be committed"),
@@ -175,7 +175,7 @@ mod tests {
             *told.pointer_mut(pointer).unwrap() = value;
             let found = words(&told);
             assert_eq!(found.len(), 1, "{pointer}: {found:?}");
-            assert!(found[0].0 == verdict && found[0].2.contains(expected), "{pointer}: {found:?}");
+            assert!(found[0].0 == result && found[0].2.contains(expected), "{pointer}: {found:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     outcome_of,
     tally::{Ending, Given, Progress, Summary, Tally},
     template::Template,
-    verify::{Ledger, Source, Verifier},
+    verify::{Arrivals, Source, Verifier},
 };
 use crate::{
     amqp::Settings,
@@ -120,7 +120,7 @@ struct Run<'a> {
     next: Cell<u64>,
     /// One permit for each callback that is due; not used without a rate.
     due: Arc<Semaphore>,
-    ledger: &'a Ledger,
+    ledger: &'a Arrivals,
     told: Cell<usize>,
     progress: RefCell<Progress>,
 }
@@ -135,7 +135,7 @@ pub(super) async fn run(
     let load = &arguments.load;
     let (addresses, head) = target(url).await?;
     let connections = arguments.connections.unwrap_or(CONNECTIONS);
-    let ledger = Ledger::new(plan.task_prefix(), arguments.task.is_none(), plan.first_message_id);
+    let ledger = Arrivals::new(plan.task_prefix(), arguments.task.is_none(), plan.first_message_id);
     let mut verifier = match (load.verify, amqp) {
         (Some(source), Some(amqp)) => Some(Verifier::subscribe(source, amqp).await?),
         _ => None,

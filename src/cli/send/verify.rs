@@ -72,7 +72,7 @@ impl fmt::Display for Account {
 }
 
 /// What is known of each number, and how a message tells its number.
-pub(super) struct Ledger {
+pub(super) struct Arrivals {
     /// What task ids of this run begin with, up to the number.
     prefix: String,
     /// Whether that is so rare that it may be looked for anywhere in a body.
@@ -106,7 +106,7 @@ impl Numbers {
     }
 }
 
-impl Ledger {
+impl Arrivals {
     pub(super) fn new(prefix: String, unique: bool, first_message_id: u64) -> Self {
         Self { prefix, unique, first_message_id, numbers: RefCell::default() }
     }
@@ -197,7 +197,7 @@ impl Verifier {
     }
 
     /// Marks what arrives, for ever; returns only when the broker goes away.
-    pub(super) async fn follow(&mut self, ledger: &Ledger) -> Failure {
+    pub(super) async fn follow(&mut self, ledger: &Arrivals) -> Failure {
         loop {
             let delivery = match self.consumer.next().await {
                 Some(Ok(delivery)) => delivery,
@@ -224,7 +224,7 @@ impl Verifier {
     }
 
     /// Waits until all that was answered has arrived, or nothing more has come for `patience`, and gives the account.
-    pub(super) async fn finish(mut self, ledger: &Ledger, patience: Duration) -> Result<Account, Failure> {
+    pub(super) async fn finish(mut self, ledger: &Arrivals, patience: Duration) -> Result<Account, Failure> {
         let settled = async {
             let mut last = (ledger.open(), Instant::now());
             while ledger.open() > 0 && last.1.elapsed() < patience {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_number_is_accounted_for() {
-        let ledger = Ledger::new("demo-1-task-".to_owned(), true, 0);
+        let ledger = Arrivals::new("demo-1-task-".to_owned(), true, 0);
         for number in [0, 1, 2, 3] {
             ledger.answered(number);
         }

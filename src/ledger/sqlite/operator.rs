@@ -19,7 +19,7 @@ use crate::{
 
 /// A connection for an operator's acts. Each act is one short transaction, recorded in `operator_acts`.
 #[derive(Debug)]
-pub struct Operator {
+pub struct OperatorActs {
     connection: Connection,
 }
 
@@ -46,7 +46,7 @@ pub enum ActError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-impl Operator {
+impl OperatorActs {
     /// Opens a ledger that exists, beside its writer if there is one.
     ///
     /// # Errors

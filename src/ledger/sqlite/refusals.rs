@@ -1,12 +1,16 @@
-//! Refused callbacks: how they are written by the writer, dropped, and found by readers.
+//! RefusedCallback callbacks: how they are written by the writer, dropped, and found by readers.
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
 use super::{columns::seq, reader::Reader};
-use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, Refused};
+use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, RefusedCallback};
 
 /// Keeps refused callbacks, and drops the oldest of each kind.
-pub(super) fn keep(transaction: &Transaction<'_>, refused: &[Refused], kept: u64) -> rusqlite::Result<()> {
+pub(super) fn keep(
+    transaction: &Transaction<'_>,
+    refused: &[RefusedCallback],
+    kept: u64,
+) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO refusals (refused_at, endpoint, reason, detail, peer, body_bytes, strange, action_type, user_id,
             approval_code, instance_id, task_id, search_id, message_id,
@@ -51,7 +55,7 @@ pub(super) fn keep(transaction: &Transaction<'_>, refused: &[Refused], kept: u64
 }
 
 impl Reader {
-    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
+    /// RefusedCallback callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -102,7 +106,7 @@ impl Reader {
 }
 
 fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {
-    let refused = Refused {
+    let refused = RefusedCallback {
         refused_at: row.get("refused_at")?,
         endpoint: row.get("endpoint")?,
         reason: row.get("reason")?,

@@ -2,7 +2,7 @@
 //!
 //! A commit answers some dozens of callbacks, which wait on a few threads. To wake a task of another thread is a system
 //! call, and often a switch of threads for one answer; to wake a task of one's own thread is a push to a list. So
-//! [`Round`] wakes one of those who wait on a thread, and that one wakes the others when it is polled.
+//! [`Wakeups`] wakes one of those who wait on a thread, and that one wakes the others when it is polled.
 //!
 //! Nobody is forgotten: who is to wake others does so when polled or when dropped, whichever comes first, and one that
 //! was polled or dropped before is not asked. So it must not be held by somebody who was woken and does neither.
@@ -111,7 +111,7 @@ impl<T> Drop for Awaited<T> {
 }
 
 /// Replies that are given at about the same time. Everybody is woken at the latest when it is dropped.
-pub(super) struct Round<T> {
+pub(super) struct Wakeups<T> {
     threads: Vec<Thread<T>>,
 }
 
@@ -122,7 +122,7 @@ struct Thread<T> {
     others: Vec<Waker>,
 }
 
-impl<T> Round<T> {
+impl<T> Wakeups<T> {
     pub(super) fn new() -> Self {
         Self { threads: Vec::new() }
     }
@@ -147,7 +147,7 @@ impl<T> Round<T> {
     }
 }
 
-impl<T> Drop for Round<T> {
+impl<T> Drop for Wakeups<T> {
     fn drop(&mut self) {
         for Thread { first: (slot, waker), others, .. } in self.threads.drain(..) {
             let left = slot.entrust(others);
@@ -204,12 +204,12 @@ mod tests {
         pairs.unzip()
     }
 
-    fn give(replies: Vec<Reply<usize>>) -> Round<usize> {
-        let mut round = Round::new();
+    fn give(replies: Vec<Reply<usize>>) -> Wakeups<usize> {
+        let mut wakeups = Wakeups::new();
         for (number, reply) in replies.into_iter().enumerate() {
-            round.give(reply, number);
+            wakeups.give(reply, number);
         }
-        round
+        wakeups
     }
 
     fn woken(waits: &[Waits]) -> Vec<usize> {
@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn the_first_of_a_thread_is_woken_and_wakes_the_others() {
         let (replies, mut waits) = waiting(3);
-        let round = give(replies);
+        let wakeups = give(replies);
         assert_eq!(woken(&waits), [0, 0, 0]);
-        drop(round);
+        drop(wakeups);
         assert_eq!(woken(&waits), [1, 0, 0]);
         assert_eq!(waits[0].poll(), Poll::Ready(Some(0)));
         assert_eq!(woken(&waits), [1, 1, 1]);
@@ -252,13 +252,13 @@ mod tests {
     fn one_that_went_away_or_was_polled_before_the_round_ended_is_not_relied_upon() {
         for polled in [true, false] {
             let (replies, mut waits) = waiting(3);
-            let round = give(replies);
+            let wakeups = give(replies);
             if polled {
                 assert_eq!(waits[0].poll(), Poll::Ready(Some(0)));
             } else {
                 waits[0].awaited = None;
             }
-            drop(round);
+            drop(wakeups);
             assert_eq!(woken(&waits)[1..], [1, 1], "polled: {polled}");
         }
     }
@@ -266,9 +266,9 @@ mod tests {
     #[test]
     fn one_that_was_not_polled_yet_finds_its_reply() {
         let (reply, mut awaited) = reply();
-        let mut round = Round::new();
-        round.give(reply, 7);
-        drop(round);
+        let mut wakeups = Wakeups::new();
+        wakeups.give(reply, 7);
+        drop(wakeups);
         assert_eq!(
             Pin::new(&mut awaited).poll(&mut Context::from_waker(Waker::noop())),
             Poll::Ready(Some(7))

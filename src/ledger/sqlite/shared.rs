@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     command::Seq,
-    ledger::{Dropped, Entry, Limits, Refused},
+    ledger::{Dropped, Entry, Limits, RefusedCallback},
 };
 
 /// What the writer shares with everybody.
@@ -73,7 +73,7 @@ impl RefusedCounts {
     }
 
     /// These wait no longer.
-    pub(super) fn written(&self, refused: &[Refused]) {
+    pub(super) fn written(&self, refused: &[RefusedCallback]) {
         for one in refused {
             self.waiting[usize::from(one.stranger)].fetch_sub(1, Ordering::Relaxed);
         }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(admitted, REFUSED_WAITING);
         assert!(counts.admit(false), "others have room of their own");
         assert_eq!(counts.dropped(), Dropped { known: 0, strangers: 5 });
-        counts.written(&[Refused { stranger: true, ..Refused::default() }]);
+        counts.written(&[RefusedCallback { stranger: true, ..RefusedCallback::default() }]);
         assert!(counts.admit(true), "there is room again");
         assert!(!counts.admit(true));
         assert_eq!(counts.dropped(), Dropped { known: 0, strangers: 6 });

@@ -18,8 +18,8 @@ use crate::{
     command::{Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
     ledger::{
         Accept, Acceptance, Contexts, Entry, Exception, Filter, Findings, Lifecycle, Limits, Lookup,
-        OnConflict, Outbox, Outcomes, Receipt, RefusalFilter, Refused, Registering, Registration, Reported,
-        Settlement, Shown,
+        OnConflict, Outbox, Outcomes, Receipt, RefusalFilter, RefusedCallback, Registering, Registration,
+        Reported, Settlement, Shown,
         state::{Exceptional, State},
     },
     time::Timestamp,
@@ -185,7 +185,7 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say() {
     assert_eq!(parked[0].next_attempt_at, None, "it is not tried again by itself");
     assert!(ledger.find(ids[0]).await.unwrap().unwrap().next_attempt_at.is_some());
     // An operator requeues the parked one, from beside the running writer.
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.requeue_parked().unwrap(), [ids[1]]);
     assert_eq!(states().await[1], State::Pending);
     operator.requeue(ids[2]).unwrap();
@@ -261,7 +261,7 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    Operator::open(&scratch.settings().path).unwrap().park(id).unwrap();
+    OperatorActs::open(&scratch.settings().path).unwrap().park(id).unwrap();
     let exception = Exception {
         seq: 1,
         state: Exceptional::Retrying,

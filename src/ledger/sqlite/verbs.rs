@@ -19,9 +19,9 @@ use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
         Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, Refused,
-        RefusedReport, Registering, Registration, Remembered, Reported, Settlement, ShowAgain, Showing,
-        Shown, Standing, Stats,
+        Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
+        RefusedCallback, RefusedReport, Registering, Registration, Remembered, Reported, Settlement,
+        ShowAgain, Showing, Shown, Standing, Stats,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
     },
     telemetry::failpoint::reach,
@@ -66,7 +66,7 @@ impl Accept for SqliteLedger {
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
     }
 
-    fn refused(&self, refused: Refused) {
+    fn refused(&self, refused: RefusedCallback) {
         let stranger = refused.stranger;
         if self.shared.refused.admit(stranger) && self.jobs.send(Job::Refused(Box::new(refused))).is_err() {
             self.shared.refused.drop_one(stranger);

@@ -10,13 +10,13 @@ use tokio::sync::oneshot;
 
 use super::{
     changes::Change,
-    replies::{Reply, Round},
+    replies::{Reply, Wakeups},
     shared::Shared,
     window::Seen,
 };
 use crate::{
     command::{Command, Fingerprint, TaskKey, id::DecisionKey},
-    ledger::{AcceptError, OnConflict, Receipt, Refused, Settlement},
+    ledger::{AcceptError, OnConflict, Receipt, RefusedCallback, Settlement},
 };
 
 /// Registered contexts written in one commit, unless one change alone has more: whoever registers a million must not
@@ -39,7 +39,7 @@ pub(super) struct Accepting {
 /// What the writer is asked to do.
 pub(super) enum Job {
     Accept(Box<Accepting>),
-    Refused(Box<Refused>),
+    Refused(Box<RefusedCallback>),
     Settle(Settlement, oneshot::Sender<Result<(), AcceptError>>),
     Change(Change),
     Probe(oneshot::Sender<Result<(), AcceptError>>),
@@ -102,11 +102,11 @@ impl Waiting {
     pub(super) fn refuse(&mut self, shared: &Shared, changes: Vec<Change>) {
         let Self { accepts, changes: later, probes, older: _, lazy, flush: _ } = self;
         shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
-        let mut round = Round::new();
+        let mut wakeups = Wakeups::new();
         for accepting in accepts.drain(..) {
-            round.give(accepting.reply, Err(AcceptError::Unavailable));
+            wakeups.give(accepting.reply, Err(AcceptError::Unavailable));
         }
-        drop(round);
+        drop(wakeups);
         for change in changes.into_iter().chain(later.drain(..)) {
             change.tell(false);
         }
@@ -142,12 +142,12 @@ impl Lazy {
 /// out what approvers ask about.
 #[derive(Default)]
 pub(super) struct RefusedQueue {
-    known: VecDeque<Refused>,
-    strangers: VecDeque<Refused>,
+    known: VecDeque<RefusedCallback>,
+    strangers: VecDeque<RefusedCallback>,
 }
 
 impl RefusedQueue {
-    fn push(&mut self, refused: Refused) {
+    fn push(&mut self, refused: RefusedCallback) {
         if refused.stranger { self.strangers.push_back(refused) } else { self.known.push_back(refused) }
     }
 
@@ -156,7 +156,7 @@ impl RefusedQueue {
     }
 
     /// Takes up to `limit`, those of strangers last.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Refused> {
+    pub(super) fn take(&mut self, limit: usize) -> Vec<RefusedCallback> {
         let known = self.known.len().min(limit);
         let strangers = self.strangers.len().min(limit - known);
         self.known.drain(..known).chain(self.strangers.drain(..strangers)).collect()

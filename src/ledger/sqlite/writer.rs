@@ -23,7 +23,7 @@ use super::{
     contexts,
     files::Files,
     prune, refusals,
-    replies::Round,
+    replies::Wakeups,
     rows::{self, Appended},
     shared::Shared,
     waiting::{Accepting, Job, Waiting},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     command::Seq,
-    ledger::{AcceptError, Entry, Limits, Receipt, Refused, Settlement},
+    ledger::{AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement},
     telemetry::failpoint::reach,
     time::Timestamp,
 };
@@ -78,7 +78,7 @@ struct Batch<'a> {
     accepts: &'a mut [Accepting],
     changes: &'a mut [Change],
     settlements: &'a [(Settlement, oneshot::Sender<Result<(), AcceptError>>)],
-    refused: &'a [Refused],
+    refused: &'a [RefusedCallback],
     probe: bool,
     prune: bool,
 }
@@ -227,12 +227,12 @@ impl Writer {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 // Before the receipts: whoever has one finds the command in `head`.
                 self.hand_on(appended.entries);
-                let mut round = Round::new();
+                let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     // An approver whose connection is gone finds the duplicate when the tap is repeated.
-                    round.give(accepting.reply, Ok(receipt));
+                    wakeups.give(accepting.reply, Ok(receipt));
                 }
-                drop(round);
+                drop(wakeups);
                 reach("ledger:replied");
                 for change in changes {
                     change.tell(true);

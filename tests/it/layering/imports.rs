@@ -17,10 +17,7 @@ pub(super) type Module = Vec<String>;
 /// For each module the modules that it names. A name that a module passes on from a module
 /// in it counts as that one's.
 pub(super) fn graph(source: &Path) -> BTreeMap<Module, BTreeSet<Module>> {
-    let mut files = BTreeMap::new();
-    read(source, &mut Vec::new(), &mut files);
-    let tests: Vec<Module> = files.iter().flat_map(|(module, file)| test_modules(module, file)).collect();
-    files.retain(|module, _| !tests.iter().any(|tests| module.starts_with(tests)));
+    let files = files(source);
     let passed_on: BTreeMap<_, _> =
         files.keys().map(|module| (module.clone(), passed_on(module, &files))).collect();
     let mut graph = BTreeMap::new();
@@ -31,6 +28,15 @@ pub(super) fn graph(source: &Path) -> BTreeMap<Module, BTreeSet<Module>> {
         graph.insert(module.clone(), named.filter(|named| named != module).collect());
     }
     graph
+}
+
+/// The parsed source, without the files that are for tests only.
+pub(super) fn files(source: &Path) -> BTreeMap<Module, File> {
+    let mut files = BTreeMap::new();
+    read(source, &mut Vec::new(), &mut files);
+    let tests: Vec<Module> = files.iter().flat_map(|(module, file)| test_modules(module, file)).collect();
+    files.retain(|module, _| !tests.iter().any(|tests| module.starts_with(tests)));
+    files
 }
 
 fn read(path: &Path, module: &mut Module, files: &mut BTreeMap<Module, File>) {
@@ -178,7 +184,7 @@ impl Paths<'_> {
     }
 }
 
-fn is_test(attributes: &[Attribute]) -> bool {
+pub(super) fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || attribute.path().is_ident("cfg")

@@ -1,5 +1,6 @@
 //! How the source is laid out: who may import whom, and through which one place what is printed or dated goes.
 
+mod glossary;
 mod imports;
 
 use std::{

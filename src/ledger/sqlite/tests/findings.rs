@@ -141,7 +141,7 @@ async fn findings_are_read_when_they_are_due_and_go_with_their_command() {
     let overview = ledger.overview().await.unwrap();
     assert_eq!((overview.unseen, overview.not_found, overview.open()), (1, 1, 2));
 
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.prune(now, |_| {}).unwrap(), 3);
     assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM findings"), 1, "that of the parked command");
     ledger.reconciled(Reconciled { cleared: vec![3], seen: 1, ..Reconciled::default() }).await.unwrap();

@@ -140,7 +140,7 @@ async fn what_operators_and_workers_did_is_told_in_its_place() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let ids = three(&ledger).await;
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     operator.park(ids[0]).unwrap();
     ledger.settle(settlement(3)).await.unwrap();
     assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, What::ParkedByOperator]);
@@ -208,7 +208,7 @@ async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_h
     assert_eq!(told(&ledger, ids[1]).await[1].what, unknown);
 
     scratch.execute("UPDATE commands SET received_at = received_at - 1000000000");
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     let before = Timestamp::now() - Duration::from_secs(3600);
     assert_eq!(operator.prune(before, |_| ()).unwrap(), 3);
     for table in ["publish_marks", "publish_events"] {

@@ -204,7 +204,7 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded() {
     let card = ledger.find(id).await.unwrap().unwrap().outcome.unwrap().card.unwrap();
     assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
 
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.show_parked_again().unwrap(), [id]);
     assert!(operator.show_parked_again().unwrap().is_empty());
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
@@ -227,7 +227,7 @@ async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown() {
     let due = waiting(&ledger).await;
     settle(&ledger, &due[0], ShowingEnd::Shown { version: Some(7) }).await;
     settle(&ledger, &due[2], parked()).await;
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
     assert_eq!(operator.prunable(tomorrow).unwrap(), 2);
     assert_eq!(operator.prune(tomorrow, |_| {}).unwrap(), 2);

@@ -4,7 +4,7 @@ use super::*;
 use crate::ledger::ContextTask;
 
 /// The newest, as they were handed over.
-async fn found(ledger: &SqliteLedger, reason: Option<&str>, limit: usize) -> Vec<Refused> {
+async fn found(ledger: &SqliteLedger, reason: Option<&str>, limit: usize) -> Vec<RefusedCallback> {
     let filter = RefusalFilter { reason: reason.map(str::to_owned), limit, ..RefusalFilter::default() };
     ledger.refusals(filter).await.unwrap().into_iter().map(|kept| kept.refused).collect()
 }
@@ -13,7 +13,7 @@ async fn found(ledger: &SqliteLedger, reason: Option<&str>, limit: usize) -> Vec
 async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
-    let refused = |user_id: Option<&str>| Refused {
+    let refused = |user_id: Option<&str>| RefusedCallback {
         reason: if user_id.is_some() { "conflicting" } else { "unauthenticated" }.to_owned(),
         stranger: user_id.is_none(),
         user_id: user_id.map(str::to_owned),
@@ -34,7 +34,7 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     let ledger = scratch.open();
     for n in 0..15 {
         let reason = if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned();
-        ledger.refused(Refused { reason, ..malformed(n) });
+        ledger.refused(RefusedCallback { reason, ..malformed(n) });
     }
     // The probe is a commit that takes along what was handed over before it.
     ledger.flush().await;
@@ -49,7 +49,7 @@ async fn what_was_said_and_what_the_context_named_is_kept_member_by_member() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let text = |text: &str| Some(text.to_owned());
-    let full = Refused {
+    let full = RefusedCallback {
         refused_at: Timestamp::from_millisecond(1_764_000_000_123).unwrap(),
         endpoint: "purchase".to_owned(),
         reason: "context_invalid".to_owned(),
@@ -71,22 +71,22 @@ async fn what_was_said_and_what_the_context_named_is_kept_member_by_member() {
             business_key: text("PO-77"),
         }),
     };
-    let bare = Refused { stranger: true, context_task: None, ..malformed(1) };
+    let bare = RefusedCallback { stranger: true, context_task: None, ..malformed(1) };
     ledger.refused(full.clone());
     ledger.refused(bare.clone());
     ledger.flush().await;
     let kept = found(&ledger, None, 10).await;
-    assert_eq!(kept, [Refused { refused_at: kept[0].refused_at, ..bare }, full]);
+    assert_eq!(kept, [RefusedCallback { refused_at: kept[0].refused_at, ..bare }, full]);
 }
 
 /// A callback that was refused for its contents.
-fn malformed(body_bytes: u64) -> Refused {
-    Refused {
+fn malformed(body_bytes: u64) -> RefusedCallback {
+    RefusedCallback {
         refused_at: Timestamp::now(),
         endpoint: "purchase".to_owned(),
         reason: "malformed".to_owned(),
         body_bytes,
-        ..Refused::default()
+        ..RefusedCallback::default()
     }
 }
 
@@ -119,12 +119,17 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number() {
     let ledger = scratch.open();
     let text = |text: &str| Some(text.to_owned());
     let at = |seconds: i64| Timestamp::from_millisecond((1_764_000_000 + seconds) * 1000).unwrap();
-    let base = |seconds: i64| Refused { refused_at: at(seconds), ..malformed(0) };
+    let base = |seconds: i64| RefusedCallback { refused_at: at(seconds), ..malformed(0) };
     for refused in [
-        Refused { user_id: text("zhang3"), task_id: text("n1"), instance_id: text("PO-77"), ..base(0) },
-        Refused { user_id: text("li4"), search_id: text("n1"), message_id: text("77"), ..base(60) },
-        Refused { endpoint: "sales".to_owned(), reason: "unauthenticated".to_owned(), ..base(120) },
-        Refused {
+        RefusedCallback {
+            user_id: text("zhang3"),
+            task_id: text("n1"),
+            instance_id: text("PO-77"),
+            ..base(0)
+        },
+        RefusedCallback { user_id: text("li4"), search_id: text("n1"), message_id: text("77"), ..base(60) },
+        RefusedCallback { endpoint: "sales".to_owned(), reason: "unauthenticated".to_owned(), ..base(120) },
+        RefusedCallback {
             user_id: text("zhang3"),
             context_task: Some(ContextTask {
                 instance_id: text("PO-77"),

@@ -87,7 +87,7 @@ async fn a_log_that_was_pruned_to_its_end_goes_on_counting_where_it_was() {
         .unwrap();
     ledger.flush().await;
     drop(ledger);
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     let before = Timestamp::now();
     assert_eq!(
         operator.prunable(before).unwrap(),
@@ -140,7 +140,7 @@ async fn more_than_one_step_is_pruned_in_steps() {
     ledger.settle(Settlement { through: Some(590), ..Settlement::default() }).await.unwrap();
     ledger.flush().await;
     drop(ledger);
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     let before = Timestamp::now() + Duration::from_secs(1);
     let mut steps = Vec::new();
     assert_eq!(operator.prunable(before).unwrap(), 590);

@@ -169,7 +169,7 @@ async fn a_repeat_of_what_was_pruned_is_none() {
     drop(ledger);
     age(&scratch, 3600);
     let ledger = recalled(&scratch, 1).await;
-    let mut operator = Operator::open(&scratch.settings().path).unwrap();
+    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
     assert_eq!(operator.prune(Timestamp::now() - Duration::from_secs(1800), |_| ()).unwrap(), 1);
     let again = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;
     assert_eq!(said(&ledger, again).await, (None, None));
