@@ -73,7 +73,7 @@ pub(super) fn advice(error: &lapin::Error, object: &str) -> String {
             .to_owned(),
         Kind::Otherwise { argument } => format!(
             "it exists, declared with another {argument}: to use it as it is, set amqp.topology to \"check\"; or configure \
-             another name. Only when it is empty, and nobody else uses it, it can be deleted to have it declared anew"
+             another name. Only when it is empty, and nobody else uses it, it can be deleted and redeclared"
         ),
         Kind::Unknown { argument } => format!(
             "the broker does not accept {argument}; RabbitMQ 3.10 or newer with quorum queues enabled is required"

@@ -46,9 +46,9 @@ Examples:
   countersign bench disk --json | jq .group_commit
 
 Every decision is synced to this disk before its approver is answered. All that wait at the same
-time share one sync: so the rate grows with the number of approvers, and the time of one sync is
-the least that any of them waits. Writes for some seconds into a directory of its own beside the
-ledger, some tens of MiB, and removes it. Not while much is going on: both would be slowed down.";
+time share one sync: the rate grows with the number of approvers, and none waits less than one sync.
+Writes some tens of MiB to a temporary directory next to the ledger, for some seconds. Do not run it
+under load: it slows the service down.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
@@ -59,7 +59,7 @@ pub(super) enum BenchCommand {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DiskArguments {
-    /// Measure there [default: the directory of ledger.url]
+    /// The directory to measure [default: that of ledger.url]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How long each of the five measurements takes

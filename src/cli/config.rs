@@ -11,7 +11,7 @@ use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, War
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Check the configuration: all that is wrong or risky, with key and origin
+    /// Check the configuration: every fault and warning, with key and origin
     ///
     /// Faults and warnings go to stderr, one a line. Exits with 64 if there is a fault.
     Check(CheckArguments),
@@ -23,7 +23,7 @@ pub(super) enum ConfigCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
-    /// Print one JSON object, also about faults, in place of words
+    /// Print one JSON object instead of text, faults included
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ pub(super) struct ShowArguments {
     /// Also show where each value was set
     #[arg(long)]
     origins: bool,
-    /// Print JSON in place of TOML; with --origins, an object with `values` and `origins`
+    /// Print JSON instead of TOML; with --origins, an object with `values` and `origins`
     #[arg(long)]
     json: bool,
 }

@@ -26,8 +26,8 @@ Claims that mean something to countersign: instance_id, task_id, round (or jti),
 operators and actions (lists: who may do what), approval_code, endpoint, exp, nbf, data; and iss and
 aud, where the endpoint looks at them. Others are signed as they are.
 
-A jti is made up where there is none. By default an endpoint asks for exp, round (or jti) and
-operators: endpoints.context.jwt.require.
+A missing jti is generated. By default an endpoint requires exp, round (or jti) and operators:
+endpoints.context.jwt.require.
 
 Example:
   echo '{\"instance_id\":\"PO-77\",\"task_id\":\"n2\",\"round\":1,\"operators\":[\"zhang3\"]}' |
@@ -35,12 +35,12 @@ Example:
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ContextCommand {
-    /// Sign claims that stand on stdin as a JSON object, and print the token for action_context
+    /// Sign claims from stdin, a JSON object, and print the token for action_context
     #[command(after_help = CLAIMS)]
     Sign(SignArguments),
-    /// Check a token that stands on stdin, and print its claims
+    /// Verify a token from stdin, and print its claims
     ///
-    /// Exits 1 if the endpoint would refuse it, and says why: all that is missing, and when it ended.
+    /// Exits with 1 if the endpoint would refuse it, and says why: what is missing, and when it expired.
     Verify(VerifyArguments),
 }
 
@@ -49,16 +49,16 @@ pub(super) struct SignArguments {
     /// Sign with the first HS256 secret of this endpoint [default: the only endpoint configured]
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Sign by HS256 with the secret in this file
+    /// Sign with HS256 and the secret in this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["endpoint", "private_key_file"])]
     secret_file: Option<PathBuf>,
-    /// Sign by EdDSA with the Ed25519 private key (PKCS#8, PEM) in this file
+    /// Sign with EdDSA and the Ed25519 private key (PKCS#8, PEM) in this file
     #[arg(long, value_name = "FILE", conflicts_with = "endpoint")]
     private_key_file: Option<PathBuf>,
     /// The header kid [default: that of the endpoint's secret]
     #[arg(long, value_name = "KID")]
     kid: Option<String>,
-    /// Set exp to so long from now, such as 72h (ms, s, m, h)
+    /// Set exp to this long from now, such as 72h (ms, s, m, h)
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
     #[command(flatten)]
@@ -119,16 +119,16 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
     let times = claims.times().map_err(|error| anyhow!("not signed: {error}"))?;
     match times.exp {
         None => say(
-            "warning: it has no exp, so it counts for ever once somebody has captured it; --expires-in sets one",
+            "warning: the token has no exp, so it stays valid forever if it is captured; --expires-in sets one",
         ),
         Some(exp) if exp <= now => {
-            say(format_args!("warning: its exp, {}, is past", arguments.zone.zone()?.show(exp)));
+            say(format_args!("warning: its exp, {}, is in the past", arguments.zone.zone()?.show(exp)));
         }
         Some(_) => {}
     }
     let missing = claims.missing(&required);
     if !missing.is_empty() {
-        say(format_args!("warning: an endpoint will refuse it: it has {}", without(&missing)));
+        say(format_args!("warning: an endpoint will refuse the token: it has {}", without(&missing)));
     }
     let kid = arguments.kid.as_deref().or(kid.as_deref());
     line(sign(&key, kid, &members).context("cannot sign")?)?;
@@ -170,8 +170,8 @@ fn verify(arguments: &VerifyArguments, loaded: &Loaded) -> Result<Exit, Failure>
     }
     let times = claims.times().map_err(|error| anyhow!("refused: {error}"))?;
     match times.exp {
-        Some(exp) => say(format_args!("good until {}", zone.show(exp))),
-        None => say("good for ever: it has no exp"),
+        Some(exp) => say(format_args!("valid until {}", zone.show(exp))),
+        None => say("valid forever: it has no exp"),
     }
     Ok(Exit::Done)
 }
@@ -192,13 +192,13 @@ fn keys<'a>(loaded: &'a Loaded, endpoint: Option<&str>) -> Result<&'a Keys, Fail
                 .find(|endpoint| endpoint.name == name)
                 .ok_or_else(|| Failure::Usage(format!("there is no endpoint named {name}")))?;
             of(endpoint)
-                .ok_or_else(|| Failure::Usage(format!("the contexts of {name} are no tokens (format jwt)")))
+                .ok_or_else(|| Failure::Usage(format!("the contexts of {name} are not of format jwt")))
         }
         None => match &*endpoints.iter().filter_map(of).collect::<Vec<_>>() {
             [only] => Ok(only),
             [] => Err(Failure::Usage("no endpoint has contexts of format jwt".to_owned())),
             _ => Err(Failure::Usage(
-                "several endpoints have contexts of format jwt; name one by --endpoint".to_owned(),
+                "several endpoints have contexts of format jwt; name one with --endpoint".to_owned(),
             )),
         },
     }

@@ -24,25 +24,22 @@ use crate::{
 const KEY_VARIABLE: &str = "COUNTERSIGN_ACTION_CALLBACK_KEY";
 
 const DECRYPT_HELP: &str = "\
-On stdin stands the body of a callback, or the base64 of its `encrypt` alone. A body opens here if the
-service opens it, and not otherwise; what is inside goes to stdout. If the service refuses such a body for
-what is inside, that is said on stderr.
+Reads the body of a callback, or only the base64 of its `encrypt`, from stdin. It opens whatever the
+service would open, and prints what is inside; if the service would refuse that, stderr says why.
 
-The key is taken from --key-file, or the endpoint named by --endpoint, or the environment variable
-COUNTERSIGN_ACTION_CALLBACK_KEY, or the only endpoint in the configuration, whichever comes first
-in this list.";
+The key is the first of: --key-file, that of --endpoint, COUNTERSIGN_ACTION_CALLBACK_KEY in the
+environment, that of the only endpoint in the configuration.";
 
 const KEY_SOURCES: &str = "\
-The key is taken from --key-file, or the endpoint named by --endpoint, or the environment variable
-COUNTERSIGN_ACTION_CALLBACK_KEY, or the only endpoint in the configuration, whichever comes first
-in this list.";
+The key is the first of: --key-file, that of --endpoint, COUNTERSIGN_ACTION_CALLBACK_KEY in the
+environment, that of the only endpoint in the configuration.";
 
 #[derive(Debug, Args)]
 pub(super) struct KeyArguments {
-    /// Take the action_callback_key of this endpoint in the configuration
+    /// Use the action_callback_key of this endpoint in the configuration
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Take the action_callback_key from this file
+    /// Read the action_callback_key from this file
     #[arg(long, value_name = "FILE", conflicts_with = "endpoint")]
     key_file: Option<PathBuf>,
 }
@@ -66,7 +63,7 @@ pub(super) struct DecryptArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct KeygenArguments {
-    /// Print JSON in place of TOML
+    /// Print JSON instead of TOML
     #[arg(long)]
     json: bool,
 }
@@ -117,7 +114,7 @@ pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<E
 fn not_opened(cause: Cause, keys: usize) -> Failure {
     Failure::Failed(match cause {
         Cause::Key if keys == 1 => anyhow!("the key does not decrypt it: it was encrypted with another key"),
-        Cause::Key => anyhow!("none of the {keys} keys decrypts it: it was encrypted with another key"),
+        Cause::Key => anyhow!("none of the {keys} keys decrypts it; it was encrypted with another key"),
         Cause::NotEncrypted => anyhow!("the JSON object on stdin has no text `encrypt`: a plain callback"),
         cause => anyhow!("cannot decrypt: {cause}"),
     })
@@ -202,7 +199,7 @@ pub(super) fn choose<'e>(
             Failure::Usage(format!("no endpoint {name:?} is configured; there are: {}", names()))
         }),
         (None, [endpoint]) => Ok(endpoint),
-        (None, _) => Err(Failure::Usage(format!("say which --endpoint: {}", names()))),
+        (None, _) => Err(Failure::Usage(format!("name one with --endpoint: {}", names()))),
     }
 }
 

@@ -50,13 +50,13 @@ pub(super) struct Arguments {
     /// IP address and port; 0 takes a free one, which is printed
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     listen: SocketAddr,
-    /// How long an access token does
+    /// Lifetime of an access token
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration)]
     token_lifetime: Duration,
-    /// Calls of one API that are allowed in a second
+    /// Calls of one API allowed per second
     #[arg(long, value_name = "N", default_value_t = 50)]
     per_second: u32,
-    /// Calls of one API that are allowed in a minute
+    /// Calls of one API allowed per minute
     #[arg(long, value_name = "N", default_value_t = 1000)]
     per_minute: u32,
     /// A scope that the app does not have; may be repeated
@@ -110,13 +110,13 @@ struct PressArguments {
     /// The comment
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Somebody else than the approver, by user_id
+    /// Press it as another user, by user_id
     #[arg(long, value_name = "ID")]
     user: Option<String>,
     /// Where the task was found
     #[arg(long, value_enum, default_value_t = Origin::List)]
     origin: Origin,
-    /// Where the emulator is
+    /// URL of the emulator
     #[arg(long, value_name = "URL", default_value = HERE)]
     url: String,
     /// Print JSON
@@ -126,13 +126,13 @@ struct PressArguments {
 
 #[derive(Debug, Args)]
 struct StateArguments {
-    /// Where the emulator is
+    /// URL of the emulator
     #[arg(long, value_name = "URL", default_value = HERE)]
     url: String,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "it is a duration such as 10s or 2h".to_owned())
+    parse_duration(text).ok_or_else(|| "not a duration such as 10s or 2h".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
@@ -168,14 +168,14 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    say("The configuration of those who call it:");
+    say("Configuration of its clients:");
     say_lines(&format!(
         "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
         settings.app_id, settings.app_secret
     ));
     say(format_args!("users: {}", settings.users.join(", ")));
     if !address.ip().is_loopback() {
-        say("whoever reaches this address can have callbacks sent to any URL: it is for trying things out");
+        say("anybody who reaches this address can have callbacks sent to any URL; use it for tests only");
     }
     let server = serve(settings, listener).context("cannot serve")?;
     let handle = server.handle();

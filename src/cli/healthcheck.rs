@@ -16,16 +16,16 @@ use crate::{config::Loaded, proxy};
 /// Exits with 0 if the service is ready, 1 if it answers that it is not, 69 if it does not answer
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Ask only whether the process lives (/livez), not whether it can keep callbacks (/readyz)
+    /// Check only that the process is alive (/livez), not that it can keep callbacks (/readyz)
     #[arg(long)]
     live: bool,
     /// The internal listener of another machine [default: admin.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// For https://: believe the authorities in this PEM file, in place of the system's
+    /// For https://: trust the authorities in this PEM file instead of the system's
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_file: Option<PathBuf>,
-    /// Give up after so many seconds
+    /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         None => {
             let listen = loaded.internal()?;
             if listen.port() == 0 {
-                return Err(Failure::Usage("admin.listen has no fixed port; say --url".to_owned()));
+                return Err(Failure::Usage("admin.listen has no fixed port; use --url".to_owned()));
             }
             url(&format!("http://{}", reachable(listen)), path)?
         }

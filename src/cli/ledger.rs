@@ -29,23 +29,23 @@ pub(super) enum LedgerCommand {
     List(Box<ListArguments>),
     /// Show one command with its message
     Show(ShowArguments),
-    /// Show how many commands are in which state, and how far publishing has come
+    /// Show the number of commands in each state, and how far publishing has come
     Stats(StatsArguments),
-    /// Have commands published again that are parked or were published
+    /// Requeue commands that are parked or published, so that they are published again
     ///
     /// A running service finds them within seconds. Their message_id stays the same.
     Requeue(RequeueArguments),
-    /// Take pending commands out of the way, until they are requeued
+    /// Park pending commands until they are requeued
     Park(ParkArguments),
-    /// Have outcomes shown again that the approval center has refused for good
+    /// Show outcomes again that the approval center rejected
     ///
     /// A running service finds them within seconds. What waits is tried at once; what is all shown is shown again, which
     /// changes nothing.
     ShowAgain(ShowAgainArguments),
     /// Remove old published commands from the ledger
     ///
-    /// A running service does so by itself, by ledger.retention. What is pending or parked always stays. The file does not
-    /// shrink: its free pages are used again.
+    /// A running service does this itself, by ledger.retention. Pending and parked commands stay. The file does not
+    /// shrink: its free pages are reused.
     Prune(PruneArguments),
 }
 
@@ -76,13 +76,13 @@ pub(super) struct ListArguments {
     period: PeriodArguments,
     #[command(flatten)]
     zone: ZoneArguments,
-    /// The next page: only with a lower place in the log (SEQ)
+    /// The next page: only places in the log (SEQ) below this
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     before: Option<u64>,
-    /// At most so many
+    /// At most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
-    /// Print one JSON object per command in place of the table
+    /// Print one JSON object per command instead of the table
     #[arg(long)]
     json: bool,
 }
@@ -136,7 +136,7 @@ pub(super) struct ShowAgainArguments {
     /// The commands, by command_id or by place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required_unless_present = "all_parked")]
     command_ids: Vec<CommandRef>,
-    /// All whose outcome was refused for good
+    /// All whose outcome is parked
     #[arg(long, conflicts_with = "command_ids")]
     all_parked: bool,
     /// Print one JSON object per command
@@ -146,10 +146,10 @@ pub(super) struct ShowAgainArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct PruneArguments {
-    /// Remove what was received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
+    /// Remove commands received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
     #[arg(long, value_name = "DURATION", value_parser = parse_age)]
     older_than: Option<Duration>,
-    /// Only tell how many it would be
+    /// Only count them
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -189,7 +189,7 @@ pub(super) fn card(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(text.to_owned())
     } else if CommandId::parse(text).is_some() {
-        Err("is a command_id; say `countersign ledger show` with it".to_owned())
+        Err("is a command_id; use `countersign ledger show`".to_owned())
     } else {
         Err("not the id of a card's message, which is a number".to_owned())
     }
@@ -269,7 +269,7 @@ fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
         lines(&table(head, &rows))?;
     }
     if let (true, Some(last)) = (more, records.last()) {
-        say(format_args!("the newest {}; go on with --before {}", records.len(), last.seq));
+        say(format_args!("the newest {}; continue with --before {}", records.len(), last.seq));
     } else if let Some(pruned) = reader.pruned_before().context("cannot list the commands")? {
         say(pruned_before(pruned, &zone));
     }
@@ -486,7 +486,7 @@ fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let limits =
         Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
     let Some(before) = limits.horizon(Timestamp::now()) else {
-        return Err(Failure::Usage("ledger.retention is \"forever\"; say --older-than".to_owned()));
+        return Err(Failure::Usage("ledger.retention is \"forever\"; use --older-than".to_owned()));
     };
     let mut operator = operator(loaded)?;
     let prunable = operator.prunable(before).context("cannot count the commands")?;

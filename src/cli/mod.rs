@@ -42,16 +42,16 @@ const EXAMPLES: &str = "\
 Examples:
   countersign keygen             a token and a key, for the approval center and the configuration
   countersign config defaults    every key of the configuration, explained
-  countersign config check       what is wrong with the configuration, all of it
+  countersign config check       every fault of the configuration
   countersign serve              run the service
   countersign tail               in another terminal: see the commands as they come
-  countersign send               play the approval center
+  countersign send               send a callback, as the approval center does
 
-It starts without any file if COUNTERSIGN_ACTION_CALLBACK_TOKEN and COUNTERSIGN_ACTION_CALLBACK_KEY
+It needs no file if COUNTERSIGN_ACTION_CALLBACK_TOKEN and COUNTERSIGN_ACTION_CALLBACK_KEY
 are set (or COUNTERSIGN__ENDPOINTS__0__PLAIN=true where there is no key), and COUNTERSIGN_AMQP_URL
 if the broker is elsewhere.
 
-Exit codes: 0 done, 1 failed or refused, 64 wrong usage or configuration, 69 a service is away.";
+Exit codes: 0 done, 1 failed or refused, 64 wrong usage or configuration, 69 a service is unavailable.";
 
 /// Turns quick approval callbacks of the Feishu/Lark approval center into durable commands on RabbitMQ
 #[derive(Debug, Parser)]
@@ -80,37 +80,37 @@ struct SourceArguments {
 enum CliCommand {
     /// Run the service: take callbacks, keep them, publish commands
     ///
-    /// Runs until SIGTERM or Ctrl-C, then finishes what it has begun, within shutdown_grace_ms. On SIGHUP it reads the
-    /// configuration again, and goes on with the old one if the new one has a fault. Logs go to stderr.
+    /// Runs until SIGTERM or Ctrl-C, then finishes the work in progress, within shutdown_grace_ms. On SIGHUP it reloads the
+    /// configuration; one with a fault is rejected, and the previous one stays in use. Logs go to stderr.
     Serve,
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Play the approval center: send callbacks, as from a list, a card or a search
+    /// Send callbacks as the approval center does, from a list, a card or a search
     Send(Box<send::Arguments>),
-    /// Follow the commands: one JSON line for each, through a queue of its own
+    /// Follow the commands, one JSON line each, through a queue of its own
     Tail(tail::Arguments),
-    /// Look into the ledger, or have commands published again
+    /// Inspect the ledger; requeue, park or prune commands
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// List refused callbacks, and say why: the answer to 提交失败
+    /// List refused callbacks with their reasons: why approvers saw 提交失败
     Refusals(Box<refusals::Arguments>),
-    /// Ask the approval center: definitions, tasks, instances, cards
+    /// Use the approval center's APIs: definitions, tasks, instances, cards
     #[command(subcommand)]
     Center(center::CenterCommand),
-    /// Ask the approval center for published decisions, and list those that never became visible there
+    /// Compare published decisions with the approval center, and list those that are not visible there
     Reconcile(reconcile::Arguments),
-    /// Look at everything that a decision passes, and say what is wrong and how to mend it
+    /// Check everything that a decision passes through, and say what is wrong and how to fix it
     Doctor(doctor::Arguments),
     /// Run a stand-in for the approval center, to try everything without a tenant
     Emulator(emulator::Arguments),
-    /// Encrypt what stands on stdin, as the approval center does
+    /// Encrypt stdin as the approval center does
     Encrypt(crypt::EncryptArguments),
-    /// Decrypt a callback that stands on stdin
+    /// Decrypt a callback from stdin
     Decrypt(crypt::DecryptArguments),
-    /// Make a fresh token and a fresh key
+    /// Generate a token and a key
     Keygen(crypt::KeygenArguments),
-    /// Sign and check contexts that are tokens (format jwt)
+    /// Sign and verify contexts of format jwt
     #[command(subcommand)]
     Context(context::ContextCommand),
     /// Print the topology
@@ -118,10 +118,10 @@ enum CliCommand {
     Topology(topology::TopologyCommand),
     /// Print the contract with consumers: the JSON Schema of a command or an outcome, or the AsyncAPI document
     Schema(schema::Arguments),
-    /// Measure what this machine can do
+    /// Benchmark this machine
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Ask a running service whether it is ready: for probes of containers
+    /// Check whether a running service is ready, for health checks of containers
     Healthcheck(healthcheck::Arguments),
 }
 

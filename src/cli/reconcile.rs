@@ -29,19 +29,19 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  countersign reconcile                  ask, and list what is not visible
+  countersign reconcile                  compare, and list what is not visible
   countersign reconcile --after 0s       also for what was published a moment ago
-  countersign reconcile --list --json    ask nobody; what is known
+  countersign reconcile --list --json    only what is known, without a call
 
-It goes on where it, or the running service, ended the last time, and asks again for everything that
-was not visible then. It may be interrupted, and run while the service runs.
+It continues where it, or the running service, stopped, and asks again for everything that was not
+visible then. It can be interrupted, and run while the service runs.
 
-What it finds:
+Findings:
   unseen        the task is still PENDING at the center
   not_found     the center knows no such instance or task
   contradicted  the center shows the other decision
 
-Exit codes: 0 all decisions are visible, 1 some are not, 69 the approval center is away.";
+Exit codes: 0 all decisions are visible, 1 some are not, 69 the approval center is unavailable.";
 
 /// Findings read at once.
 const PAGE: usize = 500;
@@ -49,13 +49,13 @@ const PAGE: usize = 500;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Ask for what has been published for so long [default: reconcile.after]
+    /// Compare what was published at least this long ago [default: reconcile.after]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     after: Option<Duration>,
-    /// Ask for what was received no longer ago than this [default: reconcile.within]
+    /// Compare what was received at most this long ago [default: reconcile.within]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     within: Option<Duration>,
-    /// Ask nobody; list what was found before
+    /// Make no calls; list what was found before
     #[arg(long)]
     list: bool,
     /// Print one JSON object per finding, and one with a member `summary` at the end

@@ -26,14 +26,14 @@ Examples:
   countersign refusals --reason unauthenticated --json | jq -r .detail | sort | uniq -c
   countersign refusals 4711                            one of them, whole
 
-Reads the ledger, whether or not the service runs. Of a callback that was not authenticated nobody
-knows who sent it: with --user those of the same time are counted, and how to list them is said.
-The newest ledger.refusals_kept are kept, of strangers and of others.";
+Reads the ledger, whether or not the service runs. The sender of an unauthenticated
+callback is not known: with --user those of the same time are counted, with the command that lists
+them. The newest ledger.refusals_kept are kept, of strangers and of others each.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Only this one, by its id, and all that is known of it
+    /// Only this one, by its id, in full
     #[arg(value_name = "ID", exclusive = false, value_parser = clap::value_parser!(u64).range(1..))]
     id: Option<u64>,
     /// Only by this operator
@@ -58,13 +58,13 @@ pub(super) struct Arguments {
     period: PeriodArguments,
     #[command(flatten)]
     zone: ZoneArguments,
-    /// The next page: only with a lower id
+    /// The next page: only ids below this
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     before: Option<u64>,
-    /// At most so many
+    /// At most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
-    /// Print one JSON object per refused callback in place of the table
+    /// Print one JSON object per refused callback instead of the table
     #[arg(long)]
     json: bool,
 }
@@ -116,10 +116,10 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     }
     explain(&found, intake);
     if found.is_empty() {
-        say("no refused callback is kept that fits");
+        say("no refused callback matches");
     }
     if let (true, Some(last)) = (more, found.last()) {
-        say(format_args!("the newest {}; go on with --before {}", found.len(), last.id));
+        say(format_args!("the newest {}; continue with --before {}", found.len(), last.id));
     }
     if arguments.user.is_some() || arguments.task.is_some() || arguments.instance.is_some() {
         let nobodys = RefusalFilter { nobody: true, limit: 1000, ..strangers(&filter) };
@@ -230,7 +230,7 @@ fn hint(
     }
     if nobodys > 0 {
         let count = if nobodys == 1000 { "1000 or more".to_owned() } else { nobodys.to_string() };
-        say(format_args!("{count} more do not tell who pressed: countersign refusals{span}"));
+        say(format_args!("{count} more have no known sender: countersign refusals{span}"));
     }
     let filter = Filter {
         user_id: arguments.user.clone(),

@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// Print the AsyncAPI document (YAML) with the JSON Schema in it: exchanges, queues, headers, wire profiles
     #[arg(long)]
     asyncapi: bool,
-    /// Print the JSON Schema of an outcome, which workers report, in place of that of a command
+    /// Print the JSON Schema of an outcome, which workers report, instead of that of a command
     #[arg(long, conflicts_with = "asyncapi")]
     outcome: bool,
 }

@@ -35,22 +35,21 @@ Examples:
   countersign tail                                    all commands from now on
   countersign tail --binding 'approval.purchase.#'    of one endpoint
   countersign tail --binding 'approval.*.*.reject'    only rejections
-  countersign tail --count 1 | jq                     wait for one command and end
+  countersign tail --count 1 | jq                     wait for one command and exit
 
-Says `ready` on stderr once every later command will be seen. Takes nothing away from the
-consumers: it has a queue of its own, which RabbitMQ deletes when the command ends. Exits with 69
-if the broker is or goes away.";
+Prints `ready` on stderr once it is subscribed. Takes nothing from the consumers: it has a queue of
+its own, which RabbitMQ deletes when the command exits. Exits with 69 if the broker is unavailable.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Which routing keys, in the syntax of topic exchanges; may be repeated
+    /// Binding key, in the syntax of topic exchanges; may be repeated
     #[arg(long, value_name = "PATTERN", default_value = "#")]
     binding: Vec<String>,
-    /// Print an object with routing_key, properties, headers and body in place of the body alone
+    /// Print an object with routing_key, properties, headers and body instead of the body alone
     #[arg(long)]
     headers: bool,
-    /// End after so many commands
+    /// Exit after this many commands
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -131,7 +130,7 @@ pub(super) async fn subscribe_soon(
         let missing = matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == 404);
         if !missing || tokio::time::Instant::now() >= deadline {
             let cause = anyhow::Error::new(error).context(format!(
-                "cannot listen to the exchange {:?}; `countersign serve` makes it if topology = \"declare\"",
+                "cannot subscribe to the exchange {:?}; `countersign serve` declares it if topology = \"declare\"",
                 amqp.exchange
             ));
             return Err(if missing { Failure::Failed(cause) } else { Failure::Unavailable(cause) });

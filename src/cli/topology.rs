@@ -19,7 +19,7 @@ pub(super) enum TopologyCommand {
     /// For `rabbitmqctl import_definitions` or the management API, where the service may not declare them itself
     /// (topology = "check").
     Print {
-        /// Print the `rabbitmqctl` lines that give users of the broker the least they need, in place of the definitions
+        /// Print `rabbitmqctl` commands that grant users the least permissions they need, instead of the definitions
         ///
         /// Three users: countersign, worker and monitoring. Add them first: `rabbitmqctl add_user NAME`. What countersign
         /// needs depends on amqp.topology. `countersign tail` and `send --verify` make a queue of their own, so they need more

@@ -23,13 +23,13 @@ pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option
         (Some(_), None) => {
             section.fault(
                 "key_file",
-                "is missing beside cert_file",
+                "is missing; cert_file needs it",
                 "the file of the certificate's private key",
             );
             None
         }
         (None, Some(_)) => {
-            section.fault("cert_file", "is missing beside key_file", "the file of the key's certificate");
+            section.fault("cert_file", "is missing; key_file needs it", "the file of the key's certificate");
             None
         }
     }

@@ -179,8 +179,8 @@ fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
     })?;
     let require: Vec<_> = texts.iter().filter_map(|text| text.parse().ok()).collect();
     for (wanted, without) in [
-        (Requirement::Exp, "a token that was captured once counts for ever"),
-        (Requirement::Round, "a captured callback counts again when dedupe_window has passed"),
+        (Requirement::Exp, "a captured token stays valid forever"),
+        (Requirement::Round, "a captured callback is accepted again after dedupe_window"),
         (Requirement::Operators, "a captured token can be sent in anybody's name"),
     ] {
         if !require.contains(&wanted) {
@@ -221,11 +221,7 @@ fn key(section: &mut Section<'_, '_, '_>) -> Option<KeySettings> {
             None
         }
         (Some(_), Some(_)) => {
-            section.fault(
-                "secret",
-                "is given beside public_key",
-                "one of the two: a key is for one algorithm",
-            );
+            section.fault("secret", "is given with public_key", "one of the two: a key is for one algorithm");
             None
         }
     }

@@ -179,7 +179,7 @@ fn credentials(section: &mut Section<'_, '_, '_>, plain: bool) -> Option<Vec<Cre
     }
     let keyed = credentials.iter().filter(|credential| credential.action_callback_key.is_some()).count();
     if keyed == 0 && plain {
-        section.warn("plain", "true: callbacks come unencrypted, and whoever reads one has the token");
+        section.warn("plain", "true: callbacks come unencrypted, and anybody who reads one has the token");
     } else if keyed == 0 {
         // A misspelt variable would otherwise open the endpoint to everybody who has read one callback.
         section.fault(
@@ -199,7 +199,7 @@ fn credentials(section: &mut Section<'_, '_, '_>, plain: bool) -> Option<Vec<Cre
         section.fault(
             "credentials",
             format!("{keyed} of {} have an action_callback_key", credentials.len()),
-            "all or none: one without would let plain callbacks in beside encrypted ones",
+            "all or none: one without would accept plain callbacks as well as encrypted ones",
         );
         sound = false;
     }

@@ -52,10 +52,8 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
     }
     let unauthenticated_floor = section.millis("unauthenticated_floor_ms", 0..=5_000);
     if unauthenticated_floor.is_some_and(|floor| floor.is_zero()) {
-        section.warn(
-            "unauthenticated_floor_ms",
-            "0 lets the time of an answer tell how far a forged callback came",
-        );
+        section
+            .warn("unauthenticated_floor_ms", "0 lets the response time show how far a forged callback came");
     }
     let workers = section.number("workers", 0..=1_024);
     let locale = section.one_of("locale", &LOCALES);
@@ -90,7 +88,7 @@ pub(super) fn http(section: &mut Section<'_, '_, '_>) -> (Option<http::Settings>
 fn peers(section: &mut Section<'_, '_, '_>) -> Option<peers::Settings> {
     let trusted_proxies = networks(section, "trusted_proxies");
     if trusted_proxies.iter().flatten().any(|network| network.is_everybody()) {
-        section.warn("trusted_proxies", "holds every address, so that anybody can claim to be anybody");
+        section.warn("trusted_proxies", "holds every address, so anybody can claim any address");
     }
     let allowed = networks(section, "allowed_peers");
     let allowed_mode =
@@ -134,8 +132,8 @@ fn tls(section: &mut Section<'_, '_, '_>) -> Option<Option<tls::Settings>> {
             if facts.is_authority {
                 section.warn(
                     "cert_file",
-                    "is an authority's certificate (CA:TRUE), which many clients accept from no server; one that they \
-                     accept: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST \
+                    "is an authority's certificate (CA:TRUE), which many clients reject as a server's; to make one that \
+                     they accept: openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST \
                      -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE \
                      -keyout privkey.pem -out fullchain.pem",
                 );

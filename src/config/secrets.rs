@@ -72,7 +72,7 @@ fn fault_of(text: &str) -> Option<String> {
     Some(match strange {
         '\0' => "has a NUL in it; is it UTF-16?".to_owned(),
         '\r' => {
-            "has a carriage return in it; has its file the line ends of Windows, or more than one?".to_owned()
+            "has a carriage return in it; does its file have Windows line ends, or several lines?".to_owned()
         }
         '\n' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
             "has a line break in it; a secret is one line".to_owned()

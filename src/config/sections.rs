@@ -39,7 +39,7 @@ pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
             Some((host, port))
                 if port.parse::<u16>().is_ok() && host.parse::<std::net::IpAddr>().is_err() =>
             {
-                "has a name in place of an IP address".to_owned()
+                "has a name instead of an IP address".to_owned()
             }
             _ => "is not an IP address and a port".to_owned(),
         })
@@ -86,7 +86,7 @@ pub(super) fn check_ports(root: &mut Section<'_, '_, '_>, public: SocketAddr, in
             "admin",
             "listen",
             &format!("{internal} and http.listen {public} are the same port"),
-            "two ports: the internal listener is never to be reached from outside",
+            "two ports: the internal listener must never be reachable from outside",
         );
     }
 }
@@ -110,7 +110,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
         match path.parent() {
             Some(directory) if !directory.is_dir() => section.warn(
                 "url",
-                format!("the directory {} is not there; serve will not make it", directory.display()),
+                format!("the directory {} does not exist; serve does not create it", directory.display()),
             ),
             _ => {}
         }
@@ -126,7 +126,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
         && batch > queue
     {
-        section.warn("max_batch", "is larger than queue_capacity, so no commit will ever be so large");
+        section.warn("max_batch", "is larger than queue_capacity, so no commit is ever that large");
     }
     Some(ledger::Settings {
         path: path?,
@@ -146,7 +146,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
 /// `sqlite:PATH`; `sqlite://PATH` says the same, so that `sqlite:///abs` is `/abs`.
 fn sqlite_path(url: &str) -> Result<PathBuf, String> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return Err("is PostgreSQL, which is not in this version".to_owned());
+        return Err("is PostgreSQL, which this version does not support".to_owned());
     }
     let path = url.strip_prefix("sqlite:").ok_or("does not begin with sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -154,10 +154,10 @@ fn sqlite_path(url: &str) -> Result<PathBuf, String> {
         return Err("names no file".to_owned());
     }
     if path == ":memory:" {
-        return Err("is not a file, so nothing would be kept".to_owned());
+        return Err("is not a file, so nothing would be stored".to_owned());
     }
     if path.contains('?') {
-        return Err("has parameters, which are not taken".to_owned());
+        return Err("has parameters, which are not supported".to_owned());
     }
     Ok(PathBuf::from(path))
 }
@@ -170,7 +170,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     let urls = amqp_urls(section);
     let exchange = section.required("exchange", "1 to 255 bytes, not beginning with amq.", |text| {
         if text.is_empty() {
-            return Err("is the nameless exchange, which is bound to every queue by its name".to_owned());
+            return Err("is the default exchange, which is bound to every queue by its name".to_owned());
         }
         if TAKEN_EXCHANGES.contains(&text) {
             return Err("is an exchange that countersign declares for something else".to_owned());
@@ -410,7 +410,10 @@ mod tests {
         ] {
             assert!(sqlite_path(url).is_err(), "{url}");
         }
-        assert_eq!(sqlite_path("postgres://h/d").unwrap_err(), "is PostgreSQL, which is not in this version");
+        assert_eq!(
+            sqlite_path("postgres://h/d").unwrap_err(),
+            "is PostgreSQL, which this version does not support"
+        );
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Section<'_, '_, '_> {
                 if let Err(problem) = check(&text) {
                     self.fault_at(&place, entry, format!("{quoted} {problem}"), expected);
                 } else if texts.contains(&text) {
-                    self.fault_at(&place, entry, format!("{quoted} stands in the list twice"), "");
+                    self.fault_at(&place, entry, format!("{quoted} is in the list twice"), "");
                 } else {
                     texts.push(text);
                 }

@@ -12,7 +12,7 @@ use actix_web::{
 use serde::Serialize;
 use serde_with::skip_serializing_none;
 
-/// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"}`, and what is to be mended: a
+/// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"}`, and what to fix: a
 /// `"parameter"` of the request, or a `"member"` of the body and the `"item"` of the list that it stands in.
 #[skip_serializing_none]
 #[derive(Debug, Serialize)]
@@ -23,11 +23,11 @@ pub(super) struct Problem {
     error: &'static str,
     /// A sentence for people.
     message: String,
-    /// The parameter to be mended.
+    /// The parameter to fix.
     parameter: Option<String>,
     /// The place in a list of the body, counted from 0.
     item: Option<usize>,
-    /// The member of the body to be mended.
+    /// The member of the body to fix.
     member: Option<String>,
     /// Nothing more is read from this sender.
     #[serde(skip)]

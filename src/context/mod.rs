@@ -46,7 +46,7 @@ impl Settings {
     pub fn replayable(&self) -> Vec<(&'static str, &'static str)> {
         macro_rules! again {
             () => {
-                "contexts have neither a round nor an end, so a captured callback counts again when dedupe_window has passed, and only `repeats` tells"
+                "contexts have neither a round nor an end, so a captured callback is accepted again after dedupe_window, and only `repeats` tells"
             };
         }
         let lack = |format: &Format| match format {

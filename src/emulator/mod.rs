@@ -52,7 +52,7 @@ pub struct Settings {
     pub app_ticket: String,
     /// For store apps: the tenant it has.
     pub tenant_key: String,
-    /// How long an access token does.
+    /// Lifetime of an access token.
     pub token_lifetime: Duration,
     /// Calls of one API in a second.
     pub per_second: u32,

@@ -137,7 +137,7 @@ fn prepare(tenant: &Tenant, press: &Press) -> Result<Prepared, String> {
     match (&press.message_id, &press.instance_id, &press.task_id) {
         (Some(id), None, None) => of_card(tenant, press, id),
         (None, Some(instance), Some(task)) => of_task(tenant, press, instance, task),
-        _ => Err("say instance_id and task_id, or message_id".to_owned()),
+        _ => Err("give instance_id and task_id, or message_id".to_owned()),
     }
 }
 
@@ -152,7 +152,7 @@ fn button<'v>(buttons: &'v Value, press: &Press) -> Result<&'v Value, String> {
         format!("there is no button {}; there are: {}", press.action_type, names.join(", "))
     })?;
     if button["is_reason_required"] == true && press.reason.as_deref().is_none_or(str::is_empty) {
-        return Err("this button asks for a reason".to_owned());
+        return Err("this button requires a reason".to_owned());
     }
     Ok(button)
 }
@@ -237,7 +237,7 @@ fn user(tenant: &Tenant, press: &Press, body: &Value) -> Result<String, String> 
         .user_id
         .clone()
         .or_else(|| tenant.user_of(body))
-        .ok_or_else(|| "nobody here has the approver's id".to_owned())
+        .ok_or_else(|| "the tenant has no user with the approver's id".to_owned())
 }
 
 fn prepared(
@@ -248,8 +248,7 @@ fn prepared(
     card: Option<(u64, Option<String>)>,
 ) -> Result<Prepared, String> {
     let text = |member: &str| callback[member].as_str().filter(|text| !text.is_empty());
-    let url =
-        text("action_callback_url").ok_or("no action_callback_url is configured, so nothing is sent")?;
+    let url = text("action_callback_url").ok_or("no action_callback_url is configured; nothing is sent")?;
     Ok(Prepared {
         origin,
         url: url.to_owned(),

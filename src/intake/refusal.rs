@@ -69,35 +69,36 @@ impl Refusal {
                  endpoint's credentials (`countersign doctor`). From anybody else: nothing to do."
             }
             Self::Malformed => {
-                "The cause names the field. If the approval center did send it so, it has changed: report it."
+                "The cause names the field. If the approval center sent it, its format has changed: report it."
             }
             Self::ActionNotAllowed => {
                 "Add the action to `actions` of the endpoint or of the context, or leave its button out of `action_configs`."
             }
             Self::DefinitionNotAllowed => "Add the definition's code to `approval_codes` of the endpoint.",
             Self::ContextInvalid => {
-                "Compare the `action_context` that task and bot message were sent with with `context` of the endpoint."
+                "Compare the `action_context` of the task or bot message with `context` of the endpoint; `countersign context \
+                 verify` reads a token."
             }
             Self::ContextExpired => {
                 "The card or task was older than its context permits: send it again, with a later expiry."
             }
             Self::OperatorNotAllowed => {
-                "The context permits others: compare its `operators` with who has the task."
+                "The context permits others: compare its `operators` with the task's assignee."
             }
             Self::Conflicting => {
                 "`countersign ledger show` with the id in the cause shows the earlier decision."
             }
             Self::BodyTooLarge => "Raise `http.max_body_bytes` if such bodies are to pass.",
             Self::TooSlow => {
-                "Look at the line and at proxies before countersign; `http.body_read_timeout_ms` is the bound."
+                "Check the network and the proxies in front of countersign; `http.body_read_timeout_ms` is the limit."
             }
             Self::RateLimited => {
                 "The cause names the limit. If all callbacks come through a proxy, name it in `http.trusted_proxies`."
             }
             Self::Overloaded => {
-                "The ledger's disk is too slow for what comes: `countersign bench disk` measures it."
+                "The ledger's disk is too slow for the load: `countersign bench disk` measures it."
             }
-            Self::LedgerUnavailable => "Look at the log and at the ledger's disk: `countersign doctor`.",
+            Self::LedgerUnavailable => "Check the log and the ledger's disk: `countersign doctor`.",
             Self::ShuttingDown => "countersign was being restarted: the approver may press again.",
         }
     }

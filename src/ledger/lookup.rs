@@ -114,7 +114,7 @@ pub struct Filter {
     pub until: Option<Timestamp>,
     /// Only with a lower [`Seq`]: the place where the page before ended.
     pub before: Option<Seq>,
-    /// At most so many.
+    /// At most this many.
     pub limit: usize,
 }
 

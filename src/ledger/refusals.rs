@@ -109,6 +109,6 @@ pub struct RefusalFilter {
     pub until: Option<Timestamp>,
     /// Only with a lower number: the place where the page before ended.
     pub before: Option<u64>,
-    /// At most so many.
+    /// At most this many.
     pub limit: usize,
 }

@@ -100,7 +100,7 @@ async fn where_no_proxy_is_trusted_nobody_says_who_he_is() {
     assert!((BUDGET..=2 * BUDGET).contains(&heard), "{heard}");
 }
 
-/// At most so many questions a minute, where one byte of a padding-oracle attack takes 128 in the mean: what the budget is
+/// At most this many questions a minute, where one byte of a padding-oracle attack takes 128 in the mean: what the budget is
 /// worth against one that nobody knows of yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_counts_forged_ciphertexts_as_it_counts_wrong_tokens() {

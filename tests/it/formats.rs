@@ -95,7 +95,7 @@ async fn tokens_are_checked_by_hand_as_they_are_by_the_endpoint() {
     let claims = r#"{"task_id":"n2","exp":4000000000,"round":"1","operators":["zhang3"],"sub":"ours"}"#;
     let token = run(&["context", "sign"], claims).await.ended_with(0).stdout;
     let verified = run(&["context", "verify", "--utc-offset", "+08:00"], &token).await.ended_with(0);
-    assert_eq!(verified.stderr.trim(), "good until 2096-10-02T15:06:40.000+08:00");
+    assert_eq!(verified.stderr.trim(), "valid until 2096-10-02T15:06:40.000+08:00");
     let mut claims = verified.json();
     let jti = claims.as_object_mut().and_then(|claims| claims.remove("jti")).expect("it is made up");
     assert_eq!(jti.as_str().map(str::len), Some(36), "{jti}");
@@ -118,7 +118,11 @@ async fn what_a_token_lacks_is_told_when_it_is_signed_and_when_it_is_verified_an
         Program::new(args.to_vec()).config(app.file()).stdin(input).run().await
     };
     let signed = run(&["context", "sign", "--endpoint", "signed"], r#"{"task_id":"n2"}"#).await.ended_with(0);
-    assert!(signed.stderr.contains("warning: it has no exp, so it counts for ever"), "{}", signed.stderr);
+    assert!(
+        signed.stderr.contains("warning: the token has no exp, so it stays valid forever"),
+        "{}",
+        signed.stderr
+    );
     let lacks = "it has no exp, no operators (endpoints.context.jwt.require)";
     assert!(signed.stderr.contains(lacks), "{}", signed.stderr);
     let token = signed.stdout.trim();
@@ -129,7 +133,7 @@ async fn what_a_token_lacks_is_told_when_it_is_signed_and_when_it_is_verified_an
     assert_refused(&app.post("signed", Callback::card(token, 7).plain()).await, "context_invalid");
 
     let verified = run(&["context", "verify", "--endpoint", "relaxed"], token).await.ended_with(0);
-    assert_eq!(verified.stderr.trim(), "good for ever: it has no exp");
+    assert_eq!(verified.stderr.trim(), "valid forever: it has no exp");
     assert_eq!(app.post("relaxed", Callback::card(token, 7).plain()).await.status, 200);
 }
 

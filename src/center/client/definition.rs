@@ -128,7 +128,7 @@ impl Center {
     /// The definition with this real code. It comes with its secrets.
     ///
     /// # Errors
-    /// [`super::Fault::DefinitionUnknown`] if no definition has it as its real code; the custom one does not do.
+    /// [`super::Fault::DefinitionUnknown`] if no definition has it as its real code; the custom code cannot be used here.
     pub async fn definition(&self, real_code: &str, ids: &UserIdType) -> Result<Definition, Error> {
         self.call(Call::new(Api::GetDefinition).segment(real_code).query("user_id_type", Some(ids))).await
     }

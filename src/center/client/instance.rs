@@ -20,7 +20,7 @@ use super::{
 pub struct InstanceOptions {
     /// `zh-CN`, `en-US` or `ja-JP`
     pub locale: Option<String>,
-    /// Who started it, where the platform wants to know.
+    /// Who started it, where the platform requires that.
     pub user_id: Option<String>,
     /// Who started it; of the historic API only.
     pub open_id: Option<String>,

@@ -176,7 +176,7 @@ pub struct CardCallback {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct MessageUpdate {
-    /// What sending it has returned: a text of digits, beyond what a double holds exactly.
+    /// The message_id that sending it returned: a text of digits, beyond what a double holds exactly.
     #[serde(deserialize_with = "lenient::text")]
     pub message_id: String,
     /// What it shows.

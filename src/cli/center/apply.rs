@@ -41,8 +41,8 @@ A file:
   is_default = true
   texts = { \"@i18n@po_name\" = \"采购审批\", \"@i18n@group\" = \"ERP\", \"@i18n@biz\" = \"ERP\" }
 
-What the file does not say stays as the center has it. Prints the real code: every other API wants
-that one.";
+Keys that the file does not have keep their value at the center. Prints the real code, which every
+other API needs.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -50,10 +50,10 @@ pub(in crate::cli) struct Arguments {
     /// The file; - is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Make a new definition, which nobody can delete again
+    /// Create a new definition, which can never be deleted
     #[arg(long)]
     create: bool,
-    /// Only print what would be changed
+    /// Only print what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center, loaded: &Loaded)
         say(change);
     }
     if changes.is_empty() {
-        say("nothing is to be changed");
+        say("nothing to change");
     }
     if arguments.dry_run || changes.is_empty() {
         return Ok(Exit::Done);
@@ -172,7 +172,10 @@ async fn existing(
 ) -> Result<Definition, Failure> {
     let file = &arguments.file;
     let Some(definition) = by_real_code(center, code, &arguments.ids.user_id_type).await? else {
-        return Err(wrong(file, format!("no definition has the real_code {code}; a custom one does not do")));
+        return Err(wrong(
+            file,
+            format!("no definition has the real_code {code}; a custom code cannot be used here"),
+        ));
     };
     if definition.approval_code != custom_code {
         let theirs = &definition.approval_code;
@@ -199,7 +202,7 @@ async fn refuse_a_twin(center: &Center, custom_code: &str, arguments: &Arguments
     if !arguments.create {
         return Err(wrong(
             file,
-            "real_code is missing: give it to change a definition, or say --create to make a new one",
+            "real_code is missing: set it to change a definition, or use --create for a new one",
         ));
     }
     Ok(())
@@ -221,13 +224,13 @@ fn merged(
             ("external", Value::Object(external)) => {
                 for (key, value) in external {
                     if !known.contains(&format!("external.{key}")) {
-                        return Err(format!("external.{key} is no key of a definition"));
+                        return Err(format!("external.{key} is not a key of a definition"));
                     }
                     after["external"][key] = value.clone();
                 }
             }
             ("external", _) => return Err("external is not a table".to_owned()),
-            (key, _) if !known.contains(key) => return Err(format!("{key} is no key of a definition")),
+            (key, _) if !known.contains(key) => return Err(format!("{key} is not a key of a definition")),
             (key, value) => after[key] = value.clone(),
         }
     }
@@ -381,8 +384,8 @@ mod tests {
         let (_, changes) = merged(Some(&before()), &wanted("approval_code = 'PO'")).unwrap();
         assert_eq!(changes, Vec::<String>::new());
         for (toml, problem) in [
-            ("aproval_name = 'x'", "aproval_name is no key of a definition"),
-            ("[external]\nsupport_mobil = true", "external.support_mobil is no key of a definition"),
+            ("aproval_name = 'x'", "aproval_name is not a key of a definition"),
+            ("[external]\nsupport_mobil = true", "external.support_mobil is not a key of a definition"),
             ("external = 1", "external is not a table"),
             ("[external]\nsupport_pc = 'yes'", "a key has another type than the platform documents"),
         ] {

@@ -28,7 +28,7 @@ pub(in crate::cli) enum DefinitionCommand {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GetArguments {
-    /// The real approval_code: what creating it returned, or what stands in the admin console's URL
+    /// The real approval_code: what creating it returned, or the code in the admin console's URL
     #[arg(value_name = "CODE")]
     code: String,
     #[command(flatten)]
@@ -47,7 +47,7 @@ Examples:
   countersign center definition check 0F0E0D0C-… --endpoint purchase \\
       --public-url https://hook.example.com
 
-Prints a line for each thing that was looked at. Exits with 1 if one is wrong.";
+Prints a line for each check. Exits with 1 if one is wrong.";
 
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
@@ -58,7 +58,7 @@ pub(in crate::cli) struct CheckArguments {
     /// The endpoint [default: that named in the definition's URL, or the only one]
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
-    /// Scheme and host under which the approval center reaches us
+    /// Scheme and host at which the approval center reaches countersign
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
     /// Print one JSON object per line

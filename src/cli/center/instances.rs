@@ -70,7 +70,7 @@ pub(in crate::cli) struct Arguments {
     /// Instances of one page, 5 to 200
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(5..=200))]
     page_size: u16,
-    /// End after so many
+    /// Exit after this many
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
     /// Print one JSON object per instance
@@ -85,13 +85,13 @@ pub(in crate::cli) struct OneArguments {
     /// The instance_code, or the uuid it was created with
     #[arg(value_name = "CODE")]
     code: String,
-    /// Ask the historic API (v2)
+    /// Use the historic API (v2)
     #[arg(long)]
     historic: bool,
     /// Language of names: zh-CN, en-US or ja-JP
     #[arg(long, value_name = "LOCALE")]
     locale: Option<String>,
-    /// Who started it, where the platform wants to know
+    /// Who started it, where the platform requires that
     #[arg(long, value_name = "ID")]
     user: Option<String>,
     #[command(flatten)]
@@ -107,7 +107,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     let status = match arguments.status.as_deref().map(FilterStatus::from) {
         Some(status) if !status.is_known() => {
             let words: Vec<_> = FilterStatus::ALL.iter().map(FilterStatus::as_str).collect();
-            return Err(Failure::Usage(format!("--status {status}: it is one of {}", words.join(", "))));
+            return Err(Failure::Usage(format!("--status {status}: it must be one of {}", words.join(", "))));
         }
         status => status,
     };

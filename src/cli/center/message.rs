@@ -18,7 +18,7 @@ use crate::{
 pub(in crate::cli) enum MessageCommand {
     /// Send a card from a file
     Send(SendArguments),
-    /// Change what a card shows
+    /// Update a card
     ///
     /// Only cards of template 1008, and only within 30 days.
     Update(UpdateArguments),
@@ -36,19 +36,19 @@ pub(in crate::cli) struct SendArguments {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct UpdateArguments {
-    /// What sending it has returned
+    /// The message_id that sending it returned
     #[arg(value_name = "MESSAGE_ID")]
     message_id: String,
     /// APPROVED, REJECTED, CANCELLED, FORWARDED, ROLLBACK, ADD, DELETED, PROCESSED or CUSTOM
     #[arg(long, value_name = "STATUS")]
     status: String,
-    /// With CUSTOM: the words that it shows as its status
+    /// With CUSTOM: its status text
     #[arg(long, value_name = "TEXT")]
     status_text: Option<String>,
-    /// With CUSTOM: the words on its button
+    /// With CUSTOM: the text of its button
     #[arg(long, value_name = "TEXT", requires = "status_text")]
     detail_text: Option<String>,
-    /// The language of those words
+    /// The language of these texts
     #[arg(long, value_name = "LOCALE", default_value = "zh-CN")]
     locale: String,
     /// Print JSON
@@ -64,7 +64,7 @@ pub(super) async fn run(command: MessageCommand, center: &Center) -> Result<Exit
                 return Err(wrong(&arguments.file, "does not hold one message"));
             };
             if let Some(key) = message.unknown.keys().next() {
-                return Err(wrong(&arguments.file, format!("{key} is no member of this API")));
+                return Err(wrong(&arguments.file, format!("{key} is not a member of this API")));
             }
             (center.send_message(&message).await.map_err(failure)?, arguments.json)
         }
@@ -85,7 +85,7 @@ fn update(arguments: &UpdateArguments) -> Result<MessageUpdate, Failure> {
     let status = MessageStatus::from(arguments.status.as_str());
     if !status.is_known() {
         let words: Vec<_> = MessageStatus::ALL.iter().map(MessageStatus::as_str).collect();
-        return Err(Failure::Usage(format!("--status {status}: it is one of {}", words.join(", "))));
+        return Err(Failure::Usage(format!("--status {status}: it must be one of {}", words.join(", "))));
     }
     if arguments.status_text.is_some() != (status == MessageStatus::Custom) {
         return Err(Failure::Usage("--status CUSTOM and --status-text go together".to_owned()));

@@ -27,31 +27,31 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
-Wants [approval_center] in the configuration: app_id and app_secret, and base_url if it is not
+Needs [approval_center] in the configuration: app_id and app_secret, and base_url if it is not
 Feishu's own (see `countersign config defaults`). Try it without a tenant: `countersign emulator`.
 
-Exit codes: 0 done, 1 refused, or something is not as it should be, 64 wrong usage or
-configuration, 69 the approval center is away.";
+Exit codes: 0 done, 1 refused, or a check failed, 64 wrong usage or configuration, 69 the approval
+center is unavailable.";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum CenterCommand {
-    /// Get an access token and say who we are; look up the ids of a user
+    /// Get an access token and show the app; look up the ids of a user
     Whoami(whoami::Arguments),
-    /// Look at a definition, compare it with an endpoint, or create and change it
+    /// Show, check, create or change a definition
     #[command(subcommand)]
     Definition(definition::DefinitionCommand),
     /// List third-party tasks with their status
     Tasks(tasks::Arguments),
-    /// Look for instances
+    /// Find instances
     Instances(instances::Arguments),
     /// Show a native instance with its form, tasks, comments and history
     Instance(instances::OneArguments),
     /// Synchronise instances from files
     Sync(sync::Arguments),
-    /// Ask whether the center has instances and tasks in the versions that files have
+    /// Compare the versions of instances and tasks in files with those at the center
     CheckInstances(sync::CheckArguments),
-    /// Send a card, or change what one shows
+    /// Send or update a card
     #[command(subcommand)]
     Message(message::MessageCommand),
 }
@@ -66,7 +66,7 @@ struct IdArguments {
 
 fn id_type(text: &str) -> Result<UserIdType, String> {
     let kind = UserIdType::from(text);
-    if kind.is_known() { Ok(kind) } else { Err("it is open_id, union_id or user_id".to_owned()) }
+    if kind.is_known() { Ok(kind) } else { Err("must be open_id, union_id or user_id".to_owned()) }
 }
 
 pub(super) fn run(command: CenterCommand, loaded: &Loaded) -> Result<Exit, Failure> {

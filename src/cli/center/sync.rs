@@ -24,10 +24,10 @@ Examples:
   countersign center sync instance.json
   jq -c '.[]' many.json | countersign center sync -
 
-A file holds one instance or several, as POST external_instances takes them. Everything that is
-wrong with them is told before anything is sent; the platform itself tells one fault at a time. What
-the platform ignored without a word, because update_time was not larger, is told afterwards.
-Nobody is notified by it: send a card for that.";
+A file holds one instance or several, as POST external_instances takes them. All faults are
+reported before anything is sent; the platform itself reports one at a time. What the platform
+ignored silently, because update_time was not larger, is reported afterwards.
+Nobody is notified: send a card for that.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,10 +35,10 @@ pub(in crate::cli) struct Arguments {
     /// Files of JSON; - is stdin
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Only say what is wrong, and send nothing
+    /// Only check the files, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Send although something seems wrong
+    /// Send despite faults
     #[arg(long, conflicts_with = "dry_run")]
     force: bool,
     /// Print one JSON object per instance
@@ -74,7 +74,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         return Err(Failure::Usage("nothing was sent (--force sends anyway)".to_owned()));
     }
     if arguments.dry_run {
-        say(format_args!("{} to be sent, nothing seems wrong", instances.len()));
+        say(format_args!("{} to send, no faults", instances.len()));
         return Ok(Exit::Done);
     }
     let (mut exit, many) = (Exit::Done, instances.len());
@@ -175,7 +175,7 @@ pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result
     } else {
         let rows: Vec<_> = different.iter().flat_map(|one| rows(one, &versions, &zone)).collect();
         if rows.is_empty() {
-            line(format_args!("{} in step", versions.len()))?;
+            line(format_args!("{} up to date", versions.len()))?;
         } else {
             lines(&table(["INSTANCE", "TASK", "OURS", "THE CENTER'S"], &rows))?;
         }

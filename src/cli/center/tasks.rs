@@ -23,7 +23,7 @@ Examples:
   countersign center tasks --definition 0F0E0D0C-… --status PENDING --user zhang3 --json
   countersign center tasks --historic --instance PO-77
 
-The platform takes these three combinations and no other. It does not tell who decided, nor why.";
+The platform takes these three combinations and no other. It does not return who decided, nor why.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,13 +40,13 @@ pub(in crate::cli) struct Arguments {
     /// Only tasks that are PENDING, APPROVED, REJECTED, TRANSFERRED or DONE
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// Ask the historic API (v2), which scrolls
+    /// Use the historic API (v2), which scrolls
     #[arg(long)]
     historic: bool,
     /// Instances of one page, 1 to 500
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=500))]
     page_size: u16,
-    /// End after so many instances
+    /// Exit after this many instances
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     limit: usize,
     /// Print one JSON object per instance
@@ -62,7 +62,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     let status = match arguments.status.as_deref().map(TaskStatus::from) {
         Some(status) if !status.is_known() => {
             let words: Vec<_> = TaskStatus::ALL.iter().map(TaskStatus::as_str).collect();
-            return Err(Failure::Usage(format!("--status {status}: it is one of {}", words.join(", "))));
+            return Err(Failure::Usage(format!("--status {status}: it must be one of {}", words.join(", "))));
         }
         status => status,
     };

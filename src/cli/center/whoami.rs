@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
         line(format_args!("historic APIs    {}", settings.historic_base_url))?;
     }
     line(format_args!("app              {} ({app_type})", settings.app_id))?;
-    line(format_args!("access token     does for {} min {} s", seconds / 60, seconds % 60))?;
+    line(format_args!("access token     expires in {} min {} s", seconds / 60, seconds % 60))?;
     if let Some(user) = user {
         let or_hidden =
             |id: &str| if id.is_empty() { "(not shown to this app)".to_owned() } else { id.to_owned() };

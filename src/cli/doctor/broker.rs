@@ -34,7 +34,7 @@ pub(super) async fn look(
     let examined = match examined {
         Ok(Ok(examined)) => examined,
         Ok(Err(error)) => {
-            return results.wrong("topology", format!("cannot be looked at: {}", chain(&error)));
+            return results.wrong("topology", format!("cannot be examined: {}", chain(&error)));
         }
         Err(_) => return results.wrong("topology", "the broker does not answer in time"),
     };
@@ -165,7 +165,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
             Problem::Missing if one.needed => results.wrong(subject, format!("{name} is not there; {MAKE}")),
             Problem::Missing => results.risky(subject, format!("{name} is not there; {MAKE}")),
             Problem::NotPermitted => results
-                .wrong(subject, format!("{name} may not be looked at by this user: {words}. {granting}")),
+                .wrong(subject, format!("{name} may not be examined by this user: {words}. {granting}")),
             Problem::DeclaredOtherwise if !declares => results.risky(
                 subject,
                 format!("{name} is declared otherwise than serve would, and is used as it is: {words}"),
@@ -205,7 +205,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
             let words = format!("{messages} messages lie in {name}, and doctor does not touch them");
             let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
                        or maxlen (the queue was full)";
-            results.risky(subject, format!("{words}. {why}; look at them, mend that, and move them back"))
+            results.risky(subject, format!("{words}. {why}; look at them, fix that, and move them back"))
         }
         Some(Role::Dead) => results.ok(subject, "none"),
         _ => results.ok(subject, format!("{name}: {consumers} consumers, {messages} commands")),

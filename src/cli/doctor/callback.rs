@@ -47,7 +47,7 @@ pub(super) async fn look(
                 (format!("{scheme}://{}{path}", reachable(http.listen)), false)
             }
             _ => {
-                results.skipped(&subject, "its address is not known; say --public-url")?;
+                results.skipped(&subject, "its address is not known; use --public-url")?;
                 continue;
             }
         };
@@ -125,18 +125,18 @@ async fn post(
     match (status, reason.as_str()) {
         (422, PROBE_WORD) if elapsed > SLOW => {
             let words = format!("{to} takes {} ms, and the platform waits 5000 at the most", elapsed.as_millis());
-            results.risky(subject, format!("{words}; look at what stands between"))
+            results.risky(subject, format!("{words}; check the proxy and the network between"))
         }
         (422, PROBE_WORD) if exposed.is_some() => {
             results.risky(subject, format!("{to} knows token and key, and is {}", exposed.unwrap_or_default()))
         }
         (422, PROBE_WORD) => {
-            let local = if is_public { "" } else { "; only from this machine: say --public-url to take the way in" };
+            let local = if is_public { "" } else { "; only from this machine: use --public-url to test the public address" };
             results.ok(subject, format!("{to} knows token and key ({} ms){local}", elapsed.as_millis()))
         }
         (403, "unauthenticated") => results.wrong(
             subject,
-            format!("{to} does not know this endpoint, token or key; is it served with this configuration, and is this machine among http.allowed_peers?"),
+            format!("{to} does not know this endpoint, token or key; does it use this configuration, and is this machine in http.allowed_peers?"),
         ),
         (status, "") => results.wrong(subject, format!("{to} answers {status}, and is not countersign; check the URL and the proxy")),
         (404, reason) => results.wrong(subject, format!("{to} answers {reason}; the path is not that of an endpoint")),
@@ -164,14 +164,14 @@ fn unacceptable(fault: &CertificateError) -> String {
 fn fault_in_words(fault: &CertificateError) -> String {
     match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "has expired; renew it, and have the server read it again".to_owned()
+            "has expired; renew it and reload the server".to_owned()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet; is a clock wrong?".to_owned()
         }
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "comes from no authority that this machine believes: the server has to show the whole chain (fullchain.pem), and the \
-             authority has to be a public one"
+            "is signed by no authority that this machine trusts: the server must send the whole chain (fullchain.pem), and the \
+             authority must be a public one"
                 .to_owned()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -183,7 +183,7 @@ fn fault_in_words(fault: &CertificateError) -> String {
         }
         CertificateError::Other(other) => match other.0.downcast_ref() {
             Some(webpki::Error::CaUsedAsEndEntity) => {
-                "is an authority's (CA:TRUE), and no server's; the platform takes it from nobody. Have a public authority issue one"
+                "is an authority's (CA:TRUE), not a server's, and the platform rejects it. Have a public authority issue one"
                     .to_owned()
             }
             _ => unacceptable(fault),
@@ -206,7 +206,7 @@ fn certificate(results: &mut Results, subject: &str, to: &str, shown: &[u8]) -> 
         Validity::AtOnce => results.wrong(&subject, format!("{to} shows one that expires at {ends}; renew it now")),
         Validity::Expired => results.wrong(
             &subject,
-            format!("{to} shows one that expired at {ends}: approvers see 提交失败; renew it, and have the server read it again"),
+            format!("{to} shows one that expired at {ends}: approvers see 提交失败; renew it and reload the server"),
         ),
         Validity::NotYet => {
             results.wrong(&subject, format!("{to} shows one that is not valid before {begins}; is a clock wrong?"))

@@ -63,7 +63,7 @@ fn own(results: &mut Results, section: &str, path: &Path) -> Result<(), Failure>
 }
 
 /// What to say of a server's or client's certificate that is an authority's.
-pub(super) const AUTHORITY: &str = "it is an authority's (CA:TRUE), which many clients take from no server: make one with \
+pub(super) const AUTHORITY: &str = "it is an authority's (CA:TRUE), which many clients reject as a server's; make one with \
      -addext basicConstraints=critical,CA:FALSE, or have an authority issue one";
 
 /// Of several authorities one may have been replaced: as long as one is valid, the broker may be believed.
@@ -79,14 +79,13 @@ fn authorities(results: &mut Results, path: &Path) -> Result<(), Failure> {
     match last.validity(now) {
         Validity::Fine => results.ok(subject, format!("{shown} is valid until {end}")),
         Validity::Soon | Validity::AtOnce => {
-            results.risky(subject, format!("{shown} expires at {end}; get the authority's next certificate into it"))
+            results.risky(subject, format!("{shown} expires at {end}; add the authority's next certificate"))
         }
         Validity::Expired => results.wrong(
             subject,
-            format!("{shown} expired at {end}, and no broker is believed; get the authority's new certificate into it"),
+            format!("{shown} expired at {end}, so no broker is trusted; add the authority's new certificate"),
         ),
-        Validity::NotYet => {
-            results.wrong(subject, format!("{shown} is not valid before {}; is the clock right?", last.not_before))
-        }
+        Validity::NotYet => results
+            .wrong(subject, format!("{shown} is not valid before {}; is the clock right?", last.not_before)),
     }
 }

@@ -180,7 +180,7 @@ fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
     }
     if stats.parked > 0 {
         let words = format!(
-            "{} commands are parked, and no worker gets them: `countersign ledger list --state parked` says why; mend that, \
+            "{} commands are parked, and no worker gets them: `countersign ledger list --state parked` says why; fix that, \
              then `countersign ledger requeue --all-parked`",
             stats.parked
         );
@@ -188,8 +188,8 @@ fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
     }
     if stats.outcomes_parked > 0 {
         let words = format!(
-            "{} outcomes were refused for good by the approval center, and its cards or lists do not show them: `countersign \
-             ledger show COMMAND` says why; mend that, then `countersign ledger show-again --all-parked`",
+            "{} outcomes were rejected by the approval center, and its cards or lists do not show them: `countersign \
+             ledger show COMMAND` says why; fix that, then `countersign ledger show-again --all-parked`",
             stats.outcomes_parked
         );
         results.wrong("parked outcomes", words)?;

@@ -30,21 +30,21 @@ Examples:
   countersign doctor
   countersign doctor --public-url https://hook.example.com --definition 0F0E0D0C-…
 
-The first answer to 提交失败. Reads only, but for one callback to each endpoint, a probe: countersign
-answers it after its token and key were found right, decides nothing, keeps nothing, logs it at level
-info, and counts it in countersign_probes_total alone. One that is not authenticated is a refused
-callback like a stranger's. Definitions are those in approval_codes and those named here.
+Run it first when approvers see 提交失败. It changes nothing, and sends one callback to each endpoint, a
+probe: countersign checks its token and key, decides nothing, keeps nothing, logs it at level info,
+and counts it in countersign_probes_total alone. A probe with a wrong token or key is refused like
+any callback. Definitions are those in approval_codes and those named here.
 
-Prints a line for each thing: ok, risky (it works and may surprise), wrong, or - (not looked at).
+Prints a line for each check: ok, risky (it works and may surprise), wrong, or - (skipped).
 Exits with 1 if one is wrong.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Scheme and host under which the approval center reaches countersign
+    /// Scheme and host at which the approval center reaches countersign
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// A definition to be looked at, by its real code; may be repeated
+    /// A definition to check, by its real code; may be repeated
     #[arg(long, value_name = "CODE")]
     definition: Vec<String>,
     /// The broker's management API, to look for policies that drop messages; asked with user and password of amqp.url

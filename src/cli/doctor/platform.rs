@@ -54,7 +54,10 @@ pub(super) async fn look(
             let minutes = token.expires_in.as_secs() / 60;
             results.ok(
                 "approval center",
-                format!("{} lets {} in for {minutes} min", settings.base_url, settings.app_id),
+                format!(
+                    "{} accepts {}; its token expires in {minutes} min",
+                    settings.base_url, settings.app_id
+                ),
             )?;
         }
         Err(error) => {
@@ -104,13 +107,13 @@ pub(super) async fn look(
                             Some(url).filter(|url| !url.is_empty()).map(|url| (endpoint.name.clone(), url)),
                         );
                     }
-                    _ => results.wrong(&format!("definition {code}"), "leads to none of the endpoints")?,
+                    _ => results.wrong(&format!("definition {code}"), "points at none of the endpoints")?,
                 }
             }
             Look::Unknown => {
                 results.wrong(
                     &format!("definition {code}"),
-                    "no definition has it as its real code; the custom one does not do",
+                    "no definition has it as its real code; the custom code cannot be used here",
                 )?;
             }
             Look::Failed => {}
@@ -162,8 +165,10 @@ fn judge(
         results.add(check.result, &subject, &check.words)?;
     }
     if fits {
-        results
-            .ok(&format!("definition {name} ({code})"), format!("leads to the endpoint {}", endpoint.name))?;
+        results.ok(
+            &format!("definition {name} ({code})"),
+            format!("points at the endpoint {}", endpoint.name),
+        )?;
     }
     Ok(())
 }
@@ -185,7 +190,7 @@ async fn clock(results: &mut Results, base_url: &str) -> Result<(), Failure> {
         Timestamp::of_http_date(date)
     });
     let Some(theirs) = theirs else {
-        return results.skipped("clock", format!("{base_url} does not tell the time"));
+        return results.skipped("clock", format!("{base_url} has no Date header"));
     };
     let off = Timestamp::now().as_second().abs_diff(theirs.as_second());
     if off > MOST_OFF {

@@ -173,7 +173,7 @@ async fn manage(base: &str, asked: &Asked<'_>) -> Result<Vec<Queue>, String> {
             401 | 403 => {
                 let user = shell(user);
                 return Err(format!(
-                    "the management API at {base} does not let the user in (rabbitmqctl set_user_tags {user} monitoring)"
+                    "the management API at {base} denies the user access (rabbitmqctl set_user_tags {user} monitoring)"
                 ));
             }
             404 if found.is_empty() => {
@@ -214,7 +214,7 @@ fn judge(
         results.add(*result, "policies", words)?;
     }
     if found.is_empty() {
-        results.ok("policies", format!("none drops confirmed commands, as {source} tells"))?;
+        results.ok("policies", format!("none drops confirmed commands, according to {source}"))?;
     }
     Ok(refusing)
 }
@@ -231,7 +231,7 @@ fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> 
     let advice = |keys: &str, whose: &str| {
         let vhost = shell(vhost);
         if whose.contains("argument") {
-            format!("declare the queue anew without {keys}, once it is empty")
+            format!("redeclare the queue without {keys}, once it is empty")
         } else {
             format!(
                 "take {keys} out of it, or have it not match {name}: rabbitmqctl list_policies -p {vhost}; rabbitmqctl \
@@ -308,10 +308,7 @@ mod tests {
             "{found:?}"
         );
         let argument = told(json!({ "arguments": { "x-message-ttl": 5 } }), Role::Commands);
-        assert!(
-            argument[0].1.contains("by its argument x-message-ttl; declare the queue anew"),
-            "{argument:?}"
-        );
+        assert!(argument[0].1.contains("by its argument x-message-ttl; redeclare the queue"), "{argument:?}");
     }
 
     #[test]

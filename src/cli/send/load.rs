@@ -44,21 +44,21 @@ const TOLD: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct LoadArguments {
-    /// Send so many callbacks in each second, whether or not the ones before are answered; latencies count from the
-    /// moment when a callback was due
+    /// Send this many callbacks per second, whether or not earlier ones are answered; latencies count from the
+    /// time a callback was due
     #[arg(long, value_name = "PER_SECOND", value_parser = rate, help_heading = "Load")]
     rate: Option<f64>,
-    /// Send for so long, such as 30s or 5m
+    /// Send for this long, such as 30s or 5m
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Load")]
     duration: Option<Duration>,
-    /// Print only the summary, and not a line for each answer: how --rate, --duration and --verify do it anyhow
+    /// Print only the summary, not a line for each answer; --rate, --duration and --verify imply it
     #[arg(long, help_heading = "Load")]
     summary: bool,
     /// Read the commands back from the broker and account for every id: answered, arrived, missing, duplicated. Exits
     /// with 1 if one is missing
     #[arg(long, value_enum, value_name = "SOURCE", num_args = 0..=1, default_missing_value = "own", help_heading = "Load")]
     verify: Option<Source>,
-    /// With --verify: how long to wait for what is missing while nothing more comes
+    /// With --verify: how long to wait for missing commands while none arrives
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s", help_heading = "Load")]
     verify_wait: Duration,
 }
@@ -197,7 +197,7 @@ pub(super) async fn run(
 /// Where to connect to, and what each request begins with.
 async fn target(url: &reqwest::Url) -> Result<(Vec<SocketAddr>, String), Failure> {
     if url.scheme() != "http" {
-        return Err(Failure::Usage("the load generator speaks plain HTTP; say an http:// URL".to_owned()));
+        return Err(Failure::Usage("the load generator speaks plain HTTP; use an http:// URL".to_owned()));
     }
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
         return Err(Failure::Usage(format!("--url {url} names no host")));

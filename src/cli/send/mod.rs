@@ -62,13 +62,13 @@ With a key the callback is encrypted.
 Prints one JSON line per answer. Exits with 0 if all were answered 200, 1 if one was refused,
 69 if one was not answered; then nothing more is sent.
 
-With --rate, --duration, --verify or --summary it is a load generator: it prints no answers, goes
-on when one is missing, and tells counts and latencies in the end (--json: as one JSON line). At a
-rate, a latency counts from the moment when the callback was due, however late it could be sent.
+With --rate, --duration, --verify or --summary it is a load generator: it prints no answers,
+continues when one is missing, and prints counts and latencies at the end (--json: as one JSON
+line). At a rate, latency counts from the time the callback was due, however late it was sent.
 --verify reads the commands back, through a queue of its own that is bound to the exchange before
 the first callback and takes nothing from the consumers; the broker has twice the work meanwhile.
---verify queue consumes the configured queue itself, and refuses to if anything or anybody is
-there. A command that was answered and does not arrive is exit code 1.";
+--verify queue consumes the configured queue itself, which must be empty and without consumers.
+Exits with 1 if a command was answered and does not arrive.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -106,28 +106,28 @@ pub(super) struct Arguments {
     /// Where to send: the whole URL, or only scheme, host and port [default: http.listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// For https://: believe the authorities in this PEM file [default: the system's; without --url, any certificate]
+    /// For https://: trust the authorities in this PEM file [default: the system's; without --url, any certificate]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Take the action_callback_token from this file
+    /// Read the action_callback_token from this file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Take the action_callback_key from this file
+    /// Read the action_callback_key from this file
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Send it plain although there is a key
+    /// Send it unencrypted although there is a key
     #[arg(long, conflicts_with = "key_file")]
     plain: bool,
-    /// Send so many callbacks, each about a task of its own [default: 1; as many as it takes with --rate or --duration]
+    /// Send this many callbacks, each for a task of its own [default: 1; unlimited with --rate or --duration]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Send over so many connections at once [default: 1; as a load generator 64]
+    /// Number of connections [default: 1; as a load generator 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: Option<u16>,
-    /// Print the body, one line each, and send nothing. A plain body shows the token
+    /// Print the bodies, one a line, and send nothing. A plain body shows the token
     #[arg(long)]
     dry_run: bool,
-    /// Print the summary too as JSON on stdout, as the last line
+    /// Print the summary as JSON too, as the last line on stdout
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -185,7 +185,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         None => {
             let http = loaded.http()?;
             if http.listen.port() == 0 {
-                return Err(Failure::Usage("http.listen has no fixed port; say --url".to_owned()));
+                return Err(Failure::Usage("http.listen has no fixed port; use --url".to_owned()));
             }
             let scheme = if http.tls.is_some() { "https" } else { "http" };
             url(&format!("{scheme}://{}", reachable(http.listen)), &path)?
@@ -227,7 +227,7 @@ fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Fa
     let token = match (&arguments.token_file, credential) {
         (Some(path), _) => secret_from(path, "--token-file")?,
         (None, Some(credential)) => credential.action_callback_token.clone(),
-        (None, None) => return Err(Failure::Usage("there is no token; say --token-file".to_owned())),
+        (None, None) => return Err(Failure::Usage("there is no token; use --token-file".to_owned())),
     };
     let key = match &arguments.key_file {
         Some(path) => Some(secret_from(path, "--key-file")?),

@@ -18,7 +18,7 @@ pub(in crate::config) fn rules(section: &mut Section<'_, '_, '_>, codes: &[Strin
     if instances.is_some() && approval_codes.is_empty() {
         section.fault(
             "instance_pattern",
-            "permits instances that no command names, and nothing says of which definitions",
+            "permits instances that no command names, without saying of which definitions",
             "outcomes.approval_codes, or approval_codes of the endpoint",
         );
         return None;
@@ -31,7 +31,7 @@ fn host(text: &str) -> Result<(), String> {
     if name.is_empty() {
         Err("is empty".to_owned())
     } else if name.contains(['/', ':', '@', '*', '?', '#']) || name.contains(char::is_whitespace) {
-        Err("is no host: it has neither scheme, nor port, nor path".to_owned())
+        Err("is not a host; leave out scheme, port and path".to_owned())
     } else {
         Ok(())
     }

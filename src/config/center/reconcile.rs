@@ -29,7 +29,7 @@ pub(in crate::config) fn reconcile(section: &mut Section<'_, '_, '_>) -> Option<
     {
         section.fault(
             "within",
-            "is no longer than reconcile.after, so no command would ever be asked for",
+            "is no longer than reconcile.after, so no command would ever be compared",
             "a longer one",
         );
     }

@@ -65,7 +65,7 @@ fn what_a_token_has_to_have_is_relaxed_by_name() {
     let relaxed = with("require = ['round']").warnings();
     has(
         &relaxed,
-        "countersign.toml:8: endpoints[0].context.jwt.require: does not ask for exp: a token that was captured",
+        "countersign.toml:8: endpoints[0].context.jwt.require: does not ask for exp: a captured token",
     );
     has(
         &relaxed,

@@ -41,21 +41,21 @@ format = "xml"
     .faults();
     for expected in [
         "countersign.toml:1: shutdown_grace_ms: -1 is out of range; expected a whole number from 0 to 600000",
-        "countersign.toml:3: http.listen: \"localhost:8080\" has a name in place of an IP address; expected IP:port",
+        "countersign.toml:3: http.listen: \"localhost:8080\" has a name instead of an IP address; expected IP:port",
         "countersign.toml:4: http.max_body_bytes: is a text; expected a whole number from 1024 to 16777216",
         "countersign.toml:5: http.workers: is a number with a fraction; expected a whole number",
         "countersign.toml:6: http.locale: \"de\" is not one of its values; expected zh, en or ja",
         "countersign.toml:8: admin.listen: \":9090\" has no IP address",
-        "countersign.toml:10: ledger.url: \"postgres://db/countersign\" is PostgreSQL, which is not in this version",
+        "countersign.toml:10: ledger.url: \"postgres://db/countersign\" is PostgreSQL, which this version does not support",
         "countersign.toml:11: ledger.max_batch: 0 is out of range",
-        "countersign.toml:13: amqp.exchange: \"\" is the nameless exchange",
+        "countersign.toml:13: amqp.exchange: \"\" is the default exchange",
         "countersign.toml:14: amqp.queue: \"amq.gen\" begins with amq.",
         "countersign.toml:15: amqp.topology: \"make\" is not one of its values; expected declare, check or none",
         "countersign.toml:17: log.filter: \"countersign=loud\" is not understood",
         "countersign.toml:19: endpoints[0].name: \"Purchase\" cannot be part of the URL as it is",
         "countersign.toml:20: endpoints[0].actions: is empty",
         "countersign.toml:21: endpoints[0].approval_codes[1]: \"\" is empty",
-        "countersign.toml:21: endpoints[0].approval_codes[2]: \"A\" stands in the list twice",
+        "countersign.toml:21: endpoints[0].approval_codes[2]: \"A\" is in the list twice",
         "countersign.toml:22: endpoints[0].dedupe_window: \"soon\" is not a duration",
         "countersign.toml:23: endpoints[0].on_conflict: is true or false; expected publish or refuse",
         "countersign.toml:18: endpoints[0].credentials: is missing",
@@ -191,7 +191,7 @@ fn the_formats_of_contexts_are_checked() {
     has(&with("format = []"), "countersign.toml:6: endpoints[0].context.format: is empty");
     has(
         &with("format = ['opaque', 'opaque']"),
-        "countersign.toml:6: endpoints[0].context.format[1]: \"opaque\" stands in the list twice",
+        "countersign.toml:6: endpoints[0].context.format[1]: \"opaque\" is in the list twice",
     );
     has(
         &with("format = 'json'\nfields = { task = '/t' }"),
@@ -234,7 +234,7 @@ fn keys_of_tokens_are_checked() {
     has(&keys("{ public_key = 'x' }"), &at("keys: [0] is no Ed25519 key in PEM"));
     has(&keys("{ kid = 'a' }"), &at("keys[0].secret: is missing"));
     let both = format!("{{ secret = '{long}', public_key = 'x' }}");
-    has(&keys(&both), &at("keys[0].secret: is given beside public_key"));
+    has(&keys(&both), &at("keys[0].secret: is given with public_key"));
     let no_kid = format!("{{ kid = 'a', secret = '{long}' }}, {{ secret = '{long}' }}");
     has(&keys(&no_kid), &at("keys: [1] has no kid"));
     let twins = format!("{{ kid = 'a', secret = '{long}' }}, {{ kid = 'a', secret = '{long}' }}");

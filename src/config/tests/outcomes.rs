@@ -39,14 +39,14 @@ fn what_workers_may_report_is_said_by_the_endpoint() {
     for words in [
         "outcomes.approval_codes[0]: \"\" is empty",
         "outcomes.instance_pattern: ",
-        "outcomes.link_hosts[0]: \"https://erp.example.com\" is no host",
-        "outcomes.link_hosts[1]: \"h:80\" is no host",
-        "outcomes.link_hosts[2]: \"*\" is no host",
+        "outcomes.link_hosts[0]: \"https://erp.example.com\" is not a host",
+        "outcomes.link_hosts[1]: \"h:80\" is not a host",
+        "outcomes.link_hosts[2]: \"*\" is not a host",
     ] {
         assert!(found.iter().any(|fault| fault.contains(words)), "{words}: {found:?}");
     }
     let open = read("instance_pattern = 'PO-[0-9]+'").faults();
-    assert!(open.iter().any(|fault| fault.contains("nothing says of which definitions")), "{open:?}");
+    assert!(open.iter().any(|fault| fault.contains("without saying of which definitions")), "{open:?}");
 }
 
 #[test]

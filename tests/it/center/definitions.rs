@@ -103,7 +103,7 @@ async fn a_change_resets_no_switch_that_the_file_does_not_name() {
     let ran = center.run(&["definition", "check", &code]).await.ended_with(0);
     assert!(ran.stdout.contains("ok     token and key"), "the secrets are still the same: {}", ran.stdout);
     let ran = center.run(&["definition", "apply", file]).await.ended_with(0);
-    assert!(ran.stderr.contains("nothing is to be changed"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing to change"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn no_twin_is_made_of_a_definition() {
     // A creation that nobody asked for.
     let other = center.write("other.toml", &plain.replace("PO_APPROVAL", "OTHER"));
     let ran = center.run(&["definition", "apply", other.to_str().unwrap()]).await.ended_with(USAGE);
-    assert!(ran.stderr.contains("say --create"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("use --create"), "{}", ran.stderr);
     assert_eq!(count().await, 1);
     // That the emulator does have the trap, or these would show nothing.
     center.run(&["definition", "apply", "--create", other.to_str().unwrap()]).await.ended_with(0);

@@ -81,7 +81,7 @@ async fn check_instances_tells_what_is_unknown_and_what_is_otherwise() {
     center.sync(&ours).await;
     let same = center.write("same.json", &ours.to_string());
     let ran = center.run(&["check-instances", same.to_str().unwrap()]).await.ended_with(0);
-    assert_eq!(ran.stdout, "1 in step\n");
+    assert_eq!(ran.stdout, "1 up to date\n");
     let mut later = ours.clone();
     later["task_list"][0]["update_time"] = json!("1790000000009");
     let all = json!([
@@ -118,7 +118,8 @@ async fn everything_that_is_wrong_with_an_instance_is_told_before_it_is_sent() {
     let file = center.write("broken.json", &broken.to_string());
     let file = file.to_str().unwrap();
     let ran = center.run(&["sync", file]).await.ended_with(USAGE);
-    for fault in ["assignees: is no member", "node_name: \"部门经理\" is no key", "update_time: is missing"]
+    for fault in
+        ["assignees: is not a member", "node_name: \"部门经理\" is not a key", "update_time: is missing"]
     {
         assert!(ran.stderr.contains(fault), "{fault} is not in {}", ran.stderr);
     }
@@ -207,7 +208,7 @@ async fn filters_that_the_platform_would_refuse_are_told_without_asking_it() {
         (&["tasks", "--status", "PENDING"][..], "instance ids alone"),
         (&["tasks", "--user", "zhang3", "--status", "PENDING"], "instance ids alone"),
         (&["tasks", "--definition", "C"], "instance ids alone"),
-        (&["tasks", "--definition", "C", "--status", "PENDNG"], "it is one of PENDING"),
+        (&["tasks", "--definition", "C", "--status", "PENDNG"], "it must be one of PENDING"),
         (&["instances", "--title", "x"], "one of user_id, approval_code"),
         (&["instances", "--user", "u", "--from", "31d"], "more than 30 days"),
         (&["instances", "--user", "u", "--status", "REJECTED"], "RECALL, REJECT"),

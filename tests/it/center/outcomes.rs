@@ -621,7 +621,7 @@ async fn an_endpoint_lists_what_else_its_workers_may_speak_of_and_where_links_ma
     all.report(&applied(elsewhere)).await;
     let dead = all.vhost.take(DEAD).await;
     assert!(
-        dead.header("countersign-refused").contains("a link of a task leads to"),
+        dead.header("countersign-refused").contains("a link of a task points to"),
         "{:?}",
         dead.properties
     );

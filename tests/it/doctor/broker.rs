@@ -76,7 +76,7 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
     let asked = ["--management-url", management.as_str()];
     let ran = doctor(app.file(), &asked, &[]).await;
     assert!(
-        line(&ran, "ok     policies: ").contains("as the management API at http://127.0.0.1:"),
+        line(&ran, "ok     policies: ").contains("according to the management API at http://127.0.0.1:"),
         "{}",
         ran.stdout
     );

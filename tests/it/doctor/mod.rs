@@ -151,7 +151,10 @@ async fn what_waits_and_what_was_refused_is_told_with_its_cure() {
         found.contains(": 2 within 24 h, the newest at ") && found.contains("for leave (user zhang3, "),
         "{found}"
     );
-    assert!(found.contains("instance PO-78, task n3)") && found.contains("endpoints.actions"), "{found}");
+    assert!(
+        found.contains("instance PO-78, task n3)") && found.contains("Add the action to `actions`"),
+        "{found}"
+    );
     assert!(line(&ran, "risky  refusals, unauthenticated: ").contains(": 1 within 24 h"));
     lacks(&ran, "refusals, too_slow");
     let there = doctor(app.file(), &["--utc-offset", "+08:00"]).await.ended_with(FAILED);
@@ -226,7 +229,7 @@ async fn certificates_are_told_by_their_files_and_by_what_the_url_shows() {
     let ran = tried(&public, &old_ca).await.ended_with(FAILED);
     let found = line(&ran, "wrong  callback to purchase: ");
     assert!(
-        found.contains("shows a certificate that comes from no authority that this machine believes"),
+        found.contains("shows a certificate that is signed by no authority that this machine trusts"),
         "{found}"
     );
     let ran = tried(&format!("https://localhost:{}", app.public().port()), &ca).await.ended_with(FAILED);
