@@ -315,6 +315,31 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_have_every_refusal_with_its_status_and_its_sentences() {
+        let read = |page: &str| {
+            std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect(page)
+        };
+        for folder in ["docs", "docs/zh-CN"] {
+            let faults = read(&format!("{folder}/faults.md"));
+            let questions = read(&format!("{folder}/approval-center.md"));
+            for &refusal in Refusal::ALL {
+                let (word, rule) = (refusal.as_str(), Rule::of(refusal));
+                let status = format!("| `{word}` | {} |", rule.status.as_u16());
+                let sentences = format!("| `{word}` | {} | {} | {} |", rule.zh, rule.en, rule.ja);
+                for line in [status, sentences] {
+                    assert!(faults.contains(&line), "{folder}/faults.md lacks {line}");
+                }
+                assert!(questions.contains(&format!("`{word}`")), "{folder}/approval-center.md lacks {word}");
+            }
+        }
+        let reference = read("src/config/default.toml");
+        for refusal in Refusal::OF_AUTHENTICATED {
+            let line = format!("\n# {} = \"…\"", refusal.as_str());
+            assert!(reference.contains(&line), "default.toml lacks{line}");
+        }
+    }
+
+    #[test]
     fn a_refusal_has_exactly_the_members_of_the_contract() {
         let body = refusal_body(Refusal::TooSlow, Locale::En);
         assert_eq!(
