@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
+    command::{CommandId, outcome::Kind},
     console,
     http::{self, answer},
     intake::{Locale, NO_CALLBACK, PROBE_WORD, Refusal},
-    ledger::State,
+    ledger::{
+        Finding, KeptRefusal, OutcomeRecord, Record, RefusedCallback, ShowingRecord, ShowingState, State,
+    },
+    time::Timestamp,
 };
 
 fn document() -> Value {
@@ -105,6 +109,82 @@ fn the_closed_lists_are_those_of_the_program() {
     assert_eq!(words(&schemas["Reason"]["enum"]), reasons);
     let states = State::ALL.iter().copied().map(State::as_str).collect();
     assert_eq!(words(&schemas["State"]["enum"]), states);
+}
+
+/// A member that is added to what the ledger shows has to be added to the document.
+#[test]
+fn what_the_ledger_shows_has_the_members_of_the_document() {
+    let document = document();
+    let members = |value: Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let documented = |name: &str| {
+        let schema = &document["components"]["schemas"][name];
+        members(schema.get("allOf").map_or(schema, |all| &all[1])["properties"].clone())
+    };
+    let now = Timestamp::UNIX_EPOCH;
+    let id = CommandId::new(now);
+    let place = ShowingRecord {
+        id: String::new(),
+        state: ShowingState::Shown,
+        shown_at: None,
+        attempts: 0,
+        next_attempt_at: None,
+        note: None,
+    };
+    let outcome = OutcomeRecord {
+        outcome: Kind::Applied,
+        status: None,
+        message: None,
+        reported_at: now,
+        superseded: 0,
+        showing: ShowingState::Shown,
+        card: None,
+        instance: None,
+    };
+    let record = Record {
+        seq: 1,
+        command_id: id,
+        received_at: now,
+        state: State::Pending,
+        endpoint: String::new(),
+        action: String::new(),
+        user_id: String::new(),
+        approval_code: None,
+        instance_id: None,
+        task_id: None,
+        attempts: None,
+        next_attempt_at: None,
+        note: None,
+        outcome: None,
+        command: Some(RawValue::NULL.to_owned()),
+        reconciliation: Some(Finding::seen()),
+        history: Some(Vec::new()),
+    };
+    let refused = RefusedCallback {
+        refused_at: now,
+        endpoint: String::new(),
+        reason: String::new(),
+        detail: None,
+        peer: None,
+        body_bytes: 0,
+        stranger: true,
+        action_type: None,
+        user_id: None,
+        approval_code: None,
+        instance_id: None,
+        task_id: None,
+        search_id: None,
+        message_id: None,
+        context_task: None,
+    };
+    fn shown(value: &impl serde::Serialize) -> BTreeSet<String> {
+        serde_json::to_value(value).unwrap().as_object().unwrap().keys().cloned().collect()
+    }
+    let record_documented = &documented("Record") | &documented("RecordWithCommand");
+    assert_eq!(shown(&record), record_documented);
+    assert_eq!(shown(&outcome), documented("Outcome"));
+    assert_eq!(shown(&place), documented("Showing"));
+    assert_eq!(shown(&Finding::seen()), documented("Finding"));
+    assert_eq!(shown(&KeptRefusal { id: 1, refused }), documented("Refused"));
 }
 
 #[test]

@@ -240,7 +240,8 @@ fn fill(ledger: &Path, rows: usize, published: bool) {
         ledger,
         &format!(
             r#"BEGIN;
-            INSERT INTO commands
+            INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id, approval_code, instance_id,
+                task_id, task_key, fingerprint, decision_key, message)
             WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {rows})
             SELECT value, CAST(printf('%016d', value) AS BLOB), {now}, 'purchase', 'approve', 'APPROVE', 'filler', NULL, 'i',
                 'filled-' || value, value, CAST(printf('%032d', value) AS BLOB), CAST(printf('%016d', value) AS BLOB),

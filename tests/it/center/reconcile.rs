@@ -183,7 +183,9 @@ async fn filled(center: &Center, commands: u32, tasks: u32) -> (App, PathBuf) {
         .execute_batch(&format!(
             "BEGIN;
              WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {commands})
-             INSERT INTO commands SELECT value, CAST(printf('%016d', value) AS BLOB),
+             INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id, approval_code,
+                instance_id, task_id, task_key, fingerprint, decision_key, message)
+             SELECT value, CAST(printf('%016d', value) AS BLOB),
                 CAST(strftime('%s', 'now') AS INTEGER) * 1000 - 3600000, 'purchase', 'approve', 'APPROVE', 'zhang3', NULL,
                 'I-' || (value / {tasks}), 'T-' || value, value, zeroblob(32), zeroblob(16),
                 CAST('{{\"n\":' || value || '}}' AS BLOB) FROM n;

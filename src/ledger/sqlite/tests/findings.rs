@@ -14,7 +14,9 @@ async fn published(scratch: &Scratch, count: u64, first_minutes_ago: i64) -> Sql
     for seq in 1..=count {
         connection
             .execute(
-                "INSERT INTO commands VALUES (?1, CAST(printf('%016d', ?1) AS BLOB), ?2, 'purchase', 'approve', 'APPROVE',
+                "INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id, approval_code, instance_id, task_id, task_key,
+                    fingerprint, decision_key, message)
+                 VALUES (?1, CAST(printf('%016d', ?1) AS BLOB), ?2, 'purchase', 'approve', 'APPROVE',
                     'zhang3', NULL, 'i', 't' || ?1, ?1, zeroblob(32), zeroblob(16), CAST('{}' AS BLOB))",
                 rusqlite::params![seq as i64, start + (seq as i64 - 1) * 60_000],
             )
