@@ -100,7 +100,7 @@ impl App {
         start_relay: Start,
     ) -> anyhow::Result<Self> {
         let max_connections = descriptors::connections()?;
-        // The ports first: whoever starts a second instance by mistake learns it before the ledger is touched.
+        // The ports first: a second instance, started by mistake, fails before it touches the ledger.
         let callbacks = bind("http.listen", settings.http.listen)?;
         let console = bind("admin.listen", settings.console.listen)?;
         let addresses = (callbacks.local_addr()?, console.local_addr()?);
@@ -263,7 +263,7 @@ impl Running {
         let deadline = began + grace;
         tracing::info!(?grace, "stopping");
 
-        // Unready, and refusing: whoever still gets through to us is told to come again.
+        // Unready, and refusing: callbacks that still arrive are asked to come again.
         self.draining.store(true, Ordering::Relaxed);
         reach("stop:draining");
 

@@ -1,4 +1,4 @@
-//! What leads to this machine whoever is asked, and what the pages in a browser on this machine may do: one rule for
+//! What leads to this machine whichever resolver is asked, and what the pages in a browser on this machine may do: one rule for
 //! proxies, warnings and listeners.
 
 use std::net::IpAddr;

@@ -52,7 +52,7 @@ pub(super) enum Place {
     Thread,
 }
 
-/// One piece of background work, in the hands of whoever changes what is wanted.
+/// One piece of background work, held by who changes what is wanted.
 #[derive(Clone)]
 pub(super) struct Background {
     name: &'static str,
@@ -188,7 +188,7 @@ impl Running {
         self.background.end(deadline);
     }
 
-    /// Resolves when the work has ended for good.
+    /// Resolves when the work has ended and is not restarted.
     pub(super) async fn ended(&mut self) {
         if let Err(error) = (&mut self.task).await {
             tracing::error!(work = self.background.name, %error, "the supervisor of background work panicked");

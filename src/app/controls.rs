@@ -1,4 +1,4 @@
-//! A service that runs, in the hands of whoever started it: what it may be asked, and what may be changed of it.
+//! A running service, as its starter holds it: what it can be asked, and what can be changed.
 
 use std::{
     fmt,

@@ -293,7 +293,7 @@ fn client(
 fn exposed(url: &reqwest::Url, encrypted: bool) -> Option<&'static str> {
     let in_clear = url.scheme() == "http" && !loopback::is_url(url);
     in_clear.then_some(if encrypted {
-        "http:// to another machine: whoever is on the way can capture callbacks and send them again; use https://"
+        "http:// to another machine: anybody on the way can capture callbacks and send them again; use https://"
     } else {
         "http:// to another machine, and no key: the token goes over the wire as it is; use https://"
     })

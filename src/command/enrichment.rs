@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn it_lands_within_the_command_however_that_is_dressed() {
+    fn it_lands_within_the_command_in_every_profile() {
         let command = samples::card();
         let mut body = render(&command);
         Enrichment::none(EnrichmentStatus::Busy).add_to(&mut body);

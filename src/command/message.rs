@@ -131,7 +131,7 @@ pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) ->
 }
 
 /// A W3C trace context that starts at the command. The platform sends none, so the trace id *is* the command id: a
-/// command published again after a crash carries the same one, and whoever has a trace has the command.
+/// command published again after a crash carries the same one, so a trace leads to the command.
 fn traceparent(command_id: CommandId) -> String {
     let mut text = String::with_capacity(55);
     text.push_str("00-");

@@ -1,4 +1,4 @@
-//! Wire profiles: the same command, dressed as the consumer's framework expects it.
+//! Wire profiles: the same command in the form that the consumer's framework expects.
 //!
 //! The command is rendered and kept once, in the plain form; a profile is put round it when it is published. Whatever
 //! the profile, the command is inside verbatim, `message_id`, `type` and routing key are the same, and so are the
@@ -18,7 +18,7 @@ pub const DATA_SCHEMA: &str = "urn:countersign:approval.command:1";
 /// What MassTransit makes of the type `Countersign.ApprovalCommand`, by which its consumers choose messages.
 const MASSTRANSIT_TYPE: &str = "urn:message:Countersign:ApprovalCommand";
 
-/// How the commands of an endpoint are dressed for those who consume them.
+/// The form of an endpoint's commands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Profile {
     /// The command and nothing round it.
@@ -203,7 +203,7 @@ mod tests {
 
     const TYPE: &str = "approval.command.v1";
 
-    fn dressed(profile: &Profile, command: &Command) -> (Form<'static>, Value, String) {
+    fn rendered(profile: &Profile, command: &Command) -> (Form<'static>, Value, String) {
         let body = render(command);
         let envelope = Envelope::of(command);
         let form = profile.form(&envelope, TYPE, &body);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     fn keep(name: &str, profile: &Profile, command: &Command) {
-        let (form, body, _) = dressed(profile, command);
+        let (form, body, _) = rendered(profile, command);
         let headers: serde_json::Map<_, _> =
             form.headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let whole = json!({
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn each_profile_dresses_as_its_golden_files() {
+    fn each_profile_renders_its_golden_files() {
         for (kind, command) in [("card", samples::card()), ("list", samples::list())] {
             keep(&format!("cloudevents_{kind}"), &Profile::CloudEvents, &command);
             keep(&format!("celery_{kind}"), &celery(), &command);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_cloud_event_has_the_attributes_that_1_0_asks_for_and_those_of_the_headers() {
-        let (form, event, _) = dressed(&Profile::CloudEvents, &samples::list());
+        let (form, event, _) = rendered(&Profile::CloudEvents, &samples::list());
         for required in ["id", "source", "specversion", "type"] {
             assert!(event[required].as_str().is_some_and(|value| !value.is_empty()), "{required}");
         }
@@ -265,13 +265,13 @@ mod tests {
         }
         let named = |name: &String| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         assert!(event.as_object().unwrap().keys().all(named), "attribute names are a-z and 0-9: {event}");
-        let (_, event, _) = dressed(&Profile::CloudEvents, &samples::card());
+        let (_, event, _) = rendered(&Profile::CloudEvents, &samples::card());
         assert!(event.get("subject").is_none(), "absent attributes are left out, not null");
     }
 
     #[test]
     fn a_celery_call_has_the_command_as_its_only_argument() {
-        let (form, call, text) = dressed(&celery(), &samples::list());
+        let (form, call, text) = rendered(&celery(), &samples::list());
         assert_eq!(call.as_array().map(Vec::len), Some(3));
         assert_eq!(call[0].as_array().map(Vec::len), Some(1));
         assert_eq!(call[1], json!({}));
@@ -288,11 +288,11 @@ mod tests {
 
     #[test]
     fn a_masstransit_envelope_names_the_type_and_is_the_same_each_time() {
-        let (form, envelope, _) = dressed(&Profile::MassTransit, &samples::list());
+        let (form, envelope, _) = rendered(&Profile::MassTransit, &samples::list());
         assert_eq!(envelope["messageType"], json!(["urn:message:Countersign:ApprovalCommand"]));
         assert_eq!(envelope["messageId"], envelope["message"]["command_id"]);
         assert_eq!(envelope["headers"]["traceparent"], header(&form.headers, "traceparent"));
-        let again = dressed(&Profile::MassTransit, &samples::list()).0;
+        let again = rendered(&Profile::MassTransit, &samples::list()).0;
         assert_eq!(again, form);
     }
 }

@@ -35,7 +35,7 @@ const NO_KEY: &str = "action_callback_key (without a file COUNTERSIGN_ACTION_CAL
 /// An endpoint, and what others than the intake do with its commands.
 pub(super) struct EndpointSection {
     pub(super) settings: EndpointSettings,
-    /// How they are dressed.
+    /// The form of their messages.
     pub(super) profile: Profile,
     /// How they are completed.
     pub(super) enrichment: Option<enrichment::Settings>,

@@ -99,7 +99,7 @@ pub struct Sources {
     pub installed: Option<PathBuf>,
     /// Variables of the environment, beside those of the process.
     pub environment: Vec<(OsString, OsString)>,
-    /// Whether the environment of this process counts. It is read anew each time: a copy of it would be one of each secret.
+    /// Whether the environment of this process counts. It is read again each time: a copy of it would be one of each secret.
     pub of_process: bool,
     /// `key=value`, as often as given.
     pub set: Vec<String>,
@@ -181,7 +181,7 @@ impl Loaded {
     }
 
     /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
-    /// and should not fail because, say, a secret of another one cannot be read by whoever runs them.
+    /// and should not fail because, say, a secret of another one cannot be read by the user who runs them.
     pub fn http(&self) -> Result<&crate::http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
@@ -191,7 +191,7 @@ impl Loaded {
         self.part(self.admin.as_ref(), "admin")
     }
 
-    /// Where the internal listener is, even if its token cannot be read by whoever runs this.
+    /// Where the internal listener is, even if its token cannot be read by the user who runs this.
     pub fn internal(&self) -> Result<SocketAddr, Faults> {
         self.part(self.internal.as_ref(), "admin.listen").copied()
     }

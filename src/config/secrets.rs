@@ -22,7 +22,7 @@ const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
 /// What a secret is, and so what it may look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Chosen by whoever configures us: one line, and not to be guessed.
+    /// Chosen by the operator: one line that cannot be guessed.
     Chosen,
     /// Handed out by somebody else: one line.
     Given,

@@ -39,7 +39,7 @@ pub struct Reload {
     pub result: ReloadResult,
 }
 
-/// Whether a configuration that was read anew is in force.
+/// Whether a reloaded configuration is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadResult {

@@ -21,7 +21,7 @@ pub(super) fn exposition(accept: Option<&Accept>) -> Exposition {
     let ranges = accept.map_or(&[][..], |accept| accept.0.as_slice());
     let [openmetrics, text] =
         [("application", "openmetrics-text", "1.0.0"), ("text", "plain", "0.0.4")].map(|form| {
-            // What names it most closely decides, be it with a smaller weight.
+            // What names it most closely decides, even with a smaller weight.
             let matching = ranges.iter().filter_map(|range| Some((closeness(range, form)?, range.quality)));
             matching
                 .max_by_key(|(closeness, quality)| (*closeness, *quality))

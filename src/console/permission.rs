@@ -32,7 +32,7 @@ impl FromRequest for Anyone {
     }
 }
 
-/// The permission of operators: whoever has the configured token; if none is configured, everybody on this machine.
+/// The permission of operators: the configured token; if none is configured, everybody on this machine has it.
 ///
 /// Then a browser on this machine may ask too, for a page whose name was made to lead here (DNS rebinding): to the browser
 /// the answer would be that page's own. But that name stands in `Host`.
@@ -73,7 +73,7 @@ impl FromRequest for Registrar {
     }
 }
 
-/// Wrong tokens that were offered. They are told, but not limited: whoever sits behind the same proxy as a monitor with
+/// Wrong tokens that were offered. They are logged, but not limited: who sits behind the same proxy as a monitor with
 /// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
 #[derive(Debug, Default)]
 pub(super) struct WrongTokens(Mutex<Untold>);

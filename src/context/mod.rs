@@ -153,7 +153,7 @@ pub enum ContextError {
 pub fn resolve(
     settings: &Settings,
     callback: &Verified,
-    surroundings: ResolveInput<'_>,
+    input: ResolveInput<'_>,
 ) -> Result<TaskRef, ContextError> {
     for format in &settings.formats {
         let found = match format {
@@ -173,18 +173,18 @@ pub fn resolve(
                 }
             }
             Format::Jwt(keys) => match callback.action_context.as_deref() {
-                Some(context) => keys.fit(context, surroundings.now)?,
+                Some(context) => keys.fit(context, input.now)?,
                 None => None,
             },
-            Format::Registry => match surroundings.registered {
-                Some(found) if found.expires_at.is_some_and(|at| at <= surroundings.now) => {
+            Format::Registry => match input.registered {
+                Some(found) if found.expires_at.is_some_and(|at| at <= input.now) => {
                     return Err(ContextError::Expired);
                 }
                 found => found.map(|found| found.grant.clone()),
             },
         };
         if let Some(grant) = found {
-            permit(&grant, callback, surroundings.endpoint)?;
+            permit(&grant, callback, input.endpoint)?;
             return complete(grant.task, callback, true);
         }
     }

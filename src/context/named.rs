@@ -40,7 +40,7 @@ struct Claimed {
     business_key: Option<Box<RawValue>>,
 }
 
-/// What a token names, whoever signed it.
+/// What a token names, with any signature.
 fn claimed(context: &str) -> Option<TaskRef> {
     let claims = context.split('.').nth(1).filter(|_| jwt::looks_like_one(context))?;
     let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;

@@ -1,4 +1,4 @@
-//! `/emulator/…`: the hands and eyes of whoever works with the emulator. Nothing of it is the platform's.
+//! `/emulator/…`: how tests and people press, look, and make calls fail. None of it is the platform's.
 
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};

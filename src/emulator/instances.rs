@@ -66,7 +66,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
                 merge(&mut instance.tasks, items(&body["task_list"]), "task_id", replace, &FIXED_OF_TASK);
             of_carbons =
                 merge(&mut instance.carbons, items(&body["cc_list"]), "cc_id", replace, &FIXED_OF_CARBON);
-            // The documented way to clean up, and there is no way back (platform.md#versions-and-update-modes).
+            // The documented way to clean up, and it cannot be undone (platform.md#versions-and-update-modes).
             instance.gone |= replace
                 && body["status"] == "APPROVED"
                 && is_absent(&body["user_id"])

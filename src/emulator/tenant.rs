@@ -73,7 +73,7 @@ pub(super) struct Instance {
     pub(super) body: Value,
     pub(super) tasks: Vec<Value>,
     pub(super) carbons: Vec<Value>,
-    /// Cleaned up for good (platform.md#versions-and-update-modes).
+    /// Cleaned up permanently (platform.md#versions-and-update-modes).
     pub(super) gone: bool,
 }
 

@@ -156,7 +156,7 @@ impl Gate {
         }
     }
 
-    /// Whether a listener for these settings would have to be made anew because TLS came or went.
+    /// Whether a listener for these settings must be replaced because TLS came or went.
     #[must_use]
     pub fn tls_differs(&self, settings: &Settings) -> bool {
         self.identity.is_some() != settings.tls.is_some()

@@ -1,7 +1,7 @@
 //! What each peer has used of its rate and its failures, in a table that does not grow.
 //!
 //! # Why not a crate
-//! `governor` keeps a peer in a map until somebody sweeps it: whoever owns a /48 of IPv6 fills that map faster than it
+//! `governor` keeps a peer in a map until somebody sweeps it: the owner of a /48 of IPv6 fills that map faster than it
 //! is swept. A sketch would be small as well, but lets strangers collide, so that one is shut out for another's doing.
 //! Here a peer has one of the [`WAYS`] places of the set that its address hashes to (by a key made at start, so
 //! nobody can aim), and is known by its whole address. When all are taken, the one that owes least gives way: a peer
@@ -163,19 +163,23 @@ mod tests {
         1 + (seconds * SECOND as f64) as u64
     }
 
-    /// How many of `tries` at one moment are let in.
-    fn let_in(table: &Table, peer: &str, settings: &Settings, tries: u32, now: Moment) -> u32 {
+    /// How many of `tries` at one moment are admitted.
+    fn admitted(table: &Table, peer: &str, settings: &Settings, tries: u32, now: Moment) -> u32 {
         (0..tries).map(|_| u32::from(table.admit(ip(peer), settings, now).is_ok())).sum()
     }
 
     #[test]
     fn a_peer_has_its_burst_and_then_its_rate() {
         let (table, settings) = (Table::new(), settings(10, 30, 0));
-        assert_eq!(let_in(&table, "192.0.2.1", &settings, 100, after(0.0)), 30);
-        assert_eq!(let_in(&table, "192.0.2.2", &settings, 100, after(0.0)), 30, "another is not touched");
-        assert_eq!(let_in(&table, "192.0.2.1", &settings, 100, after(1.0)), 10);
-        assert_eq!(let_in(&table, "192.0.2.1", &settings, 100, after(1.05)), 0);
-        assert_eq!(let_in(&table, "192.0.2.1", &settings, 100, after(60.0)), 30, "and no more after a pause");
+        assert_eq!(admitted(&table, "192.0.2.1", &settings, 100, after(0.0)), 30);
+        assert_eq!(admitted(&table, "192.0.2.2", &settings, 100, after(0.0)), 30, "another is not touched");
+        assert_eq!(admitted(&table, "192.0.2.1", &settings, 100, after(1.0)), 10);
+        assert_eq!(admitted(&table, "192.0.2.1", &settings, 100, after(1.05)), 0);
+        assert_eq!(
+            admitted(&table, "192.0.2.1", &settings, 100, after(60.0)),
+            30,
+            "and no more after a pause"
+        );
         let limited = table.admit(ip("192.0.2.1"), &settings, after(60.0)).unwrap_err();
         assert_eq!((limited.cause, limited.retry_after), (LimitCause::Rate, Duration::from_secs(1)));
     }
@@ -183,10 +187,10 @@ mod tests {
     #[test]
     fn a_burst_that_is_not_set_is_the_rate() {
         let table = Table::new();
-        assert_eq!(let_in(&table, "192.0.2.1", &settings(7, 0, 0), 100, after(0.0)), 7);
-        assert_eq!(let_in(&table, "192.0.2.2", &settings(1, 0, 0), 100, after(0.0)), 1);
+        assert_eq!(admitted(&table, "192.0.2.1", &settings(7, 0, 0), 100, after(0.0)), 7);
+        assert_eq!(admitted(&table, "192.0.2.2", &settings(1, 0, 0), 100, after(0.0)), 1);
         assert_eq!(
-            let_in(&table, "192.0.2.3", &settings(0, 9, 0), 100, after(0.0)),
+            admitted(&table, "192.0.2.3", &settings(0, 9, 0), 100, after(0.0)),
             100,
             "no rate, no limit"
         );

@@ -58,7 +58,7 @@ pub(super) fn listen(
                 });
                 async move {
                     // The slot is kept until the connection is over.
-                    let Some((served, _seat)) = served else { return Ok(()) };
+                    let Some((served, _slot)) = served else { return Ok(()) };
                     served.await
                 }
             })
@@ -84,7 +84,7 @@ pub(super) fn listen(
                     let served = admit(&io, &gate).map(|(peer, slot)| (service.call(io), peer, slot));
                     let (gate, told) = (gate.clone(), told.clone());
                     async move {
-                        let Some((served, peer, _seat)) = served else { return Ok(()) };
+                        let Some((served, peer, _slot)) = served else { return Ok(()) };
                         let served = served.await;
                         if let Err(error) = &served {
                             told.note(error, Some(peer.ip()), &gate.metrics);

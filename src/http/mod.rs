@@ -69,7 +69,7 @@ pub struct Settings {
 /// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
 pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
 
-/// The platform sends a head in one packet; whoever needs longer is on a broken line or up to something.
+/// The platform sends a head in one packet; a sender that needs longer has a broken line or bad intentions.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the listener on a socket that listens already. The server runs while the result is polled.

@@ -1,7 +1,7 @@
 //! What of refused callbacks is logged one by one, and what is summed up: a flood must not become a flood in the log.
 //!
 //! Callbacks of one peer that are refused for one reason are a *flow*. The first of a flow is logged in full; the others
-//! are counted, and a line a minute says how many they were, until a minute passes without any. Whoever knows a key or a
+//! are counted, and a line a minute says how many they were, until a minute passes without any. Who knows a key or a
 //! token is no stranger, and each of theirs may be somebody's decision: of those the first [`KNOWN`] of a minute are logged
 //! in full.
 //!
@@ -32,7 +32,7 @@ pub(super) enum Subject {
     Refused { refusal: Refusal, stranger: bool },
     /// It sends what is no callback: a balancer that sends both must not hide the one behind the other.
     NoCallback,
-    /// It is let in although the allow-list does not name it.
+    /// It is admitted although the allow-list does not name it.
     NotAllowed,
     /// It has more connections open than it may.
     Crowded,

@@ -68,7 +68,7 @@ pub trait Accept: Send + Sync {
     /// their own, and wait behind all others.
     fn refused(&self, refused: RefusedCallback);
 
-    /// What a callback is registered for, be it expired: by the key, else by the bot message. For the accept path: by local
+    /// What a callback is registered for, even if it has expired: by the key, else by the bot message. For the accept path: by local
     /// data only, and without waiting for the writer. The cause of an error is logged where it arises.
     fn registered(
         &self,

@@ -51,6 +51,6 @@ pub trait Contexts: Send + Sync {
     /// Removes the context with this key; false if there is none. Resolves after commit and sync.
     fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>>;
 
-    /// The context with this key, be it expired, as it was registered. For people.
+    /// The context with this key as it was registered, even if it has expired. For people.
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>>;
 }

@@ -148,7 +148,7 @@ impl Finding {
 pub struct Page {
     /// The commands.
     pub candidates: Vec<Candidate>,
-    /// Commands up to here are older than [`Reach::within`] and are left out for good.
+    /// Commands up to here are older than [`Reach::within`] and are never compared.
     pub skipped_through: Option<Seq>,
     /// When all of the page has been asked for, this is how far it goes.
     pub through: Seq,

@@ -64,7 +64,7 @@ pub enum ShowingState {
     Waiting,
     /// The approval center has it.
     Shown,
-    /// The approval center refused it for good; an operator must act.
+    /// The approval center rejected it; an operator must act.
     Parked,
 }
 
@@ -158,7 +158,7 @@ pub enum ShowingEnd {
         /// Why, in words for an operator. No secret.
         reason: String,
     },
-    /// It was refused for good.
+    /// It was rejected.
     Parked {
         /// Why, in words for an operator. No secret.
         reason: String,
@@ -236,7 +236,7 @@ pub trait Outcomes: Send + Sync + 'static {
     /// Resolves after commit and sync; several reports may share one.
     fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>>;
 
-    /// Writes down that a report of a command was refused, for whoever looks at the command. Of each command the newest are
+    /// Writes down that a report of a command was refused, for those who look at the command. Of each command the newest are
     /// kept. Does nothing if the ledger does not have the command.
     ///
     /// Resolves after commit and sync.

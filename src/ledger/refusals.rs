@@ -62,7 +62,7 @@ impl ContextTask {
     }
 }
 
-/// How far `around` a time reaches, in both directions: whoever says "at about 10:42" has looked at a clock with hands.
+/// How far `around` a time reaches, in both directions: "at about 10:42" was read off a clock with hands.
 pub const AROUND: Duration = Duration::from_secs(300);
 
 /// A refused callback that the ledger has. Written as one object.

@@ -1,4 +1,4 @@
-//! The two forms in which metrics are given to whoever scrapes them.
+//! The two formats of metrics.
 //!
 //! The client library writes OpenMetrics only. Many agents other than Prometheus read nothing but the older text format,
 //! where `info` is no type, a counter is called by the name of its series, and nothing follows the last line.

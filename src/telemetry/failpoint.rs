@@ -38,10 +38,10 @@ pub const NAMES: [&str; 29] = [
 ];
 
 /// The points of an outcome, in the order in which an outcome passes them: only with an approval center.
-pub const WAY_BACK: [&str; 5] =
+pub const OUTCOMES: [&str; 5] =
     ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:outcomes"];
 
-/// Passes a point. Its name is one of [`NAMES`] or [`WAY_BACK`].
+/// Passes a point. Its name is one of [`NAMES`] or [`OUTCOMES`].
 #[inline]
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -73,7 +73,7 @@ mod armed {
     });
 
     fn is_known(name: &str) -> bool {
-        super::NAMES.contains(&name) || super::WAY_BACK.contains(&name)
+        super::NAMES.contains(&name) || super::OUTCOMES.contains(&name)
     }
 
     pub(super) fn reach(name: &'static str) {

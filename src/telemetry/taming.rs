@@ -1,4 +1,4 @@
-//! Text that others wrote, made harmless for whoever reads it on a terminal or line by line.
+//! Text that others wrote, made harmless for terminals and for readers by the line.
 //!
 //! What a stranger, an approver, the platform or a broker says ends up in logs and tables. ESC and the C1 controls move the
 //! cursor, change what was printed before, or type into the terminal; line breaks forge lines; the bidirectional marks

@@ -1,4 +1,4 @@
-//! What was last seen of exchanges and queues at the broker: for `/metrics`, `/readyz` and whoever asks.
+//! What was last seen of exchanges and queues at the broker: for `/metrics`, `/readyz` and others.
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicI64};
 

@@ -103,7 +103,7 @@ impl Uses {
     }
 
     /// Puts an endpoint's credentials in force, each known by a `tag` that stays with it wherever in the list it stands; returns
-    /// them in their order. What is known of those that were there before is kept, and the series of others begin anew.
+    /// them in their order. What is known of those that were there before is kept, and the series of others start again.
     #[must_use]
     pub fn of_endpoint(&self, endpoint: &str, tags: &[u16], now: Timestamp) -> Vec<Arc<Use>> {
         let mut all = self.all();
@@ -219,7 +219,7 @@ mod tests {
         put[0].note(at(200));
         put[0].note(at(150));
         assert_eq!(last(&uses), [(0, 7, 100, Some(200)), (1, 8, 100, None)]);
-        // The same list again: whoever still holds the old one counts with the new one.
+        // The same list again: who still holds the old one counts with the new one.
         assert!(Arc::ptr_eq(&put[0], &uses.of_endpoint("purchase", &[7, 8], at(300))[0]));
 
         let put = uses.of_endpoint("purchase", &[9, 7], at(400));

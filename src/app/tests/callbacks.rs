@@ -81,7 +81,7 @@ async fn an_unauthenticated_answer_waits_for_the_floor() {
 }
 
 #[tokio::test]
-async fn the_sentence_is_in_the_language_of_whoever_reads_it() {
+async fn the_sentence_is_in_the_language_of_its_reader() {
     let service = Service::start();
     let hold = callback("t1").replace("APPROVE", "HOLD");
     let answer = service.post("plain", &hold).await;

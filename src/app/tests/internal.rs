@@ -126,7 +126,7 @@ async fn metrics_come_in_the_form_that_the_scraper_reads() {
 }
 
 #[tokio::test]
-async fn whoever_may_get_may_ask_for_the_head_alone() {
+async fn what_may_be_read_may_be_asked_for_its_head_alone() {
     let service = Service::start();
     for path in ["/livez", "/readyz", "/metrics", "/", "/api/v1/commands"] {
         let body_length = service.get(path).await.body.len();

@@ -48,7 +48,7 @@ async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_stopping() {
     let mut settings = settings();
-    // Whoever waited for it would not be done in time.
+    // A stop that waited for it would not be done in time.
     settings.shutdown_grace = 2 * PATIENCE;
     let service = Service::with(settings, idle_relay());
     let mut connection = Connection::open(service.callbacks).await;

@@ -1,5 +1,5 @@
 //! The platform's error codes that are known to come from the APIs used here (platform.md#error-codes), each with
-//! what it means for us and how to mend it. The same code may mean something else in another API or another year;
+//! what it means for us and how to fix it. The same code may mean something else in another API or another year;
 //! where that is known it says so.
 
 /// What a failed call means.

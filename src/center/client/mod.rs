@@ -1,6 +1,6 @@
 //! A client of the approval center's own APIs (`docs/platform.md`): what stands round the callback.
 //!
-//! Nothing on the accept path comes here (INVARIANT 4). Whoever does holds a [`Center`], which is cheap to clone and of
+//! Nothing on the accept path comes here (INVARIANT 4). Everything else holds a [`Center`], which is cheap to clone and of
 //! which one per process is enough: its clones share the access token, the rate limits and the connections.
 //!
 //! # What a call does

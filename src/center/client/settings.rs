@@ -70,6 +70,6 @@ pub struct StoreApp {
     pub tenant_key: String,
     /// The ticket that the platform pushes to the app every hour. Of a file if `app_ticket_file` is set.
     pub app_ticket: Secret,
-    /// Read anew whenever a ticket is needed, since the platform changes it every hour.
+    /// Read again whenever a ticket is needed, since the platform changes it every hour.
     pub app_ticket_file: Option<PathBuf>,
 }

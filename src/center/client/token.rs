@@ -1,6 +1,6 @@
 //! The `tenant_access_token` (platform.md#access-tokens): one cache for all callers.
 //!
-//! - One caller fetches, the others wait for what it gets, be it a token or a failure.
+//! - One caller fetches, the others wait for what it gets, a token or a failure.
 //! - It is renewed before it runs out. While the old one still does, only the one who renews waits; and if renewing
 //!   fails, the old one goes on being used.
 //! - A refused token is evicted, unless somebody has renewed it already. An API that refuses the fresh one too does not
@@ -26,7 +26,7 @@ use super::{
 use crate::secret::Secret;
 
 /// The platform gives a new token when less than half an hour is left of the old one (platform.md#access-tokens), so
-/// by now it will, and the old one still does for whoever has it in hand.
+/// by now it will, and the old one stays valid for who has it.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
 /// After a failed renewal, while the old token still does.
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_token_is_fetched_anew_once_for_all_who_had_it() {
+    async fn a_refused_token_is_fetched_again_once_for_all_who_had_it() {
         let (tokens, platform) = (Tokens::default(), Platform::default());
         let lent = lend(&tokens, &platform).await.unwrap();
         for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! One request until it is answered for good: its turn, the request, the answer, and whether it is sent again.
+//! One request until its final answer: its turn, the request, the answer, and whether it is sent again.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -90,7 +90,7 @@ impl Transport {
         &self.settings
     }
 
-    /// Sends until it is answered for good, within the deadline and [`MAX_ATTEMPTS`].
+    /// Sends until the final answer, within the deadline and [`MAX_ATTEMPTS`].
     pub(super) async fn attempts(
         &self,
         call: &Call,

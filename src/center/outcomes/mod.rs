@@ -21,7 +21,7 @@
 //! - What is shown in one place is shown in the order of the reports. A place that is slow holds up no other one, as long as
 //!   fewer than [`Settings::max_calls`] places are.
 //! - Nothing is given up because the center is away, limits, or does not let the app in: that is tried again, at longer and
-//!   longer intervals, until it works. What the center refuses for good, or fails at too often, is parked with its words.
+//!   longer intervals, until it works. What the center rejects, or fails at too often, is parked with its words.
 
 mod burial;
 mod consumer;

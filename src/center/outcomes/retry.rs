@@ -36,7 +36,7 @@ pub(super) fn judge(error: &Error) -> Retry {
 fn of_fault(fault: Fault) -> Retry {
     match fault {
         Fault::RateLimited | Fault::QuotaSpent => Retry::Always,
-        // Of the app and not of the outcome: when somebody has mended it, everything that waits goes through.
+        // Of the app and not of the outcome: once that is fixed, everything that waits goes through.
         Fault::AddressNotAllowed
         | Fault::TokenMissing
         | Fault::TokenInvalid

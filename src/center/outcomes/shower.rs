@@ -161,7 +161,7 @@ fn judged(
     (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }
 
-/// The center's words, how to mend it, and what else is wrong.
+/// The center's words, how to fix it, and what else is wrong.
 fn reason(problem: &Problem) -> String {
     let mut reason = chain(&problem.error);
     if let Some(advice) = problem.error.fault().and_then(|fault| fault.advice()) {

@@ -66,7 +66,7 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
 }
 
 async fn count_open(ledger: &dyn Findings, metrics: &Metrics) {
-    // An error was told by whoever needs the ledger more.
+    // An error was logged by those who need the ledger more.
     let Ok(overview) = ledger.overview().await else { return };
     for (verdict, count) in [
         (Verdict::Unseen, overview.unseen),

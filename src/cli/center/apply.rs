@@ -324,7 +324,7 @@ fn known_keys() -> std::collections::BTreeSet<String> {
         .collect()
 }
 
-/// The definition that a real code names, or why it is not to be had.
+/// The definition that a real code names, or why there is none.
 async fn by_real_code(center: &Center, code: &str, ids: &UserIdType) -> Result<Option<Definition>, Failure> {
     match center.definition(code, ids).await {
         Ok(definition) => Ok(Some(definition)),

@@ -1,4 +1,4 @@
-//! `doctor`: everything that a decision passes on its way, looked at from here, with how to mend what is wrong.
+//! `doctor`: checks everything that a decision passes through, and says how to fix what is wrong.
 
 mod broker;
 mod callback;

@@ -57,7 +57,7 @@ pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), F
     Ok(())
 }
 
-/// What `/readyz` tells that somebody should mend.
+/// What is wrong according to `/readyz`.
 fn words(told: &Value) -> Vec<(CheckResult, &'static str, String)> {
     let mut found = Vec::new();
     let mut add = |result, subject, words: String| found.push((result, subject, words));

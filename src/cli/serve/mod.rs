@@ -38,7 +38,7 @@ pub(super) fn run(sources: Sources) -> Result<Exit, Failure> {
         let supervisor = Supervisor::from_environment();
         match serve(config, loaded, sources, &log, signals, supervisor).await {
             Ok(()) => Ok(Exit::Done),
-            // stderr is the log now, and whoever reads it may expect JSON.
+            // stderr is the log now, and its reader may expect JSON.
             Err(error) => {
                 let chain = log::chain(error.as_ref());
                 tracing::error!("ended: {chain}");

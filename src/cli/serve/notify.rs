@@ -13,14 +13,14 @@ use crate::app::{Condition, Controls};
 /// How often the line of `systemctl status` is looked at; it is sent when it has changed.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// A supervisor that does not read for so long is not waited for.
+/// How long to wait for a supervisor that does not read.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 
-/// Whoever started the service and wants to know how it goes. Mostly nobody.
+/// The supervisor, if there is one.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// It kills the service when it has not been told for so long that it is alive.
+    /// It kills the service after this long without a sign of life.
     watchdog: Option<Duration>,
 }
 

@@ -78,7 +78,7 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
         }
     }
     Some(Some(Settings {
-        // Whoever names a host of their own, a gateway or the emulator, means all of it.
+        // A host of one's own, a gateway or the emulator, stands for all APIs.
         historic_base_url: historic_base_url
             .or_else(|| base_url.clone())
             .unwrap_or_else(|| platform.historic_base_url().to_owned()),

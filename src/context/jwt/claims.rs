@@ -156,7 +156,7 @@ pub enum Requirement {
     Exp,
     /// `round`, or a `jti` in its place. Without, the same decision counts again after `dedupe_window`.
     Round,
-    /// Who may decide. Without, whoever captured it can put any name beside it.
+    /// Who may decide. Without, a captured token can be sent in any name.
     Operators,
     /// Which actions may be taken.
     Actions,

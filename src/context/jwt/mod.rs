@@ -1,6 +1,6 @@
 //! The format `jwt`: a token that the third party minted, bound to a task, its operators and its actions.
 //!
-//! CBC without a MAC lets whoever can write ciphertext change what a callback says (platform.md#encryption). A signed
+//! CBC without a MAC lets everybody who can write ciphertext change what a callback says (platform.md#encryption). A signed
 //! context is the one thing in a callback that only the third party can have made.
 //!
 //! A context that does not even look like a JWT does not fit. One that does, and whose signature is wrong, is refused and

@@ -31,7 +31,7 @@ impl<Q, A> Asked<Q, A> {
 
     fn tell(self, committed: bool) {
         let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
-        // Whoever does not wait any more asks again, or looks.
+        // Who no longer waits asks again, or looks.
         self.reply.send(answer).ok();
     }
 }
@@ -120,7 +120,7 @@ impl Change {
         Ok(())
     }
 
-    /// Tells whoever waits what came of it, once the commit has succeeded or failed.
+    /// Tells who waits what came of it, once the commit has succeeded or failed.
     pub(super) fn tell(self, committed: bool) {
         match self {
             Self::Register(asked) => asked.tell(committed),

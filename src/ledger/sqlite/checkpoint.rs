@@ -36,7 +36,7 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
         watch.look(path, shared);
         thread::park_timeout(CHECK_EVERY);
         let bytes = fs::metadata(&wal).map(|wal| wal.len()).unwrap_or(0);
-        // The file keeps its size when the log begins anew inside it, so size alone says only that there was a lot.
+        // The file keeps its size when the log restarts inside it, so size alone says only that there was a lot.
         let commits = shared.commits.load(Ordering::Relaxed);
         if bytes < WORTH_IT_BYTES || commits == done_at {
             continue;
@@ -49,7 +49,7 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
                 reach("checkpoint:done");
                 done_at = commits;
                 // How many of them were moved says nothing: SQLite counts by the log as it was when the checkpoint began,
-                // and a log begins anew only when a commit finds that nothing was appended since.
+                // and a log restarts only when a commit finds that nothing was appended since.
                 let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
                 if is_full(pages) {
                     shared.wal_full.store(true, Ordering::Relaxed);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_has_begun_anew_or_that_nobody_writes_to_is_in_nobodys_way() {
+    fn a_log_that_was_restarted_or_that_nobody_writes_to_is_in_nobodys_way() {
         for then in [&[FULL + 1][..], &[1, 2], &[1, FULL]] {
             let mut hindered = hindered();
             for pages in then {

@@ -104,7 +104,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize)
         .execute(params![horizon.as_millisecond(), limit as i64])
 }
 
-/// The context with this key, be it expired.
+/// The context with this key, even if it has expired.
 pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Option<Registration>> {
     connection
         .prepare_cached("SELECT * FROM contexts WHERE key = ?1")?
@@ -112,7 +112,7 @@ pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Opt
         .optional()
 }
 
-/// The context of this bot message, be it expired.
+/// The context of this bot message, even if it has expired.
 pub(super) fn by_message(connection: &Connection, message_id: u64) -> rusqlite::Result<Option<Registration>> {
     connection
         .prepare_cached("SELECT * FROM contexts WHERE message_id = ?1")?

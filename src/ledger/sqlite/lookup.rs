@@ -24,7 +24,7 @@ const THREADS: usize = 2;
 /// cache, with this one. Taken only as it is filled. (Negative: KiB, https://www.sqlite.org/pragma.html#pragma_cache_size)
 const CACHE_KIB: i32 = -8192;
 
-/// Look-ups in one read transaction at the most. A reader that never ends keeps the write-ahead log from beginning anew.
+/// Look-ups in one read transaction at the most. A reader that never ends keeps the write-ahead log from restarting.
 const MAX_BATCH: usize = 64;
 
 /// A callback that waits for what was registered for it.

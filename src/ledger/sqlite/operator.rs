@@ -107,7 +107,7 @@ impl OperatorActs {
         Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
     }
 
-    /// Has the outcome of a command shown again: what of it was refused for good or waits; all of it if all of it is shown.
+    /// Shows the outcome of a command again: what of it was rejected or waits; all of it if all of it is shown.
     ///
     /// # Errors
     /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
@@ -121,7 +121,7 @@ impl OperatorActs {
         }
     }
 
-    /// Has every outcome shown again that was refused for good; returns of which commands.
+    /// Shows every rejected outcome again; returns their commands.
     ///
     /// # Errors
     /// When SQLite fails; nothing is shown again then.

@@ -1,4 +1,4 @@
-//! RefusedCallback callbacks: how they are written by the writer, dropped, and found by readers.
+//! Refused callbacks: how they are written by the writer, dropped, and found by readers.
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
@@ -55,7 +55,7 @@ pub(super) fn keep(
 }
 
 impl Reader {
-    /// RefusedCallback callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
+    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
     ///
     /// # Errors
     /// When SQLite fails.

@@ -19,7 +19,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 /// that the program before it still finds its way.
 pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_ledger.sql")];
 
-/// Why a ledger was not opened. It is never "repaired" or begun anew: forgetting is what a ledger must not do.
+/// Why a ledger was not opened. It is never "repaired" or recreated: a ledger must not forget.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory is missing, or the file cannot be read, written or created.
@@ -224,7 +224,7 @@ fn is_empty(path: &Path, bytes: u64) -> Result<bool, OpenError> {
 ///
 /// INVARIANT 1: a crash may leave commits in the log that were written and never synced. They are visible, and from now
 /// on they count: as duplicates, as commands to publish. A log whose sync failed may even have a hole that only the
-/// page cache covers, and a commit appended behind it would be lost with it. Written anew and synced, they are there.
+/// page cache covers, and a commit appended behind it would be lost with it. Written again and synced, they are there.
 fn settle_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let (pages, moved): (i64, i64) = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_ledger_is_neither_begun_anew_nor_is_its_log_removed() {
+    fn what_is_left_of_a_ledger_is_neither_recreated_nor_is_its_log_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
         let log = directory.path().join("ledger.db-wal");

@@ -130,7 +130,7 @@ fn poisons(error: &rusqlite::Error) -> bool {
         ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure},
         ffi,
     };
-    // The index beside the log is made anew from the log, and locks hold no data: a full disk that shows there first
+    // The index beside the log is rebuilt from the log, and locks hold no data: a full disk that shows there first
     // can be cleaned up while we run.
     let extended = error.sqlite_error().map(|error| error.extended_code);
     let harmless = [
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_for_good() {
+    fn an_error_after_which_nobody_knows_what_is_on_the_disk_poisons_until_the_next_start() {
         let harmless = [
             ffi::SQLITE_FULL,
             ffi::SQLITE_BUSY,

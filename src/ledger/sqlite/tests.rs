@@ -295,7 +295,7 @@ async fn fresh_commands_reach_a_taker_in_order_and_nobody_else() {
     assert!(ledger.take_fresh().is_empty());
     ledger.keep_fresh(true);
     let head = ledger.head();
-    assert_eq!(*head.borrow(), 1, "whoever has a receipt finds the command in `head`");
+    assert_eq!(*head.borrow(), 1, "who has a receipt finds the command in `head`");
     for (task, action) in [("b", "APPROVE"), ("c", "REJECT"), ("d", "ADD_SIGN")] {
         accepted(&ledger, acceptance(task, action, None)).await;
     }

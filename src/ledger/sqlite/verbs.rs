@@ -193,7 +193,7 @@ impl Lifecycle for SqliteLedger {
     fn answers(&self) -> BoxFuture<'static, bool> {
         let (reply, answer) = oneshot::channel();
         let sent = self.jobs.send(Job::Probe(reply)).is_ok();
-        // An error is an answer, too: of a writer whose disk is full, which a restart does not mend.
+        // An error is an answer, too: of a writer whose disk is full, which a restart does not fix.
         Box::pin(async move { sent && answer.await.is_ok() })
     }
 

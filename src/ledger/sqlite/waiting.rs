@@ -19,7 +19,7 @@ use crate::{
     ledger::{AcceptError, OnConflict, Receipt, RefusedCallback, Settlement},
 };
 
-/// Registered contexts written in one commit, unless one change alone has more: whoever registers a million must not
+/// Registered contexts written in one commit, unless one change alone has more: a million of them must not
 /// keep accepts waiting for longer than one change.
 const CHANGED_PER_COMMIT: usize = 256;
 

@@ -128,7 +128,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // Asleep and not at the queue: whoever hands something over has nobody to wake.
+            // Asleep and not at the queue: who hands something over has nobody to wake.
             thread::sleep(not_before.saturating_duration_since(Instant::now()));
             while let Some(job) = next {
                 waiting.take_in(job);
@@ -139,7 +139,7 @@ impl Writer {
             }
             if let Some(older) = waiting.older.take() {
                 let now_ms = self.now_ms();
-                // Whoever read them may have been told to stop meanwhile.
+                // Their reader may have been stopped meanwhile.
                 older.more.send(self.window.recall(&older.seen, now_ms)).ok();
                 self.count_remembered();
             }
@@ -225,7 +225,7 @@ impl Writer {
                 // INVARIANT 1: the commit has returned, so the sync has.
                 self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                // Before the receipts: whoever has one finds the command in `head`.
+                // Before the receipts: who has one finds the command in `head`.
                 self.hand_on(appended.entries);
                 let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
@@ -285,7 +285,7 @@ impl Writer {
     }
 
     /// Reaches so far back from now on. A longer `dedupe_window` is read from the log at once, since answers depend on it; what
-    /// only tells repeats then begins anew.
+    /// only tells repeats then starts again.
     fn reach(&mut self, spans: Spans, now_ms: i64) {
         if spans.exact <= self.window.spans().exact {
             return self.window.reach(spans);
@@ -374,7 +374,7 @@ impl Writer {
     }
 
     /// Finishes a checkpoint that other connections cannot, because the writer keeps appending: for this once it does
-    /// not, so all pages get copied and the log begins anew.
+    /// not, so all pages get copied and the log restarts.
     fn finish_checkpoint(&mut self) {
         let before = Instant::now();
         let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {

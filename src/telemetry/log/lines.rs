@@ -1,6 +1,6 @@
-//! Standard error behind a thread: whoever logs puts a line into memory and goes on.
+//! Standard error behind a thread: a logging thread puts a line into memory and goes on.
 //!
-//! A callback must not wait for whoever reads our log: a pipe that nobody empties, or a terminal that is held, would
+//! A callback must not wait for the reader of our log: a pipe that nobody empties, or a terminal that is held, would
 //! stop every thread at its next line. And one write for many lines costs a fraction of a write for each: 1000 lines come in
 //! fewer than 500 writes, as a test has it. `tracing-appender` writes each by itself, bounds them by their number (128 000)
 //! and not by their bytes, which strangers choose, and does not log how many it has dropped.
@@ -100,7 +100,7 @@ fn write_for_ever(shared: &Shared, mut sink: impl Write) {
         // There is nobody to tell.
         sink.write_all(&batch).and_then(|()| sink.flush()).ok();
         batch.clear();
-        // One flood must not keep its memory for good.
+        // One flood must not keep its memory.
         batch.shrink_to(ROOM_BYTES / 16);
         let dropped = {
             let mut state = shared.state();

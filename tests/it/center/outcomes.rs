@@ -2,7 +2,7 @@
 
 use super::{Center, FAILED, instance, messages};
 use crate::support::{App, Callback, Config, Endpoint, Program, Proxy, Vhost, Worker, eventually, quoted};
-use countersign::telemetry::failpoint::WAY_BACK;
+use countersign::telemetry::failpoint::OUTCOMES;
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use serde_json::{Value, json};
@@ -286,8 +286,8 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_point_of_the_way_back_it_shows_the_outcome_after_the_next_start() {
-    for point in WAY_BACK {
+async fn killed_at_any_point_of_its_way_it_shows_the_outcome_after_the_next_start() {
+    for point in OUTCOMES {
         // A card names its instance in its context alone.
         let mut all = Loop::with(|config| {
             config

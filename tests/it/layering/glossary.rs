@@ -1,6 +1,10 @@
 //! The glossary of `docs/architecture.md`, held by the source: one type for each word, and no word that it rejects.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use syn::{
     Ident, ItemEnum, ItemMod, ItemStruct, ItemTrait,
@@ -8,7 +12,7 @@ use syn::{
 };
 
 use super::{
-    SOURCE,
+    SOURCE, entries,
     imports::{self, Module, is_test},
 };
 
@@ -77,4 +81,74 @@ fn a_word_of_the_glossary_is_the_name_of_one_type_at_the_most() {
         found += defined.len();
     }
     assert!(found > 10, "types of the glossary are found: {found}");
+}
+
+/// The words of a text with their lines, parts of identifiers by themselves. Marks between words stay, as `.`, so that no phrase
+/// is found across them.
+fn words(text: &str) -> Vec<(usize, String)> {
+    let mut words = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let mut word = String::new();
+        let line = line.trim_start_matches([' ', '/', '!', '#', '-', '*']).trim_end_matches('\\');
+        for letter in line.chars().chain([' ']) {
+            let begins_part = letter.is_uppercase() && word.ends_with(char::is_lowercase);
+            if !word.is_empty() && (begins_part || !letter.is_alphanumeric()) {
+                words.push((number + 1, word.to_lowercase()));
+                word.clear();
+            }
+            if letter.is_alphanumeric() {
+                word.push(letter);
+            } else if !matches!(letter, ' ' | '_') {
+                words.push((number + 1, ".".to_owned()));
+            }
+        }
+    }
+    words
+}
+
+/// The source with its tests, and what is written in English about it.
+fn texts() -> Vec<PathBuf> {
+    fn add(path: &Path, into: &mut Vec<PathBuf>) {
+        if path.is_dir() {
+            entries(path).iter().for_each(|path| add(path, into));
+        } else {
+            into.push(path.to_owned());
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    for part in
+        ["src", "docs", "openapi.yaml", "asyncapi.yaml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    {
+        add(&root.join(part), &mut all);
+    }
+    all.retain(|path| !path.starts_with(root.join("docs/zh-CN")));
+    all
+}
+
+#[test]
+fn no_word_that_the_glossary_rejects_is_used() {
+    let rejected = rows("not-used");
+    assert!(rejected.len() > 2, "{rejected:?}");
+    let mut found = Vec::new();
+    for path in texts() {
+        let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string();
+        let text = fs::read_to_string(&path).expect("it is text");
+        // Without the list itself.
+        let (before, list) = text.split_once("<a id=\"not-used\">").unwrap_or((&text, ""));
+        let words = words(&[before, list.split_once("\n## ").unwrap_or_default().1].concat());
+        for row in &rejected {
+            if row[2].split('`').any(|place| !place.trim().is_empty() && name.starts_with(place)) {
+                continue;
+            }
+            for phrase in row[0].split(", ") {
+                let phrase: Vec<&str> = phrase.split(' ').collect();
+                let is_it = |at: &&[(usize, String)]| at.iter().map(|(_, word)| word).eq(&phrase);
+                for at in words.windows(phrase.len()).filter(is_it) {
+                    found.push(format!("{name}:{}: {}: say {}", at[0].0, phrase.join(" "), row[1]));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "words that docs/architecture.md#not-used rejects:\n{}", found.join("\n"));
 }

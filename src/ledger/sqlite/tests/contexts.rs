@@ -118,7 +118,7 @@ async fn the_key_counts_before_the_message_and_neither_is_nothing() {
 }
 
 #[tokio::test]
-async fn a_context_is_replaced_whole_and_removed_for_good() {
+async fn a_context_is_replaced_whole_and_removed() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     register(&ledger, vec![of_message("a", 7)]).await;

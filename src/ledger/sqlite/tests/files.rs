@@ -29,7 +29,7 @@ async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
         let size = fs::metadata(&wal).unwrap().len();
         steady = if size > largest { 0 } else { steady + 1 };
         largest = largest.max(size);
-        // It was begun anew, and went on for a while within what it had. How soon depends on when the checkpointer gets a core.
+        // It was restarted, and went on for a while within what it had. How soon depends on when the checkpointer gets a core.
         if steady > 300 {
             return;
         }
@@ -39,7 +39,7 @@ async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
 
 /// Callers that never leave the writer a pause: whatever a checkpoint has moved, there is more in the log by its end.
 #[tokio::test]
-async fn the_log_begins_anew_although_the_writer_never_rests() {
+async fn the_log_restarts_although_the_writer_never_rests() {
     const CALLERS: usize = 8;
     let scratch = Scratch::new();
     let ledger = Arc::new(scratch.open());
@@ -62,7 +62,7 @@ async fn the_log_begins_anew_although_the_writer_never_rests() {
             largest < 8 * checkpoint::WAL_FULL_BYTES,
             "after {taken} accepts the log has {largest} bytes"
         );
-        // Begun anew, and gone on within what it had.
+        // Restarted, and gone on within what it had.
         if steady > 100 * CALLERS {
             return;
         }
@@ -142,7 +142,7 @@ fn a_ledger_has_one_writer() {
 }
 
 #[tokio::test]
-async fn a_broken_ledger_is_refused_rather_than_begun_anew() {
+async fn a_broken_ledger_is_refused_rather_than_recreated() {
     let refused = |prepare: &dyn Fn(&Scratch)| {
         let scratch = Scratch::new();
         drop(scratch.open());

@@ -113,7 +113,7 @@ async fn what_is_to_be_shown_has_the_action_and_the_words_of_the_report() {
 }
 
 #[tokio::test]
-async fn a_repeat_changes_nothing_and_another_outcome_begins_anew() {
+async fn a_repeat_changes_nothing_and_another_outcome_starts_again() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let id = decided(&ledger, "t1", Some(CARD)).await;
