@@ -272,6 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_have_the_words_of_a_card() {
+        for page in ["docs/workers.md", "docs/zh-CN/workers.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+            let text = std::fs::read_to_string(path).expect(page);
+            for kind in [Kind::Refused, Kind::Failed] {
+                let (_, words) = shown(kind, None, None);
+                let cell = format!("| `{}` |", kind.as_str());
+                let row = text.lines().find(|line| line.starts_with(&cell)).expect(page);
+                assert!(row.contains(&words.join(" / ")), "{page} lacks {words:?}: {row}");
+            }
+            for action in [Action::Approve, Action::Reject, Action::Custom] {
+                let status = CardStatus::of(Kind::Applied, action).as_str();
+                assert!(text.contains(&format!("`{status}`")), "{page} lacks {status}");
+            }
+        }
+    }
+
+    #[test]
     fn a_card_shows_a_status_of_the_platform_or_words() {
         assert_eq!(shown(Kind::Applied, None, Some("x")), ("APPROVED".to_owned(), vec![]));
         assert_eq!(shown(Kind::Failed, Some(CardStatus::Rollback), None), ("ROLLBACK".to_owned(), vec![]));
@@ -285,6 +303,10 @@ mod tests {
             texts(["处理失败：ERP down", "Failed: ERP down", "処理に失敗しました：ERP down"])
         );
         assert_eq!(shown(Kind::Applied, Some(CardStatus::Custom), Some("归档")), texts(["归档"; 3]));
+        assert_eq!(
+            shown(Kind::Applied, Some(CardStatus::Custom), None),
+            texts(["已处理", "Done", "処理済み"])
+        );
         let (_, long) = shown(Kind::Refused, None, Some(&"长".repeat(100)));
         assert!(
             long.iter().all(|text| text.chars().count() == CARD_CHARS && text.ends_with('…')),
