@@ -14,7 +14,7 @@ use super::{
 };
 use crate::telemetry::{
     log::chain,
-    topology::{Counts, Problem, Role},
+    metrics::topology::{Counts, Problem, Role},
 };
 
 /// An exchange or a queue, as the broker has it.

@@ -20,7 +20,7 @@ use lapin::ExchangeKind;
 use serde_json::{Map, Value, json};
 
 use super::{Settings, vhost_of_url};
-use crate::telemetry::topology::Role;
+use crate::telemetry::metrics::topology::Role;
 
 /// Where a command goes that no queue was bound for.
 pub const UNROUTED: &str = "countersign.unrouted";

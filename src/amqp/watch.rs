@@ -33,8 +33,10 @@ use crate::{
     stop::{Stop, requested},
     telemetry::{
         log::chain,
-        metrics::Metrics,
-        topology::{CheckResult, Counts, Fault, Problem, Role, View},
+        metrics::{
+            Metrics,
+            topology::{CheckResult, Counts, Fault, Problem, Role, View},
+        },
     },
     time::Timestamp,
 };
@@ -92,7 +94,7 @@ impl Watch {
                 () = until(&mut connected, false) => {}
                 () = requested(&mut stop) => {}
             }
-            metrics.topology().set(None);
+            metrics.topology.set(None);
             looks.end().await;
         }
     }
@@ -111,7 +113,7 @@ impl Watch {
                 Ok(Ok(seen)) => {
                     let result = seen.result();
                     teller.seen(&seen);
-                    metrics.topology().set(Some(seen.into()));
+                    metrics.topology.set(Some(seen.into()));
                     result
                 }
                 Ok(Err(error)) => {
@@ -123,9 +125,9 @@ impl Watch {
                     CheckResult::Failed
                 }
             };
-            metrics.topology().checked(result);
+            metrics.topology.checked(result);
             if result == CheckResult::Failed {
-                metrics.topology().set(None);
+                metrics.topology.set(None);
                 looks.soiled = true;
             }
             if looks.soiled {

@@ -4,7 +4,7 @@
 use lapin::ErrorKind;
 
 use super::{code, topology::OVERFLOW};
-use crate::telemetry::topology::Problem;
+use crate::telemetry::metrics::topology::Problem;
 
 /// The broker's words, if it is the broker that refused.
 fn text(error: &lapin::Error) -> Option<&str> {

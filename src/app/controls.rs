@@ -113,7 +113,7 @@ impl Controls {
 
     /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.
     pub fn reloaded(&self, result: ReloadResult, restart_needed: Vec<String>) {
-        self.metrics.reloaded(result == ReloadResult::Applied);
+        self.metrics.process.reloaded(result == ReloadResult::Applied);
         self.access.reloaded(result, restart_needed);
     }
 
@@ -145,7 +145,7 @@ impl Controls {
             draining: self.is_draining(),
             pending: stats.as_ref().map(|stats| stats.pending),
             parked: stats.map_or(0, |stats| stats.parked),
-            connected: self.metrics.connected(),
+            connected: self.metrics.relay.connected(),
             rejected_at: last.filter(|last| last.result == ReloadResult::Rejected).map(|last| last.at),
         }
     }

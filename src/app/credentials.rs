@@ -21,7 +21,7 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
     match ledger.credential_uses().await {
         Ok(known) => {
             for CredentialUse { endpoint, tag, known_since, last_used_at } in known {
-                metrics.uses().remember(&endpoint, tag, known_since, last_used_at);
+                metrics.uses.remember(&endpoint, tag, known_since, last_used_at);
             }
         }
         // What is kept is merged with what is there, so nothing is lost by it but what is shown until then.
@@ -64,7 +64,7 @@ async fn write(ledger: &dyn Ledger, known: Vec<CredentialUse>) -> bool {
 }
 
 fn known(metrics: &Metrics) -> Vec<CredentialUse> {
-    let known = metrics.uses().known().into_iter().map(|used| CredentialUse {
+    let known = metrics.uses.known().into_iter().map(|used| CredentialUse {
         endpoint: used.endpoint.as_ref().to_owned(),
         tag: used.tag,
         known_since: used.known_since,

@@ -67,7 +67,7 @@ impl Expiry {
     }
 
     fn note(&self, of: CertificateUse, facts: Option<Facts>, telling: &mut Telling) {
-        self.metrics.set_certificate_not_after(of, facts.map(|facts| facts.not_after.as_second()));
+        self.metrics.process.set_certificate_not_after(of, facts.map(|facts| facts.not_after.as_second()));
         let now = Timestamp::now();
         let (Some(facts), Some(validity)) = (facts, telling.due(facts, now)) else { return };
         let (key, not_after) = (key(of), facts.not_after.to_string());

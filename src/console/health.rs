@@ -19,7 +19,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Desk, access::Configuration, negotiation, permission::Anyone};
 use crate::{
     ledger::{AcceptError, Ledger, State},
-    telemetry::{topology::View, uses::Used},
+    telemetry::metrics::{topology::View, uses::Used},
     time::Timestamp,
 };
 
@@ -104,14 +104,14 @@ pub(super) async fn livez(_: Anyone) -> HttpResponse {
 pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     let draining = desk.draining.load(Ordering::Relaxed);
     let ledger = desk.probe.look().await;
-    let topology = desk.metrics.topology().last();
+    let topology = desk.metrics.topology.last();
     let readiness = Readiness {
         ready: !draining && ledger == LedgerCheck::Ok,
         checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
-        broker: if desk.metrics.connected() { "connected" } else { "disconnected" },
+        broker: if desk.metrics.relay.connected() { "connected" } else { "disconnected" },
         topology: topology.as_deref(),
         configuration: desk.access.configuration(),
-        credentials: desk.metrics.uses().known(),
+        credentials: desk.metrics.uses.known(),
     };
     let mut response = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.json(readiness)
@@ -121,7 +121,7 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
 /// last numbers stand.
 pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
     let dropped = desk.ledger.refusals_dropped();
-    desk.metrics.refusals_dropped(dropped.known, dropped.strangers);
+    desk.metrics.callbacks.refusals_dropped(dropped.known, dropped.strangers);
     match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
         Ok(Ok(stats)) => {
             for &state in State::ALL {
@@ -130,15 +130,15 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
                     State::Published => stats.published,
                     State::Parked => stats.parked,
                 };
-                desk.metrics.set_ledger_rows(state.as_str(), rows);
+                desk.metrics.ledger.set_rows(state.as_str(), rows);
             }
             let age = stats.oldest_pending_at.map_or(Duration::ZERO, |at| Timestamp::now().since(at));
-            desk.metrics.set_oldest_pending(age);
+            desk.metrics.ledger.set_oldest_pending(age);
             if let Some(remembered) = stats.remembered {
-                desk.metrics.set_remembered(remembered.commands, remembered.forgotten);
+                desk.metrics.ledger.set_remembered(remembered.commands, remembered.forgotten);
             }
-            desk.metrics.set_outcomes(stats.outcomes_pending, stats.outcomes_parked);
-            desk.metrics.set_ledger_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
+            desk.metrics.outcomes.set_waiting(stats.outcomes_pending, stats.outcomes_parked);
+            desk.metrics.ledger.set_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }
         Ok(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "ledger metrics are stale");

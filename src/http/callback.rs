@@ -80,7 +80,7 @@ pub(super) fn turn_off(
             (StatusCode::NOT_FOUND, not_found, &br#"{"code":40400,"msg":"not_found"}"#[..])
         }
     };
-    gate.metrics.request_misdirected(kind);
+    gate.metrics.http.request_misdirected(kind);
     let told = gate.tell(peer, Subject::NoCallback);
     let (path, detail) = (request.uri().path(), target::detail(kind));
     if told == Reporting::Whole {
@@ -163,7 +163,7 @@ impl Callback<'_> {
         if peers.allowed.is_empty() || self.peer.is_some_and(|peer| peers.allows(peer)) {
             return true;
         }
-        self.gate.metrics.peer_limited(LimitCause::NotAllowed);
+        self.gate.metrics.http.peer_limited(LimitCause::NotAllowed);
         if peers.allowed_mode == Mode::Enforce {
             return false;
         }
@@ -238,7 +238,7 @@ impl Callback<'_> {
 fn count(metrics: &Metrics, live: &Live, response: &Response, took: Duration) {
     // A probe is counted beside the callbacks, where no alert looks.
     if response.outcome != Disposition::Probed {
-        metrics.callback_took(took);
+        metrics.callbacks.took(took);
     }
     if let Some(counters) = live.counters(&response.endpoint) {
         match &response.outcome {

@@ -30,8 +30,7 @@ use crate::{
     intake::{Counted, Intake, Refusal},
     telemetry::{
         log::chain,
-        metrics::{LimitCause, Metrics, UNKNOWN_ENDPOINT},
-        uses::Use,
+        metrics::{LimitCause, Metrics, UNKNOWN_ENDPOINT, uses::Use},
     },
     time::Timestamp,
 };
@@ -150,9 +149,9 @@ impl Gate {
         drop(place);
         for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
             let outcomes = Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]);
-            outcomes.for_each(|outcome| self.metrics.forget_callback_counter(endpoint, outcome));
-            self.metrics.forget_probe_counter(endpoint);
-            self.metrics.uses().forget(endpoint);
+            outcomes.for_each(|outcome| self.metrics.callbacks.forget_counter(endpoint, outcome));
+            self.metrics.callbacks.forget_probe_counter(endpoint);
+            self.metrics.uses.forget(endpoint);
         }
     }
 
@@ -212,7 +211,7 @@ impl Gate {
         if let Some(slot) = self.counts.take(address, most) {
             return Ok(Some(slot));
         }
-        self.metrics.peer_limited(LimitCause::Connections);
+        self.metrics.http.peer_limited(LimitCause::Connections);
         if self.tell(Some(address), Subject::Crowded) == Reporting::Whole {
             tracing::warn!(
                 peer = %address.to_canonical(),
@@ -275,7 +274,7 @@ impl Gate {
         if !live.peers.limits() {
             return Ok(());
         }
-        count(self.table(), known(peer)).inspect_err(|limited| self.metrics.peer_limited(limited.cause))
+        count(self.table(), known(peer)).inspect_err(|limited| self.metrics.http.peer_limited(limited.cause))
     }
 
     fn table(&self) -> &Table {
@@ -328,13 +327,13 @@ impl Live {
             .iter()
             .chain([&unknown])
             .map(|Counted { endpoint, credentials }| {
-                let counter = |outcome| metrics.callback_counter(endpoint, outcome);
+                let counter = |outcome| metrics.callbacks.counter(endpoint, outcome);
                 let counters = Counters {
                     accepted: counter("accepted"),
                     duplicate: counter("duplicate"),
                     refused: Refusal::ALL.iter().map(|refusal| counter(refusal.as_str())).collect(),
-                    probed: metrics.probe_counter(endpoint),
-                    uses: metrics.uses().of_endpoint(endpoint, credentials, now),
+                    probed: metrics.callbacks.probe_counter(endpoint),
+                    uses: metrics.uses.of_endpoint(endpoint, credentials, now),
                 };
                 (Box::from(endpoint.as_str()), counters)
             })

@@ -85,7 +85,7 @@ impl Tellings {
         metrics: &Metrics,
     ) {
         let Some(cause) = cause(error) else { return };
-        metrics.handshake_failed(cause);
+        metrics.http.handshake_failed(cause);
         let due = self.0[cause as usize].lock().unwrap_or_else(PoisonError::into_inner).due(Instant::now());
         let Some(untold) = due else { return };
         let untold = (untold > 0).then_some(untold);

@@ -209,12 +209,12 @@ impl Relay {
 
     /// Forgets what belongs to a session. `blame` has the broker's words if it ended it over something published.
     pub(super) fn session_over(&mut self, blame: Option<String>) -> Lost {
-        self.metrics.set_connected(false);
-        self.metrics.set_blocked(false);
+        self.metrics.relay.set_connected(false);
+        self.metrics.relay.set_blocked(false);
         (self.asking, self.reading) = (None, None);
         let lost = self.machine.lost(blame, self.clock.now());
         self.ledger.keep_fresh(false);
-        self.metrics.published(PublishResult::Unanswered, lost.unanswered as u64);
+        self.metrics.relay.published(PublishResult::Unanswered, lost.unanswered as u64);
         lost
     }
 
@@ -344,18 +344,18 @@ impl Relay {
             reach("relay:confirmed");
             match outcome.result() {
                 PublishResult::Confirmed => confirmed += 1,
-                other => self.metrics.published(other, 1),
+                other => self.metrics.relay.published(other, 1),
             }
-            self.metrics.confirm_took(self.machine.answered(outcome, now));
+            self.metrics.relay.confirm_took(self.machine.answered(outcome, now));
         }
         self.confirmed += confirmed;
-        self.metrics.published(PublishResult::Confirmed, confirmed);
+        self.metrics.relay.published(PublishResult::Confirmed, confirmed);
         if let Some(blocked) = news.blocked.take() {
-            self.metrics.set_blocked(blocked);
+            self.metrics.relay.set_blocked(blocked);
             self.machine.blocked(blocked, now);
         }
         for late in news.late.drain(..) {
-            self.metrics.published(PublishResult::Returned, 1);
+            self.metrics.relay.published(PublishResult::Returned, 1);
             self.machine.returned_late(late);
         }
     }

@@ -238,8 +238,8 @@ struct Connection(Arc<Metrics>);
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.set_connected(false);
-        self.0.set_blocked(false);
+        self.0.relay.set_connected(false);
+        self.0.relay.set_blocked(false);
     }
 }
 
@@ -256,7 +256,7 @@ async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mu
         };
         let (lost, problem) = match connected {
             Ok(mut session) => {
-                relay.metrics.set_connected(true);
+                relay.metrics.relay.set_connected(true);
                 let confirmed = relay.confirmed;
                 let end = relay.serve(&mut session, stop).await;
                 let blame = match &end {

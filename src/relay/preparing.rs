@@ -127,7 +127,7 @@ impl Preparations {
             (self.names.len() >= AT_ONCE).then_some(EnrichmentStatus::Busy)
         };
         if let Some(status) = without {
-            self.metrics.enriched(status.as_str());
+            self.metrics.relay.enriched(status.as_str());
             return Some(completed(entry, &Enrichment::none(status)));
         }
         self.names.insert(entry.seq);
@@ -149,7 +149,7 @@ impl Preparations {
         let Some((entry, enrichment)) = self.under_way.next().await else {
             return std::future::pending().await;
         };
-        self.metrics.enriched(enrichment.status.as_str());
+        self.metrics.relay.enriched(enrichment.status.as_str());
         self.names.remove(&entry.seq);
         let parcel = completed(entry, &enrichment);
         if let Some(known) = self.known.get_mut(&parcel.entry.seq) {

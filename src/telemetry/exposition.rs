@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn the_text_format_names_and_types_each_family_as_its_parsers_expect() {
         let metrics = Metrics::new();
-        metrics.callback_counter("purchase", "accepted").inc();
-        metrics.published(PublishResult::Confirmed, 2);
+        metrics.callbacks.counter("purchase", "accepted").inc();
+        metrics.relay.published(PublishResult::Confirmed, 2);
         let openmetrics = metrics.render();
         let text = Exposition::Text.of(openmetrics.clone());
         for lines in [

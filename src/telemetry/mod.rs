@@ -5,5 +5,3 @@ pub mod failpoint;
 pub mod log;
 pub mod metrics;
 pub mod taming;
-pub mod topology;
-pub mod uses;

@@ -200,7 +200,7 @@ impl Subscription<'_> {
             self.bell.notify_one();
         }
         for (delivery, Handled { result, dead }) in batch.iter().zip(told) {
-            self.resources.metrics.reported(result);
+            self.resources.metrics.outcomes.reported(result);
             let told = async {
                 match dead {
                     Some(reason) => self.burial.bury(delivery, &reason).await,

@@ -134,7 +134,7 @@ async fn attempt(
             () = requested(&mut stop) => break,
         }
     }
-    resources.metrics.shown(place.0 == Surface::Card, result);
+    resources.metrics.outcomes.shown(place.0 == Surface::Card, result);
     Done { place, elsewhere }
 }
 

@@ -31,7 +31,7 @@ const REMIND_AFTER: Duration = Duration::from_secs(600);
 pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, metrics: Arc<Metrics>) {
     let Some(every) = settings.every else { return std::future::pending().await };
     for verdict in Verdict::ALL {
-        metrics.reconciled(verdict.as_str(), 0);
+        metrics.reconcile.reconciled(verdict.as_str(), 0);
     }
     let reach = || Reach { now: Timestamp::now(), after: settings.after, within: settings.within };
     let pace = Pace { between: BETWEEN, pages: Some(PAGES) };
@@ -41,7 +41,7 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
         let passed = pass(&center, &*ledger, reach, Again::Due, pace, &mut teller).await;
         teller.close();
         count_open(&*ledger, &metrics).await;
-        metrics.reconciliation_passed(passed.is_ok());
+        metrics.reconcile.passed(passed.is_ok());
         match passed {
             Ok(summary) => {
                 if told.take().is_some() {
@@ -73,7 +73,7 @@ async fn count_open(ledger: &dyn Findings, metrics: &Metrics) {
         (Verdict::NotFound, overview.not_found),
         (Verdict::Contradicted, overview.contradicted),
     ] {
-        metrics.set_findings(verdict.as_str(), count);
+        metrics.reconcile.set_findings(verdict.as_str(), count);
     }
 }
 
@@ -88,7 +88,7 @@ impl Witness for Teller<'_> {
     fn passed(&mut self, summary: &Summary) {
         for (place, verdict) in Verdict::ALL.iter().enumerate() {
             let fresh = summary.verdicts[place] - self.counted.verdicts[place];
-            self.metrics.reconciled(verdict.as_str(), fresh);
+            self.metrics.reconcile.reconciled(verdict.as_str(), fresh);
         }
         self.counted = *summary;
     }

@@ -12,7 +12,7 @@ use crate::{
     config::Loaded,
     telemetry::{
         log::chain,
-        topology::{Counts, Problem, Role},
+        metrics::topology::{Counts, Problem, Role},
     },
 };
 

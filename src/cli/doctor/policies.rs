@@ -16,7 +16,7 @@ use crate::{
         exposed_password, url,
     },
     loopback,
-    telemetry::topology::Role,
+    telemetry::metrics::topology::Role,
 };
 
 /// For one answer of the management API.

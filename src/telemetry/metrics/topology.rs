@@ -1,14 +1,14 @@
 //! What was last seen of exchanges and queues at the broker: for `/metrics`, `/readyz` and others.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicI64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
+use super::{Label, counters, registered};
 use crate::time::Timestamp;
 
 /// A queue by what it is for, whatever its name: the values of the label `queue`.
@@ -142,56 +142,47 @@ impl CheckResult {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueueLabels {
-    queue: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CheckLabels {
-    result: &'static str,
-}
-
 /// The last [`View`], and the metrics that are made of it. While nothing is known, because the relay is not connected or
 /// nobody looks, there are no series of queues: the last numbers would tell of a time that is over.
 #[derive(Debug)]
 pub struct Topology {
     last: Mutex<Option<Arc<View>>>,
-    messages: Family<QueueLabels, Gauge>,
-    consumers: Family<QueueLabels, Gauge>,
-    faults: Gauge<i64, AtomicI64>,
+    messages: Family<Label, Gauge>,
+    consumers: Family<Label, Gauge>,
+    faults: Gauge,
     checks: [Counter; CheckResult::ALL.len()],
 }
 
 impl Topology {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let messages = Family::<QueueLabels, Gauge>::default();
-        registry.register(
-            "queue_messages",
-            "Messages ready in a queue at the last inspection, without unacknowledged ones",
-            messages.clone(),
-        );
-        let consumers = Family::<QueueLabels, Gauge>::default();
-        registry.register(
-            "queue_consumers",
-            "Consumers of a queue at the last inspection",
-            consumers.clone(),
-        );
-        let faults = Gauge::default();
-        registry.register(
-            "topology_faults",
-            "Exchanges, queues and bindings that did not match the topology at the last inspection",
-            faults.clone(),
-        );
-        let family = Family::<CheckLabels, Counter>::default();
-        registry.register(
-            "topology_checks",
-            "Inspections of exchanges and queues, by result",
-            family.clone(),
-        );
-        let checks = CheckResult::ALL
-            .map(|result| family.get_or_create(&CheckLabels { result: result.as_str() }).clone());
-        Self { last: Mutex::default(), messages, consumers, faults, checks }
+        Self {
+            last: Mutex::default(),
+            messages: registered(
+                registry,
+                "queue_messages",
+                "Messages ready in a queue at the last inspection, without unacknowledged ones",
+                Family::default(),
+            ),
+            consumers: registered(
+                registry,
+                "queue_consumers",
+                "Consumers of a queue at the last inspection",
+                Family::default(),
+            ),
+            faults: registered(
+                registry,
+                "topology_faults",
+                "Exchanges, queues and bindings that did not match the topology at the last inspection",
+                Gauge::default(),
+            ),
+            checks: counters(
+                registry,
+                "topology_checks",
+                "Inspections of exchanges and queues, by result",
+                "result",
+                CheckResult::ALL.map(CheckResult::as_str),
+            ),
+        }
     }
 
     /// The last look; `None` while nothing is known.
@@ -203,7 +194,7 @@ impl Topology {
     /// Takes what was seen in place of what was seen before; `None` when nothing is known any longer.
     pub fn set(&self, view: Option<View>) {
         for role in Role::ALL {
-            let labels = QueueLabels { queue: role.as_str() };
+            let labels = [("queue", role.as_str())];
             match view.as_ref().and_then(|view| view.queue(role)) {
                 Some(counts) => {
                     self.messages.get_or_create(&labels).set(counts.messages.into());
@@ -255,7 +246,7 @@ mod tests {
             text.lines().filter(ours).map(str::to_owned).collect()
         };
         assert_eq!(series(), ["countersign_topology_faults 0"]);
-        metrics.topology().set(Some(view()));
+        metrics.topology.set(Some(view()));
         let mut shown = series();
         shown.sort();
         assert_eq!(
@@ -269,10 +260,10 @@ mod tests {
                 "countersign_topology_faults 1",
             ]
         );
-        metrics.topology().set(None);
+        metrics.topology.set(None);
         assert_eq!(series(), ["countersign_topology_faults 0"]);
-        assert!(metrics.topology().last().is_none());
-        metrics.topology().checked(CheckResult::Repaired);
+        assert!(metrics.topology.last().is_none());
+        metrics.topology.checked(CheckResult::Repaired);
         let text = metrics.render();
         for line in [
             "countersign_topology_checks_total{result=\"repaired\"} 1",

@@ -17,6 +17,7 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
+use super::registered;
 use crate::time::Timestamp;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,19 +88,22 @@ impl fmt::Debug for Uses {
 }
 
 impl Uses {
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        let (counters, gauges) = (Family::default(), Family::default());
-        registry.register(
-            "credential_uses",
-            "Callbacks that a credential authenticated, by endpoint and position in the list",
-            Family::clone(&counters),
-        );
-        registry.register(
-            "credential_last_used_seconds",
-            "When a credential last authenticated a callback, in seconds since 1970; 0 if never or unknown",
-            Family::clone(&gauges),
-        );
-        Self { all: Mutex::default(), counters, gauges }
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            all: Mutex::default(),
+            counters: registered(
+                registry,
+                "credential_uses",
+                "Callbacks that a credential authenticated, by endpoint and position in the list",
+                Family::default(),
+            ),
+            gauges: registered(
+                registry,
+                "credential_last_used_seconds",
+                "When a credential last authenticated a callback, in seconds since 1970; 0 if never or unknown",
+                Family::default(),
+            ),
+        }
     }
 
     /// Puts an endpoint's credentials in force, each known by a `tag` that stays with it wherever in the list it stands; returns
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_credential_stays_with_it_while_others_come_and_go() {
-        let uses = Uses::new(&mut Registry::default());
+        let uses = Uses::register(&mut Registry::default());
         let put = uses.of_endpoint("purchase", &[7, 8], at(100));
         put[0].note(at(200));
         put[0].note(at(150));

@@ -1,0 +1,153 @@
+//! What came to the public listener beside answered callbacks.
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+
+use super::counters;
+
+/// Why a callback was not heard because of who sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitCause {
+    /// The peer sent more than its rate.
+    Rate,
+    /// The peer failed to authenticate too often.
+    Failures,
+    /// The peer is not in the allow-list, which may be in the mode that only warns.
+    NotAllowed,
+    /// The peer has as many connections as it may; one more was closed.
+    Connections,
+}
+
+impl LimitCause {
+    /// Every cause.
+    pub const ALL: [Self; 4] = [Self::Rate, Self::Failures, Self::NotAllowed, Self::Connections];
+
+    /// The value of the label `cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Failures => "failures",
+            Self::NotAllowed => "not_allowed",
+            Self::Connections => "connections",
+        }
+    }
+}
+
+/// What came to the public listener and is no callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misdirected {
+    /// Somebody looks whether the listener is there.
+    HealthCheck,
+    /// A person, or a crawler.
+    Browser,
+    /// Nobody knows.
+    Other,
+}
+
+impl Misdirected {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::HealthCheck, Self::Browser, Self::Other];
+
+    /// The value of the label `kind`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HealthCheck => "health_check",
+            Self::Browser => "browser",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Why a TLS handshake on the public listener failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// What came was not TLS: plain HTTP, most likely.
+    NotTls,
+    /// No version, cipher or protocol in common.
+    NothingInCommon,
+    /// The client does not accept our certificate.
+    CertificateRefused,
+    /// The client closed the connection.
+    Closed,
+    /// It did not end in time.
+    Timeout,
+    /// Anything else.
+    Other,
+}
+
+impl HandshakeFailure {
+    /// Every cause.
+    pub const ALL: [Self; 6] = [
+        Self::NotTls,
+        Self::NothingInCommon,
+        Self::CertificateRefused,
+        Self::Closed,
+        Self::Timeout,
+        Self::Other,
+    ];
+
+    /// The value of the label `cause`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::NothingInCommon => "nothing_in_common",
+            Self::CertificateRefused => "certificate_refused",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What came to the public listener beside answered callbacks.
+#[derive(Debug)]
+pub struct Http {
+    peers_limited: [Counter; LimitCause::ALL.len()],
+    misdirected: [Counter; Misdirected::ALL.len()],
+    handshake_failures: [Counter; HandshakeFailure::ALL.len()],
+}
+
+impl Http {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            peers_limited: counters(
+                registry,
+                "peers_limited",
+                "Callbacks, and connections, of peers over a limit, by cause",
+                "cause",
+                LimitCause::ALL.map(LimitCause::as_str),
+            ),
+            misdirected: counters(
+                registry,
+                "misdirected_requests",
+                "Requests to the public listener that are not callbacks, by kind; they are not counted as callbacks",
+                "kind",
+                Misdirected::ALL.map(Misdirected::as_str),
+            ),
+            handshake_failures: counters(
+                registry,
+                "tls_handshake_failures",
+                "TLS handshakes of the public listener that failed, by cause",
+                "cause",
+                HandshakeFailure::ALL.map(HandshakeFailure::as_str),
+            ),
+        }
+    }
+
+    /// Counts a callback of a peer that is over a limit, or outside the allow-list.
+    pub fn peer_limited(&self, cause: LimitCause) {
+        self.peers_limited[cause as usize].inc();
+    }
+
+    /// Counts a request to the public listener that is no callback.
+    pub fn request_misdirected(&self, kind: Misdirected) {
+        self.misdirected[kind as usize].inc();
+    }
+
+    /// Counts a TLS handshake of the public listener that failed.
+    pub fn handshake_failed(&self, cause: HandshakeFailure) {
+        self.handshake_failures[cause as usize].inc();
+    }
+}

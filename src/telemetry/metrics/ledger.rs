@@ -1,0 +1,78 @@
+//! What the ledger holds.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{Label, clamped, registered};
+
+/// What the ledger holds.
+#[derive(Debug)]
+pub struct Ledger {
+    rows: Family<Label, Gauge>,
+    oldest_pending: Gauge<f64, AtomicU64>,
+    size: Gauge,
+    wal: Gauge,
+    free: Gauge,
+    remembered: Gauge,
+    forgotten: Counter,
+}
+
+impl Ledger {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut gauge = |name, help| registered(registry, name, help, Gauge::default());
+        Self {
+            size: gauge("ledger_size_bytes", "Size of the ledger's database file"),
+            wal: gauge("ledger_wal_bytes", "Size of the ledger's write-ahead log"),
+            free: gauge("ledger_free_bytes", "Free space on the ledger's disk"),
+            remembered: gauge(
+                "repeats_remembered",
+                "Commands in memory, by which repeats and contradictions are known",
+            ),
+            forgotten: registered(
+                registry,
+                "repeats_forgotten",
+                "Commands evicted from memory before repeats_window was over, because there were too many",
+                Counter::default(),
+            ),
+            rows: registered(registry, "ledger_rows", "Commands in the ledger, by state", Family::default()),
+            oldest_pending: registered(
+                registry,
+                "ledger_oldest_pending_seconds",
+                "Age of the oldest command that is not published, 0 if there is none",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// Sets the number of commands in a state.
+    pub fn set_rows(&self, state: &'static str, rows: u64) {
+        self.rows.get_or_create(&[("state", state)]).set(clamped(rows));
+    }
+
+    /// Sets the age of the oldest pending command.
+    pub fn set_oldest_pending(&self, age: Duration) {
+        self.oldest_pending.set(age.as_secs_f64());
+    }
+
+    /// Sets what the ledger takes on its disk and what is left. What is not known stays as it was.
+    pub fn set_room(&self, size_bytes: Option<u64>, wal_bytes: Option<u64>, free_bytes: Option<u64>) {
+        for (gauge, bytes) in [(&self.size, size_bytes), (&self.wal, wal_bytes), (&self.free, free_bytes)] {
+            if let Some(bytes) = bytes {
+                gauge.set(clamped(bytes));
+            }
+        }
+    }
+
+    /// Sets how many commands are remembered, and how many had to be forgotten since the start.
+    pub fn set_remembered(&self, commands: u64, forgotten: u64) {
+        self.remembered.set(clamped(commands));
+        self.forgotten.inner().store(forgotten, Ordering::Relaxed);
+    }
+}

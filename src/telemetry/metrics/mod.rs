@@ -1,0 +1,126 @@
+//! The catalogue of metrics: every name, what is counted, and by which labels. Label sets are closed: endpoint names
+//! come from the configuration, outcomes and results from enums; nothing a sender writes becomes a label.
+
+mod callbacks;
+mod http;
+mod ledger;
+mod outcomes;
+mod process;
+mod reconcile;
+mod relay;
+#[cfg(test)]
+mod tests;
+pub mod topology;
+pub mod uses;
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family},
+    registry::{Metric, Registry},
+};
+
+use callbacks::Callbacks;
+use http::Http;
+use ledger::Ledger;
+use outcomes::Outcomes;
+use process::Process;
+use reconcile::Reconcile;
+use relay::Relay;
+use topology::Topology;
+use uses::Uses;
+
+pub use {
+    callbacks::UNKNOWN_ENDPOINT,
+    http::{HandshakeFailure, LimitCause, Misdirected},
+    outcomes::{ReportResult, ShowingResult},
+    process::CertificateUse,
+    relay::PublishResult,
+};
+
+/// All metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    /// Callbacks and their answers.
+    pub callbacks: Callbacks,
+    /// When each credential was used last.
+    pub uses: Uses,
+    /// What else came to the public listener.
+    pub http: Http,
+    /// What the ledger holds.
+    pub ledger: Ledger,
+    /// Publishes, and the connection to the broker.
+    pub relay: Relay,
+    /// What was last seen of exchanges and queues at the broker, with its metrics.
+    pub topology: Topology,
+    /// Reports of workers, and how they are shown.
+    pub outcomes: Outcomes,
+    /// Comparisons with the approval center.
+    pub reconcile: Reconcile,
+    /// The program itself.
+    pub process: Process,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Bounds in seconds: 100 µs to 10 s, which is when the platform gives up (platform.md#callback-transport).
+const DURATION_BOUNDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+
+/// A label whose values are a closed list.
+type Label = [(&'static str, &'static str); 1];
+
+/// Registers a metric as it is, which is at zero.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Registers a counter for each value of a label, each at zero.
+fn counters<const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: [&'static str; N],
+) -> [Counter; N] {
+    let family = registered(registry, name, help, Family::<Label, Counter>::default());
+    values.map(|value| family.get_or_create(&[(label, value)]).clone())
+}
+
+fn clamped(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Metrics {
+    /// The metrics of a process, each at zero.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("countersign");
+        Arc::new(Self {
+            callbacks: Callbacks::register(&mut registry),
+            uses: Uses::register(&mut registry),
+            http: Http::register(&mut registry),
+            ledger: Ledger::register(&mut registry),
+            relay: Relay::register(&mut registry),
+            topology: Topology::register(&mut registry),
+            outcomes: Outcomes::register(&mut registry),
+            reconcile: Reconcile::register(&mut registry),
+            process: Process::register(&mut registry),
+            registry,
+        })
+    }
+
+    /// All metrics as OpenMetrics text, which [`Exposition`](super::exposition::Exposition) gives other forms.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(8192);
+        encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        text
+    }
+}

@@ -1,0 +1,152 @@
+//! Reports of workers, and how they are shown.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{clamped, counters, registered};
+
+/// What became of a worker's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportResult {
+    /// Kept: the first of its command, or one that says something else. The command was done as decided.
+    Applied,
+    /// Kept. The third party will not do it.
+    Refused,
+    /// Kept. The third party could not do it.
+    Failed,
+    /// It says what the last one said.
+    Duplicate,
+    /// It is no report; rejected to the dead letters.
+    Malformed,
+    /// Its command is not known; rejected to the dead letters.
+    UnknownCommand,
+    /// It speaks of an instance, a definition or an address that is not its command's; rejected to the dead letters.
+    NotPermitted,
+}
+
+impl ReportResult {
+    /// Every result.
+    pub const ALL: [Self; 7] = [
+        Self::Applied,
+        Self::Refused,
+        Self::Failed,
+        Self::Duplicate,
+        Self::Malformed,
+        Self::UnknownCommand,
+        Self::NotPermitted,
+    ];
+
+    /// The value of the label `outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Duplicate => "duplicate",
+            Self::Malformed => "malformed",
+            Self::UnknownCommand => "unknown_command",
+            Self::NotPermitted => "not_permitted",
+        }
+    }
+}
+
+/// How an attempt to show an outcome ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShowingResult {
+    /// The approval center has it.
+    Shown,
+    /// It is tried again later.
+    Retried,
+    /// It was refused for good, or failed too often, and waits for an operator.
+    Parked,
+}
+
+impl ShowingResult {
+    /// Every result.
+    pub const ALL: [Self; 3] = [Self::Shown, Self::Retried, Self::Parked];
+
+    /// The value of the label `result`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shown => "shown",
+            Self::Retried => "retried",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+/// Where outcomes are shown: the values of the label `surface`.
+const SURFACES: [&str; 2] = ["card", "instance"];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShowingLabels {
+    surface: &'static str,
+    result: &'static str,
+}
+
+/// Reports of workers, and how they are shown.
+#[derive(Debug)]
+pub struct Outcomes {
+    reports: [Counter; ReportResult::ALL.len()],
+    showings: [[Counter; ShowingResult::ALL.len()]; SURFACES.len()],
+    pending: Gauge,
+    parked: Gauge,
+}
+
+impl Outcomes {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let showings: Family<ShowingLabels, Counter> = registered(
+            registry,
+            "showings",
+            "Attempts to show an outcome at the approval center, by where and result",
+            Family::default(),
+        );
+        Self {
+            reports: counters(
+                registry,
+                "outcomes",
+                "Reports of workers, by what they say or what is wrong with them",
+                "outcome",
+                ReportResult::ALL.map(ReportResult::as_str),
+            ),
+            showings: SURFACES.map(|surface| {
+                ShowingResult::ALL.map(|result| {
+                    showings.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
+                })
+            }),
+            pending: registered(
+                registry,
+                "outcomes_pending",
+                "Cards and instances whose outcome is not shown yet",
+                Gauge::default(),
+            ),
+            parked: registered(
+                registry,
+                "outcomes_parked",
+                "Cards and instances whose outcome is parked",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// Counts a report of a worker.
+    pub fn reported(&self, result: ReportResult) {
+        self.reports[result as usize].inc();
+    }
+
+    /// Counts an attempt to show an outcome, on a card or in an instance.
+    pub fn shown(&self, on_card: bool, result: ShowingResult) {
+        self.showings[usize::from(!on_card)][result as usize].inc();
+    }
+
+    /// Sets how many outcomes are still to be shown, and how many wait for an operator.
+    pub fn set_waiting(&self, pending: u64, parked: u64) {
+        self.pending.set(clamped(pending));
+        self.parked.set(clamped(parked));
+    }
+}

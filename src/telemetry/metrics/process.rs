@@ -1,0 +1,78 @@
+//! The program itself: its version, its configuration, its certificates.
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+use super::{Label, counters, registered};
+
+/// What a certificate of ours is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateUse {
+    /// By the public listener, as the server's.
+    Http,
+    /// To the broker, as the client's.
+    Amqp,
+}
+
+impl CertificateUse {
+    /// The value of the label `use`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Amqp => "amqp",
+        }
+    }
+}
+
+/// The program itself: its version, its configuration, its certificates.
+#[derive(Debug)]
+pub struct Process {
+    reloads_applied: Counter,
+    reloads_rejected: Counter,
+    certificate_not_after: Family<Label, Gauge>,
+}
+
+impl Process {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        registry.register(
+            "build",
+            "The running program",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let [reloads_applied, reloads_rejected] = counters(
+            registry,
+            "config_reloads",
+            "Configuration reloads on SIGHUP, by result",
+            "result",
+            ["applied", "rejected"],
+        );
+        let certificate_not_after = registered(
+            registry,
+            "certificate_not_after_seconds",
+            "When a certificate of countersign expires, in seconds since 1970, by what it is used for",
+            Family::default(),
+        );
+        Self { reloads_applied, reloads_rejected, certificate_not_after }
+    }
+
+    /// Counts a configuration that was read anew: put in force, or found faulty and left.
+    pub fn reloaded(&self, applied: bool) {
+        if applied {
+            self.reloads_applied.inc()
+        } else {
+            self.reloads_rejected.inc()
+        };
+    }
+
+    /// Sets when the certificate of this use expires, in seconds since 1970; `None` ends the series: there is none.
+    pub fn set_certificate_not_after(&self, of: CertificateUse, not_after: Option<i64>) {
+        let label = [("use", of.as_str())];
+        match not_after {
+            Some(seconds) => drop(self.certificate_not_after.get_or_create(&label).set(seconds)),
+            None => drop(self.certificate_not_after.remove(&label)),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use super::*;
+use crate::{
+    intake::Refusal,
+    telemetry::metrics::topology::{Counts, View},
+    time::Timestamp,
+};
+
+/// Every name of a metric of ours in a text, with what braces follow it.
+fn named(text: &str) -> Vec<(&str, &str)> {
+    let ours = text.match_indices("countersign_").map(|(at, _)| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let labels = rest[end..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+        (&rest[..end], labels.unwrap_or_default())
+    });
+    ours.collect()
+}
+
+/// What a service shows that has endpoints and an approval center.
+fn with_every_series_of_an_alert() -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    for outcome in Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]) {
+        metrics.callbacks.counter("purchase", outcome).inc();
+        metrics.callbacks.counter(UNKNOWN_ENDPOINT, outcome).inc();
+    }
+    ["pending", "published", "parked"].into_iter().for_each(|state| metrics.ledger.set_rows(state, 1));
+    ["unseen", "not_found", "contradicted"]
+        .into_iter()
+        .for_each(|word| metrics.reconcile.set_findings(word, 1));
+    metrics.reconcile.reconciled("seen", 1);
+    [true, false].into_iter().for_each(|whole| metrics.reconcile.passed(whole));
+    metrics.relay.enriched("busy");
+    metrics.process.set_certificate_not_after(CertificateUse::Http, Some(1));
+    metrics.callbacks.probe_counter("purchase").inc();
+    let counts = Some(Counts { messages: 1, consumers: 1 });
+    let checked_at = Timestamp::UNIX_EPOCH;
+    metrics.uses.of_endpoint("purchase", &[1], checked_at).iter().for_each(|used| used.note(checked_at));
+    metrics.topology.set(Some(View { checked_at, queues: [counts; 4], faults: Vec::new() }));
+    metrics
+}
+
+#[test]
+fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
+    let known = with_every_series_of_an_alert().render();
+    let alerts = include_str!("../../../deploy/alerts.yaml");
+    let found = named(alerts);
+    assert!(found.len() > 10, "{found:?}");
+    for (name, labels) in found {
+        let lines: Vec<_> = known
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .collect();
+        assert!(!lines.is_empty(), "{name} is not a metric of ours");
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let key = label.split(['=', '!']).next().unwrap().trim();
+            assert!(
+                lines.iter().all(|line| line.contains(&format!("{key}=\""))),
+                "{name} has no label {key}"
+            );
+            for value in label.split('"').nth(1).unwrap().split('|') {
+                let there = lines.iter().any(|line| line.contains(&format!("{key}=\"{value}\"")));
+                assert!(there, "{name} has no {label}");
+            }
+        }
+    }
+
+    let docs = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
+    let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md").into();
+    let mut documented = 0;
+    for path in docs.chain([readme]) {
+        for (name, _) in named(&std::fs::read_to_string(&path).unwrap()) {
+            let there = known
+                .lines()
+                .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'])));
+            assert!(there, "{} names {name}, which is not a metric of ours", path.display());
+            documented += 1;
+        }
+    }
+    assert!(documented >= 10, "{documented}");
+
+    let rules: serde_json::Value = serde_saphyr::from_str(alerts).unwrap();
+    let rules: Vec<_> = rules["groups"][0]["rules"].as_array().unwrap().iter().collect();
+    for rule in rules {
+        let name = rule["alert"].as_str().unwrap();
+        for text in [&rule["expr"], &rule["annotations"]["summary"], &rule["annotations"]["runbook"]] {
+            assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{name}: {rule}");
+        }
+        assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{name}");
+    }
+}
+
+#[test]
+fn every_alert_has_a_case_for_and_a_case_against_it_over_metrics_of_ours() {
+    let parse = |text| -> serde_json::Value { serde_saphyr::from_str(text).unwrap() };
+    let cases = include_str!("../../../deploy/alerts.test.yaml");
+    let known = with_every_series_of_an_alert().render();
+    for (name, _) in named(cases) {
+        let family = name.trim_end_matches("_total").trim_end_matches("_info").trim_end_matches("_bucket");
+        assert!(known.contains(&format!("# TYPE {family} ")), "{name} is not a metric of ours");
+    }
+    let instances = |text: &serde_json::Value| -> BTreeSet<String> {
+        let text = text.to_string().replace('\\', "");
+        let found = text.split("instance=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.map(str::to_owned).collect()
+    };
+    let (mut fire, mut silent) = (BTreeSet::new(), BTreeSet::new());
+    for case in parse(cases)["tests"].as_array().unwrap() {
+        for test in case["promql_expr_test"].as_array().unwrap() {
+            let alert = test["expr"].as_str().unwrap().split('"').nth(1).unwrap().to_owned();
+            let firing = instances(&test["exp_samples"]);
+            // An instance of the case for which it does not fire is a case against it.
+            if firing.len() < instances(&case["input_series"]).len() {
+                silent.insert(alert.clone());
+            }
+            if test["exp_samples"].as_array().is_some_and(|samples| !samples.is_empty()) {
+                fire.insert(alert);
+            }
+        }
+    }
+    let rules = parse(include_str!("../../../deploy/alerts.yaml"));
+    for rule in rules["groups"][0]["rules"].as_array().unwrap() {
+        let alert = rule["alert"].as_str().unwrap();
+        assert!(fire.contains(alert), "no case has {alert} fire");
+        assert!(silent.contains(alert), "no case leaves {alert} silent");
+    }
+}
+
+#[test]
+fn no_reason_of_a_refusal_is_without_an_alert() {
+    let rules: serde_json::Value =
+        serde_saphyr::from_str(include_str!("../../../deploy/alerts.yaml")).unwrap();
+    let rules = rules["groups"][0]["rules"].as_array().unwrap();
+    let watched: BTreeSet<&str> = rules
+        .iter()
+        .flat_map(|rule| named(rule["expr"].as_str().unwrap()))
+        .flat_map(|(_, labels)| labels.split("outcome=").skip(1))
+        .flat_map(|rest| rest.split('"').nth(1).unwrap().split('|'))
+        .collect();
+    for reason in Refusal::ALL {
+        // Stopping is somebody's will; limited peers have a metric of their own.
+        let exempt = matches!(reason, Refusal::ShuttingDown | Refusal::RateLimited);
+        assert_eq!(watched.contains(reason.as_str()), !exempt, "{}", reason.as_str());
+    }
+}
+
+#[test]
+fn the_catalogue_has_the_names_of_the_contract() {
+    let metrics = Metrics::new();
+    metrics.callbacks.counter("purchase", "accepted").inc();
+    metrics.callbacks.took(Duration::from_millis(3));
+    metrics.callbacks.probe_counter("purchase").inc();
+    metrics.callbacks.probe_counter("gone").inc();
+    metrics.callbacks.forget_probe_counter("gone");
+    metrics.ledger.set_rows("pending", 7);
+    metrics.relay.published(PublishResult::Returned, 2);
+    metrics.relay.set_connected(true);
+    metrics.http.peer_limited(LimitCause::Failures);
+    metrics.http.request_misdirected(Misdirected::Browser);
+    metrics.process.reloaded(false);
+    metrics.callbacks.counter("gone", "accepted").inc();
+    metrics.callbacks.forget_counter("gone", "accepted");
+    metrics.ledger.set_room(Some(4096), None, Some(7));
+    metrics.outcomes.reported(ReportResult::UnknownCommand);
+    metrics.outcomes.shown(true, ShowingResult::Retried);
+    metrics.outcomes.set_waiting(3, 1);
+    metrics.callbacks.refusals_dropped(0, 5);
+    metrics.callbacks.refusals_dropped(1, 7);
+    metrics.reconcile.reconciled("seen", 0);
+    metrics.reconcile.set_findings("unseen", 3);
+    metrics.reconcile.passed(true);
+    metrics.relay.enriched("timed_out");
+    metrics.http.handshake_failed(HandshakeFailure::CertificateRefused);
+    metrics.process.set_certificate_not_after(CertificateUse::Http, Some(1_900_000_000));
+    metrics.process.set_certificate_not_after(CertificateUse::Amqp, Some(1));
+    metrics.process.set_certificate_not_after(CertificateUse::Amqp, None);
+    let text = metrics.render();
+    for line in [
+        "countersign_outcomes_total{outcome=\"applied\"} 0",
+        "countersign_outcomes_total{outcome=\"refused\"} 0",
+        "countersign_outcomes_total{outcome=\"failed\"} 0",
+        "countersign_outcomes_total{outcome=\"duplicate\"} 0",
+        "countersign_outcomes_total{outcome=\"malformed\"} 0",
+        "countersign_outcomes_total{outcome=\"unknown_command\"} 1",
+        "countersign_outcomes_total{outcome=\"not_permitted\"} 0",
+        "countersign_showings_total{surface=\"card\",result=\"retried\"} 1",
+        "countersign_showings_total{surface=\"instance\",result=\"shown\"} 0",
+        "countersign_repeats_remembered 0",
+        "countersign_repeats_forgotten_total 0",
+        "countersign_outcomes_pending 3",
+        "countersign_refusals_dropped_total{sender=\"known\"} 1",
+        "countersign_refusals_dropped_total{sender=\"stranger\"} 7",
+        "countersign_outcomes_parked 1",
+        "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
+        "countersign_callback_duration_seconds_count 1",
+        "countersign_probes_total{endpoint=\"purchase\"} 1",
+        "countersign_ledger_rows{state=\"pending\"} 7",
+        "countersign_ledger_oldest_pending_seconds 0.0",
+        "countersign_publishes_total{result=\"returned\"} 2",
+        "countersign_publishes_total{result=\"confirmed\"} 0",
+        "countersign_confirm_duration_seconds_count 0",
+        "countersign_ledger_size_bytes 4096",
+        "countersign_ledger_wal_bytes 0",
+        "countersign_ledger_free_bytes 7",
+        "countersign_amqp_connected 1",
+        "countersign_amqp_blocked 0",
+        "countersign_reconciled_total{verdict=\"seen\"} 0",
+        "countersign_findings{verdict=\"unseen\"} 3",
+        "countersign_reconciliation_passes_total{result=\"done\"} 1",
+        "countersign_enrichments_total{status=\"timed_out\"} 1",
+        "countersign_misdirected_requests_total{kind=\"health_check\"} 0",
+        "countersign_misdirected_requests_total{kind=\"browser\"} 1",
+        "countersign_misdirected_requests_total{kind=\"other\"} 0",
+        "countersign_peers_limited_total{cause=\"rate\"} 0",
+        "countersign_peers_limited_total{cause=\"failures\"} 1",
+        "countersign_peers_limited_total{cause=\"not_allowed\"} 0",
+        "countersign_tls_handshake_failures_total{cause=\"certificate_refused\"} 1",
+        "countersign_tls_handshake_failures_total{cause=\"timeout\"} 0",
+        "countersign_certificate_not_after_seconds{use=\"http\"} 1900000000",
+        "countersign_config_reloads_total{result=\"applied\"} 0",
+        "countersign_config_reloads_total{result=\"rejected\"} 1",
+        "countersign_build_info{version=",
+    ] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("gone") && !text.contains("use=\"amqp\""), "{text}");
+}
