@@ -339,7 +339,7 @@ impl Teller {
         self.tell_lying(Role::Dead, seen);
         self.tell_idle(Role::Commands, seen);
         self.tell_idle(Role::Outcomes, seen);
-        for role in Role::ALL {
+        for &role in Role::ALL {
             if let Some(Counts { messages, consumers }) = seen.queue(role) {
                 debug!(queue = role.as_str(), messages, consumers, "queue inspected");
             }

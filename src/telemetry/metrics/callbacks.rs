@@ -31,7 +31,7 @@ pub struct Callbacks {
     duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
     /// Of known senders, and of strangers.
-    refusals_dropped: [Counter; 2],
+    refusals_dropped: Box<[Counter]>,
 }
 
 impl Callbacks {
@@ -60,7 +60,7 @@ impl Callbacks {
                 "refusals_dropped",
                 "Refused callbacks that are not kept, because too many came or the disk failed, by whether the sender is known",
                 "sender",
-                ["known", "stranger"],
+                ["known", "stranger"].into_iter(),
             ),
         }
     }

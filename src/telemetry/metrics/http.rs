@@ -5,7 +5,8 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use super::counters;
 
 /// Why a callback was not heard because of who sent it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum LimitCause {
     /// The peer sent more than its rate.
     Rate,
@@ -18,23 +19,19 @@ pub enum LimitCause {
 }
 
 impl LimitCause {
-    /// Every cause.
-    pub const ALL: [Self; 4] = [Self::Rate, Self::Failures, Self::NotAllowed, Self::Connections];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `cause`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rate => "rate",
-            Self::Failures => "failures",
-            Self::NotAllowed => "not_allowed",
-            Self::Connections => "connections",
-        }
+        self.into()
     }
 }
 
 /// What came to the public listener and is no callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Misdirected {
     /// Somebody looks whether the listener is there.
     HealthCheck,
@@ -45,22 +42,19 @@ pub enum Misdirected {
 }
 
 impl Misdirected {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::HealthCheck, Self::Browser, Self::Other];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `kind`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::HealthCheck => "health_check",
-            Self::Browser => "browser",
-            Self::Other => "other",
-        }
+        self.into()
     }
 }
 
 /// Why a TLS handshake on the public listener failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum HandshakeFailure {
     /// What came was not TLS: plain HTTP, most likely.
     NotTls,
@@ -77,36 +71,22 @@ pub enum HandshakeFailure {
 }
 
 impl HandshakeFailure {
-    /// Every cause.
-    pub const ALL: [Self; 6] = [
-        Self::NotTls,
-        Self::NothingInCommon,
-        Self::CertificateRefused,
-        Self::Closed,
-        Self::Timeout,
-        Self::Other,
-    ];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `cause`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotTls => "not_tls",
-            Self::NothingInCommon => "nothing_in_common",
-            Self::CertificateRefused => "certificate_refused",
-            Self::Closed => "closed",
-            Self::Timeout => "timeout",
-            Self::Other => "other",
-        }
+        self.into()
     }
 }
 
 /// What came to the public listener beside answered callbacks.
 #[derive(Debug)]
 pub struct Http {
-    peers_limited: [Counter; LimitCause::ALL.len()],
-    misdirected: [Counter; Misdirected::ALL.len()],
-    handshake_failures: [Counter; HandshakeFailure::ALL.len()],
+    peers_limited: Box<[Counter]>,
+    misdirected: Box<[Counter]>,
+    handshake_failures: Box<[Counter]>,
 }
 
 impl Http {
@@ -117,21 +97,21 @@ impl Http {
                 "peers_limited",
                 "Callbacks, and connections, of peers over a limit, by cause",
                 "cause",
-                LimitCause::ALL.map(LimitCause::as_str),
+                LimitCause::ALL.iter().copied().map(LimitCause::as_str),
             ),
             misdirected: counters(
                 registry,
                 "misdirected_requests",
                 "Requests to the public listener that are not callbacks, by kind; they are not counted as callbacks",
                 "kind",
-                Misdirected::ALL.map(Misdirected::as_str),
+                Misdirected::ALL.iter().copied().map(Misdirected::as_str),
             ),
             handshake_failures: counters(
                 registry,
                 "tls_handshake_failures",
                 "TLS handshakes of the public listener that failed, by cause",
                 "cause",
-                HandshakeFailure::ALL.map(HandshakeFailure::as_str),
+                HandshakeFailure::ALL.iter().copied().map(HandshakeFailure::as_str),
             ),
         }
     }

@@ -82,15 +82,15 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 }
 
 /// Registers a counter for each value of a label, each at zero.
-fn counters<const N: usize>(
+fn counters(
     registry: &mut Registry,
     name: &str,
     help: &str,
     label: &'static str,
-    values: [&'static str; N],
-) -> [Counter; N] {
+    values: impl Iterator<Item = &'static str>,
+) -> Box<[Counter]> {
     let family = registered(registry, name, help, Family::<Label, Counter>::default());
-    values.map(|value| family.get_or_create(&[(label, value)]).clone())
+    values.map(|value| family.get_or_create(&[(label, value)]).clone()).collect()
 }
 
 fn clamped(count: u64) -> i64 {

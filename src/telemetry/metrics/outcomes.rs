@@ -9,7 +9,8 @@ use prometheus_client::{
 use super::{clamped, counters, registered};
 
 /// What became of a worker's report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ReportResult {
     /// Kept: the first of its command, or one that says something else. The command was done as decided.
     Applied,
@@ -28,34 +29,19 @@ pub enum ReportResult {
 }
 
 impl ReportResult {
-    /// Every result.
-    pub const ALL: [Self; 7] = [
-        Self::Applied,
-        Self::Refused,
-        Self::Failed,
-        Self::Duplicate,
-        Self::Malformed,
-        Self::UnknownCommand,
-        Self::NotPermitted,
-    ];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `outcome`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Duplicate => "duplicate",
-            Self::Malformed => "malformed",
-            Self::UnknownCommand => "unknown_command",
-            Self::NotPermitted => "not_permitted",
-        }
+        self.into()
     }
 }
 
 /// How an attempt to show an outcome ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum ShowingResult {
     /// The approval center has it.
     Shown,
@@ -66,17 +52,13 @@ pub enum ShowingResult {
 }
 
 impl ShowingResult {
-    /// Every result.
-    pub const ALL: [Self; 3] = [Self::Shown, Self::Retried, Self::Parked];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `result`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Shown => "shown",
-            Self::Retried => "retried",
-            Self::Parked => "parked",
-        }
+        self.into()
     }
 }
 
@@ -92,8 +74,8 @@ struct ShowingLabels {
 /// Reports of workers, and how they are shown.
 #[derive(Debug)]
 pub struct Outcomes {
-    reports: [Counter; ReportResult::ALL.len()],
-    showings: [[Counter; ShowingResult::ALL.len()]; SURFACES.len()],
+    reports: Box<[Counter]>,
+    showings: [Box<[Counter]>; SURFACES.len()],
     pending: Gauge,
     parked: Gauge,
 }
@@ -112,12 +94,16 @@ impl Outcomes {
                 "outcomes",
                 "Reports of workers, by what they say or what is wrong with them",
                 "outcome",
-                ReportResult::ALL.map(ReportResult::as_str),
+                ReportResult::ALL.iter().copied().map(ReportResult::as_str),
             ),
             showings: SURFACES.map(|surface| {
-                ShowingResult::ALL.map(|result| {
-                    showings.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
-                })
+                ShowingResult::ALL
+                    .iter()
+                    .copied()
+                    .map(|result| {
+                        showings.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
+                    })
+                    .collect()
             }),
             pending: registered(
                 registry,

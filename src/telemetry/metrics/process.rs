@@ -8,7 +8,8 @@ use prometheus_client::{
 use super::{Label, counters, registered};
 
 /// What a certificate of ours is shown for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum CertificateUse {
     /// By the public listener, as the server's.
     Http,
@@ -20,18 +21,15 @@ impl CertificateUse {
     /// The value of the label `use`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Amqp => "amqp",
-        }
+        self.into()
     }
 }
 
 /// The program itself: its version, its configuration, its certificates.
 #[derive(Debug)]
 pub struct Process {
-    reloads_applied: Counter,
-    reloads_rejected: Counter,
+    /// Rejected, and applied.
+    reloads: Box<[Counter]>,
     certificate_not_after: Family<Label, Gauge>,
 }
 
@@ -42,12 +40,12 @@ impl Process {
             "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let [reloads_applied, reloads_rejected] = counters(
+        let reloads = counters(
             registry,
             "config_reloads",
             "Configuration reloads on SIGHUP, by result",
             "result",
-            ["applied", "rejected"],
+            ["rejected", "applied"].into_iter(),
         );
         let certificate_not_after = registered(
             registry,
@@ -55,16 +53,12 @@ impl Process {
             "When a certificate of countersign expires, in seconds since 1970, by what it is used for",
             Family::default(),
         );
-        Self { reloads_applied, reloads_rejected, certificate_not_after }
+        Self { reloads, certificate_not_after }
     }
 
     /// Counts a configuration that was read anew: put in force, or found faulty and left.
     pub fn reloaded(&self, applied: bool) {
-        if applied {
-            self.reloads_applied.inc()
-        } else {
-            self.reloads_rejected.inc()
-        };
+        self.reloads[usize::from(applied)].inc();
     }
 
     /// Sets when the certificate of this use expires, in seconds since 1970; `None` ends the series: there is none.

@@ -10,7 +10,8 @@ use prometheus_client::{
 use super::{DURATION_BOUNDS, Label, counters, registered};
 
 /// How a publish ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum PublishResult {
     /// Confirmed by the broker and routed to a queue.
     Confirmed,
@@ -23,25 +24,20 @@ pub enum PublishResult {
 }
 
 impl PublishResult {
-    /// Every result.
-    pub const ALL: [Self; 4] = [Self::Confirmed, Self::Returned, Self::Nacked, Self::Unanswered];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `result`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Returned => "returned",
-            Self::Nacked => "nacked",
-            Self::Unanswered => "unanswered",
-        }
+        self.into()
     }
 }
 
 /// Publishes, and the connection to the broker.
 #[derive(Debug)]
 pub struct Relay {
-    publishes: [Counter; PublishResult::ALL.len()],
+    publishes: Box<[Counter]>,
     confirm_duration: Histogram,
     connected: Gauge,
     blocked: Gauge,
@@ -56,7 +52,7 @@ impl Relay {
                 "publishes",
                 "Publishes to the broker, by result",
                 "result",
-                PublishResult::ALL.map(PublishResult::as_str),
+                PublishResult::ALL.iter().copied().map(PublishResult::as_str),
             ),
             confirm_duration: registered(
                 registry,

@@ -81,6 +81,12 @@ fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
         }
     }
     assert!(documented >= 10, "{documented}");
+    for name in known.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        for page in ["operations.md", "zh-CN/operations.md"] {
+            let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).join(page);
+            assert!(std::fs::read_to_string(path).unwrap().contains(name), "docs/{page} lacks {name}");
+        }
+    }
 
     let rules: serde_json::Value = serde_saphyr::from_str(alerts).unwrap();
     let rules: Vec<_> = rules["groups"][0]["rules"].as_array().unwrap().iter().collect();

@@ -12,7 +12,8 @@ use super::{Label, counters, registered};
 use crate::time::Timestamp;
 
 /// A queue by what it is for, whatever its name: the values of the label `queue`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// Commands for workers (`amqp.queue`).
     Commands,
@@ -25,18 +26,13 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every role.
-    pub const ALL: [Self; 4] = [Self::Commands, Self::Unrouted, Self::Dead, Self::Outcomes];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `queue`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Commands => "commands",
-            Self::Unrouted => "unrouted",
-            Self::Dead => "dead",
-            Self::Outcomes => "outcomes",
-        }
+        self.into()
     }
 
     /// Whether somebody is to consume it all the time. The other two are for people to look at.
@@ -102,7 +98,8 @@ impl Serialize for View {
         struct Queues<'a>(&'a View);
         impl Serialize for Queues<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map(Role::ALL.map(|role| (role.as_str(), self.0.queue(role))))
+                serializer
+                    .collect_map(Role::ALL.iter().copied().map(|role| (role.as_str(), self.0.queue(role))))
             }
         }
         let mut map = serializer.serialize_map(Some(3))?;
@@ -114,7 +111,8 @@ impl Serialize for View {
 }
 
 /// How a look at the broker ended: the values of the label `result`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum CheckResult {
     /// All was as it should be.
     Ok,
@@ -127,18 +125,13 @@ pub enum CheckResult {
 }
 
 impl CheckResult {
-    /// Every result.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Repaired, Self::Faulty, Self::Failed];
+    /// All of them.
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The value of the label `result`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Repaired => "repaired",
-            Self::Faulty => "faulty",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -150,7 +143,7 @@ pub struct Topology {
     messages: Family<Label, Gauge>,
     consumers: Family<Label, Gauge>,
     faults: Gauge,
-    checks: [Counter; CheckResult::ALL.len()],
+    checks: Box<[Counter]>,
 }
 
 impl Topology {
@@ -180,7 +173,7 @@ impl Topology {
                 "topology_checks",
                 "Inspections of exchanges and queues, by result",
                 "result",
-                CheckResult::ALL.map(CheckResult::as_str),
+                CheckResult::ALL.iter().copied().map(CheckResult::as_str),
             ),
         }
     }
@@ -193,7 +186,7 @@ impl Topology {
 
     /// Takes what was seen in place of what was seen before; `None` when nothing is known any longer.
     pub fn set(&self, view: Option<View>) {
-        for role in Role::ALL {
+        for &role in Role::ALL {
             let labels = [("queue", role.as_str())];
             match view.as_ref().and_then(|view| view.queue(role)) {
                 Some(counts) => {
