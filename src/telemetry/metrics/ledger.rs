@@ -14,7 +14,7 @@ use super::{Label, clamped, registered};
 
 /// What the ledger holds.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct LedgerMetrics {
     rows: Family<Label, Gauge>,
     oldest_pending: Gauge<f64, AtomicU64>,
     size: Gauge,
@@ -24,7 +24,7 @@ pub struct Ledger {
     forgotten: Counter,
 }
 
-impl Ledger {
+impl LedgerMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let mut gauge = |name, help| registered(registry, name, help, Gauge::default());
         Self {

@@ -23,11 +23,11 @@ use prometheus_client::{
 
 use callbacks::Callbacks;
 use http::Http;
-use ledger::Ledger;
+use ledger::LedgerMetrics;
 use outcomes::Outcomes;
 use process::Process;
 use reconcile::Reconcile;
-use relay::Relay;
+use relay::RelayMetrics;
 use topology::Topology;
 use uses::Uses;
 
@@ -49,9 +49,9 @@ pub struct Metrics {
     /// What else came to the public listener.
     pub http: Http,
     /// What the ledger holds.
-    pub ledger: Ledger,
+    pub ledger: LedgerMetrics,
     /// Publishes, and the connection to the broker.
-    pub relay: Relay,
+    pub relay: RelayMetrics,
     /// What was last seen of exchanges and queues at the broker, with its metrics.
     pub topology: Topology,
     /// Reports of workers, and how they are shown.
@@ -106,8 +106,8 @@ impl Metrics {
             callbacks: Callbacks::register(&mut registry),
             uses: Uses::register(&mut registry),
             http: Http::register(&mut registry),
-            ledger: Ledger::register(&mut registry),
-            relay: Relay::register(&mut registry),
+            ledger: LedgerMetrics::register(&mut registry),
+            relay: RelayMetrics::register(&mut registry),
             topology: Topology::register(&mut registry),
             outcomes: Outcomes::register(&mut registry),
             reconcile: Reconcile::register(&mut registry),

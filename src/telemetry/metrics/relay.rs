@@ -36,7 +36,7 @@ impl PublishResult {
 
 /// Publishes, and the connection to the broker.
 #[derive(Debug)]
-pub struct Relay {
+pub struct RelayMetrics {
     publishes: Box<[Counter]>,
     confirm_duration: Histogram,
     connected: Gauge,
@@ -44,7 +44,7 @@ pub struct Relay {
     enrichments: Family<Label, Counter>,
 }
 
-impl Relay {
+impl RelayMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self {
             publishes: counters(
