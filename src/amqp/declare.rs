@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Queues that were there before and treat a message for which they have no room otherwise than a queue of ours, by name,
-/// with what they do. Remembered, so that they are not refused, and the broker does not log it, each time anew.
+/// with what they do. Remembered, so that they are not refused, and the broker does not log it, each time.
 #[derive(Debug, Default)]
 pub struct Existing(Mutex<HashMap<String, Option<String>>>);
 

@@ -48,7 +48,7 @@ pub struct Trouble {
     pub advice: String,
 }
 
-/// Examines every exchange and queue that these settings name. What exists is declared once more, which the broker answers
+/// Examines every exchange and queue that these settings name. What exists is declared again, which the broker answers
 /// by whether it is the same; what does not exist is not made.
 ///
 /// # Errors

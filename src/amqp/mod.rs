@@ -51,7 +51,7 @@ pub struct Settings {
     pub check_interval: Option<Duration>,
     /// AMQP property `type`, at most 255 bytes.
     pub message_type: String,
-    /// How the commands of an endpoint, by its name, are dressed. Those of endpoints that are not in it are
+    /// The profile of an endpoint's commands, by its name. Those of endpoints that are not in it are
     /// [`Profile::Plain`].
     pub profiles: HashMap<String, Profile>,
     /// How long connecting to one broker may take, up to the first publish.
@@ -62,7 +62,7 @@ pub struct Settings {
 
 impl Settings {
     /// Whether a publisher by these settings would do the same. An endpoint that is new or gone makes no difference if
-    /// its commands need no dress.
+    /// its commands are plain.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let Self {
@@ -77,14 +77,14 @@ impl Settings {
             connect_timeout,
             tls,
         } = self;
-        let dressed = |profiles: &HashMap<String, Profile>| {
-            let mut dressed: Vec<_> = profiles
+        let wrapped = |profiles: &HashMap<String, Profile>| {
+            let mut wrapped: Vec<_> = profiles
                 .iter()
                 .filter(|(_, profile)| **profile != Profile::Plain)
                 .map(|(endpoint, profile)| (endpoint.clone(), profile.clone()))
                 .collect();
-            dressed.sort_by(|(one, _), (other, _)| one.cmp(other));
-            dressed
+            wrapped.sort_by(|(one, _), (other, _)| one.cmp(other));
+            wrapped
         };
         urls.len() == other.urls.len()
             && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
@@ -92,7 +92,7 @@ impl Settings {
             && (topology, check_interval) == (&other.topology, &other.check_interval)
             && (message_type, connect_timeout, tls)
                 == (&other.message_type, &other.connect_timeout, &other.tls)
-            && dressed(profiles) == dressed(&other.profiles)
+            && wrapped(profiles) == wrapped(&other.profiles)
     }
 }
 
@@ -439,7 +439,7 @@ mod tests {
 
     use super::*;
 
-    fn dressed() -> Profile {
+    fn celery() -> Profile {
         Profile::CloudEvents
     }
 
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waiting_does_not_mend_needs_an_operator() {
+    fn what_waiting_does_not_fix_needs_an_operator() {
         let broker = parse("amqp://localhost").unwrap().address;
         let connect = |source| Error::Connect { broker: broker.clone(), source };
         let find = |source| {
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_is_built_anew_for_each_setting_that_it_would_heed() {
+    fn a_publisher_is_rebuilt_for_each_setting_that_it_uses() {
         let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
         assert!(settings().is_same(&settings()));
         let changes: [fn(&mut Settings); 12] = [
@@ -597,7 +597,7 @@ mod tests {
             |s| s.message_type = "t".to_owned(),
             |s| s.connect_timeout = Duration::from_secs(1),
             |s| s.tls.ca_file = Some("ca.pem".into()),
-            |s| drop(s.profiles.insert("purchase".to_owned(), dressed())),
+            |s| drop(s.profiles.insert("purchase".to_owned(), celery())),
             |s| s.urls.clear(),
         ];
         for (number, change) in changes.into_iter().enumerate() {
@@ -608,14 +608,14 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_whose_commands_need_no_dress_is_no_reason_to_connect_anew() {
+    fn an_endpoint_whose_commands_are_plain_is_no_reason_to_reconnect() {
         let with = |endpoints: &[(&str, Profile)]| {
             let profiles = endpoints.iter().map(|(name, profile)| ((*name).to_owned(), profile.clone()));
             Settings { profiles: profiles.collect(), ..Settings::default() }
         };
-        let one = with(&[("purchase", dressed()), ("leave", dressed())]);
-        let more = with(&[("leave", dressed()), ("travel", Profile::Plain), ("purchase", dressed())]);
+        let one = with(&[("purchase", celery()), ("leave", celery())]);
+        let more = with(&[("leave", celery()), ("travel", Profile::Plain), ("purchase", celery())]);
         assert!(one.is_same(&more));
-        assert!(!one.is_same(&with(&[("leave", Profile::Plain), ("purchase", dressed())])));
+        assert!(!one.is_same(&with(&[("leave", Profile::Plain), ("purchase", celery())])));
     }
 }

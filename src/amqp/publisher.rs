@@ -170,12 +170,12 @@ impl crate::relay::Session for ConfirmChannel {
         let command_id = envelope.command_id;
         let profile = self.profiles.get(&*envelope.endpoint).unwrap_or(&Profile::Plain);
         let mut form = profile.form(&envelope, &self.message_type, &body);
-        let dressed = match std::mem::take(&mut form.body) {
-            Cow::Owned(dressed) => Some(dressed),
+        let wrapped = match std::mem::take(&mut form.body) {
+            Cow::Owned(wrapped) => Some(wrapped),
             Cow::Borrowed(_) => None,
         };
         let properties = properties(&envelope, &self.message_type, form);
-        let body = dressed.unwrap_or(body);
+        let body = wrapped.unwrap_or(body);
         // At most 255 bytes by contract of `Envelope::routing_key`.
         let routing_key = ShortString::from(envelope.routing_key());
         let channel = self.link.channel.clone();
@@ -309,8 +309,8 @@ mod tests {
             (Profile::CloudEvents, "application/cloudevents+json"),
             (Profile::MassTransit, "application/vnd.masstransit+json"),
         ] {
-            let dressed = properties(&envelope(), &profile);
-            assert_eq!(dressed, plain.clone().with_content_type(content_type.into()));
+            let wrapped = properties(&envelope(), &profile);
+            assert_eq!(wrapped, plain.clone().with_content_type(content_type.into()));
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
     }
 }
 
-/// What is wrong with a connection over TLS that was not to be had.
+/// Why a connection over TLS failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Advice {
     /// What it is, and what to do.
@@ -66,7 +66,7 @@ pub(super) struct Advice {
     pub(super) whole: bool,
 }
 
-/// What to do about a connection over TLS that was not to be had; `None` if TLS is not the reason. `identified` if we have a
+/// What to do about a failed connection over TLS; `None` if TLS is not the reason. `identified` if we have a
 /// certificate to show; `host` is that of the URL.
 pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Option<Advice> {
     let partly = |words: &str| Some(Advice { words: words.to_owned(), whole: false });
@@ -100,7 +100,7 @@ pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Opti
 fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
     use webpki::Error as Path;
     let words = match fault {
-        // The second where an authority was made anew under its old name, or its RSA key is shorter than 2048 bits.
+        // The second where an authority was made again under its old name, or its RSA key is shorter than 2048 bits.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "its certificate is not signed by a trusted authority: those in amqp.tls.ca_file, or the system's if it is unset"
                 .to_owned()
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_is_told_which_side_has_to_be_mended() {
+    fn an_operator_is_told_which_side_has_to_be_fixed() {
         let theirs = told(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)).unwrap();
         assert!(theirs.contains("amqp.tls.ca_file"), "{theirs}");
         let ours = told(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)).unwrap();

@@ -57,7 +57,7 @@ pub(super) struct Window<F> {
     slots: VecDeque<Slot<F>>,
     /// Returns that were read and not yet matched.
     returned: Vec<Returned>,
-    /// Read everything at the next poll, whoever has been woken.
+    /// Read everything at the next poll, no matter who was woken.
     thorough: bool,
 }
 
@@ -142,7 +142,7 @@ where
         let slot = &mut self.slots[index];
         if let Awaited::Future(future) = &mut slot.answer {
             let Poll::Ready(answer) = Pin::new(future).poll(cx) else { return Ok(false) };
-            // A future that has ended is not polled again, be it with an error.
+            // A future that has ended is not polled again, not even after an error.
             slot.answer = Awaited::Here { ack: answer.as_ref().is_ok_and(|answer| answer.ack) };
             self.returned.extend(answer?.returned);
         }

@@ -44,7 +44,7 @@ pub struct CredentialSettings {
 
 impl CredentialSettings {
     /// Tells it from other credentials of its endpoint, wherever in the list it stands: 16 bits of a hash of token and key.
-    /// Enough for four, and whoever finds it in a ledger has learned next to nothing of either.
+    /// Enough for four, and who finds it in a ledger has learned next to nothing of either.
     #[must_use]
     pub fn tag(&self) -> u16 {
         let (token, key) = (&self.action_callback_token, self.action_callback_key.as_ref());
@@ -397,7 +397,7 @@ fn fill(members: &Members<'_>, credential: usize) -> Result<Verified, Fault> {
             "token" => {}
             // An `encrypt` that is unset in a plain body says nothing.
             "encrypt" if is_unset(value) => {}
-            _ => verified.extra.push((name.to_owned(), wire::mended(value))),
+            _ => verified.extra.push((name.to_owned(), wire::repaired(value))),
         }
     }
     Ok(verified)
@@ -422,7 +422,7 @@ fn attachments(value: &RawValue) -> Result<Vec<Attachment>, Fault> {
                     "file_name" => file.file_name = text("attachments[].file_name")?,
                     "url" => file.url = text("attachments[].url")?,
                     "file_size" => file.file_size = wire::number("attachments[].file_size", value)?,
-                    _ => file.extra.push((name.into_owned(), wire::mended(value))),
+                    _ => file.extra.push((name.into_owned(), wire::repaired(value))),
                 }
             }
             Ok(file)

@@ -300,9 +300,9 @@ fn line_breaks_in_base64_do_not_count_and_nothing_else_is_skipped() {
             .join(breaks)
     };
     let body = |text: &str| format!("{{\"encrypt\":{}}}", serde_json::to_string(text).unwrap());
-    for good in [lines("\r\n"), lines("\n"), lines("\r"), format!("{text}\n"), format!("\r\n{text}\r\n\r\n")]
+    for sound in [lines("\r\n"), lines("\n"), lines("\r"), format!("{text}\n"), format!("\r\n{text}\r\n\r\n")]
     {
-        assert!(open(&with_key, body(&good).as_bytes()).is_ok(), "{good:?}");
+        assert!(open(&with_key, body(&sound).as_bytes()).is_ok(), "{sound:?}");
     }
     for bad in
         [lines(" "), lines("\t"), lines("\u{85}"), format!("{text} "), format!(" {text}"), lines("\\n")]

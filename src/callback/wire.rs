@@ -107,7 +107,7 @@ impl<'a> Members<'a> {
 pub(super) enum Texts {
     /// Characters: half a surrogate pair is a fault.
     Exact,
-    /// Half a pair is to be mended; see [`mended`].
+    /// Half a pair is to be repaired; see [`repaired`].
     Free,
 }
 
@@ -115,7 +115,7 @@ pub(super) fn check_value(value: &RawValue, depth: usize, texts: Texts) -> Resul
     let no_text = || Fault("a string holds an escape that is not a character".to_owned());
     match value.get().as_bytes()[0] {
         b'{' => {
-            if texts == Texts::Exact && matches!(mend(value.get()), Cow::Owned(_)) {
+            if texts == Texts::Exact && matches!(repair(value.get()), Cow::Owned(_)) {
                 return Err(no_text());
             }
             let members: Members<'_> =
@@ -130,7 +130,7 @@ pub(super) fn check_value(value: &RawValue, depth: usize, texts: Texts) -> Resul
                 serde_json::from_str(value.get()).expect("the text of an array that was scanned before");
             items.into_iter().try_for_each(|item| check_value(item, depth + 1, texts))
         }
-        b'"' if texts == Texts::Exact && matches!(mend(value.get()), Cow::Owned(_)) => Err(no_text()),
+        b'"' if texts == Texts::Exact && matches!(repair(value.get()), Cow::Owned(_)) => Err(no_text()),
         // It is passed on digit by digit, inside a command that every consumer has to read as a whole; most of their
         // parsers refuse what no double holds, some take it for infinity.
         b'-' | b'0'..=b'9' if !value.get().parse().is_ok_and(f64::is_finite) => {
@@ -163,9 +163,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 /// JSON with each half of a surrogate pair replaced by U+FFFD; borrowed if there is none.
-fn mend(json: &str) -> Cow<'_, str> {
+fn repair(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
-    let mut mended = String::new();
+    let mut repaired = String::new();
     let mut copied = 0;
     let mut at = 0;
     // A backslash stands inside of texts only, and begins an escape wherever it is met in order.
@@ -174,8 +174,8 @@ fn mend(json: &str) -> Cow<'_, str> {
         match unit(bytes, at) {
             Some(0xD800..=0xDBFF) if matches!(unit(bytes, at + 6), Some(0xDC00..=0xDFFF)) => at += 12,
             Some(0xD800..=0xDFFF) => {
-                mended.push_str(&json[copied..at]);
-                mended.push_str("\\ufffd");
+                repaired.push_str(&json[copied..at]);
+                repaired.push_str("\\ufffd");
                 at += 6;
                 copied = at;
             }
@@ -185,8 +185,8 @@ fn mend(json: &str) -> Cow<'_, str> {
     if copied == 0 {
         return Cow::Borrowed(json);
     }
-    mended.push_str(&json[copied..]);
-    Cow::Owned(mended)
+    repaired.push_str(&json[copied..]);
+    Cow::Owned(repaired)
 }
 
 /// The UTF-16 unit of the `\uXXXX` that begins here, if one does.
@@ -196,20 +196,20 @@ fn unit(json: &[u8], at: usize) -> Option<u16> {
 }
 
 /// A JSON value to be passed on, in which every text is one of characters.
-pub(super) fn mended(value: &RawValue) -> Box<RawValue> {
-    match mend(value.get()) {
+pub(super) fn repaired(value: &RawValue) -> Box<RawValue> {
+    match repair(value.get()) {
         Cow::Borrowed(_) => value.to_owned(),
         Cow::Owned(json) => RawValue::from_string(json).expect("an escape in place of an escape"),
     }
 }
 
-/// The characters of a JSON text, mended.
+/// The characters of a JSON text, repaired.
 fn free(text: &RawValue) -> Cow<'_, str> {
     let json = text.get();
     if !json.contains('\\') {
         return Cow::Borrowed(&json[1..json.len() - 1]);
     }
-    Cow::Owned(serde_json::from_str(&mend(json)).expect("the text of a text that was scanned before"))
+    Cow::Owned(serde_json::from_str(&repair(json)).expect("the text of a text that was scanned before"))
 }
 
 /// A JSON text, borrowed unless it holds escapes.
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_mended_and_nothing_else_is_touched() {
+    fn half_a_surrogate_pair_is_repaired_and_nothing_else_is_touched() {
         for (json, whole) in [
             (r#""\ud83d""#, "\u{fffd}"),
             (r#""a\ud83d""#, "a\u{fffd}"),
@@ -434,7 +434,7 @@ mod tests {
             assert_eq!(free_text("reason", raw(json)).unwrap().as_deref(), Some(whole), "{json}");
         }
         let nested = raw(r#"{"a\ud83d":["\udc00",1.50],"b":"\\ud83d"}"#);
-        assert_eq!(mended(nested).get(), r#"{"a\ufffd":["\ufffd",1.50],"b":"\\ud83d"}"#);
+        assert_eq!(repaired(nested).get(), r#"{"a\ufffd":["\ufffd",1.50],"b":"\\ud83d"}"#);
         // What a context carries is not free text.
         assert!(check_value(nested, 1, Texts::Exact).is_err());
         assert!(check_value(nested, 1, Texts::Free).is_ok());

@@ -358,8 +358,8 @@ impl Intake {
     ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let received_at = Timestamp::now();
-        let surroundings = ResolveInput { endpoint: &endpoint.name, now: received_at, registered };
-        let task = context::resolve(&settings.context, callback, surroundings)
+        let input = ResolveInput { endpoint: &endpoint.name, now: received_at, registered };
+        let task = context::resolve(&settings.context, callback, input)
             .map_err(|error| Refused::because(context_refusal(error), error.to_string()))?;
         let message_id = callback.message_id.map(|id| id.to_string());
         let fingerprint = Fingerprint::of(&FingerprintParts {

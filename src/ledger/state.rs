@@ -63,7 +63,7 @@ pub enum Event {
     /// The broker refused or returned it, and it may be tried again.
     Refused,
     /// The broker refused or returned it once too often.
-    RefusedForGood,
+    RefusedPermanently,
     /// An operator wants it published (again).
     Requeue,
     /// An operator takes it out of the way.
@@ -77,7 +77,7 @@ impl Event {
         match self {
             Self::Confirmed => "confirmed",
             Self::Refused => "refused",
-            Self::RefusedForGood => "refused for good",
+            Self::RefusedPermanently => "refused permanently",
             Self::Requeue => "requeued",
             Self::Park => "parked",
         }
@@ -114,8 +114,8 @@ impl State {
             (Self::Pending | Self::Published, Event::Confirmed) => Ok(None),
             (Self::Parked, Event::Confirmed) => Ok(None),
             (Self::Pending | Self::Published, Event::Refused) => Ok(Some(Exceptional::Retrying)),
-            (Self::Pending | Self::Published, Event::RefusedForGood) => Ok(Some(Exceptional::Parked)),
-            (Self::Parked, Event::Refused | Event::RefusedForGood) => Ok(Some(Exceptional::Parked)),
+            (Self::Pending | Self::Published, Event::RefusedPermanently) => Ok(Some(Exceptional::Parked)),
+            (Self::Parked, Event::Refused | Event::RefusedPermanently) => Ok(Some(Exceptional::Parked)),
             (Self::Parked | Self::Published, Event::Requeue) => Ok(Some(Exceptional::Requeued)),
             (Self::Pending, Event::Park) => Ok(Some(Exceptional::Parked)),
             (Self::Pending, Event::Requeue)
@@ -127,7 +127,7 @@ impl State {
     /// The exception that a refusal by the broker leaves behind: there is one in every state, `Retrying` if there is
     /// none by the rules.
     ///
-    /// For [`Event::Refused`] and [`Event::RefusedForGood`].
+    /// For [`Event::Refused`] and [`Event::RefusedPermanently`].
     #[must_use]
     pub fn refused(self, event: Event) -> Exceptional {
         self.after(event).ok().flatten().unwrap_or(Exceptional::Retrying)
@@ -168,12 +168,14 @@ mod tests {
 
     #[test]
     fn only_a_confirm_or_an_operator_leads_out_of_pending() {
-        for event in [Event::Confirmed, Event::Refused, Event::RefusedForGood, Event::Requeue, Event::Park] {
+        for event in
+            [Event::Confirmed, Event::Refused, Event::RefusedPermanently, Event::Requeue, Event::Park]
+        {
             let leads_out = match State::Pending.after(event) {
                 Ok(exception) => State::of(5, 5, exception) != State::Pending,
                 Err(_) => false,
             };
-            let may = matches!(event, Event::Confirmed | Event::RefusedForGood | Event::Park);
+            let may = matches!(event, Event::Confirmed | Event::RefusedPermanently | Event::Park);
             assert_eq!(leads_out, may, "{event:?}");
         }
     }

@@ -8,7 +8,7 @@
 //!
 //! # Entities
 //! - **Session.** One connection, one channel, from the first publish on it to the first thing that goes wrong with it.
-//!   Sessions are not mended: on any error, or when the broker does not answer in time, everything is built anew and
+//!   Sessions are not repaired: on any error, or when the broker does not answer in time, everything is rebuilt and
 //!   what lies above the cursor is published again, in order of [`Seq`](crate::command::Seq).
 //! - **Window.** The commands handed to the session whose outcome is not known, at most
 //!   [`max_in_flight`](Settings::max_in_flight). Outcomes come in the order of publishing, whatever order the broker
@@ -25,7 +25,7 @@
 //! refusals a command is parked for an operator, and its task goes on without it: an operator who requeues it later
 //! publishes it out of order.
 //!
-//! One thing can break the order, and cannot be mended from here: a later command of the same task that was already in
+//! One thing can break the order, and cannot be fixed from here: a later command of the same task that was already in
 //! the window when the earlier one was refused. It has been sent and may be in the queue.
 //!
 //! # Completing commands
@@ -48,7 +48,7 @@
 //! exception and its commit the ledger's list of due exceptions would be out of date, so the relay never reads that
 //! list while a settlement is being written. When the ledger takes no settlement, what was learned is kept and tried
 //! again about once a second, until the relay is to stop, and then until the moment by which it must have stopped. What
-//! is not settled is published once more at the next start.
+//! is not settled is published again at the next start.
 //!
 //! # Invariants
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a command
@@ -245,7 +245,7 @@ impl Drop for Connection {
 
 /// Builds session after session.
 async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mut Stop) {
-    /// The first wait. Most sessions end because a broker restarts or an exchange was deleted; both are quickly mended.
+    /// The first wait. Most sessions end because a broker restarts or an exchange was deleted; both are quickly fixed.
     const FIRST_DELAY: Duration = Duration::from_millis(250);
     let mut failures = 0;
     loop {

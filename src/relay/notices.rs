@@ -49,7 +49,7 @@ pub(super) fn say(notice: Notice) {
             error!(
                 seq,
                 reason,
-                "set aside, so that the others can go on; it is tried again by itself. Mend what the reason says: give \
+                "set aside, so that the others can go on; it is tried again by itself. Fix what the reason says: give \
                  the broker's user the permission to write to that routing key, raise max_message_size; or park it"
             );
         }

@@ -25,7 +25,7 @@ pub trait Enrich: Send + Sync {
     fn patience(&self, endpoint: &str) -> Option<Duration>;
 
     /// Completes a command, until the deadline at the latest; may be dropped at any time. Returns at once, and what it
-    /// returns does not block whoever waits for it.
+    /// returns does not block who waits for it.
     fn enrich(&self, entry: &Entry, deadline: Instant) -> BoxFuture<'static, Enrichment>;
 }
 
@@ -37,7 +37,7 @@ const AT_ONCE: usize = 64;
 /// may leave behind, which the next one then neither makes wait nor asks for again.
 const REMEMBERED: usize = 4096;
 
-/// After so long it is asked for anew: a command that was refused in between is not to carry what was true then.
+/// After this long it is asked for again: a command that was refused in between is not to carry what was true then.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 /// Who completes a command keeps the deadline; this is how long the relay waits for somebody who does not.

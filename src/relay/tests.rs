@@ -332,7 +332,7 @@ async fn a_broker_that_is_away_is_tried_without_end_at_growing_intervals() {
     let before = Instant::now();
     bench.until_cursor(1).await;
     assert!(before.elapsed() <= Duration::from_secs(31));
-    // A session that confirmed something begins anew.
+    // A session that confirmed something starts again.
     bench.cut();
     let before = Instant::now();
     bench.until("the next session", |world| world.sessions == 2).await;

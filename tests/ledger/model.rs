@@ -231,9 +231,9 @@ impl Bench {
             }
             Act::Settle { through, exceptions, cleared } => {
                 let Some(through) = self.model.pick(*through) else { return };
-                let exceptions = exceptions.iter().filter_map(|(number, for_good, attempts)| {
+                let exceptions = exceptions.iter().filter_map(|(number, permanently, attempts)| {
                     let seq = self.model.pick(*number)?;
-                    let event = if *for_good { Event::RefusedForGood } else { Event::Refused };
+                    let event = if *permanently { Event::RefusedPermanently } else { Event::Refused };
                     let state = self.model.state(seq).refused(event);
                     let reason = "a reason".to_owned();
                     Some(Exception { seq, state, attempts: *attempts, next_attempt_at: now(), reason })

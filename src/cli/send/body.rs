@@ -84,8 +84,8 @@ pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option
     let Ok(callback) = open(&Credentials::new(&[credential]), &body) else { return (None, None) };
     let settings =
         Settings { formats: endpoint.context.formats.clone(), on_unresolved: OnUnresolved::Publish };
-    let surroundings = ResolveInput { endpoint: &endpoint.name, now: Timestamp::now(), registered: None };
-    match resolve(&settings, &callback, surroundings) {
+    let input = ResolveInput { endpoint: &endpoint.name, now: Timestamp::now(), registered: None };
+    match resolve(&settings, &callback, input) {
         Ok(task) if task.resolved_by.is_some_and(|by| by != ResolvedBy::Opaque) => {
             (task.instance_id, task.task_id)
         }

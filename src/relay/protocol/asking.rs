@@ -90,7 +90,7 @@ impl<C: Cargo> Machine<C> {
     }
 
     /// The exceptions that wait. Forgets those that do not any longer: an operator has parked them, through another
-    /// process. Without this they would hold new commands back for good when nothing else waits for them.
+    /// process. Without this they would hold new commands back forever when nothing else waits for them.
     pub(in crate::relay) fn waiting(
         &mut self,
         waiting: Result<Vec<(TaskKey, Seq)>, Unreadable>,
@@ -100,14 +100,14 @@ impl<C: Cargo> Machine<C> {
         let listed: HashSet<Seq> = waiting.into_iter().map(|(_, seq)| seq).collect();
         let before = self.tasks.len();
         let unsettled = &self.unsettled;
-        let lead_anew = self.tasks.retain(|seq, known| {
+        let lead_again = self.tasks.retain(|seq, known| {
             !matches!(known.stage, Stage::Resting) || listed.contains(&seq) || unsettled.mentions(seq)
         });
         let gone = before - self.tasks.len();
         if gone > 0 {
             self.say(Notice::NoLongerPending { gone });
         }
-        for key in lead_anew {
+        for key in lead_again {
             self.release(key, now);
         }
     }

@@ -77,10 +77,10 @@ impl<C: Cargo> Machine<C> {
         self.say(Notice::LateAgain(late));
         let before = self.late.attempts.remove(&seq).max(found.attempts).unwrap_or(0);
         let attempts = before + 1;
-        let for_good = attempts >= self.rules.max_attempts;
-        self.count(seq, for_good, &reason);
-        let (event, next_attempt_at) = if for_good {
-            (Event::RefusedForGood, now.at)
+        let permanently = attempts >= self.rules.max_attempts;
+        self.count(seq, permanently, &reason);
+        let (event, next_attempt_at) = if permanently {
+            (Event::RefusedPermanently, now.at)
         } else {
             (Event::Refused, now.at + self.delay(seq, attempts))
         };

@@ -1,7 +1,7 @@
 //! The relay's protocol: a machine without I/O, clock, log or randomness.
 //!
 //! It is told what happened (the methods that take a [`Moment`] or an answer) and asked what to do ([`Machine::next`]),
-//! until there is nothing. Whoever drives it carries the effects out: in the service `relay::driver`; in the tests a
+//! until there is nothing. Its driver carries the effects out: in the service `relay::driver`; in the tests a
 //! model checker, a property test and a simulation, all with this very machine.
 //!
 //! # Entities

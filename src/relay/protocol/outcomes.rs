@@ -41,11 +41,11 @@ impl<C: Cargo> Machine<C> {
         let attempts = attempts.unwrap_or(0) + 1;
         let holds_up_others = self.tasks.len() >= self.rules.max_exceptions;
         let proven = !self.suspicion.is_unproven(seq) || holds_up_others;
-        let for_good = attempts >= self.rules.max_attempts && proven;
-        self.count(seq, for_good, &reason);
-        if for_good {
+        let permanently = attempts >= self.rules.max_attempts && proven;
+        self.count(seq, permanently, &reason);
+        if permanently {
             self.forget(key, seq);
-            self.except(seq, Event::RefusedForGood, attempts, now.at, reason);
+            self.except(seq, Event::RefusedPermanently, attempts, now.at, reason);
             self.release(key, now);
         } else {
             let next = now.at + self.delay(seq, attempts);
@@ -57,9 +57,9 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    pub(super) fn count(&mut self, seq: Seq, for_good: bool, reason: &str) {
+    pub(super) fn count(&mut self, seq: Seq, permanently: bool, reason: &str) {
         self.tally.refused += 1;
-        self.tally.parked += u64::from(for_good);
+        self.tally.parked += u64::from(permanently);
         self.tally.last = Some((seq, reason.to_owned()));
     }
 

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use super::Cargo;
 use crate::command::Seq;
 
-/// The commands that were read and not published, and how more are to be had.
+/// The commands that were read and not published, and how to get more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reading<C> {
     /// The next commands.

@@ -90,19 +90,19 @@ impl<C> Tasks<C> {
 
     /// Forgets all but those that stay; returns the tasks whose first is another one now.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known<C>) -> bool) -> Vec<TaskKey> {
-        let mut lead_anew = Vec::new();
+        let mut lead_again = Vec::new();
         let mut len = 0;
         self.by_key.retain(|key, task| {
             let first = task.keys().next().copied();
             task.retain(|seq, known| stays(*seq, known));
             len += task.len();
             if !task.is_empty() && task.keys().next().copied() != first {
-                lead_anew.push(*key);
+                lead_again.push(*key);
             }
             !task.is_empty()
         });
         self.len = len;
-        lead_anew
+        lead_again
     }
 
     /// The first exception of a task: the one that the others wait for.
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_whose_first_is_forgotten_and_that_have_others_are_led_anew() {
+    fn tasks_whose_first_is_forgotten_and_that_have_others_are_led_again() {
         let mut tasks = tasks(&[(0, 1), (0, 4), (1, 2), (1, 5), (2, 3)]);
         assert_eq!(tasks.retain(|seq, _| [2, 4].contains(&seq)), [key(0)]);
         assert_eq!((tasks.len(), tasks.block(key(2))), (2, false));

@@ -106,5 +106,5 @@ async fn late_returns_count_towards_the_most_attempts() {
     bench.until("requeued", |world| world.exceptions.is_empty()).await;
     bench.return_late(1);
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
-    assert_eq!(bench.world().exceptions[&1].attempts, 1, "an operator's requeue begins anew");
+    assert_eq!(bench.world().exceptions[&1].attempts, 1, "an operator's requeue starts again");
 }

@@ -49,7 +49,7 @@ async fn later_ones_of_its_task_wait_and_those_that_are_tried_with_it_are_not_se
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_mended_in_time_is_published() {
+async fn what_is_fixed_in_time_is_published() {
     let bench = Bench::start(&Handle::new(), Settings { max_attempts: 100, ..settings() });
     bench.confirm_all();
     bench.world().poison = [2].into();

@@ -136,7 +136,7 @@ async fn a_command_that_was_refused_is_completed_when_it_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_command_that_is_still_refused_after_a_minute_is_asked_for_anew() {
+async fn a_command_that_is_still_refused_after_a_minute_is_asked_for_again() {
     let slow = Slow::new(1, Some(0));
     let bench = bench_by(&slow, Settings { max_attempts: 1000, ..settings() });
     let began = Instant::now();

@@ -47,7 +47,7 @@ pub enum ShowingResult {
     Shown,
     /// It is tried again later.
     Retried,
-    /// It was refused for good, or failed too often, and waits for an operator.
+    /// It was rejected, or failed too often, and waits for an operator.
     Parked,
 }
 

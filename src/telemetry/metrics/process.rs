@@ -56,7 +56,7 @@ impl Process {
         Self { reloads, certificate_not_after }
     }
 
-    /// Counts a configuration that was read anew: put in force, or found faulty and left.
+    /// Counts a configuration that was reloaded: put in force, or found faulty and left.
     pub fn reloaded(&self, applied: bool) {
         self.reloads[usize::from(applied)].inc();
     }

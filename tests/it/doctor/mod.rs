@@ -129,14 +129,14 @@ async fn what_waits_and_what_was_refused_is_told_with_its_cure() {
     .await;
     app.terminate();
     app.ended().await;
-    // What the clock and a platform that refuses for good would have done.
+    // What the clock and a platform that rejects it would have done.
     let (seq, hour) = (1, 3_600_000);
     execute(
         &ledger(&app),
         &format!(
             "UPDATE commands SET received_at = received_at - {hour};
              INSERT INTO showings (seq, surface, target, state, attempts, next_attempt_at, changed_at, note)
-             VALUES ({seq}, 'card', '7', 'parked', 1, 0, 0, 'refused for good');
+             VALUES ({seq}, 'card', '7', 'parked', 1, 0, 0, 'rejected');
              INSERT INTO refusals (refused_at, endpoint, reason, body_bytes, strange)
              SELECT refused_at - 25 * {hour}, endpoint, 'too_slow', 0, 1 FROM refusals LIMIT 1;"
         ),

@@ -139,7 +139,7 @@ CREATE TABLE outcomes (
     instance    TEXT                            -- JSON, as it was sent; the last one that was
 ) STRICT;
 
--- Where an outcome is to be shown, and how far that has come. A later report begins anew, with a larger id.
+-- Where an outcome is to be shown, and how far that has come. A later report starts again, with a larger id.
 CREATE TABLE showings (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,
     seq             INTEGER NOT NULL,           -- of the command

@@ -107,7 +107,7 @@ fn what_was_refused_since_the_last_tick_is_said_once() {
     assert!(!bench.machine.tick(at(START + TICK * 3)));
     let last = Some((1, "refused by the broker (basic.nack)".to_owned()));
     let told = [Notice::Refusals(Tally { refused: 1, parked: 1, last })];
-    assert_eq!(bench.carry_on(START + TICK * 3, true), told, "for the second time, so for good");
+    assert_eq!(bench.carry_on(START + TICK * 3, true), told, "for the second time, so permanently");
 }
 
 #[test]

@@ -177,7 +177,7 @@ pub(super) struct World {
     pub(super) fault: Option<String>,
 }
 
-/// As the deadline of a confirm: whoever waits longer has lost the session. What waits behind something in flight is looked
+/// As the deadline of a confirm: what waits longer has lost the session. What waits behind something in flight is looked
 /// for again each second, so without an end to this there were no end of states.
 const LONG: Duration = Duration::from_secs(30);
 
