@@ -318,3 +318,12 @@ impl Drop for Socket {
         }
     }
 }
+
+/// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that
+/// the broker shows. Declares nothing. May be dropped while it waits, and leaves nothing behind then.
+///
+/// # Errors
+/// An URL is missing or unusable, or no broker answers; then what the last one had to say.
+pub async fn listen_in(settings: &Settings, name: &str) -> Result<Listening, Error> {
+    Listening::open(&Broker::parse_all(&settings.urls)?, settings, name).await
+}

@@ -231,6 +231,17 @@ fn word(kind: &ExchangeKind) -> &str {
     }
 }
 
+/// The names of all exchanges and queues that `serve` declares or looks for by these settings, each once.
+#[must_use]
+pub fn names(settings: &Settings) -> Vec<String> {
+    let plan = whole_plan(settings);
+    let exchanges = plan.exchanges.into_iter().map(|exchange| exchange.name);
+    let mut names: Vec<_> = exchanges.chain(plan.queues.into_iter().map(|queue| queue.name)).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,33 @@
 //! What is wrong or odd with the text of a broker URL, beyond what lapin's parser tells. No sentence shows a word of it: it
 //! holds a password.
 
+use std::{fmt, sync::Arc};
+
+/// A broker as it may be shown: host, port and virtual host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    shown: Arc<str>,
+    pub(super) vhost: Arc<str>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Address {
+    pub(super) fn of(host: &str, port: u16, vhost: &str) -> Self {
+        let shown_vhost = vhost.replace('/', "%2f");
+        let shown = if host.contains(':') {
+            format!("[{host}]:{port}/{shown_vhost}")
+        } else {
+            format!("{host}:{port}/{shown_vhost}")
+        };
+        Self { shown: shown.into(), vhost: vhost.into() }
+    }
+}
+
 /// The parameters that lapin knows, with what is wrong with a value that it cannot read.
 const PARAMETERS: [(&str, &str); 5] = [
     ("heartbeat", "has a heartbeat that is not a number of seconds from 0 to 65535"),

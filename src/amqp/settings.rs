@@ -1,0 +1,145 @@
+//! Where and how to publish.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::tls;
+use crate::{command::profile::Profile, secret::Secret};
+
+/// Where and how to publish.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Brokers, tried in turn. Each `amqp://` or `amqps://`, and checked by [`fault_of_url`].
+    pub urls: Vec<Secret>,
+    /// The topic exchange that commands are published to.
+    pub exchange: String,
+    /// The queue that is bound to it by `#`. Empty: no queue is declared.
+    pub queue: String,
+    /// The queue that workers report to, if there is anybody who takes reports.
+    pub outcomes: Option<String>,
+    /// What to do about exchanges and queues.
+    pub topology: Topology,
+    /// How often they are looked at while connected; `None` for never.
+    pub check_interval: Option<Duration>,
+    /// AMQP property `type`, at most 255 bytes.
+    pub message_type: String,
+    /// The profile of an endpoint's commands, by its name. Those of endpoints that are not in it are
+    /// [`Profile::Plain`].
+    pub profiles: HashMap<String, Profile>,
+    /// How long connecting to one broker may take, up to the first publish.
+    pub connect_timeout: Duration,
+    /// For `amqps://`.
+    pub tls: tls::Settings,
+}
+
+impl Settings {
+    /// Whether a publisher by these settings would do the same. An endpoint that is new or gone makes no difference if
+    /// its commands are plain.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            urls,
+            exchange,
+            queue,
+            outcomes,
+            topology,
+            check_interval,
+            message_type,
+            profiles,
+            connect_timeout,
+            tls,
+        } = self;
+        let wrapped = |profiles: &HashMap<String, Profile>| {
+            let mut wrapped: Vec<_> = profiles
+                .iter()
+                .filter(|(_, profile)| **profile != Profile::Plain)
+                .map(|(endpoint, profile)| (endpoint.clone(), profile.clone()))
+                .collect();
+            wrapped.sort_by(|(one, _), (other, _)| one.cmp(other));
+            wrapped
+        };
+        urls.len() == other.urls.len()
+            && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
+            && (exchange, queue, outcomes) == (&other.exchange, &other.queue, &other.outcomes)
+            && (topology, check_interval) == (&other.topology, &other.check_interval)
+            && (message_type, connect_timeout, tls)
+                == (&other.message_type, &other.connect_timeout, &other.tls)
+            && wrapped(profiles) == wrapped(&other.profiles)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            exchange: "countersign.commands".to_owned(),
+            queue: "countersign.commands".to_owned(),
+            outcomes: None,
+            topology: Topology::Declare,
+            check_interval: Some(Duration::from_secs(60)),
+            message_type: "approval.command.v1".to_owned(),
+            profiles: HashMap::new(),
+            connect_timeout: Duration::from_secs(10),
+            tls: tls::Settings::default(),
+        }
+    }
+}
+
+/// What to do about exchanges and queues at the start of each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Topology {
+    /// Declare what is missing. An exchange that somebody deletes is there again a moment later.
+    #[default]
+    Declare,
+    /// See that it is there; change nothing. For brokers whose definitions are managed elsewhere, and for users without
+    /// the permission `configure`. Bindings cannot be checked over AMQP: what a missing one costs lies in
+    /// [`topology::UNROUTED`], whose messages are counted.
+    Check,
+    /// Do not even look, neither when connecting nor later.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn celery() -> Profile {
+        Profile::CloudEvents
+    }
+
+    #[test]
+    fn a_publisher_is_rebuilt_for_each_setting_that_it_uses() {
+        let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
+        assert!(settings().is_same(&settings()));
+        let changes: [fn(&mut Settings); 12] = [
+            |s| s.urls = vec![Secret::new("amqp://u:other-fake@a")],
+            |s| s.urls.push(Secret::new("amqp://u:fake@b")),
+            |s| s.exchange = "e".to_owned(),
+            |s| s.queue = String::new(),
+            |s| s.outcomes = Some("q".to_owned()),
+            |s| s.topology = Topology::Check,
+            |s| s.check_interval = None,
+            |s| s.message_type = "t".to_owned(),
+            |s| s.connect_timeout = Duration::from_secs(1),
+            |s| s.tls.ca_file = Some("ca.pem".into()),
+            |s| drop(s.profiles.insert("purchase".to_owned(), celery())),
+            |s| s.urls.clear(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = settings();
+            change(&mut changed);
+            assert!(!changed.is_same(&settings()) && !settings().is_same(&changed), "change {number}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_whose_commands_are_plain_is_no_reason_to_reconnect() {
+        let with = |endpoints: &[(&str, Profile)]| {
+            let profiles = endpoints.iter().map(|(name, profile)| ((*name).to_owned(), profile.clone()));
+            Settings { profiles: profiles.collect(), ..Settings::default() }
+        };
+        let one = with(&[("purchase", celery()), ("leave", celery())]);
+        let more = with(&[("leave", celery()), ("travel", Profile::Plain), ("purchase", celery())]);
+        assert!(one.is_same(&more));
+        assert!(!one.is_same(&with(&[("leave", Profile::Plain), ("purchase", celery())])));
+    }
+}
