@@ -60,7 +60,7 @@ async fn with_certificates_on_both_sides_all_arrives_and_each_wrong_one_is_told_
             "an authority that is not the broker's",
             &stranger,
             &ours,
-            "comes from no authority that is believed",
+            "is not signed by a trusted authority",
         ),
         ("a certificate of a stranger", &broker.authority, &theirs, "certificate (amqp.tls.cert_file)"),
         (

@@ -240,7 +240,7 @@ async fn below_the_least_room_callbacks_are_refused_and_what_was_kept_is_still_s
     until_kept(&oracle, &app).await;
     load.until_answered(50).await;
     load.stop().await;
-    let told = app.stderr().matches("too little room left").count();
+    let told = app.stderr().matches("ledger disk is low on space; callbacks are refused").count();
     assert_eq!(told, 1, "once, not for each look");
     drop(oracle.account(&app, &worker).await.check("below min_free_bytes"));
 }

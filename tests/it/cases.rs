@@ -291,11 +291,11 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
         (r#""attachments":["https://x/a.png"]"#, Refused("malformed", "an attachment is not an object")),
         (
             r#""attachments":[{"file_size":2048.0}]"#,
-            Refused("malformed", "attachments[].file_size is not a whole"),
+            Refused("malformed", "attachments[].file_size is not a 64-bit integer"),
         ),
         (
             r#""attachments":[{"file_size":-1}]"#,
-            Refused("malformed", "attachments[].file_size is not a whole"),
+            Refused("malformed", "attachments[].file_size is not a 64-bit integer"),
         ),
         // Words.
         (r#""action_type":"approve""#, Refused("action_not_allowed", "not among the actions")),

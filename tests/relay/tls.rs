@@ -119,8 +119,8 @@ async fn a_certificate_of_version_1_or_without_a_name_is_told_in_words_and_the_l
     let first = String::from_utf8_lossy(&version.expect("openssl is there").stdout).contains("Version: 1");
     // From 3.2 on openssl makes no others than those of version 3.
     let cases = [
-        ("v1.pem", if first { "is of X.509 version 1" } else { "names no host in subjectAltName" }),
-        ("unnamed.pem", "names no host in subjectAltName"),
+        ("v1.pem", if first { "is of X.509 version 1" } else { "has no host in subjectAltName" }),
+        ("unnamed.pem", "has no host in subjectAltName"),
         ("client.pem", "is not for servers"),
     ];
     for (certificate, words) in cases {

@@ -303,7 +303,7 @@ async fn returned_in_every_interleaving(
 }
 
 /// What the program says of a return whose command it has told as confirmed.
-const LATE: &str = "returned after it was confirmed";
+const LATE: &str = "command returned after its confirm";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_returned_command_is_known_by_its_own_id_before_its_outcome_is_told() {
