@@ -56,12 +56,7 @@ async fn with_certificates_on_both_sides_all_arrives_and_each_wrong_one_is_told_
     // What is wrong, how it comes about, and what the operator reads.
     let cases: [(&str, &Authority, &Pair, &str); 4] = [
         ("nothing", &broker.authority, &ours, ""),
-        (
-            "an authority that is not the broker's",
-            &stranger,
-            &ours,
-            "is not signed by a trusted authority",
-        ),
+        ("an authority that is not the broker's", &stranger, &ours, "is not signed by a trusted authority"),
         ("a certificate of a stranger", &broker.authority, &theirs, "certificate (amqp.tls.cert_file)"),
         (
             "a certificate that has expired",
