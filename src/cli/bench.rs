@@ -16,8 +16,7 @@ use serde::Serialize;
 
 use super::{
     block_on,
-    context::duration,
-    crypt::random,
+    credentials::random,
     exit::{Exit, Failure},
     output::{json, line, lines, say, table},
 };
@@ -63,7 +62,7 @@ pub(super) struct DiskArguments {
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// How long each of the five measurements takes
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "DURATION", value_parser = super::values::duration, default_value = "2s")]
     each: Duration,
     /// Print JSON
     #[arg(long)]

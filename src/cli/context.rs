@@ -59,7 +59,7 @@ pub(super) struct SignArguments {
     #[arg(long, value_name = "KID")]
     kid: Option<String>,
     /// Set exp to this long from now, such as 72h (ms, s, m, h)
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::values::duration)]
     expires_in: Option<Duration>,
     #[command(flatten)]
     zone: ZoneArguments,
@@ -211,9 +211,4 @@ fn stdin() -> Result<String, Failure> {
         return Err(anyhow!("stdin is empty").into());
     }
     Ok(text)
-}
-
-/// Reads a duration of the command line.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::parse_duration(text).ok_or_else(|| "is not a duration such as 90s, 30m or 72h".to_owned())
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
+    credentials::{choose, random, secret_from},
     exit::{Exit, Failure},
     output::{exactly, is_seen, json, line, say},
 };
@@ -16,7 +17,7 @@ use crate::{
         self, Cause, Credentials,
         cipher::{self, BLOCK_BYTES, Key},
     },
-    config::{Loaded, read_secret},
+    config::Loaded,
     intake::EndpointSettings,
     secret::Secret,
 };
@@ -78,11 +79,6 @@ pub(super) fn encrypt(arguments: &EncryptArguments, loaded: &Loaded) -> Result<E
         line(cipher::envelope(&key, random::<BLOCK_BYTES>(), &plain))?
     }
     Ok(Exit::Done)
-}
-
-/// The body of a callback as the platform encrypts it, with a fresh IV.
-pub(super) fn envelope(key: &Secret, plain: &[u8]) -> String {
-    cipher::envelope(&Key::derive(key), random::<BLOCK_BYTES>(), plain)
 }
 
 pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -178,38 +174,6 @@ fn known<'l>(arguments: &KeyArguments, loaded: &'l Loaded) -> Result<Known<'l>, 
     Ok(Known { keys, endpoint: Some(endpoint) })
 }
 
-/// Reads a secret from a file that a flag names.
-pub(super) fn secret_from(path: &std::path::Path, flag: &str) -> Result<Secret, Failure> {
-    let wrong = |problem: &str| Failure::Usage(format!("{flag} {}: {problem}", path.display()));
-    let secret = read_secret(path).map_err(|problem| wrong(&problem))?;
-    if secret.is_empty() { Err(wrong("is empty")) } else { Ok(secret) }
-}
-
-/// The endpoint with this name, or the only one.
-pub(super) fn choose<'e>(
-    endpoints: &'e [EndpointSettings],
-    name: Option<&str>,
-) -> Result<&'e EndpointSettings, Failure> {
-    let names = || endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect::<Vec<_>>().join(", ");
-    match (name, endpoints) {
-        (_, []) => {
-            Err(Failure::Usage("no endpoint is configured; see `countersign config check`".to_owned()))
-        }
-        (Some(name), _) => endpoints.iter().find(|endpoint| endpoint.name == name).ok_or_else(|| {
-            Failure::Usage(format!("no endpoint {name:?} is configured; there are: {}", names()))
-        }),
-        (None, [endpoint]) => Ok(endpoint),
-        (None, _) => Err(Failure::Usage(format!("name one with --endpoint: {}", names()))),
-    }
-}
-
-/// Bytes that nobody can guess.
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    bytes
-}
-
 pub(super) fn keygen(arguments: &KeygenArguments) -> Result<Exit, Failure> {
     // 256 bits each, in letters that need no escaping in TOML, JSON, a shell or a URL.
     let [token, key] = [(); 2].map(|()| URL_SAFE_NO_PAD.encode(random::<32>()));
@@ -231,6 +195,7 @@ pub(super) fn keygen(arguments: &KeygenArguments) -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::credentials::envelope;
 
     #[test]
     fn what_is_sealed_opens_and_no_two_are_alike() {

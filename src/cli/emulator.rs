@@ -17,7 +17,6 @@ use super::{
     url,
 };
 use crate::{
-    config::parse_duration,
     emulator::{Settings, serve},
     telemetry::log,
 };
@@ -51,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     listen: SocketAddr,
     /// Lifetime of an access token
-    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = super::values::duration)]
     token_lifetime: Duration,
     /// Calls of one API allowed per second
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -63,13 +62,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SCOPE")]
     without_scope: Vec<String>,
     /// How long it waits for the answer to a callback: 10 s at Feishu, 5 s at Lark
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::values::duration)]
     callback_timeout: Duration,
     /// A user of the tenant, by user_id; may be repeated [default: zhang3, li4 and wang5]
     #[arg(long, value_name = "ID")]
     user: Vec<String>,
     /// How far its clock is ahead of this machine's
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = super::values::duration)]
     clock_ahead: Duration,
     /// A name under which other machines reach it; may be repeated. Addresses and localhost always do
     #[arg(long, value_name = "NAME")]
@@ -129,10 +128,6 @@ struct StateArguments {
     /// URL of the emulator
     #[arg(long, value_name = "URL", default_value = HERE)]
     url: String,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "not a duration such as 10s or 2h".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {

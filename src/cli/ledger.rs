@@ -8,12 +8,14 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
+    opened::{operator, reader},
     output::{indented, is_heard, json, line, lines, say, table},
     time::{PeriodArguments, ZoneArguments},
+    values::{card, command_ref, duration},
 };
 use crate::{
     command::{CommandId, id::CommandRef},
-    config::{Loaded, parse_duration},
+    config::Loaded,
     ledger::{
         Filter, Limits, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
         history::{Event, What},
@@ -90,7 +92,7 @@ pub(super) struct ListArguments {
 #[derive(Debug, Args)]
 pub(super) struct ShowArguments {
     /// The command_id, or its place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref)]
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref)]
     command: CommandRef,
     #[command(flatten)]
     zone: ZoneArguments,
@@ -111,7 +113,7 @@ pub(super) struct StatsArguments {
 #[derive(Debug, Args)]
 pub(super) struct RequeueArguments {
     /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required_unless_present = "all_parked")]
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
     command_ids: Vec<CommandRef>,
     /// All that are parked
     #[arg(long, conflicts_with = "command_ids")]
@@ -124,7 +126,7 @@ pub(super) struct RequeueArguments {
 #[derive(Debug, Args)]
 pub(super) struct ParkArguments {
     /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required = true)]
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required = true)]
     command_ids: Vec<CommandRef>,
     /// Print one JSON object per command
     #[arg(long)]
@@ -134,7 +136,7 @@ pub(super) struct ParkArguments {
 #[derive(Debug, Args)]
 pub(super) struct ShowAgainArguments {
     /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = parse_ref, required_unless_present = "all_parked")]
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
     command_ids: Vec<CommandRef>,
     /// All whose outcome is parked
     #[arg(long, conflicts_with = "command_ids")]
@@ -147,7 +149,7 @@ pub(super) struct ShowAgainArguments {
 #[derive(Debug, Args)]
 pub(super) struct PruneArguments {
     /// Remove commands received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
-    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     older_than: Option<Duration>,
     /// Only count them
     #[arg(long)]
@@ -178,27 +180,6 @@ impl From<StateWord> for State {
     }
 }
 
-fn parse_ref(text: &str) -> Result<CommandRef, String> {
-    CommandRef::parse(text).ok_or_else(|| {
-        "neither a command_id, which is a UUID, nor a place in the log, which is a number".to_owned()
-    })
-}
-
-/// The id of a card's message.
-pub(super) fn card(text: &str) -> Result<String, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        Ok(text.to_owned())
-    } else if CommandId::parse(text).is_some() {
-        Err("is a command_id; use `countersign ledger show`".to_owned())
-    } else {
-        Err("not the id of a card's message, which is a number".to_owned())
-    }
-}
-
-fn parse_age(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "not a duration such as \"30d\", \"12h\" or \"30m\"".to_owned())
-}
-
 pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
     match command {
         LedgerCommand::List(arguments) => list(&arguments, &reader(loaded)?),
@@ -213,23 +194,6 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
         LedgerCommand::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
         LedgerCommand::Prune(arguments) => prune(&arguments, loaded),
     }
-}
-
-pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
-    let opened = Reader::open(&loaded.ledger()?.path);
-    Ok(opened.with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?)
-}
-
-fn operator(loaded: &Loaded) -> Result<OperatorActs, Failure> {
-    let opened = OperatorActs::open(&loaded.ledger()?.path);
-    Ok(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?)
-}
-
-/// Where the ledger was named, and how to name another.
-pub(super) fn named_by(loaded: &Loaded) -> String {
-    let origin = loaded.effective.origin("ledger.url").unwrap_or("default");
-    let no_file = loaded.no_file().map_or(String::new(), |none| format!("; {none}"));
-    format!("ledger.url from {origin}{no_file}; --config FILE or --set ledger.url=sqlite:PATH names another")
 }
 
 fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {

@@ -4,12 +4,14 @@ mod bench;
 mod center;
 mod config;
 mod context;
+mod credentials;
 mod crypt;
 mod doctor;
 mod emulator;
 mod exit;
 mod healthcheck;
 mod ledger;
+mod opened;
 mod output;
 mod reconcile;
 mod refusals;
@@ -20,6 +22,7 @@ mod serve;
 mod tail;
 mod time;
 mod topology;
+mod values;
 
 use std::{
     future::Future,

@@ -10,14 +10,14 @@ use super::{
     block_on,
     center::failure,
     exit::{Exit, Failure},
-    ledger::named_by,
+    opened::named_by,
     output::{is_heard, json, lines, say, table},
     time::ZoneArguments,
 };
 use crate::{
     center::client::Center,
     center::reconcile::{Again, Error, Pace, Summary, Witness, advice, pass},
-    config::{Loaded, parse_duration},
+    config::Loaded,
     ledger::{
         Verdict,
         findings::{Candidate, Finding, Findings, Overview, Reach, Which},
@@ -50,10 +50,10 @@ const PAGE: usize = 500;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Compare what was published at least this long ago [default: reconcile.after]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::values::duration)]
     after: Option<Duration>,
     /// Compare what was received at most this long ago [default: reconcile.within]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::values::duration)]
     within: Option<Duration>,
     /// Make no calls; list what was found before
     #[arg(long)]
@@ -63,10 +63,6 @@ pub(super) struct Arguments {
     json: bool,
     #[command(flatten)]
     zone: ZoneArguments,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "not a duration such as \"10m\", \"12h\" or \"7d\"".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {

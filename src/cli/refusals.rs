@@ -7,7 +7,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     exit::{Exit, Failure},
-    ledger,
+    opened,
     output::{json, lines, say, table},
     time::{Period, PeriodArguments, ZoneArguments},
 };
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID")]
     instance: Option<String>,
     /// Only from this card: the message_id of the callback
-    #[arg(long, value_name = "ID", value_parser = super::ledger::card)]
+    #[arg(long, value_name = "ID", value_parser = super::values::card)]
     message_id: Option<String>,
     /// Only for this reason
     #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(words()))]
@@ -76,7 +76,7 @@ fn words() -> Vec<&'static str> {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let period = arguments.period.period(Timestamp::now(), &zone)?;
-    let reader = ledger::reader(loaded)?;
+    let reader = opened::reader(loaded)?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
     let filter = RefusalFilter {
         id: arguments.id,

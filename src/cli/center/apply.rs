@@ -15,7 +15,7 @@ use super::{IdArguments, failure, read, wrong};
 use crate::{
     center::client::{Center, Definition, Fault, UserIdType},
     cli::{
-        crypt::choose,
+        credentials::choose,
         exit::{Exit, Failure},
         output::{json, line, say},
     },

@@ -7,7 +7,7 @@ use super::{IdArguments, apply, check, failure, or_dash};
 use crate::{
     center::client::{Center, Definition, UserIdType},
     cli::{
-        crypt::choose,
+        credentials::choose,
         exit::{Exit, Failure},
         output::{json, line, lines, table},
     },

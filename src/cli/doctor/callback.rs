@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Arguments, Results, configuration::AUTHORITY};
 use crate::{
     certificates::{self, Facts, Validity},
-    cli::{Trust, client, crypt::envelope, exit::Failure, exposed, reachable, url},
+    cli::{Trust, client, credentials::envelope, exit::Failure, exposed, reachable, url},
     config::Loaded,
     intake::{EndpointSettings, PROBE_ACTION, PROBE_WORD},
     proxy,

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     amqp::Settings,
-    cli::{context::duration, exit::Failure},
+    cli::{exit::Failure, values::duration},
     telemetry::log::chain,
 };
 

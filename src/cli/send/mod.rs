@@ -21,7 +21,7 @@ use serde_with::skip_serializing_none;
 
 use super::{
     Trust, block_on, client,
-    crypt::{choose, envelope, random, secret_from},
+    credentials::{choose, envelope, random, secret_from},
     exit::{Exit, Failure},
     exposed,
     output::{json, line, say, say_lines},

@@ -3,7 +3,7 @@
 
 use crate::{
     callback::cipher::{self, BLOCK_BYTES, Key},
-    cli::crypt::random,
+    cli::credentials::random,
 };
 
 /// What stands for the number of a callback in a body that was rendered as a pattern.
