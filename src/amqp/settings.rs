@@ -8,7 +8,7 @@ use crate::{command::profile::Profile, secret::Secret};
 /// Where and how to publish.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Brokers, tried in turn. Each `amqp://` or `amqps://`, and checked by [`fault_of_url`].
+    /// Brokers, tried in turn. Each `amqp://` or `amqps://`, and checked by [`fault_of_url`](super::fault_of_url).
     pub urls: Vec<Secret>,
     /// The topic exchange that commands are published to.
     pub exchange: String,
@@ -92,7 +92,7 @@ pub enum Topology {
     Declare,
     /// See that it is there; change nothing. For brokers whose definitions are managed elsewhere, and for users without
     /// the permission `configure`. Bindings cannot be checked over AMQP: what a missing one costs lies in
-    /// [`topology::UNROUTED`], whose messages are counted.
+    /// [`topology::UNROUTED`](super::topology::UNROUTED), whose messages are counted.
     Check,
     /// Do not even look, neither when connecting nor later.
     None,

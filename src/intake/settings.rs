@@ -12,7 +12,7 @@ pub struct Settings {
     pub endpoints: Vec<EndpointSettings>,
     /// The language of sentences before an endpoint is known.
     pub locale: Locale,
-    /// Whether a [`Response`] says who decided about what, for the log.
+    /// Whether a [`Response`](super::Response) says who decided about what, for the log.
     pub identities: bool,
 }
 
