@@ -83,7 +83,7 @@ fn users(settings: &Settings) -> [User; 3] {
         }
     } else {
         // RabbitMQ 4.3 shows an exchange or a queue only to who has some right to it. Of the three, the one to write gives
-        // nothing at a queue but half of a binding, and who publishes commands may write to their exchanges anyway.
+        // nothing at a queue but half of a binding, and a user that publishes commands may write to their exchanges anyway.
         User {
             name: "countersign",
             purpose: "publishes commands, inspects queues, consumes reports; declares nothing, as amqp.topology says"

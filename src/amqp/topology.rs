@@ -13,7 +13,7 @@
 //! with an `overflow` of its own, which goes before the argument of a quorum queue; an operator policy cannot have one.
 //!
 //! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: several
-//! services on one virtual host share them, and who watches them needs to know two names only. Both keep the routing
+//! services on one virtual host share them, and monitoring needs to know two names only. Both keep the routing
 //! key, which names the endpoint.
 
 use lapin::ExchangeKind;
@@ -113,7 +113,7 @@ fn kept(name: &str, role: Role) -> Queue {
 
 /// What commands need.
 ///
-/// A check is for what publishing needs. Where unrouted and dead commands go is the business of who made the topology;
+/// A check is for what publishing needs. Where unrouted and dead commands go is the business of those who made the topology;
 /// without an alternate exchange an unrouted command comes back, which is noticed.
 pub(super) fn plan(settings: &Settings) -> Plan {
     // What is referred to comes first: a command published a moment later finds its way already.

@@ -144,7 +144,7 @@ impl Watch {
                 Listening::open(&Broker::parse_all(&self.settings.urls)?, &self.settings, CONNECTION).await?
             }
         };
-        // Back in its place at once: who gives this look up closes it.
+        // Back in its place at once: a look that is given up closes it.
         let connection = looks.connection.insert(connection);
         let plan = topology::whole_plan(&self.settings);
         let mut looking = Looking {

@@ -52,7 +52,7 @@ pub(super) enum Place {
     Thread,
 }
 
-/// One piece of background work, held by who changes what is wanted.
+/// One piece of background work, held by the one that changes what is wanted.
 #[derive(Clone)]
 pub(super) struct Background {
     name: &'static str,

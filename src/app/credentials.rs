@@ -13,7 +13,7 @@ use crate::{
 /// that goes with the next accepts.
 const BEHIND: Duration = Duration::from_secs(60);
 
-/// The first use after a while is kept this soon: who asks whether a credential is still needed reads the ledger.
+/// The first use after a while is kept this soon: `doctor` reads the ledger to say whether a credential is still needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Remembers what the ledger knows, then keeps what changes there, for as long as it is polled.

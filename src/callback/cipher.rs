@@ -1,7 +1,7 @@
 //! The platform's encryption of a callback (platform.md#encryption): base64(IV ‖ AES-256-CBC(SHA-256(key text),
 //! PKCS#7)).
 //!
-//! CBC carries no proof of integrity. Who can tell a wrong padding from a wrong token can decrypt and forge byte by
+//! CBC carries no proof of integrity. Anyone who can tell a wrong padding from a wrong token can decrypt and forge byte by
 //! byte (Vaudenay, "Security Flaws Induced by CBC Padding", Eurocrypt 2002). So the library is asked for the bare
 //! blocks, the padding is checked here without a branch on secret bytes, and the result is a bit that takes part in
 //! one decision together with the token, in [`super::open`].

@@ -44,7 +44,7 @@ pub struct CredentialSettings {
 
 impl CredentialSettings {
     /// Tells it from other credentials of its endpoint, wherever in the list it stands: 16 bits of a hash of token and key.
-    /// Enough for four, and who finds it in a ledger has learned next to nothing of either.
+    /// Enough for four, and anyone who finds it in a ledger has learned next to nothing of either.
     #[must_use]
     pub fn tag(&self) -> u16 {
         let (token, key) = (&self.action_callback_token, self.action_callback_key.as_ref());

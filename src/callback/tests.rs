@@ -368,7 +368,7 @@ fn a_refusal_takes_the_same_work_whatever_the_endpoint_has() {
             assert_eq!(bytes, MAX_CREDENTIALS * blocks, "{name}: {body:.40}");
         }
     }
-    // Who is known does not pay for the others.
+    // A known sender does not pay for the others.
     cipher::work::take();
     open(&endpoints[3].1, sealed("k-1", r#"{"token":"t-1"}"#).as_bytes()).unwrap();
     assert_eq!(cipher::work::take().0, 1);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     exit::{Exit, Failure},
-    output::{json, line, lines, say},
+    output::{counted, json, line, lines, say},
 };
 use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
@@ -82,19 +82,17 @@ fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     for endpoint in &config.intake.endpoints {
         let encrypted =
             endpoint.credentials.iter().any(|credential| credential.action_callback_key.is_some());
-        let count = endpoint.credentials.len();
+        let credentials = counted(endpoint.credentials.len() as u64, "credential");
         line(format_args!(
-            "endpoint       POST /callbacks/{}  {}, {count} {}",
+            "endpoint       POST /callbacks/{}  {}, {credentials}",
             endpoint.name,
             if encrypted { "encrypted" } else { "plain" },
-            if count == 1 { "credential" } else { "credentials" },
         ))?;
     }
     line(format_args!("reload         SIGHUP takes every key but {}", NEEDS_RESTART.join(", ")))?;
     line(match loaded.warnings.len() {
         0 => "ok".to_owned(),
-        1 => "ok, 1 warning".to_owned(),
-        count => format!("ok, {count} warnings"),
+        count => format!("ok, {}", counted(count as u64, "warning")),
     })?;
     Ok(Exit::Done)
 }

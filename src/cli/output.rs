@@ -44,6 +44,11 @@ pub(super) fn exactly(bytes: &[u8]) -> Result<(), Failure> {
     if is_seen() { line(String::from_utf8_lossy(bytes)) } else { write(bytes) }
 }
 
+/// A number of things, in the singular or the plural: `1 call`, `2 calls`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A reader that has seen enough, such as `head`, is no failure.
 fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

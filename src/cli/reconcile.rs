@@ -11,7 +11,7 @@ use super::{
     center::failure,
     exit::{Exit, Failure},
     opened::named_by,
-    output::{is_heard, json, lines, say, table},
+    output::{counted, is_heard, json, lines, say, table},
     time::ZoneArguments,
 };
 use crate::{
@@ -113,7 +113,8 @@ impl Witness for Progress {
         if self.terminal && self.told.elapsed() >= Duration::from_secs(1) {
             self.told = Instant::now();
             let Summary { commands, calls, .. } = summary;
-            say(format_args!("{commands} of up to {} decisions compared, {calls} calls", self.ahead));
+            let calls = counted(*calls, "call");
+            say(format_args!("{commands} of up to {} compared, {calls}", counted(self.ahead, "decision")));
         }
     }
 
@@ -204,7 +205,8 @@ fn sum_up(overview: &Overview, passed: Option<Summary>) {
             .map(|(verdict, count)| format!("{count} {}", verdict.as_str()))
             .collect();
         let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
-        say(format_args!("{commands} decisions compared with the approval center by {calls} calls{counts}"));
+        let (decisions, calls) = (counted(commands, "decision"), counted(calls, "call"));
+        say(format_args!("{decisions} compared with the approval center by {calls}{counts}"));
     }
     if overview.open() == 0 {
         say(closed(overview, passed));

@@ -230,7 +230,7 @@ fn hint(
     }
     if nobodys > 0 {
         let count = if nobodys == 1000 { "1000 or more".to_owned() } else { nobodys.to_string() };
-        say(format_args!("{count} more have no known sender: countersign refusals{span}"));
+        say(format_args!("{count} more without a known sender: countersign refusals{span}"));
     }
     let filter = Filter {
         user_id: arguments.user.clone(),

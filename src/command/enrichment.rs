@@ -5,11 +5,13 @@
 //! command that is kept stays as it was accepted: a command that is published again keeps its `message_id` and may carry
 //! another enrichment.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::time::Timestamp;
 use serde::Serialize;
 
 /// How far a command could be completed: a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum EnrichmentStatus {
@@ -27,7 +29,7 @@ pub enum EnrichmentStatus {
 
 impl EnrichmentStatus {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in the message and the metric.
     #[must_use]

@@ -11,6 +11,8 @@ mod unset;
 
 use std::sync::Arc;
 
+use strum::IntoStaticStr;
+
 use crate::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -62,7 +64,7 @@ pub struct Command {
 }
 
 /// What is to be done with the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// `APPROVE`
@@ -93,7 +95,7 @@ impl Action {
 }
 
 /// Where in the platform's client the approver acted (platform.md#callback-origins).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Origin {
     /// The list of pending approvals.
@@ -162,7 +164,7 @@ pub struct Registered {
 }
 
 /// The context format that told the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ResolvedBy {
     /// The callback's own fields, the context passed on as it is.

@@ -58,7 +58,10 @@ pub(super) fn check_validity(section: &mut Section<'_, '_, '_>, cert_file: &Path
         Validity::Soon | Validity::AtOnce => {
             section.warn(
                 "cert_file",
-                format!("the certificate in {file} expires in {days} days, at {}; renew it", facts.not_after),
+                format!(
+                    "the certificate in {file} expires at {} (days left: {days}); renew it",
+                    facts.not_after
+                ),
             );
         }
         Validity::Expired => {

@@ -15,7 +15,7 @@ enum Closeness {
     Exactly,
 }
 
-/// The form to answer with. The larger weight wins. At the same weight OpenMetrics does if it is named; who takes
+/// The form to answer with. The larger weight wins. At the same weight OpenMetrics does if it is named; a client that takes
 /// anything, says nothing, or wants neither gets the text format, which everybody reads.
 pub(super) fn exposition(accept: Option<&Accept>) -> Exposition {
     let ranges = accept.map_or(&[][..], |accept| accept.0.as_slice());

@@ -73,7 +73,7 @@ impl FromRequest for Registrar {
     }
 }
 
-/// Wrong tokens that were offered. They are logged, but not limited: who sits behind the same proxy as a monitor with
+/// Wrong tokens that were offered. They are logged, but not limited: a person behind the same proxy as a monitor with
 /// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
 #[derive(Debug, Default)]
 pub(super) struct WrongTokens(Mutex<Untold>);

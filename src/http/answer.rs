@@ -217,7 +217,7 @@ pub const PROBE_STATUS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 /// The body of the answer to a probe.
 ///
-/// Not a success, since 200 means kept: who gives a button this action by mistake is told that nothing was decided.
+/// Not a success, since 200 means kept: an integrator who gives a button this action by mistake is told that nothing was decided.
 #[must_use]
 pub fn probe_body(locale: Locale) -> Bytes {
     let body = RefusalBody {

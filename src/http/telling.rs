@@ -1,9 +1,9 @@
 //! What of refused callbacks is logged one by one, and what is summed up: a flood must not become a flood in the log.
 //!
 //! Callbacks of one peer that are refused for one reason are a *flow*. The first of a flow is logged in full; the others
-//! are counted, and a line a minute says how many they were, until a minute passes without any. Who knows a key or a
-//! token is no stranger, and each of theirs may be somebody's decision: of those the first [`KNOWN`] of a minute are logged
-//! in full.
+//! are counted, and a line a minute says how many they were, until a minute passes without any. A sender who knows a key
+//! or a token is no stranger, and each of their callbacks may be somebody's decision: the first [`KNOWN`] of a minute are
+//! logged in full.
 //!
 //! The memory is bounded: there are [`FLOWS`] flows, and what does not fit among them is counted by its reason alone.
 

@@ -150,7 +150,7 @@ pub(super) fn config(identity: Arc<Identity>) -> io::Result<ServerConfig> {
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(identity);
-    // A session that is taken up again shows no certificate, and is followed by another: who knew the one before
+    // A session that is taken up again shows no certificate, and is followed by another: clients that knew the one before
     // would never see that it was exchanged. The approval center and proxies keep their connections, so a handshake
     // is rare.
     config.session_storage = Arc::new(NoServerSessionStorage {});

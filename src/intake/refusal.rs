@@ -1,9 +1,9 @@
 //! Why callbacks are refused.
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 /// Why a callback was refused: the closed list. The same word stands in answer, log, metric and console.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray, strum::EnumString,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Refusal {
     /// Unknown endpoint or path, wrong or missing token, anything wrong with the cipher or with a body that no token
@@ -39,7 +39,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The stable word.
     #[must_use]

@@ -64,7 +64,7 @@ pub enum Disposition {
     /// Nothing is kept of it but the refusal.
     Refused(Refusal),
     /// Its sender is authenticated and asked for nothing but that ([`PROBE_ACTION`]). Nothing was decided and nothing is
-    /// kept, not even a refusal. Who is not authenticated cannot get here.
+    /// kept, not even a refusal. A sender who is not authenticated cannot get here.
     Probed,
 }
 

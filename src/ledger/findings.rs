@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr};
+
 use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -10,7 +12,7 @@ use super::{AcceptError, LookError};
 use crate::command::{Action, CommandId, Seq};
 
 /// What the approval center shows of one published decision: a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr, strum::EnumString)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

@@ -1,5 +1,7 @@
 //! What workers report of commands, and the showing of it to the approver.
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
 
@@ -11,19 +13,10 @@ use crate::command::{
 
 /// Where an outcome is shown.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-    strum::EnumString,
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, IntoStaticStr, VariantArray, EnumString,
 )]
 #[strum(serialize_all = "snake_case")]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Surface {
     /// On the card of the approval bot, if the command came from one.
     Card,
@@ -33,7 +26,7 @@ pub enum Surface {
 
 impl Surface {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in the ledger, the API and metrics.
     #[must_use]
@@ -44,19 +37,10 @@ impl Surface {
 
 /// How far showing an outcome has come.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-    strum::EnumString,
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, IntoStaticStr, VariantArray, EnumString,
 )]
 #[strum(serialize_all = "snake_case")]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum ShowingState {
     /// There is nothing to show: the command did not come from a card, and the worker gave no instance.
     Nothing,
@@ -70,7 +54,7 @@ pub enum ShowingState {
 
 impl ShowingState {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in the ledger, answers and on the command line.
     #[must_use]
@@ -255,17 +239,27 @@ pub trait Outcomes: Send + Sync + 'static {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        ShowingState::{Nothing, Parked, Shown, Waiting},
+        *,
+    };
+
+    #[test]
+    fn the_words_are_a_contract_and_read_back() {
+        let states = ["nothing", "waiting", "shown", "parked"];
+        assert!(ShowingState::ALL.iter().copied().map(ShowingState::as_str).eq(states));
+        assert!(Surface::ALL.iter().copied().map(Surface::as_str).eq(["card", "instance"]));
+        assert_eq!(states.map(str::parse), [Nothing, Waiting, Shown, Parked].map(Ok));
+        assert_eq!(["card", "instance"].map(str::parse), [Surface::Card, Surface::Instance].map(Ok));
+        assert_eq!(serde_json::to_value(ShowingState::ALL).unwrap(), serde_json::json!(states));
+        assert_eq!(serde_json::to_value(Surface::ALL).unwrap(), serde_json::json!(["card", "instance"]));
+    }
 
     #[test]
     fn an_outcome_as_a_whole_is_what_has_to_be_looked_at_first() {
-        use ShowingState::{Nothing, Parked, Shown, Waiting};
         assert_eq!(ShowingState::of_all([]), Nothing);
         assert_eq!(ShowingState::of_all([Shown]), Shown);
         assert_eq!(ShowingState::of_all([Shown, Waiting]), Waiting);
         assert_eq!(ShowingState::of_all([Parked, Waiting]), Parked);
-        for &state in ShowingState::ALL {
-            assert_eq!(state.as_str().parse(), Ok(state));
-        }
     }
 }

@@ -9,23 +9,16 @@
 //!                        parked                pending ◀──────────┘
 //! ```
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use crate::command::Seq;
 
 /// The state of a command, as people see it.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-    strum::EnumString,
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, IntoStaticStr, VariantArray, EnumString,
 )]
 #[strum(serialize_all = "snake_case")]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Committed; the broker has not confirmed it yet.
     Pending,
@@ -36,7 +29,7 @@ pub enum State {
 }
 
 /// What an exception row says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Exceptional {
     /// To be tried again by itself.
@@ -86,7 +79,7 @@ impl Event {
 
 impl State {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in answers, metrics and on the command line.
     #[must_use]
@@ -155,6 +148,15 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("retrying".parse::<State>().is_err());
+        assert_eq!(
+            serde_json::to_value(State::ALL).unwrap(),
+            serde_json::json!(["pending", "published", "parked"])
+        );
+
+        let exceptional = ["retrying", "parked", "requeued"];
+        let variants = [Exceptional::Retrying, Exceptional::Parked, Exceptional::Requeued];
+        assert_eq!(variants.map(Exceptional::as_str), exceptional);
+        assert_eq!(exceptional.map(str::parse), variants.map(Ok));
     }
 
     #[test]

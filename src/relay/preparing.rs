@@ -25,7 +25,7 @@ pub trait Enrich: Send + Sync {
     fn patience(&self, endpoint: &str) -> Option<Duration>;
 
     /// Completes a command, until the deadline at the latest; may be dropped at any time. Returns at once, and what it
-    /// returns does not block who waits for it.
+    /// returns does not block the one that waits for it.
     fn enrich(&self, entry: &Entry, deadline: Instant) -> BoxFuture<'static, Enrichment>;
 }
 

@@ -53,7 +53,7 @@ async fn why_an_approver_saw_an_error_is_one_command() {
     for words in [
         "此处不支持该操作，请到业务系统中处理。",
         "Add the action to `actions`",
-        "1 more have no known sender",
+        "1 more without a known sender",
     ] {
         assert!(ran.stderr.contains(words), "no {words} in {}", ran.stderr);
     }

@@ -228,7 +228,7 @@ async fn what_has_expired_is_told_from_what_was_never_registered() {
     for endpoint in ["registry", "both"] {
         assert_eq!(registry.receive(endpoint, K).await.unwrap_err(), Refusal::ContextExpired);
     }
-    // Expired comes first: who asks for something that is over learns that, and nothing of who was permitted.
+    // Expired comes first: the sender learns that it is over, and nothing of who was permitted.
     let stranger = registry.receive("registry", &format!(r#"{K},"user_id":"wang5""#)).await;
     assert_eq!(stranger.unwrap_err(), Refusal::ContextExpired);
     assert!(registry.register(expiring(registration("k"), 3600)).await);

@@ -26,7 +26,7 @@ use super::{
 use crate::secret::Secret;
 
 /// The platform gives a new token when less than half an hour is left of the old one (platform.md#access-tokens), so
-/// by now it will, and the old one stays valid for who has it.
+/// by now it will, and the old one stays valid for those who have it.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
 /// After a failed renewal, while the old token still does.

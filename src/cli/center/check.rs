@@ -1,9 +1,11 @@
 //! Whether a definition fits the endpoint that it should point at: each check with what is wrong and how to fix it.
 
+use strum::IntoStaticStr;
+
 use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
 /// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(in crate::cli) enum CheckResult {
     #[strum(serialize = "ok")]
@@ -130,7 +132,7 @@ fn url(given: Option<&str>, endpoint: &EndpointSettings, input: &CheckInput<'_>)
         );
     }
     if url.scheme() == "http" && !input.center_is_local {
-        let words = "is not encrypted on the way: who reads it on the line can send it again, and without \
+        let words = "is not encrypted on the way: anyone who reads it on the line can send it again, and without \
                      action_callback_key can read the token; use https";
         return (CheckResult::Risky, format!("{given} {words}"));
     }

@@ -8,7 +8,7 @@ use crate::{
         Error, Examined, Listening, Login, Settings, Topology, Trouble, examine, listen_in, login_of_url,
         names, refusing_policy,
     },
-    cli::exit::Failure,
+    cli::{exit::Failure, output::counted},
     config::Loaded,
     telemetry::{
         log::chain,
@@ -184,17 +184,17 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
     let Some(Counts { messages, consumers }) = one.counts else { return results.ok(subject, name) };
     match one.role {
         Some(Role::Commands) if consumers == 0 => {
-            let words = format!("{name} has {messages} commands and no worker that takes them");
+            let words = format!("{name} has {} and no worker", counted(messages.into(), "command"));
             results.risky(subject, format!("{words}; start one"))
         }
         Some(Role::Outcomes) if consumers == 0 => {
-            let words = format!("{name} has {messages} outcomes, and nobody takes them");
+            let words = format!("{name} has {} and no consumer", counted(messages.into(), "outcome"));
             results.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
         }
         Some(Role::Outcomes) => results.ok(subject, format!("{name}: {messages} waiting to be taken")),
         // AMQP does not tell bindings. Where they are missing, commands end up here.
         Some(Role::Unrouted) if messages > 0 => {
-            let words = format!("{messages} commands found no queue and lie in {name}");
+            let words = format!("commands that found no queue, in {name}: {messages}");
             let advice =
                 format!("bind {} to {} with \"#\", then move them", settings.queue, settings.exchange);
             results.wrong(subject, format!("{words}; {advice}"))
@@ -202,13 +202,17 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
         Some(Role::Unrouted) => results.ok(subject, "no command was without a queue"),
         Some(Role::Dead) if messages > 0 => {
             // To read them would count as a delivery, of which a queue may allow only so many.
-            let words = format!("{messages} messages lie in {name}, and doctor does not touch them");
+            let words = format!("messages in {name}: {messages}; doctor does not touch them");
             let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
                        or maxlen (the queue was full)";
             results.risky(subject, format!("{words}. {why}; look at them, fix that, and move them back"))
         }
         Some(Role::Dead) => results.ok(subject, "none"),
-        _ => results.ok(subject, format!("{name}: {consumers} consumers, {messages} commands")),
+        _ => {
+            let (consumers, commands) =
+                (counted(consumers.into(), "consumer"), counted(messages.into(), "command"));
+            results.ok(subject, format!("{name}: {consumers}, {commands}"))
+        }
     }
 }
 

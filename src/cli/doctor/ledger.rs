@@ -11,7 +11,7 @@ use std::{
 
 use super::Results;
 use crate::{
-    cli::exit::Failure,
+    cli::{exit::Failure, output::counted},
     config::Loaded,
     intake::Refusal,
     ledger::{
@@ -171,18 +171,18 @@ fn mib(bytes: u64) -> String {
 fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
     if let Some(age) = stats.oldest_pending_at.map(|at| Timestamp::now().since(at)).filter(|age| *age > OLD) {
         let words = format!(
-            "{} commands are pending, the oldest for {} s; is serve running, and the broker there? `countersign ledger list \
+            "{} pending, the oldest for {} s; is serve running, and the broker there? `countersign ledger list \
              --state pending` says why each waits",
-            stats.pending,
+            counted(stats.pending, "command"),
             age.as_secs()
         );
         if age > TOO_OLD { results.wrong("pending", words) } else { results.risky("pending", words) }?;
     }
     if stats.parked > 0 {
         let words = format!(
-            "{} commands are parked, and no worker gets them: `countersign ledger list --state parked` says why; fix that, \
+            "{} parked, and no worker gets them: `countersign ledger list --state parked` says why; fix that, \
              then `countersign ledger requeue --all-parked`",
-            stats.parked
+            counted(stats.parked, "command")
         );
         results.wrong("parked commands", words)?;
     }

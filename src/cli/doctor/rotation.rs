@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::Results;
 use crate::{
-    cli::exit::Failure, config::Loaded, intake::EndpointSettings, ledger::CredentialUse,
-    ledger::sqlite::Reader, time::Timestamp,
+    cli::{exit::Failure, output::counted},
+    config::Loaded,
+    intake::EndpointSettings,
+    ledger::CredentialUse,
+    ledger::sqlite::Reader,
+    time::Timestamp,
 };
 
 /// A credential that nobody has used for so long, while another one was used, is hardly needed any more.
@@ -64,10 +68,7 @@ fn words(used: Option<&CredentialUse>, now: Timestamp) -> String {
 }
 
 fn ago(time: Duration) -> String {
-    let count = |seconds: u64, unit: &str| {
-        let count = time.as_secs() / seconds;
-        format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-    };
+    let count = |seconds: u64, unit: &str| counted(time.as_secs() / seconds, unit);
     match time.as_secs() {
         0..120 => count(1, "second"),
         120..7_200 => count(60, "minute"),

@@ -22,9 +22,10 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::{
-    Arguments, PATIENCE, Plan,
+    Arguments, PATIENCE,
+    answer::outcome_of,
     connection::Connection,
-    outcome_of,
+    plan::Plan,
     tally::{Ending, Given, Progress, Summary, Tally},
     template::Template,
     verify::{Arrivals, Source, Verifier},

@@ -1,40 +1,33 @@
 //! `send`: plays the approval center, for one callback or as a load generator.
 
+mod answer;
 mod body;
 mod connection;
 mod load;
+mod plan;
 mod tally;
 mod template;
 mod verify;
 
-use std::{
-    borrow::Cow,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use serde_json::Value;
-use serde_with::skip_serializing_none;
 
 use super::{
     Trust, block_on, client,
-    credentials::{choose, envelope, random, secret_from},
     exit::{Exit, Failure},
     exposed,
     output::{json, line, say, say_lines},
     reachable, url,
 };
-use crate::{
-    callback::cipher::Key, config::Loaded, intake::EndpointSettings, proxy, secret::Secret,
-    telemetry::log::chain,
-};
-use body::{Decision, Origin};
+use crate::config::Loaded;
+use answer::post;
+use body::Origin;
 use load::LoadArguments;
-use tally::{Given, Summary, Tally, millis};
-use template::{Marks, Template};
+use plan::Plan;
+use tally::{Given, Summary, Tally};
 
 /// The platform itself waits 5 to 10 s (platform.md#callback-transport); a little more shows an answer that comes too
 /// late for it.
@@ -134,45 +127,14 @@ pub(super) struct Arguments {
     load: LoadArguments,
 }
 
-/// How one callback was answered.
-#[skip_serializing_none]
-#[derive(Debug, Serialize)]
-struct Answer {
-    /// Absent if neither the callback nor its context names one, as far as is known here: what a context was registered
-    /// for, the service alone knows.
-    task_id: Option<String>,
-    /// Absent if there was no answer.
-    http_status: Option<u16>,
-    /// `accepted`, `duplicate`, a reason, `unanswered`, or `unknown` for an answer that is not countersign's.
-    outcome: String,
-    command_id: Option<String>,
-    /// The sentence for the approver, or why there was no answer.
-    message: Option<String>,
-    elapsed_ms: f64,
-}
-
 /// The last line of `--json`.
 #[derive(Debug, Serialize)]
 struct LastLine<'a> {
     summary: &'a Summary,
 }
 
-/// All that does not change from one callback to the next.
-struct Plan<'a> {
-    arguments: &'a Arguments,
-    endpoint: Option<&'a EndpointSettings>,
-    endpoint_name: String,
-    token: Secret,
-    key: Option<Secret>,
-    /// What fresh ids begin with: two runs do not get in each other's way.
-    run: String,
-    first_message_id: u64,
-    /// Instance and task that `--context` names.
-    named: (Option<String>, Option<String>),
-}
-
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let plan = plan(arguments, loaded)?;
+    let plan = Plan::new(arguments, loaded)?;
     if arguments.dry_run {
         for number in 0..arguments.count.unwrap_or(1) {
             line(String::from_utf8_lossy(&plan.body(number)))?;
@@ -211,151 +173,6 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-fn plan<'a>(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Plan<'a>, Failure> {
-    let by_file = arguments.token_file.is_some();
-    let endpoint = match loaded.endpoints() {
-        Ok(endpoints) => match choose(endpoints, arguments.endpoint.as_deref()) {
-            Ok(endpoint) => Some(endpoint),
-            // With a token at hand, an endpoint of another machine's configuration will do.
-            Err(_) if by_file && (endpoints.is_empty() || arguments.endpoint.is_some()) => None,
-            Err(failure) => return Err(failure),
-        },
-        Err(_) if by_file => None,
-        Err(faults) => return Err(faults.into()),
-    };
-    let credential = endpoint.and_then(|endpoint| endpoint.credentials.first());
-    let token = match (&arguments.token_file, credential) {
-        (Some(path), _) => secret_from(path, "--token-file")?,
-        (None, Some(credential)) => credential.action_callback_token.clone(),
-        (None, None) => return Err(Failure::Usage("there is no token; use --token-file".to_owned())),
-    };
-    let key = match &arguments.key_file {
-        Some(path) => Some(secret_from(path, "--key-file")?),
-        None => credential.and_then(|credential| credential.action_callback_key.clone()),
-    };
-    let name = endpoint.map(|endpoint| endpoint.name.clone()).or_else(|| arguments.endpoint.clone());
-    let fresh = u64::from_be_bytes(random());
-    let plan = Plan {
-        arguments,
-        endpoint,
-        endpoint_name: name.unwrap_or_else(|| "default".to_owned()),
-        token,
-        key: key.filter(|_| !arguments.plain),
-        run: format!("demo-{:08x}", fresh >> 32),
-        // 19 digits, as the captured one: beyond what a double holds exactly.
-        first_message_id: arguments
-            .message_id
-            .unwrap_or(7_000_000_000_000_000_000 + fresh % 1_000_000_000_000_000_000),
-        named: (None, None),
-    };
-    let named = match plan.endpoint.filter(|_| arguments.context.is_some()) {
-        Some(endpoint) => body::named(endpoint, &plan.decision_about(String::new(), plan.first_message_id)),
-        None => (None, None),
-    };
-    contradiction(arguments, &named)?;
-    Ok(Plan { named, ..plan })
-}
-
-/// A callback whose own ids say something else than its context is refused whatever else it says; nobody means to send it.
-fn contradiction(arguments: &Arguments, named: &(Option<String>, Option<String>)) -> Result<(), Failure> {
-    for (flag, what, given, named) in [
-        ("--instance", "the instance", &arguments.instance, &named.0),
-        ("--task", "the task", &arguments.task, &named.1),
-    ] {
-        if let (Some(given), Some(named)) = (given, named)
-            && given != named
-        {
-            return Err(Failure::Usage(format!(
-                "{flag} says {given:?} and --context names {what} {named:?}; countersign refuses such a callback as \
-                 context_invalid. Leave one of the two out: without --context, one that fits is made"
-            )));
-        }
-    }
-    let many = arguments.count.is_some_and(|count| count > 1) || arguments.load.wanted();
-    if let (true, Some(task), Origin::List | Origin::Search) = (many, &named.1, arguments.origin) {
-        return Err(Failure::Usage(format!(
-            "each of many callbacks is about a task of its own, and --context names {task:?} for all of them; \
-             countersign refuses such callbacks as context_invalid. Leave --context out: one that fits is made for each"
-        )));
-    }
-    Ok(())
-}
-
-impl Plan<'_> {
-    /// The callback with this number, counted from 0.
-    fn decision(&self, number: u64) -> Decision {
-        let task = match self.arguments.count {
-            Some(2..) => format!("{}{}", self.task_prefix(), number + 1),
-            _ => self.task(),
-        };
-        self.decision_about(task, self.first_message_id.wrapping_add(number))
-    }
-
-    /// The task that the callback with this number names; `None` if it carries no task, and its context is not known to
-    /// name one.
-    fn task_told(&self, number: u64) -> Option<String> {
-        match (self.arguments.origin, &self.arguments.context) {
-            (Origin::Card, Some(_)) => self.named.1.clone(),
-            _ => Some(self.decision(number).task),
-        }
-    }
-
-    fn task(&self) -> String {
-        let given = self.arguments.task.as_ref().or(self.named.1.as_ref());
-        given.cloned().unwrap_or_else(|| format!("{}-task", self.run))
-    }
-
-    /// What the task ids of many callbacks begin with; a number follows.
-    fn task_prefix(&self) -> String {
-        format!("{}-", self.task())
-    }
-
-    fn decision_about(&self, task: String, message_id: u64) -> Decision {
-        let arguments = self.arguments;
-        let origin = arguments.origin;
-        let instance = arguments.instance.as_ref().or(self.named.0.as_ref());
-        let instance = instance.unwrap_or(&self.run).clone();
-        let formats = self.endpoint.map_or(&[][..], |endpoint| &endpoint.context.formats);
-        let context = arguments.context.clone().or_else(|| body::context(origin, formats, &instance, &task));
-        let approval_code = arguments.approval_code.clone().or_else(|| match origin {
-            Origin::Card => None,
-            Origin::List | Origin::Search => Some(
-                self.endpoint
-                    .and_then(|endpoint| endpoint.approval_codes.first().cloned())
-                    .unwrap_or_else(|| "demo".to_owned()),
-            ),
-        });
-        Decision {
-            action: arguments.action.clone(),
-            user: arguments.user.clone(),
-            approval_code,
-            instance,
-            task,
-            message_id,
-            context,
-            reason: arguments.reason.clone(),
-        }
-    }
-
-    /// The body as it goes over the wire.
-    fn body(&self, number: u64) -> Vec<u8> {
-        let plain = body::render(self.arguments.origin, &self.decision(number), self.token.expose());
-        match &self.key {
-            Some(key) => envelope(key, &plain).into_bytes(),
-            None => plain,
-        }
-    }
-
-    /// The bodies of many callbacks.
-    fn template(&self) -> Template {
-        let marks = Marks::draw();
-        let decision =
-            self.decision_about(format!("{}{}", self.task_prefix(), marks.number), marks.message_id);
-        let plain = body::render(self.arguments.origin, &decision, self.token.expose());
-        Template::new(&plain, &marks, self.first_message_id, self.key.as_ref().map(Key::derive))
-    }
-}
-
 /// Sends the callbacks and prints each answer; ends at the first that does not come.
 async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Summary, Failure> {
     let count = plan.arguments.count.unwrap_or(1);
@@ -384,137 +201,4 @@ async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> 
     let given = Given { run: plan.run.clone(), connections: u64::from(connections), rate_wanted: None };
     let unsent = count - tally.sent();
     Ok(tally.summary(given, unsent, None))
-}
-
-async fn post(
-    client: &reqwest::Client,
-    url: &reqwest::Url,
-    task_id: Option<String>,
-    body: Vec<u8>,
-) -> Answer {
-    let began = Instant::now();
-    let request = client.post(url.clone()).header("content-type", "application/json").body(body);
-    let answered = async {
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        Ok::<_, reqwest::Error>((status, response.bytes().await?))
-    };
-    match answered.await {
-        Ok((status, bytes)) => read(task_id, status, &bytes, millis(began.elapsed())),
-        Err(error) => Answer {
-            task_id,
-            http_status: None,
-            outcome: "unanswered".to_owned(),
-            command_id: None,
-            message: Some(format!(
-                "not reached{}: {}",
-                proxy::words(url.as_str()),
-                chain(&error.without_url())
-            )),
-            elapsed_ms: millis(began.elapsed()),
-        },
-    }
-}
-
-fn read(task_id: Option<String>, status: u16, bytes: &[u8], elapsed_ms: f64) -> Answer {
-    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    Answer {
-        task_id,
-        http_status: Some(status),
-        outcome: outcome_of(status, bytes).into_owned(),
-        command_id: text("/data/command_id"),
-        message: text("/message"),
-        elapsed_ms,
-    }
-}
-
-/// The word of an answer: `accepted` or `duplicate`, or the reason of a refusal.
-fn outcome_of(status: u16, bytes: &[u8]) -> Cow<'_, str> {
-    /// Of both kinds of answers, what tells them apart.
-    #[derive(Default, serde::Deserialize)]
-    struct Words<'a> {
-        #[serde(borrow)]
-        msg: Option<Cow<'a, str>>,
-        #[serde(borrow)]
-        data: Option<Data<'a>>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Data<'a> {
-        #[serde(borrow)]
-        status: Option<Cow<'a, str>>,
-    }
-    let words: Words<'_> = serde_json::from_slice(bytes).unwrap_or_default();
-    let word = if status == 200 { words.data.and_then(|data| data.status) } else { words.msg };
-    word.unwrap_or(Cow::Borrowed("unknown"))
-}
-
-impl Answer {
-    fn words(&self) -> String {
-        let message = self.message.as_deref().unwrap_or_default();
-        match self.http_status {
-            Some(status) => format!("countersign: refused with {status} {}: {message}", self.outcome),
-            None => format!("countersign: no answer: {message}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_read_whatever_it_is() {
-        let body = br#"{"code":0,"msg":"success","data":{"command_id":"0199","status":"duplicate"}}"#;
-        let answer = read(Some("t".to_owned()), 200, body, 1.0);
-        assert_eq!((answer.outcome.as_str(), answer.command_id.as_deref()), ("duplicate", Some("0199")));
-        let body = br#"{"code":40300,"msg":"unauthenticated","message":"no","without_prefix":"true"}"#;
-        let answer = read(Some("t".to_owned()), 403, body, 1.0);
-        assert_eq!((answer.outcome.as_str(), answer.message.as_deref()), ("unauthenticated", Some("no")));
-        assert_eq!(read(Some("t".to_owned()), 502, b"<html>", 1.0).outcome, "unknown");
-    }
-
-    /// Answers one request with these bytes; `None` hangs up.
-    async fn answering(answer: Option<&'static str>) -> reqwest::Url {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut seen = Vec::new();
-            while !seen.ends_with(b"the body") {
-                let mut some = [0; 1024];
-                let count = stream.read(&mut some).await.unwrap();
-                assert!(count > 0, "the whole request comes");
-                seen.extend_from_slice(&some[..count]);
-            }
-            let head = String::from_utf8_lossy(&seen).to_lowercase();
-            assert!(head.starts_with("post /callbacks/a http/1.1"), "{head}");
-            assert!(head.contains("content-type: application/json"), "{head}");
-            if let Some(answer) = answer {
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        format!("http://{address}/callbacks/a").parse().unwrap()
-    }
-
-    async fn posted(url: &reqwest::Url) -> Answer {
-        rustls::crypto::ring::default_provider().install_default().ok();
-        post(&client(url, Trust::System, PATIENCE).unwrap(), url, Some("t".to_owned()), b"the body".to_vec())
-            .await
-    }
-
-    #[tokio::test]
-    async fn a_post_ends_in_an_answer_or_in_none() {
-        let url = answering(Some(
-            "HTTP/1.1 422 X\r\ncontent-length: 34\r\n\r\n{\"msg\":\"malformed\",\"message\":\"no\"}",
-        ))
-        .await;
-        let answer = posted(&url).await;
-        assert_eq!((answer.http_status, answer.outcome.as_str()), (Some(422), "malformed"));
-        let answer = posted(&answering(None).await).await;
-        assert_eq!((answer.http_status, answer.outcome.as_str()), (None, "unanswered"));
-        let answer = posted(&"http://127.0.0.1:1/".parse().unwrap()).await;
-        assert!(answer.message.unwrap().contains("refused"));
-    }
 }

@@ -22,6 +22,7 @@ use crate::{
     amqp::{self, Settings, listen_in},
     cli::{
         exit::Failure,
+        output::counted,
         tail::{Listening, subscribe_soon},
     },
     telemetry::taming::Tamed,
@@ -255,10 +256,10 @@ async fn consume_configured(amqp: &Settings, channel: &Channel) -> Result<Consum
         .with_context(|| format!("cannot inspect the queue {:?}", amqp.queue))?;
     if queue.message_count() > 0 || queue.consumer_count() > 0 {
         return Err(anyhow!(
-            "the queue {:?} is in use: {} messages, {} consumers; --verify own takes nothing away from anybody",
+            "the queue {:?} is in use: {}, {}; --verify own takes nothing away from anybody",
             amqp.queue,
-            queue.message_count(),
-            queue.consumer_count()
+            counted(queue.message_count().into(), "message"),
+            counted(queue.consumer_count().into(), "consumer")
         )
         .into());
     }

@@ -189,7 +189,7 @@ impl Signals {
         })
     }
 
-    /// A future that resolves when the process is told to stop, and the signal to reload. Who is told to stop twice is
+    /// A future that resolves when the process is told to stop, and the signal to reload. A service that is told twice is
     /// stopping already: the grace bounds how long that takes.
     fn split(self) -> (impl Future<Output = ()>, Signal) {
         let Self { mut terminate, mut interrupt, hangup } = self;

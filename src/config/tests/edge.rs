@@ -221,7 +221,10 @@ fn the_end_of_a_certificate_is_told_before_and_after() {
         assert_eq!(told(&load(25, false)), (String::new(), String::new()));
         let (lapsed, warnings) = told(&load(20, false));
         assert!(lapsed.is_empty() && warnings.contains(&format!("{section}.cert_file: ")), "{warnings}");
-        assert!(warnings.contains("dated.pem expires in 19 days"), "{warnings}");
+        assert!(
+            warnings.contains("dated.pem expires at ") && warnings.contains("(days left: 19)"),
+            "{warnings}"
+        );
         let (lapsed, warnings) = told(&load(-1, false));
         assert!(lapsed.contains(&format!("{section}.cert_file: ")), "{lapsed}");
         assert!(lapsed.contains("dated.pem expired at ") && warnings.is_empty(), "{lapsed} {warnings}");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_with::skip_serializing_none;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::super::{ContextError, json};
 use crate::time::Timestamp;
@@ -149,7 +150,7 @@ fn numeric_date(value: Option<&RawValue>, words: &Words) -> Result<Option<Timest
 }
 
 /// What a token has to say before it is taken for a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray, strum::EnumString)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Requirement {
     /// When it ends. Without, a card that was captured once can be pressed for ever.
@@ -172,7 +173,7 @@ pub enum Requirement {
 
 impl Requirement {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// As in the configuration.
     #[must_use]

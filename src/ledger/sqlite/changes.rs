@@ -31,7 +31,7 @@ impl<Q, A> Asked<Q, A> {
 
     fn tell(self, committed: bool) {
         let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
-        // Who no longer waits asks again, or looks.
+        // A caller that no longer waits asks again, or looks.
         self.reply.send(answer).ok();
     }
 }
@@ -120,7 +120,7 @@ impl Change {
         Ok(())
     }
 
-    /// Tells who waits what came of it, once the commit has succeeded or failed.
+    /// Tells the caller what came of it, once the commit has succeeded or failed.
     pub(super) fn tell(self, committed: bool) {
         match self {
             Self::Register(asked) => asked.tell(committed),

@@ -4,7 +4,7 @@
 //! call, and often a switch of threads for one answer; to wake a task of one's own thread is a push to a list. So
 //! [`Wakeups`] wakes one of those who wait on a thread, and that one wakes the others when it is polled.
 //!
-//! Nobody is forgotten: who is to wake others does so when polled or when dropped, whichever comes first, and one that
+//! Nobody is forgotten: one that is to wake others does so when polled or when dropped, whichever comes first, and one that
 //! was polled or dropped before is not asked. So it must not be held by somebody who was woken and does neither.
 
 use std::{

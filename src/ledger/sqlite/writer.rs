@@ -2,7 +2,7 @@
 //!
 //! While one commit waits for the disk, the next accepts queue up; they all go into the next commit. So the rate grows
 //! with the load, and one sync is shared by everybody who waited for it. Where the disk is so fast that hardly anybody would
-//! share, commits that follow each other closely begin a millisecond apart; who comes alone never waits.
+//! share, commits that follow each other closely begin a millisecond apart; one that comes alone never waits.
 
 use std::{
     path::PathBuf,
@@ -128,7 +128,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // Asleep and not at the queue: who hands something over has nobody to wake.
+            // Asleep and not at the queue: a caller has nobody to wake.
             thread::sleep(not_before.saturating_duration_since(Instant::now()));
             while let Some(job) = next {
                 waiting.take_in(job);
@@ -225,7 +225,7 @@ impl Writer {
                 // INVARIANT 1: the commit has returned, so the sync has.
                 self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                // Before the receipts: who has one finds the command in `head`.
+                // Before the receipts: a caller that has one finds the command in `head`.
                 self.hand_on(appended.entries);
                 let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {

@@ -1,11 +1,12 @@
 //! What came to the public listener beside answered callbacks.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use strum::{IntoStaticStr, VariantArray};
 
-use super::counters;
+use super::{counters, words};
 
 /// Why a callback was not heard because of who sent it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum LimitCause {
     /// The peer sent more than its rate.
@@ -18,19 +19,8 @@ pub enum LimitCause {
     Connections,
 }
 
-impl LimitCause {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `cause`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// What came to the public listener and is no callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Misdirected {
     /// Somebody looks whether the listener is there.
@@ -41,19 +31,8 @@ pub enum Misdirected {
     Other,
 }
 
-impl Misdirected {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `kind`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// Why a TLS handshake on the public listener failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum HandshakeFailure {
     /// What came was not TLS: plain HTTP, most likely.
@@ -72,7 +51,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The value of the label `cause`.
     #[must_use]
@@ -97,21 +76,21 @@ impl Http {
                 "peers_limited",
                 "Callbacks, and connections, of peers over a limit, by cause",
                 "cause",
-                LimitCause::ALL.iter().copied().map(LimitCause::as_str),
+                words::<LimitCause>(),
             ),
             misdirected: counters(
                 registry,
                 "misdirected_requests",
                 "Requests to the public listener that are not callbacks, by kind; they are not counted as callbacks",
                 "kind",
-                Misdirected::ALL.iter().copied().map(Misdirected::as_str),
+                words::<Misdirected>(),
             ),
             handshake_failures: counters(
                 registry,
                 "tls_handshake_failures",
                 "TLS handshakes of the public listener that failed, by cause",
                 "cause",
-                HandshakeFailure::ALL.iter().copied().map(HandshakeFailure::as_str),
+                words::<HandshakeFailure>(),
             ),
         }
     }

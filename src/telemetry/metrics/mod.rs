@@ -20,6 +20,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::{Metric, Registry},
 };
+use strum::VariantArray;
 
 use callbacks::Callbacks;
 use http::Http;
@@ -91,6 +92,11 @@ fn counters(
 ) -> Box<[Counter]> {
     let family = registered(registry, name, help, Family::<Label, Counter>::default());
     values.map(|value| family.get_or_create(&[(label, value)]).clone()).collect()
+}
+
+/// The words of a closed list, in its order.
+fn words<T: VariantArray + Copy + Into<&'static str>>() -> impl Iterator<Item = &'static str> {
+    T::VARIANTS.iter().map(|&variant| variant.into())
 }
 
 fn clamped(count: u64) -> i64 {

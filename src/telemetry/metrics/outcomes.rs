@@ -5,11 +5,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use strum::{IntoStaticStr, VariantArray};
 
-use super::{clamped, counters, registered};
+use super::{clamped, counters, registered, words};
 
 /// What became of a worker's report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum ReportResult {
     /// Kept: the first of its command, or one that says something else. The command was done as decided.
@@ -28,19 +29,8 @@ pub enum ReportResult {
     NotPermitted,
 }
 
-impl ReportResult {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `outcome`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// How an attempt to show an outcome ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum ShowingResult {
     /// The approval center has it.
@@ -49,17 +39,6 @@ pub enum ShowingResult {
     Retried,
     /// It was rejected, or failed too often, and waits for an operator.
     Parked,
-}
-
-impl ShowingResult {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `result`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// Where outcomes are shown: the values of the label `surface`.
@@ -94,15 +73,11 @@ impl Outcomes {
                 "outcomes",
                 "Reports of workers, by what they say or what is wrong with them",
                 "outcome",
-                ReportResult::ALL.iter().copied().map(ReportResult::as_str),
+                words::<ReportResult>(),
             ),
             showings: SURFACES.map(|surface| {
-                ShowingResult::ALL
-                    .iter()
-                    .copied()
-                    .map(|result| {
-                        showings.get_or_create(&ShowingLabels { surface, result: result.as_str() }).clone()
-                    })
+                words::<ShowingResult>()
+                    .map(|result| showings.get_or_create(&ShowingLabels { surface, result }).clone())
                     .collect()
             }),
             pending: registered(

@@ -4,25 +4,18 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
+use strum::IntoStaticStr;
 
 use super::{Label, counters, registered};
 
 /// What a certificate of ours is shown for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum CertificateUse {
     /// By the public listener, as the server's.
     Http,
     /// To the broker, as the client's.
     Amqp,
-}
-
-impl CertificateUse {
-    /// The value of the label `use`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// The program itself: its version, its configuration, its certificates.
@@ -63,7 +56,7 @@ impl Process {
 
     /// Sets when the certificate of this use expires, in seconds since 1970; `None` ends the series: there is none.
     pub fn set_certificate_not_after(&self, of: CertificateUse, not_after: Option<i64>) {
-        let label = [("use", of.as_str())];
+        let label = [("use", of.into())];
         match not_after {
             Some(seconds) => drop(self.certificate_not_after.get_or_create(&label).set(seconds)),
             None => drop(self.certificate_not_after.remove(&label)),

@@ -6,11 +6,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use strum::{IntoStaticStr, VariantArray};
 
-use super::{DURATION_BOUNDS, Label, counters, registered};
+use super::{DURATION_BOUNDS, Label, counters, registered, words};
 
 /// How a publish ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum PublishResult {
     /// Confirmed by the broker and routed to a queue.
@@ -21,17 +22,6 @@ pub enum PublishResult {
     Nacked,
     /// Not answered before the connection ended or the deadline passed; published again later.
     Unanswered,
-}
-
-impl PublishResult {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `result`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// Publishes, and the connection to the broker.
@@ -52,7 +42,7 @@ impl RelayMetrics {
                 "publishes",
                 "Publishes to the broker, by result",
                 "result",
-                PublishResult::ALL.iter().copied().map(PublishResult::as_str),
+                words::<PublishResult>(),
             ),
             confirm_duration: registered(
                 registry,

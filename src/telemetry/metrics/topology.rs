@@ -7,12 +7,13 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use strum::{IntoStaticStr, VariantArray};
 
-use super::{Label, counters, registered};
+use super::{Label, counters, registered, words};
 use crate::time::Timestamp;
 
 /// A queue by what it is for, whatever its name: the values of the label `queue`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
     /// Commands for workers (`amqp.queue`).
@@ -27,7 +28,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The value of the label `queue`.
     #[must_use]
@@ -111,7 +112,7 @@ impl Serialize for View {
 }
 
 /// How a look at the broker ended: the values of the label `result`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum CheckResult {
     /// All was as it should be.
@@ -122,17 +123,6 @@ pub enum CheckResult {
     Faulty,
     /// The broker did not let us look, or did not answer.
     Failed,
-}
-
-impl CheckResult {
-    /// All of them.
-    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-
-    /// The value of the label `result`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// The last [`View`], and the metrics that are made of it. While nothing is known, because the relay is not connected or
@@ -173,7 +163,7 @@ impl Topology {
                 "topology_checks",
                 "Inspections of exchanges and queues, by result",
                 "result",
-                CheckResult::ALL.iter().copied().map(CheckResult::as_str),
+                words::<CheckResult>(),
             ),
         }
     }

@@ -223,7 +223,7 @@ mod tests {
         put[0].note(at(200));
         put[0].note(at(150));
         assert_eq!(last(&uses), [(0, 7, 100, Some(200)), (1, 8, 100, None)]);
-        // The same list again: who still holds the old one counts with the new one.
+        // The same list again: a gate that still holds the old one counts with the new one.
         assert!(Arc::ptr_eq(&put[0], &uses.of_endpoint("purchase", &[7, 8], at(300))[0]));
 
         let put = uses.of_endpoint("purchase", &[9, 7], at(400));

@@ -251,6 +251,6 @@ async fn a_queue_that_was_unbound_is_told_by_what_found_no_queue() {
     .await;
     says(
         setup.doctor().await,
-        "wrong  bindings: 1 commands found no queue and lie in countersign.unrouted; bind",
+        "wrong  bindings: commands that found no queue, in countersign.unrouted: 1; bind",
     );
 }

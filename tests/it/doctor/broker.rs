@@ -149,7 +149,7 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
     let ran = doctor(app.file(), &asked, &[]).await.ended_with(FAILED);
     let found = line(&ran, "risky  dead letters: ");
     assert!(
-        found.contains("1 messages lie in countersign.dead") && found.contains("x-death of each says why"),
+        found.contains("messages in countersign.dead: 1;") && found.contains("x-death of each says why"),
         "{found}"
     );
     assert!(!found.contains("were rejected by workers"), "{found}");

@@ -143,7 +143,7 @@ async fn what_waits_and_what_was_refused_is_told_with_its_cure() {
     );
     let ran = doctor(app.file(), &[]).await.ended_with(FAILED);
     let found = line(&ran, "wrong  pending: ");
-    assert!(found.contains("1 commands are pending, the oldest for 36"), "{found}");
+    assert!(found.contains("1 command pending, the oldest for 36"), "{found}");
     assert!(line(&ran, "wrong  parked commands: ").contains("`countersign ledger requeue --all-parked`"));
     assert!(line(&ran, "wrong  parked outcomes: ").contains("`countersign ledger show-again --all-parked`"));
     let found = line(&ran, "risky  refusals, action_not_allowed: ");

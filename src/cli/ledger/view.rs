@@ -1,58 +1,26 @@
-//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger's file, whether or not `serve` runs.
-
-use std::time::{Duration, Instant};
+//! `ledger list|show|stats`: reads the ledger's file.
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
-use serde_json::json;
+use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 
-use super::{
-    exit::{Exit, Failure},
-    opened::{operator, reader},
-    output::{indented, is_heard, json, line, lines, say, table},
-    time::{PeriodArguments, ZoneArguments},
-    values::{card, command_ref, duration},
-};
 use crate::{
-    command::{CommandId, id::CommandRef},
-    config::Loaded,
-    ledger::{
-        Filter, Limits, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
-        history::{Event, What},
-        sqlite::{ActError, OperatorActs, Reader},
+    cli::{
+        exit::{Exit, Failure},
+        output::{indented, json, line, lines, say, table},
+        time::{PeriodArguments, ZoneArguments},
+        values::{card, command_ref},
     },
-    telemetry::log::chain,
+    command::id::CommandRef,
+    ledger::{
+        Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
+        history::{Event, What},
+        sqlite::Reader,
+    },
     time::{Timestamp, Zone},
 };
 
-#[derive(Debug, Subcommand)]
-pub(super) enum LedgerCommand {
-    /// List commands, newest first
-    List(Box<ListArguments>),
-    /// Show one command with its message
-    Show(ShowArguments),
-    /// Show the number of commands in each state, and how far publishing has come
-    Stats(StatsArguments),
-    /// Requeue commands that are parked or published, so that they are published again
-    ///
-    /// A running service finds them within seconds. Their message_id stays the same.
-    Requeue(RequeueArguments),
-    /// Park pending commands until they are requeued
-    Park(ParkArguments),
-    /// Show outcomes again that the approval center rejected
-    ///
-    /// A running service finds them within seconds. What waits is tried at once; what is all shown is shown again, which
-    /// changes nothing.
-    ShowAgain(ShowAgainArguments),
-    /// Remove old published commands from the ledger
-    ///
-    /// A running service does this itself, by ledger.retention. Pending and parked commands stay. The file does not
-    /// shrink: its free pages are reused.
-    Prune(PruneArguments),
-}
-
 #[derive(Debug, Args)]
-pub(super) struct ListArguments {
+pub(in crate::cli) struct ListArguments {
     /// Only in this state
     #[arg(long, value_enum)]
     state: Option<StateWord>,
@@ -90,7 +58,7 @@ pub(super) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ShowArguments {
+pub(in crate::cli) struct ShowArguments {
     /// The command_id, or its place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref)]
     command: CommandRef,
@@ -102,61 +70,12 @@ pub(super) struct ShowArguments {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct StatsArguments {
+pub(in crate::cli) struct StatsArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     zone: ZoneArguments,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct RequeueArguments {
-    /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
-    command_ids: Vec<CommandRef>,
-    /// All that are parked
-    #[arg(long, conflicts_with = "command_ids")]
-    all_parked: bool,
-    /// Print one JSON object per command
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ParkArguments {
-    /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required = true)]
-    command_ids: Vec<CommandRef>,
-    /// Print one JSON object per command
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ShowAgainArguments {
-    /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
-    command_ids: Vec<CommandRef>,
-    /// All whose outcome is parked
-    #[arg(long, conflicts_with = "command_ids")]
-    all_parked: bool,
-    /// Print one JSON object per command
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PruneArguments {
-    /// Remove commands received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    older_than: Option<Duration>,
-    /// Only count them
-    #[arg(long)]
-    dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// The states, as words of the command line.
@@ -180,23 +99,7 @@ impl From<StateWord> for State {
     }
 }
 
-pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
-    match command {
-        LedgerCommand::List(arguments) => list(&arguments, &reader(loaded)?),
-        LedgerCommand::Show(arguments) => show(&arguments, &reader(loaded)?),
-        LedgerCommand::Stats(arguments) => stats(&arguments, &reader(loaded)?),
-        LedgerCommand::Requeue(arguments) => requeue(&arguments, &mut operator(loaded)?),
-        LedgerCommand::Park(arguments) => {
-            let mut operator = operator(loaded)?;
-            let acts = each(&arguments.command_ids, &mut operator, OperatorActs::park);
-            tell("parked", acts, arguments.json)
-        }
-        LedgerCommand::ShowAgain(arguments) => show_again(&arguments, &mut operator(loaded)?),
-        LedgerCommand::Prune(arguments) => prune(&arguments, loaded),
-    }
-}
-
-fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let period = arguments.period.period(Timestamp::now(), &zone)?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
@@ -336,7 +239,7 @@ fn told(event: &Event, zone: &Zone) -> [String; 2] {
     [when, what]
 }
 
-fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let look = "cannot look the command up";
     let id = match arguments.command {
@@ -388,7 +291,7 @@ fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let stats = reader.stats().context("cannot read the statistics")?;
     if arguments.json {
@@ -417,104 +320,4 @@ fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
         line(format_args!("{:<16} {waiting} waiting, {parked} parked", "outcomes"))?;
     }
     Ok(Exit::Done)
-}
-
-fn requeue(arguments: &RequeueArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
-    let acts = if arguments.all_parked {
-        let requeued = operator.requeue_parked().context("nothing was requeued")?;
-        if requeued.is_empty() {
-            say("nothing is parked");
-        }
-        requeued.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
-    } else {
-        each(&arguments.command_ids, operator, OperatorActs::requeue)
-    };
-    tell("requeued", acts, arguments.json)
-}
-
-fn show_again(arguments: &ShowAgainArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
-    let acts = if arguments.all_parked {
-        let ordered = operator.show_parked_again().context("nothing is shown again")?;
-        if ordered.is_empty() {
-            say("no outcome is parked");
-        }
-        ordered.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
-    } else {
-        each(&arguments.command_ids, operator, OperatorActs::show_again)
-    };
-    tell("to be shown again", acts, arguments.json)
-}
-
-fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let settings = loaded.ledger()?;
-    let limits =
-        Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
-    let Some(before) = limits.horizon(Timestamp::now()) else {
-        return Err(Failure::Usage("ledger.retention is \"forever\"; use --older-than".to_owned()));
-    };
-    let mut operator = operator(loaded)?;
-    let prunable = operator.prunable(before).context("cannot count the commands")?;
-    let pruned = if arguments.dry_run {
-        0
-    } else {
-        let terminal = is_heard();
-        let mut told = Instant::now();
-        let pruned = operator.prune(before, |pruned| {
-            if terminal && told.elapsed() >= Duration::from_secs(1) {
-                told = Instant::now();
-                say(format_args!("{pruned} of {prunable} removed"));
-            }
-        });
-        pruned.context("not all old commands were removed")?
-    };
-    if arguments.json {
-        let before = before.to_string();
-        json(&json!({ "received_before": before, "prunable": prunable, "pruned": pruned }))?;
-    } else if arguments.dry_run {
-        line(format_args!("{prunable} published commands received before {before} would be removed"))?;
-    } else {
-        line(format_args!("{pruned} published commands received before {before} removed"))?;
-    }
-    Ok(Exit::Done)
-}
-
-/// What was asked for, and what came of it.
-type Act = (CommandRef, Result<(), ActError>);
-
-/// Does something to each of these commands.
-fn each(
-    commands: &[CommandRef],
-    operator: &mut OperatorActs,
-    act: impl Fn(&mut OperatorActs, CommandId) -> Result<(), ActError>,
-) -> Vec<Act> {
-    let mut acts = Vec::with_capacity(commands.len());
-    for command in commands {
-        let id = match *command {
-            CommandRef::Id(id) => Ok(id),
-            CommandRef::Seq(seq) => operator.id_at(seq).and_then(|id| id.ok_or(ActError::NoSuchPlace(seq))),
-        };
-        let named = id.as_ref().map_or(*command, |id| CommandRef::Id(*id));
-        acts.push((named, id.and_then(|id| act(operator, id))));
-    }
-    acts
-}
-
-/// Tells what became of each command.
-fn tell(done: &str, acts: Vec<Act>, as_json: bool) -> Result<Exit, Failure> {
-    let mut exit = Exit::Done;
-    for (command, act) in acts {
-        let command_id = command.to_string();
-        let problem = act.err().map(|error| chain(&error));
-        if problem.is_some() {
-            exit = Exit::Failed;
-        }
-        match (as_json, problem) {
-            (true, problem) => {
-                json(&json!({ "command_id": command_id, "done": problem.is_none(), "problem": problem }))?;
-            }
-            (false, None) => line(format_args!("{command_id} {done}"))?,
-            (false, Some(problem)) => say(format_args!("{command_id} not {done}: {problem}")),
-        }
-    }
-    Ok(exit)
 }

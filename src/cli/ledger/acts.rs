@@ -1,0 +1,180 @@
+//! `ledger requeue|park|show-again|prune`: what an operator changes in the ledger's file.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    cli::{
+        exit::{Exit, Failure},
+        opened::operator,
+        output::{is_heard, json, line, say},
+        values::{command_ref, duration},
+    },
+    command::{CommandId, id::CommandRef},
+    config::Loaded,
+    ledger::{
+        Limits,
+        sqlite::{ActError, OperatorActs},
+    },
+    telemetry::log::chain,
+    time::Timestamp,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RequeueArguments {
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandRef>,
+    /// All that are parked
+    #[arg(long, conflicts_with = "command_ids")]
+    all_parked: bool,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ParkArguments {
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required = true)]
+    command_ids: Vec<CommandRef>,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ShowAgainArguments {
+    /// The commands, by command_id or by place in the log
+    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
+    command_ids: Vec<CommandRef>,
+    /// All whose outcome is parked
+    #[arg(long, conflicts_with = "command_ids")]
+    all_parked: bool,
+    /// Print one JSON object per command
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PruneArguments {
+    /// Remove commands received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    older_than: Option<Duration>,
+    /// Only count them
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn requeue(arguments: &RequeueArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
+    let acts = if arguments.all_parked {
+        let requeued = operator.requeue_parked().context("nothing was requeued")?;
+        if requeued.is_empty() {
+            say("nothing is parked");
+        }
+        requeued.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
+    } else {
+        each(&arguments.command_ids, operator, OperatorActs::requeue)
+    };
+    tell("requeued", acts, arguments.json)
+}
+
+pub(super) fn park(arguments: &ParkArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
+    tell("parked", each(&arguments.command_ids, operator, OperatorActs::park), arguments.json)
+}
+
+pub(super) fn show_again(
+    arguments: &ShowAgainArguments,
+    operator: &mut OperatorActs,
+) -> Result<Exit, Failure> {
+    let acts = if arguments.all_parked {
+        let ordered = operator.show_parked_again().context("nothing is shown again")?;
+        if ordered.is_empty() {
+            say("no outcome is parked");
+        }
+        ordered.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
+    } else {
+        each(&arguments.command_ids, operator, OperatorActs::show_again)
+    };
+    tell("to be shown again", acts, arguments.json)
+}
+
+pub(super) fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let settings = loaded.ledger()?;
+    let limits =
+        Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
+    let Some(before) = limits.horizon(Timestamp::now()) else {
+        return Err(Failure::Usage("ledger.retention is \"forever\"; use --older-than".to_owned()));
+    };
+    let mut operator = operator(loaded)?;
+    let prunable = operator.prunable(before).context("cannot count the commands")?;
+    let pruned = if arguments.dry_run {
+        0
+    } else {
+        let terminal = is_heard();
+        let mut told = Instant::now();
+        let pruned = operator.prune(before, |pruned| {
+            if terminal && told.elapsed() >= Duration::from_secs(1) {
+                told = Instant::now();
+                say(format_args!("{pruned} of {prunable} removed"));
+            }
+        });
+        pruned.context("not all old commands were removed")?
+    };
+    if arguments.json {
+        let before = before.to_string();
+        json(&json!({ "received_before": before, "prunable": prunable, "pruned": pruned }))?;
+    } else if arguments.dry_run {
+        line(format_args!("{prunable} published commands received before {before} would be removed"))?;
+    } else {
+        line(format_args!("{pruned} published commands received before {before} removed"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What was asked for, and what came of it.
+type Act = (CommandRef, Result<(), ActError>);
+
+/// Does something to each of these commands.
+fn each(
+    commands: &[CommandRef],
+    operator: &mut OperatorActs,
+    act: impl Fn(&mut OperatorActs, CommandId) -> Result<(), ActError>,
+) -> Vec<Act> {
+    let mut acts = Vec::with_capacity(commands.len());
+    for command in commands {
+        let id = match *command {
+            CommandRef::Id(id) => Ok(id),
+            CommandRef::Seq(seq) => operator.id_at(seq).and_then(|id| id.ok_or(ActError::NoSuchPlace(seq))),
+        };
+        let named = id.as_ref().map_or(*command, |id| CommandRef::Id(*id));
+        acts.push((named, id.and_then(|id| act(operator, id))));
+    }
+    acts
+}
+
+/// Tells what became of each command.
+fn tell(done: &str, acts: Vec<Act>, as_json: bool) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for (command, act) in acts {
+        let command_id = command.to_string();
+        let problem = act.err().map(|error| chain(&error));
+        if problem.is_some() {
+            exit = Exit::Failed;
+        }
+        match (as_json, problem) {
+            (true, problem) => {
+                json(&json!({ "command_id": command_id, "done": problem.is_none(), "problem": problem }))?;
+            }
+            (false, None) => line(format_args!("{command_id} {done}"))?,
+            (false, Some(problem)) => say(format_args!("{command_id} not {done}: {problem}")),
+        }
+    }
+    Ok(exit)
+}

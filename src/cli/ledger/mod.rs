@@ -1,0 +1,52 @@
+//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger's file, whether or not `serve` runs.
+
+mod acts;
+mod view;
+
+use clap::Subcommand;
+
+use super::{
+    exit::{Exit, Failure},
+    opened::{operator, reader},
+};
+use crate::config::Loaded;
+use acts::{ParkArguments, PruneArguments, RequeueArguments, ShowAgainArguments};
+use view::{ListArguments, ShowArguments, StatsArguments};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LedgerCommand {
+    /// List commands, newest first
+    List(Box<ListArguments>),
+    /// Show one command with its message
+    Show(ShowArguments),
+    /// Show the number of commands in each state, and how far publishing has come
+    Stats(StatsArguments),
+    /// Requeue commands that are parked or published, so that they are published again
+    ///
+    /// A running service finds them within seconds. Their message_id stays the same.
+    Requeue(RequeueArguments),
+    /// Park pending commands until they are requeued
+    Park(ParkArguments),
+    /// Show outcomes again that the approval center rejected
+    ///
+    /// A running service finds them within seconds. What waits is tried at once; what is all shown is shown again, which
+    /// changes nothing.
+    ShowAgain(ShowAgainArguments),
+    /// Remove old published commands from the ledger
+    ///
+    /// A running service does this itself, by ledger.retention. Pending and parked commands stay. The file does not
+    /// shrink: its free pages are reused.
+    Prune(PruneArguments),
+}
+
+pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
+    match command {
+        LedgerCommand::List(arguments) => view::list(&arguments, &reader(loaded)?),
+        LedgerCommand::Show(arguments) => view::show(&arguments, &reader(loaded)?),
+        LedgerCommand::Stats(arguments) => view::stats(&arguments, &reader(loaded)?),
+        LedgerCommand::Requeue(arguments) => acts::requeue(&arguments, &mut operator(loaded)?),
+        LedgerCommand::Park(arguments) => acts::park(&arguments, &mut operator(loaded)?),
+        LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &mut operator(loaded)?),
+        LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded),
+    }
+}
