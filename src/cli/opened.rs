@@ -5,7 +5,10 @@ use anyhow::Context;
 use super::exit::Failure;
 use crate::{
     config::Loaded,
-    ledger::sqlite::{OperatorActs, Reader},
+    ledger::{
+        OperatorActs,
+        sqlite::{Operator, Reader},
+    },
 };
 
 pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
@@ -13,9 +16,9 @@ pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
     Ok(opened.with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?)
 }
 
-pub(super) fn operator(loaded: &Loaded) -> Result<OperatorActs, Failure> {
-    let opened = OperatorActs::open(&loaded.ledger()?.path);
-    Ok(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?)
+pub(super) fn operator(loaded: &Loaded) -> Result<Box<dyn OperatorActs>, Failure> {
+    let opened = Operator::open(&loaded.ledger()?.path);
+    Ok(Box::new(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?))
 }
 
 /// Where the ledger was named, and how to name another.

@@ -68,3 +68,17 @@ pub trait Lifecycle: Send + Sync {
     /// Commits what is queued and closes the writer. Accepts that come later are refused as unavailable.
     fn flush(&self) -> BoxFuture<'static, ()>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_window_needs_is_never_pruned() {
+        let limits = Limits { retention: Some(Duration::from_secs(60)), ..Limits::default() };
+        let hour = Limits { longest_window: Duration::from_secs(3600), ..limits };
+        let now = Timestamp::now();
+        assert_eq!(now.since(hour.horizon(now).unwrap()).as_secs(), 3660);
+        assert_eq!(Limits { retention: None, ..hour }.horizon(now), None, "for ever");
+    }
+}

@@ -44,6 +44,7 @@ pub mod findings;
 pub mod history;
 mod lifecycle;
 mod lookup;
+mod operator;
 mod outbox;
 mod outcomes;
 mod refusals;
@@ -59,6 +60,7 @@ pub use error::{AcceptError, LookError};
 pub use findings::{Finding, Findings, Verdict};
 pub use lifecycle::{Lifecycle, Limits};
 pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
+pub use operator::{ActError, OperatorActs, Progress};
 pub use outbox::{Due, Entry, Exception, Outbox, Settlement, Standing};
 pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,

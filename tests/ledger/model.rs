@@ -1,8 +1,8 @@
-//! The SQLite ledger against a model of a ledger that is a list: whatever is done, both say the same.
+//! The ledgers against a model of a ledger that is a list: whatever is done, both say the same.
 //!
 //! The model is what the relay's machine is explored with: a log, a cursor, exceptions, and the rule of sameness.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use countersign::{
     command::{
@@ -10,14 +10,18 @@ use countersign::{
         id::FingerprintParts,
     },
     ledger::{
-        Accept, Acceptance, Exception, Lifecycle, Limits, Lookup, OnConflict, Outbox, Receipt, Settings,
-        Settlement, State,
-        sqlite::{ActError, OperatorActs, SqliteLedger},
+        Acceptance, ActError, Exception, Limits, OnConflict, OperatorActs, Receipt, Settlement, State,
         state::{Event, Exceptional},
     },
     time::Timestamp,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
+use rstest_reuse::apply;
+
+use crate::{
+    conformance::every_ledger,
+    scratch::{Backend, Handle, Scratch, close},
+};
 
 /// What is done to both.
 #[derive(Debug, Clone)]
@@ -185,30 +189,23 @@ impl Model {
 }
 
 struct Bench {
-    _directory: tempfile::TempDir,
-    path: PathBuf,
-    ledger: Option<SqliteLedger>,
-    operator: OperatorActs,
+    scratch: Scratch,
+    ledger: Handle,
+    operator: Box<dyn OperatorActs>,
     model: Model,
 }
 
-fn open(path: &std::path::Path) -> SqliteLedger {
+async fn open(scratch: &Scratch) -> Handle {
     let limits = Limits { min_free_bytes: 0, retention: None, ..Limits::default() };
-    let settings = Settings { path: path.to_owned(), queue_capacity: 100, max_batch: 10, limits };
-    SqliteLedger::open(&settings).expect("a healthy ledger")
+    scratch.open_with(limits, 100).await
 }
 
 impl Bench {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("ledger.db");
-        let ledger = open(&path);
-        let operator = OperatorActs::open(&path).expect("a healthy ledger");
-        Self { _directory: directory, path, ledger: Some(ledger), operator, model: Model::default() }
-    }
-
-    fn ledger(&self) -> &SqliteLedger {
-        self.ledger.as_ref().expect("only reopening takes it away")
+    async fn new(backend: Backend) -> Self {
+        let scratch = Scratch::new(backend).await;
+        let ledger = open(&scratch).await;
+        let operator = scratch.operator().await;
+        Self { scratch, ledger, operator, model: Model::default() }
     }
 
     async fn act(&mut self, act: &Act) {
@@ -216,9 +213,9 @@ impl Bench {
             Act::Accept(decision) => {
                 let acceptance = decision.acceptance();
                 let expected = self.model.accept(decision, &acceptance);
-                assert_eq!(self.ledger().accept(acceptance).await, Ok(expected));
+                assert_eq!(self.ledger.accept(acceptance).await, Ok(expected));
                 if let Receipt::Accepted { command_id } = expected {
-                    let record = self.ledger().find(command_id).await.expect("a healthy ledger");
+                    let record = self.ledger.find(command_id).await.expect("a healthy ledger");
                     let body = record.and_then(|record| record.command).expect("what was accepted");
                     let message: serde_json::Value = serde_json::from_str(body.get()).expect("JSON");
                     let (repeats, contradicts) = self.model.says;
@@ -245,12 +242,12 @@ impl Bench {
                     ..Settlement::default()
                 };
                 self.model.settle(&settlement);
-                assert_eq!(self.ledger().settle(settlement).await, Ok(()));
+                assert_eq!(self.ledger.settle(settlement).await, Ok(()));
             }
-            Act::Park(number) => self.operate(*number, Event::Park),
-            Act::Requeue(number) => self.operate(*number, Event::Requeue),
+            Act::Park(number) => self.operate(*number, Event::Park).await,
+            Act::Requeue(number) => self.operate(*number, Event::Requeue).await,
             Act::RequeueParked => {
-                let requeued = self.operator.requeue_parked().expect("a healthy ledger");
+                let requeued = self.operator.requeue_parked().await.expect("a healthy ledger");
                 let parked: Vec<_> =
                     (1..=self.model.head()).filter(|seq| self.model.state(*seq) == State::Parked).collect();
                 let ids: Vec<_> = parked.iter().map(|seq| self.model.id(*seq)).collect();
@@ -258,20 +255,18 @@ impl Bench {
                 self.model.exceptions.extend(parked.into_iter().map(|seq| (seq, (Exceptional::Requeued, 0))));
             }
             Act::Reopen => {
-                if let Some(ledger) = self.ledger.take() {
-                    ledger.flush().await;
-                }
-                self.ledger = Some(open(&self.path));
+                close(self.ledger.clone()).await;
+                self.ledger = open(&self.scratch).await;
             }
         }
     }
 
-    fn operate(&mut self, number: u8, event: Event) {
+    async fn operate(&mut self, number: u8, event: Event) {
         let Some(seq) = self.model.pick(number) else { return };
         let id = self.model.id(seq);
         let done = match event {
-            Event::Park => self.operator.park(id),
-            _ => self.operator.requeue(id),
+            Event::Park => self.operator.park(id).await,
+            _ => self.operator.requeue(id).await,
         };
         match (self.model.state(seq).after(event), done) {
             (Ok(Some(state)), Ok(())) => drop(self.model.exceptions.insert(seq, (state, 0))),
@@ -282,7 +277,7 @@ impl Bench {
 
     /// Everything that can be asked says the same.
     async fn compare(&self) {
-        let (ledger, model) = (self.ledger(), &self.model);
+        let (ledger, model) = (&self.ledger, &self.model);
         assert_eq!(ledger.cursor().await.expect("a healthy ledger"), model.cursor);
         let mut counts = [0; State::ALL.len()];
         for seq in 1..=model.head() {
@@ -317,18 +312,20 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() }
 }
 
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn the_ledger_does_what_a_list_would_do(acts in prop::collection::vec(act(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+#[apply(every_ledger)]
+#[test]
+fn the_ledger_does_what_a_list_would_do(backend: Backend) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let acts = prop::collection::vec(act(), 1..40);
+    let done = TestRunner::new(config()).run(&acts, |acts| {
         runtime.block_on(async {
-            let mut bench = Bench::new();
+            let mut bench = Bench::new(backend).await;
             for act in &acts {
                 bench.act(act).await;
                 bench.compare().await;
             }
         });
-    }
+        Ok(())
+    });
+    done.unwrap_or_else(|failed| panic!("{failed}"));
 }

@@ -15,10 +15,7 @@ use crate::{
     },
     command::{CommandId, id::CommandRef},
     config::Loaded,
-    ledger::{
-        Limits,
-        sqlite::{ActError, OperatorActs},
-    },
+    ledger::{ActError, Limits, OperatorActs},
     telemetry::log::chain,
     time::Timestamp,
 };
@@ -72,60 +69,63 @@ pub(in crate::cli) struct PruneArguments {
     json: bool,
 }
 
-pub(super) fn requeue(arguments: &RequeueArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
+pub(super) async fn requeue(
+    arguments: &RequeueArguments,
+    operator: &dyn OperatorActs,
+) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
-        let requeued = operator.requeue_parked().context("nothing was requeued")?;
+        let requeued = operator.requeue_parked().await.context("nothing was requeued")?;
         if requeued.is_empty() {
             say("nothing is parked");
         }
-        requeued.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
+        all_done(requeued)
     } else {
-        each(&arguments.command_ids, operator, OperatorActs::requeue)
+        each(&arguments.command_ids, operator, |id| operator.requeue(id)).await
     };
     tell("requeued", acts, arguments.json)
 }
 
-pub(super) fn park(arguments: &ParkArguments, operator: &mut OperatorActs) -> Result<Exit, Failure> {
-    tell("parked", each(&arguments.command_ids, operator, OperatorActs::park), arguments.json)
+pub(super) async fn park(arguments: &ParkArguments, operator: &dyn OperatorActs) -> Result<Exit, Failure> {
+    tell("parked", each(&arguments.command_ids, operator, |id| operator.park(id)).await, arguments.json)
 }
 
-pub(super) fn show_again(
+pub(super) async fn show_again(
     arguments: &ShowAgainArguments,
-    operator: &mut OperatorActs,
+    operator: &dyn OperatorActs,
 ) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
-        let ordered = operator.show_parked_again().context("nothing is shown again")?;
+        let ordered = operator.show_parked_again().await.context("nothing is shown again")?;
         if ordered.is_empty() {
             say("no outcome is parked");
         }
-        ordered.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
+        all_done(ordered)
     } else {
-        each(&arguments.command_ids, operator, OperatorActs::show_again)
+        each(&arguments.command_ids, operator, |id| operator.show_again(id)).await
     };
     tell("to be shown again", acts, arguments.json)
 }
 
-pub(super) fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
+pub(super) async fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let settings = loaded.ledger()?;
     let limits =
         Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
     let Some(before) = limits.horizon(Timestamp::now()) else {
         return Err(Failure::Usage("ledger.retention is \"forever\"; use --older-than".to_owned()));
     };
-    let mut operator = operator(loaded)?;
-    let prunable = operator.prunable(before).context("cannot count the commands")?;
+    let operator = operator(loaded)?;
+    let prunable = operator.prunable(before).await.context("cannot count the commands")?;
     let pruned = if arguments.dry_run {
         0
     } else {
         let terminal = is_heard();
         let mut told = Instant::now();
-        let pruned = operator.prune(before, |pruned| {
+        let progress = move |pruned| {
             if terminal && told.elapsed() >= Duration::from_secs(1) {
                 told = Instant::now();
                 say(format_args!("{pruned} of {prunable} removed"));
             }
-        });
-        pruned.context("not all old commands were removed")?
+        };
+        operator.prune(before, Box::new(progress)).await.context("not all old commands were removed")?
     };
     if arguments.json {
         let before = before.to_string();
@@ -141,20 +141,29 @@ pub(super) fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit,
 /// What was asked for, and what came of it.
 type Act = (CommandRef, Result<(), ActError>);
 
+fn all_done(commands: Vec<CommandId>) -> Vec<Act> {
+    commands.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
+}
+
 /// Does something to each of these commands.
-fn each(
+async fn each<F: Future<Output = Result<(), ActError>>>(
     commands: &[CommandRef],
-    operator: &mut OperatorActs,
-    act: impl Fn(&mut OperatorActs, CommandId) -> Result<(), ActError>,
+    operator: &dyn OperatorActs,
+    act: impl Fn(CommandId) -> F,
 ) -> Vec<Act> {
     let mut acts = Vec::with_capacity(commands.len());
     for command in commands {
         let id = match *command {
             CommandRef::Id(id) => Ok(id),
-            CommandRef::Seq(seq) => operator.id_at(seq).and_then(|id| id.ok_or(ActError::NoSuchPlace(seq))),
+            CommandRef::Seq(seq) => {
+                operator.id_at(seq).await.and_then(|id| id.ok_or(ActError::NoSuchPlace(seq)))
+            }
         };
-        let named = id.as_ref().map_or(*command, |id| CommandRef::Id(*id));
-        acts.push((named, id.and_then(|id| act(operator, id))));
+        let done = match id {
+            Ok(id) => (CommandRef::Id(id), act(id).await),
+            Err(error) => (*command, Err(error)),
+        };
+        acts.push(done);
     }
     acts
 }

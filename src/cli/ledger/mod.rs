@@ -6,6 +6,7 @@ mod view;
 use clap::Subcommand;
 
 use super::{
+    block_on,
     exit::{Exit, Failure},
     opened::{operator, reader},
 };
@@ -44,9 +45,9 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
         LedgerCommand::List(arguments) => view::list(&arguments, &reader(loaded)?),
         LedgerCommand::Show(arguments) => view::show(&arguments, &reader(loaded)?),
         LedgerCommand::Stats(arguments) => view::stats(&arguments, &reader(loaded)?),
-        LedgerCommand::Requeue(arguments) => acts::requeue(&arguments, &mut operator(loaded)?),
-        LedgerCommand::Park(arguments) => acts::park(&arguments, &mut operator(loaded)?),
-        LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &mut operator(loaded)?),
-        LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded),
+        LedgerCommand::Requeue(arguments) => block_on(acts::requeue(&arguments, &*operator(loaded)?)),
+        LedgerCommand::Park(arguments) => block_on(acts::park(&arguments, &*operator(loaded)?)),
+        LedgerCommand::ShowAgain(arguments) => block_on(acts::show_again(&arguments, &*operator(loaded)?)),
+        LedgerCommand::Prune(arguments) => block_on(acts::prune(&arguments, loaded)),
     }
 }

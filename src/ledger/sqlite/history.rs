@@ -281,3 +281,31 @@ fn shown(record: &Record) -> Vec<Event> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::schema, *};
+
+    #[test]
+    fn moves_of_the_cursor_within_a_second_are_one_mark_and_a_clock_that_is_set_back_begins_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = schema::open_writer(&directory.path().join("ledger.db")).unwrap();
+        let transaction = connection.transaction().unwrap();
+        for (through, now) in
+            [(1, 5_000), (2, 5_400), (3, 5_999), (4, 6_000), (5, 9_000), (6, 8_000), (7, 8_900)]
+        {
+            mark(&transaction, through - 1, through, None, now).unwrap();
+        }
+        let marks: Vec<(i64, i64, i64, i64)> = transaction
+            .prepare("SELECT after, through, first_at, last_at FROM publish_marks ORDER BY through")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(
+            marks,
+            [(0, 3, 5_000, 5_999), (3, 4, 6_000, 6_000), (4, 5, 9_000, 9_000), (5, 7, 8_000, 8_900)]
+        );
+    }
+}

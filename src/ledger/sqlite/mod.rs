@@ -43,7 +43,7 @@ use tokio::sync::oneshot;
 
 pub use findings::{AuditError, Auditor};
 pub use health::{MOST_FAULTS, RefusedLately, Soundness};
-pub use operator::{ActError, OperatorActs};
+pub use operator::Operator;
 pub use reader::Reader;
 pub use room::free_bytes;
 pub use schema::OpenError;

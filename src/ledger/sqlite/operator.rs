@@ -1,8 +1,14 @@
-//! What an operator may do to a command, from another process while `serve` runs.
+//! What an operator does to a ledger's file, from another process while `serve` runs.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::task::spawn_blocking;
 
 use super::{
     columns, outcomes, prune,
@@ -11,178 +17,150 @@ use super::{
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        ShowAgain,
+        ActError, OperatorActs, Progress, ShowAgain,
         state::{Event, Exceptional, IllegalMove, State},
     },
     time::Timestamp,
 };
 
-/// A connection for an operator's acts. Each act is one short transaction, recorded in `operator_acts`.
+/// A connection for an operator's acts, which are recorded in `operator_acts`.
 #[derive(Debug)]
-pub struct OperatorActs {
-    connection: Connection,
+pub struct Operator {
+    connection: Arc<Mutex<Connection>>,
 }
 
-/// Why an act was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum ActError {
-    /// The ledger has no such command.
-    #[error("the ledger has no command {0}")]
-    NotFound(CommandId),
-    /// The log has no command at this place.
-    #[error("the ledger has no command with seq {0}")]
-    NoSuchPlace(Seq),
-    /// The command's state does not allow it.
-    #[error(transparent)]
-    Illegal(#[from] IllegalMove),
-    /// No worker has reported anything of this command, or this ledger is of a program that asked for no reports.
-    #[error("no worker has reported an outcome of it")]
-    NoOutcome,
-    /// There is an outcome, and nothing of it to show.
-    #[error("it did not come from a card, and its outcome has no instance")]
-    NothingToShow,
-    /// SQLite failed.
-    #[error("the ledger could not be written")]
-    Sqlite(#[from] rusqlite::Error),
+impl From<rusqlite::Error> for ActError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
 }
 
-impl OperatorActs {
+impl Operator {
     /// Opens a ledger that exists, beside its writer if there is one.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { connection: schema::open_actor(path)? })
+        Ok(Self { connection: Arc::new(Mutex::new(schema::open_actor(path)?)) })
     }
 
-    /// The id of the command at a place in the log.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn id_at(&self, seq: Seq) -> Result<Option<CommandId>, ActError> {
-        Ok(columns::id_at(&self.connection, seq)?)
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, ActError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, ActError>> {
+        let connection = self.connection.clone();
+        Box::pin(async move {
+            spawn_blocking(move || work(&mut connection.lock().expect("nobody panics with the lock")))
+                .await
+                .unwrap_or_else(|ended| Err(ActError::Failed(Box::new(ended))))
+        })
     }
 
-    /// Has a command published again that is parked or was published. The relay finds it within a second or two.
-    ///
-    /// # Errors
-    /// [`ActError::Illegal`] for a command that is still pending.
-    pub fn requeue(&mut self, command_id: CommandId) -> Result<(), ActError> {
-        self.act(command_id, Event::Requeue, "requeued by an operator")
+    /// One transaction, committed if the act succeeds.
+    fn act<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> Result<T, ActError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, ActError>> {
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = act(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
+    }
+}
+
+impl OperatorActs for Operator {
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, ActError>> {
+        self.run(move |connection| Ok(columns::id_at(connection, seq)?))
     }
 
-    /// Takes a pending command out of the way, until it is requeued.
-    ///
-    /// # Errors
-    /// [`ActError::Illegal`] for a command that is not pending.
-    pub fn park(&mut self, command_id: CommandId) -> Result<(), ActError> {
-        self.act(command_id, Event::Park, "parked by an operator")
+    fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| move_on(transaction, command_id, Event::Requeue, REQUEUED))
     }
 
-    /// Requeues everything that is parked; returns what it was.
-    ///
-    /// # Errors
-    /// When SQLite fails; nothing is requeued then.
-    pub fn requeue_parked(&mut self) -> Result<Vec<CommandId>, ActError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let parked: Vec<(i64, [u8; 16])> = transaction
-            .prepare(
-                "SELECT e.seq, c.command_id FROM exceptions e JOIN commands c ON c.seq = e.seq
-                 WHERE e.state = 'parked' ORDER BY e.seq",
-            )?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        let now = Timestamp::now().as_millisecond();
-        for (seq, _) in &parked {
-            write(
-                &transaction,
-                *seq as Seq,
-                Exceptional::Requeued,
-                Event::Requeue,
-                "requeued by an operator",
-                now,
-            )?;
-        }
-        transaction.commit()?;
-        Ok(parked.into_iter().map(|(_, id)| CommandId::from_bytes(id)).collect())
+    fn park(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| move_on(transaction, command_id, Event::Park, "parked by an operator"))
     }
 
-    /// Shows the outcome of a command again: what of it was rejected or waits; all of it if all of it is shown.
-    ///
-    /// # Errors
-    /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
-    pub fn show_again(&mut self, command_id: CommandId) -> Result<(), ActError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        match outcomes::show_again(&transaction, command_id)? {
-            ShowAgain::Ordered => Ok(transaction.commit()?),
+    fn requeue_parked(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
+        self.act(|transaction| {
+            let parked: Vec<(i64, CommandId)> = transaction
+                .prepare(
+                    "SELECT e.seq, c.command_id FROM exceptions e JOIN commands c ON c.seq = e.seq
+                     WHERE e.state = 'parked' ORDER BY e.seq",
+                )?
+                .query_map([], |row| Ok((row.get("seq")?, row.get("command_id")?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            let now = Timestamp::now().as_millisecond();
+            for (seq, _) in &parked {
+                write(transaction, *seq as Seq, Exceptional::Requeued, Event::Requeue, REQUEUED, now)?;
+            }
+            Ok(parked.into_iter().map(|(_, id)| id).collect())
+        })
+    }
+
+    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| match outcomes::show_again(transaction, command_id)? {
+            ShowAgain::Ordered => Ok(()),
             ShowAgain::NoOutcome => Err(ActError::NoOutcome),
             ShowAgain::NothingToShow => Err(ActError::NothingToShow),
             ShowAgain::UnknownCommand => Err(ActError::NotFound(command_id)),
-        }
+        })
     }
 
-    /// Shows every rejected outcome again; returns their commands.
-    ///
-    /// # Errors
-    /// When SQLite fails; nothing is shown again then.
-    pub fn show_parked_again(&mut self) -> Result<Vec<CommandId>, ActError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let ordered = outcomes::show_parked_again(&transaction)?;
-        transaction.commit()?;
-        Ok(ordered)
+    fn show_parked_again(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
+        self.act(|transaction| Ok(outcomes::show_parked_again(transaction)?))
     }
 
-    /// How many published commands that were received before `before` the ledger holds.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn prunable(&self, before: Timestamp) -> Result<u64, ActError> {
-        Ok(prune::count(&self.connection, before)?)
+    fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>> {
+        self.run(move |connection| Ok(prune::count(connection, before)?))
     }
 
-    /// Removes the published commands that were received before `before`, the oldest first, and returns how many. What is
-    /// pending or parked stays. After each small transaction `progress` is told how many it were so far.
-    ///
-    /// # Errors
-    /// When SQLite fails; what was removed before stays removed.
-    pub fn prune(&mut self, before: Timestamp, mut progress: impl FnMut(u64)) -> Result<u64, ActError> {
+    fn prune(&self, before: Timestamp, mut progress: Progress) -> BoxFuture<'static, Result<u64, ActError>> {
         const ROWS: usize = 256;
-        let (mut from, mut pruned) = (0, 0);
-        loop {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let step = prune::step(&transaction, from, prune::EVERYWHERE, before, ROWS)?;
-            transaction.commit()?;
-            pruned += step.pruned as u64;
-            progress(pruned);
-            match step.next {
-                Some(next) => from = next,
-                None => return Ok(pruned),
+        self.run(move |connection| {
+            let (mut from, mut pruned) = (0, 0);
+            loop {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let step = prune::step(&transaction, from, prune::EVERYWHERE, before, ROWS)?;
+                transaction.commit()?;
+                pruned += step.pruned as u64;
+                progress(pruned);
+                match step.next {
+                    Some(next) => from = next,
+                    None => return Ok(pruned),
+                }
+                // The writer of a running service waits for its turn meanwhile.
+                std::thread::sleep(Duration::from_millis(5));
             }
-            // The writer of a running service waits for its turn meanwhile.
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        })
     }
+}
 
-    fn act(&mut self, command_id: CommandId, event: Event, note: &str) -> Result<(), ActError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let found = transaction
-            .query_row(
-                "SELECT c.seq, (SELECT published_through FROM cursor), e.state
-                 FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.command_id = ?1",
-                [command_id.as_bytes().as_slice()],
-                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<String>>(2)?)),
-            )
-            .optional()?;
-        let Some((seq, cursor, exception)) = found else { return Err(ActError::NotFound(command_id)) };
-        let exception = exception.and_then(|word| word.parse().ok());
-        let state = State::of(seq as Seq, cursor as Seq, exception);
-        let Some(next) = state.after(event)? else {
-            return Err(ActError::Illegal(IllegalMove { from: state, event }));
-        };
-        write(&transaction, seq as Seq, next, event, note, Timestamp::now().as_millisecond())?;
-        transaction.commit()?;
-        Ok(())
-    }
+/// The note of an exception that an operator requeued.
+const REQUEUED: &str = "requeued by an operator";
+
+fn move_on(
+    transaction: &Connection,
+    command_id: CommandId,
+    event: Event,
+    note: &str,
+) -> Result<(), ActError> {
+    let found = transaction
+        .query_row(
+            "SELECT c.seq, (SELECT published_through FROM cursor) AS cursor, e.state
+             FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.command_id = ?1",
+            [command_id.as_bytes().as_slice()],
+            |row| Ok((columns::seq(row, "seq")?, columns::seq(row, "cursor")?, columns::word(row, "state")?)),
+        )
+        .optional()?;
+    let Some((seq, cursor, exception)) = found else { return Err(ActError::NotFound(command_id)) };
+    let state = State::of(seq, cursor, exception);
+    let Some(next) = state.after(event)? else {
+        return Err(ActError::Illegal(IllegalMove { from: state, event }));
+    };
+    Ok(write(transaction, seq, next, event, note, Timestamp::now().as_millisecond())?)
 }
 
 fn write(

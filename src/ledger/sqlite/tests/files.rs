@@ -15,7 +15,8 @@ async fn what_a_crash_left_in_the_log_is_moved_and_synced_before_it_counts() {
     let restarted = after.open();
     let left = fs::metadata(after.directory.path().join("ledger.db-wal")).map(|wal| wal.len()).unwrap_or(0);
     assert_eq!(left, 0, "the log was moved to the database");
-    assert_eq!(duplicate_of(&restarted, acceptance("a", "APPROVE", None)).await, id);
+    let again = restarted.accept(acceptance("a", "APPROVE", None)).await;
+    assert_eq!(again, Ok(Receipt::Duplicate { command_id: id }));
 }
 
 #[tokio::test]
@@ -226,7 +227,7 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
     fs::rename(&path, &target).unwrap();
     symlink(&target, &path).unwrap();
     assert!(told(Reader::open(&path).unwrap_err()).contains("it is a symbolic link"));
-    assert!(told(OperatorActs::open(&path).unwrap_err()).contains("it is a symbolic link"));
+    assert!(told(Operator::open(&path).unwrap_err()).contains("it is a symbolic link"));
 
     // A link on the way to it is nobody's business but the operator's.
     let way = elsewhere.path().join("way");

@@ -1,7 +1,7 @@
 //! What happened to a command, as it is told of one.
 
 use super::*;
-use crate::{
+use countersign::{
     command::outcome::{Kind, Outcome},
     ledger::{
         ShowingEnd,
@@ -11,7 +11,7 @@ use crate::{
 
 const KEY: &str = "approval.purchase.code.approve";
 
-async fn told(ledger: &SqliteLedger, id: CommandId) -> Vec<Event> {
+async fn told(ledger: &Handle, id: CommandId) -> Vec<Event> {
     ledger.find(id).await.unwrap().unwrap().history.expect("of one command it is told")
 }
 
@@ -24,7 +24,7 @@ fn published() -> What {
 }
 
 /// What happened, without the times.
-async fn whats(ledger: &SqliteLedger, id: CommandId) -> Vec<What> {
+async fn whats(ledger: &Handle, id: CommandId) -> Vec<What> {
     let timeless = |what| match what {
         What::Published { exchange, routing_key, .. } => {
             What::Published { not_before: None, exchange, routing_key }
@@ -56,7 +56,7 @@ fn refused(attempt: u32) -> What {
     What::Refused { attempt, reason: format!("returned, {attempt}") }
 }
 
-async fn three(ledger: &SqliteLedger) -> [CommandId; 3] {
+async fn three(ledger: &Handle) -> [CommandId; 3] {
     let mut ids = [CommandId::from_bytes([0; 16]); 3];
     for (task, id) in ids.iter_mut().enumerate() {
         *id = accepted(ledger, acceptance(&format!("t{task}"), "APPROVE", None)).await;
@@ -64,10 +64,11 @@ async fn three(ledger: &SqliteLedger) -> [CommandId; 3] {
     ids
 }
 
-#[tokio::test]
-async fn it_is_told_when_a_command_was_published_and_to_where() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_when_a_command_was_published_and_to_where(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let ids = three(&ledger).await;
     assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted]);
     let before = Timestamp::now().as_millisecond();
@@ -86,39 +87,15 @@ async fn it_is_told_when_a_command_was_published_and_to_where() {
     ledger.settle(Settlement { exchange: Some("other".into()), ..settlement(3) }).await.unwrap();
     let What::Published { exchange, .. } = &told(&ledger, ids[2]).await[1].what else { panic!() };
     assert_eq!(exchange.as_deref(), Some("other"));
-    let rows = "SELECT group_concat(after || '-' || through, ' ' ORDER BY through) FROM publish_marks";
-    let marks = scratch.sql::<String>(rows);
-    assert!(marks.ends_with("2-3") && marks.starts_with("0-"), "{marks}");
+    let marks = scratch.numbers("SELECT after FROM publish_marks ORDER BY through").await;
+    assert_eq!((marks.first(), marks.last()), (Some(&0), Some(&2)), "{marks:?}");
 }
 
-#[tokio::test]
-async fn moves_of_the_cursor_within_a_second_are_one_mark_and_a_clock_that_is_set_back_begins_another() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
-    drop(ledger);
-    let mut connection = Connection::open(scratch.settings().path).unwrap();
-    let transaction = connection.transaction().unwrap();
-    for (through, now) in [(1, 5_000), (2, 5_400), (3, 5_999), (4, 6_000), (5, 9_000), (6, 8_000), (7, 8_900)]
-    {
-        super::super::history::mark(&transaction, through - 1, through, None, now).unwrap();
-    }
-    let marks: Vec<(i64, i64, i64, i64)> = transaction
-        .prepare("SELECT after, through, first_at, last_at FROM publish_marks ORDER BY through")
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(
-        marks,
-        [(0, 3, 5_000, 5_999), (3, 4, 6_000, 6_000), (4, 5, 9_000, 9_000), (5, 7, 8_000, 8_900)]
-    );
-}
-
-#[tokio::test]
-async fn each_refusal_by_the_broker_is_told_and_that_a_command_waits_for_another() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_by_the_broker_is_told_and_that_a_command_waits_for_another(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let ids = three(&ledger).await;
     // Refused twice, moved to another time, and through at last; the second waits for it; the third goes by.
     for exceptions in
@@ -135,17 +112,18 @@ async fn each_refusal_by_the_broker_is_told_and_that_a_command_waits_for_another
     assert_eq!(whats(&ledger, ids[2]).await, [What::Accepted, published(), refused(1)]);
 }
 
-#[tokio::test]
-async fn what_operators_and_workers_did_is_told_in_its_place() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_and_workers_did_is_told_in_its_place(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let ids = three(&ledger).await;
-    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
-    operator.park(ids[0]).unwrap();
+    let operator = scratch.operator().await;
+    operator.park(ids[0]).await.unwrap();
     ledger.settle(settlement(3)).await.unwrap();
     assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, What::ParkedByOperator]);
-    operator.requeue(ids[0]).unwrap();
-    operator.requeue(ids[1]).unwrap();
+    operator.requeue(ids[0]).await.unwrap();
+    operator.requeue(ids[1]).await.unwrap();
     ledger.settle(Settlement { cleared: vec![1, 2], ..settlement(3) }).await.unwrap();
     let requeued = What::RequeuedByOperator;
     assert_eq!(
@@ -154,7 +132,7 @@ async fn what_operators_and_workers_did_is_told_in_its_place() {
     );
     assert_eq!(whats(&ledger, ids[1]).await, [What::Accepted, published(), requeued, published()]);
 
-    let instance = crate::command::outcome::Instance::of(
+    let instance = countersign::command::outcome::Instance::of(
         serde_json::value::RawValue::from_string(r#"{"instance_id":"i"}"#.to_owned()).unwrap(),
     );
     let outcome = Outcome {
@@ -174,14 +152,15 @@ async fn what_operators_and_workers_did_is_told_in_its_place() {
     };
     ledger.settle_showings(vec![shown]).await.unwrap();
     let reported = What::Reported { outcome: Kind::Applied, superseded: 0 };
-    let shown = What::Shown { surface: crate::ledger::Surface::Instance, target: "i".to_owned() };
+    let shown = What::Shown { surface: countersign::ledger::Surface::Instance, target: "i".to_owned() };
     assert_eq!(whats(&ledger, ids[2]).await, [What::Accepted, published(), reported, shown]);
 }
 
-#[tokio::test]
-async fn few_events_of_a_command_are_kept_and_the_first_is_among_them() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn few_events_of_a_command_are_kept_and_the_first_is_among_them(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let ids = three(&ledger).await;
     for attempt in 1..=100 {
         ledger.settle(Settlement { exceptions: vec![refusal(2, attempt)], ..settlement(2) }).await.unwrap();
@@ -192,14 +171,15 @@ async fn few_events_of_a_command_are_kept_and_the_first_is_among_them() {
     assert_eq!(events, expected);
 }
 
-#[tokio::test]
-async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_history() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_history(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let ids = three(&ledger).await;
     ledger.settle(Settlement { exceptions: vec![refusal(1, 1)], ..settlement(2) }).await.unwrap();
     ledger.settle(Settlement { cleared: vec![1], ..settlement(2) }).await.unwrap();
-    scratch.execute("DELETE FROM publish_marks; DELETE FROM publish_events WHERE event = 'refused'");
+    scratch.execute("DELETE FROM publish_marks; DELETE FROM publish_events WHERE event = 'refused'").await;
     let unknown = What::Published { not_before: None, exchange: None, routing_key: KEY.to_owned() };
     let second = told(&ledger, ids[1]).await;
     assert_eq!((second[1].at, &second[1].what), (None, &unknown));
@@ -207,11 +187,11 @@ async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_h
     ledger.settle(settlement(3)).await.unwrap();
     assert_eq!(told(&ledger, ids[1]).await[1].what, unknown);
 
-    scratch.execute("UPDATE commands SET received_at = received_at - 1000000000");
-    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
+    scratch.age(1_000_000, 3).await;
+    let operator = scratch.operator().await;
     let before = Timestamp::now() - Duration::from_secs(3600);
-    assert_eq!(operator.prune(before, |_| ()).unwrap(), 3);
+    assert_eq!(operator.prune(before, Box::new(|_| ())).await.unwrap(), 3);
     for table in ["publish_marks", "publish_events"] {
-        assert_eq!(scratch.sql::<i64>(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
+        assert_eq!(scratch.count(table).await, 0, "{table}");
     }
 }

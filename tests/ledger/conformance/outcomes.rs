@@ -1,7 +1,7 @@
 //! What workers report, and how far it is shown.
 
 use super::*;
-use crate::{
+use countersign::{
     command::outcome::{CardStatus, Kind, Outcome},
     ledger::{Reported, ShowAgain, Showing, ShowingEnd, ShowingState, Shown, Surface},
 };
@@ -9,7 +9,7 @@ use crate::{
 const CARD: &str = "7123456789012345678";
 
 /// A decision taken on a card, if there is one.
-async fn decided(ledger: &SqliteLedger, task_id: &str, message_id: Option<&str>) -> CommandId {
+async fn decided(ledger: &Handle, task_id: &str, message_id: Option<&str>) -> CommandId {
     let mut acceptance = acceptance(task_id, "APPROVE", None);
     acceptance.command.message_id = message_id.map(str::to_owned);
     accepted(ledger, acceptance).await
@@ -23,20 +23,20 @@ fn outcome(command_id: CommandId, kind: &str, instance: Option<(&str, i64)>) -> 
     Outcome::parse(body.to_string().as_bytes()).unwrap()
 }
 
-async fn report(ledger: &SqliteLedger, outcome: Outcome) {
+async fn report(ledger: &Handle, outcome: Outcome) {
     assert_eq!(ledger.report(outcome).await, Ok(Reported::Kept));
 }
 
-async fn waiting(ledger: &SqliteLedger) -> Vec<Showing> {
+async fn waiting(ledger: &Handle) -> Vec<Showing> {
     ledger.showings(Timestamp::now(), 100).await.unwrap()
 }
 
 /// Surface and target of what is to be shown now.
-async fn places(ledger: &SqliteLedger) -> Vec<(Surface, String)> {
+async fn places(ledger: &Handle) -> Vec<(Surface, String)> {
     waiting(ledger).await.into_iter().map(|one| (one.surface, one.target)).collect()
 }
 
-async fn settle(ledger: &SqliteLedger, showing: &Showing, end: ShowingEnd) {
+async fn settle(ledger: &Handle, showing: &Showing, end: ShowingEnd) {
     let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target.clone(), end };
     ledger.settle_showings(vec![shown]).await.unwrap();
 }
@@ -45,10 +45,11 @@ fn parked() -> ShowingEnd {
     ShowingEnd::Parked { reason: "code 60001".to_owned() }
 }
 
-#[tokio::test]
-async fn an_outcome_is_shown_where_there_is_something_to_show_it_on() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_shown_where_there_is_something_to_show_it_on(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let neither = decided(&ledger, "t1", None).await;
     report(&ledger, outcome(neither, "applied", None)).await;
     assert!(waiting(&ledger).await.is_empty());
@@ -77,10 +78,11 @@ async fn an_outcome_is_shown_where_there_is_something_to_show_it_on() {
     assert_eq!(ledger.report(outcome(unknown, "applied", None)).await, Ok(Reported::UnknownCommand));
 }
 
-#[tokio::test]
-async fn what_is_to_be_shown_has_the_action_and_the_words_of_the_report() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_shown_has_the_action_and_the_words_of_the_report(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let before = Timestamp::now().as_millisecond();
     for action_type in ["APPROVE", "REJECT", "FORWARD"] {
         let mut acceptance = acceptance(action_type, action_type, None);
@@ -112,10 +114,11 @@ async fn what_is_to_be_shown_has_the_action_and_the_words_of_the_report() {
     assert!(due.iter().all(words), "{due:?}");
 }
 
-#[tokio::test]
-async fn a_repeat_changes_nothing_and_another_outcome_starts_again() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_changes_nothing_and_another_outcome_starts_again(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
     report(&ledger, outcome(id, "failed", Some(("I", 7)))).await;
     let first = waiting(&ledger).await;
@@ -138,10 +141,11 @@ async fn a_repeat_changes_nothing_and_another_outcome_starts_again() {
     assert_eq!((record.superseded, record.card.unwrap().state), (1, ShowingState::Waiting));
 }
 
-#[tokio::test]
-async fn both_reports_of_one_batch_are_kept_in_their_order() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn both_reports_of_one_batch_are_kept_in_their_order(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
     let both = tokio::join!(
         ledger.report(outcome(id, "failed", None)),
@@ -152,10 +156,11 @@ async fn both_reports_of_one_batch_are_kept_in_their_order() {
     assert_eq!((due.len(), due[0].kind, due[0].status), (1, Kind::Applied, None::<CardStatus>));
 }
 
-#[tokio::test]
-async fn of_one_instance_the_first_that_waits_is_shown_first_and_holds_up_no_other() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_instance_the_first_that_waits_is_shown_first_and_holds_up_no_other(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     for (task, instance) in [("t1", "I"), ("t2", "I"), ("t3", "J")] {
         let id = decided(&ledger, task, None).await;
         report(&ledger, outcome(id, "applied", Some((instance, 7)))).await;
@@ -185,10 +190,11 @@ async fn of_one_instance_the_first_that_waits_is_shown_first_and_holds_up_no_oth
     assert_eq!(places(&ledger).await, [(Surface::Instance, "J".to_owned())]);
 }
 
-#[tokio::test]
-async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
     assert_eq!(ledger.show_again(id).await, Ok(ShowAgain::NoOutcome));
     assert_eq!(ledger.show_again(CommandId::new(Timestamp::now())).await, Ok(ShowAgain::UnknownCommand));
@@ -204,21 +210,22 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded() {
     let card = ledger.find(id).await.unwrap().unwrap().outcome.unwrap().card.unwrap();
     assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
 
-    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
-    assert_eq!(operator.show_parked_again().unwrap(), [id]);
-    assert!(operator.show_parked_again().unwrap().is_empty());
+    let operator = scratch.operator().await;
+    assert_eq!(operator.show_parked_again().await.unwrap(), [id]);
+    assert!(operator.show_parked_again().await.unwrap().is_empty());
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
     settle(&ledger, &waiting(&ledger).await[0], ShowingEnd::Shown { version: None }).await;
-    operator.show_again(id).unwrap();
+    operator.show_again(id).await.unwrap();
     assert_eq!(places(&ledger).await.len(), 2, "all of it, once all of it was shown");
-    assert!(matches!(operator.show_again(nothing), Err(ActError::NothingToShow)));
-    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM operator_acts WHERE act = 'show-again'"), 2);
+    assert!(matches!(operator.show_again(nothing).await, Err(ActError::NothingToShow)));
+    assert_eq!(scratch.numbers("SELECT seq FROM operator_acts WHERE act = 'show-again'").await.len(), 2);
 }
 
-#[tokio::test]
-async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     for (task, instance) in [("t1", "I"), ("t2", "J"), ("t3", "K")] {
         let id = decided(&ledger, task, None).await;
         report(&ledger, outcome(id, "applied", Some((instance, 7)))).await;
@@ -227,31 +234,33 @@ async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown() {
     let due = waiting(&ledger).await;
     settle(&ledger, &due[0], ShowingEnd::Shown { version: Some(7) }).await;
     settle(&ledger, &due[2], parked()).await;
-    let mut operator = OperatorActs::open(&scratch.settings().path).unwrap();
+    let operator = scratch.operator().await;
     let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
-    assert_eq!(operator.prunable(tomorrow).unwrap(), 2);
-    assert_eq!(operator.prune(tomorrow, |_| {}).unwrap(), 2);
-    let left = |table: &str| -> String {
-        scratch.sql(&format!("SELECT coalesce(group_concat(seq), '') FROM {table}"))
-    };
-    assert_eq!([left("commands"), left("outcomes"), left("showings")], ["2", "2", "2"]);
-    assert_eq!(left("instance_versions"), "");
+    assert_eq!(operator.prunable(tomorrow).await.unwrap(), 2);
+    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 2);
+    for table in ["commands", "outcomes", "showings"] {
+        assert_eq!(scratch.places(table).await, [2], "{table}");
+    }
+    assert!(scratch.places("instance_versions").await.is_empty());
     let stats = ledger.stats().await.unwrap();
     assert_eq!((stats.published, stats.outcomes_pending, stats.outcomes_parked), (1, 1, 0));
     settle(&ledger, &due[1], ShowingEnd::Shown { version: Some(7) }).await;
-    assert_eq!(operator.prune(tomorrow, |_| {}).unwrap(), 1);
-    assert_eq!([left("commands"), left("outcomes"), left("instance_versions")], ["", "", ""]);
+    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 1);
+    for table in ["commands", "outcomes", "instance_versions"] {
+        assert!(scratch.places(table).await.is_empty(), "{table}");
+    }
     assert_eq!(ledger.stats().await.unwrap().published, 0);
 }
 
-#[tokio::test]
-async fn what_was_reported_is_there_after_a_restart() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_reported_is_there_after_a_restart(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
     report(&ledger, outcome(id, "applied", None)).await;
-    drop(ledger);
-    let ledger = scratch.open();
+    close(ledger).await;
+    let ledger = scratch.open().await;
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())]);
     assert_eq!(ledger.report(outcome(id, "applied", None)).await, Ok(Reported::Repeat));
 }

@@ -1,18 +1,19 @@
 //! Refused callbacks: how many are kept, and whose.
 
 use super::*;
-use crate::ledger::ContextTask;
+use countersign::ledger::ContextTask;
 
 /// The newest, as they were handed over.
-async fn found(ledger: &SqliteLedger, reason: Option<&str>, limit: usize) -> Vec<RefusedCallback> {
+async fn found(ledger: &Handle, reason: Option<&str>, limit: usize) -> Vec<RefusedCallback> {
     let filter = RefusalFilter { reason: reason.map(str::to_owned), limit, ..RefusalFilter::default() };
     ledger.refusals(filter).await.unwrap().into_iter().map(|kept| kept.refused).collect()
 }
 
-#[tokio::test]
-async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let refused = |user_id: Option<&str>| RefusedCallback {
         reason: if user_id.is_some() { "conflicting" } else { "unauthenticated" }.to_owned(),
         stranger: user_id.is_none(),
@@ -28,10 +29,11 @@ async fn a_strangers_noise_does_not_push_out_what_approvers_ask_about() {
     assert_eq!((of("conflicting").await, of("unauthenticated").await), (1, 10));
 }
 
-#[tokio::test]
-async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_callbacks_are_kept_and_the_oldest_dropped(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     for n in 0..15 {
         let reason = if n % 2 == 0 { "malformed" } else { "unauthenticated" }.to_owned();
         ledger.refused(RefusedCallback { reason, ..malformed(n) });
@@ -44,10 +46,11 @@ async fn refused_callbacks_are_kept_and_the_oldest_dropped() {
     assert_eq!(malformed.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [14, 12]);
 }
 
-#[tokio::test]
-async fn what_was_said_and_what_the_context_named_is_kept_member_by_member() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_and_what_the_context_named_is_kept_member_by_member(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let text = |text: &str| Some(text.to_owned());
     let full = RefusedCallback {
         refused_at: Timestamp::from_millisecond(1_764_000_000_123).unwrap(),
@@ -90,33 +93,11 @@ fn malformed(body_bytes: u64) -> RefusedCallback {
     }
 }
 
-#[tokio::test]
-async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_waiting_for_more() {
-    let scratch = Scratch::new();
-    let limits = Limits { refusals_kept: 1000, ..scratch.settings().limits };
-    let settings = Settings { limits, ..scratch.settings() };
-    let ledger = SqliteLedger::open(&settings).unwrap();
-    let began = Instant::now();
-    (0..200).for_each(|n| ledger.refused(malformed(n)));
-    while scratch.sql::<i64>("SELECT count(*) FROM refusals") < 200 {
-        assert!(began.elapsed() < Duration::from_secs(20), "the next prune would take them along");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    // Once nothing waits nothing is committed.
-    let before = ledger.shared.commits.load(Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let commits = ledger.shared.commits.load(Ordering::Relaxed) - before;
-    assert!(commits <= 1, "{commits} commits of nothing");
-    // What a commit has no room for is not left behind at the end.
-    (0..500).for_each(|n| ledger.refused(malformed(n)));
-    drop(ledger);
-    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM refusals"), 700);
-}
-
-#[tokio::test]
-async fn refused_callbacks_are_found_by_who_what_when_and_number() {
-    let scratch = Scratch::new();
-    let ledger = scratch.open();
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_callbacks_are_found_by_who_what_when_and_number(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
     let text = |text: &str| Some(text.to_owned());
     let at = |seconds: i64| Timestamp::from_millisecond((1_764_000_000 + seconds) * 1000).unwrap();
     let base = |seconds: i64| RefusedCallback { refused_at: at(seconds), ..malformed(0) };

@@ -1,0 +1,50 @@
+//! Which indexes SQLite searches.
+
+use super::*;
+
+/// The steps by which SQLite carries a statement out.
+fn plan(scratch: &Scratch, sql: &str, values: impl rusqlite::Params) -> Vec<String> {
+    let connection = Connection::open(scratch.settings().path).unwrap();
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    statement.query_map(values, |row| row.get(3)).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn looking_up_and_pruning_search_an_index_and_nothing_else() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    for (sql, plan) in [
+        ("SELECT * FROM contexts WHERE key = ?1", "SEARCH contexts USING PRIMARY KEY (key=?)"),
+        (
+            "SELECT * FROM contexts WHERE message_id = ?1",
+            "SEARCH contexts USING INDEX contexts_by_message (message_id=?)",
+        ),
+        (
+            "SELECT key FROM contexts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT 9",
+            "SEARCH contexts USING COVERING INDEX contexts_by_expiry (expires_at<?)",
+        ),
+    ] {
+        assert_eq!(self::plan(&scratch, sql, [0]), [plan], "{sql}");
+    }
+}
+
+#[test]
+fn a_time_is_found_without_reading_the_log() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let plan = |sql: &str| plan(&scratch, sql, [b"0", b"1"]).join("; ");
+    let between = plan(reader::BETWEEN);
+    assert!(between.ends_with("COVERING INDEX commands_by_id (command_id>? AND command_id<?)"), "{between}");
+    let since = plan(reader::SINCE);
+    assert!(since.ends_with("COVERING INDEX commands_by_id (command_id>?)"), "{since}");
+}
+
+#[test]
+fn what_is_due_is_found_in_order_by_an_index() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let plan = plan(&scratch, reader::DUE_LONGEST, [0, 1, 2]);
+    let plan: Vec<_> = plan.into_iter().filter(|row| row.contains(" exceptions ")).collect();
+    let by_index = |range| format!("SEARCH exceptions USING INDEX exceptions_due (next_attempt_at{range}?)");
+    assert_eq!(plan, [by_index(">"), by_index("<")]);
+}
