@@ -7,7 +7,7 @@ mod support;
 use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use countersign::{
-    ledger::{Accept, Lifecycle, Outbox, Receipt, Settlement, sqlite::SqliteLedger},
+    ledger::{Accept, Lifecycle, Receipt, Settlement, sqlite::SqliteLedger},
     time::Timestamp,
 };
 use futures_util::future::join_all;
@@ -38,7 +38,7 @@ async fn fill(file: PathBuf, rows: u64, pending: u64) -> anyhow::Result<()> {
         next = until;
     }
     if rows > pending {
-        ledger.settle(Settlement { through: Some(rows - pending), ..Settlement::default() }).await?;
+        ledger.outbox().settle(Settlement { through: Some(rows - pending), ..Settlement::default() }).await?;
     }
     ledger.flush().await;
     Ok(())

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countersign::ledger::{Accept, Outbox, Receipt, Settlement, sqlite::SqliteLedger};
+use countersign::ledger::{Accept, Receipt, Settlement, sqlite::SqliteLedger};
 use countersign::time::Timestamp;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
@@ -78,7 +78,7 @@ fn settle(criterion: &mut Criterion) {
                         let settlement = Settlement { through, ..Settlement::default() };
                         // As it is in life: a settlement shares the commit of the accepts that come with it.
                         let began = Instant::now();
-                        let settled = scratch.ledger.settle(settlement);
+                        let settled = scratch.ledger.outbox().settle(settlement);
                         let (settled, _) =
                             tokio::join!(settled, accepts(&scratch.ledger, &next, waiters, waiters));
                         took += began.elapsed();

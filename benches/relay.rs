@@ -14,7 +14,7 @@ use std::{
 
 use countersign::{
     amqp,
-    ledger::{Accept, Lifecycle, Outbox, sqlite::SqliteLedger},
+    ledger::{Accept, Lifecycle, sqlite::SqliteLedger},
     relay::{self},
     secret::Secret,
     telemetry::metrics::Metrics,
@@ -89,17 +89,18 @@ async fn drained(url: &str) -> Duration {
         ..amqp::Settings::default()
     })
     .expect("the URL is one");
+    let outbox = ledger.outbox();
     let (stop, stopping) = watch::channel(None);
     let began = Instant::now();
     let running = tokio::spawn(relay::run(
-        ledger.clone(),
+        outbox.clone(),
         publisher,
         relay::Settings::default(),
         None,
         Metrics::new(),
         stopping,
     ));
-    while ledger.cursor().await.expect("the ledger can be read") < COMMANDS {
+    while outbox.cursor().await.expect("the ledger can be read") < COMMANDS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let took = began.elapsed();

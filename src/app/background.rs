@@ -19,7 +19,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{ledger::Ledger, stop::Stop, telemetry::metrics::Metrics};
+use crate::{
+    ledger::{Ledger, Outbox, Term},
+    stop::Stop,
+    telemetry::metrics::Metrics,
+};
 
 /// Makes the future of the work; called again after a panic. The future ends when [`Resources::stop`] says so, by the moment
 /// that it says.
@@ -30,6 +34,8 @@ pub type Start = Arc<dyn Fn(Resources) -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Resources {
     /// The ledger, which outlives the work.
     pub ledger: Arc<dyn Ledger>,
+    /// What is to be published in this term. Work ends with its term.
+    pub outbox: Arc<dyn Outbox>,
     /// Where the work counts.
     pub metrics: Arc<Metrics>,
     /// When to stop.
@@ -90,18 +96,23 @@ impl Background {
     }
 
     async fn supervise(self, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) {
-        let (work, mut wanted) = (self.name, self.wanted.subscribe());
+        let (work, mut wanted, mut term) = (self.name, self.wanted.subscribe(), ledger.term());
         loop {
             let Wanted { start, end } = wanted.borrow_and_update().clone();
             if end.is_some() {
                 return;
             }
-            let Some(start) = start else {
-                changed(&mut wanted).await;
+            let outbox = term.borrow_and_update().clone();
+            let (Some(start), Some(outbox)) = (start, outbox) else {
+                tokio::select! {
+                    () = changed(&mut wanted) => {}
+                    () = another(&mut term) => {}
+                }
                 continue;
             };
             let (stop, stopping) = watch::channel(None);
-            let resources = Resources { ledger: ledger.clone(), metrics: metrics.clone(), stop: stopping };
+            let resources =
+                Resources { ledger: ledger.clone(), outbox, metrics: metrics.clone(), stop: stopping };
             let run = self.place.run(work, start, resources);
             pin!(run);
             let ended = loop {
@@ -110,6 +121,10 @@ impl Background {
                     () = changed(&mut wanted) => {
                         let end = wanted.borrow_and_update().end;
                         stop.send_modify(|stop| *stop = end.or(*stop).or(Some(Instant::now() + EXCHANGE_GRACE)));
+                    }
+                    // Nothing more can be settled in the term that is over, so there is nothing to wait for.
+                    () = another(&mut term) => {
+                        stop.send_modify(|stop| *stop = Some(stop.map_or_else(Instant::now, |at| at.min(Instant::now()))));
                     }
                 }
             };
@@ -127,6 +142,13 @@ impl Background {
             // Whether the time passed or something else is wanted: what is wanted says what is next.
             timeout(RESTART_AFTER, changed(&mut wanted)).await.unwrap_or_default();
         }
+    }
+}
+
+/// Resolves when a term begins or ends; never after the ledger is gone.
+async fn another(term: &mut watch::Receiver<Term>) {
+    if term.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -263,6 +285,27 @@ mod tests {
             background.exchange(Some(work(&story, ["d", "d."], |_| {})));
             running.ended().await;
             assert_eq!(*story.lock().unwrap(), ["a", "a", "a.", "b", "b.", "c", "c."]);
+        }
+    }
+
+    #[tokio::test]
+    async fn work_runs_while_this_process_is_the_leader_and_again_in_each_term() {
+        for place in [Place::Task, Place::Thread] {
+            let (story, ledger) = (Story::default(), Arc::new(Double::default()));
+            let background = Background::new("relay", place, Some(work(&story, ["a", "a."], |_| {})));
+            let mut running = background.clone().start(ledger.clone(), Metrics::new());
+            until(&story, &["a"]).await;
+            ledger.lead(true);
+            until(&story, &["a", "a.", "a"]).await;
+            ledger.lead(false);
+            until(&story, &["a", "a.", "a", "a."]).await;
+            background.exchange(Some(work(&story, ["b", "b."], |_| {})));
+            ledger.lead(true);
+            until(&story, &["a", "a.", "a", "a.", "b"]).await;
+            ledger.lead(false);
+            running.end(Instant::now());
+            running.ended().await;
+            assert_eq!(*story.lock().unwrap(), ["a", "a.", "a", "a.", "b", "b."]);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     config::Loaded,
     ledger::{
         OperatorActs,
-        sqlite::{Operator, Reader},
+        sqlite::{Reader, SqliteActs},
     },
 };
 
@@ -17,7 +17,7 @@ pub(super) fn reader(loaded: &Loaded) -> Result<Reader, Failure> {
 }
 
 pub(super) fn operator(loaded: &Loaded) -> Result<Box<dyn OperatorActs>, Failure> {
-    let opened = Operator::open(&loaded.ledger()?.path);
+    let opened = SqliteActs::open(&loaded.ledger()?.path);
     Ok(Box::new(opened.with_context(|| format!("cannot write to the ledger ({})", named_by(loaded)))?))
 }
 

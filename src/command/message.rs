@@ -174,6 +174,51 @@ pub fn render(command: &Command) -> Vec<u8> {
     body
 }
 
+/// The body of a message around the two members that a ledger fills: for one that learns their values as it writes.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    body: Vec<u8>,
+    head: usize,
+    tail: usize,
+}
+
+/// Between the two members.
+const BETWEEN: &str = ",\"repeats\":";
+
+impl Parts {
+    /// Renders a command whose `conflicts_with` and `repeats` are not known yet.
+    #[must_use]
+    pub fn of(command: &Command) -> Self {
+        debug_assert!(command.conflicts_with.is_none() && command.repeats.is_none(), "they are to be filled");
+        let body = render(command);
+        let extra = serde_json::to_vec(&Extra(&command.extra)).expect("it was rendered once already");
+        let tail = body.len() - ",\"extra\":}".len() - extra.len();
+        let head = tail - "null".len() - BETWEEN.len() - "null".len();
+        debug_assert!(body[..head].ends_with(b"\"conflicts_with\":"), "the order of the members");
+        Self { body, head, tail }
+    }
+
+    /// Up to the value of `conflicts_with`.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.body[..self.head]
+    }
+
+    /// From after the value of `repeats`.
+    #[must_use]
+    pub fn tail(&self) -> &[u8] {
+        &self.body[self.tail..]
+    }
+
+    /// The whole body: what [`render`] makes of a command with these two values.
+    #[must_use]
+    pub fn join(&self, conflicts_with: Option<CommandId>, repeats: Option<CommandId>) -> Vec<u8> {
+        let value = |id: Option<CommandId>| id.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\""));
+        let middle = [&*value(conflicts_with), BETWEEN, &*value(repeats)].concat();
+        [self.head(), middle.as_bytes(), self.tail()].concat()
+    }
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     schema: &'static str,
@@ -297,6 +342,9 @@ mod tests {
             "routing_key": envelope.routing_key(), "headers": headers, "body": rendered,
         });
         samples::golden(name, &whole);
+        let (conflicts_with, repeats) = (command.conflicts_with, command.repeats);
+        let parts = Parts::of(&Command { conflicts_with: None, repeats: None, ..command.clone() });
+        assert_eq!(parts.join(conflicts_with, repeats), render(command));
         // `Value` forgets the order of members; consumers do not need it, people who read a queue do.
         let order = String::from_utf8(render(command)).unwrap();
         let mut last = 0;

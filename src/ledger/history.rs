@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
-use super::Surface;
-use crate::{command::outcome::Kind, time::Timestamp};
+use super::{OutcomeRecord, Surface};
+use crate::{
+    command::{Seq, outcome::Kind},
+    time::Timestamp,
+};
 
 /// Something that happened to a command. Written as one object with a member `event`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,4 +69,65 @@ pub enum What {
     ParkedByOperator,
     /// An operator had its outcome shown again.
     ShownAgainByOperator,
+}
+
+/// What the broker said of a command as an exception, and whether the cursor had passed it by then.
+pub(super) type Said = (Event, bool);
+
+/// A report that was refused: when, what it says, and why.
+pub(super) type RefusedReport = (Timestamp, Kind, String);
+
+/// Whether the cursor passed a command because it was published, and not because it had an exception.
+pub(super) fn left_in_order(seq: Seq, cursor: Seq, said: &[Said], acts: &[Event]) -> bool {
+    let first = said.first();
+    if seq > cursor || first.is_some_and(|(_, passed)| !passed) {
+        return false;
+    }
+    // Only what is pending can be parked: an operator who did so before all else took it out of the order.
+    let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
+    let parked_first = act.is_some_and(|act| {
+        act.what == What::ParkedByOperator && first.is_none_or(|(event, _)| act.at <= event.at)
+    });
+    !parked_first
+}
+
+/// All that is known to have happened to a command, in order of time. `published` is what the mark over its place says, if it
+/// left the log in order.
+pub(super) fn of(
+    received_at: Timestamp,
+    outcome: Option<&OutcomeRecord>,
+    published: Option<Event>,
+    said: Vec<Said>,
+    acts: Vec<Event>,
+    refused: Vec<RefusedReport>,
+) -> Vec<Event> {
+    let mut events = vec![Event { at: Some(received_at), what: What::Accepted }];
+    events.extend(published);
+    let mut later: Vec<Event> = said.into_iter().map(|(event, _)| event).chain(acts).collect();
+    later.extend(
+        refused.into_iter().map(|(at, outcome, reason)| Event {
+            at: Some(at),
+            what: What::ReportRefused { outcome, reason },
+        }),
+    );
+    later.extend(outcome.map(shown).into_iter().flatten());
+    // Stable: what has the same time stays as it was found.
+    later.sort_by_key(|event| event.at);
+    events.append(&mut later);
+    events
+}
+
+/// What became of it at the worker, and at the approval center.
+fn shown(outcome: &OutcomeRecord) -> Vec<Event> {
+    let what = What::Reported { outcome: outcome.outcome, superseded: outcome.superseded };
+    let mut events = vec![Event { at: Some(outcome.reported_at), what }];
+    for (surface, place) in [(Surface::Card, &outcome.card), (Surface::Instance, &outcome.instance)] {
+        if let Some(place) = place
+            && place.shown_at.is_some()
+        {
+            let what = What::Shown { surface, target: place.id.clone() };
+            events.push(Event { at: place.shown_at, what });
+        }
+    }
+    events
 }

@@ -159,6 +159,10 @@ pub trait Lookup: Send + Sync {
     /// Commands, newest first.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
 
+    /// When the oldest command was received that retention has not reached: of those before it, what was published is gone.
+    /// `None` if nothing was pruned so far.
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>>;
+
     /// Refused callbacks, newest first.
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>>;
 

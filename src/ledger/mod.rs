@@ -31,6 +31,10 @@
 //! old end. The command line's `ledger requeue` and `park` write exceptions, and `show-again` showings, from another
 //! process, in a transaction of their own; they are found at the next look for what is due.
 //!
+//! # Who publishes
+//! Of several processes with one ledger one is the leader at a time ([`Leadership`]). With a SQLite file there is one process,
+//! which always is.
+//!
 //! # Invariants
 //! 1. A receipt is given only after the transaction that holds the command was committed and synced.
 //! 2. Sameness is looked up and written in that same transaction.
@@ -47,7 +51,10 @@ mod lookup;
 mod operator;
 mod outbox;
 mod outcomes;
+pub mod postgres;
 mod refusals;
+mod refused_queue;
+mod replies;
 pub mod sqlite;
 pub mod state;
 
@@ -61,7 +68,7 @@ pub use findings::{Finding, Findings, Verdict};
 pub use lifecycle::{Lifecycle, Limits};
 pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
 pub use operator::{ActError, OperatorActs, Progress};
-pub use outbox::{Due, Entry, Exception, Outbox, Settlement, Standing};
+pub use outbox::{Due, Entry, Exception, Leadership, Outbox, Settlement, Standing, Term};
 pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
     ShowingState, Shown, Surface,
@@ -86,6 +93,6 @@ pub struct Settings {
 /// with a double that has no others.
 ///
 /// Every method may be called from any thread.
-pub trait Ledger: Accept + Outbox + Lookup + Contexts + Outcomes + Findings + Lifecycle {}
+pub trait Ledger: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle {}
 
-impl<T: Accept + Outbox + Lookup + Contexts + Outcomes + Findings + Lifecycle> Ledger for T {}
+impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle> Ledger for T {}

@@ -74,6 +74,18 @@ pub struct Standing {
     pub task_key: TaskKey,
 }
 
+/// The outbox of the term in which this process is the leader, `None` while it is not.
+pub type Term = Option<Arc<dyn Outbox>>;
+
+/// Who publishes. Of several processes with one ledger one is the leader at a time.
+pub trait Leadership: Send + Sync {
+    /// The current term, and every change of it.
+    ///
+    /// Each term has an outbox of its own. All that was read through it, and [`Outbox::head`], holds for that term only: a
+    /// ledger whose server failed over may have forgotten the end of its log. Who publishes begins again with the next.
+    fn term(&self) -> watch::Receiver<Term>;
+}
+
 /// The outbox, for its one reader.
 ///
 /// May be dropped while it waits: what was handed over is carried out whether or not somebody still waits for the answer.

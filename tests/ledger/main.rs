@@ -2,4 +2,7 @@
 
 mod conformance;
 mod model;
+#[path = "../it/support/postgres.rs"]
+mod postgres;
 mod scratch;
+mod turns;

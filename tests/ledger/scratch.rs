@@ -1,21 +1,88 @@
 //! An empty ledger of each kind, for one test.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 
-use countersign::ledger::{
-    Findings, Ledger, Limits, OperatorActs, Settings,
-    sqlite::{Auditor, Operator, SqliteLedger},
+use countersign::{
+    command::{Seq, TaskKey},
+    ledger::{
+        AcceptError, Due, Entry, Findings, Ledger, Limits, LookError, OperatorActs, Outbox, Settings,
+        Settlement,
+        postgres::{self, PostgresLedger},
+        sqlite::{self, Auditor, SqliteLedger},
+    },
+    time::Timestamp,
 };
+use tokio::sync::watch;
+
+use crate::{postgres::Postgres, turns::Turns};
 
 /// The kinds of ledgers that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// A SQLite file.
     Sqlite,
+    /// A database of PostgreSQL.
+    Postgres,
+    /// The same, through two replicas in turn.
+    TwoReplicas,
 }
 
-/// An open ledger.
-pub(crate) type Handle = Arc<dyn Ledger>;
+/// An open ledger, and its outbox of the current term.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    ledger: Arc<dyn Ledger>,
+    outbox: Arc<dyn Outbox>,
+}
+
+impl Deref for Handle {
+    type Target = dyn Ledger;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.ledger
+    }
+}
+
+impl Handle {
+    /// Waits until this process is the leader.
+    async fn of(ledger: Arc<dyn Ledger>) -> Self {
+        let mut term = ledger.term();
+        let begun = tokio::time::timeout(Duration::from_secs(20), term.wait_for(Option::is_some)).await;
+        let outbox = begun.expect("a term begins").expect("the ledger is there").clone().expect("waited for");
+        Self { ledger, outbox }
+    }
+
+    pub(crate) async fn settle(&self, settlement: Settlement) -> Result<(), AcceptError> {
+        self.outbox.settle(settlement).await
+    }
+
+    pub(crate) async fn cursor(&self) -> Result<Seq, LookError> {
+        self.outbox.cursor().await
+    }
+
+    pub(crate) async fn since(&self, seq: Seq, limit: usize) -> Result<Vec<Entry>, LookError> {
+        self.outbox.since(seq, limit).await
+    }
+
+    pub(crate) async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, LookError> {
+        self.outbox.due(now, limit).await
+    }
+
+    pub(crate) async fn waiting_tasks(&self) -> Result<Vec<(TaskKey, Seq)>, LookError> {
+        self.outbox.waiting_tasks().await
+    }
+
+    pub(crate) fn head(&self) -> watch::Receiver<Seq> {
+        self.outbox.head()
+    }
+
+    pub(crate) fn take_fresh(&self) -> Vec<Entry> {
+        self.outbox.take_fresh()
+    }
+
+    pub(crate) fn keep_fresh(&self, wanted: bool) {
+        self.outbox.keep_fresh(wanted);
+    }
+}
 
 /// Commits what is queued, and closes the ledger, so that it can be opened again.
 pub(crate) async fn close(ledger: Handle) {
@@ -24,22 +91,26 @@ pub(crate) async fn close(ledger: Handle) {
 
 /// A ledger that no other test sees.
 pub(crate) struct Scratch {
-    directory: tempfile::TempDir,
+    backend: Backend,
+    place: Place,
+}
+
+enum Place {
+    File(tempfile::TempDir),
+    Database(String),
 }
 
 impl Scratch {
     pub(crate) async fn new(backend: Backend) -> Self {
-        match backend {
-            Backend::Sqlite => Self { directory: tempfile::tempdir().expect("a directory") },
-        }
+        let place = match backend {
+            Backend::Sqlite => Place::File(tempfile::tempdir().expect("a directory")),
+            Backend::Postgres | Backend::TwoReplicas => Place::Database(database().await),
+        };
+        Self { backend, place }
     }
 
     pub(crate) fn limits(&self) -> Limits {
         Limits { refusals_kept: 10, longest_window: Duration::from_secs(60), ..Limits::default() }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.directory.path().join("ledger.db")
     }
 
     pub(crate) async fn open(&self) -> Handle {
@@ -47,35 +118,80 @@ impl Scratch {
     }
 
     pub(crate) async fn open_with(&self, limits: Limits, queue_capacity: usize) -> Handle {
-        let settings = Settings { path: self.path(), queue_capacity, max_batch: 256, limits };
-        Arc::new(SqliteLedger::open(&settings).expect("a healthy ledger"))
+        let replica = async || self.replica(limits.clone(), queue_capacity).await;
+        let first = Handle::of(replica().await).await;
+        match self.backend {
+            Backend::Sqlite | Backend::Postgres => first,
+            Backend::TwoReplicas => {
+                Handle::of(Arc::new(Turns::new(first.ledger.clone(), replica().await))).await
+            }
+        }
+    }
+
+    async fn replica(&self, limits: Limits, queue_capacity: usize) -> Arc<dyn Ledger> {
+        match &self.place {
+            Place::File(directory) => {
+                let path = path(directory);
+                let settings = Settings { path, queue_capacity, max_batch: 256, limits };
+                Arc::new(SqliteLedger::open(&settings).expect("a healthy ledger"))
+            }
+            Place::Database(url) => {
+                let settings = self.settings(url, limits, queue_capacity);
+                Arc::new(PostgresLedger::open(settings).await.expect("a healthy ledger"))
+            }
+        }
     }
 
     /// Another process, for an operator's acts.
     pub(crate) async fn operator(&self) -> Box<dyn OperatorActs> {
-        Box::new(Operator::open(&self.path()).expect("a healthy ledger"))
+        match &self.place {
+            Place::File(directory) => {
+                Box::new(sqlite::SqliteActs::open(&path(directory)).expect("a healthy ledger"))
+            }
+            Place::Database(url) => {
+                Box::new(postgres::PostgresActs::open(server(url)).await.expect("a healthy ledger"))
+            }
+        }
     }
 
     /// Another process that compares the ledger with the approval center.
     pub(crate) async fn auditor(&self) -> Box<dyn Findings> {
-        Box::new(Auditor::open(&self.path()).expect("a healthy ledger"))
+        match &self.place {
+            Place::File(directory) => Box::new(Auditor::open(&path(directory)).expect("a healthy ledger")),
+            Place::Database(url) => {
+                let opened = PostgresLedger::open(self.settings(url, self.limits(), 1)).await;
+                Box::new(opened.expect("a healthy ledger"))
+            }
+        }
     }
 
-    fn connection(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.path()).expect("a healthy ledger")
+    fn settings(&self, url: &str, limits: Limits, queue_capacity: usize) -> postgres::Settings {
+        let holder = "a test".to_owned();
+        postgres::Settings { server: server(url), queue_capacity, max_batch: 256, limits, holder }
     }
 
     /// Changes the ledger behind its back, by SQL that each kind understands.
     pub(crate) async fn execute(&self, sql: &str) {
-        self.connection().execute_batch(sql).expect("valid SQL");
+        match &self.place {
+            Place::File(directory) => connection(directory).execute_batch(sql).expect("valid SQL"),
+            Place::Database(url) => client(url).await.batch_execute(sql).await.expect("valid SQL"),
+        }
     }
 
     /// The first column of a query.
     pub(crate) async fn numbers(&self, sql: &str) -> Vec<i64> {
-        let connection = self.connection();
-        let mut statement = connection.prepare(sql).expect("valid SQL");
-        let rows = statement.query_map([], |row| row.get(0)).expect("valid SQL");
-        rows.map(|row| row.expect("a number")).collect()
+        match &self.place {
+            Place::File(directory) => {
+                let connection = connection(directory);
+                let mut statement = connection.prepare(sql).expect("valid SQL");
+                let rows = statement.query_map([], |row| row.get(0)).expect("valid SQL");
+                rows.map(|row| row.expect("a number")).collect()
+            }
+            Place::Database(url) => {
+                let rows = client(url).await.query(sql, &[]).await.expect("valid SQL");
+                rows.iter().map(|row| row.get(0)).collect()
+            }
+        }
     }
 
     /// How many rows a table has.
@@ -91,7 +207,35 @@ impl Scratch {
     /// As if so many seconds had passed since the commands up to a place in the log were accepted.
     pub(crate) async fn age(&self, seconds: u64, through: u64) {
         let (millis, through) = (seconds * 1000, through.min(i64::MAX as u64));
-        let sql = format!("UPDATE commands SET received_at = received_at - {millis} WHERE seq <= {through}");
+        let also = match &self.place {
+            Place::File(_) => String::new(),
+            Place::Database(_) => format!(", at_ms = at_ms - {millis}"),
+        };
+        let sql =
+            format!("UPDATE commands SET received_at = received_at - {millis}{also} WHERE seq <= {through}");
         self.execute(&sql).await;
     }
+}
+
+async fn database() -> String {
+    tokio::task::block_in_place(Postgres::shared).database().await
+}
+
+fn server(url: &str) -> postgres::Server {
+    postgres::Server::parse(url).expect("a valid URL")
+}
+
+/// A connection that finds the tables by their names alone, as SQLite does.
+async fn client(url: &str) -> tokio_postgres::Client {
+    let client = crate::postgres::client(url).await;
+    client.batch_execute("SET search_path = countersign").await.expect("any name will do");
+    client
+}
+
+fn path(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("ledger.db")
+}
+
+fn connection(directory: &tempfile::TempDir) -> rusqlite::Connection {
+    rusqlite::Connection::open(path(directory)).expect("a healthy ledger")
 }

@@ -1,7 +1,7 @@
 //! A ledger in memory whose failures are at hand.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -16,8 +16,9 @@ use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
         Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback,
-        Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats,
+        Leadership, Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
+        RefusedCallback, Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown,
+        Standing, State, Stats, Term,
     },
     time::Timestamp,
 };
@@ -44,8 +45,9 @@ pub(in crate::app) struct Double {
     pub(super) uses: Mutex<Vec<CredentialUse>>,
     pub(super) probes: AtomicUsize,
     /// What happened, in order: the calls that matter when stopping.
-    pub(super) story: Mutex<Vec<&'static str>>,
+    pub(super) story: Arc<Mutex<Vec<&'static str>>>,
     cursor: AtomicU64,
+    term: Mutex<Option<watch::Sender<Term>>>,
 }
 
 impl Double {
@@ -208,7 +210,35 @@ impl Accept for Double {
     }
 }
 
-impl Outbox for Double {
+impl Leadership for Double {
+    fn term(&self) -> watch::Receiver<Term> {
+        let mut term = self.term.lock().unwrap();
+        term.get_or_insert_with(|| watch::Sender::new(Some(self.outbox()))).subscribe()
+    }
+}
+
+impl Double {
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(NoCommands { story: self.story.clone() })
+    }
+
+    /// Another term begins, or none.
+    pub(in crate::app) fn lead(&self, leads: bool) {
+        let outbox = leads.then(|| self.outbox());
+        self.term.lock().unwrap().as_ref().expect("somebody looks").send_replace(outbox);
+    }
+}
+
+/// Nothing is there to be published, and what is settled is told.
+struct NoCommands {
+    story: Arc<Mutex<Vec<&'static str>>>,
+}
+
+fn found<T: Send + 'static>(found: T) -> BoxFuture<'static, Result<T, LookError>> {
+    ready(Ok(found)).boxed()
+}
+
+impl Outbox for NoCommands {
     fn head(&self) -> watch::Receiver<Seq> {
         watch::channel(0).1
     }
@@ -220,31 +250,32 @@ impl Outbox for Double {
     fn keep_fresh(&self, _wanted: bool) {}
 
     fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
-        self.looked(self.cursor.load(Ordering::Relaxed))
+        found(0)
     }
 
     fn since(&self, _seq: Seq, _limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
-        self.looked(Vec::new())
+        found(Vec::new())
     }
 
     fn due(&self, _now: Timestamp, _limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
-        self.looked(Vec::new())
+        found(Vec::new())
     }
 
     fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
-        self.looked(Vec::new())
+        found(Vec::new())
     }
 
     fn standing(&self, _: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>> {
-        self.looked(None)
+        found(None)
     }
 
-    fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
-        self.looked(seq > self.cursor.load(Ordering::Relaxed))
+    fn is_pending(&self, _seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
+        found(false)
     }
 
     fn settle(&self, _settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.written(|| self.tell("settle"))
+        self.story.lock().unwrap().push("settle");
+        ready(Ok(())).boxed()
     }
 }
 
@@ -277,6 +308,10 @@ impl Lookup for Double {
             .take(filter.limit)
             .collect();
         self.looked(found)
+    }
+
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
+        self.looked(None)
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {

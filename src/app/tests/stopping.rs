@@ -11,7 +11,7 @@ async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer
     let relay: Start = Arc::new(|mut resources: Resources| {
         async move {
             resources.stop.wait_for(Option::is_some).await.unwrap();
-            resources.ledger.settle(crate::ledger::Settlement::default()).await.unwrap();
+            resources.outbox.settle(crate::ledger::Settlement::default()).await.unwrap();
         }
         .boxed()
     });

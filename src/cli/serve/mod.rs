@@ -151,7 +151,7 @@ fn relay(config: &Config, center: Option<&Center>) -> Start {
                 Ok(publisher) => {
                     let watching = publisher.watch().run(resources.metrics.clone(), resources.stop.clone());
                     let relaying = relay::run(
-                        resources.ledger,
+                        resources.outbox,
                         publisher,
                         settings,
                         enrich,

@@ -45,7 +45,7 @@ pub(super) fn reconciliation(config: &Config, center: Option<&Center>) -> Option
 pub(super) fn outcomes(config: &Config, center: Option<&Center>) -> Option<Start> {
     let center = center.cloned().filter(|_| config.outcomes.queue().is_some())?;
     let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
-    Some(Arc::new(move |Resources { ledger, metrics, stop }| {
+    Some(Arc::new(move |Resources { ledger, metrics, stop, .. }| {
         let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
         let resources = outcomes::Resources { ledger, metrics, stop };
         Box::pin(async move { outcomes::run(resources, &broker, &settings, &center).await })

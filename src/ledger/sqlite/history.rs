@@ -12,10 +12,9 @@ use super::{
 use crate::{
     command::{Command, Seq, message::routing_key},
     ledger::{
-        Exception, Record, Surface,
-        history::{Event, What},
+        Exception, Record,
+        history::{self, Event, Said, What},
     },
-    time::Timestamp,
 };
 
 /// A mark covers so much time at the most.
@@ -165,46 +164,21 @@ pub(super) fn published_by(connection: &Connection, since: i64, now: i64) -> rus
 pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<Vec<Event>> {
     let place = record.seq as i64;
     let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
-    let mut events = vec![Event { at: Some(record.received_at), what: What::Accepted }];
-    let mut told = told(connection, place, routing_key)?;
+    let said = said(connection, place, routing_key)?;
     let acts = acts(connection, place)?;
-    if left_in_order(connection, record, told.first().map(|(event, passed)| (event.at, *passed)), &acts)? {
-        events.push(marked(connection, place, routing_key)?);
-    }
-    let mut later: Vec<Event> = told.drain(..).map(|(event, _)| event).chain(acts).collect();
-    let refused = outcomes::refused(connection, place)?.into_iter();
-    later.extend(
-        refused.map(|(at, outcome, reason)| Event {
-            at: Some(at),
-            what: What::ReportRefused { outcome, reason },
-        }),
-    );
-    later.extend(shown(record));
-    // Stable: what has the same time stays as it was found.
-    later.sort_by_key(|event| event.at);
-    events.append(&mut later);
-    Ok(events)
-}
-
-/// Whether the cursor passed the command because it was published, and not because it had an exception. `first` is the first
-/// that the broker said of it as an exception, and whether the cursor had passed it by then.
-fn left_in_order(
-    connection: &Connection,
-    record: &Record,
-    first: Option<(Option<Timestamp>, bool)>,
-    acts: &[Event],
-) -> rusqlite::Result<bool> {
     let cursor = connection
         .prepare_cached("SELECT published_through FROM cursor")?
         .query_row([], |row| seq(row, 0))?;
-    if record.seq > cursor || first.is_some_and(|(_, passed)| !passed) {
-        return Ok(false);
-    }
-    // Only what is pending can be parked: an operator who did so before all else took it out of the order.
-    let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
-    let parked_first =
-        act.is_some_and(|act| act.what == What::ParkedByOperator && first.is_none_or(|(at, _)| act.at <= at));
-    Ok(!parked_first)
+    let left = history::left_in_order(record.seq, cursor, &said, &acts);
+    let published = left.then(|| marked(connection, place, routing_key)).transpose()?;
+    Ok(history::of(
+        record.received_at,
+        record.outcome.as_ref(),
+        published,
+        said,
+        acts,
+        outcomes::refused(connection, place)?,
+    ))
 }
 
 /// What the mark over a place in the log says.
@@ -227,7 +201,7 @@ fn marked(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::R
 }
 
 /// What the broker said of a command as an exception, and whether the cursor had passed it by then.
-fn told(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Vec<(Event, bool)>> {
+fn said(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Vec<Said>> {
     let event = |row: &Row<'_>| {
         let at = row.get("at")?;
         let what = match row.get_ref("event")?.as_str()? {
@@ -264,22 +238,6 @@ fn acts(connection: &Connection, place: i64) -> rusqlite::Result<Vec<Event>> {
             Ok(Event { at: row.get("acted_at")?, what })
         })?
         .collect()
-}
-
-/// What became of it at the worker, and at the approval center.
-fn shown(record: &Record) -> Vec<Event> {
-    let Some(outcome) = &record.outcome else { return Vec::new() };
-    let what = What::Reported { outcome: outcome.outcome, superseded: outcome.superseded };
-    let mut events = vec![Event { at: Some(outcome.reported_at), what }];
-    for (surface, place) in [(Surface::Card, &outcome.card), (Surface::Instance, &outcome.instance)] {
-        if let Some(place) = place
-            && place.shown_at.is_some()
-        {
-            let what = What::Shown { surface, target: place.id.clone() };
-            events.push(Event { at: place.shown_at, what });
-        }
-    }
-    events
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ mod prune;
 mod reader;
 mod recall;
 mod refusals;
-mod replies;
 mod room;
 mod rows;
 mod schema;
@@ -39,16 +38,16 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use rusqlite::OptionalExtension;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use findings::{AuditError, Auditor};
 pub use health::{MOST_FAULTS, RefusedLately, Soundness};
-pub use operator::Operator;
+pub use operator::SqliteActs;
 pub use reader::Reader;
 pub use room::free_bytes;
 pub use schema::OpenError;
 
-use super::{AcceptError, Limits, LookError, Settings};
+use super::{AcceptError, Limits, LookError, Outbox, Settings, Term};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
 use lookup::Lookups;
@@ -60,12 +59,19 @@ use writer::Writer;
 /// The ledger. Dropping it waits until the writer has finished what it was given; [`flush`](super::Lifecycle::flush) does so without
 /// blocking.
 pub struct SqliteLedger {
+    doors: Arc<Doors>,
+    /// The one term, which ends with the ledger: nobody else publishes from this file.
+    term: watch::Sender<Term>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// The ways to the writer and the readers.
+struct Doors {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
     path: Arc<Path>,
     readers: Arc<Mutex<Vec<Reader>>>,
     lookups: Arc<Lookups>,
-    threads: Mutex<Option<Threads>>,
 }
 
 struct Threads {
@@ -79,7 +85,7 @@ struct Threads {
 
 impl std::fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteLedger").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteLedger").field("path", &self.doors.path).finish_non_exhaustive()
     }
 }
 
@@ -139,16 +145,23 @@ impl SqliteLedger {
         };
         let path: Arc<Path> = path.into();
         let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
+        let doors = Arc::new(Doors { jobs, shared, path, readers: Arc::default(), lookups });
+        let outbox: Arc<dyn Outbox> = doors.clone();
         Ok(Self {
-            jobs,
-            shared,
-            path,
-            readers: Arc::default(),
-            lookups,
+            doors,
+            term: watch::Sender::new(Some(outbox)),
             threads: Mutex::new(Some(Threads { writer, checkpointer, recaller, stop, lock })),
         })
     }
 
+    /// The outbox. Nobody else publishes from this file, so it is always this process that leads.
+    #[must_use]
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.doors.clone()
+    }
+}
+
+impl Doors {
     /// Runs a look-up on a thread that may block, with a connection from the pool.
     fn look<T: Send + 'static>(
         &self,
@@ -249,7 +262,7 @@ impl Drop for SqliteLedger {
         let threads = self.threads.get_mut().ok().and_then(Option::take);
         if let Some(threads) = threads {
             // The writer may have ended already.
-            self.jobs.send(Job::Flush(oneshot::channel().0)).ok();
+            self.doors.jobs.send(Job::Flush(oneshot::channel().0)).ok();
             threads.join();
         }
     }

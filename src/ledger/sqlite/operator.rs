@@ -25,7 +25,7 @@ use crate::{
 
 /// A connection for an operator's acts, which are recorded in `operator_acts`.
 #[derive(Debug)]
-pub struct Operator {
+pub struct SqliteActs {
     connection: Arc<Mutex<Connection>>,
 }
 
@@ -35,7 +35,7 @@ impl From<rusqlite::Error> for ActError {
     }
 }
 
-impl Operator {
+impl SqliteActs {
     /// Opens a ledger that exists, beside its writer if there is one.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Operator {
     }
 }
 
-impl OperatorActs for Operator {
+impl OperatorActs for SqliteActs {
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, ActError>> {
         self.run(move |connection| Ok(columns::id_at(connection, seq)?))
     }

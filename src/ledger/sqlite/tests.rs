@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     command::{Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, TaskRef, id::FingerprintParts},
     ledger::{
-        Accept, Acceptance, Contexts, Filter, Lifecycle, Limits, Lookup, OnConflict, Outbox, Receipt,
+        Accept, Acceptance, Contexts, Filter, Lifecycle, Limits, Lookup, OnConflict, Receipt,
         RefusedCallback, Registering, Registration, Settlement,
     },
     time::Timestamp,

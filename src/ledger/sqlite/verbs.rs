@@ -6,23 +6,23 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    SqliteLedger,
+    Doors, SqliteLedger,
     changes::Change,
     contexts,
     lookup::Question,
     outcomes,
     reader::Reader,
-    replies,
     waiting::{Accepting, Job},
 };
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
         Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
+        Leadership, Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
         RefusedCallback, RefusedReport, Registering, Registration, Remembered, Reported, Settlement,
-        ShowAgain, Showing, Shown, Standing, Stats,
+        ShowAgain, Showing, Shown, Standing, Stats, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
+        replies,
     },
     telemetry::failpoint::reach,
     time::Timestamp,
@@ -31,13 +31,13 @@ use crate::{
 impl Accept for SqliteLedger {
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         let refused = |why| -> BoxFuture<'static, _> { Box::pin(std::future::ready(Err(why))) };
-        if self.shared.no_room.load(Ordering::Relaxed) {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return refused(AcceptError::NoRoom);
         }
-        let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.shared.most_waiting.fetch_max(waiting + 1, Ordering::Relaxed);
-        if waiting >= self.shared.capacity {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        let waiting = self.doors.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        self.doors.shared.most_waiting.fetch_max(waiting + 1, Ordering::Relaxed);
+        if waiting >= self.doors.shared.capacity {
+            self.doors.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Overloaded);
         }
         let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
@@ -57,8 +57,8 @@ impl Accept for SqliteLedger {
             on_conflict,
             reply,
         };
-        if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.doors.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
+            self.doors.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Unavailable);
         }
         reach("ledger:queued");
@@ -68,8 +68,10 @@ impl Accept for SqliteLedger {
 
     fn refused(&self, refused: RefusedCallback) {
         let stranger = refused.stranger;
-        if self.shared.refused.admit(stranger) && self.jobs.send(Job::Refused(Box::new(refused))).is_err() {
-            self.shared.refused.drop_one(stranger);
+        if self.doors.shared.refused.admit(stranger)
+            && self.doors.jobs.send(Job::Refused(Box::new(refused))).is_err()
+        {
+            self.doors.shared.refused.drop_one(stranger);
         }
     }
 
@@ -79,13 +81,19 @@ impl Accept for SqliteLedger {
         message_id: Option<u64>,
     ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
         let (reply, answer) = oneshot::channel();
-        self.lookups.ask(Question { key, message_id, reply });
+        self.doors.lookups.ask(Question { key, message_id, reply });
         // A thread drops a reply only when the ledger is closed.
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
     }
 }
 
-impl Outbox for SqliteLedger {
+impl Leadership for SqliteLedger {
+    fn term(&self) -> watch::Receiver<Term> {
+        self.term.subscribe()
+    }
+}
+
+impl Outbox for Doors {
     fn head(&self) -> watch::Receiver<Seq> {
         self.shared.head.subscribe()
     }
@@ -134,28 +142,32 @@ impl Outbox for SqliteLedger {
 
 impl Lookup for SqliteLedger {
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
-        self.look("look up a command in", move |reader| reader.id_at(seq))
+        self.doors.look("look up a command in", move |reader| reader.id_at(seq))
     }
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        self.look("look up a command in", move |reader| reader.find(command_id))
+        self.doors.look("look up a command in", move |reader| reader.find(command_id))
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        self.look("list commands of", move |reader| reader.list(&filter))
+        self.doors.look("list commands of", move |reader| reader.list(&filter))
+    }
+
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
+        self.doors.look("read the retention of", Reader::pruned_before)
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        self.look("list refusals of", move |reader| reader.refusals(&filter))
+        self.doors.look("list refusals of", move |reader| reader.refusals(&filter))
     }
 
     fn refusals_dropped(&self) -> Dropped {
-        self.shared.refused.dropped()
+        self.doors.shared.refused.dropped()
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        let shared = self.shared.clone();
-        self.look("read the figures of", move |reader| {
+        let shared = self.doors.shared.clone();
+        self.doors.look("read the figures of", move |reader| {
             let remembered = Remembered {
                 commands: shared.remembered.load(Ordering::Relaxed),
                 forgotten: shared.forgotten.load(Ordering::Relaxed),
@@ -170,55 +182,55 @@ impl Contexts for SqliteLedger {
         &self,
         registrations: Vec<Registration>,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.ask(|reply| Job::Change(Change::register(registrations, reply)))
+        self.doors.ask(|reply| Job::Change(Change::register(registrations, reply)))
     }
 
     fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
-        self.ask(|reply| Job::Change(Change::unregister(key, reply)))
+        self.doors.ask(|reply| Job::Change(Change::unregister(key, reply)))
     }
 
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
-        self.look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
+        self.doors.look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
     }
 }
 
 impl Lifecycle for SqliteLedger {
     fn limit(&self, limits: Limits) {
-        *self.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
+        *self.doors.shared.limits.write().expect("nobody panics with the lock") = Arc::new(limits);
     }
 
     fn answers(&self) -> BoxFuture<'static, bool> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job::Probe(reply)).is_ok();
+        let sent = self.doors.jobs.send(Job::Probe(reply)).is_ok();
         // An error is an answer, too: of a writer whose disk is full, which a restart does not fix.
         Box::pin(async move { sent && answer.await.is_ok() })
     }
 
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.ask(Job::Probe)
+        self.doors.ask(Job::Probe)
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.look("look up the credentials in", Reader::credential_uses)
+        self.doors.look("look up the credentials in", Reader::credential_uses)
     }
 
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::credentials(uses, reply)))
+        self.doors.ask(|reply| Job::Change(Change::credentials(uses, reply)))
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.jobs.send(Job::Flush(reply)).is_ok();
-        let lookups = self.lookups.clone();
+        let sent = self.doors.jobs.send(Job::Flush(reply)).is_ok();
+        let lookups = self.doors.lookups.clone();
         let threads = self.threads.lock().expect("nobody panics with the lock").take();
         // Readers would keep the last checkpoint from truncating the log.
-        self.readers.lock().expect("nobody panics with the lock").clear();
+        self.doors.readers.lock().expect("nobody panics with the lock").clear();
         Box::pin(async move {
             if sent && answer.await.is_err() {
                 tracing::error!("the ledger's writer ended without finishing");
@@ -239,35 +251,36 @@ impl Lifecycle for SqliteLedger {
 
 impl Outcomes for SqliteLedger {
     fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.ask(|reply| Job::Change(Change::report(outcome, reply)))
+        self.doors.ask(|reply| Job::Change(Change::report(outcome, reply)))
     }
 
     fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
-        if self.shared.no_room.load(Ordering::Relaxed) {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.ask(|reply| Job::Change(Change::refuse_report(refused, reply)))
+        self.doors.ask(|reply| Job::Change(Change::refuse_report(refused, reply)))
     }
 
     fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
-        self.look("read outcomes from", move |reader| outcomes::showings(reader.connection(), now, limit))
+        self.doors
+            .look("read outcomes from", move |reader| outcomes::showings(reader.connection(), now, limit))
     }
 
     fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::settle_showings(shown, reply)))
+        self.doors.ask(|reply| Job::Change(Change::settle_showings(shown, reply)))
     }
 
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        self.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
+        self.doors.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
     }
 }
 
 impl Findings for SqliteLedger {
     fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
-        self.look("read published commands from", move |reader| reader.unasked(reach, limit))
+        self.doors.look("read published commands from", move |reader| reader.unasked(reach, limit))
     }
 
     fn findings(
@@ -276,14 +289,14 @@ impl Findings for SqliteLedger {
         after: Seq,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
-        self.look("read the findings of", move |reader| reader.findings(which, after, limit))
+        self.doors.look("read the findings of", move |reader| reader.findings(which, after, limit))
     }
 
     fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
-        self.look("count the findings of", Reader::overview)
+        self.doors.look("count the findings of", Reader::overview)
     }
 
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.ask(|reply| Job::Change(Change::reconciled(reconciled, reply)))
+        self.doors.ask(|reply| Job::Change(Change::reconciled(reconciled, reply)))
     }
 }

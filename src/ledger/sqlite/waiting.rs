@@ -8,15 +8,14 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    changes::Change,
-    replies::{Reply, Wakeups},
-    shared::Shared,
-    window::Seen,
-};
+use super::{changes::Change, shared::Shared, window::Seen};
 use crate::{
     command::{Command, Fingerprint, TaskKey, id::DecisionKey},
-    ledger::{AcceptError, OnConflict, Receipt, RefusedCallback, Settlement},
+    ledger::{
+        AcceptError, OnConflict, Receipt, RefusedCallback, Settlement,
+        refused_queue::RefusedQueue,
+        replies::{Reply, Wakeups},
+    },
 };
 
 /// Registered contexts written in one commit, unless one change alone has more: a million of them must not
@@ -135,31 +134,6 @@ pub(super) struct Lazy {
 impl Lazy {
     pub(super) fn is_empty(&self) -> bool {
         self.settlements.is_empty() && self.refused.is_empty()
-    }
-}
-
-/// Refused callbacks that wait to be written. Those of strangers wait behind all others: a flood of theirs must not drive
-/// out what approvers ask about.
-#[derive(Default)]
-pub(super) struct RefusedQueue {
-    known: VecDeque<RefusedCallback>,
-    strangers: VecDeque<RefusedCallback>,
-}
-
-impl RefusedQueue {
-    fn push(&mut self, refused: RefusedCallback) {
-        if refused.stranger { self.strangers.push_back(refused) } else { self.known.push_back(refused) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty() && self.strangers.is_empty()
-    }
-
-    /// Takes up to `limit`, those of strangers last.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<RefusedCallback> {
-        let known = self.known.len().min(limit);
-        let strangers = self.strangers.len().min(limit - known);
-        self.known.drain(..known).chain(self.strangers.drain(..strangers)).collect()
     }
 }
 

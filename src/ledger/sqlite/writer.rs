@@ -23,7 +23,6 @@ use super::{
     contexts,
     files::Files,
     prune, refusals,
-    replies::Wakeups,
     rows::{self, Appended},
     shared::Shared,
     waiting::{Accepting, Job, Waiting},
@@ -31,7 +30,7 @@ use super::{
 };
 use crate::{
     command::Seq,
-    ledger::{AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement},
+    ledger::{AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement, replies::Wakeups},
     telemetry::failpoint::reach,
     time::Timestamp,
 };

@@ -36,6 +36,8 @@ use crate::scratch::{Backend, Handle, Scratch, close};
 #[template]
 #[rstest::rstest]
 #[case::sqlite(Backend::Sqlite)]
+#[case::postgres(Backend::Postgres)]
+#[case::two_replicas(Backend::TwoReplicas)]
 fn every_ledger(#[case] backend: Backend) {}
 
 /// All of the log.

@@ -47,6 +47,8 @@ async fn only_what_is_published_and_old_is_pruned_and_the_rest_goes_on(backend: 
     until_left(&scratch, &[3, 4, 7, 8, 9, 10]).await;
     let stats = ledger.stats().await.unwrap();
     assert_eq!((stats.pending, stats.published, stats.parked), (3, 2, 1), "{stats:?}");
+    let seventh = ledger.find(ids[6]).await.unwrap().unwrap();
+    assert_eq!(ledger.pruned_before().await.unwrap(), Some(seventh.received_at));
     assert!(ledger.find(ids[0]).await.unwrap().is_none());
     let states: Vec<State> = ledger
         .list(Filter { limit: 10, ..Filter::default() })
@@ -102,6 +104,7 @@ async fn a_log_that_was_pruned_to_its_end_goes_on_counting_where_it_was(backend:
 async fn more_than_one_step_is_pruned_in_steps(backend: Backend) {
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
+    assert_eq!(ledger.pruned_before().await.unwrap(), None);
     let accepts = (0..600).map(|task| ledger.accept(acceptance(&format!("t{task}"), "APPROVE", None)));
     for receipt in futures_util::future::join_all(accepts).await {
         assert!(matches!(receipt, Ok(Receipt::Accepted { .. })));

@@ -227,7 +227,7 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
     fs::rename(&path, &target).unwrap();
     symlink(&target, &path).unwrap();
     assert!(told(Reader::open(&path).unwrap_err()).contains("it is a symbolic link"));
-    assert!(told(Operator::open(&path).unwrap_err()).contains("it is a symbolic link"));
+    assert!(told(SqliteActs::open(&path).unwrap_err()).contains("it is a symbolic link"));
 
     // A link on the way to it is nobody's business but the operator's.
     let way = elsewhere.path().join("way");

@@ -27,7 +27,7 @@ async fn what_the_window_remembers_stays_even_if_the_clock_makes_it_old() {
     for task in 0..10 {
         ids.push(accepted(&ledger, acceptance(&format!("t{task}"), "APPROVE", None)).await);
     }
-    ledger.settle(Settlement { through: Some(8), ..Settlement::default() }).await.unwrap();
+    ledger.outbox().settle(Settlement { through: Some(8), ..Settlement::default() }).await.unwrap();
     drop(ledger);
     let connection = Connection::open(scratch.settings().path).unwrap();
     let step = prune::step(&connection, 0, 6, Timestamp::MAX, 100).unwrap();
@@ -55,7 +55,7 @@ async fn without_room_on_the_disk_nothing_is_accepted_until_there_is_room_again(
     }
     assert_eq!(ledger.accept(acceptance("t", "APPROVE", None)).await, Err(AcceptError::NoRoom));
     // What was kept before can still be settled.
-    ledger.settle(Settlement { through: Some(1), ..Settlement::default() }).await.unwrap();
+    ledger.outbox().settle(Settlement { through: Some(1), ..Settlement::default() }).await.unwrap();
     ledger.limit(limits);
     while ledger.probe().await.is_err() {
         assert!(Instant::now() < deadline, "the disk is looked at");

@@ -34,7 +34,8 @@ async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_l
     // A settlement fails, and what is accepted with it; each may also have a commit of its own.
     loop {
         let settlement = Settlement { cleared: vec![1], ..Settlement::default() };
-        let (settled, receipt) = tokio::join!(ledger.settle(settlement), ledger.accept(accept(kept)));
+        let (settled, receipt) =
+            tokio::join!(ledger.outbox().settle(settlement), ledger.accept(accept(kept)));
         assert_eq!(settled, Err(AcceptError::Unavailable));
         if receipt.is_err() {
             break;
@@ -60,9 +61,9 @@ async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_wait
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // Once nothing waits nothing is committed.
-    let before = ledger.shared.commits.load(Ordering::Relaxed);
+    let before = ledger.doors.shared.commits.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let commits = ledger.shared.commits.load(Ordering::Relaxed) - before;
+    let commits = ledger.doors.shared.commits.load(Ordering::Relaxed) - before;
     assert!(commits <= 1, "{commits} commits of nothing");
     // What a commit has no room for is not left behind at the end.
     (0..500).for_each(|n| ledger.refused(malformed(n)));

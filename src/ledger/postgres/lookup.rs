@@ -1,0 +1,261 @@
+//! Looks into the ledger, for people and their programs.
+
+use serde_json::value::RawValue;
+use tokio_postgres::Row;
+
+use super::{
+    Error, findings, history,
+    link::{Link, Transaction},
+    outbox::state,
+    outcomes,
+    values::{Columns, number, text, uuid, values},
+};
+use crate::{
+    command::{CommandId, Seq},
+    ledger::{
+        Filter, OutcomeFilter, Record, Stats,
+        state::{Exceptional, State},
+    },
+    time::Timestamp,
+};
+
+const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
+    c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
+    (SELECT published_through FROM countersign.relay) AS published_through";
+
+const LOG: &str = "countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
+
+const EXCEPTIONS: &str = "countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq";
+
+/// Between which places in the log commands with ids from `$1` on and below `$2` stand. `OFFSET 0` because PostgreSQL would
+/// walk the log for a minimum.
+const BETWEEN: &str = "SELECT min(seq) AS first, max(seq) AS last FROM (
+        SELECT seq FROM countersign.commands WHERE command_id >= $1 AND command_id < $2 OFFSET 0) m";
+
+/// The id of the command at a place in the log.
+pub(super) async fn id_at(link: &Link, seq: Seq) -> Result<Option<CommandId>, Error> {
+    let seq = number(seq);
+    link.query_opt("SELECT command_id FROM countersign.commands WHERE seq = $1", values![seq])
+        .await?
+        .map(|row| row.id("command_id"))
+        .transpose()
+}
+
+/// One command with its message and its history.
+pub(super) async fn find(link: &Link, command_id: CommandId) -> Result<Option<Record>, Error> {
+    let transaction = link.snapshot().await?;
+    let found = find_within(&transaction, command_id).await?;
+    transaction.commit().await?;
+    Ok(found)
+}
+
+async fn find_within(transaction: &Transaction, command_id: CommandId) -> Result<Option<Record>, Error> {
+    let found = transaction
+        .query_opt(
+            &format!(
+                "SELECT {RECORD}, c.message FROM countersign.commands c
+                    LEFT JOIN countersign.exceptions e ON e.seq = c.seq
+                 WHERE c.command_id = $1"
+            ),
+            values![uuid(command_id)],
+        )
+        .await?;
+    let Some(row) = found else { return Ok(None) };
+    let mut record = record(&row)?;
+    let message: Vec<u8> = row.try_get("message")?;
+    record.command = String::from_utf8(message).ok().and_then(|text| RawValue::from_string(text).ok());
+    record.reconciliation = findings::finding(transaction, record.seq).await?;
+    record.outcome = outcomes::records(transaction, &[record.seq]).await?.remove(&record.seq);
+    record.history = Some(history::of(transaction, &record).await?);
+    Ok(Some(record))
+}
+
+/// When the oldest command was received that retention has not reached: of those before it, what was published is gone.
+/// `None` if nothing was pruned so far.
+pub(super) async fn pruned_before(link: &Link) -> Result<Option<Timestamp>, Error> {
+    let kept = link
+        .query_opt(
+            "SELECT (SELECT c.received_at FROM countersign.commands c WHERE c.seq > r.pruned_through
+                ORDER BY c.seq LIMIT 1) AS received_at
+             FROM countersign.relay r WHERE r.pruned_through > 0",
+            values![],
+        )
+        .await?
+        .map(|row| row.time_if_any("received_at"))
+        .transpose()?;
+    Ok(kept.map(|kept| kept.unwrap_or_else(Timestamp::now)))
+}
+
+/// Commands that pass the filter, newest first.
+pub(super) async fn list(link: &Link, filter: &Filter) -> Result<Vec<Record>, Error> {
+    let transaction = link.snapshot().await?;
+    let found = list_within(&transaction, filter).await?;
+    transaction.commit().await?;
+    Ok(found)
+}
+
+async fn list_within(transaction: &Transaction, filter: &Filter) -> Result<Vec<Record>, Error> {
+    let (since, until) =
+        (filter.since.map(Timestamp::as_millisecond), filter.until.map(Timestamp::as_millisecond));
+    let (mut first, mut last) = (i64::MIN, i64::MAX);
+    if since.is_some() || until.is_some() {
+        let Some(bounds) = between(transaction, since, until).await? else { return Ok(Vec::new()) };
+        (first, last) = bounds;
+    }
+    if let Some(before) = filter.before {
+        last = last.min(number(before).saturating_sub(1));
+    }
+    let outcome = match filter.outcome {
+        None => "true",
+        Some(OutcomeFilter::None) => "NOT EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq)",
+        Some(OutcomeFilter::Last(_)) => {
+            "EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq AND o.outcome = $10)"
+        }
+    };
+    let kind = match filter.outcome {
+        Some(OutcomeFilter::Last(kind)) => Some(kind.as_str()),
+        None | Some(OutcomeFilter::None) => None,
+    };
+    // A state other than published is rare in a long log: begin with the few rows that can have it.
+    let searches: &[(&str, &str)] = match filter.state {
+        None => &[(LOG, "true")],
+        Some(State::Parked) => &[(EXCEPTIONS, "e.state = 'parked'")],
+        Some(State::Pending) => &[
+            (LOG, "c.seq > (SELECT published_through FROM countersign.relay) AND e.seq IS NULL"),
+            (EXCEPTIONS, "e.state IN ('retrying', 'requeued')"),
+        ],
+        Some(State::Published) => {
+            &[(LOG, "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL")]
+        }
+    };
+    // A statement is planned with its values: what is not asked for costs nothing.
+    let searches = searches.iter().map(|(from, state)| {
+        format!(
+            "(SELECT {RECORD} FROM {from}
+              WHERE c.seq >= $1 AND c.seq <= $2 AND c.received_at >= $3 AND c.received_at < $4
+                AND ($5 IS NULL OR c.endpoint = $5) AND ($6 IS NULL OR c.instance_id = $6)
+                AND ($7 IS NULL OR c.task_id = $7) AND ($8 IS NULL OR c.user_id = $8)
+                AND ($9 IS NULL OR c.message_id = $9) AND {outcome} AND {state}
+              ORDER BY c.seq DESC LIMIT $11)"
+        )
+    });
+    let searches: Vec<String> = searches.collect();
+    let sql = format!("SELECT * FROM ({}) found ORDER BY seq DESC LIMIT $11", searches.join(" UNION ALL "));
+    let asked = |value: &Option<String>| value.as_deref().map(|value| text(value).into_owned());
+    let rows = transaction
+        .query(
+            &sql,
+            values![
+                first,
+                last,
+                since.unwrap_or(i64::MIN),
+                until.unwrap_or(i64::MAX),
+                asked(&filter.endpoint),
+                asked(&filter.instance_id),
+                asked(&filter.task_id),
+                asked(&filter.user_id),
+                asked(&filter.message_id),
+                kind,
+                number(filter.limit as u64),
+            ],
+        )
+        .await?;
+    let mut found = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+    let places: Vec<Seq> = found.iter().map(|record| record.seq).collect();
+    let mut outcomes = outcomes::records(transaction, &places).await?;
+    for record in &mut found {
+        record.outcome = outcomes.remove(&record.seq);
+    }
+    Ok(found)
+}
+
+/// The places in the log between which all commands stand that were received between two times, both in milliseconds;
+/// `None` if there are none.
+///
+/// No index is by time: it would cost the accept path. That of ids is, but that an id may be of a later time than its
+/// command; the ledger knows by how much at the most.
+async fn between(
+    transaction: &Transaction,
+    since: Option<i64>,
+    until: Option<i64>,
+) -> Result<Option<(i64, i64)>, Error> {
+    let lead = history::id_lead(transaction).await?;
+    let first = uuid(CommandId::floor(since.unwrap_or(i64::MIN)));
+    let last = uuid(CommandId::floor(until.map_or(i64::MAX, |until| until.saturating_add(lead))));
+    let Some(row) = transaction.query_opt(BETWEEN, values![first, last]).await? else { return Ok(None) };
+    let bounds: (Option<i64>, Option<i64>) = (row.try_get("first")?, row.try_get("last")?);
+    // The newest are looked at first, in any case.
+    Ok(bounds.0.zip(if until.is_none() { Some(i64::MAX) } else { bounds.1 }))
+}
+
+/// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them cost
+/// nothing.
+pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
+    // One statement, so that the numbers belong together. The size is that of the tables of this schema with their indexes:
+    // others may use the database, and its own size is summed over all of its files.
+    let sql = format!(
+        "SELECT r.published_through, r.pruned_through, l.head,
+            (SELECT count(*) FROM countersign.exceptions WHERE state = 'parked') AS parked,
+            (SELECT count(*) FROM countersign.exceptions WHERE state <> 'parked') AS waiting,
+            (SELECT count(*) FROM countersign.exceptions WHERE seq > r.published_through) AS above,
+            (SELECT count(*) FROM countersign.exceptions
+                WHERE seq > r.pruned_through AND seq <= r.published_through) AS kept_below,
+            least(
+                (SELECT c.received_at FROM countersign.commands c WHERE c.seq > r.published_through
+                   AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = c.seq AND e.state = 'parked')
+                 ORDER BY c.seq LIMIT 1),
+                (SELECT c.received_at FROM countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq
+                 WHERE e.state <> 'parked' ORDER BY e.seq LIMIT 1)) AS oldest_pending_at,
+            (SELECT count(*) FROM countersign.refusals) AS refusals, {},
+            (SELECT sum(pg_total_relation_size(t.oid))::bigint FROM pg_catalog.pg_class t
+                JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+                WHERE n.nspname = 'countersign' AND t.relkind = 'r') AS size_bytes
+         FROM countersign.relay r CROSS JOIN countersign.log l",
+        outcomes::COUNTS
+    );
+    let Some(row) = link.query_opt(&sql, values![]).await? else { return Ok(Stats::default()) };
+    let (cursor, pruned, head) =
+        (row.seq("published_through")?, row.seq("pruned_through")?, row.seq("head")?);
+    let (waiting, above) = (row.seq("waiting")?, row.seq("above")?);
+    let (kept_below, passed_over) = (row.seq("kept_below")?, row.seq("passed_over")?);
+    Ok(Stats {
+        pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
+        published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
+        parked: row.seq("parked")?,
+        oldest_pending_at: row.time_if_any("oldest_pending_at")?,
+        head,
+        cursor,
+        refusals: row.seq("refusals")?,
+        outcomes_pending: row.seq("outcomes_pending")?,
+        outcomes_parked: row.seq("outcomes_parked")?,
+        size_bytes: row.try_get::<_, Option<i64>>("size_bytes")?.map(i64::cast_unsigned),
+        wal_bytes: None,
+        free_bytes: None,
+        remembered: None,
+    })
+}
+
+fn record(row: &Row) -> Result<Record, Error> {
+    let is_parked = row.word::<Exceptional>("state")? == Some(Exceptional::Parked);
+    Ok(Record {
+        seq: row.seq("seq")?,
+        command_id: row.id("command_id")?,
+        received_at: row.time("received_at")?,
+        state: state(row)?,
+        endpoint: row.try_get("endpoint")?,
+        action: row.try_get("action")?,
+        user_id: row.try_get("user_id")?,
+        approval_code: row.try_get("approval_code")?,
+        instance_id: row.try_get("instance_id")?,
+        task_id: row.try_get("task_id")?,
+        attempts: row
+            .try_get::<_, Option<i32>>("attempts")?
+            .map(|attempts| u32::try_from(attempts).unwrap_or(0)),
+        next_attempt_at: if is_parked { None } else { row.time_if_any("next_attempt_at")? },
+        note: row.try_get("note")?,
+        outcome: None,
+        command: None,
+        reconciliation: None,
+        history: None,
+    })
+}

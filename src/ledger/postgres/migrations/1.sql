@@ -1,0 +1,317 @@
+-- The ledger in PostgreSQL. Times are milliseconds since 1970, unless a comment says otherwise.
+-- Every later version only adds to this one: an old and a new program use the same tables at the same time.
+
+-- One row. An accept locks it until it commits, so the order of commits is the order of the log.
+CREATE TABLE countersign.log (
+    id         integer PRIMARY KEY CHECK (id = 1),
+    head       bigint  NOT NULL,                -- the highest place in the log
+    wall_ms    bigint  NOT NULL,                -- PostgreSQL's clock at the last accept
+    elapsed_ms bigint  NOT NULL,                -- the log's clock, which a clock that is set back does not turn back
+    id_lead_ms bigint  NOT NULL                 -- how far the time within a command_id was ahead of received_at at the most
+) WITH (fillfactor = 10);
+INSERT INTO countersign.log VALUES (1, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, 0, 1000);
+
+-- The log. `seq` is 1, 2, 3 ... without gaps.
+CREATE TABLE countersign.commands (
+    seq            bigint  PRIMARY KEY,
+    command_id     uuid    NOT NULL,
+    at_ms          bigint  NOT NULL,            -- when it was accepted, by the log's clock
+    received_at    bigint  NOT NULL,            -- by the clock of the machine that received it
+    endpoint       text    NOT NULL,
+    action         text    NOT NULL,            -- approve, reject, custom
+    action_type    text    NOT NULL,            -- the platform's word
+    user_id        text    NOT NULL,
+    approval_code  text,
+    instance_id    text,
+    task_id        text,
+    message_id     text,                        -- of the card that it came from
+    task_key       bigint  NOT NULL,            -- commands with the same one are published in order
+    fingerprint    bytea   NOT NULL,            -- 32 bytes: the same callback
+    fingerprint8   bigint  NOT NULL,            -- its first 8 bytes
+    decision_key   bytea   NOT NULL,            -- 16 bytes: the same operator on the same task
+    decision_key8  bigint  NOT NULL,            -- its first 8 bytes
+    message        bytea   NOT NULL,            -- the rendered body, as it is published
+    UNIQUE (command_id) INCLUDE (seq)           -- finds the places of a span of time without reading the rows
+);
+CREATE INDEX commands_by_fingerprint ON countersign.commands (fingerprint8, at_ms);
+CREATE INDEX commands_by_decision ON countersign.commands (decision_key8, at_ms);
+
+-- One row. Everything at or below `published_through` is published unless an exception says otherwise; published rows at
+-- or below `pruned_through` are gone. The holder of the term publishes, until the lease expires.
+CREATE TABLE countersign.relay (
+    id                integer PRIMARY KEY CHECK (id = 1),
+    published_through bigint  NOT NULL,
+    pruned_through    bigint  NOT NULL,
+    holder            text,
+    term              uuid,
+    expires_at        bigint  NOT NULL          -- by PostgreSQL's clock
+) WITH (fillfactor = 10);
+INSERT INTO countersign.relay VALUES (1, 0, 0, NULL, NULL, 0);
+
+-- Commands that are not in the state their place in the log says.
+CREATE TABLE countersign.exceptions (
+    seq             bigint  PRIMARY KEY,
+    state           text    NOT NULL CHECK (state IN ('retrying', 'parked', 'requeued')),
+    attempts        integer NOT NULL,
+    next_attempt_at bigint  NOT NULL,
+    changed_at      bigint  NOT NULL,
+    note            text    NOT NULL
+);
+CREATE INDEX exceptions_due ON countersign.exceptions (next_attempt_at, seq) WHERE state <> 'parked';
+
+-- Fingerprints that have a round are duplicates for ever.
+CREATE TABLE countersign.rounds (
+    fingerprint bytea PRIMARY KEY,
+    command_id  uuid  NOT NULL
+);
+
+-- What operators did, by command line or API.
+CREATE TABLE countersign.operator_acts (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    acted_at bigint NOT NULL,
+    seq      bigint NOT NULL,
+    act      text   NOT NULL
+);
+CREATE INDEX operator_acts_of ON countersign.operator_acts (seq, id);
+
+-- Refused callbacks, redacted; the oldest of each kind are dropped.
+CREATE TABLE countersign.refusals (
+    id                   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    refused_at           bigint  NOT NULL,
+    endpoint             text    NOT NULL,
+    reason               text    NOT NULL,
+    detail               text,
+    peer                 text,
+    body_bytes           bigint  NOT NULL,
+    action_type          text,
+    user_id              text,
+    approval_code        text,
+    instance_id          text,
+    task_id              text,
+    message_id           text,
+    stranger             boolean NOT NULL,      -- its sender was not known to be the approval center
+    search_id            text,
+    context_instance_id  text,                  -- what the context named, which nothing may prove
+    context_task_id      text,
+    context_round        text,
+    context_business_key text
+);
+CREATE INDEX refusals_by_kind ON countersign.refusals (stranger, id);
+
+-- What the third party registered beforehand.
+CREATE TABLE countersign.contexts (
+    key           bytea  PRIMARY KEY,           -- an `action_context`, byte for byte: a text may hold no zero byte
+    message_id    bigint,                       -- all 64 bits of it, as a number with a sign
+    expires_at    bigint,
+    registered_at bigint NOT NULL,
+    instance_id   text,
+    task_id       text,
+    round         text,
+    business_key  text,
+    operators     text,                         -- a JSON list of texts
+    actions       text,                         -- a JSON list of texts
+    approval_code text,
+    endpoint      text,
+    data          text                          -- JSON, as it was sent
+);
+CREATE UNIQUE INDEX contexts_by_message ON countersign.contexts (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX contexts_by_expiry ON countersign.contexts (expires_at) WHERE expires_at IS NOT NULL;
+
+-- How far published commands have been compared with what the approval center shows.
+CREATE TABLE countersign.reconciliation (
+    id              integer PRIMARY KEY CHECK (id = 1),
+    skipped_through bigint  NOT NULL,
+    asked_through   bigint  NOT NULL,
+    passed_at       bigint,
+    seen            bigint  NOT NULL,
+    ended           bigint  NOT NULL,
+    untellable      bigint  NOT NULL
+);
+INSERT INTO countersign.reconciliation VALUES (1, 0, 0, NULL, 0, 0, 0);
+
+-- Commands whose decision the center did not show when it was asked last.
+CREATE TABLE countersign.findings (
+    seq             bigint  PRIMARY KEY,
+    verdict         text    NOT NULL CHECK (verdict IN ('unseen', 'not_found', 'contradicted', 'ended', 'unpublished')),
+    task_status     text,
+    instance_status text,
+    checks          integer NOT NULL,
+    found_at        bigint  NOT NULL,
+    checked_at      bigint  NOT NULL,
+    next_check_at   bigint
+);
+CREATE INDEX findings_due ON countersign.findings (next_check_at) WHERE next_check_at IS NOT NULL;
+
+-- What workers reported of commands: the last report of each.
+CREATE TABLE countersign.outcomes (
+    seq         bigint  PRIMARY KEY,
+    reported_at bigint  NOT NULL,
+    superseded  integer NOT NULL,
+    outcome     text    NOT NULL CHECK (outcome IN ('applied', 'refused', 'failed')),
+    status      text,
+    message     text,
+    instance    text                            -- JSON, as it was sent; the last one that was
+);
+
+-- Where an outcome is to be shown, and how far that has come. A later report starts again, with a larger id.
+CREATE TABLE countersign.showings (
+    id              bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq             bigint  NOT NULL,
+    surface         text    NOT NULL CHECK (surface IN ('card', 'instance')),
+    target          text    NOT NULL,
+    state           text    NOT NULL CHECK (state IN ('waiting', 'shown', 'parked')),
+    attempts        integer NOT NULL,
+    next_attempt_at bigint  NOT NULL,
+    changed_at      bigint  NOT NULL,
+    note            text,
+    UNIQUE (seq, surface)
+);
+CREATE INDEX showings_waiting ON countersign.showings (next_attempt_at, id) WHERE state = 'waiting';
+CREATE INDEX showings_in_order ON countersign.showings (surface, target, id) WHERE state = 'waiting';
+CREATE INDEX showings_parked ON countersign.showings (seq) WHERE state = 'parked';
+
+-- The update_time with which an instance was synchronised last: the platform ignores what is not larger.
+CREATE TABLE countersign.instance_versions (
+    instance_id text   PRIMARY KEY,
+    update_time bigint NOT NULL,
+    seq         bigint NOT NULL
+);
+CREATE INDEX instance_versions_by_seq ON countersign.instance_versions (seq);
+
+-- When the cursor moved: commands after `after` and up to `through` were confirmed by the broker.
+CREATE TABLE countersign.publish_marks (
+    through  bigint PRIMARY KEY,
+    after    bigint NOT NULL,
+    first_at bigint NOT NULL,
+    last_at  bigint NOT NULL,
+    exchange text
+);
+
+-- What the broker said of commands that left the log's order.
+CREATE TABLE countersign.publish_events (
+    id       bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq      bigint  NOT NULL,
+    at       bigint  NOT NULL,
+    event    text    NOT NULL CHECK (event IN ('waiting', 'refused', 'published')),
+    attempt  integer,
+    passed   boolean NOT NULL,                  -- the cursor had passed the command before: it was published once already
+    words    text,
+    exchange text
+);
+CREATE INDEX publish_events_of ON countersign.publish_events (seq, id);
+
+-- Reports of workers that were refused. The newest of each command are kept.
+CREATE TABLE countersign.refused_reports (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq     bigint NOT NULL,
+    at      bigint NOT NULL,
+    outcome text   NOT NULL CHECK (outcome IN ('applied', 'refused', 'failed')),
+    reason  text   NOT NULL
+);
+CREATE INDEX refused_reports_of ON countersign.refused_reports (seq, id);
+
+-- When a callback came in by a credential last.
+CREATE TABLE countersign.credential_uses (
+    endpoint     text    NOT NULL,
+    tag          integer NOT NULL,
+    known_since  bigint  NOT NULL,
+    last_used_at bigint,
+    PRIMARY KEY (endpoint, tag)
+);
+
+-- Keeps a batch of commands, or finds that they were kept before. No two of a batch may have the same fingerprint or the
+-- same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
+-- takes, so it sees every accept that committed before.
+CREATE FUNCTION countersign.accept_v1(
+    ids uuid[], received bigint[], endpoints text[], actions text[], action_types text[], user_ids text[],
+    approval_codes text[], instance_ids text[], task_ids text[], message_ids text[], task_keys bigint[],
+    fingerprints bytea[], fingerprints8 bigint[], decision_keys bytea[], decision_keys8 bigint[],
+    windows bigint[], reaches bigint[], refuses boolean[], with_round boolean[], heads bytea[], tails bytea[],
+    lead bigint
+) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid)
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'accept_v1 needs the isolation level read committed'
+            USING HINT = 'Set default_transaction_isolation of this user to "read committed".';
+    END IF;
+    PERFORM set_config('lock_timeout', '2s', true);
+    -- A database may default to less, for others.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    PERFORM 1 FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
+    RETURN QUERY
+    WITH clock AS (
+        SELECT l.head, w.wall_ms, l.elapsed_ms + greatest(0, w.wall_ms - l.wall_ms) AS now_ms
+        FROM countersign.log l, (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS wall_ms) w
+        WHERE l.id = 1
+    ),
+    item AS (
+        SELECT * FROM unnest(
+            ids, received, endpoints, actions, action_types, user_ids, approval_codes, instance_ids, task_ids,
+            message_ids, task_keys, fingerprints, fingerprints8, decision_keys, decision_keys8, windows, reaches,
+            refuses, with_round, heads, tails
+        ) WITH ORDINALITY AS i (
+            id, received_at, endpoint, action, action_type, user_id, approval_code, instance_id, task_id, message_id,
+            task_key, fingerprint, fingerprint8, decision_key, decision_key8, win, reach, refuses, with_round, head,
+            tail, n
+        )
+    ),
+    known AS (
+        SELECT i.*, own.seq AS own_seq, clock.now_ms,
+            CASE WHEN i.with_round THEN round.command_id WHEN same.age < i.win THEN same.command_id END AS duplicate_of,
+            CASE WHEN NOT i.with_round THEN same.command_id END AS earlier,
+            decision.command_id AS decided, decision.age AS decided_ago
+        FROM item i CROSS JOIN clock
+        LEFT JOIN countersign.commands own ON own.command_id = i.id
+        LEFT JOIN countersign.rounds round ON i.with_round AND round.fingerprint = i.fingerprint
+        LEFT JOIN LATERAL (
+            SELECT c.command_id, clock.now_ms - c.at_ms AS age FROM countersign.commands c
+            WHERE c.fingerprint8 = i.fingerprint8 AND c.at_ms > clock.now_ms - i.reach
+              AND c.fingerprint = i.fingerprint AND NOT i.with_round
+            ORDER BY c.at_ms DESC, c.seq DESC LIMIT 1
+        ) same ON true
+        LEFT JOIN LATERAL (
+            SELECT c.command_id, c.action_type, clock.now_ms - c.at_ms AS age FROM countersign.commands c
+            WHERE c.decision_key8 = i.decision_key8 AND c.at_ms > clock.now_ms - i.reach
+              AND c.decision_key = i.decision_key
+            ORDER BY c.at_ms DESC, c.seq DESC LIMIT 1
+        ) decision ON decision.action_type <> i.action_type
+    ),
+    judged AS (
+        SELECT k.*, CASE
+            WHEN k.own_seq IS NOT NULL THEN 'kept'
+            WHEN k.duplicate_of IS NOT NULL THEN 'duplicate'
+            WHEN k.refuses AND k.decided_ago < k.win THEN 'conflicting'
+            ELSE 'accepted' END AS verdict
+        FROM known k
+    ),
+    fresh AS (
+        SELECT j.*, clock.head + row_number() OVER (ORDER BY j.n) AS new_seq
+        FROM judged j CROSS JOIN clock WHERE j.verdict = 'accepted'
+    ),
+    inserted AS (
+        INSERT INTO countersign.commands
+        SELECT f.new_seq, f.id, f.now_ms, f.received_at, f.endpoint, f.action, f.action_type, f.user_id, f.approval_code,
+            f.instance_id, f.task_id, f.message_id, f.task_key, f.fingerprint, f.fingerprint8, f.decision_key,
+            f.decision_key8,
+            f.head || convert_to(coalesce('"' || f.decided || '"', 'null') || ',"repeats":'
+                || coalesce('"' || f.earlier || '"', 'null'), 'UTF8') || f.tail
+        FROM fresh f
+    ),
+    rounds AS (
+        INSERT INTO countersign.rounds SELECT f.fingerprint, f.id FROM fresh f WHERE f.with_round
+    ),
+    -- Also for a batch of duplicates alone: only a commit that writes waits for the standby, and after a crash of the
+    -- primary a copy of what nobody was promised may be visible that no standby has.
+    advanced AS (
+        UPDATE countersign.log l SET head = l.head + (SELECT count(*) FROM fresh), wall_ms = clock.wall_ms,
+            elapsed_ms = clock.now_ms, id_lead_ms = greatest(l.id_lead_ms, lead)
+        FROM clock WHERE l.id = 1
+    )
+    SELECT j.verdict, coalesce(f.new_seq, j.own_seq),
+        CASE j.verdict WHEN 'duplicate' THEN j.duplicate_of WHEN 'conflicting' THEN j.decided END, f.decided, f.earlier
+    FROM judged j LEFT JOIN fresh f ON f.n = j.n ORDER BY j.n;
+END
+$$;

@@ -1,0 +1,332 @@
+//! The ledger in PostgreSQL: one log for several replicas, ordered by a row lock.
+//!
+//! # Who writes what
+//! An accept locks the row of `log` until it commits, so the order of commits is the order of the log, on all replicas. One
+//! replica at a time is the leader, by a lease: it alone publishes, settles and prunes. Everything else may be
+//! asked of every replica: reports of workers, registrations, findings, operators' acts.
+//!
+//! # Durability
+//! 200 means as much as a commit of the server does. Nothing that was promised rests on one machine's memory or disk: there is
+//! no spool.
+
+mod contexts;
+mod credentials;
+mod findings;
+mod history;
+mod lease;
+mod link;
+mod lookup;
+mod operator;
+mod outbox;
+mod outcomes;
+mod prune;
+mod refusals;
+mod registry;
+mod schema;
+mod server;
+mod shared;
+mod values;
+mod verbs;
+mod writer;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::task::TaskTracker;
+
+pub use operator::PostgresActs;
+pub use server::Server;
+
+use super::{AcceptError, ActError, Limits, LookError};
+use lease::Lease;
+use link::{Link, Transaction};
+use shared::Shared;
+use writer::{Job, Writer};
+
+/// Where the ledger is and how much it may take on.
+#[derive(Debug)]
+pub struct Settings {
+    /// The servers.
+    pub server: Server,
+    /// Accepts that may wait for the writer; one more is refused as [`AcceptError::Overloaded`].
+    pub queue_capacity: usize,
+    /// Accepts in one commit at the most.
+    pub max_batch: usize,
+    /// What may change while it is open.
+    pub limits: Limits,
+    /// Names this process to people who look for the leader: a host name and a process id.
+    pub holder: String,
+}
+
+/// The connections by which everything but accepts is done.
+#[derive(Debug, Clone)]
+struct Links {
+    /// Statements of their own, several at a time.
+    reads: Link,
+    /// Transactions that read.
+    snapshots: Link,
+    /// Transactions that write.
+    changes: Link,
+    /// Where the connections live, and what was begun is carried out.
+    runtime: runtime::Handle,
+    /// Changes under way. Once it is closed no more begin.
+    begun: TaskTracker,
+}
+
+impl Links {
+    fn new(server: &Arc<Server>, runtime: runtime::Handle) -> Self {
+        let link = || Link::new(server.clone());
+        Self { reads: link(), snapshots: link(), changes: link(), runtime, begun: TaskTracker::new() }
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        let work = self.runtime.spawn(work);
+        Box::pin(async move { work.await.unwrap_or(Err(Error::Closed)) })
+    }
+
+    fn look<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
+        &self,
+        operation: &'static str,
+        look: impl FnOnce(Links) -> F,
+    ) -> BoxFuture<'static, Result<T, LookError>> {
+        let looked = self.run(look(self.clone()));
+        Box::pin(
+            async move { looked.await.map_err(|error| LookError { operation, source: Box::new(error) }) },
+        )
+    }
+
+    /// Hands a transaction to `change`, which commits it.
+    fn change<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(Transaction) -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, AcceptError>> {
+        let (link, closed) = (self.changes.clone(), self.begun.is_closed());
+        let work = async move { if closed { Err(Error::Closed) } else { change(link.begin().await?).await } };
+        let changed = self.begun.spawn_on(work, &self.runtime);
+        Box::pin(async move {
+            changed.await.unwrap_or(Err(Error::Closed)).map_err(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "cannot {operation} the ledger");
+                AcceptError::Unavailable
+            })
+        })
+    }
+
+    /// [`Links::change`] for an operator's act.
+    fn act<T: Send + 'static, F: Future<Output = Result<T, ActError>> + Send + 'static>(
+        &self,
+        act: impl FnOnce(Transaction) -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, ActError>> {
+        let link = self.changes.clone();
+        let work = self.begun.spawn_on(async move { act(link.begin().await?).await }, &self.runtime);
+        Box::pin(async move { work.await.unwrap_or(Err(Error::Closed.into())) })
+    }
+}
+
+/// The ledger, as one replica sees it. Dropping it gives up what is under way; [`flush`](super::Lifecycle::flush) finishes it.
+pub struct PostgresLedger {
+    links: Links,
+    shared: Arc<Shared>,
+    jobs: mpsc::UnboundedSender<Job>,
+    refused: mpsc::UnboundedSender<super::RefusedCallback>,
+    questions: mpsc::UnboundedSender<registry::Question>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Option<Tasks>>,
+    /// `None` once it is dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Tasks {
+    lease: JoinHandle<()>,
+    refusals: JoinHandle<()>,
+}
+
+impl Tasks {
+    async fn end(self) {
+        for (name, task) in [("lease", self.lease), ("refusals", self.refusals)] {
+            if task.await.is_err() {
+                tracing::error!("the ledger's task {name} panicked");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for PostgresLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresLedger").finish_non_exhaustive()
+    }
+}
+
+impl PostgresLedger {
+    /// Connects, makes the tables if they are missing, and begins to work. If the server is away, that happens as soon as it
+    /// is back; until then nothing is accepted.
+    ///
+    /// # Errors
+    /// What waiting does not help against: a wrong password or database, tables of a newer program.
+    pub async fn open(settings: Settings) -> Result<Self, Error> {
+        let Settings { server, queue_capacity, max_batch, limits, holder } = settings;
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("ledger")
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let server = Arc::new(server);
+        let links = Links::new(&server, runtime.handle().clone());
+        let changes = links.changes.clone();
+        let made = links.run(async move { schema::migrate(&changes).await }).await;
+        let is_made = match made {
+            Ok(()) => true,
+            Err(error) if error.is_passing() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "PostgreSQL is away; waiting for it"
+                );
+                false
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let shared = Arc::new(Shared::new(queue_capacity, limits));
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        let writer = Writer {
+            link: Link::new(server.clone()),
+            jobs: receiver,
+            shared: shared.clone(),
+            max_batch: max_batch.max(1),
+        };
+        runtime.spawn(writer.run());
+        let (stop, stopping) = watch::channel(false);
+        let (refused, receiver) = mpsc::unbounded_channel();
+        let refusals = runtime.spawn(refusals::run(
+            Link::new(server.clone()),
+            receiver,
+            shared.clone(),
+            stopping.clone(),
+        ));
+        let (questions, receiver) = mpsc::unbounded_channel();
+        runtime.spawn(registry::run(links.reads.clone(), receiver));
+        let lease = Lease {
+            server: server.clone(),
+            link: Link::new(server),
+            links: links.clone(),
+            shared: shared.clone(),
+            holder,
+        };
+        let changes = links.changes.clone();
+        let lease = runtime.spawn(async move {
+            if is_made || made_at_last(&changes, stopping.clone()).await {
+                lease.run(stopping).await;
+            }
+        });
+        let tasks = Mutex::new(Some(Tasks { lease, refusals }));
+        Ok(Self { links, shared, jobs, refused, questions, stop, tasks, runtime: Some(runtime) })
+    }
+}
+
+/// Tries to make the tables until they are there; false if it is to stop first.
+async fn made_at_last(link: &Link, mut stop: watch::Receiver<bool>) -> bool {
+    const PAUSE: Duration = Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = lease::stopped(&mut stop) => return false,
+        }
+        match schema::migrate(link).await {
+            Ok(()) => return true,
+            Err(error) if error.is_passing() => {}
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the ledger's tables cannot be used"
+            ),
+        }
+    }
+}
+
+impl Drop for PostgresLedger {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(runtime) = self.runtime.take() {
+            // May be dropped by a thread that must not block.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Why PostgreSQL did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL names no host.
+    #[error("no host is configured")]
+    NoHost,
+    /// The server, or the way to it, said so.
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    /// There was no answer in time.
+    #[error("PostgreSQL did not answer in time")]
+    TimedOut,
+    /// A commit came with a warning: it may not be on the standby.
+    #[error("PostgreSQL warned about the commit")]
+    Warned,
+    /// The ledger was closed meanwhile.
+    #[error("the ledger is closed")]
+    Closed,
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// Another process is the leader, or none.
+    #[error("this process is not the leader any more")]
+    Deposed,
+    /// A column holds what this program did not write.
+    #[error("the column {0} cannot be read")]
+    Unreadable(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The schema `countersign` is there, and says nothing of its version.
+    #[error("the schema countersign has no version; it is not the ledger of this program")]
+    NoVersion,
+    /// A newer program has changed the tables.
+    #[error(
+        "a newer program has changed the ledger's tables: they have version {found}, this program knows {known}"
+    )]
+    TooNew {
+        /// The version of the tables.
+        found: i32,
+        /// The version that this program knows.
+        known: i32,
+    },
+}
+
+impl Error {
+    /// True if nothing more can be done by this connection.
+    fn ends_connection(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.is_closed() || error.as_db_error().is_none(),
+            Self::TimedOut => true,
+            _ => false,
+        }
+    }
+
+    /// True if trying again soon may help: the server starts, stops or fails over, or somebody else holds a lock.
+    fn is_passing(&self) -> bool {
+        let Self::Postgres(error) = self else { return matches!(self, Self::TimedOut | Self::Warned) };
+        // Classes of SQLSTATE (PostgreSQL, appendix A): connection, transaction rollback, insufficient resources, operator
+        // intervention; then a lock that is held by another, and a server that takes no writes.
+        error.code().is_none_or(|state| {
+            ["08", "40", "53", "57"].contains(&&state.code()[..2])
+                || ["55P03", "25006"].contains(&state.code())
+        })
+    }
+}

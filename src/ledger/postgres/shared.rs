@@ -1,0 +1,105 @@
+//! What the tasks of one ledger know of each other.
+
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    command::Seq,
+    ledger::{Entry, Limits, Term, refused_queue::RefusedCounts},
+};
+
+/// Fresh commands kept for the relay; beyond that it reads the log.
+const FRESH_BYTES: usize = 4 << 20;
+
+pub(super) struct Shared {
+    /// Accepts handed over and not yet answered, and what that may be.
+    pub(super) waiting: AtomicUsize,
+    pub(super) capacity: usize,
+    pub(super) refused: RefusedCounts,
+    pub(super) limits: RwLock<Arc<Limits>>,
+    /// True while somebody takes fresh commands.
+    pub(super) fresh_wanted: AtomicBool,
+    /// What belongs to the term in which this process is the leader.
+    current: Mutex<Option<Current>>,
+    pub(super) term: watch::Sender<Term>,
+}
+
+/// What is known within one term only.
+struct Current {
+    head: watch::Sender<Seq>,
+    fresh: Vec<Entry>,
+    fresh_bytes: usize,
+}
+
+impl Shared {
+    pub(super) fn new(capacity: usize, limits: Limits) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            capacity,
+            refused: RefusedCounts::default(),
+            limits: RwLock::new(Arc::new(limits)),
+            fresh_wanted: AtomicBool::new(false),
+            current: Mutex::default(),
+            term: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        self.limits.read().expect("nobody panics with the lock").clone()
+    }
+
+    fn current<T>(&self, act: impl FnOnce(&mut Current) -> T) -> Option<T> {
+        self.current.lock().expect("nobody panics with the lock").as_mut().map(act)
+    }
+
+    /// A term begins with this end of the log. Nothing that was known before counts any more.
+    pub(super) fn begin_term(&self, head: Seq) -> watch::Receiver<Seq> {
+        let (sender, receiver) = watch::channel(head);
+        let current = Current { head: sender, fresh: Vec::new(), fresh_bytes: 0 };
+        *self.current.lock().expect("nobody panics with the lock") = Some(current);
+        receiver
+    }
+
+    pub(super) fn end_term(&self) {
+        self.term.send_replace(None);
+        *self.current.lock().expect("nobody panics with the lock") = None;
+    }
+
+    /// The log reaches this far.
+    pub(super) fn reached(&self, head: Seq) {
+        self.current(|current| {
+            current.head.send_if_modified(|known| {
+                let grown = head > *known;
+                *known = head.max(*known);
+                grown
+            });
+        });
+    }
+
+    /// These were accepted here. They go by memory if somebody takes them and there is room.
+    pub(super) fn accepted(&self, entries: Vec<Entry>) {
+        let Some(last) = entries.last() else { return };
+        let head = last.seq;
+        if self.fresh_wanted.load(Ordering::Relaxed) {
+            self.current(|current| {
+                if current.fresh_bytes < FRESH_BYTES {
+                    current.fresh_bytes += entries.iter().map(|entry| entry.body.len() + 256).sum::<usize>();
+                    current.fresh.extend(entries);
+                }
+            });
+        }
+        self.reached(head);
+    }
+
+    pub(super) fn take_fresh(&self) -> Vec<Entry> {
+        let taken = self.current(|current| {
+            current.fresh_bytes = 0;
+            std::mem::take(&mut current.fresh)
+        });
+        taken.unwrap_or_default()
+    }
+}

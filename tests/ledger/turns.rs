@@ -1,0 +1,155 @@
+//! Two replicas of one ledger, used in turn.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use countersign::{
+    command::{CommandId, Registered, Seq, outcome::Outcome},
+    ledger::{
+        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Filter, Findings, KeptRefusal,
+        Leadership, Ledger, Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record,
+        RefusalFilter, RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain,
+        Showing, Shown, Stats,
+        findings::{Candidate, Overview, Page, Reach, Reconciled, Which},
+    },
+    time::Timestamp,
+};
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+/// See the module. The first leads.
+pub(crate) struct Turns {
+    replicas: [Arc<dyn Ledger>; 2],
+    next: AtomicUsize,
+}
+
+impl Turns {
+    pub(crate) fn new(leader: Arc<dyn Ledger>, other: Arc<dyn Ledger>) -> Self {
+        Self { replicas: [leader, other], next: AtomicUsize::new(0) }
+    }
+
+    fn turn(&self) -> &dyn Ledger {
+        &*self.replicas[self.next.fetch_add(1, Ordering::Relaxed) % 2]
+    }
+}
+
+/// Hands each of these methods to the replica whose turn it is.
+macro_rules! in_turn {
+    ($($of:ident { $($method:ident($($name:ident: $kind:ty),*) -> $answer:ty;)* })*) => {$(
+        impl $of for Turns {
+            $(fn $method(&self, $($name: $kind),*) -> BoxFuture<'static, $answer> {
+                self.turn().$method($($name),*)
+            })*
+        }
+    )*};
+}
+
+in_turn! {
+    Contexts {
+        register(registrations: Vec<Registration>) -> Result<Registering, AcceptError>;
+        unregister(key: String) -> Result<bool, AcceptError>;
+        registration(key: String) -> Result<Option<Registration>, LookError>;
+    }
+    Outcomes {
+        report(outcome: Outcome) -> Result<Reported, AcceptError>;
+        refuse_report(refused: RefusedReport) -> Result<(), AcceptError>;
+        showings(now: Timestamp, limit: usize) -> Result<Vec<Showing>, LookError>;
+        settle_showings(shown: Vec<Shown>) -> Result<(), AcceptError>;
+        show_again(command_id: CommandId) -> Result<ShowAgain, AcceptError>;
+    }
+    Findings {
+        unasked(reach: Reach, limit: usize) -> Result<Page, LookError>;
+        findings(which: Which, after: Seq, limit: usize) -> Result<Vec<Candidate>, LookError>;
+        overview() -> Result<Overview, LookError>;
+        reconciled(reconciled: Reconciled) -> Result<(), AcceptError>;
+    }
+}
+
+impl Accept for Turns {
+    fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
+        self.turn().accept(acceptance)
+    }
+
+    /// Each replica writes its own, so only those of one have an order.
+    fn refused(&self, refused: RefusedCallback) {
+        self.replicas[1].refused(refused);
+    }
+
+    fn registered(
+        &self,
+        key: Option<String>,
+        message_id: Option<u64>,
+    ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
+        self.turn().registered(key, message_id)
+    }
+}
+
+impl Leadership for Turns {
+    fn term(&self) -> watch::Receiver<Option<Arc<dyn Outbox>>> {
+        self.replicas[0].term()
+    }
+}
+
+impl Lookup for Turns {
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        self.turn().id_at(seq)
+    }
+
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
+        self.turn().find(command_id)
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
+        self.turn().list(filter)
+    }
+
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
+        self.turn().pruned_before()
+    }
+
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
+        self.turn().refusals(filter)
+    }
+
+    fn refusals_dropped(&self) -> Dropped {
+        self.turn().refusals_dropped()
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        self.turn().stats()
+    }
+}
+
+impl Lifecycle for Turns {
+    fn limit(&self, limits: Limits) {
+        for replica in &self.replicas {
+            replica.limit(limits.clone());
+        }
+    }
+
+    fn answers(&self) -> BoxFuture<'static, bool> {
+        self.turn().answers()
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.turn().probe()
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.turn().credential_uses()
+    }
+
+    fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.turn().keep_credential_uses(uses)
+    }
+
+    fn flush(&self) -> BoxFuture<'static, ()> {
+        let [one, other] = self.replicas.each_ref().map(|replica| replica.flush());
+        Box::pin(async move {
+            one.await;
+            other.await;
+        })
+    }
+}
