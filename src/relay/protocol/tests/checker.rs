@@ -35,7 +35,7 @@ impl Model for Bounds {
                 world.left_over(bounds).is_none()
             }),
             Property::sometimes("everything is published", |bounds: &Bounds, world: &World| {
-                world.cursor == bounds.tasks.len() as u64 && world.exceptions.is_empty()
+                world.ledger.cursor == bounds.tasks.len() as u64 && world.ledger.exceptions.is_empty()
             }),
         ]
     }
@@ -162,7 +162,9 @@ fn a_preparation_that_never_ends_holds_up_its_own_task_only() {
             acts.clear();
             world.acts(&bounds, &mut acts);
             let usual = [Act::Settle, Act::Tell, Act::Read, Act::Confirm];
-            let Some(act) = usual.into_iter().find(|act| acts.contains(act)) else { return world.cursor };
+            let Some(act) = usual.into_iter().find(|act| acts.contains(act)) else {
+                return world.ledger.cursor;
+            };
             world.act(&bounds, act);
             assert_eq!(world.fault, None);
         }

@@ -3,6 +3,8 @@
 mod checker;
 mod diagram;
 mod found;
+mod ledger;
+mod replicas;
 mod steps;
 mod walks;
 mod words;

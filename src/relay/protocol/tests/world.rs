@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use super::super::{Cargo, Due, Effect, Found, Machine, Moment, Question, Rules, TICK, Unreadable};
+use super::{
+    super::{Cargo, Effect, Machine, Moment, Question, Rules, TICK, Unreadable},
+    ledger::{Answer, Kept, Ledger},
+};
 use crate::{
     command::{CommandId, Seq, TaskKey},
     ledger::{Exception, Settlement, State, state::Exceptional},
@@ -92,6 +95,12 @@ impl Cargo for Plain {
     }
 }
 
+impl Kept for Plain {
+    fn command_id(&self) -> CommandId {
+        id(self.seq)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Act {
     Accept,
@@ -128,22 +137,12 @@ pub(super) enum Act {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Answer {
-    Due(Vec<Due<Plain>>),
-    Waiting(Vec<(TaskKey, Seq)>),
-    Pending(bool),
-    Found(Option<Found>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct World {
     pub(super) machine: Machine<Plain>,
     left: Budget,
     at: Timestamp,
     // the ledger
-    pub(super) log: Vec<Plain>,
-    pub(super) cursor: Seq,
-    pub(super) exceptions: BTreeMap<Seq, Exception>,
+    pub(super) ledger: Ledger<Plain>,
     fresh: Vec<Plain>,
     keep_fresh: bool,
     // under way
@@ -151,7 +150,7 @@ pub(super) struct World {
     /// The session has lasted for a tick at least.
     settled_in: bool,
     settling: Option<Settlement>,
-    asking: Option<(Question, Option<Answer>)>,
+    asking: Option<(Question, Option<Answer<Plain>>)>,
     reading: Option<(Seq, usize, Option<Vec<Plain>>)>,
     preparing: BTreeSet<Seq>,
     // the broker
@@ -191,9 +190,7 @@ impl World {
             machine: machine(bounds),
             left: bounds.budget,
             at: Timestamp::UNIX_EPOCH,
-            log: Vec::new(),
-            cursor: 0,
-            exceptions: BTreeMap::new(),
+            ledger: Ledger::default(),
             fresh: Vec::new(),
             keep_fresh: false,
             connected: false,
@@ -217,7 +214,7 @@ impl World {
     }
 
     pub(super) fn state(&self, seq: Seq) -> State {
-        State::of(seq, self.cursor, self.exceptions.get(&seq).map(|exception| exception.state))
+        self.ledger.state(seq)
     }
 
     pub(super) fn is_routed(&self, seq: Seq) -> bool {
@@ -225,7 +222,7 @@ impl World {
     }
 
     pub(super) fn head(&self) -> Seq {
-        self.log.len() as Seq
+        self.ledger.head()
     }
 
     fn now(&self) -> Moment {
@@ -239,7 +236,7 @@ impl World {
     /// What can happen now.
     pub(super) fn acts(&self, bounds: &Bounds, acts: &mut Vec<Act>) {
         let left = &self.left;
-        if self.log.len() < bounds.tasks.len() {
+        if self.ledger.log.len() < bounds.tasks.len() {
             acts.push(Act::Accept);
             if left.unfresh > 0 && self.keep_fresh {
                 acts.push(Act::AcceptUnfresh);
@@ -317,7 +314,7 @@ impl World {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        let waiting = self.exceptions.values().filter(|e| e.state != Exceptional::Parked);
+        let waiting = self.ledger.exceptions.values().filter(|e| e.state != Exceptional::Parked);
         waiting.map(|e| e.next_attempt_at).filter(|at| *at > self.at).min()
     }
 
@@ -345,8 +342,7 @@ impl World {
             Act::Connect => {
                 (self.connected, self.settled_in) = (true, false);
                 self.keep_fresh = true;
-                let waiting = self.waiting();
-                self.machine.begin(self.cursor, waiting, self.now());
+                self.machine.begin(self.ledger.cursor, self.ledger.waiting(), self.now());
             }
             Act::Confirm => self.answer(bounds, BrokerAnswer::Confirmed),
             Act::Nack => {
@@ -424,9 +420,9 @@ impl World {
 
     fn accept(&mut self, bounds: &Bounds, fresh: bool) {
         let seq = self.head() + 1;
-        let key = TaskKey::from_value(bounds.tasks[self.log.len()]);
+        let key = TaskKey::from_value(bounds.tasks[self.ledger.log.len()]);
         let command = Plain { seq, key, raw: bounds.raw.contains(&seq) };
-        self.log.push(command);
+        self.ledger.log.push(command);
         if fresh && self.keep_fresh {
             self.fresh.push(command);
         }
@@ -449,7 +445,7 @@ impl World {
     fn refused(&mut self, bounds: &Bounds, seq: Seq) {
         self.answered.remove(&seq);
         *self.refusals.entry(seq).or_default() += 1;
-        let before = self.exceptions.get(&seq).map_or(0, |exception| exception.attempts);
+        let before = self.ledger.exceptions.get(&seq).map_or(0, |exception| exception.attempts);
         if before + 1 >= bounds.max_attempts {
             self.given_up.insert(seq);
         }
@@ -496,29 +492,19 @@ impl World {
         self.machine.settled(told, self.now());
     }
 
-    /// Writes as the ledger does, and checks what is claimed.
+    /// Writes, and checks what is claimed.
     fn write(&mut self, settlement: Settlement) {
-        let Settlement { through, exceptions, cleared, exchange: _ } = settlement;
-        for seq in cleared {
-            if !self.routed.contains(&seq) {
+        for seq in &settlement.cleared {
+            if !self.routed.contains(seq) {
                 self.fail(format!("{seq} is cleared but was never confirmed"));
             }
-            self.exceptions.remove(&seq);
         }
-        for exception in exceptions {
-            // An operator's park stands.
-            let known = self.exceptions.get(&exception.seq);
-            if known.is_none_or(|known| known.state != Exceptional::Parked) {
-                self.exceptions.insert(exception.seq, exception);
+        let before = self.ledger.cursor;
+        self.ledger.write(settlement);
+        for seq in before + 1..=self.ledger.cursor {
+            if !self.routed.contains(&seq) && !self.ledger.exceptions.contains_key(&seq) {
+                self.fail(format!("the cursor passes {seq}, neither confirmed nor an exception"));
             }
-        }
-        if let Some(through) = through {
-            for seq in self.cursor + 1..=through {
-                if !self.routed.contains(&seq) && !self.exceptions.contains_key(&seq) {
-                    self.fail(format!("the cursor passes {seq}, neither confirmed nor an exception"));
-                }
-            }
-            self.cursor = self.cursor.max(through);
         }
     }
 
@@ -532,68 +518,23 @@ impl World {
         }
         let reason = "by an operator".to_owned();
         let exception = Exception { seq, state, attempts: 0, next_attempt_at: self.at, reason };
-        self.exceptions.insert(seq, exception);
-    }
-
-    fn waiting(&self) -> Vec<(TaskKey, Seq)> {
-        let waiting = self.exceptions.values().filter(|e| e.state != Exceptional::Parked);
-        waiting.map(|e| (self.command(e.seq).key, e.seq)).collect()
+        self.ledger.exceptions.insert(seq, exception);
     }
 
     fn command(&self, seq: Seq) -> Plain {
-        self.log[usize::try_from(seq - 1).unwrap()]
-    }
-
-    fn since(&self, after: Seq, limit: usize) -> Vec<Plain> {
-        let open = |command: &&Plain| command.seq > after && !self.exceptions.contains_key(&command.seq);
-        self.log.iter().filter(open).take(limit).copied().collect()
-    }
-
-    fn look(&self, question: Question) -> Answer {
-        match question {
-            Question::Due { at, limit } => {
-                let due = self.exceptions.values();
-                let due = due.filter(|e| e.state != Exceptional::Parked && e.next_attempt_at <= at);
-                let mut due: Vec<_> = due.collect();
-                // Those that have been due longest, in order.
-                due.sort_by_key(|e| e.next_attempt_at);
-                due.truncate(limit);
-                due.sort_by_key(|e| e.seq);
-                let due = due.into_iter();
-                let due = due.map(|e| Due { cargo: self.command(e.seq), attempts: e.attempts });
-                Answer::Due(due.collect())
-            }
-            Question::Waiting => Answer::Waiting(self.waiting()),
-            Question::Pending { seq } => Answer::Pending(self.state(seq) == State::Pending),
-            Question::Find { command_id } => {
-                let seq = Seq::try_from(u128::from_be_bytes(*command_id.as_bytes())).unwrap();
-                let state = self.state(seq);
-                let key = (state != State::Parked).then(|| self.command(seq).key);
-                let attempts = self.exceptions.get(&seq).map(|exception| exception.attempts);
-                Answer::Found(Some(Found { seq, state, attempts, key }))
-            }
-        }
+        self.ledger.command(seq).expect("it is in the log")
     }
 
     fn tell(&mut self, readable: bool) {
         let Some((question, answer)) = self.asking.take() else { return };
-        let answer = answer.unwrap_or_else(|| self.look(question));
+        let answer = answer.unwrap_or_else(|| self.ledger.look(question));
         let now = self.now();
-        match answer {
-            Answer::Due(due) => self.machine.due(readable.then_some(due).ok_or(Unreadable), now),
-            Answer::Waiting(waiting) => {
-                self.machine.waiting(readable.then_some(waiting).ok_or(Unreadable), now);
-            }
-            Answer::Pending(pending) => {
-                self.machine.still_pending(readable.then_some(pending).ok_or(Unreadable), now);
-            }
-            Answer::Found(found) => self.machine.found(readable.then_some(found).ok_or(Unreadable), now),
-        }
+        answer.tell(&mut self.machine, readable, now);
     }
 
     fn read(&mut self, readable: bool) {
         let Some((after, limit, read)) = self.reading.take() else { return };
-        let read = read.unwrap_or_else(|| self.since(after, limit));
+        let read = read.unwrap_or_else(|| self.ledger.since(after, limit));
         self.machine.log_read(readable.then_some(read).ok_or(Unreadable));
     }
 
@@ -621,14 +562,14 @@ impl World {
                     }
                 }
                 Effect::ReadLog { after, limit } => {
-                    let read = bounds.stale.then(|| self.since(after, limit));
+                    let read = bounds.stale.then(|| self.ledger.since(after, limit));
                     self.reading = Some((after, limit, read));
                 }
                 Effect::Ask(question) => {
                     if self.settling.is_some() {
                         self.fail(format!("{question:?} while a settlement is under way"));
                     }
-                    let answer = bounds.stale.then(|| self.look(question));
+                    let answer = bounds.stale.then(|| self.ledger.look(question));
                     self.asking = Some((question, answer));
                 }
                 Effect::Settle(settlement) => {

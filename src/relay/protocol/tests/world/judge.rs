@@ -31,8 +31,8 @@ impl World {
                 || self.given_up.contains(&earlier)
                 || self.state(earlier) == State::Parked;
             let before_it = self.flying.contains(&earlier)
-                && !self.exceptions.contains_key(&earlier)
-                && !self.exceptions.contains_key(&seq);
+                && !self.ledger.exceptions.contains_key(&earlier)
+                && !self.ledger.exceptions.contains_key(&seq);
             if !through && !before_it {
                 self.fail(format!("{seq} is published before {earlier} of its task is through"));
             }
@@ -54,7 +54,7 @@ impl World {
                 }
                 _ => {}
             }
-            if let Some(exception) = self.exceptions.get(&seq)
+            if let Some(exception) = self.ledger.exceptions.get(&seq)
                 && exception.attempts > refusals
             {
                 self.fail(format!("{seq} counts {} refusals of {refusals}", exception.attempts));
@@ -96,7 +96,7 @@ impl World {
         let open: Vec<_> = (1..=world.head()).filter(|seq| world.state(*seq) == State::Pending).collect();
         Some(format!(
             "after a long calm {open:?} are pending, {:?} returned late, with the cursor at {}",
-            world.owed, world.cursor
+            world.owed, world.ledger.cursor
         ))
     }
 
@@ -106,7 +106,7 @@ impl World {
             && self.machine.is_settled()
             && (1..=self.head()).all(through)
             && self.owed.iter().all(|seq| self.state(*seq) != State::Published && through(*seq))
-            && (self.cursor == self.head() || !bounds.poison.is_empty())
+            && (self.ledger.cursor == self.head() || !bounds.poison.is_empty())
     }
 
     /// Poison that nothing shows to be the only one is not parked, and its task waits for it.
