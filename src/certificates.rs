@@ -1,6 +1,6 @@
-//! Certificates and private keys from PEM files, and what is wrong with them in an operator's words.
+//! Reads certificates and private keys from PEM files.
 //!
-//! The texts name the file and never show what is in it.
+//! Errors are worded for operators: they name the file and never show its content.
 
 use std::{
     fs, io,
@@ -19,21 +19,21 @@ use zeroize::Zeroizing;
 
 use crate::time::Timestamp;
 
-/// What is wrong with a file. `Display` tells the whole; there is no further cause.
+/// A faulty file. `Display` is complete; there is no further source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not. Part of the text already.
+        /// The cause, already part of the text.
         source: io::Error,
     },
-    /// There is no certificate in it.
+    /// The file contains no certificate.
     #[error("{} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)", .0.display())]
     NoCertificate(PathBuf),
-    /// There is no private key in it.
+    /// The file contains no private key.
     #[error("{} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)", .0.display())]
     NoKey(PathBuf),
     /// The private key is encrypted.
@@ -42,33 +42,33 @@ pub enum Error {
         .0.display()
     )]
     EncryptedKey(PathBuf),
-    /// What stands between the PEM lines cannot be read.
+    /// The PEM content cannot be parsed.
     #[error("{} is damaged: {fault}", path.display())]
     Damaged {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the reader stumbled over.
+        /// What the parser rejected.
         fault: String,
     },
-    /// It is in a format that TLS has left behind.
+    /// The format is too old for TLS.
     #[error(
         "{} begins with a certificate of X.509 version 1, as `openssl x509 -req` makes them without -extfile; version 3 is \
          needed: make a file server.ext with the line subjectAltName=DNS:HOST, and add -extfile server.ext",
         .0.display()
     )]
     OldVersion(PathBuf),
-    /// The key is another one's.
+    /// The key does not belong to the certificate.
     #[error("the private key in {} does not belong to the first certificate in {}", key.display(), cert.display())]
     Mismatch {
-        /// The file of the key.
+        /// The key file.
         key: PathBuf,
-        /// The file of the certificates.
+        /// The certificate file.
         cert: PathBuf,
     },
 }
 
 impl Error {
-    /// The file that has to be looked at.
+    /// The file to fix.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -82,44 +82,44 @@ impl Error {
     }
 }
 
-/// What a certificate says of itself, as far as somebody has to act on it.
+/// The properties of a certificate that may require action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// It is not valid before this.
+    /// Start of validity.
     pub not_before: Timestamp,
-    /// Nor after this.
+    /// End of validity.
     pub not_after: Timestamp,
-    /// It is an authority's (`CA:TRUE`): many clients take it from no server.
+    /// The certificate is a CA (`CA:TRUE`). Many clients reject it as a server certificate.
     pub is_authority: bool,
 }
 
-/// How long before its end a certificate is worth a word. Renewal by ACME begins 30 days before, so by then it has failed
-/// for days.
+/// Remaining validity below which to warn. ACME renewal begins 30 days before expiry, so by then it has failed for
+/// days.
 pub const EXPIRES_SOON: Duration = Duration::from_secs(21 * 24 * 3600);
 
-/// How long before its end somebody has to act at once.
+/// Remaining validity below which to act immediately.
 pub const EXPIRES_AT_ONCE: Duration = Duration::from_secs(3 * 24 * 3600);
 
-/// How a certificate stands at some moment.
+/// Validity of a certificate at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// Nothing is to be done.
+    /// No action needed.
     Fine,
-    /// It ends within [`EXPIRES_SOON`].
+    /// Expires within [`EXPIRES_SOON`].
     Soon,
-    /// It ends within [`EXPIRES_AT_ONCE`].
+    /// Expires within [`EXPIRES_AT_ONCE`].
     AtOnce,
-    /// It has ended.
+    /// Already expired.
     Expired,
-    /// It has not begun.
+    /// Not valid yet.
     NotYet,
 }
 
 impl Facts {
-    /// What the first certificate of a chain says, which was read from `path`.
+    /// Reads the first certificate of the chain from `path`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] if it cannot be parsed, [`Error::NoCertificate`] if there is none.
+    /// [`Error::Damaged`] if it cannot be parsed, [`Error::NoCertificate`] if the chain is empty.
     pub fn of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Self, Error> {
         let first = chain.first().ok_or_else(|| Error::NoCertificate(path.to_owned()))?;
         let damaged = || Error::Damaged {
@@ -129,7 +129,7 @@ impl Facts {
         let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|_| damaged())?;
         let is_authority = parsed.basic_constraints().map_err(|_| damaged())?.is_some_and(|it| it.value.ca);
         let validity = parsed.validity();
-        // A certificate may name a time that no clock here will show.
+        // A certificate may contain a time outside the range of `Timestamp`.
         let time = |seconds: i64| {
             let clamped = seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
             Timestamp::from_millisecond(clamped * 1000).unwrap_or(Timestamp::MAX)
@@ -141,7 +141,7 @@ impl Facts {
         })
     }
 
-    /// How it stands at `now`.
+    /// Validity at `now`.
     #[must_use]
     pub fn validity(&self, now: Timestamp) -> Validity {
         let left = self.not_after.since(now);
@@ -155,7 +155,7 @@ impl Facts {
     }
 }
 
-/// A fault of the TLS library in words. Its own text ends in names of its source, such as `Other(OtherError(X))`.
+/// Describes a TLS library error in plain words. Its own text ends in source names such as `Other(OtherError(X))`.
 #[must_use]
 pub fn plain(fault: &rustls::Error) -> String {
     let text = fault.to_string();
@@ -166,7 +166,7 @@ pub fn plain(fault: &rustls::Error) -> String {
     let mut before = ' ';
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
-        // `UnknownCA` is "unknown CA", and `PEM` stays.
+        // `UnknownCA` becomes "unknown CA", and `PEM` is kept.
         let begins = !before.is_ascii_alphanumeric() || before.is_ascii_lowercase();
         let goes_on = letters.peek().is_some_and(char::is_ascii_lowercase);
         if letter.is_ascii_uppercase() && before.is_ascii_lowercase() {
@@ -182,10 +182,10 @@ pub fn plain(fault: &rustls::Error) -> String {
     words
 }
 
-/// What UTF-8 text from Windows may begin with; PEM and JSON must not.
+/// UTF-8 text from Windows may begin with it; PEM and JSON must not.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// More is a slip, such as naming a log or a device.
+/// A larger file is a mistake, such as naming a log or a device.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The TLS implementation of the whole program.
@@ -194,7 +194,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
 }
 
-/// The bytes of a file of certificates or keys, without a BOM.
+/// Reads a certificate or key file and strips the BOM.
 ///
 /// # Errors
 /// [`Error::Read`].
@@ -212,7 +212,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     Ok(bytes)
 }
 
-/// The certificates in `pem`, which was read from `path`: at least one, in their order.
+/// Parses the certificates in `pem`, read from `path`: at least one, in file order.
 ///
 /// # Errors
 /// [`Error::NoCertificate`] and [`Error::Damaged`].
@@ -225,7 +225,7 @@ pub fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Er
     Ok(chain)
 }
 
-/// A chain and the private key of its first certificate, each in `pem` as read from its file, for a server.
+/// Parses a server's certificate chain and its private key, each from `pem` as read from its file.
 ///
 /// # Errors
 /// All but [`Error::Read`].
@@ -233,7 +233,7 @@ pub fn identity(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<CertifiedKe
     let (chain, private) = (chain(cert.0, cert.1)?, private_key(key.0, key.1)?);
     let damaged =
         |path: &Path, fault: &rustls::Error| Error::Damaged { path: path.to_owned(), fault: plain(fault) };
-    // The key by itself, so that a fault is told of the right file.
+    // Load the key separately, so that an error names the right file.
     let signing =
         provider().key_provider.load_private_key(private).map_err(|fault| damaged(key.0, &fault))?;
     let identity = CertifiedKey::new(chain, signing);
@@ -252,7 +252,7 @@ fn is_of_version_1(fault: &rustls::Error) -> bool {
     other.0.downcast_ref() == Some(&webpki::Error::UnsupportedCertVersion)
 }
 
-/// A chain and the private key of its first certificate from their files, found to belong together, for a client.
+/// Reads a client's certificate chain and its private key, and checks that they match.
 ///
 /// # Errors
 /// All of them.
@@ -265,7 +265,7 @@ pub fn read_pair(
     Ok((checked.cert, private_key(key, &key_pem)?))
 }
 
-/// [`identity`] from the files themselves.
+/// Reads both files for [`identity`].
 ///
 /// # Errors
 /// All of them.
@@ -273,7 +273,7 @@ pub fn read_identity(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
     identity((cert, &read(cert)?), (key, &read(key)?))
 }
 
-/// The certificate authorities in a file, at least one, to believe instead of those of the system.
+/// Reads the CAs in a file, at least one, to trust instead of the system's.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::NoCertificate`] and [`Error::Damaged`].
@@ -288,7 +288,7 @@ pub fn read_authorities(path: &Path) -> Result<RootCertStore, Error> {
 }
 
 fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    // Both ways to say so: PKCS#8's label, and the header line of the older formats.
+    // PKCS#8 has its own label for this; the older formats have a header line.
     let encrypted = || {
         let text = String::from_utf8_lossy(pem);
         text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED")
@@ -297,7 +297,7 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error>
         _ if encrypted() => Err(Error::EncryptedKey(path.to_owned())),
         Ok(key) => Ok(key),
         Err(rustls::pki_types::pem::Error::NoItemsFound) => Err(Error::NoKey(path.to_owned())),
-        // Its text may quote a line of the key.
+        // The parser's error text may quote a line of the key.
         Err(_) => {
             Err(Error::Damaged { path: path.to_owned(), fault: "the PEM of the key is broken".to_owned() })
         }

@@ -1,34 +1,35 @@
-//! countersign receives the quick approval callbacks (三方快捷审批回调) of the Feishu/Lark approval center and turns each
-//! into a durable approve/reject command on RabbitMQ, from which the workers of a third-party approval system act.
+//! countersign receives quick approval callbacks (三方快捷审批回调) from the Feishu/Lark approval center. It turns each
+//! into a durable approve/reject command on RabbitMQ for the workers of a third-party approval system.
 //!
 //! # Promises
-//! The code that keeps one says `INVARIANT n`.
+//! Code that keeps a promise is marked `INVARIANT n`.
 //! 1. A callback is answered with success only after its command is committed and synced to the ledger.
-//! 2. The same callback received twice is one command; a contradicting one is answered as such, by a rule written in one
-//!    place ([`ledger::sqlite`], `accept`).
-//! 3. A command leaves `pending` only by a confirmed, routed publish or by an operator's recorded act. Delivery is at
-//!    least once, always with the same `message_id`.
-//! 4. The accept path makes no remote call. Only disk and CPU stand between request and answer (the platform gives up
-//!    after 5 or 10 s, platform.md#callback-transport).
-//! 5. Every refused callback has exactly one reason, the same word in the answer, the log and the metric.
+//! 2. A repeated callback yields one command, and a contradicting one is answered as such. One function decides both
+//!    ([`ledger::sqlite`], `accept`).
+//! 3. A command leaves `pending` only by a confirmed, routed publish or by an operator's recorded action. Delivery is
+//!    at least once, always with the same `message_id`.
+//! 4. The accept path makes no remote call. Only disk and CPU are involved between request and answer (the platform
+//!    gives up after 5 or 10 s, platform.md#callback-transport).
+//! 5. Every refused callback has exactly one reason, named identically in the answer, the log and the metric.
 //! 6. A secret is never in `Debug`, a log line, a metric label, an error message or a console page.
 //!
 //! # One callback
-//! 1. [`http`] reads a bounded body for `/callbacks/{endpoint}` and hands the bytes to [`intake::Intake::receive`].
-//! 2. [`callback::open`] decrypts and authenticates with that endpoint's credentials and reads strictly.
-//! 3. [`context::resolve`] finds the third party's task, by local data only.
-//! 4. [`ledger::Accept::accept`] looks for sameness and commits, many commands per sync, and gives a receipt.
-//! 5. [`http::answer`] turns receipt or refusal into what the platform expects to see. The request is over.
-//! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not, and
-//!    publishes them in order, persistent and mandatory; completed before by [`enrichment`](center::enrichment) where an endpoint is configured so.
-//! 7. Confirms without a return move the cursor over the confirmed prefix; a nack or a return makes an exception; a
-//!    deadline or a closed channel starts again at the cursor.
-//! 8. If `[approval_center]` is configured, [`outcomes`](center::outcomes) takes what the workers report of the command, keeps it in the
-//!    ledger, and shows it on the card and in the instance. The loop is closed.
+//! 1. [`http`] reads a bounded body for `/callbacks/{endpoint}` and passes the bytes to [`intake::Intake::receive`].
+//! 2. [`callback::open`] decrypts and authenticates with that endpoint's credentials, then parses strictly.
+//! 3. [`context::resolve`] finds the third party's task, using local data only.
+//! 4. [`ledger::Accept::accept`] deduplicates and commits, many commands per sync, and returns a receipt.
+//! 5. [`http::answer`] turns a receipt or refusal into the answer that the platform expects. The request is complete.
+//! 6. [`relay`] gets fresh commands from the ledger's writer, in memory if it keeps up and from the log if not. It
+//!    publishes them in order, persistent and mandatory. If the endpoint is configured so,
+//!    [`enrichment`](center::enrichment) completes them first.
+//! 7. Confirms without a return advance the cursor over the confirmed prefix. A nack or a return creates an exception.
+//!    After a deadline or a closed channel, publishing restarts at the cursor.
+//! 8. If `[approval_center]` is configured, [`outcomes`](center::outcomes) stores the workers' reports about the
+//!    command in the ledger and shows them on the card and in the instance. The loop is closed.
 //!
 //! # Map
-//! Flow goes down the list, imports go to leaves; `tests/it/layering` holds the arrows, and that no files import each other
-//! in a circle.
+//! Flow goes down the list, imports go to leaves. `tests/it/layering` enforces the imports and forbids import cycles
+//! between files.
 //!
 //! | module | what lives there | may import |
 //! |---|---|---|
@@ -48,7 +49,7 @@
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |
 //! | [`backoff`], [`certificates`], [`loopback`], [`proxy`], [`secret`], [`stop`], [`telemetry`], [`time`] | leaves that everybody may import | nothing |
 //!
-//! The words: `docs/architecture.md#glossary`.
+//! Terms: `docs/architecture.md#glossary`.
 
 pub mod amqp;
 pub mod app;

@@ -1,8 +1,8 @@
-//! The program: [`countersign::cli`] does it all.
+//! Entry point. See [`countersign::cli`].
 
 use std::process::ExitCode;
 
-/// glibc's allocator keeps what a flood of connections took for as long as the process lives; this one gives it back.
+/// glibc's allocator never returns the memory of a flood of connections to the system; mimalloc does.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

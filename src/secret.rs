@@ -1,8 +1,8 @@
 //! Values that must never be shown.
 //!
-//! INVARIANT 6: a secret is never in `Debug`, a log line, a metric label, an error message or a console page.
-//! Everything secret is held as [`Secret`] from the moment it is read; the few places that need the text
-//! call [`Secret::expose`], which is easy to search for.
+//! INVARIANT 6: a secret is never in `Debug`, a log line, a metric label, an error message or a console page. Secrets
+//! are held as [`Secret`] from the moment they are read. The few places that need the text call [`Secret::expose`],
+//! which is easy to search for.
 
 use std::{fmt, sync::Arc};
 
@@ -11,31 +11,31 @@ use zeroize::Zeroizing;
 
 /// A secret text. `Debug` prints `[redacted]`; there is no `Display` and no serialization.
 ///
-/// Clones share one text, which is overwritten when the last of them is dropped: the settings of a service pass through many
-/// hands, and a core dump or a swapped page should find no more of it than there has to be.
+/// Clones share one text, which is zeroized when the last clone is dropped. This limits what a core dump or a swapped
+/// page can contain.
 #[derive(Clone)]
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Wraps a text. The caller's own copy, if any, is the caller's to forget.
+    /// Wraps a text. The caller must zeroize its own copy, if any.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The text itself. Never pass it to a log, an error or an answer.
+    /// Returns the text. Never pass it to a log, an error or an answer.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True if the secret is the empty text, which no key or token may be.
+    /// True if the text is empty. No key or token may be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Compares with `other` in a time that depends only on the lengths.
+    /// Compares with `other` in time that depends only on the lengths.
     #[must_use]
     pub fn equals(&self, other: &str) -> bool {
         self.0.as_bytes().ct_eq(other.as_bytes()).into()

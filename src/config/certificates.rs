@@ -1,4 +1,4 @@
-//! Keys that name files of certificates and private keys.
+//! Keys that name certificate and private key files.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// `cert_file` and `key_file`, of which there are both or none.
+/// Reads `cert_file` and `key_file`: both or neither.
 pub(super) fn identity_files(section: &mut Section<'_, '_, '_>) -> Option<Option<(PathBuf, PathBuf)>> {
     let cert_file = file(section, "cert_file");
     let key_file = file(section, "key_file");
@@ -43,13 +43,13 @@ pub(super) fn file(section: &mut Section<'_, '_, '_>, key: &'static str) -> Opti
     })
 }
 
-/// Notes what is wrong with certificate or key, at the one of the two keys that it is about.
+/// Records a certificate or key error at the one of the two keys it concerns.
 pub(super) fn identity_fault(section: &mut Section<'_, '_, '_>, key_file: &Path, error: &Error) {
     let key = if error.path() == key_file { "key_file" } else { "cert_file" };
     section.fault(key, error.to_string(), "");
 }
 
-/// Notes at `cert_file` that the certificate has expired, or will soon, or is not valid yet.
+/// Reports at `cert_file` a certificate that has expired, expires soon, or is not valid yet.
 pub(super) fn check_validity(section: &mut Section<'_, '_, '_>, cert_file: &Path, facts: Facts) {
     let (file, now) = (cert_file.display(), Timestamp::now());
     let days = facts.not_after.since(now).as_secs() / (24 * 3600);

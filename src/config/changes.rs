@@ -1,4 +1,4 @@
-//! What differs between two configurations, for a reload to tell.
+//! The differences between two configurations, reported on a reload.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,8 @@ use super::{
     show::{Effective, Shown},
 };
 
-/// Keys that are looked at once, at start: what they name is held open, or is as large as it was made. A reload leaves
-/// them as they are and says so. TLS on the public listener may change, but not come or go.
+/// Keys that are read only at startup, because they name something held open or size something allocated. A reload
+/// ignores changes to them and reports it. TLS on the public listener may change, but not be added or removed.
 pub const NEEDS_RESTART: [&str; 7] = [
     "http.listen",
     "http.keep_alive",
@@ -19,30 +19,30 @@ pub const NEEDS_RESTART: [&str; 7] = [
     "ledger.max_batch",
 ];
 
-/// One key whose value in force is another one. Secrets are redacted, so that the two texts may look the same.
+/// One key whose effective value differs. Secrets are redacted, so both texts may look the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The key; endpoints are named, as in `endpoints[purchase].dedupe_window`.
+    /// The key. Endpoints are named, as in `endpoints[purchase].dedupe_window`.
     pub key: String,
-    /// The value before, as TOML; `None` if there was none.
+    /// The old value as TOML; `None` if there was none.
     pub from: Option<String>,
-    /// The value now, as TOML; `None` if there is none.
+    /// The new value as TOML; `None` if there is none.
     pub to: Option<String>,
 }
 
-/// Everything that differs.
+/// All differences.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// Keys, except those of endpoints that came or went.
+    /// Keys, except those of added or removed endpoints.
     pub keys: Vec<Change>,
-    /// Names of endpoints that were not there before.
+    /// Names of added endpoints.
     pub endpoints_added: Vec<String>,
-    /// Names of endpoints that are not there any more.
+    /// Names of removed endpoints.
     pub endpoints_removed: Vec<String>,
 }
 
 impl Changes {
-    /// Nothing differs.
+    /// True if nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.endpoints_added.is_empty() && self.endpoints_removed.is_empty()
@@ -55,14 +55,14 @@ impl Changes {
         self.keys.iter().any(|change| within(&change.key))
     }
 
-    /// The changed keys that only a restart puts in force.
+    /// The changed keys that take effect only after a restart.
     pub fn needing_restart(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|change| change.key.as_str()).filter(|key| NEEDS_RESTART.contains(key))
     }
 }
 
 impl Effective {
-    /// What differs in `new`. A secret in a file is compared by what the file held when it was read.
+    /// The differences in `new`. A secret in a file is compared by the content read at load time.
     #[must_use]
     pub fn changes_to(&self, new: &Self) -> Changes {
         let (before, after) = (self.by_name(), new.by_name());
@@ -95,7 +95,7 @@ impl Effective {
         self.names().into_values().collect()
     }
 
-    /// The names of the endpoints, by their place in the list.
+    /// Endpoint names by position in the list.
     fn names(&self) -> BTreeMap<usize, &str> {
         let names = self.values.iter().filter_map(|shown| match shown.path.as_slice() {
             [Step::Key(list), Step::Index(at), Step::Key(key)] if list == "endpoints" && key == "name" => {
@@ -106,8 +106,8 @@ impl Effective {
         names.collect()
     }
 
-    /// Every value with its key, in which an endpoint goes by its name: its place in the list means nothing, and
-    /// one that is put before it must not look like a change of all.
+    /// Every value with its key. Endpoints are keyed by name: their position has no meaning, and inserting one must
+    /// not look like a change of all others.
     fn by_name(&self) -> Vec<(String, Option<&str>, &Shown)> {
         let names = self.names();
         let named = |shown: &'_ Shown| match shown.path.as_slice() {

@@ -1,4 +1,4 @@
-//! How an endpoint reads its contexts.
+//! How an endpoint parses contexts.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::context::{
 
 const FORMATS: &str = "opaque, json, pattern, jwt, registry, or a list of them";
 
-/// Clocks of machines that ask a time server differ by less.
+/// Clocks of machines that use NTP differ by less.
 const LONGEST_LEEWAY: Duration = Duration::from_secs(3600);
 
-/// What the keys beside `format` say, each read whether or not a format asks for it.
+/// Values of the keys next to `format`. All are read, even if no format uses them.
 struct Details {
     fields: Option<JsonFields>,
     pattern: Given<Pattern>,
@@ -67,7 +67,7 @@ pub(super) fn context(section: &mut Section<'_, '_, '_>) -> Option<context::Sett
     Some(settings)
 }
 
-/// `None` if the format cannot be used; a fault says why.
+/// `None` if the format cannot be used; a fault gives the reason.
 fn format(section: &mut Section<'_, '_, '_>, name: &str, details: &Details) -> Option<Format> {
     match name {
         "opaque" => Some(Format::Opaque),
@@ -120,7 +120,7 @@ fn pattern(section: &mut Section<'_, '_, '_>) -> Given<Pattern> {
     })
 }
 
-/// `Some(None)` without any key.
+/// `Some(None)` if no key is set.
 fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
     let leeway = if section.is_set("leeway") {
         section.duration("leeway", LONGEST_LEEWAY)
@@ -162,7 +162,7 @@ fn jwt(section: &mut Section<'_, '_, '_>) -> Option<Option<Keys>> {
     }
 }
 
-/// What a token has to have: by name, so that what is relaxed can be read.
+/// The claims a token must have. They are listed by name, so that a relaxed requirement is visible.
 fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
     if !section.is_set("require") {
         section.know(&["require"]);
@@ -172,7 +172,7 @@ fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
     let texts = section.texts("require", &format!("a list of {known}; [] asks for nothing"), |text| {
         match text.parse::<Requirement>() {
             Ok(_) => Ok(()),
-            // A jti stands in the place of a round.
+            // A jti substitutes for a round.
             Err(_) if text == "jti" => Err("is part of \"round\": either of the two is enough".to_owned()),
             Err(_) => Err("is not a claim that can be asked for".to_owned()),
         }
@@ -190,7 +190,7 @@ fn requirements(section: &mut Section<'_, '_, '_>) -> Option<Vec<Requirement>> {
     Some(require)
 }
 
-/// One text or several; absent is none.
+/// One text or several; empty if absent.
 fn names(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<String>> {
     if !section.is_set(key) {
         section.know(&[key]);
@@ -236,7 +236,7 @@ fn json_fields(section: &mut Section<'_, '_, '_>) -> Option<JsonFields> {
     let instance_id = pointer("instance_id", false);
     let round = pointer("round", false);
     let business_key = pointer("business_key", false);
-    // Free data may well be the whole context.
+    // `data` may be the whole context.
     let data = pointer("data", true);
     Some(JsonFields {
         task_id: task_id?,

@@ -1,4 +1,4 @@
-//! The endpoints.
+//! The section `[[endpoints]]`.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,27 +19,27 @@ use crate::{
     ledger::OnConflict,
 };
 
-/// What may be a duplicate is held in memory.
+/// Possible duplicates are held in memory.
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// As long as there is room in memory, what is told as a repeat is remembered for so long at the most.
+/// Repeats to report are held in memory for at most this long, as space permits.
 const LONGEST_REPEATS_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Old and new, and the same again for a second sender.
+/// Old and new, for each of two senders.
 const MAX_CREDENTIALS: usize = 4;
 
-/// What is said where a key is missing.
+/// The expected value if a key is missing.
 const NO_KEY: &str = "action_callback_key (without a file COUNTERSIGN_ACTION_CALLBACK_KEY); or plain = true \
     (COUNTERSIGN__ENDPOINTS__0__PLAIN=true), if the approval center has no key either";
 
-/// An endpoint, and what others than the intake do with its commands.
+/// An endpoint, with the settings that modules other than the intake use for its commands.
 pub(super) struct EndpointSection {
     pub(super) settings: EndpointSettings,
-    /// The form of their messages.
+    /// Message format of its commands.
     pub(super) profile: Profile,
-    /// How they are completed.
+    /// How its commands are enriched.
     pub(super) enrichment: Option<enrichment::Settings>,
-    /// What may be reported of them.
+    /// What workers may report about them.
     pub(super) rules: Rules,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
     }
     let on_conflict =
         section.one_of("on_conflict", &[("publish", OnConflict::Publish), ("refuse", OnConflict::Refuse)]);
-    // Tables last, in the order in which they can be written as TOML.
+    // Tables last: TOML requires this order when written.
     let profile = profile(section);
     let credentials = match section.flag("plain") {
         Some(plain) => credentials(section, plain),
@@ -136,7 +136,7 @@ fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
     }
 }
 
-/// Characters of a sentence: what a phone shows of it.
+/// In characters: as much as a phone shows.
 const MAX_SENTENCE: usize = 120;
 
 fn sentences(section: &mut Section<'_, '_, '_>) -> Option<HashMap<Refusal, Arc<str>>> {
@@ -181,7 +181,7 @@ fn credentials(section: &mut Section<'_, '_, '_>, plain: bool) -> Option<Vec<Cre
     if keyed == 0 && plain {
         section.warn("plain", "true: callbacks come unencrypted, and anybody who reads one has the token");
     } else if keyed == 0 {
-        // A misspelt variable would otherwise open the endpoint to everybody who has read one callback.
+        // Otherwise a misspelt variable would open the endpoint to anybody who has read one callback.
         section.fault(
             "credentials",
             "none has an action_callback_key, so callbacks would be taken unencrypted",
@@ -235,7 +235,7 @@ fn credential(section: &mut Section<'_, '_, '_>) -> Option<CredentialSettings> {
     Some(CredentialSettings { action_callback_token: token??, action_callback_key: key? })
 }
 
-/// Notes that an endpoint's commands are to be completed by an approval center that is not configured.
+/// Records a fault if an endpoint enables enrichment but the approval center is not configured.
 pub(super) fn check_enrichment(root: &mut Section<'_, '_, '_>, tree: &Table, place: usize) {
     let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
     let Some(Value::Table(endpoint)) = list.get(place).map(|entry| &entry.value) else { return };
@@ -252,7 +252,7 @@ pub(super) fn check_enrichment(root: &mut Section<'_, '_, '_>, tree: &Table, pla
     );
 }
 
-/// Names must differ, whatever else is wrong with the endpoints.
+/// Checks that names are unique, regardless of other endpoint faults.
 pub(super) fn check_names(root: &mut Section<'_, '_, '_>, tree: &Table) {
     let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
     let mut seen: Vec<(&str, &Origin)> = Vec::new();

@@ -1,4 +1,4 @@
-//! The environment: variables that are keys, the short names, and variables that look like keys and are none.
+//! Environment variables: those that set keys, the short names, and lookalikes that set nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,13 +14,13 @@ use super::{
 
 const PREFIX: &str = "COUNTERSIGN__";
 
-/// What begins the names of all variables of ours.
+/// Prefix of all our variables.
 const OURS: &str = "COUNTERSIGN_";
 
-/// The file to read. Looked at by the command line.
+/// Names the file to read. Handled by the command line.
 const CONFIG: &str = "COUNTERSIGN_CONFIG";
 
-/// The variables that make a start without a file possible, with the keys that they are short for.
+/// The variables that allow starting without a file, with the keys they abbreviate.
 fn short_names() -> [(&'static str, Vec<Step>); 6] {
     let text = |key: &str| Step::Key(key.to_owned());
     let credential =
@@ -35,10 +35,10 @@ fn short_names() -> [(&'static str, Vec<Step>); 6] {
     ]
 }
 
-/// Variables by their names. Any of them may be a secret.
+/// Variables by name. Any of them may be a secret.
 pub(super) type Variables = HashMap<String, Text>;
 
-/// The environment as text. A variable of ours that is not UTF-8 is a fault; others do not concern us.
+/// The environment as text. One of our variables that is not UTF-8 is a fault; others are ignored.
 pub(super) fn utf8(environment: impl Iterator<Item = (OsString, OsString)>) -> (Variables, Vec<Fault>) {
     let mut texts = HashMap::new();
     let mut faults = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn utf8(environment: impl Iterator<Item = (OsString, OsString)>) -> (
     (texts, faults)
 }
 
-/// Lays the environment over the file, with what is odd about it.
+/// Overlays the environment on the file and reports anything odd.
 pub(super) fn lay(
     tree: &mut Table,
     environment: &Variables,
@@ -95,7 +95,7 @@ fn lay_one(
     faults.extend(layers::set(tree, path, entry).err());
 }
 
-/// `COUNTERSIGN__…`, in an order in which a list comes before its places, and place 9 before place 10.
+/// `COUNTERSIGN__…`, ordered so that a list precedes its elements and element 9 precedes element 10.
 fn variables(environment: &Variables, faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
     let mut found = Vec::new();
     for (name, value) in environment {
@@ -144,8 +144,8 @@ fn lay_short_names(
     }
 }
 
-/// Variables with one underscore where two are needed, by which nothing is set. Those that a `"${NAME}"` refers to are what
-/// they should be.
+/// Variables with one underscore where two are needed, which therefore set nothing. Variables that a `"${NAME}"`
+/// refers to are excluded.
 pub(super) fn lookalikes(environment: &Variables, referenced: &HashSet<String>) -> Vec<Warning> {
     let keys = keys_of_reference();
     let mut found: Vec<_> = environment
@@ -173,7 +173,7 @@ pub(super) fn lookalikes(environment: &Variables, referenced: &HashSet<String>) 
     found
 }
 
-/// Whether the variable is one of those that Kubernetes and Docker set for a service named `countersign`: `…_SERVICE_HOST`,
+/// True for variables that Kubernetes and Docker set for a service named `countersign`: `…_SERVICE_HOST`,
 /// `…_PORT=tcp://10.0.0.7:8080`, `…_PORT_8080_TCP_ADDR`.
 fn is_link(rest: &str, value: &str) -> bool {
     let of_service = |word: &str| rest.starts_with(word) || rest.contains(&format!("_{word}"));
@@ -184,7 +184,7 @@ fn is_link(rest: &str, value: &str) -> bool {
         || value.starts_with("udp://")
 }
 
-/// The keys of the reference that are not in a list, secrets by file as well: `http_listen` and `http.listen`.
+/// The reference's keys outside lists, including secrets by file: `http_listen` and `http.listen`.
 fn keys_of_reference() -> HashMap<String, String> {
     let mut keys = HashMap::new();
     let mut section = String::new();

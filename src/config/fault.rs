@@ -1,42 +1,42 @@
-//! What is wrong with a configuration, and what is merely risky.
+//! Errors and warnings about a configuration.
 
 use std::fmt;
 
 use super::origin::Origin;
 
-/// One thing that is wrong. All of them are reported at once.
+/// One error. All errors are reported at once.
 ///
-/// `Display` is one line and holds no secret: origin, key, what is wrong, what is expected.
+/// `Display` is one line without secrets: origin, key, problem, expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, as in `endpoints[0].credentials[1].action_callback_key`; empty if the file as a whole is meant.
+    /// The key, as in `endpoints[0].credentials[1].action_callback_key`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What would be right; empty if the problem says it.
+    /// A valid value; empty if the problem states it.
     pub expected: String,
-    /// Where the value was set; `None` if it was not set anywhere.
+    /// Where the value was set; `None` if it is unset.
     pub origin: Option<Origin>,
 }
 
-/// A pair or a value that is legal and probably not what is wanted.
+/// A legal value or combination that is probably a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The key that would have to change; empty if the file as a whole is meant.
+    /// The key to change; empty for the file as a whole.
     pub key: String,
-    /// What may come of it.
+    /// The possible consequence.
     pub problem: String,
     /// Where the value was set.
     pub origin: Option<Origin>,
 }
 
-/// Every fault that was found: at least one.
+/// All faults found: at least one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration has {} {}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" })]
 pub struct Faults(pub Vec<Fault>);
 
 impl Fault {
-    /// The key, unless the file as a whole is meant.
+    /// The key; `None` for the file as a whole.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         Some(&*self.key).filter(|key| !key.is_empty())
@@ -44,7 +44,7 @@ impl Fault {
 }
 
 impl Warning {
-    /// The key, unless the file as a whole is meant.
+    /// The key; `None` for the file as a whole.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         Some(&*self.key).filter(|key| !key.is_empty())
@@ -71,7 +71,7 @@ fn line(f: &mut fmt::Formatter<'_>, origin: Option<&Origin>, key: &str, problem:
     if key.is_empty() { f.write_str(problem) } else { write!(f, "{key}: {problem}") }
 }
 
-/// The one of `known` that `word` was probably meant to be.
+/// The one of `known` that `word` probably misspells.
 pub(super) fn probably<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()

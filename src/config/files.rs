@@ -1,4 +1,4 @@
-//! Files that the configuration names: who can read them, and where the original of a copy is.
+//! Files named by the configuration: who can read them, and where to find the original of a copy.
 
 use std::{
     fs,
@@ -9,13 +9,13 @@ use std::{
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
-/// As a person finds it wherever they stand; as it is, if there is no working directory any more.
+/// Makes a path absolute; unchanged if the working directory no longer exists.
 pub(super) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The words of a warning, if everybody on this machine can read the file: its mode lets others, and so do all directories
-/// on the way to it. Who is in the file's group is the operator's choice.
+/// Warns if every user on this machine can read the file: its mode allows it, and so do all parent directories. Group
+/// membership is the operator's choice.
 pub(super) fn exposed(path: &Path) -> Option<String> {
     let path = fs::canonicalize(path).ok()?;
     let lets = |path: &Path, bit: u32| fs::metadata(path).is_ok_and(|found| found.mode() & bit != 0);
@@ -27,9 +27,9 @@ pub(super) fn exposed(path: &Path) -> Option<String> {
     })
 }
 
-/// Where to read a secret that `path` does not hold, because it names a copy that systemd makes for a unit and removes when the
-/// unit stops: `secrets_NAME` is a copy of `secrets/NAME` beside the configuration, as `deploy/countersign.service` has it.
-/// So `doctor` and the like, run by root, work while the service is stopped.
+/// Where to read a secret if `path` names a systemd credential of a stopped unit. systemd copies `secrets/NAME`, next
+/// to the configuration, to `secrets_NAME` (see `deploy/countersign.service`) and removes the copy when the unit
+/// stops. With the original, root can run `doctor` and similar commands while the service is stopped.
 pub(super) fn original_of(path: &Path, beside: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?.strip_prefix("secrets_")?;
     let unit = path.parent()?;

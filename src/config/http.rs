@@ -117,7 +117,7 @@ fn networks(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<
     networks.collect()
 }
 
-/// `Some(None)` if there is to be no TLS.
+/// `Some(None)` if TLS is off.
 fn tls(section: &mut Section<'_, '_, '_>) -> Option<Option<tls::Settings>> {
     let check_interval = section.duration("check_interval", Duration::from_secs(86_400));
     if check_interval.is_some_and(|interval| interval.is_zero()) {

@@ -1,4 +1,4 @@
-//! The layers of a configuration, laid over one another in a tree in which every value knows where it was set.
+//! The layers of a configuration, merged into a tree in which every value knows its origin.
 
 use std::{ops::Deref, path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{fault::Fault, origin::Origin};
 
-/// A text that may be a secret, overwritten when it is dropped. No `Debug`: what is shown of it is said where it is shown.
+/// A text that may be a secret, zeroized on drop. No `Debug`: the caller decides how to show it.
 #[derive(Clone)]
 pub(super) struct Text(Zeroizing<String>);
 
@@ -28,7 +28,7 @@ impl Deref for Text {
     }
 }
 
-/// A value and where it was set. No `Debug`: it may be a secret.
+/// A value and its origin. No `Debug`: it may be a secret.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) value: Value,
@@ -40,11 +40,11 @@ pub(super) enum Value {
     Table(Table),
     List(Vec<Entry>),
     Text(Text),
-    /// From the environment or a flag: a text, a number or a whole list, whichever the key asks for.
+    /// From the environment or a flag. The key decides whether it is a text, a number or a whole list.
     Word(Text),
     Integer(i64),
     Boolean(bool),
-    /// A type of TOML that no key has.
+    /// A TOML type that no key uses.
     Other(&'static str),
 }
 
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// What it is, for a fault that says that it should be something else.
+    /// Describes the type, for faults about a wrong one.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Table(_) => "a table",
@@ -69,7 +69,7 @@ impl Value {
     }
 }
 
-/// A table in the order of its keys' first appearance.
+/// A table in the order in which its keys first appear.
 #[derive(Clone, Default)]
 pub(super) struct Table(Vec<(String, Entry)>);
 
@@ -98,7 +98,7 @@ impl Table {
         self.0.iter().map(|(key, entry)| (key.as_str(), entry))
     }
 
-    /// Lays `over` over this table: tables are merged, everything else is replaced.
+    /// Merges `over` into this table: tables are merged, everything else is replaced.
     pub(super) fn overlay(&mut self, over: Self) {
         for (key, entry) in over.0 {
             match (self.get_mut(&key), entry) {
@@ -114,7 +114,7 @@ impl Table {
         }
     }
 
-    /// Lays this table over `under`, in place.
+    /// Merges this table over `under`, in place.
     pub(super) fn underlay(&mut self, under: &Self) {
         for (key, entry) in &under.0 {
             match (self.get_mut(key).map(|place| &mut place.value), &entry.value) {
@@ -126,7 +126,7 @@ impl Table {
     }
 }
 
-/// One step from a table or list to what is in it.
+/// One step from a table or list to an element.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     Index(usize),
@@ -146,7 +146,7 @@ pub(super) fn spell(path: &[Step]) -> String {
     text
 }
 
-/// Reads a path of keys and places in lists. `None` if a part is empty.
+/// Parses a path of keys and list positions. `None` if a part is empty.
 fn steps<'a>(parts: impl IntoIterator<Item = &'a str>) -> Option<Vec<Step>> {
     parts
         .into_iter()
@@ -158,17 +158,17 @@ fn steps<'a>(parts: impl IntoIterator<Item = &'a str>) -> Option<Vec<Step>> {
         .collect()
 }
 
-/// The path that `COUNTERSIGN__A__0__B` (without the prefix) names.
+/// The path in `COUNTERSIGN__A__0__B`, without the prefix.
 pub(super) fn path_of_variable(rest: &str) -> Option<Vec<Step>> {
     steps(rest.split("__"))
 }
 
-/// The path that `a.0.b` or `a[0].b` names.
+/// The path in `a.0.b` or `a[0].b`.
 pub(super) fn path_of_flag(key: &str) -> Option<Vec<Step>> {
     steps(key.replace('[', ".").replace(']', "").split('.'))
 }
 
-/// The value at a path, if there is one.
+/// The value at a path, if any.
 pub(super) fn look<'t>(table: &'t Table, path: &[Step]) -> Option<&'t Entry> {
     let [Step::Key(first), rest @ ..] = path else { return None };
     rest.iter().try_fold(table.get(first)?, |entry, step| match (&entry.value, step) {
@@ -178,7 +178,7 @@ pub(super) fn look<'t>(table: &'t Table, path: &[Step]) -> Option<&'t Entry> {
     })
 }
 
-/// Sets one value, and makes the tables and lists on the way to it.
+/// Sets one value, creating the tables and lists on its path.
 pub(super) fn set(table: &mut Table, path: &[Step], entry: Entry) -> Result<(), Fault> {
     let fault = |problem: &str, expected: String| Fault {
         key: spell(path),
@@ -249,7 +249,7 @@ pub(super) fn set(table: &mut Table, path: &[Step], entry: Entry) -> Result<(), 
     Ok(())
 }
 
-/// Reads a list or an inline table that was written as one word. `None` if it is not one.
+/// Parses a list or an inline table given as one word. `None` if it is neither.
 pub(super) fn parse_word(word: &str, origin: &Origin) -> Option<Value> {
     let word = word.trim();
     if !word.starts_with(['[', '{']) {
@@ -258,7 +258,7 @@ pub(super) fn parse_word(word: &str, origin: &Origin) -> Option<Value> {
     DeValue::parse(word).ok().map(|value| convert(value.into_inner(), &|_| origin.clone()))
 }
 
-/// Reads a file. On a fault of syntax, all such faults; what TOML has to say may quote a key but never a value.
+/// Parses a file. Returns all syntax errors; TOML's messages may quote a key but never a value.
 pub(super) fn parse_file(text: &str, path: &Path) -> Result<Table, Vec<Fault>> {
     let path: Arc<Path> = path.into();
     let origin = |at: usize| {
@@ -280,13 +280,13 @@ pub(super) fn parse_file(text: &str, path: &Path) -> Result<Table, Vec<Fault>> {
         .collect())
 }
 
-/// Reads the embedded defaults.
+/// Parses the embedded defaults.
 pub(super) fn parse_defaults(text: &str) -> Table {
     let table = DeTable::parse(text).expect("the embedded defaults are TOML, as a test shows");
     convert_table(table.into_inner(), &|_| Origin::Default)
 }
 
-/// Takes the table apart: a copy of what it holds would stay in memory.
+/// Consumes the table: a copy of its content would stay in memory.
 fn convert_table(table: DeTable<'_>, origin: &dyn Fn(usize) -> Origin) -> Table {
     let entry = |(key, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
         let entry = Entry { value: convert(value.into_inner(), origin), origin: origin(key.span().start) };

@@ -1,5 +1,4 @@
-//! From the layers to the settings: the file, the environment and the flags are laid over the defaults, and every section
-//! is read.
+//! Loads the settings: merges the file, the environment and the flags over the defaults, and reads every section.
 
 use std::{
     collections::HashSet,
@@ -21,10 +20,10 @@ use super::{
 };
 use crate::{center::outcomes, intake};
 
-/// The file that is read if it exists and no other is named.
+/// The file to read if it exists and no other is named.
 const USUAL_FILE: &str = "countersign.toml";
 
-/// Reads the configuration. Does not fail: what is wrong is in [`Loaded::faults`].
+/// Reads the configuration. Never fails: errors are in [`Loaded::faults`].
 #[must_use]
 pub fn load(sources: &Sources) -> Loaded {
     let (environment, mut faults) = environment::utf8(
@@ -40,7 +39,7 @@ pub fn load(sources: &Sources) -> Loaded {
     let mut warnings = Vec::new();
     let mut readable = true;
 
-    // A file that may not even be looked for is taken for one: reading it says why it cannot be read.
+    // If the lookup itself is denied, assume the file exists: reading it then reports why.
     let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
     let usual =
         || [Some(sources.directory.join(USUAL_FILE)), sources.installed.clone()].into_iter().flatten();
@@ -73,7 +72,7 @@ pub fn load(sources: &Sources) -> Loaded {
         effective: Effective::default(),
     };
     let mut loaded = Loaded { file, missing, ..Loaded::default() };
-    // A file that cannot be read as a whole makes every other fault guesswork.
+    // If the file cannot be parsed, every other fault is guesswork.
     if readable {
         read_sections(&tree, &mut report, &mut loaded);
         report.warnings.extend(environment::lookalikes(&environment, &report.referenced));
@@ -98,7 +97,7 @@ pub fn load(sources: &Sources) -> Loaded {
 fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     let mut root = Section::root(tree, report);
     loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
-    // Before the sections, which have secrets.
+    // Before the sections, which contain secrets.
     let allow_weak = root.flag("allow_weak_secrets");
     root.report.allow_weak_secrets = allow_weak == Some(true);
     let mut locale = None;
@@ -198,7 +197,7 @@ fn read_file(path: &Path) -> Result<Table, Vec<Fault>> {
     layers::parse_file(text, path)
 }
 
-/// What an endpoint has that does not say otherwise: the one endpoint of the reference.
+/// Defaults of every endpoint: the only endpoint in the reference.
 fn take_endpoint_template(defaults: &mut Table) -> Table {
     match defaults.remove("endpoints").map(|entry| entry.value) {
         Some(Value::List(mut list)) => match list.pop().map(|entry| entry.value) {
@@ -225,7 +224,7 @@ fn complete_endpoints(tree: &mut Table, template: &Table) {
     }
 }
 
-/// `--set key=value`, in the order of the command line.
+/// `--set key=value`, in command-line order.
 fn flags(set: &[String], faults: &mut Vec<Fault>) -> Vec<(Vec<Step>, Entry)> {
     let mut found = Vec::new();
     for assignment in set {

@@ -1,7 +1,7 @@
-//! The configuration: layers of one TOML file, the environment and flags over documented defaults, read into the typed
-//! settings of each module. All faults are found at once, each with its key and where it was set.
+//! The configuration: one TOML file, the environment and flags, layered over documented defaults and read into the
+//! typed settings of each module. All faults are reported at once, each with its key and origin.
 //!
-//! `default.toml`, beside this file, is the reference of all keys, and holds the defaults.
+//! `default.toml`, next to this file, documents all keys and contains the defaults.
 
 mod center;
 mod certificates;
@@ -40,13 +40,13 @@ pub use self::{
 pub(crate) use secrets::read_secret;
 pub(crate) use values::parse_duration;
 
-/// The documented defaults: the reference of every key.
+/// The documented defaults of every key.
 pub const REFERENCE: &str = include_str!("default.toml");
 
-/// What `serve` runs with.
+/// The settings of `serve`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How long stopping may take.
+    /// Time limit of a shutdown.
     pub shutdown_grace: Duration,
     /// The public listener.
     pub http: crate::http::Settings,
@@ -58,13 +58,13 @@ pub struct Config {
     pub amqp: Amqp,
     /// Logs.
     pub log: log::Settings,
-    /// The approval center's own APIs; `None` if they are not to be used.
+    /// The approval center's own APIs; `None` if unused.
     pub approval_center: Option<client::Settings>,
-    /// Outcomes: from the workers' reports to the approver; of no effect without `approval_center`.
+    /// Outcomes: workers' reports shown to the approver; unused without `approval_center`.
     pub outcomes: outcomes::Settings,
-    /// How published decisions are compared with what the approval center shows; of no effect without it.
+    /// How published decisions are compared with the approval center; unused without it.
     pub reconcile: reconcile::Settings,
-    /// What is completed of the commands of endpoints, by name; only with `approval_center`.
+    /// Enrichment of commands by endpoint name; only with `approval_center`.
     pub enrichment: HashMap<String, enrichment::Settings>,
     /// The endpoints: at least one.
     pub intake: intake::Settings,
@@ -73,48 +73,48 @@ pub struct Config {
 /// The section `[amqp]`: where and how commands are published.
 #[derive(Debug, Clone)]
 pub struct Amqp {
-    /// The broker. At least one URL; each was checked.
+    /// The broker. At least one URL; all are validated.
     pub broker: amqp::Settings,
     /// The relay.
     pub relay: relay::Settings,
 }
 
 impl Amqp {
-    /// Whether a relay by these settings would do the same.
+    /// True if a relay with these settings would behave the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.broker.is_same(&other.broker) && self.relay == other.relay
     }
 }
 
-/// What a configuration is read from.
+/// The sources of a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The file that was named, by a flag or by `COUNTERSIGN_CONFIG`; without one, `countersign.toml` in `directory`, or else
-    /// `installed`.
+    /// The file named by a flag or by `COUNTERSIGN_CONFIG`. Without one, `countersign.toml` in `directory` is read,
+    /// or else `installed`.
     pub file: Option<PathBuf>,
-    /// Where `countersign.toml` is looked for.
+    /// Where to look for `countersign.toml`.
     pub directory: PathBuf,
-    /// The file of a service that is installed on this machine, if there is one.
+    /// The configuration file of a service installed on this machine, if any.
     pub installed: Option<PathBuf>,
-    /// Variables of the environment, beside those of the process.
+    /// Environment variables, in addition to those of the process.
     pub environment: Vec<(OsString, OsString)>,
-    /// Whether the environment of this process counts. It is read again each time: a copy of it would be one of each secret.
+    /// Whether to use the process environment. It is read each time: a copy would duplicate every secret.
     pub of_process: bool,
-    /// `key=value`, as often as given.
+    /// Each `key=value` given.
     pub set: Vec<String>,
 }
 
 /// A configuration as far as it could be read.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The file that was read, if any: absolute.
+    /// Absolute path of the file that was read, if any.
     pub file: Option<PathBuf>,
-    /// Where a file was looked for in vain, if none was named and none found: absolute.
+    /// Absolute paths where no file was found, if none was named and none found.
     missing: Vec<PathBuf>,
-    /// What is risky.
+    /// Risky settings.
     pub warnings: Vec<Warning>,
-    /// The values in force, redacted.
+    /// The effective values, redacted.
     pub effective: Effective,
     faults: Vec<Fault>,
     lapsed: Vec<Fault>,
@@ -133,7 +133,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Says where a file was looked for; `None` if one was named or found.
+    /// Reports where a file was looked for; `None` if one was named or found.
     #[must_use]
     pub fn no_file(&self) -> Option<String> {
         let paths: Vec<_> = self.missing.iter().map(|path| path.display().to_string()).collect();
@@ -144,7 +144,7 @@ impl Loaded {
         }
     }
 
-    /// Everything; all faults if there is one.
+    /// The complete configuration, or all faults.
     pub fn config(&self) -> Result<Config, Faults> {
         let all = || {
             Some(Config {
@@ -167,66 +167,67 @@ impl Loaded {
         }
     }
 
-    /// Every fault; empty if [`Self::config`] succeeds.
+    /// All faults; empty if [`Self::config`] succeeds.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// What was right when it was written, and time has made wrong: certificates that have expired. `config check` fails for
-    /// them; `serve` starts all the same and says so, because a service that does not start publishes nothing either.
+    /// Settings that have become invalid over time: expired certificates. `config check` fails for them. `serve` logs
+    /// them and starts, because a service that does not start publishes nothing either.
     #[must_use]
     pub fn lapsed(&self) -> &[Fault] {
         &self.lapsed
     }
 
-    /// The public listener, whatever is wrong elsewhere. This and the following are for commands that need one section
-    /// and should not fail because, say, a secret of another one cannot be read by the user who runs them.
+    /// The public listener, regardless of faults elsewhere. This and the following methods are for commands that need
+    /// only one section. They must not fail because, say, the user who runs them cannot read another section's
+    /// secret.
     pub fn http(&self) -> Result<&crate::http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
 
-    /// The internal listener, whatever is wrong elsewhere.
+    /// The internal listener, regardless of faults elsewhere.
     pub fn admin(&self) -> Result<&console::Settings, Faults> {
         self.part(self.admin.as_ref(), "admin")
     }
 
-    /// Where the internal listener is, even if its token cannot be read by the user who runs this.
+    /// Address of the internal listener, even if this user cannot read its token.
     pub fn internal(&self) -> Result<SocketAddr, Faults> {
         self.part(self.internal.as_ref(), "admin.listen").copied()
     }
 
-    /// The ledger, whatever is wrong elsewhere.
+    /// The ledger, regardless of faults elsewhere.
     pub fn ledger(&self) -> Result<&ledger::Settings, Faults> {
         self.part(self.ledger.as_ref(), "ledger")
     }
 
-    /// The broker, whatever is wrong elsewhere.
+    /// The broker, regardless of faults elsewhere.
     pub fn amqp(&self) -> Result<&Amqp, Faults> {
         self.part(self.amqp.as_ref(), "amqp")
     }
 
-    /// How to log, whatever is wrong elsewhere.
+    /// How to log, regardless of faults elsewhere.
     pub fn log(&self) -> Result<&log::Settings, Faults> {
         self.part(self.log.as_ref(), "log")
     }
 
-    /// The approval center's own APIs, whatever is wrong elsewhere; `None` if they are not to be used.
+    /// The approval center's own APIs, regardless of faults elsewhere; `None` if unused.
     pub fn approval_center(&self) -> Result<Option<&client::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
     }
 
-    /// The settings of outcomes, whatever is wrong elsewhere.
+    /// The settings of outcomes, regardless of faults elsewhere.
     pub fn outcomes(&self) -> Result<&outcomes::Settings, Faults> {
         self.part(self.outcomes.as_ref(), "outcomes")
     }
 
-    /// How decisions are compared with the approval center, whatever is wrong elsewhere.
+    /// How decisions are compared with the approval center, regardless of faults elsewhere.
     pub fn reconcile(&self) -> Result<&reconcile::Settings, Faults> {
         self.part(self.reconcile.as_ref(), "reconcile")
     }
 
-    /// The endpoints, whatever is wrong elsewhere; none at all is no fault here.
+    /// The endpoints, regardless of faults elsewhere. An empty list is not a fault here.
     pub fn endpoints(&self) -> Result<&[intake::EndpointSettings], Faults> {
         match &self.intake {
             Some(intake) if intake.endpoints.is_empty() => Ok(&[]),
@@ -234,13 +235,13 @@ impl Loaded {
         }
     }
 
-    /// The endpoints and the language, whatever is wrong elsewhere.
+    /// The endpoints and the language, regardless of faults elsewhere.
     pub fn intake(&self) -> Result<&intake::Settings, Faults> {
         self.part(self.intake.as_ref(), "endpoints")
     }
 
     fn part<'a, T>(&self, part: Option<&'a T>, section: &str) -> Result<&'a T, Faults> {
-        // A fault without a key is one of the file or the environment as a whole.
+        // A fault without a key concerns the file or the environment as a whole.
         let concerns = |key: &str| {
             key.is_empty()
                 || key

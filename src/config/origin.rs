@@ -5,23 +5,23 @@ use std::{fmt, path::Path, sync::Arc};
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In the embedded defaults.
+    /// The embedded defaults.
     Default,
-    /// In the configuration file.
+    /// The configuration file.
     File {
         /// The file.
         path: Arc<Path>,
         /// The line, counted from 1; 0 for the file as a whole.
         line: usize,
     },
-    /// By this environment variable.
+    /// This environment variable.
     Environment(String),
-    /// By `--set` of this key.
+    /// `--set` of this key.
     Flag(String),
 }
 
 impl Origin {
-    /// The layer: what is set in a higher one wins.
+    /// The layer. Higher layers win.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Default => 0,

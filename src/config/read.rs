@@ -1,5 +1,5 @@
-//! Reading the merged tree, table by table. Whatever is wrong is noted in the [`Report`] and reading goes on, so that all
-//! faults come out at once; whatever is read is noted there too, for `config show`. The types of values: `values.rs`.
+//! Reads the merged tree table by table. Faults are recorded in the [`Report`] and reading continues, so that all
+//! faults are reported at once. Values are recorded there too, for `config show`. Value types: `values.rs`.
 
 use std::{borrow::Cow, collections::HashSet, path::PathBuf};
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// What reading has found so far.
+/// Everything recorded so far.
 pub(super) struct Report<'e> {
     pub(super) environment: &'e Variables,
     /// Variables that a `"${NAME}"` refers to.
     pub(super) referenced: HashSet<String>,
-    /// The key of this name.
+    /// Value of the key with this name.
     pub(super) allow_weak_secrets: bool,
-    /// Whether a secret stands in the file itself.
+    /// Whether the file itself contains a secret.
     pub(super) secrets_in_file: bool,
-    /// The directory of the file, if there is one.
+    /// The directory of the file, if any.
     pub(super) beside: Option<PathBuf>,
     pub(super) faults: Vec<Fault>,
     /// See [`super::Loaded::lapsed`].
@@ -30,17 +30,17 @@ pub(super) struct Report<'e> {
     pub(super) effective: Effective,
 }
 
-/// A value before it has a type.
+/// An untyped value.
 pub(super) struct Found<'t> {
     pub(super) value: Cow<'t, Value>,
     pub(super) origin: Origin,
-    /// The environment variable that the value was taken from by `${NAME}`. It may be a secret that ended up in the
-    /// wrong place, so it is not quoted in faults.
+    /// The environment variable that provided the value by `${NAME}`. Faults do not quote it: it may be a misplaced
+    /// secret.
     pub(super) reference: Option<String>,
 }
 
 impl Found<'_> {
-    /// The value as a fault may show it.
+    /// The value as shown in faults.
     pub(super) fn quote(&self) -> String {
         match (&self.reference, &*self.value) {
             (Some(name), _) => format!("the value of ${{{name}}}"),
@@ -54,7 +54,7 @@ impl Found<'_> {
     }
 }
 
-/// One table of the configuration, while its keys are read.
+/// One table of the configuration while it is read.
 pub(super) struct Section<'t, 'r, 'e> {
     path: Vec<Step>,
     pub(super) table: &'t Table,
@@ -63,7 +63,7 @@ pub(super) struct Section<'t, 'r, 'e> {
     pub(super) report: &'r mut Report<'e>,
 }
 
-/// What became of an optional key: `None` if it is wrong, which has been noted; `Some(None)` if it is absent.
+/// Result for an optional key: `None` if it is faulty (already recorded), `Some(None)` if it is absent.
 pub(super) type Given<T> = Option<Option<T>>;
 
 impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
@@ -71,7 +71,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         Self { path: Vec::new(), table, origin: None, asked: Vec::new(), report }
     }
 
-    /// The full name of one of this section's keys.
+    /// Full name of a key in this section.
     pub(super) fn name(&self, key: &str) -> String {
         spell(&self.path_of(key))
     }
@@ -82,12 +82,12 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         path
     }
 
-    /// Where a key, or else its table, was set.
+    /// Origin of the key, or else of its table.
     pub(super) fn origin(&self, key: &str) -> Option<Origin> {
         self.table.get(key).map(|entry| entry.origin.clone()).or_else(|| self.origin.clone())
     }
 
-    /// True if the key was set by somebody: not left out, and not by the defaults.
+    /// True if the key was set explicitly, not by the defaults.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.table.get(key).is_some_and(|entry| entry.origin != Origin::Default)
     }
@@ -106,7 +106,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         self.report.faults.push(fault);
     }
 
-    /// Notes what time has made wrong; see [`super::Loaded::lapsed`].
+    /// Records a setting that has become invalid over time; see [`super::Loaded::lapsed`].
     pub(super) fn lapsed(&mut self, key: &str, problem: impl Into<String>, expected: impl Into<String>) {
         let fault = self.fault_with(key, problem, expected);
         self.report.lapsed.push(fault);
@@ -117,7 +117,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         self.report.warnings.push(warning);
     }
 
-    /// Notes a fault at a full path, for checks that look at several tables.
+    /// Records a fault at a full path, for checks across tables.
     pub(super) fn fault_of(
         &mut self,
         path: &str,
@@ -133,7 +133,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         });
     }
 
-    /// Notes a fault of a key in one of this section's tables.
+    /// Records a fault of a key in one of this section's tables.
     pub(super) fn table_fault(&mut self, table: &str, key: &str, problem: &str, expected: &str) {
         let entry = match self.table.get(table).map(|entry| &entry.value) {
             Some(Value::Table(inner)) => inner.get(key),
@@ -147,17 +147,17 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         });
     }
 
-    /// The layer in which a key was set.
+    /// The layer that set a key.
     pub(super) fn rank(&self, key: &str) -> Option<u8> {
         self.table.get(key).map(|entry| entry.origin.rank())
     }
 
-    /// Notes the value that is in force. Texts that are secret come here redacted.
+    /// Records the effective value. Secret texts must be redacted already.
     pub(super) fn note(&mut self, key: &'static str, value: impl Into<toml::Value>, found: &Found<'_>) {
         self.note_secrets(key, value, found, &[]);
     }
 
-    /// Notes what may be shown of secrets that are in force; their digests are kept to notice when they change.
+    /// Records the displayable form of effective secrets. Their digests are kept to detect changes.
     pub(super) fn note_secrets(
         &mut self,
         key: &'static str,
@@ -172,7 +172,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         self.report.effective.push(self.path_of(key), value.into(), origin, secrets);
     }
 
-    /// Looks a key up, and what it refers to if it is a `${NAME}`.
+    /// Looks up a key and resolves a `${NAME}` reference.
     pub(super) fn find(&mut self, key: &'static str) -> Given<Found<'t>> {
         self.know(&[key]);
         let Some(entry) = self.table.get(key) else { return Some(None) };
@@ -211,7 +211,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         }
     }
 
-    /// Reads a table. An absent one reads as an empty one.
+    /// Reads a table. An absent table is read as empty.
     pub(super) fn table<R>(
         &mut self,
         key: &'static str,
@@ -243,7 +243,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         result
     }
 
-    /// Reads a list of tables, all of them, whatever is wrong with one. `None` if one was faulty.
+    /// Reads all tables of a list, even after a fault. `None` if one was faulty.
     pub(super) fn tables<R>(
         &mut self,
         key: &'static str,
@@ -272,7 +272,7 @@ impl<'t, 'r, 'e> Section<'t, 'r, 'e> {
         complete.then_some(results)
     }
 
-    /// Notes every key that nobody asked for.
+    /// Records every unknown key.
     pub(super) fn finish(self) {
         let mut unknown = Vec::new();
         for (key, entry) in self.table.iter() {

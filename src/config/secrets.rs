@@ -1,4 +1,4 @@
-//! Reading secrets: given directly, by an environment variable, or by a file.
+//! Reads secrets: given directly, by an environment variable, or by a file.
 
 use std::{
     fs,
@@ -16,26 +16,26 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// A file that holds one secret is small; more is a slip, such as naming a log or a device.
+/// A larger file is a mistake, such as naming a log or a device.
 const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
 
-/// What a secret is, and so what it may look like.
+/// The kind of a secret, which determines its checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Chosen by the operator: one line that cannot be guessed.
+    /// Chosen by the operator: one line that must be hard to guess.
     Chosen,
-    /// Handed out by somebody else: one line.
+    /// Issued by a third party: one line.
     Given,
-    /// Several of those, one a line.
+    /// Several of these, one per line.
     Lines,
-    /// A public key in PEM: no secret at all.
+    /// A public key in PEM; not a secret.
     PublicKey,
 }
 
-/// Fewer bytes can be tried out: a fault, unless `allow_weak_secrets`.
+/// Shorter secrets can be brute-forced: a fault, unless `allow_weak_secrets`.
 const TRIED_OUT: usize = 8;
 
-/// Fewer bytes may be guessed: a warning.
+/// Shorter secrets may be guessed: a warning.
 const GUESSABLE: usize = 16;
 
 impl Kind {
@@ -64,8 +64,8 @@ impl Kind {
     }
 }
 
-/// Why a text cannot be a secret: what it holds can be typed into no form and sent in no header. As the end of a sentence
-/// that shows nothing of it.
+/// Why a text cannot be a secret: it contains characters that no form or header accepts. Completes a sentence without
+/// revealing the text.
 fn fault_of(text: &str) -> Option<String> {
     let strange =
         text.chars().find(|c| (c.is_control() && *c != '\t') || matches!(c, '\u{2028}' | '\u{2029}'))?;
@@ -81,7 +81,7 @@ fn fault_of(text: &str) -> Option<String> {
     })
 }
 
-/// What a text has that hardly belongs to the secret, each as the end of a sentence that shows nothing of it.
+/// Characters that probably do not belong to the secret. Each completes a sentence without revealing the text.
 fn oddities_of(text: &str) -> Vec<String> {
     let mut odd = Vec::new();
     let (first, last) = (text.chars().next(), text.chars().next_back());
@@ -102,7 +102,7 @@ fn oddities_of(text: &str) -> Vec<String> {
     odd
 }
 
-/// Characters without width: soft hyphen, joiners and spaces of no width, marks of direction, BOM.
+/// Zero-width characters: soft hyphen, zero-width joiners and spaces, direction marks, BOM.
 fn is_unseen(c: char) -> bool {
     matches!(
         c,
@@ -112,13 +112,13 @@ fn is_unseen(c: char) -> bool {
 }
 
 impl<'t> Section<'t, '_, '_> {
-    /// A secret of which nothing is shown: the key itself, or the file that `file_key` names.
+    /// A secret that is fully redacted: the key itself, or the file that `file_key` names.
     pub(super) fn secret(&mut self, key: &'static str, file_key: &'static str, kind: Kind) -> Given<Secret> {
         self.secret_shown(key, file_key, kind, |_| Ok(()), |_| REDACTED.to_owned())
     }
 
-    /// A secret: the key itself, or the file that `file_key` names. Both in one layer are a fault; otherwise the
-    /// higher layer wins. `show` turns the secret into what may be shown of it.
+    /// A secret: the key itself, or the file that `file_key` names. Setting both in one layer is a fault; otherwise
+    /// the higher layer wins. `show` returns the displayable form.
     pub(super) fn secret_shown(
         &mut self,
         key: &'static str,
@@ -151,7 +151,7 @@ impl<'t> Section<'t, '_, '_> {
             self.fault(named, problem, "a value that is not empty");
             return None;
         }
-        // What is wrong with the content of a file or a variable is said of that.
+        // Faults about the content of a file or a variable name that file or variable.
         let of = |problem: String| match &found.reference {
             _ if named == file_key => format!("the content of {} {problem}", found.quote()),
             Some(_) => format!("{} {problem}", found.quote()),
@@ -184,7 +184,7 @@ impl<'t> Section<'t, '_, '_> {
         text
     }
 
-    /// The content of the file that a key names; without its line end, if it is to be one line.
+    /// The content of the file that a key names. The line end is stripped from one-line secrets.
     fn secret_file(&mut self, key: &'static str, kind: Kind) -> Option<(Secret, Found<'t>)> {
         let found = self.find(key)??;
         let path = PathBuf::from(self.text_of(key, &found, "the path of a file")?);
@@ -213,7 +213,7 @@ impl<'t> Section<'t, '_, '_> {
         }
     }
 
-    /// A list of secrets, each shown by `show`.
+    /// A list of secrets, displayed by `show`.
     pub(super) fn secrets(
         &mut self,
         key: &'static str,
@@ -249,7 +249,7 @@ impl<'t> Section<'t, '_, '_> {
         })
     }
 
-    /// A list of secrets in a file, one a line.
+    /// A list of secrets in a file, one per line.
     pub(super) fn secret_lines(
         &mut self,
         key: &'static str,
@@ -280,9 +280,9 @@ impl<'t> Section<'t, '_, '_> {
     }
 }
 
-/// Reads a secret of one line from a file; the error says what is wrong with the file.
+/// Reads a one-line secret from a file. The error describes what is wrong with the file.
 ///
-/// A BOM at its beginning and one line end at its end are cut off: many ways to write such a file put them there.
+/// A leading BOM and one trailing line end are stripped: many tools add them.
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
     let text = read_text(path)?;
     let secret = Secret::new(without_line_end(text.expose()));
@@ -292,9 +292,9 @@ pub(crate) fn read_secret(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// Reads a file of secret text, without a BOM.
+/// Reads a file of secret text and strips the BOM.
 pub(crate) fn read_text(path: &Path) -> Result<Secret, String> {
-    // Room for a whole file: a vector that grows leaves copies of what it held behind.
+    // Reserve space for a whole file: a growing vector leaves copies of its content in memory.
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(MAX_SECRET_FILE_BYTES as usize + 1));
     fs::File::open(path)
         .and_then(|file| file.take(MAX_SECRET_FILE_BYTES + 1).read_to_end(&mut bytes))
@@ -310,7 +310,7 @@ fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// More than one line end is a slip, such as a file that was put together of two.
+/// Strips only one line end. More is a mistake, such as two files concatenated.
 fn without_line_end(text: &str) -> &str {
     text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text)
 }

@@ -1,4 +1,4 @@
-//! The sections that there is one of each.
+//! The sections that occur once.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ const AMQP_URL: &str = "it is amqp://user:password@host:port/vhost, where other 
 
 const ADDRESS: &str = "IP:port such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
 
-/// Ways to write a locale.
+/// Spellings of a locale.
 pub(super) const LOCALES: [(&str, Locale); 3] = [("zh", Locale::Zh), ("en", Locale::En), ("ja", Locale::Ja)];
 
 pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
@@ -46,7 +46,7 @@ pub(super) fn listen(section: &mut Section<'_, '_, '_>) -> Option<SocketAddr> {
     })
 }
 
-/// `listen` is where, as far as that could be read.
+/// `listen` is the address, if it could be read.
 pub(super) fn admin(
     section: &mut Section<'_, '_, '_>,
     listen: Option<SocketAddr>,
@@ -77,7 +77,7 @@ pub(super) fn admin(
     Some(console::Settings { listen: listen?, token: token? })
 }
 
-/// The two listeners must not want the same port.
+/// Checks that the two listeners use different ports.
 pub(super) fn check_ports(root: &mut Section<'_, '_, '_>, public: SocketAddr, internal: SocketAddr) {
     let overlap =
         public.ip() == internal.ip() || public.ip().is_unspecified() || internal.ip().is_unspecified();
@@ -134,7 +134,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
         max_batch: max_batch?,
         limits: ledger::Limits {
             refusals_kept: refusals_kept?,
-            // Filled in when the endpoints have been read.
+            // Set after the endpoints are read.
             longest_window: Duration::ZERO,
             longest_repeats_window: Duration::ZERO,
             retention: retention?,
@@ -143,7 +143,7 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     })
 }
 
-/// `sqlite:PATH`; `sqlite://PATH` says the same, so that `sqlite:///abs` is `/abs`.
+/// `sqlite:PATH`. `sqlite://PATH` means the same, so `sqlite:///abs` is `/abs`.
 fn sqlite_path(url: &str) -> Result<PathBuf, String> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         return Err("is PostgreSQL, which this version does not support".to_owned());
@@ -162,7 +162,7 @@ fn sqlite_path(url: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(path))
 }
 
-/// Oftener would only fill the broker's log where something is wrong.
+/// More frequent checks would only fill the broker's log when something is wrong.
 const CHECK_INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(86_400);
 
@@ -236,7 +236,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             message_type: message_type?,
             connect_timeout: connect_timeout?,
             tls: tls?,
-            // Filled in when the endpoints have been read.
+            // Set after the endpoints are read.
             ..amqp::Settings::default()
         },
         relay: relay::Settings {
@@ -249,7 +249,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     })
 }
 
-/// Outcomes. `taken` is the queue of commands, `center_is_on` whether there is anybody to tell.
+/// `taken` is the command queue. `center_is_on` is whether the approval center is configured.
 pub(super) fn outcomes(
     section: &mut Section<'_, '_, '_>,
     taken: Option<String>,
@@ -273,7 +273,7 @@ pub(super) fn outcomes(
         prefetch: prefetch?,
         max_calls: max_calls?,
         max_attempts: max_attempts?,
-        // Filled in when the endpoints have been read.
+        // Set after the endpoints are read.
         ..outcomes::Settings::default()
     })
 }
@@ -299,7 +299,7 @@ fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {
     None
 }
 
-/// RabbitMQ keeps names that begin with `amq.` to itself and refuses to declare them.
+/// RabbitMQ reserves names that begin with `amq.` and refuses to declare them.
 fn amqp_name(name: &str) -> Result<String, String> {
     if name.len() > 255 {
         Err("is too long".to_owned())
@@ -310,10 +310,10 @@ fn amqp_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// Ways to say where the broker is.
+/// Keys that set the broker URLs.
 const URL_KEYS: [&str; 4] = ["url", "url_file", "urls", "urls_file"];
 
-/// One of [`URL_KEYS`]: of those in the highest layer there may be only one.
+/// Reads one of [`URL_KEYS`]. The highest layer may set only one of them.
 fn amqp_urls(section: &mut Section<'_, '_, '_>) -> Option<Vec<Secret>> {
     section.know(&URL_KEYS);
     let ranks = URL_KEYS.map(|way| section.rank(way));
@@ -361,7 +361,7 @@ fn told_oddities(section: &mut Section<'_, '_, '_>, key: &str, urls: Vec<Secret>
     urls
 }
 
-/// Says what is wrong with an AMQP URL, without a word of it: it holds a password.
+/// Describes what is wrong with an AMQP URL without quoting it: it contains a password.
 fn amqp_url(url: &str) -> Result<(), String> {
     if url.contains("${") {
         return Err("has a ${NAME} within; a reference must be the whole text".to_owned());
@@ -372,7 +372,7 @@ fn amqp_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// How to log, and whether lines of callbacks say who decided about what.
+/// How to log, and whether callback log lines include who decided what.
 pub(super) fn log(section: &mut Section<'_, '_, '_>) -> (Option<log::Settings>, Option<bool>) {
     let format =
         section.one_of("format", &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)]);

@@ -1,4 +1,4 @@
-//! The configuration in force, as `config show` prints it. It holds no secret: they come here redacted.
+//! The effective configuration, as printed by `config show`. Secrets are already redacted.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::layers::{Step, spell};
 use crate::secret::Secret;
 
-/// Every value that was read, in the order in which the reference lists them, with where it came from.
+/// Every value read, with its origin, in the order of the reference.
 #[derive(Debug, Clone, Default)]
 pub struct Effective {
     pub(super) values: Vec<Shown>,
@@ -20,11 +20,11 @@ pub(super) struct Shown {
     /// Redacted.
     pub(super) value: toml::Value,
     origin: String,
-    /// Of what was redacted, so that a change of it is noticed and no old secret is kept for it.
+    /// Of the redacted secrets, to detect changes without keeping old secrets.
     digests: Vec<SecretDigest>,
 }
 
-/// SHA-256 of a secret. `Debug` shows nothing of it: a short secret can be guessed from its hash.
+/// SHA-256 of a secret. `Debug` hides it: a short secret can be guessed from its hash.
 #[derive(Clone, PartialEq)]
 struct SecretDigest([u8; 32]);
 
@@ -41,13 +41,13 @@ impl fmt::Debug for SecretDigest {
 }
 
 impl Shown {
-    /// Whether both are in force the same, wherever they were set.
+    /// True if both values are equal, regardless of origin.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.value == other.value && self.digests == other.digests
     }
 }
 
-/// What stands in place of a secret.
+/// Replaces a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
 impl Effective {
@@ -56,7 +56,7 @@ impl Effective {
         self.values.push(Shown { path, value, origin, digests });
     }
 
-    /// As TOML; with `origins`, each value is followed by a comment that says where it was set.
+    /// As TOML. With `origins`, each value is followed by a comment with its origin.
     #[must_use]
     pub fn to_toml(&self, origins: bool) -> String {
         let mut text = String::new();
@@ -118,7 +118,7 @@ impl Effective {
         root
     }
 
-    /// Where the value of a key was set; `None` if there is none.
+    /// Origin of a key's value; `None` if it has none.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&str> {
         self.values.iter().find(|shown| spell(&shown.path) == key).map(|shown| shown.origin.as_str())
@@ -131,7 +131,7 @@ impl Effective {
     }
 }
 
-/// A URL without its password. What cannot be taken apart with certainty is redacted as a whole.
+/// A URL without its password. A URL that cannot be parsed with certainty is redacted completely.
 pub(super) fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return REDACTED.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

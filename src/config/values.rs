@@ -1,4 +1,4 @@
-//! The values of keys by their types: words, numbers, durations, lists, and what is wrong with one that is not of its type.
+//! Typed values: words, numbers, durations, lists, and the faults if a value has another type.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,11 +7,11 @@ use super::{
     read::{Found, Given, Section, list_of, not_set, referred},
 };
 
-/// What a key holds and what is shown of it, or what is wrong with it; `None` if it is not of the key's type.
+/// The value and its displayable form, or the problem; `None` if the type is wrong.
 type Read<T> = Option<Result<(T, toml::Value), String>>;
 
 impl Section<'_, '_, '_> {
-    /// The one reader of single values: whatever is wrong is noted with key and origin, and whatever is right is too.
+    /// The only reader of single values. Records faults and valid values, each with key and origin.
     fn read<T>(
         &mut self,
         key: &'static str,
@@ -31,7 +31,7 @@ impl Section<'_, '_, '_> {
         None
     }
 
-    /// Notes a key that must be there and is not.
+    /// Records a fault if a required key is missing.
     fn needed<T>(&mut self, key: &str, expected: &str, given: Given<T>) -> Option<T> {
         if let Some(None) = given {
             self.fault(key, "is missing", expected);
@@ -39,7 +39,7 @@ impl Section<'_, '_, '_> {
         given.flatten()
     }
 
-    /// A key whose text `parse` turns into its value; `parse` says what is wrong with a text.
+    /// A key whose text `parse` converts. The error of `parse` describes the problem.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
@@ -51,7 +51,7 @@ impl Section<'_, '_, '_> {
         })
     }
 
-    /// As [`Self::parsed`], for a key that must be there.
+    /// Like [`Self::parsed`], for a required key.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -62,7 +62,7 @@ impl Section<'_, '_, '_> {
         self.needed(key, expected, given)
     }
 
-    /// A key that holds one of some words.
+    /// A key with a fixed set of words.
     pub(super) fn maybe_one_of<T: Clone>(&mut self, key: &'static str, words: &[(&str, T)]) -> Given<T> {
         let expected = list_of(words.iter().map(|(word, _)| *word));
         self.parsed(key, &expected, |text| {
@@ -74,13 +74,13 @@ impl Section<'_, '_, '_> {
         })
     }
 
-    /// As [`Self::maybe_one_of`], for a key that must be there.
+    /// Like [`Self::maybe_one_of`], for a required key.
     pub(super) fn one_of<T: Clone>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let given = self.maybe_one_of(key, words);
         self.needed(key, &list_of(words.iter().map(|(word, _)| *word)), given)
     }
 
-    /// A whole number within limits, which must be there.
+    /// A required integer within limits.
     pub(super) fn number<T: TryFrom<u64>>(
         &mut self,
         key: &'static str,
@@ -104,7 +104,7 @@ impl Section<'_, '_, '_> {
         self.needed(key, &expected, given)
     }
 
-    /// True or false, which must be there.
+    /// A required boolean.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
         let expected = "true or false";
         let given = self.read(key, expected, |value| {
@@ -159,7 +159,7 @@ impl Section<'_, '_, '_> {
         self.needed(key, expected, given)
     }
 
-    /// A list of texts. `check` says what is wrong with one.
+    /// A list of texts. `check` describes what is wrong with one.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
@@ -174,7 +174,7 @@ impl Section<'_, '_, '_> {
         for (index, entry) in list.iter().enumerate() {
             let place = format!("{key}[{index}]");
             if let Some(text) = self.text_at(&place, expected, entry) {
-                // As it was written, not as it was followed: see `Found::reference`.
+                // Quoted as written, with references unresolved: see `Found::reference`.
                 let quoted = format!("{:?}", entry.value.text().unwrap_or_default());
                 if let Err(problem) = check(&text) {
                     self.fault_at(&place, entry, format!("{quoted} {problem}"), expected);
@@ -192,7 +192,7 @@ impl Section<'_, '_, '_> {
         Some(texts)
     }
 
-    /// A text, or a list of texts, one of which must be there.
+    /// A text, or a list of texts. Required.
     pub(super) fn text_or_texts(&mut self, key: &'static str, expected: &str) -> Option<Vec<String>> {
         let is_list = match self.table.get(key).map(|entry| &entry.value) {
             Some(Value::List(_)) => true,
@@ -223,7 +223,7 @@ impl Section<'_, '_, '_> {
         }
     }
 
-    /// The text at a place in a list, references followed.
+    /// The text at a list position, with references resolved.
     pub(super) fn text_at(&mut self, place: &str, expected: &str, entry: &Entry) -> Option<String> {
         let Some(text) = entry.value.text() else {
             self.fault_at(place, entry, format!("is {}", entry.value.kind()), expected);
@@ -243,7 +243,7 @@ pub(super) fn not_empty(text: &str) -> Result<(), String> {
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(()) }
 }
 
-/// A duration within limits, or what is wrong with it.
+/// Parses a duration within limits, or describes what is wrong with it.
 pub(super) fn duration_within(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, String> {
     match parse_duration(text) {
         None => Err("is not a duration".to_owned()),

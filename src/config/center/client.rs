@@ -1,4 +1,4 @@
-//! The section `[approval_center]`: off unless `app_id` is there.
+//! The section `[approval_center]`: off unless `app_id` is set.
 
 use std::path::PathBuf;
 
@@ -78,7 +78,7 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
         }
     }
     Some(Some(Settings {
-        // A host of one's own, a gateway or the emulator, stands for all APIs.
+        // A custom host (a gateway or the emulator) serves all APIs.
         historic_base_url: historic_base_url
             .or_else(|| base_url.clone())
             .unwrap_or_else(|| platform.historic_base_url().to_owned()),
@@ -92,13 +92,13 @@ pub(in crate::config) fn approval_center(section: &mut Section<'_, '_, '_>) -> O
     }))
 }
 
-/// The file of the ticket, if that is how it is given: it is read again whenever it is needed.
+/// The file of the ticket, if a file is configured: it is read again whenever the ticket is needed.
 fn ticket_file(section: &Section<'_, '_, '_>) -> Option<PathBuf> {
     if section.rank("app_ticket") > section.rank("app_ticket_file") {
         return None;
     }
     match &section.table.get("app_ticket_file")?.value {
-        // A reference is followed when the secret is read; such a file is not read again.
+        // A reference is resolved when the secret is read; such a file is not read again.
         Value::Text(path) | Value::Word(path) if !path.starts_with("${") => Some(PathBuf::from(&**path)),
         _ => None,
     }

@@ -1,11 +1,11 @@
-//! `[endpoints.enrichment]`: off unless `fields` names something.
+//! `[endpoints.enrichment]`: off unless `fields` is non-empty.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use super::super::{read::Section, values::duration_within};
 use crate::center::enrichment::Settings;
 
-/// A worker waits for a command no longer than a person waits for an answer.
+/// A command should not be delayed longer than a person would wait for an answer.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
 const FIELDS: [&str; 3] = ["operator", "task", "instance"];

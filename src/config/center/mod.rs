@@ -1,4 +1,4 @@
-//! The sections of what stands round the callback.
+//! The sections about the approval center's APIs.
 
 mod client;
 mod enrichment;

@@ -1,9 +1,9 @@
-//! `[endpoints.outcomes]`: what workers may report of the endpoint's commands.
+//! `[endpoints.outcomes]`: what workers may report about the endpoint's commands.
 
 use super::super::{read::Section, values::not_empty};
 use crate::center::outcomes::{Pattern, Rules};
 
-/// `codes` are those of the endpoint, which hold for reports as well.
+/// `codes` are the endpoint's, which also apply to reports.
 pub(in crate::config) fn rules(section: &mut Section<'_, '_, '_>, codes: &[String]) -> Option<Rules> {
     let listed = section.texts("approval_codes", "a list of codes", not_empty);
     let pattern = section.parsed("instance_pattern", "a regular expression for the whole id", |text| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{read::Section, values::duration_within};
 use crate::center::reconcile::Settings;
 
-/// Published commands are kept for months; nobody waits that long for a decision to become visible.
+/// Published commands are kept for months, but nobody waits that long for a decision to become visible.
 const LONGEST: Duration = Duration::from_secs(90 * 86_400);
 
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);

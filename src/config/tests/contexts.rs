@@ -1,4 +1,4 @@
-//! What is read of `[endpoints.context]`.
+//! Reading `[endpoints.context]`.
 
 use super::*;
 

@@ -11,7 +11,7 @@ fn write_pair(dir: &Path, name: &str) {
     fs::write(dir.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
 }
 
-/// A section with these files, some of which may be left out.
+/// A section with these files; `keys` may omit some.
 fn files(section: &str, dir: &Path, keys: &[(&str, &str)]) -> Case {
     let keys: String =
         keys.iter().map(|(key, name)| format!("{key} = '{}'\n", dir.join(name).display())).collect();
@@ -183,7 +183,7 @@ fn pairs_that_would_shut_out_the_wrong_ones_are_told() {
     assert!(tls.set("amqp.url=amqps://broker").warnings().is_empty());
 }
 
-/// As [`write_pair`], with a BOM before each, valid from 2000 for so many days from now on; an authority's if it says so.
+/// Like [`write_pair`], with a BOM in each file, valid from 2000 until `days` from now.
 fn write_dated(dir: &Path, days: i64, is_authority: bool) {
     let mut params = rcgen::CertificateParams::new(vec!["countersign.test".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);

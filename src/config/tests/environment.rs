@@ -1,4 +1,4 @@
-//! Where the file is found, and slips with the environment.
+//! File lookup and mistakes in the environment.
 
 use std::{collections::HashSet, path::Path};
 
@@ -83,7 +83,7 @@ fn a_filter_that_lets_nothing_through_is_a_fault() {
 
 #[test]
 fn a_ledger_without_an_absolute_path_is_told_where_the_service_is_installed() {
-    // Nothing may be written to /etc here, so the directory of the file is all that there is of it.
+    // Tests must not write to /etc, so only the directory of the file is given.
     let told = |beside: &str, text: &str| {
         let tree = layers::parse_file(text, Path::new("c.toml")).unwrap_or_default();
         let environment = HashMap::new();

@@ -1,4 +1,4 @@
-//! Every fault, with its key and origin.
+//! Every fault, with key and origin.
 
 use super::*;
 

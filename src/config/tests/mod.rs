@@ -1,4 +1,4 @@
-//! What a configuration is read into, and from where.
+//! What a configuration is read into, and from which sources.
 
 mod center;
 mod contexts;
@@ -22,14 +22,14 @@ use crate::{
     ledger::OnConflict,
 };
 
-/// The smallest configuration that is sound.
+/// The smallest valid configuration.
 const SMALL: &str = r#"
 [[endpoints]]
 name = "purchase"
 credentials = [ { action_callback_token = "fake-token-of-so-many-bytes", action_callback_key = "fake-key-of-so-many-bytes" } ]
 "#;
 
-/// A directory that nobody else can look into, as one with a configuration should be.
+/// A directory that only its owner can read, as configuration directories should be.
 fn private_directory() -> tempfile::TempDir {
     let private = fs::Permissions::from_mode(0o700);
     tempfile::Builder::new().permissions(private).tempdir().unwrap()
@@ -72,7 +72,7 @@ impl Case {
         self.load().config().unwrap_or_else(|faults| panic!("{:#?}", lines(&faults.0)))
     }
 
-    /// Every fault as its line, without the directory of the test.
+    /// Every fault as one line, with the test's directory removed.
     fn faults(&self) -> Vec<String> {
         let loaded = self.load();
         assert_eq!(loaded.config().is_err(), !loaded.faults().is_empty());
@@ -80,7 +80,7 @@ impl Case {
         lines(loaded.faults()).iter().map(|line| line.replace(&directory, "")).collect()
     }
 
-    /// As [`Self::all_warnings`], without that of replays, which the smallest endpoints have.
+    /// Like [`Self::all_warnings`], without the replay warning that the smallest endpoints cause.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.all_warnings();
         warnings.retain(|warning| !warning.contains(REPLAYABLE));
@@ -240,7 +240,7 @@ fn it_starts_from_the_environment_alone() {
          callbacks would be taken unencrypted; expected action_callback_key (without a file COUNTERSIGN_ACTION_CALLBACK_KEY); or \
          plain = true (COUNTERSIGN__ENDPOINTS__0__PLAIN=true)",
     );
-    // What was misspelt is missing.
+    // The misspelt key counts as missing.
     let misspelt = Case::empty()
         .env("COUNTERSIGN_ACTION_CALLBACK_TOKEN", "fake-token-of-so-many-bytes")
         .env("COUNTERSIGN_ACTION_CALLBACK_KYE", "fake-key-of-so-many-bytes");

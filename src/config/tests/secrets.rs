@@ -1,10 +1,10 @@
-//! What a secret may look like, from wherever it comes; and who may read its file.
+//! Valid secrets from every source, and the permissions of their files.
 
 use std::path::Path;
 
 use super::*;
 
-/// The token of an endpoint by each of the three ways: in the file, by a variable, in a file of its own.
+/// An endpoint's token given in each of the three ways: in the file, by a variable, in its own file.
 fn by_each_way(token: &str) -> [(&'static str, Case); 3] {
     let endpoint = |credential: &str| {
         let key = "action_callback_key = 'fake-key-of-so-many-bytes'";
@@ -42,7 +42,7 @@ fn a_text_that_cannot_be_a_secret_is_a_fault_from_wherever_it_comes() {
             assert!(!faults[0].contains("hush"), "{faults:#?}");
         }
     }
-    // A variable cannot hold one.
+    // A variable cannot contain NUL.
     for (way, case) in
         by_each_way("fake-hush\0of-so-many-bytes").into_iter().filter(|(way, _)| *way != "environment")
     {
@@ -120,7 +120,7 @@ fn weak_tokens_and_keys_are_taken_only_if_that_is_said() {
         &Case::file(SMALL).set("allow_weak_secrets=1").faults(),
         "flag --set allow_weak_secrets: allow_weak_secrets: \"1\" is neither true nor false",
     );
-    // Others are handed out by those who know how long they have to be.
+    // Other secrets are issued by third parties, who know how long they must be.
     let center = format!("[approval_center]\napp_id = 'cli_1'\napp_secret = 'short'\n{SMALL}");
     assert!(Case::file(&center).faults().is_empty() && Case::file(&center).warnings().is_empty());
 }

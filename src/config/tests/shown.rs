@@ -1,4 +1,4 @@
-//! What is shown of a configuration, and the reference of its keys.
+//! The displayed configuration, and the key reference.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn what_is_shown_reads_as_the_same_configuration() {
         "{shown}"
     );
     assert!(shown.contains("urls = [\"amqp://u:[redacted]@a/v\", \"amqps://b\"]"), "{shown}");
-    // Both credentials are "[redacted]" now, which would be the same one twice.
+    // Both credentials are "[redacted]" now, which would make them duplicates.
     let again = Case::file(&shown.replacen("[redacted]\"  #", "other-of-so-many-bytes\"  #", 3));
     assert_eq!(again.faults(), Vec::<String>::new(), "{shown}");
     let json = |case: &Case| case.load().effective.to_json().to_string();
@@ -87,7 +87,7 @@ fn a_command_gets_its_section_whatever_is_wrong_elsewhere() {
     assert!(broken.ledger().is_err() && broken.endpoints().is_err());
 }
 
-/// Every key that is read, by section, as the fault about an unknown key lists them.
+/// Every key that is read, by section, as listed by the unknown-key fault.
 fn known_keys() -> Vec<(String, String)> {
     let text = format!(
         "zzzzzzzz = 1\n[http]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[ledger]\nzzzzzzzz = 1\n[amqp]\nzzzzzzzz = 1\n\
@@ -120,7 +120,7 @@ fn the_reference_names_every_key_and_no_other() {
             .is_some_and(|plain| keys.iter().any(|(other, name)| other == section && name == plain));
         assert!(named || by_file, "{section}{key} is not in the reference");
     }
-    // The other way round: with every comment that is a line of TOML made one, no key is unknown.
+    // The reverse: if every comment that is a line of TOML is uncommented, no key is unknown.
     let uncommented: String = REFERENCE
         .lines()
         .map(|line| {
