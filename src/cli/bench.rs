@@ -1,4 +1,4 @@
-//! `bench disk`: what the ledger's own disk can do, to size a machine.
+//! `bench disk`: measures the ledger's disk, to size a machine.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,13 +29,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a callback of an ordinary approval carries beside its ids: makes a message of about 800 bytes.
+/// Context size of an ordinary approval: makes a message of about 800 bytes.
 const CONTEXT_BYTES: usize = 240;
-/// Callbacks that wait for the disk at once.
+/// Callbacks waiting for the disk at the same time.
 const WAITERS: [usize; 4] = [1, 16, 64, 256];
-/// What one sync writes: a page of the ledger.
+/// Data written per sync: one page of the ledger.
 const PAGE: [u8; 4096] = [0x5a; 4096];
-/// The longest time that is told exactly.
+/// Longest time recorded exactly.
 const LONGEST_US: u64 = 60_000_000;
 
 const EXAMPLES: &str = "\
@@ -69,23 +69,23 @@ pub(super) struct DiskArguments {
     json: bool,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug, Serialize)]
 struct Measured {
     directory: PathBuf,
-    /// Appending a page to a file and syncing it, one after the other.
+    /// Sequentially appending a page to a file and syncing it.
     sync: Times,
-    /// Accepts through a ledger like the one of `serve`.
+    /// Accepts through a ledger like that of `serve`.
     group_commit: Vec<GroupCommit>,
-    /// The message of each accept.
+    /// Message size per accept.
     message_bytes: usize,
-    /// What the ledger's file grows by for each.
+    /// Growth of the ledger's file per command.
     ledger_bytes_per_command: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct GroupCommit {
-    /// Accepts that wait at the same time.
+    /// Concurrent accepts.
     waiters: usize,
     #[serde(flatten)]
     times: Times,
@@ -110,7 +110,7 @@ impl Times {
     }
 }
 
-/// A directory that goes away with all that is in it.
+/// A directory that is removed on drop, with its content.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -144,7 +144,7 @@ pub(super) fn run(command: BenchCommand, loaded: impl FnOnce() -> Loaded) -> Res
         let scratch = Scratch::make(&directory)?;
         tokio::select! {
             measured = measure(&directory, &scratch.0, arguments.each) => measured,
-            // The scratch directory goes in any case.
+            // The scratch directory is removed in any case.
             _ = tokio::signal::ctrl_c() => Err(Failure::Said(Exit::Failed)),
         }
     })?;
@@ -204,7 +204,7 @@ fn syncs(path: &Path, each: Duration) -> anyhow::Result<Times> {
     Ok(Times::of(&times, began.elapsed()))
 }
 
-/// Keeps `waiters` accepts waiting for `each`.
+/// Keeps `waiters` accepts in flight for `each`.
 async fn accepts(
     ledger: &SqliteLedger,
     waiters: usize,

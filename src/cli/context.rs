@@ -101,8 +101,8 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
     };
     let text = stdin()?;
     let not_claims = "stdin is not a JSON object of claims";
-    // As they were written: what means nothing here may mean something to somebody else who reads the token. Read twice,
-    // since claims that are known here may stand once only.
+    // Keep the members as written: an unknown claim may have a meaning for another reader. Parsed twice, because
+    // known claims may occur only once.
     let given = text.trim_start_matches('\u{feff}');
     let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(given).context(not_claims)?;
     let claims: Claims = serde_json::from_str(given).context(not_claims)?;
@@ -113,7 +113,7 @@ fn sign_claims(arguments: &SignArguments, load: impl FnOnce() -> Loaded) -> Resu
     if claims.jti.as_deref().is_none_or(str::is_empty) {
         set(&mut members, "jti", format!("\"{}\"", Uuid::now_v7()))?;
     }
-    // As an endpoint will read them.
+    // Parsed the way an endpoint will read them.
     let signed = serde_json::to_string(&members).context("cannot express the claims as JSON")?;
     let claims: Claims = serde_json::from_str(&signed).context(not_claims)?;
     let times = claims.times().map_err(|error| anyhow!("not signed: {error}"))?;
@@ -155,7 +155,7 @@ fn verify(arguments: &VerifyArguments, loaded: &Loaded) -> Result<Exit, Failure>
     let claims = match keys.verify(token, now) {
         Ok(claims) => claims,
         Err(error) => {
-            // Not of a token that is forged: it could say anything.
+            // Not for a forged token: it could claim anything.
             let ended = (error == ContextError::Expired).then(|| payload(token)).flatten();
             let ended = ended.and_then(|claims| serde_json::from_str::<Claims>(claims.get()).ok());
             let ended = ended.and_then(|claims| claims.times().ok()?.exp);
@@ -176,7 +176,7 @@ fn verify(arguments: &VerifyArguments, loaded: &Loaded) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// The keys of an endpoint whose contexts are tokens.
+/// The keys of an endpoint that takes tokens as contexts.
 fn keys<'a>(loaded: &'a Loaded, endpoint: Option<&str>) -> Result<&'a Keys, Failure> {
     let endpoints = loaded.endpoints()?;
     let of = |endpoint: &'a crate::intake::EndpointSettings| {

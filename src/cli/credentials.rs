@@ -1,4 +1,4 @@
-//! Endpoints, keys and fresh bytes for the commands that seal, open or send callbacks.
+//! Endpoints, keys and random bytes for the commands that encrypt, decrypt or send callbacks.
 
 use crate::{
     callback::cipher::{self, BLOCK_BYTES, Key},
@@ -9,19 +9,19 @@ use crate::{
 
 use super::exit::Failure;
 
-/// The body of a callback as the platform encrypts it, with a fresh IV.
+/// The body of a callback, encrypted like the platform's, with a fresh IV.
 pub(super) fn envelope(key: &Secret, plain: &[u8]) -> String {
     cipher::envelope(&Key::derive(key), random::<BLOCK_BYTES>(), plain)
 }
 
-/// Reads a secret from a file that a flag names.
+/// Reads a secret from the file that a flag names.
 pub(super) fn secret_from(path: &std::path::Path, flag: &str) -> Result<Secret, Failure> {
     let wrong = |problem: &str| Failure::Usage(format!("{flag} {}: {problem}", path.display()));
     let secret = read_secret(path).map_err(|problem| wrong(&problem))?;
     if secret.is_empty() { Err(wrong("is empty")) } else { Ok(secret) }
 }
 
-/// The endpoint with this name, or the only one.
+/// Returns the named endpoint, or the only one.
 pub(super) fn choose<'e>(
     endpoints: &'e [EndpointSettings],
     name: Option<&str>,
@@ -39,7 +39,7 @@ pub(super) fn choose<'e>(
     }
 }
 
-/// Bytes that nobody can guess.
+/// Cryptographically secure random bytes.
 pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has random bytes");

@@ -95,7 +95,7 @@ pub(super) fn decrypt(arguments: &DecryptArguments, loaded: &Loaded) -> Result<E
         (None, None) => None,
     };
     match (refusal, &given) {
-        // What is wrong inside is wrong with every key; a wrong token is wrong at this endpoint.
+        // An unreadable body is refused whatever the key; a wrong token only at this endpoint.
         (Some(refusal), Given::Body(_)) if opened.unreadable.is_some() => {
             Err(anyhow!("decrypted, but the service refuses such a body: {refusal}").into())
         }
@@ -116,11 +116,11 @@ fn not_opened(cause: Cause, keys: usize) -> Failure {
     })
 }
 
-/// What stands on stdin.
+/// The input on stdin.
 enum Given {
-    /// The body of a callback, to the byte.
+    /// The exact body of a callback.
     Body(Vec<u8>),
-    /// The base64 alone, as `encrypt --raw` prints it, in the body that it belongs in.
+    /// Bare base64, as printed by `encrypt --raw`, wrapped into the body it belongs in.
     Bare(Vec<u8>),
 }
 
@@ -148,11 +148,11 @@ fn stdin() -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// What to work with.
+/// The keys to use.
 struct Known<'l> {
     /// At least one.
     keys: Vec<Secret>,
-    /// Whose they are, if they are an endpoint's.
+    /// The endpoint that has these keys, if any.
     endpoint: Option<&'l EndpointSettings>,
 }
 
@@ -175,7 +175,7 @@ fn known<'l>(arguments: &KeyArguments, loaded: &'l Loaded) -> Result<Known<'l>, 
 }
 
 pub(super) fn keygen(arguments: &KeygenArguments) -> Result<Exit, Failure> {
-    // 256 bits each, in letters that need no escaping in TOML, JSON, a shell or a URL.
+    // 256 bits each, in characters that need no escaping in TOML, JSON, a shell or a URL.
     let [token, key] = [(); 2].map(|()| URL_SAFE_NO_PAD.encode(random::<32>()));
     if arguments.json {
         json(&json!({ "action_callback_token": token, "action_callback_key": key }))?;

@@ -36,7 +36,7 @@ With it `countersign center …` works without a tenant, if the configuration sa
 It behaves as the platform does, traps included, keeps everything in memory, and prints `ready` on
 stderr once it listens.";
 
-/// Longer than it waits for the answer to a callback itself.
+/// Longer than the emulator itself waits for the answer to a callback.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const HERE: &str = "http://127.0.0.1:8900";

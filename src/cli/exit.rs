@@ -1,4 +1,4 @@
-//! How a command ends.
+//! Exit codes and failures of commands.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,13 @@ use crate::config::Faults;
 /// The exit codes: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// It was tried, and failed or was refused.
+    /// The command was tried, but failed or was refused.
     Failed = 1,
     /// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
     Usage = 64,
-    /// A service that is needed is away (`EX_UNAVAILABLE`).
+    /// A required service is unavailable (`EX_UNAVAILABLE`).
     Unavailable = 69,
 }
 
@@ -23,18 +23,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked to.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The configuration is wrong.
     Configuration(Faults),
-    /// The command line is wrong.
     Usage(String),
-    /// It failed.
     Failed(anyhow::Error),
-    /// A service is away.
     Unavailable(anyhow::Error),
-    /// All was said already; this is the code. A reader of stdout that went away ends a command so, too.
+    /// Everything has been printed; this is the exit code. Also used when the reader of stdout goes away.
     Said(Exit),
 }
 

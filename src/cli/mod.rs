@@ -1,4 +1,4 @@
-//! The command line. Data goes to stdout, words go to stderr; [`Exit`] lists the exit codes.
+//! The command line. Data goes to stdout, messages go to stderr. [`Exit`] lists the exit codes.
 
 mod bench;
 mod center;
@@ -128,16 +128,16 @@ enum CliCommand {
     Healthcheck(healthcheck::Arguments),
 }
 
-/// Where `deploy/countersign.service` has it.
+/// The path in `deploy/countersign.service`.
 const INSTALLED: &str = "/etc/countersign/countersign.toml";
 
 impl SourceArguments {
-    /// For commands that say themselves which file they have read.
+    /// For commands that report the file they read themselves.
     fn load(&self) -> Loaded {
         load(&self.sources())
     }
 
-    /// Says which file was read, if nobody named it.
+    /// Reports the file that was read, unless one was named.
     fn load_telling(&self) -> Loaded {
         let sources = self.sources();
         let loaded = load(&sources);
@@ -150,7 +150,8 @@ impl SourceArguments {
     }
 
     fn sources(&self) -> Sources {
-        // Not read by clap, to which an empty variable is an error: it is how compose files and shells say "none".
+        // Not read by clap, which rejects an empty variable. Compose files and shells use an empty value to mean
+        // "none".
         let named = || std::env::var_os("COUNTERSIGN_CONFIG").filter(|name| !name.is_empty());
         Sources {
             file: self.config.clone().or_else(|| named().map(PathBuf::from)),
@@ -163,15 +164,15 @@ impl SourceArguments {
     }
 }
 
-/// Keeps others from what is in this process's memory, secrets among it: nobody but root may look into it or trace it, and it
-/// leaves no core dump. A kernel that knows neither is no reason not to run.
+/// Protects this process's memory, which contains secrets: only root may read or trace it, and it leaves no core
+/// dump. Errors are ignored: a kernel that supports neither is no reason not to run.
 fn keep_memory_private() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).ok();
 }
 
-/// Parses the command line, does what it says, and returns the exit code. Sets the process-wide TLS provider and, for
+/// Parses the command line, runs the command, and returns the exit code. Sets the process-wide TLS provider and, for
 /// `serve`, the process-wide log subscriber and panic hook.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -180,11 +181,11 @@ pub fn run() -> ExitCode {
         Ok(arguments) => execute(arguments).unwrap_or_else(report),
         Err(error) => {
             if error.use_stderr() {
-                // It repeats what was on the command line, and that may be what somebody else wrote.
+                // The message repeats the command line, which may contain text from a third party.
                 output::say_lines(&error.render().to_string());
                 Exit::Usage
             } else {
-                // Help; if stdout is closed nothing can be said.
+                // Help. If stdout is closed, nothing can be reported.
                 error.print().ok();
                 Exit::Done
             }
@@ -194,7 +195,7 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    // The one TLS provider of the program; an error says that it is installed already.
+    // The program's only TLS provider. An error means that it is already installed.
     rustls::crypto::ring::default_provider().install_default().ok();
     let sources = arguments.sources;
     match arguments.command {
@@ -219,7 +220,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs a command that waits for others, on this thread.
+/// Runs an async command on this thread.
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -228,7 +229,7 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .block_on(future)
 }
 
-/// The address at which a listener of this machine is reached from this machine.
+/// The address to reach a local listener at from this machine.
 fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
     let mut address = listen;
     if address.ip().is_unspecified() {
@@ -240,19 +241,19 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
     address
 }
 
-/// Whose certificates a client believes.
+/// The certificates that a client trusts.
 #[derive(Debug, Clone, Copy)]
 enum Trust<'a> {
-    /// Those of the system's authorities.
+    /// Those of the system's CAs.
     System,
-    /// Those of the authorities in this file only.
+    /// Only those of the CAs in this file.
     File(&'a Path),
-    /// Any: for an address that the configuration says is our own, where a name is not to be expected.
+    /// Any: the configuration says that the address is ours, and the name may not match.
     Own,
 }
 
 impl<'a> Trust<'a> {
-    /// As the command line says; `own` is true if the address is that of the configuration.
+    /// Follows `--ca-file`. `own` is true if the address comes from the configuration.
     fn of(ca_file: Option<&'a Path>, own: bool) -> Self {
         match ca_file {
             Some(path) => Self::File(path),
@@ -262,7 +263,7 @@ impl<'a> Trust<'a> {
     }
 }
 
-/// A client that does not send what stays on this machine through a proxy.
+/// A client that bypasses the proxy for local addresses.
 fn client(
     url: &reqwest::Url,
     trust: Trust<'_>,
@@ -291,8 +292,7 @@ fn client(
     Ok(builder.build().context("cannot make an HTTP client")?)
 }
 
-/// What somebody on the way could do with callbacks that are sent to this URL; `None` if nobody is on the way, or TLS
-/// keeps them out.
+/// The risk of sending callbacks to this URL; `None` if the URL is local or uses TLS.
 fn exposed(url: &reqwest::Url, encrypted: bool) -> Option<&'static str> {
     let in_clear = url.scheme() == "http" && !loopback::is_url(url);
     in_clear.then_some(if encrypted {
@@ -302,7 +302,7 @@ fn exposed(url: &reqwest::Url, encrypted: bool) -> Option<&'static str> {
     })
 }
 
-/// Why a password is not sent to this URL.
+/// Why no password is sent to this URL.
 fn exposed_password(url: &reqwest::Url) -> Option<&'static str> {
     let in_clear = url.scheme() == "http" && !loopback::is_url(url);
     in_clear.then_some(
@@ -310,7 +310,7 @@ fn exposed_password(url: &reqwest::Url) -> Option<&'static str> {
     )
 }
 
-/// Reads a URL of the command line, and completes one that names no path.
+/// Parses a URL from the command line. `path` is used if it has none.
 fn url(text: &str, path: &str) -> Result<reqwest::Url, Failure> {
     let wrong = |problem: &str| Failure::Usage(format!("--url {text}: {problem}"));
     let mut url: reqwest::Url =

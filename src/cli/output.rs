@@ -1,4 +1,4 @@
-//! Data on stdout, words on stderr. The one way to both: what is printed here is tame, unless it says otherwise.
+//! Data on stdout, messages on stderr. All output passes through here and is escaped for terminals unless noted.
 
 use std::{
     fmt::Display,
@@ -13,43 +13,43 @@ use unicode_width::UnicodeWidthStr;
 use super::exit::{Exit, Failure};
 use crate::telemetry::taming::{self, Tamed, push_in_json};
 
-/// Says a line to the person. If stderr is gone, nobody is there to be told so.
+/// Prints a message line. Errors are ignored: if stderr is closed, nobody can be notified.
 pub(super) fn say(line: impl Display) {
     writeln!(io::stderr().lock(), "{}", Tamed(line)).ok();
 }
 
-/// Says a text of several lines, whose parts are tame or ours.
+/// Prints a message of several lines. All parts must be escaped or ours.
 pub(super) fn say_lines(text: &str) {
     text.lines().for_each(say);
 }
 
-/// Writes a line of data.
+/// Prints a line of data.
 pub(super) fn line(line: impl Display) -> Result<(), Failure> {
     write(format!("{}\n", Tamed(line)).as_bytes())
 }
 
-/// Writes a value as one line of JSON, in which no character acts on a terminal.
+/// Prints a value as one line of JSON without terminal control characters.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).context("cannot express the result as JSON")?;
     line(taming::json(&text))
 }
 
-/// Writes a text of several lines: a [`table`], or a document.
+/// Prints several lines: a [`table`], or a document.
 pub(super) fn lines(text: &str) -> Result<(), Failure> {
     write(taming::lines(text).as_bytes())
 }
 
-/// Writes bytes that a program reads as they are, and a person in a tame form, if they look.
+/// Writes raw bytes for a program, but escapes them on a terminal.
 pub(super) fn exactly(bytes: &[u8]) -> Result<(), Failure> {
     if is_seen() { line(String::from_utf8_lossy(bytes)) } else { write(bytes) }
 }
 
-/// A number of things, in the singular or the plural: `1 call`, `2 calls`.
+/// A count with its noun, in the singular or the plural: `1 call`, `2 calls`.
 pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A reader that has seen enough, such as `head`, is no failure.
+/// A reader that stops early, such as `head`, is not a failure.
 fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -59,25 +59,24 @@ fn write(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Draws a line on the terminal over the one that was drawn before; an empty one takes it away. A terminal that is gone is
-/// told nothing.
+/// Replaces the line last drawn on the terminal; an empty line clears it. Errors are ignored.
 pub(super) fn draw(line: impl Display) {
     let mut stderr = io::stderr().lock();
     write!(stderr, "\r\x1b[K{}", Tamed(line)).and_then(|()| stderr.flush()).ok();
 }
 
-/// True if a person looks at stderr.
+/// True if stderr is a terminal.
 pub(super) fn is_heard() -> bool {
     io::stderr().is_terminal()
 }
 
-/// True if a person looks at stdout.
+/// True if stdout is a terminal.
 pub(super) fn is_seen() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Rows in columns that are as wide as they need to be. What the platform or an approver wrote cannot move the cursor:
-/// control characters are shown by their code.
+/// Rows in aligned columns. Text from the platform or an approver cannot move the cursor: control characters are
+/// shown by their code.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
         .chain(rows.iter().cloned())
@@ -98,8 +97,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     text
 }
 
-/// JSON with a line for each member. Names keep their order and numbers their digits, which a round trip through values
-/// would cost.
+/// JSON with one member per line. Preserves member order and digits, which a round trip through values would lose.
 pub(super) fn indented(json: &RawValue) -> String {
     let mut text = String::with_capacity(json.get().len() * 2);
     let mut depth = 0;

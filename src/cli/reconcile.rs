@@ -1,4 +1,4 @@
-//! `reconcile`: one comparison of what was published with what the approval center shows.
+//! `reconcile`: one pass that compares published commands with the approval center.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ Findings:
 
 Exit codes: 0 all decisions are visible, 1 some are not, 69 the approval center is unavailable.";
 
-/// Findings read at once.
+/// Findings read per query.
 const PAGE: usize = 500;
 
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-/// Tells on a terminal how far it has come.
+/// Reports progress on a terminal.
 struct Progress {
     terminal: bool,
     told: Instant,
@@ -121,7 +121,7 @@ impl Witness for Progress {
     fn found(&mut self, _: &Candidate, _: &Finding) {}
 }
 
-/// Lists what is open, page by page, and sums up.
+/// Lists open findings page by page, then prints a summary.
 async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let overview = book.overview().await.context("cannot read the ledger")?;
@@ -137,7 +137,7 @@ async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) ->
         }
         let rows: Vec<_> = found.iter().map(|found| row(found, &zone)).collect();
         let text = table(HEAD, &rows);
-        // Its head once, however many pages there are.
+        // Print the header once, not per page.
         let text = if first { &text } else { text.split_once('\n').map_or("", |(_, rows)| rows) };
         lines(text)?;
     }
@@ -178,7 +178,7 @@ fn row(found: &Candidate, zone: &Zone) -> [String; 9] {
     ]
 }
 
-/// What is known when nothing is open: no more than what was compared.
+/// The message if nothing is open. It claims no more than was compared.
 fn closed(overview: &Overview, passed: Option<Summary>) -> String {
     let Overview { seen, ended, untellable, .. } = overview;
     match (seen + ended, untellable) {

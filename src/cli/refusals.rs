@@ -1,4 +1,4 @@
-//! `refusals`: why approvers saw 提交失败, from the ledger's file, whether or not `serve` runs.
+//! `refusals`: why approvers saw 提交失败, read from the ledger's file, whether or not `serve` runs.
 
 use std::borrow::Cow;
 
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         since: period.since,
         until: period.until,
         before: arguments.before,
-        // One more tells whether there is a next page.
+        // One more, to detect a next page.
         limit: limit + 1,
     };
     let look = |filter| reader.refusals(filter).context("cannot list the refused callbacks");
@@ -106,7 +106,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         found.iter().try_for_each(json)?;
         return Ok(Exit::Done);
     }
-    // What is wrong elsewhere in the configuration does not change what was refused.
+    // Faults elsewhere in the configuration do not affect past refusals.
     let intake = loaded.intake().ok();
     if let (Some(_), [one]) = (arguments.id, &*found) {
         lines(table(["", ""], &whole(one, &zone)).trim_start_matches('\n'))?;
@@ -128,7 +128,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-/// The same filter without what a callback that was not read cannot be found by.
+/// The filter without the fields that an unread callback does not have.
 fn strangers(filter: &RefusalFilter) -> RefusalFilter {
     RefusalFilter { user_id: None, task_id: None, instance_id: None, message_id: None, ..filter.clone() }
 }
@@ -183,7 +183,7 @@ fn whole(one: &KeptRefusal, zone: &Zone) -> Vec<[String; 2]> {
     .collect()
 }
 
-/// Says, for each reason, what the approver read and what to do.
+/// Explains each reason: the sentence the approver read, and what to do.
 fn explain(found: &[KeptRefusal], intake: Option<&intake::Settings>) {
     let mut told: Vec<&str> = Vec::new();
     for one in found {
@@ -208,13 +208,13 @@ fn explain(found: &[KeptRefusal], intake: Option<&intake::Settings>) {
     }
 }
 
-/// What approvers of this endpoint read now; words that were configured otherwise at the time are not kept.
+/// The endpoint's current sentence for approvers. Sentences configured at the time are not kept.
 fn sentence(intake: Option<&intake::Settings>, endpoint: &str, refusal: Refusal) -> Cow<'static, str> {
     let (locale, own) = intake.map(|intake| intake.words(endpoint, refusal)).unwrap_or_default();
     own.map_or_else(|| Rule::of(refusal).sentence(locale).into(), |own| own.to_string().into())
 }
 
-/// What else there is of that time: callbacks of which nobody knows who sent them, and commands that were accepted.
+/// Mentions what else happened in the period: callbacks with unknown senders, and accepted commands.
 fn hint(
     arguments: &Arguments,
     period: Period,

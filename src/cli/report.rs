@@ -1,4 +1,4 @@
-//! What is printed when a command fails.
+//! Reports the failure of a command.
 
 use super::{
     exit::{Exit, Failure},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::telemetry::log::chain;
 
-/// Prints what is wrong, and returns the exit code.
+/// Prints the failure and returns the exit code.
 pub(super) fn report(failure: Failure) -> Exit {
     match failure {
         Failure::Configuration(faults) => {

@@ -11,13 +11,13 @@ use super::{
 /// The JSON Schema of a command.
 const SCHEMA: &str = include_str!("../command/approval.command.1.json");
 
-/// The JSON Schema of what workers report.
+/// The JSON Schema of an outcome, as reported by workers.
 const OUTCOME: &str = include_str!("../command/approval.outcome.1.json");
 
-/// The AsyncAPI document, which refers to both by their paths in the repository.
+/// The AsyncAPI document, which refers to both schemas by their paths in the repository.
 const ASYNCAPI: &str = include_str!("../../asyncapi.yaml");
 
-/// What stands in the document for each schema.
+/// The document's reference to each schema.
 const REFERENCES: [(&str, &str); 2] = [
     ("$ref: ./src/command/approval.command.1.json", SCHEMA),
     ("$ref: ./src/command/approval.outcome.1.json", OUTCOME),
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The document with the schema in the place of the reference to it. JSON is YAML, if it is indented.
+/// The document with each reference replaced by its schema. Indented JSON is valid YAML.
 fn asyncapi() -> String {
     let mut document = String::with_capacity(ASYNCAPI.len() + 4 * SCHEMA.len());
     for line in ASYNCAPI.lines() {
@@ -69,7 +69,7 @@ fn asyncapi() -> String {
     document
 }
 
-/// The schema without references: inside another document `#` would be that one.
+/// The schema without references: within another document, `#` would refer to that document.
 fn inlined(schema: &str) -> String {
     let mut schema: Value = serde_json::from_str(schema).expect("the schema is JSON, or a test would fail");
     let definitions = schema.as_object_mut().and_then(|object| object.remove("$defs")).unwrap_or_default();
@@ -83,7 +83,7 @@ fn expand(schema: &mut Value, definitions: &Value) {
             let name = object.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("#/$defs/"));
             if let Some(Value::Object(definition)) = name.and_then(|name| definitions.get(name)) {
                 object.remove("$ref");
-                // What stands beside a reference holds as well as what it refers to (JSON Schema 2020-12).
+                // Siblings of a `$ref` apply together with its target (JSON Schema 2020-12).
                 object.extend(definition.clone());
             }
             object.values_mut().for_each(|value| expand(value, definitions));

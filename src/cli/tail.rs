@@ -24,10 +24,10 @@ use crate::{
     config::Loaded,
 };
 
-/// How long to wait for what should come at once.
+/// Timeout for immediate answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Messages under way to a slow terminal: enough to keep a fast one busy, and no more than that in memory.
+/// Prefetch for slow terminals: enough to keep a fast one busy, while bounding memory.
 const PREFETCH: u16 = 256;
 
 const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
                 interrupted.context("cannot wait for Ctrl-C").map(|()| Exit::Done).map_err(Failure::Failed)
             }
         };
-        // A farewell that is not answered changes nothing: the queue goes with the connection.
+        // An unanswered close changes nothing: the queue is deleted with the connection.
         listening.close("tail has ended").await;
         followed
     })
@@ -92,7 +92,7 @@ async fn follow(
         };
         print(&delivery, arguments.headers)?;
         seen += 1;
-        // lapin may never answer if the connection ends in just this moment.
+        // lapin may never answer if the connection ends at this moment.
         let acked = tokio::time::timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await;
         acked
             .map_err(anyhow::Error::new)
@@ -103,16 +103,16 @@ async fn follow(
     Ok(Exit::Done)
 }
 
-/// What is listened to, through a queue that nobody else sees.
+/// A subscription through an exclusive queue.
 pub(super) struct Listening<'a> {
-    /// Patterns of routing keys.
+    /// Routing key patterns.
     pub(super) bindings: &'a [String],
-    /// False if messages count as taken when they were sent, for one who must not hold up the broker.
+    /// False to consume without acknowledgements, so that a slow reader does not hold up the broker.
     pub(super) acks: bool,
 }
 
-/// Listens to the exchange, and waits for it a little if it is not there: `serve` makes it when it has found the broker,
-/// which may be a moment after it was started beside us.
+/// Subscribes to the exchange, and waits briefly if it is missing: `serve` declares it after connecting to the
+/// broker, and may have been started only a moment ago.
 pub(super) async fn subscribe_soon(
     listening: &Listening<'_>,
     amqp: &Settings,
@@ -144,7 +144,7 @@ pub(super) async fn subscribe_soon(
 
 async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    // Named by the broker, seen by this connection alone, gone with it.
+    // Named by the broker, exclusive to this connection, deleted with it.
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
@@ -206,7 +206,7 @@ struct Described<'a> {
     redelivered: bool,
     properties: Value,
     headers: Map<String, Value>,
-    /// As it came: numbers keep their digits, members their order.
+    /// Raw: keeps digits and member order.
     body: &'a RawValue,
 }
 
@@ -214,7 +214,7 @@ fn text_of(property: &Option<ShortString>) -> Option<&str> {
     property.as_ref().map(ShortString::as_str)
 }
 
-/// A header as JSON. countersign's own are texts; other publishers' may be anything.
+/// A header as JSON. countersign's own are texts; other publishers may use any type.
 fn value_of(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
@@ -224,7 +224,7 @@ fn value_of(value: &AMQPValue) -> Value {
     }
 }
 
-/// The body on one line: as it is if it is JSON, else as a text. A line break in JSON is never within a string.
+/// The body on one line: unchanged if it is JSON, else as a text. A line break in JSON is never within a string.
 fn body(data: &[u8]) -> Box<RawValue> {
     let text = String::from_utf8_lossy(data);
     RawValue::from_string(text.replace(['\n', '\r'], " "))

@@ -1,4 +1,4 @@
-//! Times on the command line: in which zone they are shown and read, and the arguments that name a span of them.
+//! Times on the command line: the zone to show and read them in, and the arguments that name a period.
 
 use clap::Args;
 
@@ -26,7 +26,7 @@ fn offset(text: &str) -> Result<Zone, String> {
 }
 
 impl ZoneArguments {
-    /// The zone to show and to read times in.
+    /// The zone to show and read times in.
     pub(super) fn zone(&self) -> Result<Zone, Failure> {
         match &self.utc_offset {
             Some(zone) => Ok(zone.clone()),
@@ -52,7 +52,7 @@ pub(super) struct PeriodArguments {
     around: Option<String>,
 }
 
-/// A span of time, open where nothing is said: `since <= time < until`.
+/// A period, open where unset: `since <= time < until`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Period {
     pub(super) since: Option<Timestamp>,
@@ -60,13 +60,13 @@ pub(super) struct Period {
 }
 
 impl PeriodArguments {
-    /// The span that was named.
+    /// The period given by the arguments.
     pub(super) fn period(&self, now: Timestamp, zone: &Zone) -> Result<Period, Failure> {
         let read = |flag: &str, text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => time(flag, text, now, zone).map(Some),
         };
-        // Nothing can be found there; most often yesterday was meant.
+        // Nothing can match the future; usually yesterday was meant.
         let past = |flag: &str, text: &Option<String>| match read(flag, text)? {
             Some(at) if at > now => Err(Failure::Usage(format!(
                 "{flag} {:?} is {}, which is still to come; say \"yesterday {}\" for the day before",
@@ -90,7 +90,7 @@ impl PeriodArguments {
     }
 }
 
-/// Reads the time that follows `flag`.
+/// Parses the time given to `flag`.
 pub(super) fn time(flag: &str, text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, Failure> {
     parse(text, now, zone).map_err(|error| Failure::Usage(format!("{flag} {text:?} {error}")))
 }
@@ -117,7 +117,7 @@ mod tests {
             period(Some("10:42"), None, None),
             Ok(Period { since: at("2026-11-20T02:42:00Z"), until: None })
         );
-        // Until this evening is a way to say all of today.
+        // "Until this evening" is a way to request all of today.
         assert_eq!(
             period(Some("today"), Some("18:00"), None),
             Ok(Period { since: at("2026-11-19T16:00:00Z"), until: at("2026-11-20T10:00:00Z") })

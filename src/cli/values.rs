@@ -1,4 +1,4 @@
-//! Values of flags that several commands take.
+//! Flag values shared by several commands.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn command_ref(text: &str) -> Result<CommandRef, String> {
     })
 }
 
-/// The id of a card's message.
+/// The id of a card message.
 pub(super) fn card(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         Ok(text.to_owned())

@@ -1,9 +1,9 @@
 //! `center definition apply`: creates or changes a definition from a TOML file.
 //!
-//! Two traps of the platform are in the way (platform.md#the-external-block). What an update leaves out falls back to
-//! false, so an update begins with what the center has. And creating with a *real* code makes a twin that nobody can
-//! delete, so a code that already names a definition as its real one is refused, and so is a creation that was not
-//! asked for.
+//! The platform has two traps (platform.md#the-external-block). Fields omitted from an update are reset to false, so
+//! an update starts from the center's version. And creating a definition with a *real* code makes a duplicate that
+//! nobody can delete. Therefore a code that is already the real code of a definition is refused, and so is a creation
+//! that was not requested.
 
 use std::path::PathBuf;
 
@@ -70,7 +70,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center, loaded: &Loaded)
     let file = &arguments.file;
     let wrong = |problem: String| wrong(file, problem);
     let mut wanted: Map<String, Value> = toml::from_str(&read(file)?)
-        // What TOML has to say beyond its first line quotes the file, and a token may stand there.
+        // After its first line, TOML's message quotes the file, which may contain a token.
         .map_err(|error: toml::de::Error| {
             wrong(format!("is not TOML: {}", error.message().lines().next().unwrap_or_default()))
         })?;
@@ -133,7 +133,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center, loaded: &Loaded)
     Ok(Exit::Done)
 }
 
-/// Takes URL, token and key from an endpoint of the configuration, so that no secret has to stand in the file.
+/// Takes URL, token and key from a configured endpoint, so that the file needs no secret.
 fn point_at(
     wanted: &mut Map<String, Value>,
     name: &str,
@@ -163,7 +163,7 @@ fn point_at(
     Ok(())
 }
 
-/// The definition that is to be changed.
+/// The definition to change.
 async fn existing(
     center: &Center,
     code: &str,
@@ -186,7 +186,7 @@ async fn existing(
     Ok(definition)
 }
 
-/// A creation must be meant, and its code must not be a real one.
+/// Refuses a creation that was not requested, or that uses a real code.
 async fn refuse_a_twin(center: &Center, custom_code: &str, arguments: &Arguments) -> Result<(), Failure> {
     let file = &arguments.file;
     if let Some(definition) = by_real_code(center, custom_code, &arguments.ids.user_id_type).await? {
@@ -208,7 +208,7 @@ async fn refuse_a_twin(center: &Center, custom_code: &str, arguments: &Arguments
     Ok(())
 }
 
-/// The definition as it is to be, and what that changes: what the file does not say stays.
+/// The resulting definition and its changes. Keys missing from the file are kept.
 fn merged(
     before: Option<&Definition>,
     wanted: &Map<String, Value>,
@@ -236,7 +236,7 @@ fn merged(
     }
     let mut definition: Definition = serde_json::from_value(after)
         .map_err(|_| "a key has another type than the platform documents".to_owned())?;
-    // What was not said of the secrets is what the center has, which the redacted form does not tell.
+    // Unset secrets are taken from the center's version, because the redacted form does not contain them.
     let said = |key: &str| wanted.get("external").is_some_and(|external| external.get(key).is_some());
     let external = &mut definition.external;
     if !said("action_callback_token") {
@@ -290,7 +290,7 @@ fn differences(path: &str, old: &Value, new: &Value, is_update: bool, changes: &
     }
 }
 
-/// The keys of a definition, as the client has them.
+/// The definition keys known to the client.
 fn known_keys() -> std::collections::BTreeSet<String> {
     let top = [
         "approval_name",
@@ -324,7 +324,7 @@ fn known_keys() -> std::collections::BTreeSet<String> {
         .collect()
 }
 
-/// The definition that a real code names, or why there is none.
+/// The definition with this real code; `None` if it is unknown, an error if it is deleted.
 async fn by_real_code(center: &Center, code: &str, ids: &UserIdType) -> Result<Option<Definition>, Failure> {
     match center.definition(code, ids).await {
         Ok(definition) => Ok(Some(definition)),

@@ -1,19 +1,18 @@
-//! Whether a definition fits the endpoint that it should point at: each check with what is wrong and how to fix it.
+//! Checks whether a definition fits the endpoint it should point at. Each check states the problem and the fix.
 
 use strum::IntoStaticStr;
 
 use crate::{center::client::Definition, intake::EndpointSettings, loopback};
 
-/// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(in crate::cli) enum CheckResult {
     #[strum(serialize = "ok")]
     Right,
-    /// It works, and may surprise.
+    /// Works, but may surprise.
     Risky,
     Wrong,
-    /// It was not looked at, and the words say why.
+    /// Not checked; the text states why.
     #[strum(serialize = "-")]
     Skipped,
 }
@@ -24,7 +23,6 @@ impl CheckResult {
     }
 }
 
-/// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct Check {
     pub(in crate::cli) subject: &'static str,
@@ -32,15 +30,15 @@ pub(in crate::cli) struct Check {
     pub(in crate::cli) words: String,
 }
 
-/// What the result depends on besides definition and endpoint.
+/// Additional inputs besides definition and endpoint.
 pub(in crate::cli) struct CheckInput<'a> {
     pub(in crate::cli) real_code: &'a str,
     pub(in crate::cli) public_url: Option<&'a str>,
-    /// True if the center is on this machine, and so reaches what is.
+    /// True if the center runs on this machine, and so can reach local addresses.
     pub(in crate::cli) center_is_local: bool,
 }
 
-/// Looks at everything that decides whether a callback comes here, is taken, and can come at all.
+/// Checks everything that decides whether a callback can be sent, arrives here, and is accepted.
 pub(in crate::cli) fn of(
     definition: &Definition,
     endpoint: &EndpointSettings,
@@ -91,7 +89,7 @@ pub(in crate::cli) fn of(
     checks
 }
 
-/// True for a URL that names this machine.
+/// True if the URL names this machine.
 pub(in crate::cli) fn is_local(url: &str) -> bool {
     url.parse().is_ok_and(|url| loopback::is_url(&url))
 }
@@ -217,7 +215,7 @@ fn codes(definition: &Definition, endpoint: &EndpointSettings, real: &str) -> (C
             CheckResult::Wrong,
             format!("neither {real} nor {custom} is allowed; add both to the endpoint's approval_codes"),
         ),
-        // Which of the two callbacks carry is not documented (Q6).
+        // It is not documented which of the two callbacks contain (Q6).
         (true, false) => (
             CheckResult::Risky,
             format!("{custom} is not allowed; which of its two codes comes is not known: add it"),
@@ -236,7 +234,7 @@ fn texts(definition: &Definition) -> (CheckResult, String) {
             "no language is the default one; set is_default for one that has every key".to_owned(),
         );
     };
-    // The platform takes any text as a locale and then never finds it (platform.md#definitions).
+    // The platform accepts any text as a locale but then never finds it (platform.md#definitions).
     if let Some(resource) = definition.i18n_resources.iter().find(|resource| !resource.locale.contains('-')) {
         return (
             CheckResult::Risky,

@@ -93,7 +93,7 @@ async fn get(arguments: &GetArguments, center: &Center) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Every field, in the platform's words.
+/// Every field, with the platform's names.
 fn fields(definition: &Definition, locale: &str) -> Vec<(&'static str, String)> {
     let key = |key: Option<&str>| match key {
         None | Some("") => "-".to_owned(),
@@ -148,7 +148,7 @@ async fn check(arguments: &CheckArguments, center: &Center, loaded: &Loaded) -> 
     let input = check::CheckInput {
         real_code: &arguments.code,
         public_url: arguments.public_url.as_deref(),
-        // The emulator reaches what the platform's cloud cannot.
+        // The emulator reaches addresses that the platform's cloud cannot.
         center_is_local: check::is_local(&center.settings().base_url),
     };
     let checks = check::of(&definition, endpoint, &input);

@@ -161,7 +161,7 @@ fn row(found: &FoundInstance, zone: &Zone) -> [String; 9] {
     [
         when(instance.start_time, zone),
         when(instance.end_time, zone),
-        // One spelling in all our tables, whichever the API has.
+        // Use one spelling in all our tables, regardless of the API's.
         instance.status.as_instance().to_string(),
         or_dash(title),
         or_dash(&instance.external_id),

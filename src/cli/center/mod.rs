@@ -1,4 +1,4 @@
-//! `center`: the approval center's own APIs, by hand.
+//! `center`: manual calls of the approval center's APIs.
 
 mod apply;
 pub(super) mod check;
@@ -91,7 +91,7 @@ pub(super) fn run(command: CenterCommand, loaded: &Loaded) -> Result<Exit, Failu
     })
 }
 
-/// What went wrong, with what can be done about it.
+/// The error, with advice on how to fix it.
 pub(super) fn failure(error: Error) -> Failure {
     let mut words = chain(&error);
     if let Some(advice) = error.fault().and_then(Fault::advice) {
@@ -105,7 +105,7 @@ pub(super) fn failure(error: Error) -> Failure {
     }
 }
 
-/// Reads a file, without a BOM; `-` is stdin.
+/// Reads a file and strips the BOM; `-` is stdin.
 fn read(path: &Path) -> Result<String, Failure> {
     let text = if path == Path::new("-") {
         std::io::read_to_string(std::io::stdin().lock())
@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<String, Failure> {
         std::fs::read_to_string(path)
     };
     let mut text = text.with_context(|| format!("cannot read {}", path.display()))?;
-    // What editors on Windows begin a file with; neither JSON nor TOML readers take it.
+    // Windows editors prepend a BOM, which neither JSON nor TOML parsers accept.
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
@@ -124,7 +124,7 @@ fn wrong(path: &Path, problem: impl std::fmt::Display) -> Failure {
     Failure::Usage(format!("{}: {problem}", path.display()))
 }
 
-/// Reads JSON that is one value or a list of them, or several after one another.
+/// Reads JSON: one value, a list, or several values in sequence.
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
     let text = read(path)?;
     let mut all = Vec::new();
@@ -141,17 +141,17 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Fail
     Ok(all)
 }
 
-/// A time for people; `-` for "not yet" and for what no calendar has.
+/// A time for display; `-` if it is unset or out of calendar range.
 fn when(time: Millis, zone: &Zone) -> String {
     time.timestamp().map_or_else(|| "-".to_owned(), |time| zone.show(time))
 }
 
-/// A text that may be missing.
+/// The text, or `-` if it is empty.
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.to_owned()
 }
 
-/// Tells on stderr how far a long list has come.
+/// Reports on stderr how much of a long list has been read.
 #[derive(Debug, Default)]
 struct Progress {
     pages: u32,

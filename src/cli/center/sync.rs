@@ -16,7 +16,7 @@ use crate::{
     time::Zone,
 };
 
-/// How many are checked in one request; the platform documents no limit (platform.md#checking-instances).
+/// Instances checked per request. The platform documents no limit (platform.md#checking-instances).
 const AT_ONCE: usize = 20;
 
 const EXAMPLES: &str = "\
@@ -92,8 +92,8 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     Ok(exit)
 }
 
-/// What the platform did not take although it said yes (platform.md#versions-and-update-modes): told by the counts if
-/// there are some, and by looking.
+/// Finds what the platform ignored despite a success answer (platform.md#versions-and-update-modes): by the counts,
+/// if present, and by querying.
 async fn ignored(
     center: &Center,
     instance: &ExternalInstance,
@@ -154,7 +154,7 @@ pub(super) async fn check(arguments: &CheckArguments, center: &Center) -> Result
     let mut versions = Vec::new();
     for file in &arguments.files {
         for value in read_json::<serde_json::Value>(file)? {
-            // Of an instance as it is synchronised, the tasks go by another name.
+            // An instance in the sync format has another name for its tasks.
             let read = if value.get("task_list").is_some() || value.get("approval_code").is_some() {
                 serde_json::from_value(value).map(|instance: ExternalInstance| instance.version())
             } else {
@@ -202,7 +202,7 @@ fn rows(different: &InstanceVersion, versions: &[InstanceVersion], zone: &Zone) 
     rows
 }
 
-/// With the number, since versions may differ by a millisecond.
+/// Includes the raw number: versions may differ by a millisecond.
 fn when_exactly(time: Millis, zone: &Zone) -> String {
     format!("{time} {}", when(time, zone))
 }

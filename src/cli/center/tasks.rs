@@ -58,7 +58,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
-    // The platform would find nothing for a word that it does not know, rather than say so.
+    // For an unknown status the platform returns no results instead of an error.
     let status = match arguments.status.as_deref().map(TaskStatus::from) {
         Some(status) if !status.is_known() => {
             let words: Vec<_> = TaskStatus::ALL.iter().map(TaskStatus::as_str).collect();
@@ -82,7 +82,7 @@ pub(super) async fn run(arguments: &Arguments, center: &Center) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-/// Reads pages up to the limit; with --json each instance is printed as it comes.
+/// Reads pages up to the limit. With --json, prints each instance as it arrives.
 async fn gather(
     pages: impl futures_util::Stream<Item = Result<Page<InstanceTasks>, crate::center::client::Error>>,
     arguments: &Arguments,

@@ -1,4 +1,4 @@
-//! The broker: each URL as `serve` would use it, then exchanges and queues, without changing either.
+//! The broker: connects to each URL like `serve`, then checks exchanges and queues without changing them.
 
 use std::{fmt::Write, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// For everything that should come at once.
+/// Timeout for immediate answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn look(
@@ -60,7 +60,7 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Tries every URL: the second is used when the first is gone, which is no time to learn that it is wrong.
+/// Tries every URL: a failover is no time to learn that the second one is wrong.
 async fn connect(results: &mut Results, settings: &Settings) -> Result<Option<(Listening, Login)>, Failure> {
     let mut connected = None;
     let mut failures = Vec::new();
@@ -88,7 +88,7 @@ async fn connect(results: &mut Results, settings: &Settings) -> Result<Option<(L
                 let advice = refusal(&error, &login, settings).unwrap_or_else(|| {
                     "Check amqp.url, and that the broker runs and can be reached from here".to_owned()
                 });
-                // The broker's own words may end with a full stop.
+                // The broker's message may end with a full stop.
                 failures.push((subject, format!("{}. {advice}", chain(&error).trim_end_matches('.'))));
             }
             Err(_) => failures
@@ -104,7 +104,7 @@ async fn connect(results: &mut Results, settings: &Settings) -> Result<Option<(L
     Ok(connected)
 }
 
-/// What to do when the broker answers, and does not let us in.
+/// Advice if the broker answers but rejects the login.
 fn refusal(error: &Error, login: &Login, settings: &Settings) -> Option<String> {
     let (code, words) = error.reply()?;
     let (user, vhost) = (shell(&login.user), shell(&login.vhost));
@@ -131,7 +131,7 @@ fn refusal(error: &Error, login: &Login, settings: &Settings) -> Option<String> 
     }
 }
 
-/// The line that lets the user do what `serve` does with what it declares, and nothing else.
+/// The command that grants the user exactly the permissions that `serve` needs.
 fn grant(settings: &Settings, login: &Login) -> String {
     let mut pattern = "^(".to_owned();
     for (place, name) in names(settings).iter().enumerate() {
@@ -192,7 +192,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
             results.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
         }
         Some(Role::Outcomes) => results.ok(subject, format!("{name}: {messages} waiting to be taken")),
-        // AMQP does not tell bindings. Where they are missing, commands end up here.
+        // AMQP cannot list bindings. If they are missing, commands end up here.
         Some(Role::Unrouted) if messages > 0 => {
             let words = format!("commands that found no queue, in {name}: {messages}");
             let advice =
@@ -201,7 +201,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
         }
         Some(Role::Unrouted) => results.ok(subject, "no command was without a queue"),
         Some(Role::Dead) if messages > 0 => {
-            // To read them would count as a delivery, of which a queue may allow only so many.
+            // Reading them would count as a delivery, and a queue may limit deliveries.
             let words = format!("messages in {name}: {messages}; doctor does not touch them");
             let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
                        or maxlen (the queue was full)";
@@ -216,7 +216,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
     }
 }
 
-/// A queue that would drop its oldest messages, should anybody limit its length.
+/// A queue that would drop its oldest messages if its length were limited.
 fn overflow(results: &mut Results, one: &Examined, vhost: &str) -> Result<(), Failure> {
     let Some(overflow) = &one.overflow else { return Ok(()) };
     let name = &one.name;

@@ -1,4 +1,5 @@
-//! A callback to each endpoint, by the way the platform's take, that proves address, token and key and decides nothing.
+//! Sends a callback to each endpoint, the way the platform would. It tests address, token and key and decides
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -88,7 +89,7 @@ async fn post(
         Some(key) => envelope(key, plain.as_bytes()),
         None => plain,
     };
-    // A certificate names the public address, not this machine's.
+    // A certificate names the public address, not the local one.
     let trust = if is_public { Trust::System } else { Trust::Own };
     let began = Instant::now();
     let sent = client(&url, trust, PATIENCE)?
@@ -144,12 +145,12 @@ async fn post(
     }
 }
 
-/// What is wrong with the certificate that was shown, as the end of a sentence; `None` if that is not why there is no answer.
+/// The certificate problem, worded to end a sentence; `None` if the failure has another cause.
 fn certificate_fault(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(rustls::Error::InvalidCertificate(fault)) = error.downcast_ref() {
         return Some(fault_in_words(fault));
     }
-    // An error of input and output holds its cause, and passes over it in the chain.
+    // `io::Error` contains its cause but skips it in the source chain.
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => certificate_fault(inner),
         None => certificate_fault(error.source()?),
@@ -192,7 +193,7 @@ fn fault_in_words(fault: &CertificateError) -> String {
     }
 }
 
-/// Looks at a certificate that was accepted, or that is our own and was not asked to be.
+/// Checks a certificate that was accepted, or our own, which was not verified.
 fn certificate(results: &mut Results, subject: &str, to: &str, shown: &[u8]) -> Result<(), Failure> {
     let Ok(facts) = Facts::of(Path::new(to), &[CertificateDer::from(shown)]) else { return Ok(()) };
     let subject = format!("certificate of the {subject}");

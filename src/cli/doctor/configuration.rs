@@ -1,4 +1,4 @@
-//! The configuration: its faults, what time has made wrong, what is risky, and the certificates that it names.
+//! The configuration: its faults, lapsed and risky settings, and the certificates it names.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure
     certificates(results, loaded)
 }
 
-/// What is wrong with their dates has been told above, if they are our own.
+/// Dates of our own certificates are already reported above.
 fn certificates(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
     if let Ok(http) = loaded.http()
         && let Some(tls) = &http.tls
@@ -45,7 +45,7 @@ fn certificates(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
 }
 
 fn own(results: &mut Results, section: &str, path: &Path) -> Result<(), Failure> {
-    // One that cannot be read is a fault of the configuration.
+    // An unreadable file is already a configuration fault.
     let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
         return Ok(());
     };
@@ -62,11 +62,11 @@ fn own(results: &mut Results, section: &str, path: &Path) -> Result<(), Failure>
     }
 }
 
-/// What to say of a server's or client's certificate that is an authority's.
+/// Message for a server or client certificate that is a CA.
 pub(super) const AUTHORITY: &str = "it is an authority's (CA:TRUE), which many clients reject as a server's; make one with \
      -addext basicConstraints=critical,CA:FALSE, or have an authority issue one";
 
-/// Of several authorities one may have been replaced: as long as one is valid, the broker may be believed.
+/// One of several CAs may have been replaced. As long as one is valid, the broker may be trusted.
 fn authorities(results: &mut Results, path: &Path) -> Result<(), Failure> {
     let Ok(chain) = certificates::read(path).and_then(|pem| certificates::chain(path, &pem)) else {
         return Ok(());

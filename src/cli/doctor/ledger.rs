@@ -1,4 +1,4 @@
-//! The ledger: whether it can be written, is sound and has room, what waits in it, and what was refused lately.
+//! The ledger: whether it is writable, sound and has space, what is waiting, and recent refusals.
 
 use std::{
     fs::{self, OpenOptions},
@@ -22,13 +22,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// Fresh commands are with the broker within a second; older ones wait for something.
+/// Fresh commands reach the broker within a second; older ones are waiting for something.
 const OLD: Duration = Duration::from_secs(60);
 
-/// A decision that waits for so long is one that people miss.
+/// People notice a decision that waits this long.
 const TOO_OLD: Duration = Duration::from_secs(15 * 60);
 
-/// A gigabyte of pages in the cache takes a second; a slow disk some ten.
+/// A gigabyte of cached pages takes a second; a slow disk about ten.
 const QUICK_CHECK: Duration = Duration::from_secs(10);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +43,7 @@ pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure
         return missing(results, settings);
     }
     owners(results, path)?;
-    // Opening it so changes nothing, and tells a read-only file, disk or owner from a usable one.
+    // Opening in append mode changes nothing, but reveals a read-only file, disk or wrong owner.
     if let Err(error) = OpenOptions::new().append(true).open(path) {
         let words =
             format!("{shown} cannot be written: {error}; every callback is refused as ledger_unavailable");
@@ -91,14 +91,14 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Whether files can be made in a directory. The one that is made for it is removed at once.
+/// Whether files can be created in a directory. The probe file is removed at once.
 fn can_be_filled(directory: &Path) -> io::Result<()> {
     let probe = directory.join(format!(".countersign-doctor-{}", process::id()));
     OpenOptions::new().write(true).create_new(true).open(&probe)?;
     fs::remove_file(probe)
 }
 
-/// The ledger and the files beside it, as far as they are there.
+/// The ledger and its companion files that exist.
 fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm", ".lock"].into_iter().map(|suffix| {
         let mut name = path.as_os_str().to_owned();
@@ -107,7 +107,7 @@ fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Root may write everywhere, so who runs this as root cannot tell by trying whether the service can.
+/// Root can write everywhere, so when run as root, a write attempt does not show whether the service can.
 fn owners(results: &mut Results, path: &Path) -> Result<(), Failure> {
     let Ok(owner) = fs::metadata(directory(path)).map(|found| found.uid()) else { return Ok(()) };
     for file in files(path) {
@@ -167,7 +167,7 @@ fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// What is kept and has not got through.
+/// Reports what is pending or parked.
 fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
     if let Some(age) = stats.oldest_pending_at.map(|at| Timestamp::now().since(at)).filter(|age| *age > OLD) {
         let words = format!(

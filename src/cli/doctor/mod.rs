@@ -1,4 +1,4 @@
-//! `doctor`: checks everything that a decision passes through, and says how to fix what is wrong.
+//! `doctor`: checks every part that a decision passes through, and explains how to fix problems.
 
 mod broker;
 mod callback;
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     zone: ZoneArguments,
 }
 
-/// What was found so far; each line is printed as soon as it is known.
+/// The results so far. Each line is printed as soon as it is known.
 struct Results {
     as_json: bool,
     zone: Zone,
@@ -67,7 +67,7 @@ struct Results {
 }
 
 impl Results {
-    /// A time as it is shown; in JSON always in UTC.
+    /// A time for display; in JSON always in UTC.
     fn at(&self, at: Timestamp) -> String {
         if self.as_json { at.to_string() } else { self.zone.show(at) }
     }
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     Ok(if results.wrong == 0 { Exit::Done } else { Exit::Failed })
 }
 
-/// A text as one word of a shell, for lines to be pasted.
+/// Quotes a text as one shell word, for commands to paste.
 fn shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

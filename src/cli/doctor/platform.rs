@@ -1,4 +1,4 @@
-//! The approval center: our clock against its own, our app, and each definition of each endpoint.
+//! The approval center: our clock against its clock, our app, and the definitions of each endpoint.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Contexts that are tokens allow a minute by default, and the platform's own times are compared with ours.
+/// Token contexts allow a minute by default, and the platform's times are compared with ours.
 const MOST_OFF: u64 = 30;
 
-/// Looks, and returns the `action_callback_url` of a definition for each endpoint that has one.
+/// Runs the checks and returns the `action_callback_url` of each endpoint's definition, if it has one.
 pub(super) async fn look(
     results: &mut Results,
     arguments: &Arguments,
@@ -128,7 +128,7 @@ pub(super) async fn look(
 enum Look {
     Found(Box<Definition>),
     Unknown,
-    /// Which has been reported.
+    /// Already reported.
     Failed,
 }
 
@@ -181,7 +181,7 @@ fn with_advice(error: &crate::center::client::Error) -> String {
     }
 }
 
-/// Compares our clock with the one that the platform's answers carry.
+/// Compares our clock with the one in the platform's answers.
 async fn clock(results: &mut Results, base_url: &str) -> Result<(), Failure> {
     let url = url(base_url, "/")?;
     let answer = client(&url, Trust::System, PATIENCE)?.get(url.clone()).send().await;

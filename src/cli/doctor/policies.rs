@@ -1,5 +1,5 @@
-//! Whether the broker drops commands that it has confirmed: by a policy, an operator policy, or an argument of a queue. AMQP
-//! does not tell; the management API does, or `rabbitmqctl` on the broker's own machine.
+//! Whether the broker drops commands that it has confirmed: by a policy, an operator policy, or a queue argument.
+//! AMQP does not expose these. The management API does, and so does `rabbitmqctl` on the broker's machine.
 
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
     telemetry::metrics::topology::Role,
 };
 
-/// For one answer of the management API.
+/// Timeout of one management API request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is known of a queue of ours.
+/// Known properties of one of our queues.
 #[derive(Debug, Clone)]
 struct Queue {
     name: String,
@@ -48,15 +48,15 @@ impl Queue {
         })
     }
 
-    /// What it does when it is full. In a quorum queue a policy wins over the argument, in others the argument; the operator's
-    /// policies cannot set it. (Tried with RabbitMQ 3.10.)
+    /// The effective overflow behaviour. In a quorum queue a policy overrides the argument; in others the argument
+    /// wins. Operator policies cannot set it. (Tested with RabbitMQ 3.10.)
     fn overflow(&self) -> &str {
         let (argument, policy) = (self.arguments.get("x-overflow"), self.effective.get("overflow"));
         let overflow = if self.is_quorum { policy.or(argument) } else { argument.or(policy) };
         overflow.and_then(Value::as_str).unwrap_or("drop-head")
     }
 
-    /// The value of `key` of a policy, or of the argument of the same meaning, and whose it is.
+    /// The value of `key` in a policy, or of the equivalent argument, with its source.
     fn limit(&self, key: &str) -> Option<(&Value, String)> {
         if let Some(value) = self.effective.get(key) {
             let policies: Vec<String> =
@@ -71,7 +71,7 @@ impl Queue {
     }
 }
 
-/// The members of an object; `rabbitmqctl` writes arguments as a list of name, type and value.
+/// The members of an object. `rabbitmqctl` prints arguments as a list of name, type and value.
 fn pairs(value: &Value) -> Map<String, Value> {
     match value {
         Value::Object(members) => members.clone(),
@@ -86,15 +86,15 @@ fn pairs(value: &Value) -> Map<String, Value> {
     }
 }
 
-/// Whom to ask.
+/// The broker to query.
 pub(super) struct Asked<'a> {
     pub(super) login: &'a Login,
     pub(super) management_url: Option<&'a str>,
-    /// The queues that are there.
+    /// The queues that exist.
     pub(super) queues: &'a [(String, Role)],
 }
 
-/// Looks, and returns the queues that are known to refuse what has no room.
+/// Runs the checks and returns the queues known to reject publishes when full.
 pub(super) async fn look(results: &mut Results, asked: &Asked<'_>) -> Result<HashSet<String>, Failure> {
     if asked.queues.is_empty() {
         return Ok(HashSet::new());
@@ -146,14 +146,14 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-/// Asks the management API, with user and password of the broker's URL.
+/// Queries the management API with the user and password of the broker's URL.
 async fn manage(base: &str, asked: &Asked<'_>) -> Result<Vec<Queue>, String> {
     let Login { user, password, vhost, .. } = asked.login;
     let mut root = url(base, "/").map_err(|_| format!("{base} is not a URL"))?;
     if let Some(why) = exposed_password(&root) {
         return Err(format!("{base} was not asked, since it is {why}"));
     }
-    // Given in the URL or not, they are those of the broker.
+    // Credentials in the URL are replaced by the broker's.
     root.set_username("")
         .and_then(|()| root.set_password(None))
         .map_err(|()| format!("{base} is not a URL"))?;
@@ -219,7 +219,7 @@ fn judge(
     Ok(refusing)
 }
 
-/// What takes messages out of a queue of ours although nobody has consumed them.
+/// Settings that remove unconsumed messages from one of our queues.
 fn faults(queue: &Queue, role: Role, vhost: &str) -> Vec<(CheckResult, String)> {
     let name = &queue.name;
     let what = match role {

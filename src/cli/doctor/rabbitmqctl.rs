@@ -1,4 +1,4 @@
-//! Queues and policies as `rabbitmqctl` of this machine tells them, which must be that of the broker.
+//! Queues and policies reported by the local `rabbitmqctl`, which must belong to the broker.
 
 use std::{
     io::Read,
@@ -11,13 +11,13 @@ use std::{
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-/// It takes seconds to start itself.
+/// Its startup alone takes seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The queues of a virtual host, none if there is no such, each with the members of the management API that are asked for:
-/// `name`, `arguments`, `policy`, `operator_policy` and `effective_policy_definition`.
+/// The queues of a virtual host, empty if it does not exist. Each has these members of the management API: `name`,
+/// `arguments`, `policy`, `operator_policy` and `effective_policy_definition`.
 ///
-/// The last two are columns of newer versions only, so they are found from the policies themselves.
+/// Only newer versions have the last two as columns, so they are derived from the policies.
 pub(super) fn queues(vhost: &str) -> Result<Vec<Value>, String> {
     let program = in_path("rabbitmqctl").ok_or("there is no rabbitmqctl on this machine")?;
     let ask = |what: &[&str]| run(&program, &[what, &["-p", vhost, "--formatter", "json"]].concat());
@@ -36,7 +36,7 @@ fn run(program: &PathBuf, args: &[&str]) -> Result<Vec<Value>, String> {
     command
         .args(["--silent", "--timeout", &PATIENCE.as_secs().to_string()])
         .args(args)
-        // Debian's runs as the user rabbitmq: what the environment holds for countersign is not for it.
+        // Debian's runs as the user rabbitmq, which must not see countersign's environment.
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
@@ -59,7 +59,7 @@ fn run(program: &PathBuf, args: &[&str]) -> Result<Vec<Value>, String> {
             Ok(Some(status)) => break status,
             Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
             _ => {
-                // It may have ended by itself meanwhile; nothing more is to be done about it.
+                // It may have exited meanwhile; ignore errors.
                 child.kill().and_then(|()| child.wait()).ok();
                 return Err("rabbitmqctl does not answer".to_owned());
             }
@@ -75,7 +75,7 @@ fn in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
-/// Adds to a queue which operator policy applies to it, and what results of that and its policy.
+/// Adds the matching operator policy to a queue, and the effective definition of both policies.
 fn apply(queue: &mut Value, policies: &[Value], of_operators: &[Value]) -> Result<(), String> {
     let policy =
         policies.iter().find(|policy| policy["name"].is_string() && policy["name"] == queue["policy"]);
@@ -89,7 +89,7 @@ fn apply(queue: &mut Value, policies: &[Value], of_operators: &[Value]) -> Resul
     }
     if let Some(policy) = operators {
         for (key, value) in definition(policy) {
-            // Of two numbers the smaller one is in force.
+            // Of two numbers the smaller one applies.
             let smaller = match (effective.get(&key).and_then(Value::as_u64), value.as_u64()) {
                 (Some(one), Some(other)) => json!(one.min(other)),
                 _ => value,
@@ -102,7 +102,7 @@ fn apply(queue: &mut Value, policies: &[Value], of_operators: &[Value]) -> Resul
     Ok(())
 }
 
-/// Written as text, with JSON in it.
+/// A definition is a text that contains JSON.
 fn definition(policy: &Value) -> Map<String, Value> {
     match &policy["definition"] {
         Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(bare["effective_policy_definition"], json!({}));
         assert_eq!(bare["operator_policy"], Value::Null);
 
-        // Erlang knows patterns that are none to others.
+        // Erlang supports patterns that other regex engines do not.
         let unknown = [policy("ahead", "^(?!x)", "queues", json!({ "message-ttl": 1 }), 0)];
         let error = apply(&mut bare, &policies, &unknown).unwrap_err();
         assert!(error.contains("the operator policy ahead"), "{error}");

@@ -1,4 +1,4 @@
-//! Endpoints with several credentials: which of them is still used.
+//! Endpoints with several credentials: which of them are still used.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A credential that nobody has used for so long, while another one was used, is hardly needed any more.
+/// A credential unused for this long, while another one was used, is probably obsolete.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
 pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
@@ -21,7 +21,7 @@ pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure
     if rotating().next().is_none() {
         return Ok(());
     }
-    // What is wrong with the ledger is said elsewhere.
+    // Ledger problems are reported elsewhere.
     let Some(uses) = Reader::open(&settings.path).ok().and_then(|reader| reader.credential_uses().ok())
     else {
         return Ok(());
@@ -48,7 +48,7 @@ fn find<'u>(uses: &'u [CredentialUse], endpoint: &EndpointSettings, tag: u16) ->
     uses.iter().find(|used| used.endpoint == endpoint.name && used.tag == tag)
 }
 
-/// Unused for long, while another one of the endpoint was used within that time.
+/// Unused for long, while another credential of the endpoint was used within that time.
 fn is_idle(used: &CredentialUse, all: &[Option<&CredentialUse>], now: Timestamp) -> bool {
     let quiet_since = |used: &CredentialUse| used.last_used_at.unwrap_or(used.known_since);
     let is_live = |other: &CredentialUse| other.last_used_at.is_some_and(|at| now.since(at) < UNUSED);

@@ -1,4 +1,4 @@
-//! The running service, by what its `/readyz` says, in words.
+//! The running service, according to its `/readyz`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     config::Loaded,
 };
 
-/// An answer of a listener on this machine.
+/// Timeout of a local listener.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
@@ -57,7 +57,7 @@ pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), F
     Ok(())
 }
 
-/// What is wrong according to `/readyz`.
+/// The problems reported by `/readyz`, in words.
 fn words(told: &Value) -> Vec<(CheckResult, &'static str, String)> {
     let mut found = Vec::new();
     let mut add = |result, subject, words: String| found.push((result, subject, words));

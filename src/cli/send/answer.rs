@@ -1,4 +1,4 @@
-//! How a callback is posted, and how its answer is read.
+//! Posts a callback and interprets the answer.
 
 use std::{borrow::Cow, time::Instant};
 
@@ -9,12 +9,12 @@ use serde_with::skip_serializing_none;
 use super::tally::millis;
 use crate::{proxy, telemetry::log::chain};
 
-/// How one callback was answered.
+/// The answer to one callback.
 #[skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
-    /// Absent if neither the callback nor its context names one, as far as is known here: what a context was registered
-    /// for, the service alone knows.
+    /// Absent if neither the callback nor its context names one. Only the service knows the task that a context was
+    /// registered for.
     pub(super) task_id: Option<String>,
     /// Absent if there was no answer.
     pub(super) http_status: Option<u16>,
@@ -69,9 +69,9 @@ fn read(task_id: Option<String>, status: u16, bytes: &[u8], elapsed_ms: f64) -> 
     }
 }
 
-/// The word of an answer: `accepted` or `duplicate`, or the reason of a refusal.
+/// Classifies an answer: `accepted` or `duplicate`, or the reason of a refusal.
 pub(super) fn outcome_of(status: u16, bytes: &[u8]) -> Cow<'_, str> {
-    /// Of both kinds of answers, what tells them apart.
+    /// The fields that distinguish both kinds of answers.
     #[derive(Default, serde::Deserialize)]
     struct Words<'a> {
         #[serde(borrow)]
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(read(Some("t".to_owned()), 502, b"<html>", 1.0).outcome, "unknown");
     }
 
-    /// Answers one request with these bytes; `None` hangs up.
+    /// Answers one request with these bytes; `None` closes the connection.
     async fn answering(answer: Option<&'static str>) -> reqwest::Url {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

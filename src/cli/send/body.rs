@@ -25,7 +25,7 @@ pub(super) enum Origin {
     Search,
 }
 
-/// What one callback says, whatever its shape.
+/// The content of a callback, whatever its shape.
 #[derive(Debug, Clone)]
 pub(super) struct Decision {
     pub(super) action: String,
@@ -38,7 +38,7 @@ pub(super) struct Decision {
     pub(super) reason: Option<String>,
 }
 
-/// Members in the order of the captured callback. What is unset is omitted, as the platform does.
+/// Members in the order of the captured callback. Unset members are omitted, as the platform does.
 #[skip_serializing_none]
 #[derive(Serialize)]
 struct Body<'a> {
@@ -48,7 +48,7 @@ struct Body<'a> {
     approval_code: Option<&'a str>,
     instance_id: Option<&'a str>,
     task_id: Option<&'a str>,
-    /// Without quotes, although it may be beyond what a double holds exactly: so it was captured.
+    /// An unquoted number, as captured, although a double may not represent it exactly.
     message_id: Option<u64>,
     id: Option<&'a str>,
     reason: Option<&'a str>,
@@ -73,13 +73,13 @@ pub(super) fn render(origin: Origin, decision: &Decision, token: &str) -> Vec<u8
     serde_json::to_vec(&body).expect("texts and a number are JSON")
 }
 
-/// What an endpoint reads from a context that is given: instance and task, as far as the context alone names them. What
-/// was registered for it is in the service's ledger and not known here.
+/// The instance and task that an endpoint reads from a given context. Only names in the context itself count:
+/// registrations are in the service's ledger and unknown here.
 pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option<String>, Option<String>) {
     let token = "nobody's";
     let credential =
         CredentialSettings { action_callback_token: Secret::new(token), action_callback_key: None };
-    // A card's body carries no ids of its own, so that what is found is the context's.
+    // A card's body contains no ids, so any ids found come from the context.
     let body = render(Origin::Card, decision, token);
     let Ok(callback) = open(&Credentials::new(&[credential]), &body) else { return (None, None) };
     let settings =
@@ -89,12 +89,13 @@ pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option
         Ok(task) if task.resolved_by.is_some_and(|by| by != ResolvedBy::Opaque) => {
             (task.instance_id, task.task_id)
         }
-        // What is wrong with it is for the service to say.
+        // The service reports any problems.
         Ok(_) | Err(_) => (None, None),
     }
 }
 
-/// A context that this endpoint resolves to the task; `None` if it needs none. A card has nothing else that names it.
+/// A context that this endpoint resolves to the task; `None` if it needs none. For a card, only the context names the
+/// task.
 pub(super) fn context(origin: Origin, formats: &[Format], instance: &str, task: &str) -> Option<String> {
     let fields = formats.iter().find_map(|format| match format {
         Format::Json(fields) => Some(fields.clone()),
@@ -118,7 +119,7 @@ pub(super) fn context(origin: Origin, formats: &[Format], instance: &str, task: 
     Some(context.to_string())
 }
 
-/// Puts a text where a JSON pointer points, with objects on the way.
+/// Inserts a text at a JSON pointer, creating the objects on its path.
 fn place(root: &mut Value, pointer: &str, value: &str) {
     let mut here = root;
     for token in pointer.split('/').skip(1) {

@@ -1,5 +1,5 @@
-//! HTTP/1.1 with nothing round it: a request is bytes, an answer is a status and a body. A client library costs a load
-//! generator more than the service that it loads.
+//! Minimal HTTP/1.1: a request is bytes, an answer is a status and a body. A client library would cost a load
+//! generator more than the service under test.
 
 use std::{io, net::SocketAddr};
 
@@ -10,44 +10,42 @@ use tokio::{
 
 use super::template::find;
 
-/// The head of an answer; more is not read.
+/// Limit of a response head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// The body of an answer; more is not read.
+/// Limit of a response body.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// One connection that is kept alive.
+/// A keep-alive connection.
 pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
     reusable: bool,
 }
 
-/// One answer.
 pub(super) struct Response<'a> {
     pub(super) status: u16,
     pub(super) body: &'a [u8],
 }
 
 impl Connection {
-    /// Connects to the first of these addresses that takes us.
+    /// Connects to the first address that accepts.
     pub(super) async fn open(addresses: &[SocketAddr]) -> io::Result<Self> {
         let stream = TcpStream::connect(addresses).await?;
-        // A request is one write; nothing is gained by waiting for more.
+        // Each request is one write; waiting for more gains nothing.
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(4096), reusable: true })
     }
 
-    /// True if another request may be sent: the server has neither said that it closes nor closed.
+    /// True if another request may be sent: the server has neither closed the connection nor announced to.
     pub(super) fn is_open(&self) -> bool {
         if !self.reusable {
             return false;
         }
-        // Nothing can be there between two requests, unless it is the end. Asks the kernel only if it said so before.
+        // Between requests, only EOF can be readable. Makes a syscall only if readiness was signalled before.
         matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a request and reads its answer. After an error, or if it is dropped before it is done, the connection is
-    /// of no more use.
+    /// Sends a request and reads its answer. After an error or if dropped midway, the connection cannot be reused.
     pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Response<'_>> {
         self.reusable = false;
         self.stream.write_all(request).await?;

@@ -1,9 +1,9 @@
-//! The load generator: many connections, at a rate or as fast as the answers come.
+//! The load generator: many connections, at a rate or as fast as the answers arrive.
 //!
-//! At a rate the moments at which callbacks are due stand beforehand, and a latency counts from there: a service that
-//! stalls for a second is charged that second by every callback that was due in it, not only by those that happened to
-//! be under way ("coordinated omission"). Without a rate each connection sends as soon as it is answered, and a latency
-//! counts from the sending: that tells how much the service can do, and little of how long it takes at less.
+//! At a rate, callbacks are due at fixed times, and latency is measured from the due time. A service that stalls for
+//! a second is charged that second by every callback due in it, not only by those in flight ("coordinated omission").
+//! Without a rate, each connection sends as soon as it is answered, and latency is measured from the send. That shows
+//! the maximum throughput, but says little about latency at lower rates.
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,11 +36,11 @@ use crate::{
     telemetry::log::chain,
 };
 
-/// Connections if nothing is said: what it takes to keep a group commit full.
+/// Default number of connections: enough to keep a group commit full.
 const CONNECTIONS: u16 = 64;
-/// Between two attempts to connect.
+/// Pause between connection attempts.
 const RECONNECT: Duration = Duration::from_millis(50);
-/// Causes of missing answers that are told in words.
+/// Number of errors printed individually.
 const TOLD: usize = 5;
 
 #[derive(Debug, Args)]
@@ -72,7 +72,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 impl LoadArguments {
-    /// True if the load generator is asked for, and not answers one by one.
+    /// True if an option requests the load generator instead of printing answers one by one.
     pub(super) fn wanted(&self) -> bool {
         self.rate.is_some() || self.duration.is_some() || self.verify.is_some() || self.summary
     }
@@ -82,19 +82,19 @@ impl LoadArguments {
     }
 }
 
-/// When callbacks are due, and when it is over.
+/// When callbacks are due, and when to stop.
 struct Schedule {
     rate: Option<f64>,
-    /// Never more than so many.
+    /// Upper limit.
     count: u64,
-    /// Without a rate, no callback is begun later than so long after the start.
+    /// Without a rate, no callback starts later than this after the start.
     duration: Option<Duration>,
 }
 
 impl Schedule {
     fn new(arguments: &Arguments) -> Self {
         let LoadArguments { rate, duration, .. } = arguments.load;
-        // At a rate and nothing else: until Ctrl-C.
+        // With only a rate: until Ctrl-C.
         let endless = duration.is_some() || rate.is_some();
         let wanted = arguments.count.unwrap_or(if endless { u64::MAX } else { 1 });
         let count = match (rate, duration) {
@@ -104,13 +104,13 @@ impl Schedule {
         Self { rate, count, duration: duration.filter(|_| rate.is_none()) }
     }
 
-    /// When the callback with this number is due, counted from the start.
+    /// When callback `number` is due, relative to the start.
     fn due(rate: f64, number: u64) -> Duration {
         Duration::from_secs_f64(number as f64 / rate)
     }
 }
 
-/// What the connections of one run share.
+/// State shared by the connections of one run.
 struct Run<'a> {
     schedule: Schedule,
     addresses: Vec<SocketAddr>,
@@ -119,14 +119,14 @@ struct Run<'a> {
     tally: RefCell<Tally>,
     began: Instant,
     next: Cell<u64>,
-    /// One permit for each callback that is due; not used without a rate.
+    /// One permit per due callback; unused without a rate.
     due: Arc<Semaphore>,
     ledger: &'a Arrivals,
     told: Cell<usize>,
     progress: RefCell<Progress>,
 }
 
-/// Sends the load and gives what came of it.
+/// Sends the load and returns the summary.
 pub(super) async fn run(
     plan: &Plan<'_>,
     url: &reqwest::Url,
@@ -195,7 +195,7 @@ pub(super) async fn run(
     Ok(tally.summary(given, unsent, account))
 }
 
-/// Where to connect to, and what each request begins with.
+/// The addresses to connect to, and the start of each request.
 async fn target(url: &reqwest::Url) -> Result<(Vec<SocketAddr>, String), Failure> {
     if url.scheme() != "http" {
         return Err(Failure::Usage("the load generator speaks plain HTTP; use an http:// URL".to_owned()));
@@ -220,7 +220,7 @@ async fn target(url: &reqwest::Url) -> Result<(Vec<SocketAddr>, String), Failure
 }
 
 impl Run<'_> {
-    /// Sends one callback after the other over one connection, until it is over.
+    /// Sends callbacks sequentially over one connection until the run ends.
     async fn work(&self, connection: Connection) {
         let mut connection = Some(connection);
         let mut request = Vec::with_capacity(4096);
@@ -232,7 +232,7 @@ impl Run<'_> {
                     Ok(connection) => Some(connection),
                     Err(cause) => {
                         self.unanswered(&cause);
-                        // Nobody is there, and the other connections are about to find out.
+                        // The server is gone; the other connections will find out too.
                         return;
                     }
                 };
@@ -262,14 +262,13 @@ impl Run<'_> {
         }
     }
 
-    /// The next callback, and the moment from which its latency counts if that is not the sending; `None` when it is
-    /// over.
+    /// The next callback, and the start of its latency if that is not the send; `None` at the end.
     async fn next(&self) -> Option<(u64, Option<Instant>)> {
         if let Some(rate) = self.schedule.rate {
             self.due.acquire().await.expect("it is never closed").forget();
             let number = self.take()?;
             let due = self.began + Schedule::due(rate, number);
-            // What is due and cannot be sent for so long is told as never sent.
+            // A callback this overdue is reported as unsent.
             return (due.elapsed() < PATIENCE).then_some((number, Some(due)));
         }
         if self.schedule.duration.is_some_and(|duration| self.began.elapsed() >= duration) {
@@ -286,14 +285,14 @@ impl Run<'_> {
         })
     }
 
-    /// How many callbacks were due until now: all of them, unless it was ended early.
+    /// How many callbacks were due until now: all of them, unless the run ended early.
     fn due_until_now(&self) -> u64 {
         if self.schedule.duration.is_some() { self.next.get() } else { self.schedule.count }
     }
 
     fn write_request(&self, number: u64, into: &mut Vec<u8>) {
         into.extend_from_slice(self.head.as_bytes());
-        // The length stands before the body: room for it is made first and filled in afterwards.
+        // The length precedes the body: reserve space and fill it in afterwards.
         let at = into.len();
         into.extend_from_slice(b"        \r\n\r\n");
         let begin = into.len();
@@ -335,7 +334,7 @@ impl Run<'_> {
         told <= TOLD
     }
 
-    /// Keeps the line on the terminal up to date, for ever.
+    /// Updates the progress line, forever.
     async fn tell_progress(&self) {
         loop {
             let due = self.progress.borrow().next_at();
@@ -353,10 +352,10 @@ impl Run<'_> {
     }
 }
 
-/// Gives a permit for each callback at the moment when it is due.
+/// Issues a permit for each callback when it is due.
 ///
-/// A thread, because the timers of an asynchronous runtime have steps of a millisecond: that would be most of the latency
-/// of a fast service.
+/// A thread, because async runtime timers have millisecond resolution, which would be most of the latency of a fast
+/// service.
 struct Pacer {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -374,11 +373,11 @@ impl Pacer {
                 let more = usize::try_from(reached - given).unwrap_or(Semaphore::MAX_PERMITS);
                 due.add_permits(more);
                 given = reached;
-                // Wakes up now and then if the rate is low, to see whether it is over.
+                // At a low rate, wake up now and then to check for the end.
                 let wait = Schedule::due(rate, given).saturating_sub(began.elapsed());
                 thread::sleep(wait.min(Duration::from_millis(100)));
             }
-            // One for each connection: to wake up and find that nothing is left.
+            // One per connection, so that each wakes up and finds nothing left.
             due.add_permits(usize::from(connections));
         });
         Self { stop, thread: Some(thread) }

@@ -29,11 +29,11 @@ use load::LoadArguments;
 use plan::Plan;
 use tally::{Given, Summary, Tally};
 
-/// The platform itself waits 5 to 10 s (platform.md#callback-transport); a little more shows an answer that comes too
-/// late for it.
+/// The platform waits 5 to 10 s (platform.md#callback-transport). A little more shows answers that come too late for
+/// it.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Refusals that are told in words; more than a screen of them tells nothing new.
+/// Number of refusals printed individually; more than a screenful adds nothing.
 const TOLD: u64 = 5;
 
 const EXAMPLES: &str = "\
@@ -173,7 +173,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-/// Sends the callbacks and prints each answer; ends at the first that does not come.
+/// Sends the callbacks and prints each answer. Stops at the first missing answer.
 async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Summary, Failure> {
     let count = plan.arguments.count.unwrap_or(1);
     let connections = plan.arguments.connections.unwrap_or(1);

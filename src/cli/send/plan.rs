@@ -1,4 +1,4 @@
-//! What a run of `send` sends: the arguments and the configuration, put together.
+//! Combines the arguments and the configuration into what `send` sends.
 
 use super::{
     Arguments, Origin,
@@ -16,21 +16,21 @@ use crate::{
     secret::Secret,
 };
 
-/// All that does not change from one callback to the next.
+/// Everything that is constant across callbacks.
 pub(super) struct Plan<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) endpoint: Option<&'a EndpointSettings>,
     pub(super) endpoint_name: String,
     pub(super) token: Secret,
     pub(super) key: Option<Secret>,
-    /// What fresh ids begin with: two runs do not get in each other's way.
+    /// Prefix of fresh ids, so that two runs do not collide.
     pub(super) run: String,
     pub(super) first_message_id: u64,
     /// Instance and task that `--context` names.
     pub(super) named: (Option<String>, Option<String>),
 }
 
-/// A callback whose own ids say something else than its context is refused whatever else it says; nobody means to send it.
+/// Rejects a callback whose ids contradict its context. The service always refuses it, so it must be a mistake.
 fn contradiction(arguments: &Arguments, named: &(Option<String>, Option<String>)) -> Result<(), Failure> {
     for (flag, what, given, named) in [
         ("--instance", "the instance", &arguments.instance, &named.0),
@@ -56,13 +56,13 @@ fn contradiction(arguments: &Arguments, named: &(Option<String>, Option<String>)
 }
 
 impl<'a> Plan<'a> {
-    /// Fails if there is no such endpoint, no token, or what is given contradicts itself.
+    /// Fails if the endpoint or the token is missing, or if the arguments contradict each other.
     pub(super) fn new(arguments: &'a Arguments, loaded: &'a Loaded) -> Result<Self, Failure> {
         let by_file = arguments.token_file.is_some();
         let endpoint = match loaded.endpoints() {
             Ok(endpoints) => match choose(endpoints, arguments.endpoint.as_deref()) {
                 Ok(endpoint) => Some(endpoint),
-                // With a token at hand, an endpoint of another machine's configuration will do.
+                // With a token given, the endpoint may belong to another machine's configuration.
                 Err(_) if by_file && (endpoints.is_empty() || arguments.endpoint.is_some()) => None,
                 Err(failure) => return Err(failure),
             },
@@ -88,7 +88,7 @@ impl<'a> Plan<'a> {
             token,
             key: key.filter(|_| !arguments.plain),
             run: format!("demo-{:08x}", fresh >> 32),
-            // 19 digits, as the captured one: beyond what a double holds exactly.
+            // 19 digits, like the captured one: beyond the exact range of a double.
             first_message_id: arguments
                 .message_id
                 .unwrap_or(7_000_000_000_000_000_000 + fresh % 1_000_000_000_000_000_000),
@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
         Ok(Self { named, ..plan })
     }
 
-    /// The callback with this number, counted from 0.
+    /// Callback `number`, counted from 0.
     fn decision(&self, number: u64) -> Decision {
         let task = match self.arguments.count {
             Some(2..) => format!("{}{}", self.task_prefix(), number + 1),
@@ -113,8 +113,7 @@ impl<'a> Plan<'a> {
         self.decision_about(task, self.first_message_id.wrapping_add(number))
     }
 
-    /// The task that the callback with this number names; `None` if it carries no task, and its context is not known to
-    /// name one.
+    /// The task that callback `number` names; `None` if it has none and its context is not known to name one.
     pub(super) fn task_told(&self, number: u64) -> Option<String> {
         match (self.arguments.origin, &self.arguments.context) {
             (Origin::Card, Some(_)) => self.named.1.clone(),
@@ -127,7 +126,7 @@ impl<'a> Plan<'a> {
         given.cloned().unwrap_or_else(|| format!("{}-task", self.run))
     }
 
-    /// What the task ids of many callbacks begin with; a number follows.
+    /// Prefix of the task ids of many callbacks; a number follows.
     pub(super) fn task_prefix(&self) -> String {
         format!("{}-", self.task())
     }
@@ -159,7 +158,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The body as it goes over the wire.
+    /// The body as sent.
     pub(super) fn body(&self, number: u64) -> Vec<u8> {
         let plain = body::render(self.arguments.origin, &self.decision(number), self.token.expose());
         match &self.key {
@@ -168,7 +167,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The bodies of many callbacks.
+    /// A template for many callbacks.
     pub(super) fn template(&self) -> Template {
         let marks = Marks::draw();
         let decision =

@@ -1,4 +1,4 @@
-//! What is counted over all answers, and how it is told.
+//! Counts all answers and reports them.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use crate::cli::{
     output::{draw, is_heard, say},
 };
 
-/// The longest latency that is told exactly; what takes longer counts as this.
+/// The longest latency recorded exactly; longer ones count as this.
 const LONGEST_US: u64 = 120_000_000;
 
-/// Different errors that are told; what a broken network invents beyond that is counted together.
+/// Distinct errors reported; further ones, as a broken network produces, are counted together.
 const ERRORS_TOLD: usize = 20;
 
 /// How one callback ended.
@@ -31,7 +31,7 @@ pub(super) enum Ending {
 /// Counts and latencies of one run.
 pub(super) struct Tally {
     began: Instant,
-    /// The last answer; until then the clock of the run runs.
+    /// Time of the last answer; until then the run is still timed.
     ended: Instant,
     latencies: Histogram<u64>,
     accepted: u64,
@@ -42,36 +42,36 @@ pub(super) struct Tally {
     errors: BTreeMap<String, u64>,
 }
 
-/// What a run is told as: the object `summary` of `--json`. Members are only ever added.
+/// The report of a run: the object `summary` of `--json`. Members are only ever added.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    /// What the ids of this run begin with.
+    /// Prefix of this run's ids.
     pub(super) run: String,
     pub(super) connections: u64,
-    /// Callbacks that were to be sent in each second; null when each connection sends as soon as it is answered.
+    /// Target callbacks per second; null if each connection sends as soon as it is answered.
     pub(super) rate_wanted: Option<f64>,
-    /// Callbacks that were sent: those that were answered, and those that were not.
+    /// Callbacks sent, answered or not.
     pub(super) sent: u64,
     pub(super) accepted: u64,
     pub(super) duplicate: u64,
     pub(super) refused: u64,
     pub(super) unanswered: u64,
-    /// Callbacks that were due and never sent.
+    /// Callbacks that were due but never sent.
     pub(super) unsent: u64,
-    /// Answers by their word: `accepted`, `duplicate`, a reason, `unknown`.
+    /// Answers by outcome: `accepted`, `duplicate`, a reason, `unknown`.
     pub(super) answers: BTreeMap<String, u64>,
     /// Causes of missing answers.
     pub(super) errors: BTreeMap<String, u64>,
     /// From the first callback to the last answer.
     pub(super) elapsed_ms: f64,
-    /// Answers in each second of that time.
+    /// Answers per second over that time.
     pub(super) rate_per_s: f64,
     pub(super) latency_us: Latency,
-    /// What arrived; null without `--verify`.
+    /// The `--verify` result; null without it.
     pub(super) verify: Option<Account>,
 }
 
-/// Microseconds until the answer; all are 0 if there was none.
+/// Microseconds until the answer; all 0 if there was none.
 #[derive(Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) min: u64,
@@ -83,7 +83,7 @@ pub(super) struct Latency {
     pub(super) max: u64,
 }
 
-/// What does not change while a run goes on.
+/// The constants of a run.
 pub(super) struct Given {
     pub(super) run: String,
     pub(super) connections: u64,
@@ -106,7 +106,7 @@ impl Tally {
         }
     }
 
-    /// Counts an answer. `outcome` is its word.
+    /// Counts an answer with this outcome.
     pub(super) fn answered(&mut self, status: u16, outcome: &str, latency: Duration) -> Ending {
         self.ended = Instant::now();
         self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US).max(1));
@@ -123,7 +123,7 @@ impl Tally {
         ending
     }
 
-    /// Counts a callback that got no answer; true if this cause is a new one.
+    /// Counts a callback without an answer; true if the cause is new.
     pub(super) fn unanswered(&mut self, cause: &str) -> bool {
         self.ended = Instant::now();
         self.unanswered += 1;
@@ -137,12 +137,12 @@ impl Tally {
         known
     }
 
-    /// True if this word was answered once until now.
+    /// True if this outcome has occurred exactly once so far.
     pub(super) fn is_first(&self, outcome: &str) -> bool {
         self.answers.get(outcome) == Some(&1)
     }
 
-    /// Answers that were no success, and missing answers.
+    /// Unsuccessful and missing answers.
     pub(super) fn failures(&self) -> u64 {
         self.refused + self.unanswered
     }
@@ -184,7 +184,7 @@ impl Tally {
 }
 
 impl Summary {
-    /// The lines for a person.
+    /// The human-readable report.
     pub(super) fn words(&self) -> String {
         let mut text = format!(
             "{} sent in {:.2} s ({:.0}/s): {} accepted, {} duplicate, {} refused, {} unanswered",
@@ -212,7 +212,7 @@ impl Summary {
         text
     }
 
-    /// The exit code: that of the worst that happened.
+    /// The exit code of the worst event.
     pub(super) fn exit(&self) -> Exit {
         if self.verify.as_ref().is_some_and(|account| account.missing > 0) {
             Exit::Failed
@@ -226,7 +226,7 @@ impl Summary {
     }
 }
 
-/// A line on the terminal that tells how far a run is; nothing if stderr is no terminal.
+/// A progress line on the terminal; disabled if stderr is not a terminal.
 pub(super) struct Progress {
     seen: bool,
     told_at: Instant,
@@ -240,7 +240,7 @@ impl Progress {
         Self { seen: is_heard(), told_at: Instant::now(), told_sent: 0 }
     }
 
-    /// When to [`tell`](Self::tell) next; `None` if nobody looks.
+    /// When to [`tell`](Self::tell) next; `None` if disabled.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.seen.then(|| self.told_at + Self::EVERY)
     }
@@ -260,14 +260,14 @@ impl Progress {
         ));
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(super) fn end(&self) {
         if self.seen {
             draw("");
         }
     }
 
-    /// Says a line without mixing it with the bar.
+    /// Prints a line without mixing it with the progress line.
     pub(super) fn say(&self, line: impl std::fmt::Display) {
         self.end();
         say(line);

@@ -1,26 +1,26 @@
-//! Bodies rendered once: only the number of the callback is put in for each, so that rendering costs a load generator
-//! next to nothing.
+//! Bodies rendered once. Only the callback's number is inserted each time, so that rendering costs a load generator
+//! almost nothing.
 
 use crate::{
     callback::cipher::{self, BLOCK_BYTES, Key},
     cli::credentials::random,
 };
 
-/// What stands for the number of a callback in a body that was rendered as a pattern.
+/// Placeholders for a callback's number in a rendered body.
 ///
-/// Drawn at random: no text that a user gives along holds it by chance.
+/// Random, so that user-supplied text does not contain them by accident.
 #[derive(Debug, Clone)]
 pub(super) struct Marks {
-    /// In place of the number at the end of a task id.
+    /// Replaces the number at the end of a task id.
     pub(super) number: String,
-    /// In place of the `message_id`: it is a number there, so it has to be one here.
+    /// Replaces the `message_id`; a number, because the field is one.
     pub(super) message_id: u64,
 }
 
 impl Marks {
     pub(super) fn draw() -> Self {
         let number = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-        // 20 digits, which no message_id that is made up here has.
+        // 20 digits: generated message_ids are shorter.
         let message_id =
             10_000_000_000_000_000_000 + u64::from_be_bytes(random()) % 8_000_000_000_000_000_000;
         Self { number, message_id }
@@ -33,17 +33,17 @@ enum Piece {
     MessageId,
 }
 
-/// A body with places for the number of the callback.
+/// A body with slots for the callback's number.
 pub(super) struct Template {
     pieces: Vec<Piece>,
     first_message_id: u64,
     key: Option<Key>,
-    /// Random bytes for IVs, drawn many at a time.
+    /// Random bytes for IVs, drawn in bulk.
     randomness: Vec<u8>,
 }
 
 impl Template {
-    /// Cuts a plain body at its marks. With a key, what is rendered is encrypted.
+    /// Splits a plain body at its marks. With a key, the rendered body is encrypted.
     pub(super) fn new(plain: &[u8], marks: &Marks, first_message_id: u64, key: Option<Key>) -> Self {
         let message_id = marks.message_id.to_string();
         let mut pieces = Vec::new();
@@ -64,7 +64,7 @@ impl Template {
         Self { pieces, first_message_id, key, randomness: Vec::new() }
     }
 
-    /// Appends the body of the callback with this number, as it goes over the wire.
+    /// Appends the body of callback `number`, as sent.
     pub(super) fn render(&mut self, number: u64, into: &mut Vec<u8>) {
         if self.key.is_none() {
             self.render_plain(number, into);
@@ -101,7 +101,7 @@ impl Template {
     }
 }
 
-/// Where `needle` begins in `hay`.
+/// Position of `needle` in `hay`.
 pub(super) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }

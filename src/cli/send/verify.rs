@@ -28,7 +28,7 @@ use crate::{
     telemetry::taming::Tamed,
 };
 
-/// Missing ids that are named.
+/// Number of missing ids listed.
 const NAMED: usize = 10;
 
 /// Where commands are read back from.
@@ -40,20 +40,20 @@ pub(super) enum Source {
     Queue,
 }
 
-/// What became of every id. Ids are counted, not messages.
+/// The result by id. Ids are counted, not messages.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Account {
     /// Answered 200 as accepted.
     pub(super) answered: u64,
     /// Arrived at least once.
     pub(super) arrived: u64,
-    /// Answered and not arrived.
+    /// Answered but not arrived.
     pub(super) missing: u64,
-    /// Arrived more than once: at least once is what is promised.
+    /// Arrived more than once. Delivery is at least once.
     pub(super) duplicated: u64,
-    /// Arrived and never answered: the answer was lost on its way, the command was not.
+    /// Arrived but never answered: the answer was lost, the command was not.
     pub(super) unanswered: u64,
-    /// The first of the missing.
+    /// The first missing ids.
     pub(super) missing_ids: Vec<String>,
 }
 
@@ -65,21 +65,21 @@ impl fmt::Display for Account {
             self.answered, self.arrived, self.missing, self.duplicated, self.unanswered
         )?;
         if !self.missing_ids.is_empty() {
-            // They are what an answer said.
+            // The ids come from an answer.
             write!(f, "\nmissing: {}", Tamed(self.missing_ids.join(", ")))?;
         }
         Ok(())
     }
 }
 
-/// What is known of each number, and how a message tells its number.
+/// The state of each number, and how to find a message's number.
 pub(super) struct Arrivals {
-    /// What task ids of this run begin with, up to the number.
+    /// Prefix of this run's task ids, before the number.
     prefix: String,
-    /// Whether that is so rare that it may be looked for anywhere in a body.
+    /// Whether the prefix is unique enough to search a whole body for it.
     unique: bool,
     first_message_id: u64,
-    /// One byte for each number: the lowest bit says answered, the others count arrivals, up to 2.
+    /// One byte per number: the lowest bit means answered, the others count arrivals, up to 2.
     numbers: RefCell<Numbers>,
 }
 
@@ -121,7 +121,7 @@ impl Arrivals {
         self.numbers.borrow_mut().mark(number, again);
     }
 
-    /// How many were answered and have not arrived.
+    /// How many were answered but have not arrived.
     fn open(&self) -> u64 {
         self.numbers.borrow().open
     }
@@ -143,14 +143,14 @@ impl Arrivals {
         account
     }
 
-    /// The number of a command of this run; `None` for the commands of others.
+    /// The number of this run's command; `None` for other commands.
     fn number(&self, delivery: &Delivery) -> Option<u64> {
         let header =
             delivery.properties.headers().as_ref().and_then(|headers| headers.inner().get("task_id"));
         if let Some(AMQPValue::LongString(task_id)) = header {
             return number_after(task_id.as_bytes(), self.prefix.as_bytes());
         }
-        // A context that no format reads names the task only within the body; a card may name none at all.
+        // A context that no format reads names the task only within the body; a card may not name one at all.
         let body = &*delivery.data;
         if self.unique
             && let Some(at) = find(body, self.prefix.as_bytes())
@@ -172,7 +172,7 @@ fn leading_number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
-/// A subscription that was there before the first callback.
+/// A subscription made before the first callback.
 pub(super) struct Verifier {
     source: Source,
     consumer: Consumer,
@@ -197,7 +197,7 @@ impl Verifier {
         Ok(Self { source, consumer, session })
     }
 
-    /// Marks what arrives, for ever; returns only when the broker goes away.
+    /// Marks arrivals forever; returns only if the broker goes away.
     pub(super) async fn follow(&mut self, ledger: &Arrivals) -> Failure {
         loop {
             let delivery = match self.consumer.next().await {
@@ -210,7 +210,7 @@ impl Verifier {
                 None => return Failure::Unavailable(anyhow!("the broker ended the subscription")),
             };
             let Some(number) = ledger.number(&delivery) else {
-                // Without an acknowledgement the commands of others go back into the queue in the end.
+                // Unacknowledged, other commands return to the queue at the end.
                 continue;
             };
             ledger.arrived(number);
@@ -224,7 +224,8 @@ impl Verifier {
         }
     }
 
-    /// Waits until all that was answered has arrived, or nothing more has come for `patience`, and gives the account.
+    /// Waits until all answered commands have arrived, or nothing has arrived for `patience`, and returns the
+    /// account.
     pub(super) async fn finish(mut self, ledger: &Arrivals, patience: Duration) -> Result<Account, Failure> {
         let settled = async {
             let mut last = (ledger.open(), Instant::now());
@@ -234,7 +235,7 @@ impl Verifier {
                     last = (ledger.open(), Instant::now());
                 }
             }
-            // A second copy comes right behind the first, if it comes.
+            // A duplicate arrives right behind the first copy, if at all.
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         let ended = tokio::select! {
@@ -299,7 +300,7 @@ mod tests {
             missing_ids: vec!["demo-1-task-2".to_owned(), "demo-1-task-4".to_owned()],
         };
         assert_eq!(account, wanted);
-        // Arriving before the answer is the same.
+        // Arrival before the answer gives the same result.
         ledger.arrived(5);
         ledger.answered(5);
         assert_eq!(ledger.open(), 2);

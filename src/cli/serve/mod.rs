@@ -25,10 +25,10 @@ use crate::{
 };
 
 pub(super) fn run(sources: Sources) -> Result<Exit, Failure> {
-    // This thread only waits: the listeners, the relay and the ledger have theirs.
+    // This thread only waits. The listeners, the relay and the ledger have their own.
     block_on(async {
-        // First of all: a signal that comes while the configuration is read or the ledger opens is to be obeyed as well,
-        // and a SIGHUP that nobody waits for ends a process.
+        // Before anything else: signals must work while the configuration is read or the ledger opens. An unhandled
+        // SIGHUP ends the process.
         let signals = Signals::new()?;
         let loaded = load(&sources);
         let config = loaded.config()?;
@@ -56,8 +56,8 @@ fn tell(loaded: &Loaded) {
     }
 }
 
-/// Takes as many file descriptors as the system gives: each connection is one, and a common soft limit of 1024 would let
-/// idle strangers keep the broker, the ledger and the internal listener from opening theirs.
+/// Raises the soft limit of file descriptors to the hard limit. Each connection uses one. With a common soft limit of
+/// 1024, idle clients could prevent connections to the broker, the ledger and the internal listener.
 fn take_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -85,7 +85,7 @@ async fn serve(
     let controls = app.controls();
     controls.exchange_outcomes(workers::outcomes(&config, center.as_ref()));
     controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
-    // Handed over, not copied: what a reload replaces is to be gone, secrets above all.
+    // Moved, not copied: a reload must drop what it replaces, above all secrets.
     let reloader = Reloader::new(sources, loaded, config, center);
     let (stop, hangup) = signals.split();
     let serving = app.run(async {
@@ -98,7 +98,7 @@ async fn serve(
     }
 }
 
-/// What goes on beside serving: the supervisor is told how it goes, and SIGHUP is obeyed.
+/// Runs alongside serving: notifies the supervisor and handles SIGHUP.
 async fn attend(
     controls: &Controls,
     supervisor: &Supervisor,
@@ -109,7 +109,7 @@ async fn attend(
     controls.serving().await;
     supervisor.ready(&controls.condition().await);
     let obey = async {
-        // Signals that come during a reload are one more reload after it, which reads what was written last.
+        // Signals received during a reload cause one more reload, which reads the latest files.
         while hangup.recv().await.is_some() {
             if controls.is_draining() {
                 tracing::info!(signal = "SIGHUP", "shutting down; reload ignored");
@@ -128,7 +128,7 @@ async fn attend(
     }
 }
 
-/// What the service is made of, but for ledger and relay.
+/// The settings of everything but the ledger and the relay.
 fn settings(config: &Config) -> app::Settings {
     app::Settings {
         http: config.http.clone(),
@@ -139,7 +139,7 @@ fn settings(config: &Config) -> app::Settings {
     }
 }
 
-/// To be called within the runtime on which the approval center is to be asked.
+/// Call within the runtime that will talk to the approval center.
 fn relay(config: &Config, center: Option<&Center>) -> Start {
     let settings = config.amqp.clone();
     let enrich = workers::enricher(config, center);
@@ -172,7 +172,7 @@ fn relay(config: &Config, center: Option<&Center>) -> Start {
     })
 }
 
-/// The signals that are obeyed. They count from when this is made, whether or not anybody waits for them yet.
+/// The handled signals. They are caught from construction on, even if nothing awaits them yet.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -189,8 +189,8 @@ impl Signals {
         })
     }
 
-    /// A future that resolves when the process is told to stop, and the signal to reload. A service that is told twice is
-    /// stopping already: the grace bounds how long that takes.
+    /// Returns a future that resolves on a stop signal, and the reload signal. A second stop signal has no effect:
+    /// the shutdown grace bounds the time to stop.
     fn split(self) -> (impl Future<Output = ()>, Signal) {
         let Self { mut terminate, mut interrupt, hangup } = self;
         let stop = async move {

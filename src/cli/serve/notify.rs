@@ -1,7 +1,7 @@
-//! The supervisor: systemd's protocol `sd_notify(3)`, by which it learns when the service is ready, how it goes, and, by
-//! the watchdog, that it is not stuck. Without `NOTIFY_SOCKET` in the environment nothing of it happens.
+//! Notifies systemd by the protocol `sd_notify(3)`: when the service is ready, its status and, for the watchdog, that
+//! it is not stuck. Without `NOTIFY_SOCKET` in the environment, this is a no-op.
 //!
-//! Written here since it is one datagram for each message; a crate would bring no less to read.
+//! Implemented here because each message is one datagram; a crate would be no less code to review.
 
 use std::{convert::Infallible, env, ffi::OsStr, io, os::unix::net::UnixDatagram, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::app::{Condition, Controls};
 
-/// How often the line of `systemctl status` is looked at; it is sent when it has changed.
+/// How often the status line is checked. It is sent only if it changed.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// How long to wait for a supervisor that does not read.
@@ -20,7 +20,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// It kills the service after this long without a sign of life.
+    /// systemd kills the service after this long without a keep-alive.
     watchdog: Option<Duration>,
 }
 
@@ -43,7 +43,7 @@ impl Supervisor {
         }
     }
 
-    /// Both listeners serve and the ledger is open; or a reload has ended.
+    /// Both listeners serve and the ledger is open, or a reload has ended.
     pub(super) fn ready(&self, condition: &Condition) {
         self.send(&format!("READY=1\nSTATUS={condition}"));
     }
@@ -55,12 +55,12 @@ impl Supervisor {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reading the configuration again"));
     }
 
-    /// The service was told to stop.
+    /// The service is stopping.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=draining");
     }
 
-    /// Keeps the line of `systemctl status` true.
+    /// Keeps the line of `systemctl status` up to date.
     pub(super) async fn tell(&self, controls: &Controls) -> Infallible {
         if self.socket.is_none() {
             return std::future::pending().await;
@@ -76,8 +76,9 @@ impl Supervisor {
         }
     }
 
-    /// Tells twice within the watchdog's time that the service is alive: as long as this runtime turns and `answers`, which
-    /// asks the ledger's writer, comes to true in time. The broker is not asked: without it nothing is stuck.
+    /// Sends keep-alives at half the watchdog interval, as long as this runtime makes progress and `answers`, which
+    /// asks the ledger's writer, returns true in time. The broker is not asked: a missing broker does not mean that
+    /// the service is stuck.
     pub(super) async fn watch(&self, answers: impl AsyncFn() -> bool) -> Infallible {
         let Some(limit) = self.watchdog else { return std::future::pending().await };
         let half = limit / 2;
@@ -96,7 +97,7 @@ impl Supervisor {
     }
 }
 
-/// A path, or `@` and a name in the abstract namespace of Linux.
+/// A path, or `@` and a name in Linux's abstract namespace.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     match name.as_encoded_bytes().strip_prefix(b"@") {
@@ -118,7 +119,7 @@ fn connect_abstract(_: &UnixDatagram, _: &[u8]) -> io::Result<()> {
     Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
-/// How long the watchdog waits, if there is one and it is for this process.
+/// The watchdog interval, if one is set for this process.
 fn watchdog(usec: Option<&str>, pid: Option<&str>) -> Option<Duration> {
     let usec: u64 = usec?.parse().ok().filter(|usec| *usec > 0)?;
     let ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));

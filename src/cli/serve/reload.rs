@@ -1,4 +1,4 @@
-//! SIGHUP: the whole configuration is read and checked again; then all of it is put in force that can be while the
+//! SIGHUP: reads and checks the whole configuration again, then applies either everything that can change while the
 //! service runs, or nothing.
 
 use super::{relay, settings, workers};
@@ -9,26 +9,27 @@ use crate::{
     telemetry::log::{Log, chain},
 };
 
-/// Reads the configuration again, from where it was read at start.
+/// Reads the configuration again from the same sources.
 pub(super) struct Reloader {
     sources: Sources,
-    /// As it was at start: what only a restart changes is still so.
+    /// As read at startup. Values that need a restart are still those.
     at_start: Effective,
-    /// As it was read last without a fault.
+    /// As last read without a fault.
     last: Effective,
-    /// What is in force.
+    /// The active configuration.
     config: Config,
-    /// As `config` says; clients share token and limits, so it is kept while that does not change.
+    /// Built from `config`. Clients share a token and limits, so it is kept while its settings do not change.
     center: Option<Center>,
 }
 
 impl Reloader {
-    /// `loaded` is what the service started with, `config` what it says, `center` made by it.
+    /// `loaded` is the startup configuration, `config` its settings, `center` the client built from them.
     pub(super) fn new(sources: Sources, loaded: Loaded, config: Config, center: Option<Center>) -> Self {
         Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, config, center }
     }
 
-    /// Reads, checks, and puts in force, and says in the log what came of it. If dropped meanwhile, what it came to.
+    /// Reads, checks and applies the configuration, and logs the result. If dropped midway, completed steps stay in
+    /// effect.
     pub(super) async fn reload(&mut self, controls: &Controls, log: &Log) {
         tracing::info!(signal = "SIGHUP", "reloading the configuration");
         let sources = self.sources.clone();

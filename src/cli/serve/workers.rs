@@ -1,4 +1,4 @@
-//! What of the service speaks to the approval center: none of it stands between a callback and its answer.
+//! The parts of the service that call the approval center. None is between a callback and its answer.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::{
     stop::requested,
 };
 
-/// The client, of which there is one: what uses it shares its token and its limits. `None` if it is not configured.
+/// The shared client: its users share a token and limits. `None` if not configured.
 pub(super) fn center(config: &Config) -> anyhow::Result<Option<Center>> {
     let center = config.approval_center.as_ref().map(Center::new).transpose();
     center.context("cannot set up the approval center's client")
 }
 
-/// What completes commands before they are published; `None` if no endpoint wants that.
+/// Enriches commands before they are published; `None` if no endpoint enables it.
 pub(super) fn enricher(config: &Config, center: Option<&Center>) -> Option<Arc<dyn Enrich>> {
     let center = center.cloned().filter(|_| !config.enrichment.is_empty())?;
     Some(Arc::new(Enricher::new(center, config.enrichment.clone(), Handle::current())))
 }
 
-/// What compares commands with what the approval center shows; `None` if it is not to.
+/// Compares commands with the approval center; `None` if disabled.
 pub(super) fn reconciliation(config: &Config, center: Option<&Center>) -> Option<Start> {
     let settings = config.reconcile.clone();
     let center = center.cloned().filter(|_| settings.every.is_some())?;
@@ -40,8 +40,7 @@ pub(super) fn reconciliation(config: &Config, center: Option<&Center>) -> Option
     }))
 }
 
-/// What takes the reports of workers and shows them to approvers; `None` if there is nobody to tell, or no queue to take them
-/// from.
+/// Receives workers' reports and shows them to approvers; `None` without an approval center or a queue.
 pub(super) fn outcomes(config: &Config, center: Option<&Center>) -> Option<Start> {
     let center = center.cloned().filter(|_| config.outcomes.queue().is_some())?;
     let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
