@@ -69,7 +69,6 @@ pub(super) struct DiskArguments {
     json: bool,
 }
 
-/// All measurements.
 #[derive(Debug, Serialize)]
 struct Measured {
     directory: PathBuf,

@@ -94,7 +94,6 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     })
 }
 
-/// Reports progress on a terminal.
 struct Progress {
     terminal: bool,
     told: Instant,

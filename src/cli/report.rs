@@ -6,7 +6,6 @@ use super::{
 };
 use crate::telemetry::log::chain;
 
-/// Prints the failure and returns the exit code.
 pub(super) fn report(failure: Failure) -> Exit {
     match failure {
         Failure::Configuration(faults) => {

@@ -280,7 +280,6 @@ pub(super) fn parse_file(text: &str, path: &Path) -> Result<Table, Vec<Fault>> {
         .collect())
 }
 
-/// Parses the embedded defaults.
 pub(super) fn parse_defaults(text: &str) -> Table {
     let table = DeTable::parse(text).expect("the embedded defaults are TOML, as a test shows");
     convert_table(table.into_inner(), &|_| Origin::Default)

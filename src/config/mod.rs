@@ -180,14 +180,13 @@ impl Loaded {
         &self.lapsed
     }
 
-    /// The public listener, regardless of faults elsewhere. This and the following methods are for commands that need
-    /// only one section. They must not fail because, say, the user who runs them cannot read another section's
-    /// secret.
+    /// The public listener. This and the following methods ignore faults in other sections. A command that needs only
+    /// one section must not fail because, say, its user cannot read another section's secret.
     pub fn http(&self) -> Result<&crate::http::Settings, Faults> {
         self.part(self.http.as_ref(), "http")
     }
 
-    /// The internal listener, regardless of faults elsewhere.
+    /// The internal listener.
     pub fn admin(&self) -> Result<&console::Settings, Faults> {
         self.part(self.admin.as_ref(), "admin")
     }
@@ -197,37 +196,37 @@ impl Loaded {
         self.part(self.internal.as_ref(), "admin.listen").copied()
     }
 
-    /// The ledger, regardless of faults elsewhere.
+    /// The ledger.
     pub fn ledger(&self) -> Result<&ledger::Settings, Faults> {
         self.part(self.ledger.as_ref(), "ledger")
     }
 
-    /// The broker, regardless of faults elsewhere.
+    /// The broker.
     pub fn amqp(&self) -> Result<&Amqp, Faults> {
         self.part(self.amqp.as_ref(), "amqp")
     }
 
-    /// How to log, regardless of faults elsewhere.
+    /// How to log.
     pub fn log(&self) -> Result<&log::Settings, Faults> {
         self.part(self.log.as_ref(), "log")
     }
 
-    /// The approval center's own APIs, regardless of faults elsewhere; `None` if unused.
+    /// The approval center's own APIs; `None` if unused.
     pub fn approval_center(&self) -> Result<Option<&client::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
     }
 
-    /// The settings of outcomes, regardless of faults elsewhere.
+    /// The settings of outcomes.
     pub fn outcomes(&self) -> Result<&outcomes::Settings, Faults> {
         self.part(self.outcomes.as_ref(), "outcomes")
     }
 
-    /// How decisions are compared with the approval center, regardless of faults elsewhere.
+    /// How decisions are compared with the approval center.
     pub fn reconcile(&self) -> Result<&reconcile::Settings, Faults> {
         self.part(self.reconcile.as_ref(), "reconcile")
     }
 
-    /// The endpoints, regardless of faults elsewhere. An empty list is not a fault here.
+    /// The endpoints. An empty list is not a fault here.
     pub fn endpoints(&self) -> Result<&[intake::EndpointSettings], Faults> {
         match &self.intake {
             Some(intake) if intake.endpoints.is_empty() => Ok(&[]),
@@ -235,7 +234,7 @@ impl Loaded {
         }
     }
 
-    /// The endpoints and the language, regardless of faults elsewhere.
+    /// The endpoints and the language.
     pub fn intake(&self) -> Result<&intake::Settings, Faults> {
         self.part(self.intake.as_ref(), "endpoints")
     }

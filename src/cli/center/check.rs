@@ -215,7 +215,7 @@ fn codes(definition: &Definition, endpoint: &EndpointSettings, real: &str) -> (C
             CheckResult::Wrong,
             format!("neither {real} nor {custom} is allowed; add both to the endpoint's approval_codes"),
         ),
-        // It is not documented which of the two callbacks contain (Q6).
+        // It is undocumented which of the two codes a callback contains (Q6).
         (true, false) => (
             CheckResult::Risky,
             format!("{custom} is not allowed; which of its two codes comes is not known: add it"),

@@ -146,7 +146,6 @@ fn when(time: Millis, zone: &Zone) -> String {
     time.timestamp().map_or_else(|| "-".to_owned(), |time| zone.show(time))
 }
 
-/// The text, or `-` if it is empty.
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.to_owned()
 }

@@ -9,7 +9,6 @@ use serde_with::skip_serializing_none;
 use super::tally::millis;
 use crate::{proxy, telemetry::log::chain};
 
-/// The answer to one callback.
 #[skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {

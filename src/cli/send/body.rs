@@ -73,7 +73,7 @@ pub(super) fn render(origin: Origin, decision: &Decision, token: &str) -> Vec<u8
     serde_json::to_vec(&body).expect("texts and a number are JSON")
 }
 
-/// The instance and task that an endpoint reads from a given context. Only names in the context itself count:
+/// The instance and task that an endpoint reads from a given context. Only ids in the context itself count:
 /// registrations are in the service's ledger and unknown here.
 pub(super) fn named(endpoint: &EndpointSettings, decision: &Decision) -> (Option<String>, Option<String>) {
     let token = "nobody's";

@@ -36,7 +36,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(4096), reusable: true })
     }
 
-    /// True if another request may be sent: the server has neither closed the connection nor announced to.
+    /// True if another request may be sent: the server has neither closed the connection nor announced it.
     pub(super) fn is_open(&self) -> bool {
         if !self.reusable {
             return false;

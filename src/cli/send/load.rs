@@ -126,7 +126,6 @@ struct Run<'a> {
     progress: RefCell<Progress>,
 }
 
-/// Sends the load and returns the summary.
 pub(super) async fn run(
     plan: &Plan<'_>,
     url: &reqwest::Url,

@@ -20,7 +20,6 @@ const LONGEST_US: u64 = 120_000_000;
 /// Distinct errors reported; further ones, as a broken network produces, are counted together.
 const ERRORS_TOLD: usize = 20;
 
-/// How one callback ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Accepted,
@@ -28,7 +27,6 @@ pub(super) enum Ending {
     Refused,
 }
 
-/// Counts and latencies of one run.
 pub(super) struct Tally {
     began: Instant,
     /// Time of the last answer; until then the run is still timed.

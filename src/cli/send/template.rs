@@ -101,7 +101,6 @@ impl Template {
     }
 }
 
-/// Position of `needle` in `hay`.
 pub(super) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).position(|window| window == needle)
 }

@@ -210,7 +210,7 @@ impl Verifier {
                 None => return Failure::Unavailable(anyhow!("the broker ended the subscription")),
             };
             let Some(number) = ledger.number(&delivery) else {
-                // Unacknowledged, other commands return to the queue at the end.
+                // Not acknowledged: other commands return to the queue when the run ends.
                 continue;
             };
             ledger.arrived(number);

@@ -48,14 +48,12 @@ impl Supervisor {
         self.send(&format!("READY=1\nSTATUS={condition}"));
     }
 
-    /// A reload has begun.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reading the configuration again"));
     }
 
-    /// The service is stopping.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=draining");
     }
