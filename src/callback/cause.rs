@@ -1,4 +1,4 @@
-//! Why a sender was not authenticated, in words for the operator. The answer never tells.
+//! Why a sender was not authenticated, for the operator. The answer never reveals it.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::wire::{self, Unreadable};
 /// Why a body did not authenticate its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// There is no body.
+    /// The body is empty.
     Empty,
     /// The body is compressed.
     Gzip,
@@ -19,37 +19,37 @@ pub enum Cause {
     NotJson,
     /// The body is meant for something else.
     Foreign(Foreign),
-    /// There are several members `encrypt`, so that nobody can say which one is meant.
+    /// There are several `encrypt` members, so the intended one is unknown.
     EncryptTwice,
     /// `encrypt` is not a text.
     EncryptNotText,
-    /// A plain body where a key is configured.
+    /// The body is plain, but a key is configured.
     NotEncrypted,
-    /// An encrypted body where no key is configured.
+    /// The body is encrypted, but no key is configured.
     Encrypted,
     /// `encrypt` is not standard base64.
     NotBase64,
-    /// `encrypt` is base64 of something that is not an IV and whole blocks.
+    /// `encrypt` does not decode to an IV and whole blocks.
     Length,
-    /// No configured key makes anything of it.
+    /// No configured key opens it.
     Key,
-    /// What a key makes of it begins like JSON and ends in no padding.
+    /// Decrypted with a key, it begins like JSON but its padding is invalid.
     Padding,
-    /// A key opens it, and what is inside is compressed.
+    /// A key opens it, but the content is compressed.
     GzipInside,
-    /// A key opens it, and what is inside is not text.
+    /// A key opens it, but the content is not text.
     NotUtf8Inside,
-    /// A key opens it, and what is inside is not one JSON object.
+    /// A key opens it, but the content is not one JSON object.
     NotJsonInside,
-    /// A plain body without a token.
+    /// The body is plain and has no token.
     TokenMissing,
-    /// A plain body with a token that is not configured.
+    /// The body is plain and its token is not configured.
     TokenWrong,
-    /// A key opens it, and there is no token inside.
+    /// A key opens it, but the content has no token.
     TokenMissingInside,
-    /// A key opens it, and the token inside is not configured.
+    /// A key opens it, but the token inside is not configured.
     TokenWrongInside,
-    /// A key opens it, and the token inside is configured together with another key.
+    /// A key opens it, but the token inside is configured with another key.
     TokenOfAnother,
 }
 
@@ -88,7 +88,7 @@ impl Cause {
         }
     }
 
-    /// The cause that a body is no text or no object by itself.
+    /// The cause for a body that is not text or not one object.
     pub(super) fn of_unreadable(body: &[u8], why: Unreadable) -> Self {
         match why {
             _ if body.is_empty() => Self::Empty,
@@ -98,7 +98,7 @@ impl Cause {
         }
     }
 
-    /// The same for what a key opened.
+    /// The same for decrypted content.
     pub(super) fn of_unreadable_inside(plain: &[u8], why: Unreadable) -> Self {
         match why {
             _ if is_gzip(plain) => Self::GzipInside,
@@ -114,24 +114,24 @@ impl fmt::Display for Cause {
     }
 }
 
-/// RFC 1952 §2.3.1: the magic number and the only method there is.
+/// RFC 1952 §2.3.1: the magic number and the only compression method.
 pub(super) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b, 8])
 }
 
-/// What the open platform sends to other URLs than that of a callback, and people enter ours for.
+/// Requests that the open platform sends to other URLs, for which people enter ours by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// The challenge by which the platform verifies the URL of an app's events and callbacks.
+    /// The challenge with which the platform verifies an app's URL for events and callbacks.
     UrlVerification,
-    /// A press on a message card of an app.
+    /// A click on an app's message card.
     CardAction,
     /// An event that an app subscribed to.
     Event,
 }
 
 impl Foreign {
-    /// The stable sentence, with what to do.
+    /// The stable sentence, with advice.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -150,7 +150,7 @@ impl Foreign {
         }
     }
 
-    /// What the members of a body are told by. One that has an `action_type` is a callback, whatever else it has.
+    /// Classifies a body by its members. A body with an `action_type` is always a callback.
     pub(super) fn of<'a>(members: impl Iterator<Item = (&'a str, &'a RawValue)>) -> Option<Self> {
         let (mut kind, mut challenge, mut header, mut event, mut card) = (None, false, None, false, false);
         for (name, value) in members {

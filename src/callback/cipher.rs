@@ -1,10 +1,10 @@
 //! The platform's encryption of a callback (platform.md#encryption): base64(IV ‖ AES-256-CBC(SHA-256(key text),
 //! PKCS#7)).
 //!
-//! CBC carries no proof of integrity. Anyone who can tell a wrong padding from a wrong token can decrypt and forge byte by
-//! byte (Vaudenay, "Security Flaws Induced by CBC Padding", Eurocrypt 2002). So the library is asked for the bare
-//! blocks, the padding is checked here without a branch on secret bytes, and the result is a bit that takes part in
-//! one decision together with the token, in [`super::open`].
+//! CBC does not protect integrity. Anyone who can distinguish wrong padding from a wrong token can decrypt and forge
+//! byte by byte (Vaudenay, "Security Flaws Induced by CBC Padding", Eurocrypt 2002). So the library decrypts raw
+//! blocks only, this module checks the padding without a branch on secret bytes, and the result is one bit that
+//! enters a single decision together with the token, in [`super::open`].
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeGreate
 
 use crate::secret::Secret;
 
-/// Bytes in a block of AES, and in an IV.
+/// Bytes in an AES block, and in an IV.
 pub const BLOCK_BYTES: usize = 16;
 
 /// A key, derived and expanded once. `Debug` shows nothing of it; the memory is overwritten on drop.
@@ -27,14 +27,14 @@ pub const BLOCK_BYTES: usize = 16;
 pub struct Key(Aes256);
 
 impl Key {
-    /// Derives the key of an `action_callback_key`: SHA-256 over its UTF-8 bytes, whatever they are.
+    /// Derives the key from an `action_callback_key`: SHA-256 over its UTF-8 bytes, whatever they are.
     #[must_use]
     pub fn derive(text: &Secret) -> Self {
         let hash = zeroize::Zeroizing::new(<[u8; 32]>::from(Sha256::digest(text.expose().as_bytes())));
         Self(Aes256::new((&*hash).into()))
     }
 
-    /// A key nobody knows, for work that must look like real work.
+    /// A random key, for work that must look like real work.
     #[must_use]
     pub fn decoy() -> Self {
         let mut bytes = zeroize::Zeroizing::new([0; 32]);
@@ -53,7 +53,7 @@ impl fmt::Debug for Key {
 #[derive(Debug)]
 pub(super) struct Sealed {
     bytes: Vec<u8>,
-    /// What is wrong with its form, if anything is.
+    /// What is wrong with its form, if anything.
     pub(super) fault: Option<Misshapen>,
 }
 
@@ -65,11 +65,11 @@ pub(super) enum Misshapen {
 }
 
 impl Sealed {
-    /// Decodes standard base64. Line breaks in it do not count: encoders for mail break their lines, a shell adds one at
-    /// the end, and the decoders of the platform's own samples skip them.
+    /// Decodes standard base64, ignoring line breaks: mail encoders break lines, shells append one, and the decoders
+    /// in the platform's own samples skip them.
     ///
-    /// Anything that cannot be IV and blocks is replaced by two blocks of zeros and marked, so that the work that follows
-    /// is done all the same.
+    /// If the result cannot be an IV and blocks, it is replaced by two blocks of zeros and marked, so that the
+    /// following work is done anyway.
     pub(super) fn decode(text: &str) -> Self {
         const LINE_BREAKS: [char; 2] = ['\r', '\n'];
         let decoded = if text.contains(LINE_BREAKS) {
@@ -88,7 +88,7 @@ impl Sealed {
     }
 }
 
-/// What came out of a decryption that may have been one with a wrong key.
+/// The result of a decryption, possibly with a wrong key.
 pub(super) struct Unsealed {
     bytes: zeroize::Zeroizing<Vec<u8>>,
     length: usize,
@@ -97,18 +97,18 @@ pub(super) struct Unsealed {
 }
 
 impl Unsealed {
-    /// The plaintext without its padding; all of the bytes if the padding is wrong.
+    /// The plaintext without its padding; all bytes if the padding is wrong.
     pub(super) fn plain(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 
-    /// How long the padding is; 0 if it is wrong.
+    /// The length of the padding; 0 if it is wrong.
     pub(super) fn padding_bytes(&self) -> usize {
         self.bytes.len() - self.length
     }
 }
 
-/// How much was decrypted on this thread, for tests that compare work without a clock.
+/// Counts decryptions on this thread, for tests that compare work without a clock.
 #[cfg(test)]
 pub(super) mod work {
     use std::cell::Cell;
@@ -119,13 +119,13 @@ pub(super) mod work {
         DONE.with(|done| done.set((done.get().0 + 1, done.get().1 + bytes)));
     }
 
-    /// Decryptions and bytes since it was asked last.
+    /// Decryptions and bytes since the last call.
     pub(in super::super) fn take() -> (usize, usize) {
         DONE.with(|done| done.replace((0, 0)))
     }
 }
 
-/// Decrypts with one key. Never fails: what cannot be decrypted yields bytes that are not `sound`.
+/// Decrypts with one key. Never fails: undecryptable input yields bytes that are not `sound`.
 pub(super) fn unseal(key: &Key, sealed: &Sealed) -> Unsealed {
     let (iv, blocks) = sealed.bytes.split_at(BLOCK_BYTES);
     #[cfg(test)]
@@ -140,10 +140,10 @@ pub(super) fn unseal(key: &Key, sealed: &Sealed) -> Unsealed {
     Unsealed { length: bytes.len() - padding, sound: padding_sound & well_formed, bytes }
 }
 
-/// The length of the PKCS#7 padding (RFC 5652 §6.3) and whether it is right: 1 to 16 bytes that all say how many they
-/// are. The length is 0 if it is not right.
+/// The length of the PKCS#7 padding (RFC 5652 §6.3) and whether it is valid: 1 to 16 bytes that all hold their count.
+/// The length is 0 if it is invalid.
 ///
-/// Looks at all bytes of the last block whatever they say, and branches on none of them.
+/// Reads all bytes of the last block in any case, and branches on none of them.
 fn padding(bytes: &[u8]) -> (usize, Choice) {
     let last_block = &bytes[bytes.len() - BLOCK_BYTES..];
     let says = last_block[BLOCK_BYTES - 1];
@@ -155,7 +155,7 @@ fn padding(bytes: &[u8]) -> (usize, Choice) {
     (usize::from(u8::conditional_select(&0, &says, right)), right)
 }
 
-/// Encrypts as the platform does; returns base64 of IV and blocks. For playing the platform.
+/// Encrypts like the platform; returns base64 of IV and blocks. For simulating the platform.
 #[must_use]
 pub fn encrypt(key: &Key, iv: [u8; BLOCK_BYTES], plain: &[u8]) -> String {
     let mut bytes = iv.to_vec();
@@ -163,14 +163,14 @@ pub fn encrypt(key: &Key, iv: [u8; BLOCK_BYTES], plain: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The body of an encrypted callback, as the platform sends it. For playing the platform.
+/// The body of an encrypted callback, as the platform sends it. For simulating the platform.
 #[must_use]
 pub fn envelope(key: &Key, iv: [u8; BLOCK_BYTES], plain: &[u8]) -> String {
     // Base64 needs no escaping.
     format!(r#"{{"encrypt":"{}"}}"#, encrypt(key, iv, plain))
 }
 
-/// One block through the bare cipher: only for test vectors.
+/// Encrypts one block with the bare cipher, for test vectors.
 #[cfg(test)]
 fn encrypt_block(key: &Key, block: [u8; BLOCK_BYTES]) -> [u8; BLOCK_BYTES] {
     use cbc::cipher::BlockCipherEncrypt;
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_padding_check_agrees_with_its_definition_on_every_tail() {
-        // Every last byte, with 0 to 17 bytes before it that say the same and one that does not.
+        // Every value of the last byte, after 0 to 17 equal bytes and one that differs.
         for says in 0..=255_u8 {
             for same in 0..=17_usize {
                 let mut bytes = vec![0xA5; 32];

@@ -5,16 +5,16 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::{CredentialSettings, cipher::Key};
 
-/// Credentials of an endpoint while they are being rotated, at the most. A refusal takes the work of so many, however
-/// many there are.
+/// Maximum credentials per endpoint, as needed during a rotation. A refusal always does the work of this many,
+/// however many are configured.
 pub const MAX_CREDENTIALS: usize = 4;
 
-/// All credentials that an endpoint accepts while they are being rotated.
+/// All credentials that an endpoint accepts; more than one during a rotation.
 #[derive(Debug)]
 pub struct Credentials {
-    /// Those that are configured.
+    /// The configured credentials.
     pub(super) list: Vec<Credential>,
-    /// Those that nobody has, up to [`MAX_CREDENTIALS`]; see [`super::open`].
+    /// Random credentials that fill up to [`MAX_CREDENTIALS`]; see [`super::open`].
     pub(super) decoys: Vec<Credential>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Credential {
     pub(super) key: Option<Key>,
 }
 
-/// Tokens are compared by hash: neither length nor common prefix of a guess shows in the time a comparison takes.
+/// Tokens are compared by hash: the time of a comparison reveals neither length nor common prefix of a guess.
 struct TokenHash([u8; 32]);
 
 impl std::fmt::Debug for TokenHash {
@@ -45,34 +45,34 @@ impl Credentials {
                 key: credential.action_callback_key.as_ref().map(Key::derive),
             })
             .collect();
-        // A credential without a key is no trial at a cipher: there, all of the trials are at decoys.
+        // Credentials without a key need no decryption, so their trials are all done with decoys.
         let with_keys = list.iter().filter(|credential| credential.key.is_some()).count();
         Self { list, decoys: decoys(MAX_CREDENTIALS.saturating_sub(with_keys)) }
     }
 
-    /// Credentials that nobody has: the work is done, and nobody gets in.
+    /// Random credentials: they cause the same work but authenticate nobody.
     #[must_use]
     pub fn decoy() -> Self {
         Self { list: decoys(1), decoys: decoys(MAX_CREDENTIALS - 1) }
     }
 
-    /// True if callbacks are to be encrypted. The configuration sees to it that all credentials have a key or none has.
+    /// True if callbacks must be encrypted. The configuration ensures that either all credentials have a key or none.
     #[must_use]
     pub fn encrypted(&self) -> bool {
         self.list.iter().any(|credential| credential.key.is_some())
     }
 
-    /// Which of the configured credentials have this token: a bit each. Compares with all of them in any case.
+    /// Which configured credentials have this token, as one bit each. Always compares with all of them.
     pub(super) fn with_token(&self, token: Option<&str>) -> impl Iterator<Item = Choice> {
         let hash: [u8; 32] = Sha256::digest(token.unwrap_or_default().as_bytes()).into();
-        // The empty token is nobody's: the configuration refuses it, and absent is the same as empty.
+        // The empty token never matches: the configuration refuses it, and an absent token hashes the same.
         let there = Choice::from(u8::from(token.is_some()));
         self.list.iter().map(move |credential| credential.token.0.ct_eq(&hash) & there)
     }
 }
 
 fn decoys(count: usize) -> Vec<Credential> {
-    // No text has such a hash, as far as anybody knows: it is drawn, not computed.
+    // No known text has this hash: it is random, not computed.
     let mut hash = [0; 32];
     let decoy = |_| {
         getrandom::fill(&mut hash).expect("the operating system has random bytes");

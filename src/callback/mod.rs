@@ -1,12 +1,12 @@
-//! Bytes to [`Verified`]: authentication, decryption and strict reading of a callback. [`open`] is the only way in.
+//! Bytes to [`Verified`]: authentication, decryption and strict parsing of a callback. [`open`] is the only entry
+//! point.
 //!
-//! # What a refusal gives away
-//! An encrypted body is taken through *every* configured credential, whatever the first ones say: base64, decryption,
-//! padding, JSON and token are worked off in one go, each leaves a bit, and one decision is made at the end. If it is that
-//! nobody is known, the work goes on with decoys until it is that of [`MAX_CREDENTIALS`]: an endpoint in the middle of a
-//! rotation, a plain one and one that is not there take the same, so that under load too they cannot be told apart. The
-//! cause for the operator's log ([`Cause`]) is read from what is there by then. The time that is left to measure (how far
-//! a JSON parser got) is covered by the floor that the listener puts under refusals.
+//! # What a refusal gives away An encrypted body is tried with *every* configured credential, even if an early one
+//! matches. Base64, decryption, padding, JSON and token each yield a bit, and one decision is made at the end. If no
+//! credential matches, decoys add work up to that of [`MAX_CREDENTIALS`]. So an endpoint during a rotation, a plain
+//! one and a nonexistent one take the same time, and cannot be distinguished even under load. The cause for the
+//! operator's log ([`Cause`]) is derived from the results afterwards. The floor that the listener puts under refusals
+//! hides the remaining measurable time (how far a JSON parser got).
 
 mod cause;
 pub mod cipher;
@@ -43,8 +43,8 @@ pub struct CredentialSettings {
 }
 
 impl CredentialSettings {
-    /// Tells it from other credentials of its endpoint, wherever in the list it stands: 16 bits of a hash of token and key.
-    /// Enough for four, and anyone who finds it in a ledger has learned next to nothing of either.
+    /// Distinguishes the credentials of an endpoint, independent of their order: 16 bits of a hash of token and key.
+    /// Enough for four, and it reveals next to nothing about either to a reader of the ledger.
     #[must_use]
     pub fn tag(&self) -> u16 {
         let (token, key) = (&self.action_callback_token, self.action_callback_key.as_ref());
@@ -59,12 +59,12 @@ impl CredentialSettings {
     }
 }
 
-/// A callback whose sender has proved to know a configured token (and key). [`open`] is its only constructor.
+/// A callback whose sender has proved knowledge of a configured token (and key). [`open`] is its only constructor.
 ///
-/// What is unset is `None`, in whatever way a client library writes that.
+/// Unset members are `None`, however a client library writes them.
 #[derive(Debug)]
 pub struct Verified {
-    /// Which of the endpoint's credentials was used, counted from 0.
+    /// Index of the credential that was used, from 0.
     pub credential: usize,
     /// `action_type`
     pub action_type: Option<String>,
@@ -78,7 +78,7 @@ pub struct Verified {
     pub instance_id: Option<String>,
     /// `task_id`
     pub task_id: Option<String>,
-    /// `message_id`, all 64 bits of it; never 0.
+    /// `message_id`, with all 64 bits; never 0.
     pub message_id: Option<u64>,
     /// `id`: the task of a search operation.
     pub id: Option<String>,
@@ -86,18 +86,18 @@ pub struct Verified {
     pub reason: Option<String>,
     /// `attachments`
     pub attachments: Vec<Attachment>,
-    /// Members this version does not know, verbatim, in their order.
+    /// Members unknown to this version, verbatim and in order.
     pub extra: Vec<(String, Box<RawValue>)>,
     #[expect(dead_code, reason = "it is there so that nobody else can fill it")]
     seal: Seal,
 }
 
-/// Keeps [`Verified`] from being made elsewhere.
+/// Prevents construction of [`Verified`] elsewhere.
 #[derive(Debug)]
 struct Seal;
 
 impl Verified {
-    /// Where the approver acted, told by the member that each origin must carry (platform.md#callback-origins).
+    /// Where the approver acted, derived from the member that each origin must carry (platform.md#callback-origins).
     #[must_use]
     pub fn origin(&self) -> Option<Origin> {
         if self.message_id.is_some() {
@@ -109,7 +109,8 @@ impl Verified {
         }
     }
 
-    /// What it is if it is no callback at all. The token proves nothing there: apps and callbacks may share one.
+    /// The kind of request, if this is not a callback. A valid token does not rule that out: apps and callbacks may
+    /// share one.
     #[must_use]
     pub fn foreign(&self) -> Option<Foreign> {
         let members = self.extra.iter().map(|(name, value)| (&**name, &**value));
@@ -120,20 +121,20 @@ impl Verified {
 /// Why a body was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The sender is nobody we know.
+    /// The sender is unknown.
     #[error("{cause}")]
     Unauthenticated {
-        /// For the operator alone.
+        /// For the operator only.
         cause: Cause,
-        /// What the body says, if a configured key opened it: its sender knows the key, and that is worth a record.
+        /// The content of the body, if a configured key opened it: a sender who knows the key is worth a record.
         said: Option<Box<Said>>,
     },
-    /// The sender may write to us, but not this.
+    /// The sender is authenticated, but the body is not valid.
     #[error("{fault}")]
     Malformed {
         /// What is wrong with it.
         fault: Fault,
-        /// What it says all the same.
+        /// Its content, as far as readable.
         said: Box<Said>,
     },
 }
@@ -144,19 +145,18 @@ impl OpenError {
     }
 }
 
-/// Holds a JSON value to the limits of a callback: depth, width, unique names, texts of characters.
+/// Checks a JSON value against the limits of a callback: depth, width, unique names, valid characters.
 ///
-/// # Errors
-/// What is beyond them.
+/// # Errors The first violation.
 pub fn check(value: &RawValue) -> Result<(), Fault> {
     wire::check_value(value, 1, Texts::Exact)
 }
 
-/// What a body is by itself, before any credential.
+/// The form of a body, before any credential is tried.
 enum Form<'a> {
     /// An object without `encrypt`.
     Plain(Members<'a>),
-    /// An object with `encrypt`, beside which nothing counts.
+    /// An object with `encrypt`; its other members are ignored.
     Sealed(Cow<'a, str>),
     /// Neither.
     Neither(Cause),
@@ -170,7 +170,7 @@ impl<'a> Form<'a> {
         };
         let mut sealed = members.all("encrypt");
         let first = sealed.next().map(|value| wire::text("encrypt", value));
-        // Which of two is meant readers may see differently, one before this service among them.
+        // Readers may differ on which of two they take, including a proxy in front of this service.
         let several = sealed.next().is_some();
         drop(sealed);
         match first {
@@ -182,12 +182,10 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Authenticates a body and reads it.
+/// Authenticates a body and parses it.
 ///
-/// # Errors
-/// [`OpenError::Unauthenticated`] for whatever does not come from somebody who has a credential;
-/// [`OpenError::Malformed`] for a body that does, with a member of the wrong type, a repeated name, or more than the
-/// limits allow.
+/// # Errors [`OpenError::Unauthenticated`] if the sender has no configured credential. [`OpenError::Malformed`] if
+/// the sender has one, but the body has a member of the wrong type, a repeated name, or exceeds the limits.
 pub fn open(credentials: &Credentials, body: &[u8]) -> Result<Verified, OpenError> {
     let (text, cause) = match (Form::of(body), credentials.encrypted()) {
         (Form::Sealed(text), true) => return open_sealed(credentials, &text),
@@ -195,7 +193,7 @@ pub fn open(credentials: &Credentials, body: &[u8]) -> Result<Verified, OpenErro
             let token = token(&members);
             let mut found = None;
             for (at, has_token) in credentials.with_token(token.as_deref()).enumerate() {
-                // All are looked at, whatever the first ones say.
+                // Look at all of them, even after a match.
                 if bool::from(has_token) {
                     found = found.or(Some(at));
                 }
@@ -220,7 +218,7 @@ pub fn open(credentials: &Credentials, body: &[u8]) -> Result<Verified, OpenErro
     Err(OpenError::stranger(cause))
 }
 
-/// Does the work of a trial with each of these credentials, and keeps nothing of it.
+/// Does the work of a trial with each of these credentials, and discards the results.
 fn try_in_vain<'c>(credentials: &Credentials, with: impl Iterator<Item = &'c Credential>, sealed: &Sealed) {
     for key in with.filter_map(|credential| credential.key.as_ref()) {
         let unsealed = cipher::unseal(key, sealed);
@@ -235,11 +233,11 @@ fn open_sealed(credentials: &Credentials, text: &str) -> Result<Verified, OpenEr
     let sealed = Sealed::decode(text);
     let opened: Vec<Unsealed> =
         unseal_with(credentials.list.iter().filter_map(|one| one.key.as_ref()), &sealed);
-    // Parsed in any case: whether the padding was right must not decide whether a parser runs.
+    // Parse in any case: whether a parser runs must not depend on the padding.
     let mut parsed: Vec<_> = opened.iter().map(|unsealed| Members::parse(unsealed.plain())).collect();
     let mut found = Choice::from(0);
     let mut found_at = 0_u8;
-    // Whether a token is there that is configured, though not with the key that opened it.
+    // Whether the token is configured, but not with the key that opened it.
     let mut crossed = Choice::from(0);
     for (at, (unsealed, members)) in opened.iter().zip(&parsed).enumerate() {
         let token = members.as_ref().ok().and_then(token);
@@ -264,7 +262,7 @@ fn unseal_with<'k>(keys: impl Iterator<Item = &'k Key>, sealed: &Sealed) -> Vec<
     keys.map(|key| cipher::unseal(key, sealed)).collect()
 }
 
-/// Why nothing came of it: what the key says that got farthest. The decision is made; this is for the operator.
+/// Why opening failed, for the key that got furthest. Runs after the decision, for the operator only.
 fn diagnose(
     sealed: &Sealed,
     opened: &[Unsealed],
@@ -304,8 +302,8 @@ fn why_closed(sealed: &Sealed, opened: &[Unsealed]) -> Cause {
     if unpadded { Cause::Padding } else { Cause::Key }
 }
 
-/// Of 256 wrong keys one yields a padding that is right, of a single byte, and of 65536 one of two. What comes out of the
-/// right one is longer padded, or is text, or begins like something.
+/// One in 256 wrong keys yields valid padding of one byte, one in 65536 padding of two. With the right key, the
+/// padding is longer, or the plaintext is text or has a known beginning.
 fn is_no_accident(unsealed: &Unsealed) -> bool {
     let plain = unsealed.plain();
     let begins_like_json =
@@ -316,20 +314,19 @@ fn is_no_accident(unsealed: &Unsealed) -> bool {
         || std::str::from_utf8(plain).is_ok()
 }
 
-/// What a key makes of a body.
+/// A decrypted body.
 #[derive(Debug)]
 pub struct Decrypted {
-    /// What is inside.
+    /// The plaintext.
     pub plain: Vec<u8>,
-    /// Why it is refused all the same, if it is not one JSON object.
+    /// Why it is refused anyway, if it is not one JSON object.
     pub unreadable: Option<Cause>,
 }
 
-/// Decrypts a body for its reader, by the same code and with the same exactness as [`open`]: whatever that finds no key
-/// for is an error here, and the other way round. Tells by its time what was wrong; not for the accept path.
+/// Decrypts a body for a human reader, with the same code and strictness as [`open`]: it fails exactly if `open`
+/// finds no matching key. Its timing reveals what was wrong, so it is not for the accept path.
 ///
-/// # Errors
-/// What [`open`] would say of it with these keys.
+/// # Errors The cause that [`open`] reports with these keys.
 pub fn decrypt(keys: &[Key], body: &[u8]) -> Result<Decrypted, Cause> {
     let text = match Form::of(body) {
         Form::Sealed(text) => text,
@@ -353,12 +350,12 @@ pub fn decrypt(keys: &[Key], body: &[u8]) -> Result<Decrypted, Cause> {
 }
 
 fn token<'a>(members: &Members<'a>) -> Option<Cow<'a, str>> {
-    // A token may be as long as it likes; it goes nowhere.
+    // No length limit: the token is not passed on.
     let value = members.get("token")?;
     wire::text("token", value).or_else(|_| wire::id("token", value)).ok()?
 }
 
-/// Reads the members of an authenticated body, strictly.
+/// Parses the members of an authenticated body, strictly.
 fn read(members: &Members<'_>, credential: usize) -> Result<Verified, OpenError> {
     fill(members, credential)
         .map_err(|fault| OpenError::Malformed { fault, said: Box::new(Said::by(members)) })
@@ -395,7 +392,7 @@ fn fill(members: &Members<'_>, credential: usize) -> Result<Verified, Fault> {
             "reason" => verified.reason = owned(wire::free_text(name, value)?),
             "attachments" => verified.attachments = attachments(value)?,
             "token" => {}
-            // An `encrypt` that is unset in a plain body says nothing.
+            // An unset `encrypt` in a plain body has no meaning.
             "encrypt" if is_unset(value) => {}
             _ => verified.extra.push((name.to_owned(), wire::repaired(value))),
         }

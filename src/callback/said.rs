@@ -1,13 +1,13 @@
-//! What a refused body says about who did what: for the record of the refusal, never for a decision.
+//! The content of a refused body, for the record of the refusal; never used for a decision.
 
 use super::{
     Verified,
     wire::{self, Members},
 };
 
-/// Who did what to which task, as far as a body can be read, whatever else is wrong with it.
+/// Who did what to which task, as far as the body is readable, whatever else is wrong with it.
 ///
-/// Each text has at most 512 bytes, and U+FFFD in place of control characters; the context is whole.
+/// Each text has at most 512 bytes, with U+FFFD in place of control characters. The context is complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     /// `action_type`
@@ -29,7 +29,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// What an object says.
+    /// Reads the content of an object.
     pub(super) fn by(members: &Members<'_>) -> Self {
         let said = |name| members.get(name).and_then(wire::glimpse);
         let context = members.get("action_context");

@@ -164,7 +164,7 @@ fn nothing_secret_shows_in_debug() {
     let hash = <[u8; 32]>::from(Sha256::digest("fake-token-1"));
     let hash = format!("{hash:?}");
     assert!(!shown.contains("fake") && !shown.contains(&hash[1..8]), "{shown}");
-    // That there is something is shown, or an operator would take it for not configured.
+    // The output must show that a value exists; otherwise an operator would think it is not configured.
     assert!(shown.contains("token: [redacted]") && shown.contains("Some(Key([redacted]))"), "{shown}");
 }
 
@@ -188,12 +188,13 @@ fn the_origin_is_told_by_the_member_that_each_must_carry() {
     }
 }
 
-/// The causes are for the operator's log alone, but there they should be right.
+/// The causes are only for the operator's log, but they must be right.
 #[test]
 fn the_log_is_told_the_cause() {
     let with_key = credentials(&[("tok-1", Some("k")), ("tok-2", Some("k-2"))]);
     let with_padding = |plain: &str, padding: &[u8]| {
-        // The platform's own encryption, of a text that brings its padding along: the last block is cut off.
+        // Encrypts a text that already has its padding, with the platform's own encryption, then cuts off the last
+        // block.
         let padded = [plain.as_bytes(), padding].concat();
         assert_eq!(padded.len() % 16, 0);
         let text = cipher::encrypt(&Key::derive(&Secret::new("k")), [7; 16], &padded);
@@ -243,13 +244,13 @@ fn the_log_is_told_the_cause() {
         (sealed("k", event), Cause::Foreign(Foreign::Event)),
     ] {
         if cause == Cause::TokenMissing {
-            // That the construction is right: with its own padding it opens.
+            // Check the construction itself: with valid padding it opens.
             assert!(open(&with_key, body.as_bytes()).is_ok());
             continue;
         }
         let told = open(&with_key, body.as_bytes());
         if body == sealed("k", challenge) {
-            // The right token is no proof that it is a callback.
+            // A correct token does not prove that it is a callback.
             assert_eq!(told.unwrap().foreign(), Some(Foreign::UrlVerification));
             continue;
         }
@@ -269,7 +270,7 @@ fn the_log_is_told_the_cause() {
     }
 }
 
-/// An operator who is told of a text that is not UTF-8 looks at encodings, and not at the key that is wrong.
+/// If the log says that a text is not UTF-8, an operator looks at encodings and not at the wrong key.
 #[test]
 fn a_wrong_key_is_told_as_one_even_where_its_padding_comes_out_right_by_chance() {
     let four: Vec<(String, String)> = (0..4).map(|n| (format!("tok-{n}"), format!("k-{n}"))).collect();
@@ -338,7 +339,7 @@ fn what_a_key_opened_is_on_record_though_nobody_is_authenticated() {
     assert_eq!(malformed, Some(expected), "the sender is known, and the body is not read");
 }
 
-/// A stranger's body takes the work of four credentials at every endpoint, known or not.
+/// A stranger's body causes the work of four credentials at every endpoint, known or not.
 #[test]
 fn a_refusal_takes_the_same_work_whatever_the_endpoint_has() {
     let endpoints = [
@@ -405,7 +406,7 @@ fn of_several_credentials_with_the_same_token_the_first_counts() {
     assert_eq!(open(&plain, br#"{"token":"t"}"#).unwrap().credential, 1);
 }
 
-/// No configuration has the empty token; if one had, an absent token would still not be it.
+/// No configuration has an empty token. Even if one had, an absent token would not match it.
 #[test]
 fn an_absent_token_is_not_the_empty_token() {
     let empty = credentials(&[("", None)]);
@@ -434,7 +435,7 @@ fn token_and_an_empty_encrypt_are_not_among_the_unknown_members() {
         let names: Vec<&str> = verified.extra.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!((names, verified.reason.as_deref()), (vec!["challenge"], Some("r")));
     }
-    // Inside a cipher it means nothing, and is passed on as what nobody knows.
+    // Inside the ciphertext it has no meaning and is passed on as an unknown member.
     let with_key = credentials(&[("tok-1", Some("k"))]);
     let verified = open(&with_key, sealed("k", r#"{"token":"tok-1","encrypt":"x"}"#).as_bytes()).unwrap();
     assert_eq!(verified.extra[0].0, "encrypt");
@@ -455,13 +456,13 @@ fn every_member_of_an_attachment_arrives() {
         let body = format!(r#"{{"token":"tok-1","attachments":{none}}}"#);
         assert!(open(&plain, body.as_bytes()).unwrap().attachments.is_empty(), "{none}");
     }
-    // PHP writes an object without members as a list.
+    // PHP encodes an empty object as a list.
     let empty = open(&plain, br#"{"token":"tok-1","attachments":[[],{"file_size":0,"url":""}]}"#).unwrap();
     assert_eq!(empty.attachments.len(), 2);
     assert!(empty.attachments.iter().all(|file| file.file_size.is_none() && file.url.is_none()));
 }
 
-/// What is registered and what a context carries is held to the limits of a callback, as if it stood in one.
+/// Registered values and contexts must keep the limits of a callback, as if they were part of one.
 #[test]
 fn a_value_alone_is_held_to_the_limits_of_one_in_a_callback() {
     let value = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
@@ -472,7 +473,7 @@ fn a_value_alone_is_held_to_the_limits_of_one_in_a_callback() {
     assert!(check(&value(r#""\ud800""#)).is_err());
 }
 
-/// Client libraries fill in what nobody set; none of it decides anything.
+/// Client libraries fill in unset members; none of these values decides anything.
 #[test]
 fn what_is_unset_is_absent_in_every_member() {
     let plain = credentials(&[("tok-1", None)]);
@@ -534,7 +535,7 @@ mod agreement {
 
     use super::*;
 
-    /// Bodies as they come, plain and sealed, whole and broken.
+    /// Realistic bodies, plain and sealed, valid and broken.
     fn body() -> impl Strategy<Value = Vec<u8>> {
         let inside = prop_oneof![
             Just(CARD.to_owned()),
@@ -578,14 +579,14 @@ mod agreement {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
-        /// What `countersign decrypt` says of a body is what the service finds, to the cause.
+        /// `countersign decrypt` and the service agree on every body, including the cause.
         #[test]
         fn the_command_line_and_the_service_open_and_refuse_the_same(body in body()) {
             let settings = [("tok-1", Some("k")), ("tok-2", Some("k-2"))];
             let keys = ["k", "k-2"].map(|key| Key::derive(&Secret::new(key)));
             let service = open(&credentials(&settings), &body);
             match decrypt(&keys, &body) {
-                // Whether the token is right is not for it to say.
+                // It does not check the token.
                 Ok(Decrypted { unreadable: None, .. }) => {
                     let known = match &service {
                         Err(OpenError::Unauthenticated { said, .. }) => said.is_some(),
@@ -599,7 +600,7 @@ mod agreement {
             }
         }
 
-        /// What plays the platform sends bodies that open, whatever is inside.
+        /// The simulated platform sends bodies that open, whatever their content.
         #[test]
         fn what_is_sent_opens(plain in prop::collection::vec(any::<u8>(), 0..80), key in "\\PC{1,20}", iv in any::<[u8; 16]>()) {
             let plain = [b"{\"a\":\"", &*plain.escape_ascii().to_string().into_bytes().iter().map(|b| if *b == b'\\' || *b == b'"' { b'.' } else { *b }).collect::<Vec<u8>>(), b"\"}"].concat();

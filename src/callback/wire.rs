@@ -1,17 +1,16 @@
-//! The platform's JSON, read loosely where the platform is loose and strictly where it matters
+//! The platform's JSON, parsed leniently where the platform is lenient and strictly where it matters
 //! (platform.md#types-on-the-wire).
 //!
-//! Values stay as the text they were sent as until somebody asks for their type: a 64-bit `message_id` never passes
-//! through a float, and unknown members are handed on digit by digit.
+//! Values keep their original text until a type is requested: a 64-bit `message_id` never passes through a float, and
+//! unknown members are passed on digit by digit.
 //!
-//! # Free text and identifiers
-//! Free text (a comment, a file's name, members nobody knows) is taken as people and their keyboards make it: half a
-//! surrogate pair, which a client leaves when it cuts an emoji, becomes U+FFFD, and control characters stay. What names
-//! something is exact: half a pair, and a control character, which a database of a worker may refuse, are faults there.
+//! # Free text and identifiers Free text (a comment, a file name, unknown members) is accepted as people and
+//! keyboards produce it: half a surrogate pair, left when a client cuts an emoji, becomes U+FFFD, and control
+//! characters stay. Identifiers are exact: half a pair is an error there, and so is a control character, which a
+//! worker's database may refuse.
 //!
-//! # Unset
-//! The platform omits what is unset. Client libraries that stand between fill it in: `null`, `""`, `0`, `false`, `[]`,
-//! `{}`, by language and by type. None of these says anything, wherever it stands ([`is_unset`]).
+//! # Unset The platform omits unset members. Client libraries in between fill them in with `null`, `""`, `0`,
+//! `false`, `[]` or `{}`, depending on language and type. All of these mean unset, anywhere ([`is_unset`]).
 
 use std::{borrow::Cow, fmt};
 
@@ -23,17 +22,17 @@ use serde_json::value::RawValue;
 
 use crate::command::is_unset;
 
-/// Containers within containers, the body itself included.
+/// Nesting of containers, including the body.
 const MAX_DEPTH: usize = 8;
-/// Members of one object.
+/// Members per object.
 const MAX_MEMBERS: usize = 64;
-/// Attachments of one callback.
+/// Attachments per callback.
 pub(super) const MAX_ATTACHMENTS: usize = 100;
-/// Bytes of an identifier. They become AMQP headers, which all have to fit into one frame; the longest that the platform
-/// documents is an approval code of 128 characters (platform.md#definitions).
+/// Bytes per identifier. Identifiers become AMQP headers, which must all fit into one frame. The longest that the
+/// platform documents is an approval code of 128 characters (platform.md#definitions).
 pub(super) const MAX_ID_BYTES: usize = 512;
 
-/// What is wrong with a body that its sender was allowed to send: a sentence for the log.
+/// What is wrong with an authenticated body, as a sentence for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault(pub(super) String);
 
@@ -43,31 +42,31 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A text that is not one JSON object.
+/// Why a text is not one JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unreadable {
     NotUtf8,
     NotJson,
 }
 
-/// The members of a JSON object in their order, names repeated or not, values unread.
+/// The members of a JSON object in order, including repeated names, with unparsed values.
 #[derive(Debug)]
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    /// Reads an object and nothing after it. A byte order mark before and white space around cost nothing
+    /// Parses exactly one object. A leading byte order mark and surrounding white space are allowed
     /// (platform.md#types-on-the-wire).
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Unreadable> {
         let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::NotUtf8)?;
         serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|_| Unreadable::NotJson)
     }
 
-    /// The first member of this name.
+    /// The first member with this name.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.all(name).next()
     }
 
-    /// Every member of this name.
+    /// All members with this name.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a RawValue> {
         self.iter().filter(move |(member, _)| *member == name).map(|(_, value)| value)
     }
@@ -76,7 +75,7 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
 
-    /// Holds the object, and everything in it, to the limits and to unique names.
+    /// Checks the object, and everything in it, for limits and unique names.
     pub(super) fn check(&self) -> Result<(), Fault> {
         self.check_at(1, Texts::Free)
     }
@@ -102,12 +101,12 @@ impl<'a> Members<'a> {
     }
 }
 
-/// What the texts of a value may hold.
+/// How the texts of a value are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Texts {
-    /// Characters: half a surrogate pair is a fault.
+    /// Valid characters only: half a surrogate pair is an error.
     Exact,
-    /// Half a pair is to be repaired; see [`repaired`].
+    /// Half a pair is allowed and repaired later; see [`repaired`].
     Free,
 }
 
@@ -131,8 +130,8 @@ pub(super) fn check_value(value: &RawValue, depth: usize, texts: Texts) -> Resul
             items.into_iter().try_for_each(|item| check_value(item, depth + 1, texts))
         }
         b'"' if texts == Texts::Exact && matches!(repair(value.get()), Cow::Owned(_)) => Err(no_text()),
-        // It is passed on digit by digit, inside a command that every consumer has to read as a whole; most of their
-        // parsers refuse what no double holds, some take it for infinity.
+        // The number is passed on digit by digit, in a command that every consumer must parse as a whole. Most of
+        // their parsers reject numbers beyond a double; some read them as infinity.
         b'-' | b'0'..=b'9' if !value.get().parse().is_ok_and(f64::is_finite) => {
             Err(Fault("a number is out of range".to_owned()))
         }
@@ -162,13 +161,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// JSON with each half of a surrogate pair replaced by U+FFFD; borrowed if there is none.
+/// Replaces each half of a surrogate pair with U+FFFD; borrowed if there is none.
 fn repair(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut repaired = String::new();
     let mut copied = 0;
     let mut at = 0;
-    // A backslash stands inside of texts only, and begins an escape wherever it is met in order.
+    // Backslashes occur only inside strings. Read in order, each one begins an escape.
     while let Some(next) = bytes[at..].iter().position(|byte| *byte == b'\\') {
         at += next;
         match unit(bytes, at) {
@@ -189,13 +188,13 @@ fn repair(json: &str) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
-/// The UTF-16 unit of the `\uXXXX` that begins here, if one does.
+/// The UTF-16 unit of the `\uXXXX` at this position, if there is one.
 fn unit(json: &[u8], at: usize) -> Option<u16> {
     let digits = json.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A JSON value to be passed on, in which every text is one of characters.
+/// A JSON value to pass on, with all its texts repaired.
 pub(super) fn repaired(value: &RawValue) -> Box<RawValue> {
     match repair(value.get()) {
         Cow::Borrowed(_) => value.to_owned(),
@@ -212,16 +211,15 @@ fn free(text: &RawValue) -> Cow<'_, str> {
     Cow::Owned(serde_json::from_str(&repair(json)).expect("the text of a text that was scanned before"))
 }
 
-/// A JSON text, borrowed unless it holds escapes.
+/// A JSON text, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The type of a member is wrong.
 fn wrong_type(name: &str, expected: &str) -> Fault {
     Fault(format!("{name} is not {expected}"))
 }
 
-/// A text, exact to the character.
+/// A text of valid characters.
 pub(super) fn text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     match value.get().as_bytes()[0] {
         _ if is_unset(value) => Ok(None),
@@ -234,7 +232,7 @@ pub(super) fn text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a,
     }
 }
 
-/// A text that people wrote, taken as it is but for halves of surrogate pairs.
+/// A text written by people, unchanged except for halves of surrogate pairs.
 pub(super) fn free_text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     match value.get().as_bytes()[0] {
         _ if is_unset(value) => Ok(None),
@@ -243,8 +241,7 @@ pub(super) fn free_text<'a>(name: &str, value: &'a RawValue) -> Result<Option<Co
     }
 }
 
-/// An identifier: a text, or a whole number, of which the literal digits are taken. One of nothing but blanks names
-/// nobody and nothing.
+/// An identifier: a text, or an integer, which keeps its literal digits. Only blanks means unset.
 pub(super) fn id<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     let literal = value.get();
     let id = match literal.as_bytes()[0] {
@@ -262,7 +259,7 @@ pub(super) fn id<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, s
     name_of(name, id)
 }
 
-/// A word of the platform, such as an `action_type`: a text that is held to the limits of an identifier.
+/// A word of the platform, such as an `action_type`: a text within the limits of an identifier.
 pub(super) fn word<'a>(name: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, Fault> {
     name_of(name, text(name, value)?)
 }
@@ -279,7 +276,7 @@ fn name_of<'a>(name: &str, id: Option<Cow<'a, str>>) -> Result<Option<Cow<'a, st
     }
 }
 
-/// A full 64-bit number without sign, or its digits in a text. Zero is what a number is that nobody set.
+/// An unsigned 64-bit number, or its digits in a text. Zero means unset.
 pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault> {
     let expected = "a 64-bit integer, or its digits as a string";
     let digits = match value.get().as_bytes()[0] {
@@ -291,7 +288,7 @@ pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault>
         },
         _ => return Err(wrong_type(name, expected)),
     };
-    // `u64::from_str` would take a sign as well.
+    // `u64::from_str` would accept a sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong_type(name, expected));
     }
@@ -313,7 +310,7 @@ pub(super) fn object<'a>(name: &str, value: &'a RawValue) -> Result<Members<'a>,
     serde_json::from_str(value.get()).map_err(|_| wrong_type(name, "an object"))
 }
 
-/// What an identifier says, whatever is wrong with it: for the record of a refusal.
+/// The value of an identifier, even an invalid one, for the record of a refusal.
 pub(super) fn glimpse(value: &RawValue) -> Option<String> {
     let literal = value.get();
     let text = match literal.as_bytes()[0] {

@@ -1,8 +1,8 @@
-//! Receipt or refusal to what the platform, and through it the approver, gets to read: status, body, log level.
+//! Turns a receipt or a refusal into an HTTP answer: status, body and log level.
 //!
 //! The platform shows `message` to the approver if the status is above 400 and `without_prefix` is the text `"true"`
-//! (platform.md#callback-answers). 400 itself is not used: the platform's own pages disagree on it, and approvers
-//! were seen to get no feedback.
+//! (platform.md#callback-answers). 400 itself is not used: the platform's own pages disagree on it, and in practice
+//! approvers got no feedback.
 
 use std::{fmt::Write, sync::LazyLock};
 
@@ -19,14 +19,14 @@ use tracing::Level;
 
 use crate::intake::{Disposition, Kept, Locale, PROBE_WORD, Refusal, Response};
 
-/// How one refusal is told.
+/// How a refusal is answered and logged.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// Above 400. 4xx: the sender's side must change something; 503: the same callback may be accepted later.
+    /// Always above 400. 4xx: the sender's side must change something. 503: the same callback may be accepted later.
     pub status: StatusCode,
-    /// The member `code` of the body: stable, never used for another reason.
+    /// The member `code` of the body. A code is stable and never reused for another reason.
     pub code: u32,
-    /// Error where this service, or what it stands on, must be looked after.
+    /// Error if this service or a dependency needs attention.
     pub level: Level,
     zh: &'static str,
     en: &'static str,
@@ -34,7 +34,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// How this refusal is told. The one table of statuses, codes, levels and sentences.
+    /// The rule for this refusal. The only table of statuses, codes, levels and sentences.
     #[must_use]
     pub fn of(refusal: Refusal) -> Self {
         match refusal {
@@ -142,7 +142,7 @@ impl Rule {
                 en: "The approval system cannot take decisions now. Try again later or contact your administrator.",
                 ja: "現在受け付けできません。後ほど再度お試しいただくか、管理者にご連絡ください。",
             },
-            // Asked for by an operator: nobody has to be woken.
+            // An operator requested this: no alert.
             Refusal::ShuttingDown => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: 50302,
@@ -165,19 +165,19 @@ impl Rule {
     }
 }
 
-/// The body of a refusal, its members in the order of `openapi.yaml`.
+/// The body of a refusal, with members in the order of `openapi.yaml`.
 #[derive(Serialize)]
 struct RefusalBody<'a> {
     code: u32,
     msg: &'static str,
     message: &'a str,
-    /// A text, not a bool: that is what the platform reads.
+    /// A string, not a bool: the platform expects one.
     without_prefix: &'static str,
 }
 
 const LOCALES: [Locale; 3] = [Locale::Zh, Locale::En, Locale::Ja];
 
-/// Rendered once; the order is that of the declarations, which a test holds.
+/// Rendered once, in declaration order, which a test checks.
 static REFUSALS: LazyLock<Vec<[Bytes; LOCALES.len()]>> = LazyLock::new(|| {
     let rendered = Refusal::ALL.iter().map(|&refusal| {
         let rule = Rule::of(refusal);
@@ -200,24 +200,25 @@ fn rendered(body: &RefusalBody<'_>) -> Bytes {
     Bytes::from(serde_json::to_vec(body).expect("a struct of numbers and texts always renders"))
 }
 
-/// The body of a refusal in the service's own words.
+/// The body of a refusal with the service's own sentence.
 #[must_use]
 pub fn refusal_body(refusal: Refusal, locale: Locale) -> Bytes {
     REFUSALS[refusal as usize][locale as usize].clone()
 }
 
-/// The word for a kept callback in the answer, the log and the metric.
+/// The word for a kept callback in answers, logs and metrics.
 #[must_use]
 pub fn kept_word(kept: &Kept) -> &'static str {
     if kept.duplicate { "duplicate" } else { "accepted" }
 }
 
-/// The status of the answer to a probe.
+/// The status of an answer to a probe.
 pub const PROBE_STATUS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
-/// The body of the answer to a probe.
+/// The body of an answer to a probe.
 ///
-/// Not a success, since 200 means kept: an integrator who gives a button this action by mistake is told that nothing was decided.
+/// Not a success, because 200 means kept. An integrator who gives a button this action by mistake learns that nothing
+/// was decided.
 #[must_use]
 pub fn probe_body(locale: Locale) -> Bytes {
     let body = RefusalBody {
@@ -235,7 +236,7 @@ pub fn probe_body(locale: Locale) -> Bytes {
 
 fn kept_body(kept: &Kept) -> Bytes {
     let mut body = String::with_capacity(128);
-    // Neither an id nor a word needs escaping.
+    // Neither ids nor words need escaping.
     write!(
         body,
         r#"{{"code":0,"msg":"success","data":{{"command_id":"{}","status":"{}"}}}}"#,
@@ -246,10 +247,10 @@ fn kept_body(kept: &Kept) -> Bytes {
     Bytes::from(body)
 }
 
-/// The answer to a callback whose body was read to its end.
+/// The answer to a callback whose body was read completely.
 ///
-/// The connection is closed after the refusal of a stranger: the server's timeout on a request's head covers only the
-/// first request of a connection, so a stranger does not get a second one.
+/// The connection closes after a stranger is refused. The server's header timeout covers only the first request of a
+/// connection, so a stranger does not get a second one.
 #[must_use]
 pub fn response(answered: &Response) -> HttpResponse {
     match &answered.outcome {
@@ -268,7 +269,7 @@ pub fn response(answered: &Response) -> HttpResponse {
     }
 }
 
-/// Starts a JSON answer. Every answer of this listener has the same headers, whatever it tells.
+/// Starts a JSON answer. All answers of this listener have the same headers.
 pub(super) fn json(status: StatusCode) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));

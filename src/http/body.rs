@@ -1,4 +1,4 @@
-//! A callback's body: read to its end within bounds of size, time and memory, or turned away.
+//! Reads a callback's body within limits on size, time and memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,43 +15,41 @@ use super::{
 };
 use crate::intake::Refusal;
 
-/// Pieces that a body may come in, and one more for each [`BYTES_PER_PIECE`] of it. A body has as many as there are chunks,
-/// or packets; each takes memory and time beside its bytes.
+/// A body may have this many pieces, plus one for each [`BYTES_PER_PIECE`]. A piece is a chunk or a packet; each
+/// costs memory and time in addition to its bytes.
 const MOST_PIECES: usize = 1024;
 const BYTES_PER_PIECE: usize = 64;
 
-/// What a body may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Bytes.
     pub(super) max_bytes: usize,
-    /// From its first byte to its last.
+    /// From the first byte to the last.
     pub(super) timeout: Duration,
 }
 
-/// A body that was not read to its end.
+/// A body that was not read completely.
 #[derive(Debug)]
 pub(super) struct Unread {
-    /// Why: [`Refusal::BodyTooLarge`], [`Refusal::TooSlow`] or [`Refusal::Overloaded`].
+    /// [`Refusal::BodyTooLarge`], [`Refusal::TooSlow`] or [`Refusal::Overloaded`].
     pub(super) refusal: Refusal,
-    /// How much of it was read.
+    /// Bytes read so far.
     pub(super) bytes: u64,
     /// The cause, for the log.
     pub(super) detail: &'static str,
 }
 
-/// Reads the body within its limits; what it holds of the `budget` goes with it.
+/// Reads the body within its limits and returns it with its share of the `budget`.
 ///
-/// A body whose `Content-Length` is too large is turned away before any of it is read; one without is turned away when
-/// it has grown too large. A body that ends early or breaks its chunked encoding counts as one that did not arrive.
-/// Compressed bodies are not unpacked: the platform sends none, and they would undo the limit.
+/// If `Content-Length` is too large, the body is refused unread. Without `Content-Length` it is refused once it has
+/// grown too large. A body that ends early or breaks its chunked encoding counts as not received. Compressed bodies
+/// are not decompressed: the platform sends none, and decompression would defeat the limit.
 pub(super) async fn read(
     request: &HttpRequest,
     payload: &mut Payload,
     limits: Limits,
     budget: &Arc<Budget>,
 ) -> Result<(Bytes, Held), Unread> {
-    // What is not a number never gets here: the server answers it with 400.
+    // Always a number here: the server answers anything else with 400.
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
@@ -76,7 +74,7 @@ pub(super) async fn read(
     }
 }
 
-/// `bytes` says how much was read, also when it ends badly or is dropped.
+/// Keeps `bytes` up to date, even if it fails or is dropped.
 async fn collect(
     request: &HttpRequest,
     payload: &mut Payload,
@@ -84,7 +82,7 @@ async fn collect(
     bytes: &mut usize,
     held: &mut Held,
 ) -> Result<Bytes, (Refusal, &'static str)> {
-    // Nearly every body arrives whole, and is then passed on without a copy.
+    // Nearly every body arrives in one piece, which is passed on without a copy.
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     let mut count = 0;

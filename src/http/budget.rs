@@ -1,21 +1,21 @@
-//! Memory for what strangers have begun to send and not ended, of all connections together.
+//! Memory for incomplete requests of strangers, shared by all connections.
 //!
-//! A callback that comes in one piece, as nearly all do, takes none of it: a crowd that begins heads and bodies and does not
-//! end them shuts no such callback out.
+//! A callback that arrives in one piece, as nearly all do, needs none of it. So a crowd of unfinished heads and
+//! bodies cannot shut out such callbacks.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What all connections together may hold, and do.
+/// The limit for all connections together, and its use.
 #[derive(Debug)]
 pub(super) struct Budget {
     most_bytes: AtomicUsize,
     held_bytes: AtomicUsize,
 }
 
-/// A part of a [`Budget`]. Given back when it is dropped.
+/// A share of a [`Budget`], returned on drop.
 #[derive(Debug)]
 pub(super) struct Held {
     budget: Arc<Budget>,
@@ -27,20 +27,20 @@ impl Budget {
         Arc::new(Self { most_bytes: AtomicUsize::new(most_bytes), held_bytes: AtomicUsize::new(0) })
     }
 
-    /// From now on there may be so much. What is held already stays.
+    /// Changes the limit. Shares already held stay.
     pub(super) fn resize(&self, most_bytes: usize) {
         self.most_bytes.store(most_bytes, Ordering::Relaxed);
     }
 }
 
 impl Held {
-    /// Nothing yet of this budget.
+    /// An empty share of this budget.
     pub(super) fn of(budget: &Arc<Budget>) -> Self {
         Self { budget: budget.clone(), bytes: 0 }
     }
 
-    /// Holds so many bytes from now on. False if more was wanted than there is; then it is held all the same until this is
-    /// dropped, which is what the holder does next.
+    /// Resizes this share. Returns false if the budget is exceeded; the share then still counts until the caller
+    /// drops it, which it must do next.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes <= before {

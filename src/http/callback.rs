@@ -1,4 +1,4 @@
-//! One request: bytes in, [`Intake`](crate::intake::Intake) decides, answer out.
+//! Handles one request: reads it, lets [`Intake`](crate::intake::Intake) decide, answers.
 
 use std::{
     net::IpAddr,
@@ -34,7 +34,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A callback to an endpoint, or to a path that is none: `asked_for` is as in [`Received`].
+/// Handles a callback to an endpoint, or to any other path: `asked_for` is as in [`Received`].
 pub(super) async fn receive(
     request: &HttpRequest,
     asked_for: &str,
@@ -58,8 +58,8 @@ pub(super) async fn receive(
     response
 }
 
-/// Answers a request by another method than POST, which is no callback whatever it holds. Each is counted; of one peer one
-/// a minute is logged and kept, so that a health check every few seconds is seen and does not fill anything.
+/// Answers a request with a method other than POST, which is never a callback. All are counted, but only one per peer
+/// and minute is logged and kept: a health check every few seconds stays visible without filling anything.
 pub(super) fn turn_off(
     request: &HttpRequest,
     target: Target<'_>,
@@ -98,10 +98,9 @@ pub(super) fn turn_off(
     connection::close_after(response, web::Bytes::from_static(body), payload)
 }
 
-/// One callback on its way through the gate.
 struct Callback<'a> {
     began: Instant,
-    /// Whose it is; behind a trusted proxy not who sent it over TCP.
+    /// The origin of the callback. Behind a trusted proxy it differs from the TCP peer.
     peer: Option<IpAddr>,
     endpoint: &'a str,
     live: &'a Live,
@@ -118,7 +117,7 @@ impl Callback<'_> {
             return self.limited(limited, 0, Some(payload));
         }
         let limits = body::Limits { max_bytes: live.max_body_bytes, timeout: live.body_read_timeout };
-        // Held until the answer is there, as the body is.
+        // Held until the answer is ready, like the body.
         let (body, _held) = match body::read(request, &mut payload, limits, &gate.budget).await {
             Ok(body) => body,
             Err(Unread { refusal, bytes, detail }) => {
@@ -127,7 +126,7 @@ impl Callback<'_> {
             }
         };
         let body_bytes = body.len() as u64;
-        // Again, since any number of bodies may have been on their way while others failed.
+        // Check again: many bodies may have been in flight while others failed.
         if let Err(limited) = gate.check_failures(live, peer) {
             return self.limited(limited, body_bytes, None);
         }
@@ -139,25 +138,24 @@ impl Callback<'_> {
                 request.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
             live.intake.receive(Received { endpoint, body: &body, content_encoding, peer }).await
         } else {
-            // Read and waited for like any other, so that not even a stranger can tell.
+            // Read and delayed like any other, so that not even a stranger can tell.
             let detail = Some("the peer is not in http.allowed_peers");
             let unheard = Unheard { body_bytes, detail, ..self.unheard(Refusal::Unauthenticated) };
             live.intake.turn_away(unheard)
         };
-        // Before the floor: what is waited there is not work, and a sender who hangs up meanwhile is counted all the
-        // same.
+        // Before the floor: that wait is not work, and a sender who hangs up during it is still counted.
         self.account(&response);
         if response.outcome == Disposition::Refused(Refusal::Unauthenticated) {
             gate.failed(live, peer);
-            // Counted from the end of the body, which the sender knows. What was done with it takes well under the
-            // floor, so the moment of the answer does not tell how far the callback got.
+            // Measured from the end of the body, which the sender knows. Processing takes well under the floor, so
+            // the time of the answer does not reveal how far the callback got.
             tokio::time::sleep_until(complete + live.unauthenticated_floor).await;
         }
         reach("callback:answered");
         answer::response(&response)
     }
 
-    /// False if the allow-list shuts this peer out; whether it does or only would is counted.
+    /// False if the allow-list excludes this peer. Counted in both modes.
     fn is_allowed(&self) -> bool {
         let peers = &self.live.peers;
         if peers.allowed.is_empty() || self.peer.is_some_and(|peer| peers.allows(peer)) {
@@ -192,7 +190,7 @@ impl Callback<'_> {
         connection::close_after(answer::json(Rule::of(refusal).status), body, payload)
     }
 
-    /// Answers a callback of a peer over its limits; `unread` is what was not read of it.
+    /// Answers a callback of a peer over its limits; `unread` is the rest of its body.
     fn limited(&self, limited: Limited, body_bytes: u64, unread: Option<web::Payload>) -> HttpResponse {
         let detail = match limited.cause {
             LimitCause::Rate => "the peer exceeded http.rate_limit_per_peer",
@@ -215,7 +213,8 @@ impl Callback<'_> {
         }
     }
 
-    /// Counts one callback, and logs it unless it is one of a flood: once each, before its answer leaves.
+    /// Counts one callback, and logs it unless it belongs to a flood. Called once per callback, before its answer is
+    /// sent.
     fn account(&self, response: &Response) {
         let told = match response.outcome {
             Disposition::Refused(refusal) => {
@@ -236,7 +235,7 @@ impl Callback<'_> {
 }
 
 fn count(metrics: &Metrics, live: &Live, response: &Response, took: Duration) {
-    // A probe is counted beside the callbacks, where no alert looks.
+    // Probes are counted separately from callbacks, where no alert watches.
     if response.outcome != Disposition::Probed {
         metrics.callbacks.took(took);
     }
@@ -286,7 +285,7 @@ fn log(response: &Response, took: Duration, peer: Option<IpAddr>) {
         }
         Disposition::Refused(refusal) => {
             let outcome = refusal.as_str();
-            // The level of an event is fixed where it stands.
+            // tracing fixes the level of an event at its call site.
             macro_rules! refused {
                 ($level:ident) => {
                     tracing::$level!(

@@ -1,9 +1,9 @@
-//! A connection whose last answer was given.
+//! Ends connections whose last answer was sent.
 //!
-//! actix answers requests that were pipelined behind one whose answer closes the connection; by RFC 9112 §9.6 they are
-//! not to be processed. A stranger would get work done behind a refusal, and a decision would be kept whose sender was
-//! told that nothing more is heard on this connection. So what closes a connection is noted on it, and what comes
-//! behind is not heard: its answer says that it may be sent again over another connection (RFC 9110 §15.5.20).
+//! actix still answers requests pipelined behind one whose answer closes the connection; RFC 9112 §9.6 forbids
+//! processing them. Otherwise a stranger would get work done after a refusal, and a decision would be kept although
+//! its sender was informed that the connection was closing. So closing is noted on the connection, and later requests
+//! are not processed: their answer says that they may be sent again over another connection (RFC 9110 §15.5.20).
 
 use std::{
     cell::Cell,
@@ -23,41 +23,41 @@ use actix_web::{
 
 use super::answer;
 
-/// Whether the last answer of a connection was given.
+/// Whether the connection's last answer was given.
 struct Over(Cell<bool>);
 
-/// Bytes that were read of a connection since somebody last heard what they say: of a head that is not complete, or of a
-/// body that the server has not passed on.
+/// Bytes read from a connection but not processed yet: an incomplete head, or a body that the server has not passed
+/// on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unheard(Rc<Cell<usize>>);
 
 impl Unheard {
-    /// Adds what was just read, and says how much there is then.
+    /// Adds bytes just read and returns the new total.
     pub(super) fn add(&self, bytes: usize) -> usize {
         self.0.set(self.0.get().saturating_add(bytes));
         self.0.get()
     }
 }
 
-/// To be called for each new connection.
+/// Call this for each new connection.
 pub(super) fn begin(unheard: Unheard, extensions: &mut Extensions) {
     extensions.insert(Over(Cell::new(false)));
     extensions.insert(unheard);
 }
 
-/// To be called when a request has come, and for each piece of its body.
+/// Call this for each request, and for each piece of its body.
 pub(super) fn heard(request: &HttpRequest) {
     if let Some(unheard) = request.conn_data::<Unheard>() {
         unheard.0.set(0);
     }
 }
 
-/// Whether the last answer of the request's connection was given already.
+/// Whether the last answer on this request's connection was already given.
 pub(super) fn is_over(request: &HttpRequest) -> bool {
     request.conn_data::<Over>().is_some_and(|over| over.0.get())
 }
 
-/// Notes if this answer is the last of its connection.
+/// Records whether this answer is the last of its connection.
 pub(super) fn note(request: &HttpRequest, response: &HttpResponse) {
     let closes = response.head().connection_type() == ConnectionType::Close
         || request.head().connection_type() == ConnectionType::Close;
@@ -66,17 +66,17 @@ pub(super) fn note(request: &HttpRequest, response: &HttpResponse) {
     }
 }
 
-/// The answer to a request that comes behind the last one.
+/// The answer to a request behind the last one.
 pub(super) fn unheard(payload: Payload) -> HttpResponse {
     let body = Bytes::from_static(br#"{"code":42100,"msg":"connection_closed"}"#);
     close_after(answer::json(StatusCode::MISDIRECTED_REQUEST), body, payload)
 }
 
-/// Finishes an answer that is given although the body was not read, and closes the connection after it.
+/// Finishes an answer to a request whose body was not read, and closes the connection after it.
 ///
-/// The answer keeps hold of the payload. While somebody holds it the server does not wait for the rest of a chunked
-/// body (which has no deadline and may never end), but closes: it sends the answer, discards what still comes for a
-/// second so that a sender in the middle of its body gets to read the answer, and hangs up.
+/// The answer holds the payload. While it is held, the server does not wait for the rest of a chunked body (which has
+/// no deadline and may never end). Instead it sends the answer, discards input for a second so that a sender in the
+/// middle of its body can read the answer, and closes.
 pub(super) fn close_after(mut response: HttpResponseBuilder, body: Bytes, payload: Payload) -> HttpResponse {
     response.force_close();
     response.body(Holding { body: Some(body), _payload: payload })

@@ -1,4 +1,4 @@
-//! What requests meet, and what a reload may change of it while they come: endpoints, limits, peers, the certificate.
+//! State shared by all requests, and the part that a reload may change: endpoints, limits, peers, the certificate.
 
 use std::{
     collections::HashMap,
@@ -35,12 +35,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// The public listener's gate: everything its requests share.
+/// The state that all requests of the public listener share.
 pub struct Gate {
     live: RwLock<Arc<Live>>,
-    /// `None` if the listener speaks plain HTTP, for as long as it lives.
+    /// `None` for a plain HTTP listener, for its whole life.
     identity: Option<Arc<tls::Identity>>,
-    /// Made when something is to be counted for the first time.
+    /// Allocated on first use.
     table: OnceLock<Table>,
     counts: Arc<ConnectionCounts>,
     pub(super) budget: Arc<Budget>,
@@ -49,7 +49,7 @@ pub struct Gate {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What is to be put in force; see [`Gate::prepare`].
+/// A new configuration to apply; see [`Gate::prepare`].
 pub struct Replacement {
     pair: Option<tls::Pair>,
     live: Live,
@@ -61,7 +61,7 @@ impl fmt::Debug for Replacement {
     }
 }
 
-/// What is in force for one request, from its beginning to its end.
+/// The configuration in force for one request, from start to end.
 pub(super) struct Live {
     pub(super) intake: Arc<Intake>,
     pub(super) max_body_bytes: usize,
@@ -76,20 +76,19 @@ pub(super) struct Live {
 pub(super) struct Counters {
     pub(super) accepted: Counter,
     pub(super) duplicate: Counter,
-    /// By [`Refusal`], in the order of [`Refusal::ALL`].
+    /// Indexed by [`Refusal`], in the order of [`Refusal::ALL`].
     pub(super) refused: Box<[Counter]>,
-    /// Probes, which are none of the callbacks.
+    /// Probes do not count as callbacks.
     pub(super) probed: Counter,
-    /// By the place of the credential.
+    /// Indexed by the credential's position.
     pub(super) uses: Vec<Arc<Use>>,
 }
 
 impl Gate {
-    /// A gate with these settings for callbacks to `endpoints`, all that `intake` knows. While `draining`
-    /// is true callbacks are refused as `shutting_down`.
+    /// Creates a gate for callbacks to `endpoints`, which are all that `intake` knows. While `draining` is true,
+    /// callbacks are refused as `shutting_down`.
     ///
-    /// # Errors
-    /// Certificate or key cannot be used.
+    /// # Errors Certificate or key cannot be used.
     pub fn new(
         settings: &Settings,
         intake: Arc<Intake>,
@@ -114,10 +113,9 @@ impl Gate {
         })
     }
 
-    /// Makes ready what [`Self::put`] then puts in force: settings, and `endpoints`, all that `intake` knows.
+    /// Prepares settings and `endpoints` (all that `intake` knows) for [`Self::put`].
     ///
-    /// # Errors
-    /// Certificate or key cannot be used.
+    /// # Errors Certificate or key cannot be used.
     pub fn prepare(
         &self,
         settings: &Settings,
@@ -132,11 +130,10 @@ impl Gate {
         Ok(Replacement { pair, live })
     }
 
-    /// Puts other settings and endpoints in force, all at once, for requests that begin from now on, and another
-    /// certificate for connections that do. What peers have used of their limits stays counted. The series of endpoints
-    /// that are gone end.
+    /// Applies new settings and endpoints at once to requests that begin from now on, and the new certificate to new
+    /// connections. Peers keep their used limits. The series of removed endpoints end.
     ///
-    /// `listen`, `workers`, `keep_alive`, and whether there is TLS at all need a new listener: they are left as they are.
+    /// `listen`, `workers`, `keep_alive`, and whether there is TLS at all stay unchanged: they need a new listener.
     pub fn put(&self, replacement: Replacement) {
         if let (Some(identity), Some(pair)) = (&self.identity, replacement.pair) {
             identity.replace(pair);
@@ -145,7 +142,7 @@ impl Gate {
         self.budget.resize(live.max_unread_bytes);
         let mut place = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *place, live.clone());
-        // Requests are to wait for no more than this.
+        // Release the lock early: requests wait for it.
         drop(place);
         for endpoint in before.counters.keys().filter(|endpoint| !live.counters.contains_key(*endpoint)) {
             let outcomes = Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]);
@@ -155,14 +152,14 @@ impl Gate {
         }
     }
 
-    /// Whether a listener for these settings must be replaced because TLS came or went.
+    /// Whether these settings need a new listener because TLS was turned on or off.
     #[must_use]
     pub fn tls_differs(&self, settings: &Settings) -> bool {
         self.identity.is_some() != settings.tls.is_some()
     }
 
-    /// Looks after the certificate's files, every [`tls::Settings::check_interval`], for as long as it is polled. A
-    /// pair that cannot be used is logged, and the one before stays.
+    /// Checks the certificate's files every [`tls::Settings::check_interval`] while it is polled. If a new pair
+    /// cannot be used, it logs that and keeps the old one.
     pub async fn watch(&self) -> Infallible {
         let Some(identity) = &self.identity else { return std::future::pending().await };
         loop {
@@ -183,7 +180,7 @@ impl Gate {
         }
     }
 
-    /// What the certificate that connections are shown says of itself; `None` without TLS.
+    /// Facts about the certificate in use; `None` without TLS.
     #[must_use]
     pub fn certificate(&self) -> Option<Facts> {
         self.identity.as_ref().and_then(|identity| identity.facts().ok())
@@ -193,7 +190,7 @@ impl Gate {
         self.identity.clone()
     }
 
-    /// What is in force now.
+    /// The configuration in force now.
     pub(super) fn live(&self) -> Arc<Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -202,10 +199,9 @@ impl Gate {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// A place for one more connection of this address; `None` if it needs none.
+    /// Takes a slot for one more connection from this address; `None` if it needs none.
     ///
-    /// # Errors
-    /// It has as many as it may.
+    /// # Errors The address has reached its limit.
     pub(super) fn slot(&self, address: IpAddr) -> Result<Option<ConnectionSlot>, Crowded> {
         let Some(most) = self.live().peers.max_connections_of(address) else { return Ok(None) };
         if let Some(slot) = self.counts.take(address, most) {
@@ -222,19 +218,19 @@ impl Gate {
         Err(Crowded)
     }
 
-    /// Counts a request whose head was not read to its end because there is no memory for it.
+    /// Counts a request whose head was not read completely for lack of memory.
     pub(super) fn head_unread(&self) {
         if let Some(counters) = self.live().counters(UNKNOWN_ENDPOINT) {
             counters.refused[Refusal::Overloaded as usize].inc();
         }
     }
 
-    /// Counts a callback of this peer, if it may send one now.
+    /// Counts a callback of this peer if its limits allow one now.
     pub(super) fn admit(&self, live: &Live, peer: Option<IpAddr>) -> Result<(), Limited> {
         self.counting(live, peer, |table, peer| table.admit(peer, &live.peers, table.now()))
     }
 
-    /// Whether this peer failed to authenticate too often, perhaps since it was admitted.
+    /// Whether this peer failed to authenticate too often, possibly since it was admitted.
     pub(super) fn check_failures(&self, live: &Live, peer: Option<IpAddr>) -> Result<(), Limited> {
         self.counting(live, peer, |table, peer| table.check_failures(peer, &live.peers, table.now()))
     }
@@ -247,12 +243,12 @@ impl Gate {
         }
     }
 
-    /// How something about this peer is told; counts it.
+    /// Counts an event of this peer and decides how to report it.
     pub(super) fn tell(&self, peer: Option<IpAddr>, subject: Subject) -> Reporting {
         self.telling.tell(known(peer), subject)
     }
 
-    /// Logs once a minute how many callbacks were refused without a line of their own, for as long as it is polled.
+    /// Logs once a minute how many refused callbacks had no log line, while it is polled.
     pub async fn sum_up(&self) -> Infallible {
         loop {
             tokio::time::sleep(telling::EVERY).await;
@@ -260,7 +256,7 @@ impl Gate {
         }
     }
 
-    /// The same, of the minute that has begun: for the end.
+    /// Does the same for the current, incomplete minute. Used at shutdown.
     pub fn sum_up_now(&self) {
         self.telling.sum_up().iter().for_each(log_sum);
     }
@@ -282,7 +278,7 @@ impl Gate {
     }
 }
 
-/// A peer has too many connections.
+/// The peer has too many connections.
 #[derive(Debug)]
 pub(super) struct Crowded;
 
@@ -303,7 +299,7 @@ fn log_sum(sum: &Sum) {
         ),
         Subject::Refused { refusal, stranger } => {
             let outcome = refusal.as_str();
-            // The level of an event is fixed where it stands.
+            // tracing fixes the level of an event at its call site.
             match Rule::of(refusal).level {
                 Level::ERROR => tracing::error!(outcome, untold, peer, stranger, "more callbacks refused"),
                 Level::WARN => tracing::warn!(outcome, untold, peer, stranger, "more callbacks refused"),
@@ -313,7 +309,7 @@ fn log_sum(sum: &Sum) {
     }
 }
 
-/// A connection that is gone already has no address any more. Those share one entry: better than none.
+/// A closed connection no longer has an address. All of those share one entry.
 fn known(peer: Option<IpAddr>) -> IpAddr {
     peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
@@ -322,7 +318,7 @@ impl Live {
     fn new(settings: &Settings, intake: Arc<Intake>, endpoints: &[Counted], metrics: &Metrics) -> Self {
         let now = Timestamp::now();
         let unknown = Counted { endpoint: UNKNOWN_ENDPOINT.to_owned(), credentials: Vec::new() };
-        // Every series exists from the start, at zero: an alert on a rate sees the first refusal too.
+        // Every series exists from the start, at zero, so that an alert on a rate sees the first refusal.
         let counters = endpoints
             .iter()
             .chain([&unknown])
@@ -349,7 +345,7 @@ impl Live {
         }
     }
 
-    /// The counters of an endpoint, or those of all that are not configured.
+    /// The counters of an endpoint, or the shared ones of all unconfigured endpoints.
     pub(super) fn counters(&self, endpoint: &str) -> Option<&Counters> {
         self.counters.get(endpoint).or_else(|| self.counters.get(UNKNOWN_ENDPOINT))
     }

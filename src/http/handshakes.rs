@@ -1,5 +1,5 @@
-//! Handshakes of the public listener that failed, counted by their cause and logged. Otherwise somebody whose clients do not
-//! accept the certificate would see callbacks stay away and nothing else.
+//! Counts failed handshakes of the public listener by cause, and logs them. Without this, an operator whose clients
+//! reject the certificate would only see that callbacks are missing.
 
 use std::{
     io,
@@ -16,10 +16,10 @@ use crate::{
     telemetry::metrics::{HandshakeFailure, Metrics},
 };
 
-/// One line for each cause in this time, with the number of those that had none.
+/// Each cause gets one log line per interval, with the number of failures that were not logged.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// Why it failed; `None` if the handshake did not, but what came after.
+/// Why the handshake failed; `None` if it succeeded and a later step failed.
 fn cause(error: &TlsError<io::Error, actix_http::error::DispatchError>) -> Option<HandshakeFailure> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let error = match error {
@@ -54,7 +54,7 @@ fn cause(error: &TlsError<io::Error, actix_http::error::DispatchError>) -> Optio
     })
 }
 
-/// When each cause had a line last, and how many had none since.
+/// For each cause, the time of its last log line and the number of failures since.
 #[derive(Default)]
 pub(super) struct Tellings([Mutex<Telling>; HandshakeFailure::ALL.len()]);
 
@@ -65,7 +65,7 @@ struct Telling {
 }
 
 impl Telling {
-    /// How many had no line since the last; `None` if this one has none either.
+    /// The number of failures since the last line; `None` if this one is not logged either.
     fn due(&mut self, now: Instant) -> Option<u64> {
         if self.told.is_some_and(|told| now.duration_since(told) < TELL_AGAIN) {
             self.untold += 1;
@@ -77,7 +77,7 @@ impl Telling {
 }
 
 impl Tellings {
-    /// Counts a connection that ended so, if its handshake is why, and logs it unless others just were.
+    /// Counts a connection that ended with this error if its handshake failed, and logs it within the rate limit.
     pub(super) fn note(
         &self,
         error: &TlsError<io::Error, actix_http::error::DispatchError>,

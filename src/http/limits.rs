@@ -1,13 +1,13 @@
-//! What each peer has used of its rate and its failures, in a table that does not grow.
+//! Tracks each peer's use of its rate and its failure budget, in a table of fixed size.
 //!
-//! # Why not a crate
-//! `governor` keeps a peer in a map until somebody sweeps it: the owner of a /48 of IPv6 fills that map faster than it
-//! is swept. A sketch would be small as well, but lets strangers collide, so that one is shut out for another's doing.
-//! Here a peer has one of the [`WAYS`] places of the set that its address hashes to (by a key made at start, so
-//! nobody can aim), and is known by its whole address. When all are taken, the one that owes least gives way: a peer
-//! may be forgotten before its time and then has more room than it should, but never less.
+//! # Why not a crate `governor` keeps a peer in a map until a sweep. The owner of an IPv6 /48 fills that map faster
+//! than it is swept. A sketch would be small too, but in it strangers collide, so one peer would be shut out for the
+//! actions of another. Here a peer takes one of the [`WAYS`] entries of the set that its address hashes to (with a
+//! key made at start, so nobody can aim), and is identified by its whole address. If all entries are taken, the one
+//! that owes least is evicted: a peer may be forgotten early and then have more allowance than it should, but never
+//! less.
 //!
-//! What this bounds is one peer. Against somebody with many addresses it does not help, and is not meant to.
+//! This limits single peers. It is not a defence against a sender with many addresses.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -28,7 +28,7 @@ const SECOND: u64 = 1_000_000_000;
 /// The window of the failure budget.
 const MINUTE: u64 = 60 * SECOND;
 
-/// A callback that is not heard, because of what its peer did before.
+/// A callback that is refused unread because of its peer's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limited {
     pub(super) cause: LimitCause,
@@ -36,22 +36,22 @@ pub(super) struct Limited {
     pub(super) retry_after: Duration,
 }
 
-/// A moment, in nanoseconds since the table was made. 0 is before everything.
+/// Nanoseconds since the table was made. 0 is before everything.
 type Moment = u64;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    /// 0 is nobody.
+    /// 0 means unused.
     key: u128,
-    /// When the peer would owe nothing of its rate any longer (GCRA's theoretical arrival time).
+    /// When the peer's rate debt reaches zero (GCRA's theoretical arrival time).
     rate_clear_at: Moment,
-    /// When the window that `failures` are counted in ends.
+    /// When the window of `failures` ends.
     window_ends: Moment,
     failures: u32,
 }
 
 impl Entry {
-    /// How long it is worth remembering.
+    /// The entry is worth keeping until then.
     fn owes_until(&self) -> Moment {
         self.rate_clear_at.max(if self.failures > 0 { self.window_ends } else { 0 })
     }
@@ -79,7 +79,7 @@ impl Table {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX / 2).max(1)
     }
 
-    /// Counts a callback of this peer, if it may send one now.
+    /// Counts a callback of this peer if its limits allow one now.
     pub(super) fn admit(&self, peer: IpAddr, settings: &Settings, now: Moment) -> Result<(), Limited> {
         self.with(peer, |entry| {
             spent(entry, settings, now)?;
@@ -98,7 +98,7 @@ impl Table {
         .map_err(|(cause, wait)| limited(cause, wait))
     }
 
-    /// Whether this peer has failed to authenticate too often. Counts nothing.
+    /// Checks whether this peer failed to authenticate too often. Counts nothing.
     pub(super) fn check_failures(
         &self,
         peer: IpAddr,
@@ -119,7 +119,7 @@ impl Table {
         });
     }
 
-    /// The peer's entry, which may be new.
+    /// Runs `work` on the peer's entry, which may be new.
     fn with<T>(&self, peer: IpAddr, work: impl FnOnce(&mut Entry) -> T) -> T {
         let key = key(peer);
         let place = self.hasher.hash_one(key) as usize % SETS;

@@ -1,6 +1,6 @@
-//! The public listener, put together of actix-web's own parts. Its `HttpServer` would do, but for three things: a failed
-//! handshake it drops without a word; it lets one peer take all connections; and of a body in small pieces it reads 128 KiB
-//! before anybody gets to see the first, and takes memory for each of them.
+//! The public listener, built from actix-web's own parts. `HttpServer` falls short in three ways: it drops failed
+//! handshakes silently, it lets one peer take all connections, and it reads 128 KiB of a body in small pieces before
+//! passing on the first, using memory for each of them.
 
 use std::{
     io,
@@ -29,17 +29,16 @@ use super::{
 /// actix-web's default.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a listener is made with.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// A connection without a request for so long is closed.
+    /// A connection is closed after this long without a request.
     pub(super) keep_alive: Duration,
-    /// Handshakes under way in each worker. While there are as many, nobody else gets in.
+    /// Concurrent handshakes per worker. At the limit, no new connections are accepted.
     pub(super) handshakes: usize,
 }
 
-/// Serves the public routes on `socket`, over TLS if there is a configuration for it, by a `builder` that knows workers and
-/// how many connections there may be.
+/// Serves the public routes on `socket`, with TLS if configured. The `builder` already knows workers and the
+/// connection limit.
 pub(super) fn listen(
     builder: ServerBuilder,
     socket: TcpListener,
@@ -57,7 +56,7 @@ pub(super) fn listen(
                     (service.call((Stream::new(io, &gate), Protocol::Http1, Some(peer))), slot)
                 });
                 async move {
-                    // The slot is kept until the connection is over.
+                    // Keep the slot until the connection ends.
                     let Some((served, _slot)) = served else { return Ok(()) };
                     served.await
                 }
@@ -98,12 +97,12 @@ pub(super) fn listen(
     Ok(server.run())
 }
 
-/// Whose connection it is, and its place among those; `None` if it is to be closed.
+/// The peer's address and its slot, if it needs one; `None` if the connection must be closed.
 fn admit(io: &TcpStream, gate: &Gate) -> Option<(SocketAddr, Option<ConnectionSlot>)> {
     let peer = io.peer_addr().ok()?;
     let slot = gate.slot(peer.ip()).ok()?;
-    // An answer is one small packet; waiting for more to send with it only delays it. On a connection that is gone already
-    // it fails, which shows soon enough.
+    // An answer is one small packet; batching it with others only adds delay. The call fails if the connection is
+    // already closed, which shows soon enough.
     drop(io.set_nodelay(true));
     Some((peer, slot))
 }

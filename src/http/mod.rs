@@ -1,5 +1,5 @@
-//! The public listener: callbacks and nothing else. Transport only; what a callback means is decided by
-//! [`Intake`](crate::intake::Intake).
+//! The public listener: it accepts callbacks and nothing else. This is transport only;
+//! [`Intake`](crate::intake::Intake) decides what a callback means.
 //!
 //! # What bounds a stranger
 //! | resource | bound |
@@ -9,7 +9,7 @@
 //! | size of the body, time to send it | `max_body_bytes`, `body_read_timeout` |
 //! | idle connection | `keep_alive` |
 //! | time for a TLS handshake | 5 s |
-//! | what is begun and not ended: heads, bodies | `max_unread_bytes` of memory, of all connections together, beyond some KiB each |
+//! | unfinished heads and bodies | `max_unread_bytes` of memory for all connections together, beyond some KiB each |
 //! | pieces of a body | 1024, and one more for each 64 bytes |
 //! | connections of one peer | `peers.max_connections`; more are closed |
 //! | connections | 16384, or as many as there are descriptors but 512; more wait in the accept queue |
@@ -43,43 +43,42 @@ use actix_web::{HttpRequest, HttpResponse, dev::Server, http::Method, web};
 pub use gate::{Gate, Replacement};
 use target::Target;
 
-/// The public listener's settings.
+/// Settings of the public listener.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// A callback's body may have so many bytes.
+    /// Maximum size of a callback's body, in bytes.
     pub max_body_bytes: usize,
-    /// A callback's body must be complete so long after its head.
+    /// Time for a callback's body to arrive, from the end of its head.
     pub body_read_timeout: Duration,
-    /// Bytes of memory for what is on its way on all connections together, in so far as it comes in pieces.
+    /// Memory, in bytes, for incomplete input of all connections together.
     pub max_unread_bytes: usize,
-    /// A connection on which nothing comes for so long after an answer is closed.
+    /// An idle connection is closed this long after its last answer.
     pub keep_alive: Duration,
-    /// An `unauthenticated` answer leaves no sooner than this after the end of the body.
+    /// Minimum delay of an `unauthenticated` answer after the end of the body.
     pub unauthenticated_floor: Duration,
-    /// Threads that serve; 0 is one for every two cores.
+    /// Worker threads; 0 means one for every two cores.
     pub workers: usize,
-    /// TLS; plain HTTP without.
+    /// Plain HTTP if `None`.
     pub tls: Option<tls::Settings>,
     /// Who may send callbacks, and how many.
     pub peers: peers::Settings,
 }
 
-/// Every public route: method and path. `openapi.yaml` documents them, and a test compares.
+/// Every public route: method and path. A test compares them with `openapi.yaml`.
 pub const ROUTES: [(&str, &str); 1] = [("POST", "/callbacks/{endpoint}")];
 
-/// The platform sends a head in one packet; a sender that needs longer has a broken line or bad intentions.
+/// The platform sends a head in one packet. A slower sender has a broken line or bad intentions.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the listener on a socket that listens already. The server runs while the result is polled.
+/// Starts the server on a socket that already listens. It runs while the result is polled.
 ///
-/// The `gate` was made with these settings; of them only `workers` and `keep_alive` are looked at here. After a graceful stop, requests
-/// have `shutdown_grace` (rounded up to seconds) to finish. There are at most `max_connections` at a time, of all workers
-/// together; more wait in the accept queue.
+/// The `gate` must be built from these settings; of `settings`, only `workers` and `keep_alive` are read here. After
+/// a graceful stop, requests have `shutdown_grace` (rounded up to seconds) to finish. `max_connections` limits the
+/// connections of all workers together; more wait in the accept queue.
 ///
-/// # Errors
-/// The socket cannot be used.
+/// # Errors The socket cannot be used.
 pub fn serve(
     settings: &Settings,
     socket: TcpListener,
@@ -90,12 +89,12 @@ pub fn serve(
     let identity = gate.identity();
     let gate = web::Data::from(gate);
     let workers = match settings.workers {
-        // The ledger's writer, the relay and its connection have as much to do, on threads of their own; with a worker for
-        // each core they would wake one another for less work at a time.
+        // The ledger's writer, the relay and its connection do as much work on their own threads. With a worker per
+        // core, threads would wake one another for less work each time.
         0 => std::thread::available_parallelism()?.get().div_ceil(2),
         workers => workers,
     };
-    // Of each worker.
+    // Per worker.
     let most = max_connections.div_ceil(workers);
     let builder = Server::build()
         .workers(workers)
@@ -103,13 +102,13 @@ pub fn serve(
         .shutdown_timeout(shutdown_grace.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
         .disable_signals();
     let tls = identity.map(tls::config).transpose()?;
-    // The server's own 256 handshakes at a time are little for strangers who begin one and say no more until HEAD_TIMEOUT is
-    // over.
+    // The server's default of 256 concurrent handshakes is too low: strangers can begin them and then stay silent
+    // until HEAD_TIMEOUT.
     let limits = listener::Limits { keep_alive: settings.keep_alive, handshakes: most };
     listener::listen(builder, socket, tls, gate, limits)
 }
 
-/// All of it: the path is looked at by [`Target`], since the router of actix decodes it first.
+/// Catches all paths: [`Target`] inspects the path itself, because actix's router decodes it first.
 fn routes(config: &mut web::ServiceConfig) {
     config.default_service(web::to(answer));
 }
@@ -118,7 +117,7 @@ async fn answer(request: HttpRequest, payload: web::Payload, gate: web::Data<Gat
     connection::heard(&request);
     let target = Target::of(request.uri().path());
     if request.method() == Method::POST {
-        // One that is not for an endpoint is a callback all the same: mostly one of a wrong `action_callback_url`.
+        // Even without an endpoint this counts as a callback: usually `action_callback_url` is wrong.
         return callback::receive(&request, target.asked_for(), payload, &gate).await;
     }
     if connection::is_over(&request) {

@@ -1,36 +1,37 @@
-//! Who sends a callback, and whether such a one may: trusted proxies, the allow-list, and what limits a peer.
+//! Identifies the sender of a callback and decides whether it is admitted: trusted proxies, allow-list, limits per
+//! peer.
 
 use std::{fmt, net::IpAddr};
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-/// What is known and wanted of peers.
+/// Settings for peers.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
-    /// Where callbacks may come from; anywhere if empty.
+    /// Where callbacks may come from; empty means anywhere.
     pub allowed: Vec<Network>,
-    /// What becomes of a callback from elsewhere.
+    /// How to treat a callback from elsewhere.
     pub allowed_mode: Mode,
-    /// Callbacks per second of one peer; 0 is no limit.
+    /// Callbacks per second and peer; 0 means no limit.
     pub rate: u32,
-    /// Callbacks that a peer may send at once after a pause; 0 is as many as `rate`.
+    /// Callbacks that a peer may send at once after a pause; 0 means the same as `rate`.
     pub burst: u32,
-    /// Unauthenticated callbacks per minute of one peer; 0 is no limit.
+    /// Unauthenticated callbacks per minute and peer; 0 means no limit.
     pub failure_budget: u32,
-    /// Connections of one peer at a time, trusted proxies excepted; 0 is no limit.
+    /// Concurrent connections per peer, except trusted proxies; 0 means no limit.
     pub max_connections: u32,
 }
 
-/// What the allow-list is for.
+/// How the allow-list is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// A callback from elsewhere is answered as one that could not be authenticated.
+    /// Answer a callback from elsewhere as unauthenticated.
     #[default]
     Enforce,
-    /// It is only logged.
+    /// Only log it.
     Warn,
 }
 
@@ -39,10 +40,9 @@ pub enum Mode {
 pub struct Network(IpNet);
 
 impl Network {
-    /// Reads a range or an address.
+    /// Parses a range or an address.
     ///
-    /// # Errors
-    /// What is wrong with the text, as the end of a sentence.
+    /// # Errors What is wrong with the text, as the end of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let network = match text.parse::<IpNet>() {
             Ok(network) => network,
@@ -59,7 +59,7 @@ impl Network {
         Ok(Self(network))
     }
 
-    /// True for a range that holds every address of its kind.
+    /// True if the range holds every address of its family.
     #[must_use]
     pub fn is_everybody(self) -> bool {
         self.0.prefix_len() == 0
@@ -79,18 +79,19 @@ impl fmt::Display for Network {
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl Settings {
-    /// Whose callback this is, given who sent it over TCP.
+    /// The sender of a callback, given its TCP peer.
     ///
-    /// Only what trusted proxies wrote is believed: read from its right end, where each proxy adds who came to it, the
-    /// list is good up to the first address that is not a proxy's. What is left of that may be anything. An element
-    /// that is no address ends the reading too; then it is the proxy that wrote it who is taken for the peer.
+    /// Only entries written by trusted proxies are believed. Each proxy appends the address of its client, so the
+    /// list is read from the right, up to the first address that is not a trusted proxy. Anything to the left of it
+    /// may be forged. An element that is not an address also ends the search; then the proxy that wrote it counts as
+    /// the peer.
     #[must_use]
     pub fn peer(&self, tcp: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut peer = tcp.to_canonical();
         if self.trusted_proxies.is_empty() {
             return peer;
         }
-        // Several headers of one name are one list, in their order. The server keeps that order.
+        // Several headers of one name form one list, in order. The server preserves that order.
         let values: Vec<&HeaderValue> = headers.get_all(&X_FORWARDED_FOR).collect();
         let elements =
             values.iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',').map(address));
@@ -106,18 +107,18 @@ impl Settings {
         peer
     }
 
-    /// How many connections may come from this address at a time; `None` is no limit.
+    /// Maximum concurrent connections from this address; `None` means no limit.
     pub(super) fn max_connections_of(&self, address: IpAddr) -> Option<u32> {
         let limited = self.max_connections > 0 && !is_within(&self.trusted_proxies, address.to_canonical());
         limited.then_some(self.max_connections)
     }
 
-    /// Whether the allow-list lets this peer in.
+    /// Whether the allow-list admits this peer.
     pub(super) fn allows(&self, peer: IpAddr) -> bool {
         self.allowed.is_empty() || is_within(&self.allowed, peer)
     }
 
-    /// Whether anything has to be counted by peer.
+    /// Whether any limit per peer is configured.
     pub(super) fn limits(&self) -> bool {
         self.rate > 0 || self.failure_budget > 0
     }
@@ -131,7 +132,7 @@ fn is_within(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// An element of the list: an address, perhaps with a port, IPv6 perhaps in brackets.
+/// Parses an element of the list: an address, optionally with a port; IPv6 optionally in brackets.
 fn address(element: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(element).ok()?.trim_matches([' ', '\t']);
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -190,12 +191,12 @@ mod tests {
             ("127.0.0.2", &[b"198.51.100.1"], "127.0.0.2"),
             ("2001:db8:1::9", &[b"198.51.100.1"], "198.51.100.1"),
             ("::ffff:10.0.0.1", &[b"198.51.100.1"], "198.51.100.1"),
-            // What a stranger wrote stands left of what the proxy added.
+            // Forged by the client, left of the entry that the proxy added.
             ("10.0.0.1", &[b"192.0.2.1, 10.0.0.7, 198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &[b"198.51.100.1, 10.0.0.3,10.0.0.2"], "198.51.100.1"),
             ("10.0.0.1", &[b"192.0.2.1", b"198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &[b"192.0.2.1, 198.51.100.1", b"10.0.0.2"], "198.51.100.1"),
-            // All are proxies: the one farthest away.
+            // All are proxies: the most distant one counts.
             ("10.0.0.1", &[b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[b"198.51.100.1:4711"], "198.51.100.1"),

@@ -1,4 +1,4 @@
-//! How many connections each peer has open.
+//! Counts each peer's open connections.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -8,13 +8,13 @@ use std::{
 
 use super::telling::key;
 
-/// The connections of all peers, by peer. As large as the connections that there are.
+/// The number of connections per peer. Has at most one entry per open connection.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionCounts {
     taken: Mutex<HashMap<u128, u32>>,
 }
 
-/// One connection's place. Given back when it is dropped.
+/// A slot for one connection, released on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     counts: Arc<ConnectionCounts>,
@@ -22,7 +22,7 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionCounts {
-    /// A place for one more connection of this peer, unless it has `most` already.
+    /// Takes a slot for one more connection of this peer, unless it already has `most`.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr, most: u32) -> Option<ConnectionSlot> {
         let key = key(peer);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! A connection as the server reads it: a little at a time, and no more of it unheard than there is memory for.
+//! Limits how much the server reads from a connection before processing it.
 
 use std::{
     io,
@@ -11,20 +11,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Gate, budget::Held, connection::Unheard};
 
-/// So many bytes are read before what they say is looked at. Nearly every callback comes in one piece that is smaller. For
-/// each chunk that nobody has looked at yet the server takes some 32 bytes, and a chunk of one byte comes in six.
+/// Bytes to read before the server must process them. Nearly every callback is smaller and arrives in one piece. Each
+/// unprocessed chunk costs the server some 32 bytes, while a chunk of one byte needs only six on the wire.
 const TURN_BYTES: usize = 4096;
 
-/// So many bytes that nobody has heard yet are nobody's business: the buffer that each connection has holds them.
+/// Unprocessed bytes up to this size are free: they fit into the buffer that each connection has anyway.
 const FREE_BYTES: usize = 8192;
 
-/// Reading from it pauses after [`TURN_BYTES`]. Without that the server reads on until nothing more has come, or 128 KiB,
-/// before it looks at any of it. What was read and not heard counts against the budget of all connections; when that is
-/// used up, reading fails.
+/// A stream that pauses reading after [`TURN_BYTES`]. Otherwise the server reads until no more input is available, or
+/// 128 KiB, before it processes anything. Unprocessed bytes count against the budget of all connections; reading
+/// fails when it is exhausted.
 pub(super) struct Stream<T> {
     io: T,
     gate: Data<Gate>,
-    /// Since reading paused last.
+    /// Bytes read since the last pause.
     turn_bytes: usize,
     unheard: Unheard,
     held: Held,
@@ -45,7 +45,7 @@ impl<T> Stream<T> {
         self.unheard.clone()
     }
 
-    /// Takes note of what was read. False if there is no memory for it.
+    /// Counts bytes just read. False if there is no memory for them.
     fn note(&mut self, bytes: usize) -> bool {
         self.turn_bytes += bytes;
         let unheard = self.unheard.add(bytes);

@@ -1,4 +1,4 @@
-//! What a request asks for, by its path; and what it is if it is no callback.
+//! Classifies a request by its path, and requests that are not callbacks.
 
 use actix_web::{
     HttpRequest,
@@ -10,19 +10,18 @@ use actix_web::{
 
 use crate::telemetry::metrics::Misdirected;
 
-/// Where a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target<'a> {
-    /// Where the callbacks of an endpoint go, configured or not: its name.
+    /// The callback path of an endpoint, configured or not, with its name.
     Endpoint(&'a str),
-    /// Anywhere else: the whole path.
+    /// Any other path, complete.
     Elsewhere(&'a str),
 }
 
 impl<'a> Target<'a> {
-    /// `/callbacks/{endpoint}`, taken to the letter: what stands before this service decides by the path it sees, and a
-    /// name with an escape in it would be another name there. A slash too many before, behind or between is what comes
-    /// of joining a base URL and a path, and costs nothing.
+    /// Matches `/callbacks/{endpoint}` literally: a proxy in front of this service decides by the undecoded path,
+    /// where an escaped name would be a different name. Extra slashes before, after or between are tolerated; they
+    /// come from joining a base URL and a path.
     pub(super) fn of(path: &'a str) -> Self {
         let below = path.strip_prefix('/').map(|rest| rest.strip_prefix('/').unwrap_or(rest));
         let below = below.and_then(|path| path.strip_prefix("callbacks/"));
@@ -36,23 +35,23 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What was asked for, as [`Received`](crate::intake::Received) has it.
+    /// The name or path for [`Received`](crate::intake::Received).
     pub(super) fn asked_for(self) -> &'a str {
         match self {
             Self::Endpoint(name) => name,
-            // Every path begins with one but that of `OPTIONS *`.
+            // Every path begins with a slash, except that of `OPTIONS *`.
             Self::Elsewhere(path) => path,
         }
     }
 }
 
-/// What a request by another method than POST is, as far as it can be told.
+/// Classifies a request with a method other than POST, as far as possible.
 pub(super) fn misdirected(request: &HttpRequest) -> Misdirected {
     let header = |name: HeaderName| {
         request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     };
     let agent = header(USER_AGENT).to_ascii_lowercase();
-    // Kubernetes, the load balancers of the large clouds, and the usual monitors.
+    // Kubernetes, the load balancers of the large clouds, and common monitors.
     let probes = [
         "kube-probe",
         "healthcheck",
@@ -80,14 +79,14 @@ pub(super) fn misdirected(request: &HttpRequest) -> Misdirected {
     if *request.method() == Method::GET && (agent.starts_with("mozilla/") || reads_pages) {
         return Misdirected::Browser;
     }
-    // Balancers that name themselves by nothing look with these.
+    // Balancers without a `User-Agent` probe with these.
     if *request.method() == Method::HEAD || *request.method() == Method::OPTIONS {
         return Misdirected::HealthCheck;
     }
     Misdirected::Other
 }
 
-/// The cause in an operator's words, with what to do.
+/// The cause for the operator, with advice.
 pub(super) fn detail(kind: Misdirected) -> &'static str {
     match kind {
         Misdirected::HealthCheck => {
@@ -140,7 +139,7 @@ mod tests {
         ] {
             assert_eq!(Target::of(path), Target::Elsewhere(path), "{path}");
         }
-        // No name of an endpoint has an escape in it.
+        // Endpoint names never contain escapes.
         assert_eq!(Target::of("/callbacks/%70lain"), Target::Endpoint("%70lain"));
     }
 

@@ -1,11 +1,12 @@
-//! What of refused callbacks is logged one by one, and what is summed up: a flood must not become a flood in the log.
+//! Decides which refused callbacks are logged one by one and which are summed up, so that a flood of callbacks does
+//! not flood the log.
 //!
-//! Callbacks of one peer that are refused for one reason are a *flow*. The first of a flow is logged in full; the others
-//! are counted, and a line a minute says how many they were, until a minute passes without any. A sender who knows a key
-//! or a token is no stranger, and each of their callbacks may be somebody's decision: the first [`KNOWN`] of a minute are
-//! logged in full.
+//! Callbacks of one peer that are refused for one reason form a *flow*. The first of a flow is logged in full. The
+//! others are counted, and a line per minute reports their number, until a minute passes without any. A sender who
+//! knows a key or a token is not a stranger, and each of their callbacks may be a person's decision: of those, the
+//! first [`KNOWN`] per minute are logged in full.
 //!
-//! The memory is bounded: there are [`FLOWS`] flows, and what does not fit among them is counted by its reason alone.
+//! Memory is bounded: there are [`FLOWS`] flows, and callbacks beyond them are counted by reason only.
 
 use std::{
     collections::HashMap,
@@ -19,43 +20,43 @@ use crate::intake::Refusal;
 /// How often flows are summed up.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 
-/// Flows that are told apart, and so lines in a minute at the most, of strangers.
+/// Maximum number of separate flows, and so of log lines per minute about strangers.
 const FLOWS: usize = 600;
 
-/// Callbacks of a flow that are logged in full within a minute if their sender is no stranger.
+/// Callbacks per flow and minute that are logged in full if their sender is not a stranger.
 const KNOWN: u32 = 60;
 
-/// What something is told about a peer.
+/// What is reported about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     /// Its callbacks are refused for this reason.
     Refused { refusal: Refusal, stranger: bool },
-    /// It sends what is no callback: a balancer that sends both must not hide the one behind the other.
+    /// It sends requests that are not callbacks. Separate, so that neither kind hides the other behind one balancer.
     NoCallback,
-    /// It is admitted although the allow-list does not name it.
+    /// It is admitted although the allow-list does not include it.
     NotAllowed,
-    /// It has more connections open than it may.
+    /// It exceeds its connection limit.
     Crowded,
 }
 
-/// How one callback is told.
+/// How one callback is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reporting {
-    /// By a line of its own and among the refusals.
+    /// Logged, and kept among the refusals.
     Whole,
-    /// Among the refusals only: once a minute, so that they tell how long a flood went on.
+    /// Only kept among the refusals: once a minute, so that they show how long a flood lasted.
     Kept,
-    /// It is only counted.
+    /// Only counted.
     Counted,
 }
 
-/// A flow that was not logged one by one.
+/// The unlogged callbacks of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sum {
     /// `None` for many peers together.
     pub(super) peer: Option<IpAddr>,
     pub(super) subject: Subject,
-    /// Callbacks without a line.
+    /// Callbacks without a log line.
     pub(super) untold: u64,
 }
 
@@ -63,14 +64,14 @@ pub(super) struct Sum {
 struct Flow {
     told: u32,
     untold: u64,
-    /// Whether the next is to be kept although it is not logged.
+    /// Whether to keep the next one, even though it is not logged.
     keep: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     flows: HashMap<(u128, Subject), Flow>,
-    /// Those of peers that had no room.
+    /// Callbacks of peers beyond the limit of flows.
     others: HashMap<Subject, u64>,
 }
 
@@ -83,7 +84,7 @@ impl Telling {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How a callback of this peer is told; counts it.
+    /// Counts a callback of this peer and decides how to report it.
     pub(super) fn tell(&self, peer: IpAddr, subject: Subject) -> Reporting {
         let at_once = match subject {
             Subject::Refused { stranger: false, .. } => KNOWN,
@@ -105,7 +106,7 @@ impl Telling {
         if std::mem::take(&mut flow.keep) { Reporting::Kept } else { Reporting::Counted }
     }
 
-    /// Ends a minute: what was not logged in it, the largest first. Flows without any are forgotten.
+    /// Ends a minute and returns its unlogged callbacks, the largest number first. Removes flows without any.
     pub(super) fn sum_up(&self) -> Vec<Sum> {
         let mut state = self.state();
         let mut sums = Vec::new();
@@ -128,12 +129,12 @@ impl Telling {
     }
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address: within it everybody picks addresses as he likes.
+/// An IPv4 address, or the /64 of an IPv6 address, within which a sender chooses addresses freely.
 pub(super) fn key(peer: IpAddr) -> u128 {
     match peer.to_canonical() {
-        // As ::ffff:a.b.c.d, whose lower half is never 0, as that of every /64 is.
+        // As ::ffff:a.b.c.d, whose lower half is never 0; that of every /64 is.
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        // The /64 of :: itself would be nobody.
+        // The /64 of :: itself would be 0, which means nobody.
         IpAddr::V6(address) => (address.to_bits() & !u128::from(u64::MAX)).max(Ipv6Addr::LOCALHOST.to_bits()),
     }
 }
@@ -165,11 +166,11 @@ mod tests {
         assert_eq!(tell("192.0.2.1", Subject::NoCallback), Reporting::Whole, "no callback at all");
         let sum = |untold| Sum { peer: Some(ip("192.0.2.1")), subject: STRANGE, untold };
         assert_eq!(telling.sum_up(), [sum(500)]);
-        // It goes on: one row among the refusals, and no line but the sum.
+        // The flood goes on: one row among the refusals, and only the sum in the log.
         assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Kept);
         assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Counted);
         assert_eq!(telling.sum_up(), [sum(2)]);
-        // A minute without any, and the next is a first again.
+        // After a minute without any, the next counts as the first.
         assert_eq!(telling.sum_up(), []);
         assert_eq!(tell("192.0.2.1", STRANGE), Reporting::Whole);
     }

@@ -1,4 +1,4 @@
-//! TLS on the public listener: TLS 1.2 and 1.3 by rustls, HTTP/1.1 only, with a certificate that can be exchanged while
+//! TLS on the public listener: TLS 1.2 and 1.3 with rustls, HTTP/1.1 only. The certificate can be replaced while
 //! connections are open.
 
 use std::{
@@ -21,43 +21,42 @@ use crate::certificates::{self, Error, Facts};
 /// Where certificate and key come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The server's certificate first, then those that lead to an authority, in PEM.
+    /// PEM file with the server's certificate first, then the chain to an authority.
     pub cert_file: PathBuf,
-    /// The private key of the first certificate, in PEM, not encrypted.
+    /// PEM file with the unencrypted private key of the first certificate.
     pub key_file: PathBuf,
-    /// How often the files are looked at.
+    /// How often to check the files for changes.
     pub check_interval: Duration,
 }
 
 impl Settings {
-    /// Whether a listener could start with these files as they are now; if so, what its certificate says of itself. One
-    /// that has expired can be started with: whether it is accepted is for the client to say.
+    /// Checks whether a listener could start with the current files, and returns facts about the certificate. An
+    /// expired certificate passes: clients decide whether to accept it.
     ///
-    /// # Errors
-    /// What is wrong with them.
+    /// # Errors What is wrong with the files.
     pub fn check(&self) -> Result<Facts, Error> {
         let identity = certificates::read_identity(&self.cert_file, &self.key_file)?;
         Facts::of(&self.cert_file, &identity.cert)
     }
 }
 
-/// What the handshakes are answered with. Connections keep what they began with.
+/// The certificate for handshakes. Open connections keep the one they began with.
 pub(super) struct Identity {
     now: RwLock<Arc<CertifiedKey>>,
     source: Mutex<Source>,
 }
 
-/// The files that were looked at last.
+/// The last state of the files.
 struct Source {
     settings: Settings,
-    /// Of both files' content, good or bad: a bad pair is told once, not at every look.
+    /// Digest of both files' content, good or bad: a bad pair is reported once, not at every check.
     seen: [u8; 32],
 }
 
-/// In place of the digest of files that could not be read; no content has it.
+/// Used instead of a digest if the files could not be read; no content has it.
 const UNREADABLE: [u8; 32] = [0; 32];
 
-/// A pair that was read and found good.
+/// A valid pair.
 pub(super) struct Pair {
     settings: Settings,
     seen: [u8; 32],
@@ -71,7 +70,7 @@ impl Pair {
     }
 }
 
-/// The files' digest, and the pair if it is good. The outer error says that they could not be read at all.
+/// Returns the files' digest, and the pair if it is valid. The outer error means that the files could not be read.
 fn look(settings: &Settings) -> Result<([u8; 32], Result<CertifiedKey, Error>), Error> {
     let Settings { cert_file, key_file, .. } = settings;
     let (cert, key) = (certificates::read(cert_file)?, certificates::read(key_file)?);
@@ -86,18 +85,17 @@ impl Identity {
         Self { now: RwLock::new(identity), source: Mutex::new(Source { settings, seen }) }
     }
 
-    /// Shows another certificate to those who connect from now on.
+    /// Uses another certificate for new connections.
     pub(super) fn replace(&self, pair: Pair) {
         let Pair { settings, seen, identity } = pair;
         *self.source() = Source { settings, seen };
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Takes what the files hold now if that changed since they were last looked at. True if it is in force now.
+    /// Loads the files if they changed since the last check. True if the new pair is now in use.
     ///
-    /// # Errors
-    /// The new pair cannot be used; the old one stays. Reporting once for each content: somebody who writes two files cannot
-    /// do so at once, and the next look finds both.
+    /// # Errors The new pair cannot be used, and the old one stays. Reported once per content: two files are never
+    /// written at the same moment, and the next check finds both.
     pub(super) fn follow(&self) -> Result<bool, Error> {
         let mut source = self.source();
         let (seen, identity) = match look(&source.settings) {
@@ -116,7 +114,7 @@ impl Identity {
         Ok(true)
     }
 
-    /// What the certificate in force says of itself.
+    /// Facts about the certificate in use.
     pub(super) fn facts(&self) -> Result<Facts, Error> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
         Facts::of(&self.source().settings.cert_file, &now.cert)
@@ -143,16 +141,16 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// For a listener that shows this identity. `http/1.1` is added by the server.
+/// The configuration of a listener with this identity. The server adds `http/1.1`.
 pub(super) fn config(identity: Arc<Identity>) -> io::Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(certificates::provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_cert_resolver(identity);
-    // A session that is taken up again shows no certificate, and is followed by another: clients that knew the one before
-    // would never see that it was exchanged. The approval center and proxies keep their connections, so a handshake
-    // is rare.
+    // A resumed session shows no certificate and leads to another resumption, so clients that knew the old
+    // certificate would never see the new one. The approval center and proxies keep their connections, so handshakes
+    // are rare.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -194,7 +192,7 @@ mod tests {
         assert!(identity.follow().unwrap());
         assert_eq!(shown(&identity), second);
 
-        // The certificate of one pair beside the key of another: what a look between two writes sees.
+        // The certificate of one pair with the key of another, as a check between two writes finds them.
         let key = fs::read(dir.path().join("key.pem")).unwrap();
         let third = write(dir.path());
         let new_key = fs::read(dir.path().join("key.pem")).unwrap();

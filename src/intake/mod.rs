@@ -1,4 +1,4 @@
-//! The story of a callback, top to bottom; the only code that knows the order.
+//! The path of a callback from its bytes to its response. Only this module knows the order of the steps.
 
 mod refusal;
 mod refused;
@@ -25,7 +25,7 @@ use refused::{NO_SUCH_ENDPOINT, Refused, about, context_refusal, named, shown, s
 /// The accept path of all endpoints.
 pub struct Intake {
     endpoints: HashMap<String, Endpoint>,
-    /// Stands in for every endpoint that is not configured, so that the work for it is the same.
+    /// Replaces the credentials of an unconfigured endpoint, so that the work is the same.
     decoy: Credentials,
     unknown: Arc<str>,
     locale: Locale,
@@ -39,7 +39,7 @@ struct Endpoint {
     settings: EndpointSettings,
 }
 
-/// Where a refused callback was sent, and what else is known of it without a look at what it says.
+/// Where a refused callback was sent, and other facts known without parsing its body.
 struct Sent<'a> {
     asked_for: &'a str,
     endpoint: Option<&'a Endpoint>,
@@ -69,14 +69,14 @@ impl Intake {
         }
     }
 
-    /// Takes one callback from its bytes to its response. Refusals are kept in the ledger too.
+    /// Processes one callback, from its bytes to its response. Refusals are kept in the ledger too.
     ///
-    /// Safe to cancel: a command that was handed to the ledger is committed whether or not anybody waits.
+    /// Cancel safe: once a command is handed to the ledger, it is committed even if nobody waits.
     pub async fn receive(&self, received: Received<'_>) -> Response {
         let Received { endpoint: asked_for, body, peer, .. } = received;
         let endpoint = self.endpoints.get(asked_for);
         let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
-        // The same work for an endpoint that is not known, whatever comes of it.
+        // Do the same work for an unknown endpoint.
         let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
         let mut credential = None;
         let (refused, said) = match (callback::open(credentials, body), endpoint) {
@@ -113,13 +113,13 @@ impl Intake {
                 let detail = stranger(cause, &received, endpoint.is_some());
                 (Refused::because(Refusal::Unauthenticated, detail), said.map(|said| *said))
             }
-            // Nobody has the credentials of the decoy.
+            // Nobody has the decoy's credentials.
             (Ok(_), None) => (Refused::because(Refusal::Unauthenticated, NO_SUCH_ENDPOINT), None),
         };
         Response { credential, ..self.refuse(&sent, refused, said.as_ref()) }
     }
 
-    /// From a verified callback to a receipt.
+    /// Turns a verified callback into a receipt.
     async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let Some(action_type) =
@@ -149,7 +149,7 @@ impl Intake {
         }
     }
 
-    /// From a callback that may be taken to a receipt for its command.
+    /// Turns an allowed callback into a receipt for its command.
     async fn commit(
         &self,
         endpoint: &Endpoint,
@@ -220,8 +220,8 @@ impl Intake {
         }
     }
 
-    /// What the third party registered for this callback, if its endpoint asks for that at all: by the context, else by
-    /// the bot message.
+    /// The third party's registration for this callback, if its endpoint uses registrations: looked up by context,
+    /// else by bot message.
     async fn registered(
         &self,
         settings: &EndpointSettings,
@@ -237,7 +237,7 @@ impl Intake {
         self.ledger.registered(key.cloned(), callback.message_id).await.map_err(unkept)
     }
 
-    /// The response on a callback that is not evaluated.
+    /// The response to a callback that is refused without evaluation.
     pub fn turn_away(&self, unheard: Unheard<'_>) -> Response {
         let Unheard { endpoint: asked_for, refusal, detail, body_bytes, peer, kept } = unheard;
         let endpoint = self.endpoints.get(asked_for);
@@ -249,7 +249,7 @@ impl Intake {
         }
     }
 
-    /// Keeps a request that is no callback among the refused ones: by its word, and the cause in an operator's words.
+    /// Keeps a request that is not a callback among the refused ones, with its word and the cause for the operator.
     pub fn keep_misdirected(&self, target: &str, word: &str, detail: &str, peer: Option<IpAddr>) {
         self.ledger.refused(ledger::RefusedCallback {
             refused_at: Timestamp::now(),
@@ -301,7 +301,7 @@ impl Intake {
             about: About::default(),
             credential: None,
         };
-        // Before the sender is authenticated neither language nor words must tell whether the endpoint exists.
+        // Before authentication, neither language nor words may reveal whether the endpoint exists.
         if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
             response.word_by(&endpoint.settings);
         }

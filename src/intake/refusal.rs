@@ -2,43 +2,43 @@
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// Why a callback was refused: the closed list. The same word stands in answer, log, metric and console.
+/// Why a callback was refused: the closed list. Answer, log, metric and console use the same word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Refusal {
-    /// Unknown endpoint or path, wrong or missing token, anything wrong with the cipher or with a body that no token
-    /// vouches for: one answer for all.
+    /// Unknown endpoint or path, wrong or missing token, any problem with the cipher or with an unauthenticated body:
+    /// one answer for all.
     Unauthenticated,
-    /// An authenticated body with a field of the wrong type.
+    /// The body is authenticated, but a field has the wrong type.
     Malformed,
-    /// `action_type` is not among the endpoint's `actions`.
+    /// `action_type` is not in the endpoint's `actions`.
     ActionNotAllowed,
-    /// `approval_code` is not among the endpoint's `approval_codes`.
+    /// `approval_code` is not in the endpoint's `approval_codes`.
     DefinitionNotAllowed,
-    /// The context fits no format and must, or contradicts the callback's own fields.
+    /// The context does not match a required format, or contradicts the callback's own fields.
     ContextInvalid,
-    /// The context was valid once.
+    /// The context was valid but has expired.
     ContextExpired,
     /// The context does not permit this operator.
     OperatorNotAllowed,
-    /// Contradicts an earlier decision, and conflicts are refused.
+    /// The callback contradicts an earlier decision, and conflicts are refused.
     Conflicting,
     /// The body is larger than `max_body_bytes`.
     BodyTooLarge,
     /// The body did not arrive within `body_read_timeout_ms`.
     TooSlow,
-    /// The peer sends too much, or failed to authenticate too often: not read, not evaluated.
+    /// The peer sends too much, or failed to authenticate too often. The callback is neither read nor evaluated.
     RateLimited,
     /// The queue to the ledger's writer is full.
     Overloaded,
-    /// Disk full, read-only, failed fsync.
+    /// The disk is full, read-only, or an fsync failed.
     LedgerUnavailable,
     /// The service is draining.
     ShuttingDown,
 }
 
 impl Refusal {
-    /// All of them.
+    /// All refusals.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The stable word.
@@ -47,7 +47,7 @@ impl Refusal {
         self.into()
     }
 
-    /// The refusals that only an authenticated sender sees, so that an endpoint may have its own words for them.
+    /// The refusals that only authenticated senders see, so an endpoint may have its own sentences for them.
     pub const OF_AUTHENTICATED: [Self; 9] = [
         Self::Malformed,
         Self::ActionNotAllowed,
@@ -60,7 +60,7 @@ impl Refusal {
         Self::LedgerUnavailable,
     ];
 
-    /// What an operator does about it, in a sentence. The cause that is kept with a refusal says which case it is.
+    /// Advice for an operator, in one sentence. The cause kept with a refusal says which case applies.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
@@ -104,6 +104,6 @@ impl Refusal {
     }
 }
 
-/// The words in answer, log and record for what is no callback: a request by another method than POST, at a path that
-/// is not there or where callbacks go. Nobody pressed anything, so they are counted apart from callbacks.
+/// The words in answer, log and record for requests that are not callbacks: a method other than POST, at an unknown
+/// path or at a callback path. Nobody clicked anything, so they are counted separately from callbacks.
 pub const NO_CALLBACK: [&str; 2] = ["not_found", "method_not_allowed"];

@@ -1,4 +1,4 @@
-//! A callback on its way to being refused: the reason, and the causes in an operator's words.
+//! Builds refusals: the reason, and the cause for the operator.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,14 @@ use crate::{
     ledger::{AcceptError, ContextTask},
 };
 
-/// For the operator alone.
+/// For the operator only.
 pub(super) const NO_SUCH_ENDPOINT: &str = "no such endpoint";
 
-/// A refusal, with the cause for the operator.
+/// A refusal with its cause for the operator.
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) detail: Option<Cow<'static, str>>,
-    /// What was registered for the callback, if it got so far.
+    /// The registration for the callback, if it was already looked up.
     pub(super) registered: Option<Registered>,
 }
 
@@ -34,7 +34,7 @@ impl Refused {
     }
 }
 
-/// Who a refused callback is from, and what about.
+/// Who sent a refused callback, and about what.
 pub(super) fn about(said: &Said, named: Option<&ContextTask>) -> About {
     About {
         user_id: said.user_id.clone(),
@@ -43,14 +43,14 @@ pub(super) fn about(said: &Said, named: Option<&ContextTask>) -> About {
     }
 }
 
-/// What was asked for, cut to what is kept of it.
+/// The requested name or path, cut to the length that is kept.
 pub(super) fn shown(asked_for: &str) -> String {
     asked_for.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// Why a stranger is one, for the operator.
+/// Why a sender is a stranger, for the operator.
 pub(super) fn stranger(cause: Cause, received: &Received<'_>, is_known: bool) -> Cow<'static, str> {
-    // A body that is no callback is in the wrong place wherever it is sent.
+    // A body that is not a callback is in the wrong place at any endpoint.
     if let Cause::Foreign(foreign) = cause {
         return foreign.as_str().into();
     }
@@ -65,7 +65,7 @@ pub(super) fn stranger(cause: Cause, received: &Received<'_>, is_known: bool) ->
         (Cause::NotUtf8 | Cause::NotJson | Cause::Gzip, Some(coding))
             if !coding.eq_ignore_ascii_case("identity") =>
         {
-            // The sender's word is not repeated: it may be anything.
+            // Never repeat the sender's value: it may be anything.
             let known = ["gzip", "deflate", "br", "zstd", "compress"];
             let name = known.into_iter().find(|name| coding.eq_ignore_ascii_case(name)).unwrap_or("another");
             format!("the body is compressed (Content-Encoding: {name}); callbacks must be uncompressed")
@@ -75,7 +75,7 @@ pub(super) fn stranger(cause: Cause, received: &Received<'_>, is_known: bool) ->
     }
 }
 
-/// What the context of a refused callback names.
+/// The task named by the context of a refused callback.
 pub(super) fn named(
     settings: &context::Settings,
     said: &Said,

@@ -1,4 +1,4 @@
-//! What comes to the accept path, and how it ends.
+//! The input and the output of the accept path.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -8,50 +8,50 @@ use super::{
 };
 use crate::command::CommandId;
 
-/// The `action_type` of a probe: a callback by which `countersign doctor` tries address, token and key of an endpoint.
+/// The `action_type` of a probe: `countersign doctor` sends it to test address, token and key of an endpoint.
 /// Reserved: no endpoint can allow it.
 pub const PROBE_ACTION: &str = "COUNTERSIGN_DOCTOR";
 
 /// The word for a probe in its answer and in the log.
 pub const PROBE_WORD: &str = "probe";
 
-/// A callback as it came.
+/// A received callback.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
-    /// The endpoint that was asked for, which may not be configured. A path that names none stands here whole; it begins
+    /// The requested endpoint, which may not be configured. If the path names none, this is the whole path. It begins
     /// with a slash, which no name does.
     pub endpoint: &'a str,
-    /// All of it.
+    /// The complete body.
     pub body: &'a [u8],
-    /// The header `Content-Encoding`, which is not obeyed.
+    /// The header `Content-Encoding`, which is not applied.
     pub content_encoding: Option<&'a str>,
-    /// Who sent it.
+    /// The sender.
     pub peer: Option<IpAddr>,
 }
 
-/// A callback that is refused without being evaluated: too large, too slow, while draining, or for who sent it.
+/// A callback refused without evaluation: too large, too slow, while draining, or because of its sender.
 #[derive(Debug, Clone, Copy)]
 pub struct Unheard<'a> {
     /// As in [`Received`].
     pub endpoint: &'a str,
     /// Why it is refused.
     pub refusal: Refusal,
-    /// The cause in an operator's words.
+    /// The cause for the operator.
     pub detail: Option<&'static str>,
     /// How much of the body was read.
     pub body_bytes: u64,
-    /// Who sent it.
+    /// The sender.
     pub peer: Option<IpAddr>,
-    /// Whether it is kept among the refused callbacks. One of a flood is not: it would drive out all others.
+    /// Whether to keep it among the refused callbacks. False during a flood, which would drive out all others.
     pub kept: bool,
 }
 
 /// A callback that was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// The command it became, now or when it came first.
+    /// The command created from it, now or by an earlier delivery.
     pub command_id: CommandId,
-    /// True if it had come before.
+    /// True if it was received before.
     pub duplicate: bool,
 }
 
@@ -59,16 +59,16 @@ pub struct Kept {
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// Its command is on the disk.
+    /// Its command is on disk.
     Kept(Kept),
-    /// Nothing is kept of it but the refusal.
+    /// Only the refusal is kept.
     Refused(Refusal),
-    /// Its sender is authenticated and asked for nothing but that ([`PROBE_ACTION`]). Nothing was decided and nothing is
-    /// kept, not even a refusal. A sender who is not authenticated cannot get here.
+    /// The sender is authenticated and asked only for that ([`PROBE_ACTION`]). Nothing was decided and nothing is
+    /// kept, not even a refusal. Unauthenticated senders never get here.
     Probed,
 }
 
-/// How a callback ended, with what the answer, the log line and the metric need.
+/// How a callback ended, with everything that the answer, the log line and the metric need.
 #[must_use]
 #[derive(Debug)]
 pub struct Response {
@@ -76,22 +76,22 @@ pub struct Response {
     pub endpoint: Arc<str>,
     /// The language for the approver.
     pub locale: Locale,
-    /// The endpoint's own words for the approver, in place of the service's.
+    /// The endpoint's own sentence for the approver, instead of the service's.
     pub sentence: Option<Arc<str>>,
     /// Kept, or the one reason why not.
     pub outcome: Disposition,
-    /// The cause in an operator's words, for the log only; nothing secret, no context.
+    /// The cause for the operator, for the log only. Contains no secrets and no context.
     pub detail: Option<String>,
-    /// False if the sender knows a key or a token of the endpoint, as far as that was looked at.
+    /// False if the sender is known to have a key or a token of the endpoint.
     pub stranger: bool,
-    /// Who decided about what, for the log; empty unless it is wanted and known.
+    /// Who decided about what, for the log; empty unless requested and known.
     pub about: About,
-    /// The credential by which the sender came in, counted from 0: `None` for strangers, for what was not evaluated, and for
-    /// probes, which say nothing about who still uses one.
+    /// Index of the sender's credential, from 0. `None` for strangers, for callbacks that were not evaluated, and for
+    /// probes, which do not show who still uses a credential.
     pub credential: Option<usize>,
 }
 
-/// Who decided about what, as far as it is known: by the callback, and where that does not say it, by its context.
+/// Who decided about what, as far as known: from the callback, otherwise from its context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The operator.
@@ -103,7 +103,7 @@ pub struct About {
 }
 
 impl Response {
-    /// Has the approver read it in the endpoint's language and words.
+    /// Applies the endpoint's language and sentences.
     pub(super) fn word_by(&mut self, settings: &EndpointSettings) {
         self.locale = settings.locale;
         if let Disposition::Refused(refusal) = &self.outcome {

@@ -1,11 +1,11 @@
-//! What the accept path needs to know of the endpoints.
+//! Settings of the accept path.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::refusal::Refusal;
 use crate::{callback::CredentialSettings, context, ledger::OnConflict};
 
-/// Everything about the endpoints that the accept path needs to know.
+/// Endpoint settings that the accept path needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// At least one; names are unique.
@@ -17,8 +17,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The language, and the words of its own if it has any, in which approvers of an endpoint read a refusal. Before the
-    /// sender is authenticated neither must tell whether the endpoint exists.
+    /// The language in which approvers of an endpoint read a refusal, and its own sentence if it has one. Before
+    /// authentication, neither may reveal whether the endpoint exists.
     #[must_use]
     pub fn words(&self, endpoint: &str, refusal: Refusal) -> (Locale, Option<Arc<str>>) {
         let known = self.endpoints.iter().find(|known| known.name == endpoint);
@@ -28,7 +28,7 @@ impl Settings {
         }
     }
 
-    /// What has counters of its own: the endpoints, and their credentials.
+    /// The endpoints and credentials that have their own counters.
     #[must_use]
     pub fn counted(&self) -> Vec<Counted> {
         let counted = self.endpoints.iter().map(|endpoint| Counted {
@@ -39,41 +39,42 @@ impl Settings {
     }
 }
 
-/// An endpoint as far as there are counters of it.
+/// The parts of an endpoint that counters need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
-    /// Its name.
+    /// The name.
     pub endpoint: String,
-    /// A tag for each of its credentials, in their order; see [`CredentialSettings::tag`].
+    /// A tag for each of its credentials, in order; see [`CredentialSettings::tag`].
     pub credentials: Vec<u16>,
 }
 
-/// What one `action_callback_url` points at.
+/// The target of one `action_callback_url`.
 #[derive(Debug, Clone)]
 pub struct EndpointSettings {
     /// `POST /callbacks/{name}`.
     pub name: String,
     /// If not empty, a callback with another `approval_code` is refused; one without passes.
     pub approval_codes: Vec<String>,
-    /// 1 to 4; all with a key or all without.
+    /// 1 to 4; either all have a key or none.
     pub credentials: Vec<CredentialSettings>,
     /// Allowed `action_type`s.
     pub actions: Vec<String>,
     /// The language of sentences for its approvers.
     pub locale: Locale,
-    /// The third party's own words for some refusals of authenticated callbacks.
+    /// The third party's own sentences for some refusals of authenticated callbacks.
     pub sentences: HashMap<Refusal, Arc<str>>,
-    /// How long a callback without a round is the same callback.
+    /// How long a callback without a round counts as the same callback.
     pub dedupe_window: Duration,
-    /// What to do with contradictions.
+    /// How to handle contradictions.
     pub on_conflict: OnConflict,
-    /// Within this a callback that is no duplicate any more is told as a repeat, and a contradiction as one.
+    /// Within this window, a repeat that is no longer a duplicate is reported as a repeat, and a contradiction as a
+    /// contradiction.
     pub repeats_window: Duration,
-    /// How contexts are read.
+    /// How contexts are parsed.
     pub context: context::Settings,
 }
 
-/// A language that refusals are worded in.
+/// A language of refusal sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Locale {
     /// Chinese.

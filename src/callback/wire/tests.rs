@@ -89,7 +89,7 @@ fn half_a_surrogate_pair_is_repaired_and_nothing_else_is_touched() {
     }
     let nested = raw(r#"{"a\ud83d":["\udc00",1.50],"b":"\\ud83d"}"#);
     assert_eq!(repaired(nested).get(), r#"{"a\ufffd":["\ufffd",1.50],"b":"\\ud83d"}"#);
-    // What a context carries is not free text.
+    // The content of a context is not free text.
     assert!(check_value(nested, 1, Texts::Exact).is_err());
     assert!(check_value(nested, 1, Texts::Free).is_ok());
     assert!(check_value(raw(r#"{"a\ud83d":1}"#), 1, Texts::Exact).is_err());
