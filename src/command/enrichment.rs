@@ -1,8 +1,8 @@
-//! What an endpoint may have completed of its commands before they are published: what the approval center knows of the
-//! operator, the task and the instance at that moment.
+//! Optional enrichment of an endpoint's commands before publishing: data from the approval center about the operator,
+//! the task and the instance at that moment.
 //!
-//! It is an additive member of the published command, `enrichment`, on endpoints that are configured so and on no other. The
-//! command that is kept stays as it was accepted: a command that is published again keeps its `message_id` and may carry
+//! It is an additive member of the published command, `enrichment`, only on endpoints that are configured for it. The
+//! stored command stays as it was accepted: a command that is published again keeps its `message_id` and may carry
 //! another enrichment.
 
 use strum::{IntoStaticStr, VariantArray};
@@ -10,25 +10,26 @@ use strum::{IntoStaticStr, VariantArray};
 use crate::time::Timestamp;
 use serde::Serialize;
 
-/// How far a command could be completed: a closed list.
+/// How complete the enrichment is: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum EnrichmentStatus {
-    /// Everything that was to be asked for is there.
+    /// Everything requested is there.
     Complete,
-    /// The approval center answered, and not everything is there: it does not know it, or it did not come in time.
+    /// The approval center answered, but some of it is missing: unknown there, or not received in time.
     Partial,
-    /// Nothing came in time.
+    /// Nothing was received in time.
     TimedOut,
     /// The approval center could not be asked, or refused to answer.
     Unavailable,
-    /// Nothing was asked: too many commands were being completed, or the platform's rate limit left no turn in time.
+    /// Nothing was requested: too many commands were in progress, or the platform's rate limit allowed no call in
+    /// time.
     Busy,
 }
 
 impl EnrichmentStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in the message and the metric.
@@ -38,56 +39,56 @@ impl EnrichmentStatus {
     }
 }
 
-/// What was completed. What was not asked for, or is not known, is `null`.
+/// The enrichment of one command. Members that were not requested or are unknown are `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrichment {
-    /// How far it could be.
+    /// How complete it is.
     pub status: EnrichmentStatus,
     /// The operator's other ids.
     pub operator: Option<OperatorIds>,
-    /// The task as the center showed it.
+    /// The task as shown by the center.
     pub task: Option<TaskShown>,
-    /// The instance as the center showed it.
+    /// The instance as shown by the center.
     pub instance: Option<InstanceShown>,
 }
 
-/// The ids that name one user beside the `user_id`.
+/// Other ids of one user, in addition to the `user_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OperatorIds {
-    /// In the app of `[approval_center]`, and in no other.
+    /// Valid only in the app of `[approval_center]`.
     pub open_id: Option<String>,
-    /// With this developer.
+    /// Valid within this developer.
     pub union_id: Option<String>,
 }
 
-/// A task as the center showed it.
+/// A task as shown by the center.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TaskShown {
     /// The platform's word.
     pub status: String,
-    /// The version that the third party gave it, as a time.
+    /// The version that the third party set, as a time.
     pub update_time: Option<Timestamp>,
 }
 
-/// An instance as the center showed it.
+/// An instance as shown by the center.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InstanceShown {
     /// The platform's word.
     pub status: String,
-    /// The version that the third party gave it, as a time.
+    /// The version that the third party set, as a time.
     pub update_time: Option<Timestamp>,
     /// The definition's real code.
     pub approval_code: Option<String>,
 }
 
 impl Enrichment {
-    /// Nothing was completed, for this reason.
+    /// An empty enrichment with this status.
     #[must_use]
     pub fn none(status: EnrichmentStatus) -> Self {
         Self { status, operator: None, task: None, instance: None }
     }
 
-    /// Adds it to the body of a command, as its last member. The rest stays byte for byte.
+    /// Appends it to the body of a command as the last member. The rest stays byte for byte.
     pub fn add_to(&self, body: &mut Vec<u8>) {
         let end = body.pop();
         debug_assert_eq!(end, Some(b'}'), "a command is an object");

@@ -1,4 +1,4 @@
-//! Identities: of a command, of a decision (what makes two callbacks the same), of a task.
+//! Identities: of a command, of a decision (when two callbacks are the same), of a task.
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +14,7 @@ pub type Seq = u64;
 pub struct CommandId(Uuid);
 
 impl CommandId {
-    /// A new id for a command received at `at`. Ids made within one process grow even within a millisecond.
+    /// Creates an id for a command received at `at`. Ids of one process increase even within a millisecond.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
         static CONTEXT: std::sync::Mutex<uuid::timestamp::context::ContextV7> =
@@ -24,28 +24,28 @@ impl CommandId {
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos)))
     }
 
-    /// Reads the hyphenated or simple text form. `None` if it is not a UUID.
+    /// Parses the hyphenated or simple text form. `None` if it is not a UUID.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// When the command was received, to the millisecond; later than that if ids of a later time had been made before in this
-    /// process, since they only grow. `None` for a UUID that is not of our kind.
+    /// When the command was received, to the millisecond. Later than that if this process had already made ids of a
+    /// later time, because ids only increase. `None` for a UUID of another version.
     #[must_use]
     pub fn received_at(&self) -> Option<Timestamp> {
         let (seconds, nanos) = self.0.get_timestamp().filter(|_| self.0.get_version_num() == 7)?.to_unix();
         Some(Timestamp::UNIX_EPOCH + Duration::new(seconds, nanos))
     }
 
-    /// The time within it, in milliseconds since 1970. Never before the command was received.
+    /// The embedded time, in milliseconds since 1970. Never before the command was received.
     #[must_use]
     pub fn millis(&self) -> i64 {
         let [a, b, c, d, e, f, ..] = *self.as_bytes();
         i64::from_be_bytes([0, 0, a, b, c, d, e, f])
     }
 
-    /// Below every id of this time or later, and above every earlier one.
+    /// A lower bound for all ids of this time or later, above every earlier id.
     #[must_use]
     pub fn floor(millis: i64) -> Self {
         const LAST: i64 = (1 << 48) - 1;
@@ -84,23 +84,23 @@ impl serde::Serialize for CommandId {
     }
 }
 
-/// A command as people name it: by its id, or by its place in the log.
+/// A user's reference to a command: its id or its position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandRef {
-    /// By its id.
+    /// The id.
     Id(CommandId),
-    /// By its place in the log.
+    /// The position in the log.
     Seq(Seq),
 }
 
 impl CommandRef {
-    /// Reads a UUID, or a number from 1 on. `None` if it is neither.
+    /// Parses a UUID, or a number from 1. `None` if it is neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(id) = CommandId::parse(text) {
             return Some(Self::Id(id));
         }
-        // `parse` alone would take a sign too; the ledger counts in signed 64 bits.
+        // `parse` alone would also accept a sign. The ledger uses signed 64-bit numbers.
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
         let seq = text.parse().ok().filter(|seq| (1..=i64::MAX as Seq).contains(seq));
         seq.filter(|_| digits).map(Self::Seq)
@@ -116,27 +116,27 @@ impl fmt::Display for CommandRef {
     }
 }
 
-/// What a callback says, as far as it makes it *this* callback and no other.
+/// The parts of a callback that identify its decision.
 ///
-/// The platform sends no event id, no timestamp and no nonce (platform.md#callback-transport), so sameness has to be
-/// read off the content.
+/// The platform sends no event id, no timestamp and no nonce (platform.md#callback-transport), so identity must be
+/// derived from the content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FingerprintParts<'a> {
-    /// Two endpoints may carry the same ids of two systems.
+    /// Two endpoints may use the same ids for two systems.
     pub endpoint: &'a str,
-    /// For a card it may be the only thing that says which task is meant (platform.md#callback-origins).
+    /// For a card, possibly the only member that identifies the task (platform.md#callback-origins).
     pub action_context: Option<&'a str>,
-    /// With `task_id`, names the task of a list operation.
+    /// With `task_id`, identifies the task of a list operation.
     pub instance_id: Option<&'a str>,
     /// See `instance_id`.
     pub task_id: Option<&'a str>,
-    /// Names the task of a search operation.
+    /// Identifies the task of a search operation.
     pub id: Option<&'a str>,
     /// Two cards about one task are two questions, and may be answered twice.
     pub message_id: Option<&'a str>,
-    /// A task that was rolled back and opened again is a new question.
+    /// A task that was rolled back and reopened is a new question.
     pub round: Option<&'a str>,
-    /// Two approvers of one task decide for themselves.
+    /// Two approvers of one task decide independently.
     pub user_id: &'a str,
     /// Approve and reject are two decisions.
     pub action_type: &'a str,
@@ -144,14 +144,13 @@ pub struct FingerprintParts<'a> {
 
 /// SHA-256 over the length-prefixed [`FingerprintParts`].
 ///
-/// What is *not* in it: `reason`, `attachments` and unknown members. A repeat that differs only there is still the
-/// same decision, and the token and the definition's code do not change what was decided.
+/// *Not* included: `reason`, `attachments` and unknown members. A repeat that differs only there is still the same
+/// decision. The token and the definition's code do not change the decision either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of these parts. Absent and empty are the same, as they are on the wire
-    /// (platform.md#types-on-the-wire).
+    /// The fingerprint of these parts. Absent equals empty, as on the wire (platform.md#types-on-the-wire).
     #[must_use]
     pub fn of(parts: &FingerprintParts<'_>) -> Self {
         Self(digest([
@@ -179,7 +178,7 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// The first eight bytes, for tables in memory that check a hit against the whole value.
+    /// The first eight bytes, for in-memory tables that verify a hit against the whole value.
     #[must_use]
     pub fn short(&self) -> u64 {
         first_eight(&self.0)
@@ -192,14 +191,14 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A 64-bit key of a task: commands with the same key are published in the order of their acceptance.
+/// A 64-bit key of a task: commands with the same key are published in order of acceptance.
 ///
-/// Two tasks that share a key by chance merely wait for one another, so 64 bits are plenty.
+/// If two tasks collide, one only waits for the other, so 64 bits are enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey(u64);
 
 impl TaskKey {
-    /// The key of the resolved task; of what else may name it, if no id is known.
+    /// The key of the resolved task. Without ids, it is derived from the context, card or search.
     #[must_use]
     pub fn of(command: &super::Command) -> Self {
         Self(first_eight(&task_digest(command)))
@@ -218,7 +217,7 @@ impl TaskKey {
     }
 }
 
-/// Names "the same operator on the same task", the unit within which decisions can contradict each other.
+/// Identifies "the same operator on the same task", the unit within which decisions can contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecisionKey([u8; 16]);
 
@@ -242,7 +241,7 @@ impl DecisionKey {
         &self.0
     }
 
-    /// The first eight bytes, for tables in memory that check a hit against the whole value.
+    /// The first eight bytes, for in-memory tables that verify a hit against the whole value.
     #[must_use]
     pub fn short(&self) -> u64 {
         first_eight(&self.0)
@@ -251,8 +250,8 @@ impl DecisionKey {
 
 fn task_digest(command: &super::Command) -> [u8; 32] {
     let task = &command.task;
-    // A task whose ids are known is the same task whichever card, list or search it was decided from. Where no id is
-    // known, the context, the card or the search hit is the only name there is.
+    // With known ids, the task is the same for every card, list or search. Without them, the context, the card or the
+    // search hit is its only name.
     let names = match (&task.instance_id, &task.task_id) {
         (None, None) => [
             "unresolved",
@@ -264,15 +263,15 @@ fn task_digest(command: &super::Command) -> [u8; 32] {
             "task",
             instance_id.as_deref().unwrap_or_default(),
             task_id.as_deref().unwrap_or_default(),
-            // Without a task id the context is what tells the steps of one instance apart.
+            // Without a task id, only the context distinguishes the steps of one instance.
             if task_id.is_none() { command.action_context.as_deref().unwrap_or_default() } else { "" },
         ],
     };
     digest([&*command.endpoint, names[0], names[1], names[2], names[3]])
 }
 
-/// SHA-256 over parts, each preceded by its length in bytes (64 bits, big endian): no two different lists of parts
-/// give the same input.
+/// SHA-256 over parts, each preceded by its length in bytes (64 bits, big endian), so that different lists of parts
+/// never give the same input.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -304,7 +303,7 @@ mod tests {
         assert!(ids.is_sorted() && ids[0] != ids[1]);
         assert_eq!(ids[0].to_string().as_bytes()[14], b'7');
         assert_eq!(CommandId::parse(&ids[0].to_string()), Some(ids[0]));
-        // Not before it, since other tests may have made ids of a later time.
+        // Possibly later, because other tests may have made ids of a later time.
         assert!(ids[0].received_at() >= Some(at));
         let random = CommandId::parse("6ba7b810-9dad-41d1-80b4-00c04fd430c8").unwrap();
         assert_eq!(random.received_at(), None);
@@ -345,7 +344,7 @@ mod tests {
         assert_eq!(Fingerprint::of(&absent), Fingerprint::of(&empty));
     }
 
-    /// What the ledger stores is all of an identity, and the same as what it was made of.
+    /// The stored bytes contain the complete identity.
     #[test]
     fn identities_come_back_from_their_bytes_and_differ_in_them() {
         let of = |user_id| Fingerprint::of(&FingerprintParts { user_id, ..Default::default() });

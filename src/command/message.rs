@@ -1,7 +1,7 @@
 //! The published form of a command: a contract with consumers in other languages and other teams.
 //!
-//! Inside `approval.command/1` changes are additive only. Every member is always there; what is absent is `null`.
-//! The golden files in `tests/fixtures/commands/` hold it.
+//! Within `approval.command/1` changes are additive only. Every member is always present; absent values are `null`.
+//! The golden files in `tests/fixtures/commands/` check this.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use sha2::{Digest, Sha256};
 
 use super::{Action, Attachment, Command, CommandId};
 
-/// The schema's name, in the member and in the header of that name.
+/// The schema's name, in the member and the header `schema`.
 pub const SCHEMA: &str = "approval.command/1";
 
-/// What the broker is told beside the body: enough to route a command and to fill its properties.
+/// The metadata for the broker: enough to route a command and to fill its properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// AMQP `message_id`.
     pub command_id: CommandId,
-    /// AMQP `timestamp` (which has whole seconds only).
+    /// AMQP `timestamp` (whole seconds only).
     pub received_at: Timestamp,
     /// Header `endpoint`, part of the routing key.
     pub endpoint: Arc<str>,
     /// Header `action`, part of the routing key.
     pub action: Action,
-    /// Header of that name, part of the routing key.
+    /// Header `approval_code`, part of the routing key.
     pub approval_code: Option<String>,
-    /// Header of that name; AMQP `correlation_id`.
+    /// Header `instance_id`; AMQP `correlation_id`.
     pub instance_id: Option<String>,
-    /// Header of that name.
+    /// Header `task_id`.
     pub task_id: Option<String>,
 }
 
@@ -58,10 +58,10 @@ impl Envelope {
         routing_key(&self.endpoint, self.approval_code.as_deref(), self.action.as_str())
     }
 
-    /// The flat text headers, `cloudEvents_*` among them (CloudEvents AMQP binding, binary mode: the content type
-    /// stands in the property, the data in the body).
+    /// The flat text headers, including `cloudEvents_*` (CloudEvents AMQP binding, binary mode: content type in the
+    /// property, data in the body).
     ///
-    /// An absent value leaves its header out: a header cannot be null for every client library.
+    /// An absent value omits its header, because some client libraries do not support null headers.
     #[must_use]
     pub fn headers(&self, message_type: &str) -> Vec<(&'static str, String)> {
         let id = self.command_id.to_string();
@@ -95,7 +95,7 @@ impl Envelope {
 /// `approval.<endpoint>.<approval_code or ->.<action>`: lower case, every byte outside `[a-z0-9_-]` as `%` and two
 /// hex digits, at most 255 bytes (the limit of a short string in AMQP 0-9-1 §4.2.5.3).
 ///
-/// A code too long for that is cut, and a digest of the whole code is put in the place of the rest.
+/// A longer code is truncated, and a digest of the whole code replaces the rest.
 #[must_use]
 pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) -> String {
     const LIMIT: usize = 255;
@@ -113,7 +113,7 @@ pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) ->
                 key.push_str(&escaped);
             } else {
                 let mut keep = room - 17;
-                // Not in the middle of an escape.
+                // Do not cut inside an escape.
                 if let Some(at) = escaped[keep.saturating_sub(2)..keep].find('%') {
                     keep = keep - 2 + at;
                 }
@@ -130,8 +130,8 @@ pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) ->
     key
 }
 
-/// A W3C trace context that starts at the command. The platform sends none, so the trace id *is* the command id: a
-/// command published again after a crash carries the same one, so a trace leads to the command.
+/// A W3C trace context that starts at the command. The platform sends none, so the command id serves as trace id: a
+/// command published again after a crash keeps it, and a trace leads to the command.
 fn traceparent(command_id: CommandId) -> String {
     let mut text = String::with_capacity(55);
     text.push_str("00-");
@@ -165,7 +165,7 @@ fn push_hex(byte: u8, into: &mut String) {
     into.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
-/// The body of the message: the command as compact JSON, members in the order of the contract.
+/// The body of the message: compact JSON with members in the order of the contract.
 #[must_use]
 pub fn render(command: &Command) -> Vec<u8> {
     let mut body = Vec::with_capacity(768);
@@ -345,7 +345,7 @@ mod tests {
         let (conflicts_with, repeats) = (command.conflicts_with, command.repeats);
         let parts = Parts::of(&Command { conflicts_with: None, repeats: None, ..command.clone() });
         assert_eq!(parts.join(conflicts_with, repeats), render(command));
-        // `Value` forgets the order of members; consumers do not need it, people who read a queue do.
+        // `Value` loses the order of members. Consumers do not need it, but people who read a queue do.
         let order = String::from_utf8(render(command)).unwrap();
         let mut last = 0;
         for member in ["schema", "command_id", "endpoint", "received_at", "action", "action_type", "origin"] {

@@ -21,26 +21,25 @@ pub use unset::is_unset;
 
 /// One decision of one approver, ready to be committed and published.
 ///
-/// Identifiers are texts, whatever their type was on the wire; what was absent, null or empty is `None`.
+/// Identifiers are texts, whatever their type on the wire. Absent, null and empty values are `None`.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// The identity of the command for ever; also the AMQP `message_id`.
+    /// The permanent identity of the command; also the AMQP `message_id`.
     pub command_id: CommandId,
     /// Name of the endpoint that received the callback.
     pub endpoint: Arc<str>,
     /// When the callback was received, by this machine's clock, in milliseconds.
     pub received_at: Timestamp,
-    /// What the approver decided, in this product's words.
+    /// The decision, in this product's words.
     pub action: Action,
-    /// What the approver decided, in the platform's words (`APPROVE`, `REJECT` or a custom key,
-    /// platform.md#custom-actions).
+    /// The decision, in the platform's words (`APPROVE`, `REJECT` or a custom key, platform.md#custom-actions).
     pub action_type: String,
-    /// Where the approver acted, as far as the fields of the callback tell.
+    /// Where the approver acted, if the callback's fields show it.
     pub origin: Option<Origin>,
     /// The approver's tenant-wide `user_id` (platform.md#the-operator).
     pub user_id: String,
-    /// The definition's code as the callback gives it: real or custom (platform.md#two-codes-of-a-definition), often
-    /// absent (platform.md#callback-origins).
+    /// The definition's code from the callback: real or custom (platform.md#two-codes-of-a-definition), often absent
+    /// (platform.md#callback-origins).
     pub approval_code: Option<String>,
     /// The third party's task that this decision is about.
     pub task: TaskRef,
@@ -56,14 +55,14 @@ pub struct Command {
     pub search_id: Option<String>,
     /// The earlier command of the same operator on the same task that this one contradicts.
     pub conflicts_with: Option<CommandId>,
-    /// The newest earlier command whose callback said the very same, longer ago than `dedupe_window`: a task that was opened
-    /// again, or a replay.
+    /// The newest earlier command with an identical callback, older than `dedupe_window`: the task was reopened, or
+    /// this is a replay.
     pub repeats: Option<CommandId>,
-    /// Members of the callback that this version does not know, verbatim, in their order.
+    /// Members unknown to this version, verbatim and in order.
     pub extra: Vec<(String, Box<RawValue>)>,
 }
 
-/// What is to be done with the task.
+/// What to do with the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Action {
@@ -82,8 +81,7 @@ impl Action {
         self.into()
     }
 
-    /// The action that an `action_type` of the platform stands for. Case-sensitive, as platform.md#types-on-the-wire
-    /// advises.
+    /// The action for an `action_type` of the platform. Case-sensitive, as platform.md#types-on-the-wire advises.
     #[must_use]
     pub fn of(action_type: &str) -> Self {
         match action_type {
@@ -114,40 +112,40 @@ impl Origin {
     }
 }
 
-/// A task of the third-party approval system, as far as it is known without asking anybody.
+/// A task of the third-party approval system, resolved from local data.
 #[derive(Debug, Clone, Default)]
 pub struct TaskRef {
     /// The third party's instance id.
     pub instance_id: Option<String>,
     /// The third party's task id.
     pub task_id: Option<String>,
-    /// Which round of the task: a task that was rolled back and opened again has a new one.
+    /// The round of the task: a task that was rolled back and reopened has a new one.
     pub round: Option<String>,
     /// The third party's document number.
     pub business_key: Option<String>,
-    /// The context format that fitted; `None` if none did.
+    /// The context format that matched; `None` if none did.
     pub resolved_by: Option<ResolvedBy>,
-    /// Free data that the context carries for the worker: a JSON value, `{}` if absent.
+    /// Free data in the context for the worker: a JSON value, `{}` if absent.
     pub data: Option<Box<RawValue>>,
 }
 
-/// What the third party permits with a context: the task, and who may do what with it.
+/// The permissions in a context from the third party: the task, and who may do what with it.
 #[derive(Debug, Clone, Default)]
 pub struct Grant {
     /// The task.
     pub task: TaskRef,
     /// The `user_id`s that may decide; `None` for anybody.
     pub operators: Option<Vec<String>>,
-    /// The `action_type`s that may be taken; `None` for any.
+    /// The allowed `action_type`s; `None` for any.
     pub actions: Option<Vec<String>>,
-    /// The definition it is for; `None` for any.
+    /// The definition it is bound to; `None` for any.
     pub approval_code: Option<String>,
-    /// The endpoint it is for; `None` for any.
+    /// The endpoint it is bound to; `None` for any.
     pub endpoint: Option<String>,
 }
 
 impl Grant {
-    /// A grant that permits everything to everybody.
+    /// A grant without restrictions.
     #[must_use]
     pub fn unbound(task: TaskRef) -> Self {
         Self { task, ..Self::default() }
@@ -159,23 +157,23 @@ impl Grant {
 pub struct Registered {
     /// What it permits.
     pub grant: Grant,
-    /// From when on it counts no more.
+    /// It is invalid from then on.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The context format that told the task.
+/// The context format that identified the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ResolvedBy {
-    /// The callback's own fields, the context passed on as it is.
+    /// The callback's own fields; the context is passed on unchanged.
     Opaque,
     /// JSON pointers into the context.
     Json,
     /// A regular expression over the context or the instance id.
     Pattern,
-    /// A token that the third party signed.
+    /// A token signed by the third party.
     Jwt,
-    /// What the third party registered beforehand.
+    /// A registration made by the third party beforehand.
     Registry,
 }
 
@@ -195,11 +193,11 @@ pub struct Attachment {
     pub file_type: Option<String>,
     /// The file's name.
     pub file_name: Option<String>,
-    /// Size in bytes as the platform says.
+    /// Size in bytes, according to the platform.
     pub file_size: Option<u64>,
     /// Where the platform keeps the file.
     pub url: Option<String>,
-    /// Members this version does not know, verbatim.
+    /// Members unknown to this version, verbatim.
     pub extra: Vec<(String, Box<RawValue>)>,
 }
 

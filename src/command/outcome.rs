@@ -1,15 +1,15 @@
-//! What a worker reports of a command, as `approval.outcome/1`: how the message is read, which card status it stands for,
-//! and when two reports say the same.
+//! A worker's report about a command, as `approval.outcome/1`: how to parse it, which card status it means, and when
+//! two reports are equal.
 //!
 //! # Rules
-//! 1. A report that says what the last one of its command said is a **repeat**: nothing changes by it. RabbitMQ delivers at
+//! 1. A report equal to the previous one for its command is a **repeat** and changes nothing. RabbitMQ delivers at
 //!    least once, and so do workers.
-//! 2. Any other report **supersedes** the last one, whatever the two say: `failed` becomes `applied` when the worker
-//!    succeeds at last. The last word is the worker's; countersign does not judge it.
-//! 3. What a report does not bring stays: one without an `instance` leaves the instance of the one before to be shown.
+//! 2. Any other report **supersedes** the previous one, whatever they say: `failed` becomes `applied` when the worker
+//!    finally succeeds. The worker has the last word; countersign does not judge it.
+//! 3. Absent parts stay: after a report without an `instance`, the previous instance is still shown.
 //!
-//! After a crash messages come again in their order, so what was superseded may be the last word for a moment, until the
-//! message that superseded it comes again as well.
+//! After a crash, messages are redelivered in order. A superseded report may briefly be the last one, until the
+//! report that superseded it is redelivered too.
 
 use std::collections::BTreeMap;
 
@@ -22,37 +22,37 @@ use super::{Action, CommandId, is_unset};
 /// The member `schema` of every report.
 pub const SCHEMA: &str = "approval.outcome/1";
 
-/// A larger message is no report. An instance with the 300 tasks that the platform takes is about a third of it.
+/// Larger messages are rejected. An instance with the platform's maximum of 300 tasks is about a third of this.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Characters of a message that are kept; what is beyond, mostly the depths of a stack trace, is cut off.
+/// Longer messages are truncated to this many characters; the rest is usually a stack trace.
 pub const MAX_MESSAGE_CHARS: usize = 2000;
 
-/// A report of a worker.
+/// A worker's report.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The command.
     pub command_id: CommandId,
-    /// What became of it.
+    /// The outcome.
     pub kind: Kind,
-    /// What the card is to show, if the worker says so.
+    /// The status for the card, if the worker chooses one.
     pub status: Option<CardStatus>,
-    /// The worker's words, up to [`MAX_MESSAGE_CHARS`].
+    /// The worker's message, up to [`MAX_MESSAGE_CHARS`].
     pub message: Option<String>,
-    /// The instance as it is now.
+    /// The current instance.
     pub instance: Option<Instance>,
 }
 
-/// An instance that a worker wants synchronised.
+/// An instance that the worker wants synchronised.
 #[derive(Debug, Clone)]
 pub struct Instance {
     /// Its id.
     pub instance_id: String,
-    /// A JSON object as `POST external_instances` takes it, byte for byte as it came.
+    /// A JSON object in the form of `POST external_instances`, byte for byte as received.
     pub json: Box<RawValue>,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray, EnumString,
 )]
@@ -61,14 +61,14 @@ pub struct Instance {
 pub enum Kind {
     /// The third party did what the approver decided.
     Applied,
-    /// The third party will not do it: the task is gone, somebody else was faster.
+    /// The third party refuses: the task is gone, or somebody else was faster.
     Refused,
-    /// The third party could not do it. The worker may still succeed, and says so then.
+    /// The third party could not do it. If the worker succeeds later, it reports again.
     Failed,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word in the message, the ledger, metrics and on the command line.
@@ -78,7 +78,7 @@ impl Kind {
     }
 }
 
-/// What a card can be made to show (platform.md#updating-a-card), in the platform's spelling: here `CANCELLED` has
+/// The statuses that a card can show (platform.md#updating-a-card), in the platform's spelling: here `CANCELLED` has
 /// two L.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray, EnumString,
@@ -102,12 +102,12 @@ pub enum CardStatus {
     Deleted,
     /// 已处理
     Processed,
-    /// Words of one's own.
+    /// A custom text.
     Custom,
 }
 
 impl CardStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The platform's word.
@@ -116,10 +116,10 @@ impl CardStatus {
         self.into()
     }
 
-    /// What the card shows if the worker does not say.
+    /// The status that a card shows if the worker chooses none.
     ///
-    /// What was applied is what the approver decided. What was not must not look as if it was: by its `next_status` the card
-    /// may say so already, so it gets words of its own.
+    /// If the decision was applied, the card shows it. Otherwise it must not look applied: `next_status` may already
+    /// have changed the card, so it gets a custom text.
     #[must_use]
     pub fn of(kind: Kind, action: Action) -> Self {
         match (kind, action) {
@@ -131,16 +131,16 @@ impl CardStatus {
     }
 }
 
-/// Why a message is no report. The texts quote nothing of it but member names and our own words.
+/// Why a message is not a report. The texts quote only member names and our own words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnOutcome {
     /// It is larger than [`MAX_BYTES`].
     #[error("has {0} bytes, more than {MAX_BYTES}")]
     TooLarge(usize),
-    /// It is not JSON, or not of these members with these types.
+    /// It is not JSON, or a member is missing or has the wrong type.
     #[error("is not an {SCHEMA}: {0}")]
     Shape(String),
-    /// It is of another schema, or of a later version of this one.
+    /// It has another schema, or a later version of this one.
     #[error("its schema is not {SCHEMA}")]
     Schema,
     /// Its `command_id` is not a UUID.
@@ -151,7 +151,7 @@ pub enum NotAnOutcome {
     InstanceId,
 }
 
-/// As it comes. Members that are not known may come at any time.
+/// The message on the wire. Unknown members may appear at any time.
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
 struct Wire {
@@ -166,7 +166,7 @@ struct Wire {
     instance: Option<Box<RawValue>>,
 }
 
-/// A value, unless it is one that a client library writes where nothing was set.
+/// Deserializes a value; `None` if it is one that client libraries write for unset.
 fn set<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     let value = Box::<RawValue>::deserialize(deserializer)?;
     if is_unset(&value) {
@@ -175,7 +175,7 @@ fn set<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Resul
     serde_json::from_str(value.get()).map(Some).map_err(serde::de::Error::custom)
 }
 
-/// An id is a text, or a number where somebody's library made one of it.
+/// Ids are texts, or numbers if a library converted them.
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
 struct WireInstance {
@@ -183,17 +183,16 @@ struct WireInstance {
 }
 
 impl Outcome {
-    /// Reads a message.
+    /// Parses a message.
     ///
-    /// # Errors
-    /// When it is no report. Whether its command is known, and whether the platform would take its instance, is another
-    /// question.
+    /// # Errors The message is not a report. Whether its command is known, and whether the platform accepts its
+    /// instance, is not checked here.
     pub fn parse(body: &[u8]) -> Result<Self, NotAnOutcome> {
         if body.len() > MAX_BYTES {
             return Err(NotAnOutcome::TooLarge(body.len()));
         }
         if body.trim_ascii_start().first() == Some(&b'[') {
-            // serde would take the members by their place.
+            // serde would accept a list of the members by position.
             return Err(NotAnOutcome::Shape("a list in place of an object".to_owned()));
         }
         let wire: Wire = serde_json::from_slice(body).map_err(|error| shape(&error))?;
@@ -211,7 +210,7 @@ impl Outcome {
         })
     }
 
-    /// True if nothing changes by this report, after `last` of the same command (rules 1 and 3).
+    /// True if this report changes nothing after `last` of the same command (rules 1 and 3).
     #[must_use]
     pub fn repeats(&self, last: &Self) -> bool {
         let instance =
@@ -222,16 +221,15 @@ impl Outcome {
 }
 
 impl Instance {
-    /// An instance with its id.
+    /// Parses an instance and its id.
     ///
-    /// # Errors
-    /// It is no JSON object, or has no `instance_id`.
+    /// # Errors It is not a JSON object, or has no `instance_id`.
     pub fn of(json: Box<RawValue>) -> Result<Self, NotAnOutcome> {
         if json.get().starts_with('[') {
             return Err(NotAnOutcome::Shape("a list in place of an instance".to_owned()));
         }
         let read: WireInstance = serde_json::from_str(json.get()).map_err(|error| shape(&error))?;
-        // Half a surrogate pair in a member that was passed over so far: the platform's client could not read it later.
+        // Finds half a surrogate pair in a member skipped so far: the platform client could not parse it later.
         serde_json::from_str::<serde_json::Value>(json.get()).map_err(|error| shape(&error))?;
         let instance_id = match read.instance_id {
             Some(serde_json::Value::String(id)) => id,
@@ -245,13 +243,13 @@ impl Instance {
     }
 }
 
-/// True for an object of which nothing is set: what a client library writes of an instance that nobody made.
+/// True for an object with only unset members, which a client library writes for an absent instance.
 fn is_blank(json: &RawValue) -> bool {
     let members = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(json.get());
     members.is_ok_and(|members| members.values().all(|value| is_unset(value)))
 }
 
-/// serde quotes unknown words and wrong values: what came is the worker's, and may be anything. Its place tells enough.
+/// Reports only the position: serde quotes unknown words and wrong values, but the worker's input may be anything.
 fn shape(error: &serde_json::Error) -> NotAnOutcome {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a member is missing, or has a wrong type or word",
@@ -307,7 +305,7 @@ mod tests {
         assert_eq!(parse(&whole).unwrap().message.unwrap().len(), MAX_MESSAGE_CHARS);
     }
 
-    /// Client libraries fill in what nobody set; none of it is worth losing a report for.
+    /// Client libraries fill in unset members; none of these values justifies losing a report.
     #[test]
     fn what_is_unset_is_absent_in_every_member() {
         for unset in [json!(null), json!(""), json!(0), json!(false), json!([]), json!({})] {

@@ -1,9 +1,9 @@
 //! Wire profiles: the same command in the form that the consumer's framework expects.
 //!
-//! The command is rendered and kept once, in the plain form; a profile is put round it when it is published. Whatever
-//! the profile, the command is inside verbatim, `message_id`, `type` and routing key are the same, and so are the
-//! headers of [`Envelope::headers`], `cloudEvents_*` among them: bindings, traces and idempotence do not depend on it.
-//! A profile adds headers, and never changes one.
+//! The command is rendered and stored once, in the plain form; a profile wraps it when it is published. In every
+//! profile the command is inside verbatim, and `message_id`, `type`, routing key and the headers of
+//! [`Envelope::headers`] (including `cloudEvents_*`) are the same. So bindings, traces and idempotence do not depend
+//! on it. A profile adds headers, and never changes one.
 
 use std::borrow::Cow;
 
@@ -12,30 +12,30 @@ use serde::Serialize;
 
 use super::{CommandId, message::Envelope};
 
-/// The `$id` of the JSON Schema, which a structured CloudEvent names as its `dataschema`.
+/// The `$id` of the JSON Schema; the `dataschema` of a structured CloudEvent.
 pub const DATA_SCHEMA: &str = "urn:countersign:approval.command:1";
 
-/// What MassTransit makes of the type `Countersign.ApprovalCommand`, by which its consumers choose messages.
+/// MassTransit's URN for the type `Countersign.ApprovalCommand`, by which its consumers select messages.
 const MASSTRANSIT_TYPE: &str = "urn:message:Countersign:ApprovalCommand";
 
 /// The form of an endpoint's commands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// The command and nothing round it.
+    /// The bare command.
     #[default]
     Plain,
     /// A CloudEvent 1.0 in structured mode, with the command as its `data`.
     CloudEvents,
-    /// A call of a Celery task (message protocol 2) whose one argument is the command.
+    /// A Celery task call (message protocol 2) with the command as its only argument.
     Celery {
-        /// The name under which the worker has registered the task. At most 255 bytes.
+        /// The name under which the worker registered the task. At most 255 bytes.
         task: String,
     },
     /// MassTransit's JSON envelope, with the command as its `message`.
     MassTransit,
 }
 
-/// The published form of one command: what a profile decides about it.
+/// The published form of one command, as far as the profile determines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     /// AMQP `content_type`. The `content_encoding` is always `utf-8`.
@@ -44,13 +44,13 @@ pub struct Form<'a> {
     pub correlation_id: Option<String>,
     /// Flat text headers.
     pub headers: Vec<(&'static str, String)>,
-    /// The body; borrowed if it is the command as it was rendered.
+    /// The body; borrowed if it is the unchanged rendered command.
     pub body: Cow<'a, [u8]>,
 }
 
 impl Profile {
-    /// The published form of a command. `message_type` is the configured AMQP `type`; `body` is what
-    /// [`render`](super::message::render) made of the command, one JSON object, which is copied byte for byte.
+    /// Builds the published form of a command. `message_type` is the configured AMQP `type`; `body` is the output of
+    /// [`render`](super::message::render), one JSON object, which is copied byte for byte.
     #[must_use]
     pub fn form<'a>(&self, envelope: &Envelope, message_type: &str, body: &'a [u8]) -> Form<'a> {
         let mut form = Form {
@@ -80,7 +80,7 @@ impl Profile {
     }
 }
 
-/// The attributes are those of the `cloudEvents_*` headers, so that both modes tell the same event.
+/// The attributes equal those of the `cloudEvents_*` headers, so that both modes describe the same event.
 fn cloud_event(
     envelope: &Envelope,
     message_type: &str,
@@ -115,10 +115,10 @@ fn cloud_event(
     with_member(&attributes, "data", body)
 }
 
-/// What a Celery 5 worker reads from the headers of protocol 2. `parent_id`, `group`, `eta`, `expires` and the like are
-/// left out, which Celery takes for `None`: a header cannot be null for every client library.
+/// The headers of protocol 2 that a Celery 5 worker reads. `parent_id`, `group`, `eta`, `expires` and similar are
+/// omitted, which Celery treats as `None`: some client libraries do not support null headers.
 ///
-/// `argsrepr` is what Celery writes to its log, so it names the command and tells nothing of it.
+/// Celery logs `argsrepr`, so it contains the command's id but not its content.
 fn celery_headers(envelope: &Envelope, task: &str, id: &str) -> [(&'static str, String); 7] {
     [
         ("lang", "py".to_owned()),
@@ -141,7 +141,7 @@ fn celery_call(body: &[u8]) -> Vec<u8> {
     call
 }
 
-/// No addresses: there is no MassTransit endpoint behind them that could be answered. `sentTime` is when the callback was
+/// Contains no addresses, because there is no MassTransit endpoint to reply to. `sentTime` is when the callback was
 /// received, so that a command published again is the same message.
 fn masstransit_envelope(envelope: &Envelope, headers: &[(&'static str, String)], body: &[u8]) -> Vec<u8> {
     #[derive(Serialize)]
@@ -175,8 +175,8 @@ fn header<'a>(headers: &'a [(&'static str, String)], name: &str) -> &'a str {
     found.map(|(_, value)| value.as_str()).expect("Envelope::headers has it for every command")
 }
 
-/// An object with one member more, whose value is put in as it is: reading it as JSON would cost time at every publish
-/// and, where it holds long numbers, digits.
+/// Appends a member with a raw value to an object. Parsing the value as JSON would cost time at every publish, and
+/// digits of long numbers.
 fn with_member(object: &impl Serialize, name: &str, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(value.len() + 768);
     serde_json::to_writer(&mut bytes, object).expect("texts are JSON, and a Vec takes every write");

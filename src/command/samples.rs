@@ -1,4 +1,5 @@
-//! Commands that tests look at, and the golden files in `tests/fixtures/commands/` that hold what becomes of them.
+//! Sample commands for tests, and access to the golden files in `tests/fixtures/commands/` with their published
+//! forms.
 
 use serde_json::{Value, value::RawValue};
 
@@ -41,7 +42,7 @@ pub(crate) fn card() -> Command {
     }
 }
 
-/// A card whose context told the task.
+/// A card whose context identified the task.
 pub(crate) fn card_resolved_by(format: ResolvedBy) -> Command {
     let context = match format {
         ResolvedBy::Opaque => "PO-77",
@@ -64,12 +65,12 @@ pub(crate) fn card_resolved_by(format: ResolvedBy) -> Command {
     }
 }
 
-/// A callback with none of the ids that tell where it came from, and a context that no format fitted.
+/// A callback without ids that show its origin, and with a context that matched no format.
 pub(crate) fn card_unresolved() -> Command {
     Command { origin: None, message_id: None, task: TaskRef::default(), ..card() }
 }
 
-/// A list operation with everything.
+/// A list operation with all members.
 pub(crate) fn list() -> Command {
     Command {
         action: Action::Reject,

@@ -1,7 +1,6 @@
 use serde_json::value::RawValue;
 
-/// True for what some client library writes in place of a value that is not set: `null`, `""`, `0`, `false`, `[]`, `{}`.
-/// It is the same as absent.
+/// True for a value that client libraries write for unset: `null`, `""`, `0`, `false`, `[]`, `{}`. It equals absent.
 #[must_use]
 pub fn is_unset(value: &RawValue) -> bool {
     let json = value.get();

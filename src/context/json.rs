@@ -10,16 +10,16 @@ use crate::{
     command::{ResolvedBy, TaskRef},
 };
 
-/// Fits a JSON object in which a pointer finds the task id or the instance id.
+/// Matches a JSON object in which a pointer finds the task id or the instance id.
 ///
-/// What a pointer finds is a text or a number; what is unset is as good as nothing, as in a callback. Anything else in the
-/// place of an id is not the context that was configured, and a name that stands twice has no one meaning.
+/// A pointer must find a text or a number; unset values count as absent, as in a callback. With any other value in
+/// the place of an id, or with a repeated name, the context does not match.
 pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     let context: &RawValue = serde_json::from_str(context).ok()?;
     if !context.get().starts_with('{') {
         return None;
     }
-    // The same limits as for what the platform itself sends: it goes to the same workers.
+    // The limits for callbacks apply here too: the values go to the same workers.
     callback::check(context).ok()?;
     let at = |pointer: &Option<String>, is_unset: fn(&RawValue) -> bool| match pointer
         .as_ref()
@@ -33,7 +33,7 @@ pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     let found = TaskRef {
         task_id: at(&fields.task_id, of_id)?,
         instance_id: at(&fields.instance_id, of_id)?,
-        // Rounds are counted, and some count from 0.
+        // 0 is a value here: some systems count rounds from 0.
         round: at(&fields.round, |value| value.get() != "0" && crate::command::is_unset(value))?,
         business_key: at(&fields.business_key, of_id)?,
         resolved_by: Some(ResolvedBy::Json),
@@ -42,7 +42,7 @@ pub(super) fn fit(fields: &JsonFields, context: &str) -> Option<TaskRef> {
     (found.task_id.is_some() || found.instance_id.is_some()).then_some(found)
 }
 
-/// Follows a JSON pointer without turning numbers into floats on the way.
+/// Follows a JSON pointer without converting numbers to floats.
 fn value_at(context: &RawValue, pointer: &str) -> Option<Box<RawValue>> {
     let mut value = context.to_owned();
     for token in pointer.split('/').skip(1) {
@@ -63,7 +63,7 @@ fn value_at(context: &RawValue, pointer: &str) -> Option<Box<RawValue>> {
     Some(value)
 }
 
-/// An identifier in a context: a text, or a whole number, of which the literal digits are taken.
+/// An identifier in a context: a text, or an integer, which keeps its literal digits.
 pub(super) fn id(value: &RawValue) -> Option<String> {
     let literal = value.get();
     let id = match literal.as_bytes()[0] {

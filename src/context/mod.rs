@@ -1,9 +1,9 @@
-//! From a callback and its `action_context` to the third party's task, by local data only.
+//! Resolves a callback and its `action_context` to the third party's task, with local data only.
 //!
-//! The platform echoes `action_context` byte for byte, and for a card it may be the only thing that says which task is
-//! meant (platform.md#callback-origins). A format either *fits* a callback and yields the task, or it does not and
-//! the next one is tried. A context that fits but contradicts the callback's own fields is refused, whatever the
-//! other formats would say: one of the two is not what the third party meant.
+//! The platform echoes `action_context` byte for byte, and for a card it may be the only member that identifies the
+//! task (platform.md#callback-origins). If a format *fits* a callback, it yields the task; otherwise the next one is
+//! tried. A context that fits but contradicts the callback's own fields is refused without trying other formats: one
+//! of the two is not what the third party meant.
 
 mod json;
 pub mod jwt;
@@ -20,28 +20,28 @@ use crate::{
     time::Timestamp,
 };
 
-/// Bytes of an identifier in a context: the same limit as for one in a callback.
+/// Bytes per identifier in a context: the same limit as in a callback.
 const MAX_ID_BYTES: usize = 512;
 
-/// How an endpoint's contexts are read.
+/// How an endpoint's contexts are parsed.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Tried in this order; never empty.
     pub formats: Vec<Format>,
-    /// What to do when none fits.
+    /// What to do if none fits.
     pub on_unresolved: OnUnresolved,
 }
 
 impl Settings {
-    /// True if contexts have to be looked up among the registered ones.
+    /// True if contexts must be looked up in the registry.
     #[must_use]
     pub fn uses_registry(&self) -> bool {
         self.formats.iter().any(|format| matches!(format, Format::Registry))
     }
 
-    /// The formats whose contexts have neither a round nor an end: a callback that was captured counts again when
-    /// `dedupe_window` has passed, and only `repeats` of its command tells. With each, what to do about it. What was
-    /// registered may have an end, so `registry` is never among them.
+    /// The formats whose contexts have neither a round nor an end, each with advice. With them, a captured callback
+    /// is accepted again after `dedupe_window`, and only `repeats` of its command shows it. Registrations may have an
+    /// end, so `registry` is never included.
     #[must_use]
     pub fn replayable(&self) -> Vec<(&'static str, &'static str)> {
         macro_rules! again {
@@ -72,37 +72,37 @@ impl Settings {
     }
 }
 
-/// One way to read a context.
+/// One way to parse a context.
 #[derive(Debug, Clone)]
 pub enum Format {
-    /// Passed on verbatim; the callback's own fields name the task.
+    /// Passed on verbatim; the callback's own fields identify the task.
     Opaque,
-    /// A JSON object; the task is where the pointers point.
+    /// A JSON object; pointers locate the task.
     Json(JsonFields),
     /// A regular expression with named groups.
     Pattern(pattern::Pattern),
-    /// A JWT minted by the third party.
+    /// A JWT issued by the third party.
     Jwt(jwt::Keys),
     /// A key that the third party registered beforehand.
     Registry,
 }
 
-/// JSON pointers (RFC 6901) into the context. At least `task_id` or `instance_id` is given.
+/// JSON pointers (RFC 6901) into the context. At least `task_id` or `instance_id` is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JsonFields {
-    /// Where the task id stands.
+    /// Pointer to the task id.
     pub task_id: Option<String>,
-    /// Where the instance id stands.
+    /// Pointer to the instance id.
     pub instance_id: Option<String>,
-    /// Where the round stands.
+    /// Pointer to the round.
     pub round: Option<String>,
-    /// Where the document number stands.
+    /// Pointer to the document number.
     pub business_key: Option<String>,
-    /// Where free data for the worker stands.
+    /// Pointer to free data for the worker.
     pub data: Option<String>,
 }
 
-/// What to do with a callback whose context no format fits.
+/// What to do with a callback whose context fits no format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnUnresolved {
     /// Publish it with `"resolved_by": null`.
@@ -112,30 +112,30 @@ pub enum OnUnresolved {
     Refuse,
 }
 
-/// What is known beside the callback.
+/// Inputs in addition to the callback.
 #[derive(Debug, Clone, Copy)]
 pub struct ResolveInput<'a> {
     /// The endpoint that received it.
     pub endpoint: &'a str,
-    /// When.
+    /// When it was received.
     pub now: Timestamp,
-    /// What the third party registered for this context or message.
+    /// The third party's registration for this context or message.
     pub registered: Option<&'a Registered>,
 }
 
-/// Why a context was refused. Says nothing of what stands in it.
+/// Why a context was refused. Reveals nothing of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContextError {
-    /// No format fits, and one must.
+    /// No format fits, but one is required.
     #[error("no configured format fits the context")]
     Unresolved,
     /// The context names another task than the callback's own fields.
     #[error("the context and the callback disagree on {0}")]
     Contradiction(&'static str),
-    /// The context is signed, but not by the third party, or not for this.
+    /// The context is signed, but not by the third party, or for another purpose.
     #[error("{0}")]
     Forged(&'static str),
-    /// The context counted once.
+    /// The context has expired.
     #[error("the context has expired")]
     Expired,
     /// The context is for other operators.
@@ -148,8 +148,8 @@ pub enum ContextError {
 
 /// Finds the task of a callback.
 ///
-/// # Errors
-/// See [`ContextError`]; [`ContextError::Unresolved`] only if the settings say to refuse what no format fits.
+/// # Errors See [`ContextError`]. [`ContextError::Unresolved`] occurs only if the settings refuse contexts that fit
+/// no format.
 pub fn resolve(
     settings: &Settings,
     callback: &Verified,
@@ -165,7 +165,7 @@ pub fn resolve(
                 .map(Grant::unbound),
             Format::Pattern(pattern) => {
                 match pattern.fit(callback.action_context.as_deref(), callback.instance_id.as_deref()) {
-                    // The instance id was what the pattern took apart; it cannot contradict itself.
+                    // The pattern parsed the instance id itself, so that cannot contradict the result.
                     Some(task) if pattern.over() == pattern::Over::InstanceId => {
                         return complete(task, callback, false);
                     }
@@ -194,17 +194,17 @@ pub fn resolve(
     }
 }
 
-/// Whether a text has the form of an identifier, as one in a callback has: no longer, and without control characters.
+/// Whether a text is a valid identifier, by the rules for callbacks: limited length, no control characters.
 fn is_id(text: &str) -> bool {
     text.len() <= MAX_ID_BYTES && !text.chars().any(char::is_control)
 }
 
-/// The task id that the callback itself carries: `id` is the task of a search (platform.md#callback-fields).
+/// The callback's own task id: `id` is the task of a search (platform.md#callback-fields).
 fn own_task_id(callback: &Verified) -> Option<&str> {
     callback.task_id.as_deref().or(callback.id.as_deref())
 }
 
-/// Fits whatever names a task in any way: with the callback's own ids, or with a context for the worker to read.
+/// Fits any callback that can identify a task: by its own ids, or by a context for the worker to read.
 fn opaque(callback: &Verified) -> Option<TaskRef> {
     let named = callback.action_context.is_some()
         || callback.instance_id.is_some()
@@ -212,12 +212,12 @@ fn opaque(callback: &Verified) -> Option<TaskRef> {
     named.then(|| TaskRef { resolved_by: Some(ResolvedBy::Opaque), ..TaskRef::default() })
 }
 
-/// Holds a callback to what its context permits.
+/// Checks a callback against the permissions in its context.
 fn permit(grant: &Grant, callback: &Verified, endpoint: &str) -> Result<(), ContextError> {
     if grant.endpoint.as_deref().is_some_and(|bound| bound != endpoint) {
         return Err(ContextError::Forged("the context is for another endpoint"));
     }
-    // A card carries no code (platform.md#callback-origins); then there is nothing to compare.
+    // A card carries no code (platform.md#callback-origins), so there is nothing to compare.
     if let (Some(bound), Some(code)) = (&grant.approval_code, &callback.approval_code)
         && bound != code
     {
@@ -236,7 +236,7 @@ fn permit(grant: &Grant, callback: &Verified, endpoint: &str) -> Result<(), Cont
     Ok(())
 }
 
-/// Completes what the context left open from the callback's own fields, and refuses what they contradict.
+/// Fills gaps in the context's task from the callback's own fields, and refuses contradictions.
 fn complete(mut found: TaskRef, callback: &Verified, instance_counts: bool) -> Result<TaskRef, ContextError> {
     let own_instance = callback.instance_id.as_deref().filter(|_| instance_counts);
     for (name, in_context, own) in [

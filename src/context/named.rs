@@ -1,4 +1,4 @@
-//! What a refused callback's context names: for the record, never for a decision.
+//! The task named by a refused callback's context: for the record, never for a decision.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::{Format, Settings, json, jwt};
 use crate::command::{Registered, TaskRef};
 
-/// The task that the first fitting format reads from a context, whether or not anything proves it: signature, expiry and
-/// permissions are not looked at. `None` if no format reads one.
+/// The task that the first fitting format reads from a context, unverified: signature, expiry and permissions are
+/// ignored. `None` if no format reads one.
 #[must_use]
 pub fn named(
     settings: &Settings,
@@ -25,7 +25,7 @@ pub fn named(
     })
 }
 
-/// The claims that name a task; each may be of any type.
+/// The claims that name a task; each may have any type.
 #[derive(Deserialize)]
 struct Claimed {
     #[serde(default)]
@@ -40,7 +40,7 @@ struct Claimed {
     business_key: Option<Box<RawValue>>,
 }
 
-/// What a token names, with any signature.
+/// The task named in a token, whatever its signature.
 fn claimed(context: &str) -> Option<TaskRef> {
     let claims = context.split('.').nth(1).filter(|_| jwt::looks_like_one(context))?;
     let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;

@@ -5,20 +5,20 @@ use regex::Regex;
 use super::is_id;
 use crate::command::{ResolvedBy, TaskRef};
 
-/// The names that groups may have.
+/// The allowed group names.
 pub const GROUPS: [&str; 4] = ["instance_id", "task_id", "round", "business_key"];
 
-/// What a pattern is matched against.
+/// The text that a pattern is matched against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Over {
     /// The context.
     #[default]
     ActionContext,
-    /// The callback's `instance_id`, for systems that put everything into it.
+    /// The callback's `instance_id`, for systems that encode everything in it.
     InstanceId,
 }
 
-/// A checked pattern. It has to match the whole text: half a match is somebody else's text.
+/// A checked pattern. It must match the whole text: a partial match belongs to another format.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     regex: Regex,
@@ -28,10 +28,10 @@ pub struct Pattern {
 /// What is wrong with a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It is no regular expression.
+    /// It is not a valid regular expression.
     #[error("is no regular expression: {0}")]
     Syntax(String),
-    /// A group has a name that means nothing.
+    /// A group has an unknown name.
     #[error("has a group named `{0}`; groups may be named instance_id, task_id, round, business_key")]
     UnknownGroup(String),
     /// It names no task.
@@ -42,10 +42,9 @@ pub enum PatternError {
 impl Pattern {
     /// Checks and compiles a pattern in the syntax of the crate `regex`, which matches in linear time.
     ///
-    /// # Errors
-    /// See [`PatternError`].
+    /// # Errors See [`PatternError`].
     pub fn new(pattern: &str, over: Over) -> Result<Self, PatternError> {
-        // Checked alone first, so that a stray parenthesis cannot escape from the anchors.
+        // Checked without anchors first, so that a stray parenthesis cannot escape them.
         let syntax = |error: regex::Error| PatternError::Syntax(error.to_string());
         Regex::new(pattern).map_err(syntax)?;
         let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(syntax)?;
@@ -59,7 +58,7 @@ impl Pattern {
         Ok(Self { regex, over })
     }
 
-    /// Fits a text that matches, with a task id or an instance id that is not empty.
+    /// Fits a matching text with a non-empty task id or instance id.
     pub(super) fn fit(&self, action_context: Option<&str>, instance_id: Option<&str>) -> Option<TaskRef> {
         let text = match self.over {
             Over::ActionContext => action_context?,
@@ -88,7 +87,7 @@ impl Pattern {
         self.regex.capture_names().flatten().any(|name| name == "round")
     }
 
-    /// What the pattern is matched against.
+    /// The text that the pattern is matched against.
     pub(super) fn over(&self) -> Over {
         self.over
     }

@@ -170,7 +170,7 @@ fn a_pattern_finds_its_groups_in_the_whole_context() {
     }
     let contradicted = solve(&pattern, &with_context("PO-77:n2", r#","task_id":"n3""#)).unwrap_err();
     assert_eq!(contradicted, ContextError::Contradiction("the task"));
-    // Over the context, the callback's own instance id is somebody else's word, and counts.
+    // Matched against the context, the pattern must agree with the callback's own instance id.
     let contradicted = solve(&pattern, &with_context("PO-77:n2", r#","instance_id":"PO-78""#)).unwrap_err();
     assert_eq!(contradicted, ContextError::Contradiction("the instance"));
 }
@@ -205,7 +205,7 @@ fn key(kid: Option<&str>, secret: &str) -> KeySettings {
     KeySettings::Hs256 { kid: kid.map(str::to_owned), secret: Secret::new(secret) }
 }
 
-/// Asks for nothing beside a good signature.
+/// Requires only a valid signature.
 fn lenient() -> Demands {
     Demands { leeway_seconds: 30, require: Vec::new(), ..Demands::default() }
 }
@@ -245,7 +245,7 @@ fn a_forged_context_is_refused_and_never_left_to_another_format() {
     forged(refused(&token(None, SECRET, r#"{"data":1}"#)));
     forged(refused(&token(None, SECRET, r#"{"task_id":{"x":1}}"#)));
     forged(refused(&token(None, SECRET, r#"{"task_id":"t","data":{"x":1,"x":2}}"#)));
-    // For the operator's log, the likeliest causes have words of their own.
+    // The most likely causes have their own messages in the operator's log.
     let words = |context: &str| refused(context).to_string();
     assert_eq!(words(&format!("{}AA", &good[..good.len() - 2])), "the token's signature is wrong");
     let other_algorithm = format!("eyJhbGciOiJFZERTQSJ9.{}", good.split_once('.').unwrap().1);
@@ -256,7 +256,7 @@ fn a_forged_context_is_refused_and_never_left_to_another_format() {
         forged(refused(&format!("{header}.{rest}")));
         forged(refused(&format!("{header}.{}.", rest.split_once('.').unwrap().0)));
     }
-    // What does not look like a token does not fit, and the next format has it.
+    // A text that does not look like a token does not fit, and the next format takes it.
     let task = solve(&jwt, &with_context("PO-77/n2", "")).unwrap();
     assert_eq!(task.resolved_by, Some(ResolvedBy::Opaque));
 }
@@ -278,7 +278,7 @@ fn keys_are_told_apart_by_kid_while_they_are_rotated() {
     }
 }
 
-/// One key alone is tried whatever name a token gives, unless it has a name itself.
+/// A single key without a name is tried for any `kid`; a named key only for its own.
 #[test]
 fn a_single_key_counts_for_tokens_of_its_name_and_without_one_for_all() {
     let claims = r#"{"task_id":"t"}"#;
@@ -324,7 +324,7 @@ fn the_first_secret_signs_and_a_public_key_does_not() {
     assert!(Keys::new(&[public], lenient()).unwrap().signing_key().is_none());
     let short = sign(&SigningKey::Hs256(Secret::new("short")), None, &Claims::default());
     assert!(matches!(short, Err(SignError::Key(KeyError::ShortSecret))));
-    // Which keys there are is shown, and nothing of them.
+    // The output shows which keys exist, but nothing of their content.
     let shown = format!("{keys:?}");
     assert!(shown.contains(r#"Some("a")"#) && shown.contains("EdDSA") && !shown.contains("fake"), "{shown}");
 }
@@ -334,7 +334,7 @@ fn an_identifier_in_a_context_has_limits() {
     let json = settings(vec![json_format()], OnUnresolved::Refuse);
     let fits = |id: &str| solve(&json, &with_context(&format!(r#"{{"t":{id}}}"#), "")).is_ok();
     assert!(fits(&format!("\"{}\"", "x".repeat(512))) && !fits(&format!("\"{}\"", "x".repeat(513))));
-    // Null and "" are absent, and then no task is named.
+    // Null and "" count as absent, so no task is named.
     assert!(!fits("null") && !fits("\"\"") && fits("7") && !fits("7.0") && !fits("7e1"));
     let other = solve(&json, &with_context(r#"{"t":"t","i":null,"r":""}"#, "")).unwrap();
     assert_eq!((other.instance_id, other.round), (None, None));
@@ -372,7 +372,7 @@ fn times_are_any_finite_number_up_to_the_year_9999() {
         r#""nbf":-1,"iat":-1.5"#.to_owned(),
         r#""nbf":-1e300,"iat":0"#.to_owned(),
         r#""exp":253402300799"#.to_owned(),
-        // A clock that is ahead, which RFC 7519 leaves to others.
+        // A clock that is ahead, which RFC 7519 does not forbid.
         format!(r#""iat":{}"#, at + 86_400),
     ] {
         assert_eq!(with(&fine), Ok(()), "{fine}");
@@ -485,7 +485,7 @@ fn issuer_audience_and_type_are_looked_at_where_they_are_configured() {
     }
 }
 
-/// HS256 by [`SECRET`], whatever the header is.
+/// Signs with HS256 and [`SECRET`], whatever the header is.
 fn signed_by_hand(header: &str, claims: &str) -> String {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
     let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
@@ -524,7 +524,7 @@ fn a_token_behind_what_does_not_show_is_refused_as_one() {
             assert!(matches!(with(&hidden), Err(ContextError::Forged(_))), "{hidden:?}");
         }
     }
-    // A header that is written with blanks, as no library does and every one reads.
+    // A header with blanks: no library writes it, but all parse it.
     let unsigned = |header: &str| {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
         format!("{}.{}.", BASE64.encode(header), BASE64.encode(r#"{"task_id":"t"}"#))
@@ -562,7 +562,7 @@ fn a_token_is_bound_to_operators_actions_definition_and_endpoint() {
     assert_eq!(with(r#""approval_code":"OTHER""#), Err(ContextError::Contradiction("the definition")));
 }
 
-// Made for these tests with `openssl genpkey -algorithm ed25519`; nothing else is signed with it.
+// Generated for these tests with `openssl genpkey -algorithm ed25519` and not used elsewhere.
 const PRIVATE_PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIPZS3wLRyOCS1u4E0LX7FOrxj9e9Xv+LY50BrJnoYJzA\n-----END PRIVATE KEY-----\n";
 const PUBLIC_PEM: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAwQs66WNl9lDBl/hccuD+zPYfdlkWqB7Dm1UDzDnqZew=\n-----END PUBLIC KEY-----\n";
 

@@ -1,4 +1,4 @@
-//! What a token claims, and what it has to.
+//! The claims of a token, and the required ones.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use super::super::{ContextError, json};
 use crate::time::Timestamp;
 
-/// The claims that mean something here; others are ignored.
+/// The supported claims; others are ignored.
 #[skip_serializing_none]
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Claims {
@@ -16,29 +16,29 @@ pub struct Claims {
     pub instance_id: Option<Box<RawValue>>,
     /// The third party's task.
     pub task_id: Option<Box<RawValue>>,
-    /// Which round of the task.
+    /// The round of the task.
     pub round: Option<Box<RawValue>>,
-    /// Stands for the round if there is none: a token is for one decision.
+    /// Replaces an absent round: a token is for one decision.
     pub jti: Option<String>,
     /// The document number.
     pub business_key: Option<Box<RawValue>>,
-    /// The `user_id`s that may decide; absent: anybody.
+    /// The `user_id`s that may decide; absent means anybody.
     pub operators: Option<Vec<String>>,
-    /// The `action_type`s that may be taken; absent: any that the endpoint allows.
+    /// The allowed `action_type`s; absent means any that the endpoint allows.
     pub actions: Option<Vec<String>>,
     /// The definition the token is for.
     pub approval_code: Option<String>,
     /// The endpoint the token is for.
     pub endpoint: Option<String>,
-    /// From when on the token counts no more; see [`Self::times`].
+    /// The token is invalid from then on; see [`Self::times`].
     pub exp: Option<Box<RawValue>>,
-    /// Before when it does not count.
+    /// The token is invalid before then.
     pub nbf: Option<Box<RawValue>>,
-    /// When it was made.
+    /// When it was issued.
     pub iat: Option<Box<RawValue>>,
-    /// Who made it.
+    /// Who issued it.
     pub iss: Option<String>,
-    /// Whom it is for.
+    /// The intended audience.
     pub aud: Option<Audience>,
     /// Free data for the worker.
     pub data: Option<Box<RawValue>>,
@@ -48,14 +48,14 @@ pub struct Claims {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
-    /// For one.
+    /// A single name.
     One(String),
-    /// For each of them.
+    /// Several names.
     Several(Vec<String>),
 }
 
 impl Audience {
-    /// True if one of `names` is among those that are meant.
+    /// True if the audience includes one of `names`.
     pub(super) fn is_for(&self, names: &[String]) -> bool {
         match self {
             Self::One(meant) => names.contains(meant),
@@ -67,22 +67,22 @@ impl Audience {
 /// The times of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Times {
-    /// From then on it counts no more.
+    /// The token is invalid from then on.
     pub exp: Option<Timestamp>,
-    /// Before then it does not count.
+    /// The token is invalid before then.
     pub nbf: Option<Timestamp>,
-    /// It was made then.
+    /// When it was issued.
     pub iat: Option<Timestamp>,
 }
 
-/// What is said of a time that is none.
+/// The messages for an invalid time.
 struct Words {
     no_number: &'static str,
     millis: &'static str,
     beyond: &'static str,
 }
 
-/// The same three sentences for each claim: what is refused is told by a text that was written here.
+/// The same three sentences for each claim: refusals use only texts written here.
 macro_rules! words {
     ($claim:literal) => {
         Words {
@@ -98,11 +98,10 @@ macro_rules! words {
 }
 
 impl Claims {
-    /// Reads the times: any finite number (RFC 7519 §2), with a fraction, an exponent or a sign, up to the year 9999. Finer
-    /// than a millisecond is cut off; what lies before the year 0 counts as its beginning.
+    /// Parses the times: any finite number (RFC 7519 §2), with a fraction, an exponent or a sign, up to the year
+    /// 9999. Fractions of a millisecond are truncated; times before the year 0 are clamped to its start.
     ///
-    /// # Errors
-    /// [`ContextError::Forged`] with what is wrong with which of them.
+    /// # Errors [`ContextError::Forged`] with the faulty claim and the reason.
     pub fn times(&self) -> Result<Times, ContextError> {
         Ok(Times {
             exp: numeric_date(self.exp.as_deref(), &words!("exp"))?,
@@ -111,7 +110,7 @@ impl Claims {
         })
     }
 
-    /// Those of `required` that the token does not have. Null and the empty text are none.
+    /// The claims of `required` that the token lacks. Null and the empty text count as absent.
     #[must_use]
     pub fn missing(&self, required: &[Requirement]) -> Vec<Requirement> {
         let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
@@ -137,11 +136,11 @@ fn numeric_date(value: Option<&RawValue>, words: &Words) -> Result<Option<Timest
         return Err(ContextError::Forged(words.no_number));
     }
     let seconds: f64 = value.parse().map_err(|_| ContextError::Forged(words.no_number))?;
-    // Floats hold milliseconds of these years exactly, to the last digit but one.
+    // Floats represent the milliseconds of these years exactly, to the last digit but one.
     let (first, last) = (Timestamp::MIN.as_millisecond() as f64, Timestamp::MAX.as_millisecond() as f64);
     let millis = (seconds * 1000.0).floor();
     if millis > last {
-        // 2001 to 2286, if it were milliseconds.
+        // 2001 to 2286 if it were milliseconds.
         let looks = (1e12..1e13).contains(&seconds);
         return Err(ContextError::Forged(if looks { words.millis } else { words.beyond }));
     }
@@ -149,17 +148,17 @@ fn numeric_date(value: Option<&RawValue>, words: &Words) -> Result<Option<Timest
     Ok(Some(Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN)))
 }
 
-/// What a token has to say before it is taken for a decision.
+/// A claim that a token must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Requirement {
-    /// When it ends. Without, a card that was captured once can be pressed for ever.
+    /// The expiry. Without it, a captured card can be replayed for ever.
     Exp,
-    /// `round`, or a `jti` in its place. Without, the same decision counts again after `dedupe_window`.
+    /// `round`, or a `jti` in its place. Without it, the same decision is accepted again after `dedupe_window`.
     Round,
-    /// Who may decide. Without, a captured token can be sent in any name.
+    /// Who may decide. Without it, a captured token can be sent in any name.
     Operators,
-    /// Which actions may be taken.
+    /// Which actions are allowed.
     Actions,
     /// The endpoint it is for.
     Endpoint,
@@ -172,19 +171,19 @@ pub enum Requirement {
 }
 
 impl Requirement {
-    /// All of them.
+    /// All requirements.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// As in the configuration.
+    /// The word in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// What makes a signed context safe, and is asked for unless the configuration says otherwise.
+    /// The requirements that make a signed context safe; the default.
     pub const SAFE: [Self; 3] = [Self::Exp, Self::Round, Self::Operators];
 
-    /// The claim, or the claims of which one is enough.
+    /// The claim, or alternatives of which one is enough.
     #[must_use]
     pub fn claims(self) -> &'static str {
         match self {
@@ -193,7 +192,7 @@ impl Requirement {
         }
     }
 
-    /// What is said where it is missing.
+    /// The message if it is missing.
     pub(super) fn missing(self) -> &'static str {
         match self {
             Self::Exp => "the token has no exp, which jwt.require asks for",
@@ -208,18 +207,18 @@ impl Requirement {
     }
 }
 
-/// What is asked of a token beside a good signature.
+/// Requirements for a token, in addition to a valid signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demands {
-    /// Seconds that clocks may differ.
+    /// Allowed clock skew in seconds.
     pub leeway_seconds: u64,
-    /// What it has to have.
+    /// Required claims.
     pub require: Vec<Requirement>,
-    /// Its `aud` names one of these; empty: it is not looked at.
+    /// Its `aud` must name one of these; empty means unchecked.
     pub aud: Vec<String>,
-    /// Its `iss` is one of these; empty: it is not looked at.
+    /// Its `iss` must be one of these; empty means unchecked.
     pub iss: Vec<String>,
-    /// Its header `typ` is this; `None`: it is not looked at.
+    /// Its header `typ` must be this; `None` means unchecked.
     pub typ: Option<String>,
 }
 

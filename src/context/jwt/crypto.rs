@@ -1,4 +1,4 @@
-//! HS256 and EdDSA by ring, and no other algorithm.
+//! HS256 and EdDSA with ring, and no other algorithm.
 
 use std::sync::OnceLock;
 
@@ -9,8 +9,8 @@ use jsonwebtoken::{
 };
 use ring::{hmac, signature as ring_signature};
 
-/// Has `jsonwebtoken` compute by ring, which rustls brings along anyway, and only what is allowed here: HS256 and
-/// EdDSA. Another algorithm has no code that could be reached.
+/// Makes `jsonwebtoken` use ring, a dependency of rustls anyway, with only the allowed algorithms: HS256 and EdDSA.
+/// No code for other algorithms is reachable.
 pub(super) fn install() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     static PROVIDER: CryptoProvider = CryptoProvider {
@@ -33,7 +33,7 @@ pub(super) fn install() {
         },
         key_utils: KeyUtils::new_unimplemented(),
     };
-    // An error says that it is installed already, by the only code that does so.
+    // An error means that this code has already installed it; no other code does.
     INSTALLED.get_or_init(|| PROVIDER.install_default().unwrap_or(()));
 }
 

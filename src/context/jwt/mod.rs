@@ -1,10 +1,11 @@
-//! The format `jwt`: a token that the third party minted, bound to a task, its operators and its actions.
+//! The format `jwt`: a token issued by the third party, bound to a task, its operators and its actions.
 //!
-//! CBC without a MAC lets everybody who can write ciphertext change what a callback says (platform.md#encryption). A signed
-//! context is the one thing in a callback that only the third party can have made.
+//! CBC without a MAC lets anybody who can write ciphertext change the content of a callback (platform.md#encryption).
+//! A signed context is the only part of a callback that only the third party can have made.
 //!
-//! A context that does not even look like a JWT does not fit. One that does, and whose signature is wrong, is refused and
-//! never handed to the next format: somebody made it up. So is one that would be a JWT without what stands round it.
+//! A context that does not look like a JWT does not match. One that looks like a JWT but has an invalid signature is
+//! refused and never passed to the next format: it is forged. The same applies to a JWT with extra characters around
+//! it.
 
 mod claims;
 mod crypto;
@@ -27,23 +28,22 @@ use crate::{
     time::Timestamp,
 };
 
-/// The shortest HS256 secret that is taken: RFC 7518 §3.2 asks for at least the size of the hash.
+/// Minimum length of an HS256 secret: RFC 7518 §3.2 requires at least the size of the hash.
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// The keys that contexts of an endpoint may be signed with, while they are being rotated.
+/// The keys of an endpoint's signed contexts; several during a rotation.
 #[derive(Clone)]
 pub struct Keys {
     list: Vec<Key>,
     demands: Demands,
 }
 
-/// One key.
 #[derive(Clone)]
 struct Key {
     kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
-    /// What can sign as well as check.
+    /// The secret that can both sign and verify.
     shared: Option<Secret>,
 }
 
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// A key as configured.
+/// A configured key.
 #[derive(Debug, Clone)]
 pub enum KeySettings {
     /// HS256 with a secret shared with the third party.
@@ -83,10 +83,10 @@ impl KeySettings {
     }
 }
 
-/// A key cannot be used.
+/// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Too short to sign with.
+    /// The secret is too short.
     #[error("is shorter than {MIN_SECRET_BYTES} bytes")]
     ShortSecret,
     /// Not an Ed25519 public key in PEM.
@@ -97,8 +97,7 @@ pub enum KeyError {
 impl Keys {
     /// Prepares the keys.
     ///
-    /// # Errors
-    /// The index of the key that cannot be used, and why.
+    /// # Errors The index of the invalid key, and the reason.
     pub fn new(settings: &[KeySettings], demands: Demands) -> Result<Self, (usize, KeyError)> {
         install();
         let list = settings.iter().enumerate().map(|(at, key)| {
@@ -123,7 +122,7 @@ impl Keys {
         Ok(Self { list: list.collect::<Result<_, _>>()?, demands })
     }
 
-    /// The first key that can sign as well, with its `kid`: an HS256 secret.
+    /// The first key that can also sign, an HS256 secret, with its `kid`.
     #[must_use]
     pub fn signing_key(&self) -> Option<(Option<&str>, SigningKey)> {
         let (kid, secret) =
@@ -131,13 +130,13 @@ impl Keys {
         Some((kid, SigningKey::Hs256(secret)))
     }
 
-    /// What is asked of a token beside a good signature.
+    /// Requirements for a token, in addition to a valid signature.
     #[must_use]
     pub fn demands(&self) -> &Demands {
         &self.demands
     }
 
-    /// `Ok(None)` if the context is no JWT at all.
+    /// `Ok(None)` if the context is not a JWT.
     pub(super) fn fit(&self, context: &str, now: Timestamp) -> Result<Option<Grant>, ContextError> {
         let bare = context.trim_matches(hides);
         if !looks_like_one(bare) {
@@ -160,7 +159,7 @@ impl Keys {
         let round = match id(&claims.round)? {
             Some(round) => Some(round),
             None => match claims.jti.filter(|jti| !jti.is_empty()) {
-                // It becomes the round of the command, for which consumers have a limit in writing.
+                // It becomes the round of the command, whose length is documented for consumers.
                 Some(jti) if !is_id(&jti) => {
                     return Err(ContextError::Forged("a claim is no identifier"));
                 }
@@ -190,15 +189,14 @@ impl Keys {
         }))
     }
 
-    /// The claims of a token that one of the keys signed, that is meant for us and that counts at `now`. It may lack what
-    /// [`Demands::require`] asks for; see [`Claims::missing`].
+    /// Returns the claims of a token that is signed with one of the keys, is meant for us and is valid at `now`.
+    /// Claims in [`Demands::require`] may be missing; see [`Claims::missing`].
     ///
-    /// # Errors
-    /// [`ContextError::Forged`] or [`ContextError::Expired`].
+    /// # Errors [`ContextError::Forged`] or [`ContextError::Expired`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, ContextError> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|_| ContextError::Forged("the token has no header"))?;
-        // RFC 7515 §4.1.11: what must be understood and is not. There is no extension that is understood here.
+        // RFC 7515 §4.1.11: critical extensions must be understood. None is supported here.
         if header.crit.is_some() {
             return Err(ContextError::Forged("the token's crit asks for extensions that are not known here"));
         }
@@ -224,7 +222,7 @@ impl Keys {
         if !good {
             return Err(ContextError::Forged("the token's signature is wrong"));
         }
-        // Read here, since the library takes no date that is not a whole number of 64 bits.
+        // Parsed here, because the library accepts only 64-bit integers as dates.
         let claims = payload(token).ok_or_else(unreadable)?;
         let claims: Claims = serde_json::from_str(claims.get()).map_err(|_| unreadable())?;
         let Demands { aud, iss, typ, .. } = &self.demands;
@@ -248,21 +246,21 @@ impl Keys {
     }
 }
 
-/// Characters that do not show, or that a template puts round a text: a token between them would otherwise be taken for
-/// something else than a token, and left to a format that checks nothing.
+/// Invisible characters, or characters that a template puts around a text. A token between them would not be
+/// recognised, and would pass to a format that checks nothing.
 fn hides(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
         || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '"' | '\'')
 }
 
-/// The three parts of a signed token or the five of an encrypted one, the first of which is the base64url of an object.
+/// True for the three parts of a signed token or the five of an encrypted one, with a base64url object as the first.
 pub(super) fn looks_like_one(context: &str) -> bool {
     let Some((header, rest)) = context.split_once('.') else { return false };
     if !matches!(rest.bytes().filter(|byte| *byte == b'.').count(), 1 | 3) {
         return false;
     }
-    // `{"`, whatever follows.
+    // `{"` in base64url, whatever follows.
     header.starts_with("ey")
         || BASE64_URL_SAFE_NO_PAD.decode(header).is_ok_and(|header| {
             header
@@ -273,7 +271,7 @@ pub(super) fn looks_like_one(context: &str) -> bool {
         })
 }
 
-/// RFC 7515 §4.1.9: media types are compared without regard to case, and `application/` may be left out.
+/// RFC 7515 §4.1.9: media types are case-insensitive, and `application/` may be omitted.
 fn same_type(one: &str, other: &str) -> bool {
     let whole = |text: &str| {
         let text = text.to_ascii_lowercase();
@@ -282,7 +280,7 @@ fn same_type(one: &str, other: &str) -> bool {
     whole(one) == whole(other)
 }
 
-/// The payload of a token as its maker wrote it. Says nothing of whether the token is good.
+/// The payload of a token, verbatim. Does not verify the token.
 #[must_use]
 pub fn payload(token: &str) -> Option<Box<RawValue>> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
@@ -291,8 +289,7 @@ pub fn payload(token: &str) -> Option<Box<RawValue>> {
 
 /// Signs claims, for the command line and for tests.
 ///
-/// # Errors
-/// The key is no key, or the claims cannot be written.
+/// # Errors The key is invalid, or the claims cannot be serialized.
 pub fn sign(key: &SigningKey, kid: Option<&str>, claims: &impl Serialize) -> Result<String, SignError> {
     install();
     let (algorithm, key) = match key {
@@ -310,7 +307,7 @@ pub fn sign(key: &SigningKey, kid: Option<&str>, claims: &impl Serialize) -> Res
     Ok(jsonwebtoken::encode(&header, claims, &key)?)
 }
 
-/// What a token is signed with.
+/// A key for signing tokens.
 #[derive(Debug)]
 pub enum SigningKey {
     /// The shared secret.
@@ -319,13 +316,13 @@ pub enum SigningKey {
     EdDsa(Secret),
 }
 
-/// A token could not be signed.
+/// Why a token could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The key.
+    /// The key is invalid.
     #[error("the key {0}")]
     Key(KeyError),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot sign")]
     Token(#[from] jsonwebtoken::errors::Error),
 }
