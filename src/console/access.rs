@@ -1,4 +1,4 @@
-//! The token of the API, which a reload may exchange, and what is known of the configuration in force.
+//! The API's token, which a reload may replace, and the state of the configuration in force.
 
 use std::{
     fmt,
@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::Settings;
 use crate::{secret::Secret, time::Timestamp};
 
-/// Who may use the API, and what `/readyz` says of the configuration.
+/// Who may use the API, and what `/readyz` reports about the configuration.
 pub struct Access {
-    /// Where the listener is, whatever a later configuration says.
+    /// The listener's actual address, even if a later configuration differs.
     listen: SocketAddr,
     token: RwLock<Option<Arc<Secret>>>,
     configuration: RwLock<Configuration>,
@@ -22,18 +22,18 @@ pub struct Access {
 /// The configuration in force, as `/readyz` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Configuration {
-    /// When it was put in force.
+    /// When it took effect.
     pub in_force_since: Timestamp,
-    /// What came of the last SIGHUP; `null` if there was none.
+    /// The result of the last SIGHUP; `null` if there was none.
     pub last_reload: Option<Reload>,
-    /// Keys whose new values wait for a restart.
+    /// Keys whose new values need a restart.
     pub restart_needed: Vec<String>,
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Reload {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
     /// Whether the new configuration is in force.
     pub result: ReloadResult,
@@ -43,14 +43,14 @@ pub struct Reload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadResult {
-    /// It is.
+    /// It is in force.
     Applied,
-    /// It had faults; the one before is.
+    /// It was invalid; the previous one stays in force.
     Rejected,
 }
 
 impl Access {
-    /// With the token of these settings, if they have one.
+    /// Uses the token of these settings, if they have one.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let configuration =
@@ -62,10 +62,10 @@ impl Access {
         }
     }
 
-    /// Asks for another token from now on; `listen` cannot be changed. False if the settings have no token and the
-    /// listener can be reached from elsewhere, where one is always asked for: then the one before stays.
+    /// Replaces the token; `listen` cannot be changed. Returns false and keeps the old token if the settings have
+    /// none but the listener is reachable from other machines, where a token is mandatory.
     ///
-    /// Settings without a token are sound for their own `listen`, which need not be the one that is served.
+    /// Settings without a token are valid for their own `listen`, which may differ from the address in use.
     #[must_use]
     pub fn replace(&self, settings: &Settings) -> bool {
         if settings.token.is_none() && !self.listen.ip().is_loopback() {
@@ -79,13 +79,13 @@ impl Access {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What `/readyz` says of the configuration.
+    /// What `/readyz` reports about the configuration.
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         self.configuration.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what came of a reload, and, if it was applied, which keys wait for a restart.
+    /// Records the result of a reload and, if it was applied, which keys need a restart.
     pub fn reloaded(&self, result: ReloadResult, restart_needed: Vec<String>) {
         let at = Timestamp::now();
         let mut configuration = self.configuration.write().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +118,7 @@ mod tests {
         assert!(local.token().is_none());
 
         let open = Access::new(&settings("0.0.0.0:9090", Some("fake-token")));
-        // Sound as a configuration, but the listener stays where it is until a restart.
+        // Valid as a configuration, but the listener does not move until a restart.
         assert!(!open.replace(&settings("127.0.0.1:9090", None)));
         assert!(open.token().unwrap().equals("fake-token"));
         assert!(open.replace(&settings("127.0.0.1:9090", Some("another-fake"))));

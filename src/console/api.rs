@@ -1,4 +1,4 @@
-//! The JSON API for operators: what was kept, what was refused.
+//! The JSON API for operators: kept commands and refused callbacks.
 
 use std::{future::Future, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     time::{Timestamp, Zone, parse},
 };
 
-/// Rows of a page if the query does not say.
+/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: usize = 50;
 
-/// Rows of a page at the most.
+/// Maximum number of rows per page.
 const MAX_LIMIT: usize = 500;
 
-/// A filter without an index reads the whole ledger; people wait that long, and no longer.
+/// A filter without an index reads the whole ledger; this is how long a person waits.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ struct Refusals {
     next_before: Option<u64>,
 }
 
-/// The times that a list is narrowed to, as they were written.
+/// The time range of a list, as written in the query.
 #[derive(Default)]
 struct Span {
     since: Option<String>,
@@ -45,7 +45,7 @@ struct Span {
 }
 
 impl Span {
-    /// Takes a parameter; false if it is none of these.
+    /// Accepts a parameter; false if it does not belong to a time range.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
         let place = match name {
             "since" => &mut self.since,
@@ -68,7 +68,7 @@ impl Span {
             None => Ok(None),
             Some(text) => parse(text, now, &zone).map(Some).map_err(|error| unread(name, text, error)),
         };
-        // Nothing can be found there; most often yesterday was meant, or another offset.
+        // Refuse a range in the future: it matches nothing, and usually yesterday or another offset was meant.
         let past = |name: &str, text: &Option<String>| match read(name, text)? {
             Some(at) if at > now => {
                 Err(Problem::bad_parameter(name, format!("Is {}, which is in the future.", zone.show(at))))
@@ -85,9 +85,9 @@ impl Span {
     }
 }
 
-/// The words for a time or an offset that cannot be read.
+/// The error for a time or an offset that cannot be parsed.
 fn unread(name: &str, value: &str, error: impl std::fmt::Display) -> Problem {
-    // A form turns a `+` into a blank.
+    // Forms decode a `+` as a blank.
     let hint = if value.contains(' ') { "; write a `+` in it as %2B" } else { "" };
     Problem::bad_parameter(name, format!("{value:?} {error}{hint}."))
 }
@@ -116,7 +116,7 @@ pub(super) async fn list_commands(
         }
     }
     (filter.since, filter.until) = span.bounds()?;
-    // One more than asked for tells whether there is a next page.
+    // One row more than requested shows whether there is a next page.
     let limit = filter.limit;
     filter.limit += 1;
     let mut commands = look(desk.ledger.list(filter)).await?;
@@ -140,7 +140,7 @@ pub(super) async fn find_command(
     }
 }
 
-/// The command that the path names, by its id or by its place in the log.
+/// Resolves the command in the path, by its id or its position in the log.
 pub(super) async fn command_id(request: &HttpRequest, desk: &Desk) -> Result<CommandId, Problem> {
     let named = CommandRef::parse(request.match_info().get("command_id").unwrap_or_default());
     match named {
@@ -190,7 +190,7 @@ pub(super) async fn list_refusals(
     Ok(HttpResponse::Ok().json(Refusals { refusals, next_before }))
 }
 
-/// `GET /api/v1/refusals/{id}`: one of them.
+/// `GET /api/v1/refusals/{id}`: one refusal.
 pub(super) async fn find_refusal(
     _: Operator,
     request: HttpRequest,
@@ -210,7 +210,7 @@ pub(super) async fn find_refusal(
     }
 }
 
-/// The parameters of the query, each given once and not empty.
+/// The query parameters, each at most once and not empty.
 pub(super) fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Problem> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", "The query cannot be read."))?
@@ -226,7 +226,7 @@ pub(super) fn query(request: &HttpRequest) -> Result<Vec<(String, String)>, Prob
     Ok(pairs)
 }
 
-/// Refuses any parameter at all.
+/// Refuses any query parameter.
 pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     match query(request)?.first() {
         Some((name, _)) => Err(unknown(name)),
@@ -267,7 +267,7 @@ fn message_id(value: String) -> Result<String, Problem> {
 }
 
 fn before(value: &str) -> Result<Seq, Problem> {
-    // The ledger counts in signed 64 bits.
+    // The ledger uses signed 64-bit numbers.
     digits(value)
         .filter(|seq| (1..=i64::MAX as u64).contains(seq))
         .ok_or_else(|| Problem::bad_parameter("before", "Must be the next_before of the previous page."))
@@ -280,12 +280,12 @@ pub(super) fn limit(value: &str) -> Result<usize, Problem> {
         .ok_or_else(|| Problem::bad_parameter("limit", format!("Must be a number from 1 to {MAX_LIMIT}.")))
 }
 
-/// Digits only: `parse` alone would take a sign too.
+/// Parses digits only; `parse` alone would also accept a sign.
 pub(super) fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
-/// Waits for a look into the ledger, for as long as people wait.
+/// Waits for a read of the ledger, up to [`LOOK_TIMEOUT`].
 pub(super) async fn look<T>(looking: impl Future<Output = Result<T, LookError>>) -> Result<T, Problem> {
     match tokio::time::timeout(LOOK_TIMEOUT, looking).await {
         Ok(Ok(found)) => Ok(found),

@@ -1,4 +1,4 @@
-//! The JSON API for the third party: which task a context or a bot message means, told beforehand.
+//! The JSON API with which the third party registers in advance which task a context or a bot message means.
 
 use std::{future::Future, time::Duration};
 
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::ledger::{AcceptError, Registering};
 
-/// Bytes of one context's body.
+/// Bytes in the body of one context.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// Bytes of a batch's body: a thousand contexts of the usual size and a lot of `data`.
+/// Bytes in the body of a batch: a thousand contexts of the usual size with much `data`.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// A body that does not come would hold on to what has come.
+/// Bounds how long an incomplete body holds memory.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A commit takes milliseconds, even behind a queue of others.
@@ -41,7 +41,7 @@ struct Registered {
     replaced: usize,
 }
 
-/// `PUT /api/v1/contexts/{key}`: registers a context, or replaces it whole.
+/// `PUT /api/v1/contexts/{key}`: registers a context, or replaces it completely.
 pub(super) async fn put(
     _: Registrar,
     request: HttpRequest,
@@ -62,7 +62,7 @@ pub(super) async fn put(
     }
 }
 
-/// `POST /api/v1/contexts:batch`: registers up to a thousand contexts, all of them or none.
+/// `POST /api/v1/contexts:batch`: registers up to a thousand contexts, all or none.
 pub(super) async fn batch(
     _: Registrar,
     request: HttpRequest,
@@ -82,7 +82,7 @@ pub(super) async fn batch(
     }
 }
 
-/// `GET /api/v1/contexts/{key}`: a context as it was registered.
+/// `GET /api/v1/contexts/{key}`: a registered context.
 pub(super) async fn get(
     _: Operator,
     request: HttpRequest,
@@ -95,7 +95,7 @@ pub(super) async fn get(
     }
 }
 
-/// `DELETE /api/v1/contexts/{key}`: from then on the context is unknown.
+/// `DELETE /api/v1/contexts/{key}`: removes a context.
 pub(super) async fn delete(
     _: Registrar,
     request: HttpRequest,
@@ -116,7 +116,7 @@ fn no_such_context() -> Problem {
     )
 }
 
-/// The key, taken from the path as it was sent: what the router decodes is not always what was encoded.
+/// The key from the undecoded path: the router's decoding may differ from the client's encoding.
 fn key(request: &HttpRequest) -> Result<String, Problem> {
     let encoded = request.uri().path().strip_prefix(PREFIX).unwrap_or_default();
     let key =
@@ -125,7 +125,8 @@ fn key(request: &HttpRequest) -> Result<String, Problem> {
     Ok(key)
 }
 
-/// Strictly: the crate `percent-encoding` leaves a `%` that begins no escape as it is, and another key would be meant.
+/// Decodes strictly: the crate `percent-encoding` keeps a `%` that begins no escape, which would yield a different
+/// key.
 fn decode(encoded: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();
@@ -141,7 +142,7 @@ fn decode(encoded: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// The body, if it says that it is JSON: a form on a page in a browser cannot say so without asking first.
+/// Reads the body if its type is JSON: a form on a web page cannot send that without a preflight request.
 async fn json_body(request: &HttpRequest, mut payload: Payload, max_bytes: usize) -> Result<Bytes, Problem> {
     if !request.content_type().eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(
@@ -174,11 +175,11 @@ fn too_slow() -> Problem {
         .closing()
 }
 
-/// Waits for a change of the ledger, for as long as people wait.
+/// Waits for a write to the ledger, up to [`WRITE_TIMEOUT`].
 pub(super) async fn write<T>(writing: impl Future<Output = Result<T, AcceptError>>) -> Result<T, Problem> {
     match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(answer)) => Ok(answer),
-        // The writer has logged the cause.
+        // The writer has already logged the cause.
         Ok(Err(AcceptError::Overloaded | AcceptError::NoRoom | AcceptError::Unavailable)) => {
             Err(Problem::ledger_unwritable())
         }

@@ -1,7 +1,8 @@
-//! Alive, ready, and metrics.
+//! Liveness, readiness, and metrics.
 //!
-//! Ready means: a callback that comes now can be kept. The broker's absence is shown and is *not* unready: callbacks
-//! are kept without it for days, and taking this instance out of service would turn approvers away for nothing.
+//! Ready means that a callback can be kept now. A missing broker is shown but does *not* make the service unready:
+//! callbacks are kept for days without it, and taking the instance out of service would turn approvers away for
+//! nothing.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -23,24 +24,24 @@ use crate::{
     time::Timestamp,
 };
 
-/// A commit takes milliseconds. Below the second that Kubernetes gives a probe by default, so that the answer with the
-/// cause still arrives.
+/// A commit takes milliseconds. Shorter than Kubernetes' default probe timeout of a second, so that the answer with
+/// the cause still arrives.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Several probers at several times a second are no load on the disk.
+/// Several probers, several times a second, put no load on the disk.
 const PROBE_KEPT: Duration = Duration::from_secs(1);
 
-/// Below the 10 s that Prometheus gives a scrape by default.
+/// Shorter than Prometheus' default scrape timeout of 10 s.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the ledger took the last probe.
+/// The ledger's result for the last probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum LedgerCheck {
     Ok,
     /// The queue to the writer is full.
     Overloaded,
-    /// The disk has less room than `min_free_bytes`.
+    /// The disk has less free space than `min_free_bytes`.
     NoRoom,
     /// Nothing can be committed.
     Unavailable,
@@ -48,7 +49,7 @@ enum LedgerCheck {
     Timeout,
 }
 
-/// Probes the ledger, and remembers the result for a second. Probers that come together share one probe.
+/// Probes the ledger and caches the result for a second. Concurrent probers share one probe.
 pub(super) struct WriteProbe {
     ledger: Arc<dyn Ledger>,
     last: Mutex<Option<(Instant, LedgerCheck)>>,
@@ -83,7 +84,7 @@ struct Readiness<'a> {
     ready: bool,
     checks: Checks,
     broker: &'static str,
-    /// `null` while nothing is known.
+    /// `null` while unknown.
     topology: Option<&'a View>,
     configuration: Configuration,
     credentials: Vec<Used>,
@@ -95,12 +96,12 @@ struct Checks {
     accepting: &'static str,
 }
 
-/// `GET /livez`: 200 as long as anything runs at all.
+/// `GET /livez`: 200 while the process runs.
 pub(super) async fn livez(_: Anyone) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(r#"{"alive":true}"#)
 }
 
-/// `GET /readyz`: 200 if a callback that comes now can be kept, else 503; the body says which check failed.
+/// `GET /readyz`: 200 if a callback can be kept now, else 503; the body says which check failed.
 pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     let draining = desk.draining.load(Ordering::Relaxed);
     let ledger = desk.probe.look().await;
@@ -117,8 +118,8 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     response.json(readiness)
 }
 
-/// `GET /metrics`, in the form that `Accept` asks for. What is counted in the ledger is counted now; if it cannot be, the
-/// last numbers stand.
+/// `GET /metrics`, in the format that `Accept` requests. Ledger statistics are read now; if that fails, the last ones
+/// are shown.
 pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
     let dropped = desk.ledger.refusals_dropped();
     desk.metrics.callbacks.refusals_dropped(dropped.known, dropped.strangers);

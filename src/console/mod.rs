@@ -1,7 +1,7 @@
-//! The internal listener: health, metrics, the JSON API for operators, and that by which the third party registers
-//! contexts. Never to be reachable from outside.
+//! The internal listener: health, metrics, the JSON API for operators, and the registration of contexts by the third
+//! party. It must never be reachable from outside.
 //!
-//! Each route's function names the permission it needs in its signature: `Anyone`, `Operator` or `Registrar`.
+//! Each route's function declares the permission it needs in its signature: `Anyone`, `Operator` or `Registrar`.
 
 pub mod access;
 mod api;
@@ -38,16 +38,16 @@ use access::Access;
 use permission::{Anyone, WrongTokens};
 use problem::Problem;
 
-/// The internal listener's settings.
+/// Settings of the internal listener.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The bearer token of the API; if absent none is asked for, which is for loopback only.
+    /// The bearer token of the API. If absent, none is required, which is allowed on loopback only.
     pub token: Option<Secret>,
 }
 
-/// A route: method, path, and what serves it. Routes of one path stand together.
+/// A route: method, path, and handler. Routes with the same path are adjacent.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
 const TABLE: [Entry; 14] = [
@@ -67,12 +67,12 @@ const TABLE: [Entry; 14] = [
     ("POST", "/api/v1/contexts:batch", || web::post().to(contexts::batch)),
 ];
 
-/// Who may `GET` may ask for the head alone (RFC 9110 §9.3.2), as some probes do.
+/// `GET` also permits `HEAD` (RFC 9110 §9.3.2), which some probes use.
 fn get() -> Route {
     Route::new().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// Every internal route: method and path; `HEAD` goes with `GET`. `openapi.yaml` documents them, and a test compares.
+/// Every internal route: method and path; `GET` includes `HEAD`. A test compares them with `openapi.yaml`.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
     TABLE.iter().map(|(method, path, _)| (*method, *path))
 }
@@ -80,7 +80,7 @@ pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
 /// Scrapes, probes and a few people.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What the requests of this listener share.
+/// The state that the requests of this listener share.
 struct Desk {
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
@@ -91,16 +91,15 @@ struct Desk {
     probe: health::WriteProbe,
 }
 
-/// Starts the listener on a socket that listens already. The server runs while the result is polled.
+/// Starts the server on a socket that already listens. It runs while the result is polled.
 ///
-/// `reasons` are the words that a callback may be refused with, for checking what operators ask for.
+/// `reasons` are the possible reasons of a refusal, for checking operators' filters.
 ///
-/// `access` decides who may use the API, and may be changed while this serves.
+/// `access` decides who may use the API, and may change while the server runs.
 ///
-/// It is meant to be stopped last: while `draining` is true it goes on answering, and says unready.
+/// Stop this server last: while `draining` is true, it still answers, and reports unready.
 ///
-/// # Errors
-/// The socket cannot be used.
+/// # Errors The socket cannot be used.
 pub fn serve(
     socket: TcpListener,
     access: Arc<Access>,
@@ -115,7 +114,8 @@ pub fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .wrap(
-                // What is shown here is true for a moment, and never a document of the sender's choice.
+                // Answers are valid only for a moment, and must never be interpreted as a document chosen by the
+                // sender.
                 DefaultHeaders::new()
                     .add((CACHE_CONTROL, HeaderValue::from_static("no-store")))
                     .add((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))),

@@ -1,4 +1,4 @@
-//! Which form of the metrics a scraper wants (RFC 9110 §12.5.1).
+//! Selects the metrics format that a scraper wants (RFC 9110 §12.5.1).
 
 use actix_web::{
     http::header::{Accept, Quality, QualityItem},
@@ -7,7 +7,7 @@ use actix_web::{
 
 use crate::telemetry::exposition::Exposition;
 
-/// How closely a media range names a form: by its type and subtype, its type only, or not at all.
+/// How specifically a media range matches a format: by type and subtype, by type only, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Closeness {
     Anything,
@@ -15,13 +15,13 @@ enum Closeness {
     Exactly,
 }
 
-/// The form to answer with. The larger weight wins. At the same weight OpenMetrics does if it is named; a client that takes
-/// anything, says nothing, or wants neither gets the text format, which everybody reads.
+/// The format to answer with. The larger weight wins. At equal weights OpenMetrics wins if it is named. A client that
+/// accepts anything, sends no header, or wants neither gets the text format, which everyone can parse.
 pub(super) fn exposition(accept: Option<&Accept>) -> Exposition {
     let ranges = accept.map_or(&[][..], |accept| accept.0.as_slice());
     let [openmetrics, text] =
         [("application", "openmetrics-text", "1.0.0"), ("text", "plain", "0.0.4")].map(|form| {
-            // What names it most closely decides, even with a smaller weight.
+            // The most specific match decides, even with a smaller weight.
             let matching = ranges.iter().filter_map(|range| Some((closeness(range, form)?, range.quality)));
             matching
                 .max_by_key(|(closeness, quality)| (*closeness, *quality))
@@ -38,8 +38,8 @@ pub(super) fn exposition(accept: Option<&Accept>) -> Exposition {
     }
 }
 
-/// `None` if the range does not hold the form. A range without a version holds every version; other parameters do not
-/// tell forms of ours apart.
+/// `None` if the range does not include the format. A range without a version includes every version; other
+/// parameters do not distinguish our formats.
 fn closeness(range: &QualityItem<Mime>, (kind, subtype, version): (&str, &str, &str)) -> Option<Closeness> {
     let range = &range.item;
     if range.get_param("version").is_some_and(|wanted| wanted != version) {

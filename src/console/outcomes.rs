@@ -1,4 +1,4 @@
-//! The JSON API for operators: an outcome that the approval center refused may be shown again.
+//! The JSON API for operators: retry of an outcome that the approval center refused.
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Serialize;
@@ -21,7 +21,7 @@ struct Ordered {
     showing: ShowingState,
 }
 
-/// `POST /api/v1/commands/{command_id}/show-again`: recorded as an operator's act, and carried out within seconds.
+/// `POST /api/v1/commands/{command_id}/show-again`: recorded as an operator's action, and carried out within seconds.
 pub(super) async fn show_again(
     _: Registrar,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! Who may ask for what. Each handler names the permission it needs in its signature.
+//! Permissions. Each handler declares the one it needs in its signature.
 
 use std::{
     future::{Ready, ready},
@@ -20,7 +20,7 @@ use actix_web::{
 use super::{Desk, problem::Problem};
 use crate::loopback;
 
-/// The permission to look at what tells nothing about any callback.
+/// For information that reveals nothing about any callback.
 pub(super) struct Anyone;
 
 impl FromRequest for Anyone {
@@ -32,10 +32,11 @@ impl FromRequest for Anyone {
     }
 }
 
-/// The permission of operators: the configured token; if none is configured, everybody on this machine has it.
+/// For operators: requires the configured token. Without a configured token, everybody on this machine has it.
 ///
-/// Then a browser on this machine may ask too, for a page whose name was made to lead here (DNS rebinding): to the browser
-/// the answer would be that page's own. But that name stands in `Host`.
+/// In that case a browser on this machine may also send requests for a web page whose name resolves to this address
+/// (DNS rebinding), and the browser would treat the answer as that page's own. But such a request has that name in
+/// `Host`.
 pub(super) struct Operator;
 
 impl FromRequest for Operator {
@@ -57,7 +58,7 @@ impl FromRequest for Operator {
     }
 }
 
-/// The permission to change what is registered: an operator's, and not by way of a page that somebody has open.
+/// For changing registrations: an operator, but not through a web page open in a browser.
 pub(super) struct Registrar;
 
 impl FromRequest for Registrar {
@@ -73,8 +74,8 @@ impl FromRequest for Registrar {
     }
 }
 
-/// Wrong tokens that were offered. They are logged, but not limited: a person behind the same proxy as a monitor with
-/// an old token would be locked out too, in the middle of an incident. What protects is a token that cannot be guessed.
+/// Counts wrong tokens. They are logged but not limited: a limit would also lock out a person behind the same proxy
+/// as a monitor with an old token, in the middle of an incident. The protection is a token that cannot be guessed.
 #[derive(Debug, Default)]
 pub(super) struct WrongTokens(Mutex<Untold>);
 
@@ -85,7 +86,7 @@ struct Untold {
 }
 
 impl WrongTokens {
-    /// A line for the first, then at most one in this time.
+    /// The first is logged at once, then at most one line per interval.
     const TELL_AGAIN: Duration = Duration::from_secs(10);
 
     fn note(&self, peer: Option<SocketAddr>) {

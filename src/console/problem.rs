@@ -1,4 +1,4 @@
-//! The one shape in which the internal listener says no.
+//! The error format of the internal listener.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ use actix_web::{
 use serde::Serialize;
 use serde_with::skip_serializing_none;
 
-/// An answer that is not what was asked for: `{"error":"<word>","message":"<sentence>"}`, and what to fix: a
-/// `"parameter"` of the request, or a `"member"` of the body and the `"item"` of the list that it stands in.
+/// An error answer: `{"error":"<word>","message":"<sentence>"}`, and what to fix: a `"parameter"` of the request, or
+/// a `"member"` of the body and the `"item"` of the list that contains it.
 #[skip_serializing_none]
 #[derive(Debug, Serialize)]
 pub(super) struct Problem {
@@ -25,11 +25,11 @@ pub(super) struct Problem {
     message: String,
     /// The parameter to fix.
     parameter: Option<String>,
-    /// The place in a list of the body, counted from 0.
+    /// The index in a list of the body, from 0.
     item: Option<usize>,
     /// The member of the body to fix.
     member: Option<String>,
-    /// Nothing more is read from this sender.
+    /// Whether to stop reading from this sender.
     #[serde(skip)]
     closing: bool,
 }
@@ -72,7 +72,7 @@ impl Problem {
         Self { item, member, ..Self::new(StatusCode::CONFLICT, "message_taken", message) }
     }
 
-    /// Has the connection closed after the answer, because the rest of the body is not read.
+    /// Closes the connection after the answer, because the rest of the body is not read.
     pub(super) fn closing(self) -> Self {
         Self { closing: true, ..self }
     }

@@ -1,4 +1,4 @@
-//! `GET /api/v1/reconciliation`: which decisions the approval center does not show.
+//! `GET /api/v1/reconciliation`: decisions that the approval center does not show.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -26,7 +26,7 @@ struct Reconciliation {
     next_after: Option<Seq>,
 }
 
-/// The numbers, and the findings: the oldest first, since they have waited longest.
+/// The numbers, and the findings, oldest first, because they have waited longest.
 pub(super) async fn get(
     _: Operator,
     request: HttpRequest,
@@ -42,7 +42,7 @@ pub(super) async fn get(
         }
     }
     let overview = look(desk.ledger.overview()).await?;
-    // One more than asked for tells whether there is a next page.
+    // One row more than requested shows whether there is a next page.
     let mut findings = look(desk.ledger.findings(which, after, rows + 1)).await?;
     let more = findings.len() > rows;
     findings.truncate(rows);
@@ -59,7 +59,7 @@ fn verdict(word: &str) -> Result<Verdict, Problem> {
 }
 
 fn place(value: &str) -> Result<Seq, Problem> {
-    // The ledger counts in signed 64 bits.
+    // The ledger uses signed 64-bit numbers.
     digits(value)
         .filter(|seq| *seq <= i64::MAX as u64)
         .ok_or_else(|| Problem::bad_parameter("after", "Must be the next_after of the previous page."))

@@ -1,4 +1,4 @@
-//! Registered contexts as JSON: read strictly, so that what was misspelt is not registered as something else.
+//! Registered contexts as JSON, parsed strictly, so that a misspelt member is an error and not ignored.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -15,15 +15,15 @@ use crate::{
     time::Timestamp,
 };
 
-/// Bytes of an identifier: the same limit as for one in a callback.
+/// Bytes per identifier: the same limit as in a callback.
 const MAX_ID_BYTES: usize = 512;
-/// Operators, or actions, of one context.
+/// Operators, or actions, per context.
 const MAX_PERMITTED: usize = 1000;
-/// Bytes of `data`. It goes into each message as it is.
+/// Bytes of `data`, which goes into each message verbatim.
 const MAX_DATA_BYTES: usize = 16 << 10;
-/// Containers within containers in `data`: what every JSON parser of a worker can read.
+/// Nesting of containers in `data`: a depth that every JSON parser of a worker supports.
 const MAX_DATA_DEPTH: usize = 32;
-/// Contexts of one batch.
+/// Contexts per batch.
 pub(super) const MAX_BATCH: usize = 1000;
 
 /// What is wrong with a body, and where.
@@ -36,7 +36,7 @@ struct Fault {
 
 impl Fault {
     fn of(member: &str, message: impl Into<Cow<'static, str>>) -> Self {
-        // Told back to the sender, whatever its length was.
+        // The name is echoed to the sender, so limit its length.
         let member = member.chars().take(64).collect();
         Self { item: None, member: Some(member), message: message.into() }
     }
@@ -55,14 +55,14 @@ impl From<Fault> for Problem {
     }
 }
 
-/// Reads the body of a `PUT`.
+/// Parses the body of a `PUT`.
 pub(super) fn read(body: &[u8], key: String, now: Timestamp) -> Result<Registration, Problem> {
     let members: Members<'_> = serde_json::from_slice(body)
         .map_err(|_| Problem::bad_body(None, "The body is not one JSON object."))?;
     Ok(registration(members, Some(key), now)?)
 }
 
-/// Reads the body of a batch: keys, and messages, stand once each.
+/// Parses the body of a batch: no key or message may repeat.
 pub(super) fn read_batch(body: &[u8], now: Timestamp) -> Result<Vec<Registration>, Problem> {
     let Members(members) = serde_json::from_slice(body)
         .map_err(|_| Problem::bad_body(None, "The body is not one JSON object."))?;
@@ -100,7 +100,7 @@ pub(super) fn read_batch(body: &[u8], now: Timestamp) -> Result<Vec<Registration
     Ok(registrations)
 }
 
-/// Checks a key, wherever it stands.
+/// Checks a key from the path or the body.
 pub(super) fn check_key(key: &str) -> Result<(), String> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(format!("A key is a string of 1 to {MAX_KEY_BYTES} bytes."));
@@ -108,7 +108,7 @@ pub(super) fn check_key(key: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The key is a member only if none is given.
+/// The body has a member for the key only if no `key` is given.
 fn registration(
     Members(members): Members<'_>,
     mut key: Option<String>,
@@ -152,7 +152,7 @@ fn registration(
 
 type Read<T> = Result<T, Cow<'static, str>>;
 
-/// A text; null is the same as absent.
+/// A text; null equals absent.
 fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     match value.get().as_bytes()[0] {
         b'n' => Ok(None),
@@ -169,7 +169,7 @@ fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     }
 }
 
-/// An identifier: the same form as one in a callback, which it is compared with.
+/// An identifier, in the same form as in a callback, with which it is compared.
 fn id(value: &RawValue) -> Read<Option<String>> {
     match text(value, MAX_ID_BYTES)? {
         Some(id) if id.chars().any(char::is_control) => Err("Contains a control character.".into()),
@@ -178,14 +178,14 @@ fn id(value: &RawValue) -> Read<Option<String>> {
     }
 }
 
-/// RFC 3339 alone: what else people write is for people to read.
+/// RFC 3339 only: other formats are for people.
 fn time(value: &RawValue) -> Read<Option<Timestamp>> {
     const WRONG: &str = "Must be an RFC 3339 time up to the year 9999, like 2026-11-20T08:15:30Z.";
     let Some(text) = text(value, 64).map_err(|_| WRONG)? else { return Ok(None) };
     text.parse().map(Some).map_err(|_| WRONG.into())
 }
 
-/// A full 64-bit number without sign, or its digits in a text; null and 0, which no message has, are the same as absent.
+/// An unsigned 64-bit number, or its digits in a text. Null and 0, which no message has, equal absent.
 fn number(value: &RawValue) -> Read<Option<u64>> {
     let wrong = || Cow::from("Must be an unsigned 64-bit integer, or its digits as a string.");
     let digits = match value.get().as_bytes()[0] {
@@ -193,7 +193,7 @@ fn number(value: &RawValue) -> Read<Option<u64>> {
         b'"' => text(value, 64).map_err(|_| wrong())?.unwrap_or_default(),
         _ => value.get().to_owned(),
     };
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
@@ -202,11 +202,11 @@ fn number(value: &RawValue) -> Read<Option<u64>> {
 }
 
 fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
-    // Everything in it was scanned before.
+    // All values in it were already scanned.
     value.get().starts_with('[').then(|| serde_json::from_str(value.get()).ok())?
 }
 
-/// A list of texts; null is the same as absent, which means anybody. An empty one would mean nobody, or be a mistake.
+/// A list of texts; null equals absent, which means anybody. An empty list would mean nobody, or be a mistake.
 fn permitted(value: &RawValue) -> Read<Option<Vec<String>>> {
     if value.get() == "null" {
         return Ok(None);
@@ -220,7 +220,7 @@ fn permitted(value: &RawValue) -> Read<Option<Vec<String>>> {
     Ok(Some(texts))
 }
 
-/// The name of an endpoint, which need not be configured yet.
+/// The name of an endpoint, which may not be configured yet.
 fn endpoint(value: &RawValue) -> Read<Option<String>> {
     let name = text(value, 64)?;
     let sound = name.as_ref().is_none_or(|name| {
@@ -231,7 +231,7 @@ fn endpoint(value: &RawValue) -> Read<Option<String>> {
     if sound { Ok(name) } else { Err("Must be the name of an endpoint: [a-z0-9][a-z0-9_-]{0,63}.".into()) }
 }
 
-/// Any JSON at all, kept as it was written.
+/// Any JSON, kept verbatim.
 fn data(value: &RawValue) -> Read<Box<RawValue>> {
     if value.get().len() > MAX_DATA_BYTES {
         return Err(format!("Is longer than {MAX_DATA_BYTES} bytes.").into());
@@ -253,7 +253,7 @@ fn data(value: &RawValue) -> Read<Box<RawValue>> {
     Ok(value.to_owned())
 }
 
-/// The members of a JSON object in their order, names repeated or not, values unread.
+/// The members of a JSON object in order, including repeated names, with unparsed values.
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -281,7 +281,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A registered context as people look at it. What was left out is null.
+/// A registered context as shown to people. Omitted members are null.
 #[derive(Serialize)]
 pub(super) struct Shown<'a> {
     key: &'a str,
@@ -293,7 +293,7 @@ pub(super) struct Shown<'a> {
     actions: Option<&'a [String]>,
     approval_code: Option<&'a str>,
     endpoint: Option<&'a str>,
-    /// A text, for it is more than a float of other languages holds.
+    /// A text, because floats of other languages cannot represent it.
     message_id: Option<String>,
     expires_at: Option<Timestamp>,
     data: Option<&'a RawValue>,
