@@ -1,4 +1,4 @@
-//! What is taken: every origin and encoding of a callback, and what the command says then.
+//! Accepted callbacks: every origin and encoding, and the resulting command.
 
 use crate::support::{
     App, Callback, Config, Endpoint, KEY, Line, NOWHERE, TOKEN, Vhost, Worker, envelope, seal,
@@ -49,8 +49,8 @@ async fn success_is_200_with_the_documented_body_and_nothing_more() {
     );
 }
 
-/// The five members of platform.md#callback-origins, byte for byte as the reference prints them: no `approval_code`,
-/// the `message_id` an unquoted number above 2^53.
+/// The five members of platform.md#callback-origins, byte for byte as in the reference: no `approval_code`, the
+/// `message_id` an unquoted number above 2^53.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_card_callback_ever_captured_becomes_a_command() {
     const CAPTURED: &str = r#"{"action_type":"APPROVE","action_context":"{\"t\":\"PO-77/n2\"}","user_id":"zhang3","message_id":7123456789012345678,"token":"s3cr3t-demo"}"#;
@@ -73,8 +73,8 @@ async fn the_only_card_callback_ever_captured_becomes_a_command() {
     }
 }
 
-/// The vectors of platform.md#test-vectors that hold a callback: both keys, the Java encoder's zero IV, Chinese key
-/// and text.
+/// The vectors of platform.md#test-vectors that contain a callback: both keys, the Java encoder's zero IV, Chinese
+/// key and text.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_vectors_with_a_whole_callback_become_commands() {
     const A1: &str = "AAECAwQFBgcICQoLDA0OD1LsbEzxUyZkMMzVw3oejp8sriSLpUb/2oKUtBKM5fB503XyNhyhsoLp7rDKs3Q2NPWDJQJVdh4K6mVk36WDz/ve7+9xwLOQg7Qs0A+vcg+Wrtb2IxySbRO+sK8+rxMk/CXRclhIkoz7V+03pmrkMXKTUFeR63d05v9VswBvO3EuGcmel10ogqaOL7wYw/nprzR/NF0Ip+kDXQwjO2E1o45oZV8PhZ4gi3dAhGqrTPbh";

@@ -1,5 +1,5 @@
-//! Bodies as other people's systems send them, each with what becomes of it and, where it is refused, with the cause that
-//! the operator is told. Most are from bug reports against other programs.
+//! Bodies as other systems send them, each with its expected result and, if refused, the cause for the operator. Most
+//! are from bug reports against other programs.
 
 use crate::refuse::assert_refused;
 use crate::support::{App, Config, Endpoint, NOWHERE, Program, eventually};
@@ -27,7 +27,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The refusals in the order in which they came, once there are so many.
+/// Waits for this many refusals, and returns them in order of arrival.
 async fn refusals(app: &App, count: usize) -> Vec<Value> {
     let newest_first = eventually("the refusals in the ledger", async || {
         let listed = app.get("/api/v1/refusals?limit=500").await.json();
@@ -38,7 +38,7 @@ async fn refusals(app: &App, count: usize) -> Vec<Value> {
     newest_first.into_iter().rev().collect()
 }
 
-/// What is said of a body at the endpoint with keys: `None` if it is kept.
+/// The expected cause for each body at the endpoint with keys; `None` if it is kept.
 const SEALED: [(&str, Option<&str>); 28] = [
     ("05-doc-placeholder.json", Some("encrypt is not standard base64")),
     ("05-openssl-salted.json", Some("an action_callback_key decrypts it, but the plaintext is not UTF-8")),
@@ -107,7 +107,7 @@ async fn ciphertexts_of_other_languages_open_or_are_refused_with_their_cause() {
     }
 }
 
-/// The command line opens what the service takes and nothing more, and says the same of the rest.
+/// The command line opens exactly the bodies that the service accepts, and reports the same cause for the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn decrypt_and_the_service_agree_on_every_body() {
     let config = config();
@@ -135,7 +135,7 @@ async fn decrypt_and_the_service_agree_on_every_body() {
     }
 }
 
-/// Who knows the key and sends another token: one answer outside, and inside who wanted what.
+/// A sender with the right key and a wrong token gets the usual answer, while the refusal records who wanted what.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_key_with_a_wrong_token_leaves_who_and_what() {
     let app = App::with(config()).await;
@@ -167,7 +167,7 @@ async fn a_right_key_with_a_wrong_token_leaves_who_and_what() {
     }
 }
 
-/// A refusal keeps what the context named, also where the context itself is what was refused.
+/// A refusal keeps the task named by the context, even if the context is the cause of the refusal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_keeps_what_the_context_named() {
     let secret = "fake-secret-of-at-least-32-bytes-x";
@@ -208,11 +208,11 @@ async fn a_refusal_keeps_what_the_context_named() {
     assert!(!rows[0].to_string().contains(&token), "{}", rows[0]);
 }
 
-/// What a member says where it is kept, or what is wrong with it.
+/// The expected value of a member, or what is wrong with it.
 enum Want {
-    /// Kept, with this at the pointer of the command.
+    /// Kept, with this value at the pointer in the command.
     Kept(&'static str, Value),
-    /// Refused for this reason, with a detail that holds this.
+    /// Refused for this reason, with a detail that contains this text.
     Refused(&'static str, &'static str),
 }
 
@@ -223,7 +223,7 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
     let no_number = "message_id is not a 64-bit integer";
     let nobody = "user_id is missing: no approver is named";
     let cases: Vec<(&str, Want)> = vec![
-        // An unset number is no value.
+        // An unset number is absent.
         (r#""message_id":0"#, Kept("/message_id", Value::Null)),
         (r#""message_id":"0""#, Kept("/message_id", Value::Null)),
         (r#""message_id":0"#, Kept("/origin", json!("list"))),
@@ -262,7 +262,7 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
         (r#""user_id":18446744073709551616"#, Kept("/operator/user_id", json!("18446744073709551616"))),
         (r#""user_id":1e3"#, Refused("malformed", "user_id is not a string or an integer")),
         (r#""user_id":1.0"#, Refused("malformed", "user_id is not a string or an integer")),
-        // Free text is taken, identifiers are exact.
+        // Free text is lenient, identifiers are exact.
         (r#""reason":"好\ud83d""#, Kept("/reason", json!("好\u{fffd}"))),
         (r#""reason":"\u0000\u001b[31m""#, Kept("/reason", json!("\u{0}\u{1b}[31m"))),
         (r#""reason":[]"#, Kept("/reason", Value::Null)),
@@ -273,7 +273,6 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
         (r#""approval_code":"a\u0000""#, Refused("malformed", "approval_code holds a control character")),
         (r#""action_context":"a\ud83d""#, Refused("malformed", "action_context is not a text of characters")),
         ("\"user_id\":\"zhang3\u{200b}\"", Kept("/operator/user_id", json!("zhang3\u{200b}"))),
-        // Attachments.
         (r#""attachments":"""#, Kept("/attachments", json!([]))),
         (r#""attachments":{}"#, Kept("/attachments", json!([]))),
         (r#""attachments":null"#, Kept("/attachments", json!([]))),
@@ -297,13 +296,12 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
             r#""attachments":[{"file_size":-1}]"#,
             Refused("malformed", "attachments[].file_size is not a 64-bit integer"),
         ),
-        // Words.
         (r#""action_type":"approve""#, Refused("action_not_allowed", "not among the actions")),
         (r#""action_type":"APPROVAL""#, Refused("action_not_allowed", "not among the actions")),
         (r#""action_type":false"#, Refused("action_not_allowed", "action_type is missing")),
         (r#""token":"tok-1 ""#, Refused("unauthenticated", "the token is wrong")),
         (r#""token":0"#, Refused("unauthenticated", "the token is missing")),
-        // No JSON at all.
+        // Not JSON at all.
         (r#""message_id":0123"#, Refused("unauthenticated", "the body is not one JSON object")),
     ];
     let mut refused = Vec::new();
@@ -339,7 +337,7 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
     }
 }
 
-/// A callback that named nothing but message 0 was once taken for whatever had been registered with message 0.
+/// Regression: a callback with only message 0 used to match a registration for message 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn message_0_is_nobodys_in_registrations_either() {
     let app = App::with(config()).await;
@@ -349,7 +347,7 @@ async fn message_0_is_nobodys_in_registrations_either() {
         let sent = app.client().put(url).json(&body).send().await.expect("an answer");
         (sent.status().as_u16(), sent.json::<Value>().await.expect("JSON"))
     };
-    // Neither is taken from the other: both say nothing.
+    // Neither replaces the other: both are unset.
     for (key, unset) in [("k1", json!(0)), ("k2", json!("0")), ("k3", Value::Null)] {
         let (status, shown) = put(key, unset).await;
         assert!(status < 300 && shown["message_id"].is_null(), "{key}: {status} {shown}");
@@ -382,7 +380,7 @@ async fn message_0_is_nobodys_in_registrations_either() {
     }
 }
 
-/// What the open platform sends to other URLs, and what is compressed.
+/// Requests that the open platform sends to other URLs, and compressed bodies.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_callback_is_told_by_name() {
     let app = App::with(config()).await;

@@ -1,4 +1,4 @@
-//! The program as a tool: data on stdout, words on stderr, exit codes 0, 1, 64, 69.
+//! The program as a tool: data on stdout, messages on stderr, exit codes 0, 1, 64, 69.
 
 use crate::support::{
     App, Broker, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, Vhost, Worker, eventually, open,
@@ -134,11 +134,11 @@ async fn send_takes_no_task_that_contradicts_the_context() {
     }
 
     for (args, instance, task) in [
-        // The context's, where nothing else is said.
+        // By default, the context's ids.
         (&["--context", r#"{"i":"PO-77","t":"n3"}"#][..], Some("PO-77"), "n3"),
         (&["--context", r#"{"i":"PO-77","t":"n3"}"#, "--task", "n3"], Some("PO-77"), "n3"),
         (&["--context", "n3!", "--instance", "PO-78"], Some("PO-78"), "n3"),
-        // The context says nothing of a task.
+        // The context names no task.
         (&["--context", "free text", "--task", "n2"], None, "n2"),
     ] {
         let body = dry(args).await.ended_with(0).json();
@@ -173,7 +173,7 @@ async fn send_plays_the_approval_center() {
         assert_eq!(command["action_context"], context.as_str());
         let id = command["command_id"].as_str().unwrap();
         assert!(ran.stdout.contains(id), "it tells the command id: {}", ran.stdout);
-        // A card says which task is meant by its context alone, and this one names none.
+        // A card identifies its task only by its context, and this context names none.
         let answer: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
         let named = if origin == "card" { &Value::Null } else { &command["task"]["task_id"] };
         assert_eq!(answer.get("task_id").unwrap_or(&Value::Null), named, "{answer}");
@@ -204,7 +204,7 @@ async fn send_with_a_count_sends_so_many_different_callbacks() {
     app.until_metric("countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"}", 25.0).await;
 }
 
-/// What is sent goes no further than a closed port of this machine, which is the proxy.
+/// Nothing is sent further than a closed port of this machine, which is the proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn send_warns_when_token_or_callback_can_be_read_on_the_way() {
     let config = Config::with_url(NOWHERE);

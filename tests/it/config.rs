@@ -1,4 +1,4 @@
-//! Where settings come from, and what happens when they are wrong.
+//! Where settings come from, and what happens if they are wrong.
 
 use crate::support::{
     App, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, eventually, free_port, post, quoted,
@@ -61,7 +61,7 @@ async fn without_any_endpoint_or_with_a_missing_file_it_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let ran = Program::new(["serve"]).dir(dir.path()).run().await.ended_with(USAGE);
     assert!(ran.stderr.contains("COUNTERSIGN_ACTION_CALLBACK_TOKEN"), "says what to set: {}", ran.stderr);
-    // Whichever command it is, what was looked at is named.
+    // Every command names the paths it looked at.
     let usual = dir.path().join("countersign.toml");
     let looked = format!("neither {} nor /etc/countersign/countersign.toml exists", usual.display());
     for command in [

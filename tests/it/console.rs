@@ -37,7 +37,7 @@ async fn every_metric_of_the_catalogue_is_there_from_the_start() {
     }
 }
 
-/// Both forms, by the parser of Prometheus: the names of series and types, and what its linter has against them.
+/// Parses both formats with Prometheus' parser and checks the names of series and types, and the linter's output.
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_reads_the_metrics() {
     let app = App::with(Config::with_url(NOWHERE)).await;

@@ -1,17 +1,17 @@
-//! Sameness and conflict: what is one decision, and what contradicts it.
+//! Duplicates and conflicts: which callbacks are one decision, and which contradict each other.
 
 use crate::refuse::assert_refused;
 use crate::support::{App, Callback, Config, Endpoint, KEY, NOWHERE, Vhost, Worker};
 use serde_json::{Value, json};
 
-/// An endpoint whose contexts carry the task and its round.
+/// An endpoint whose contexts contain the task and its round.
 fn rounds(name: &str) -> Endpoint {
     Endpoint::plain(name)
         .context("format", "\"json\"")
         .context("fields", r#"{ task_id = "/t", instance_id = "/i", round = "/r" }"#)
 }
 
-/// Everything sent before has been published once this has, because the relay keeps the order of acceptance.
+/// Once this is published, so is everything sent before, because the relay keeps the order of acceptance.
 async fn marker(app: &App, worker: &Worker, name: &str) {
     let id = app.post("leave", Callback::list("marker", name).plain()).await.command_id();
     worker.command(&id).await;
@@ -88,7 +88,7 @@ async fn without_a_round_a_callback_is_a_repeat_only_within_the_window() {
     let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
     let body = Callback::list("i", "t").plain();
     let first = app.post("short", body.clone()).await.command_id();
-    // Sent again and again it must become a new command: when the window is over, and not for ever a repeat.
+    // Repeat it until it becomes a new command, after the window; it must not stay a duplicate for ever.
     let second = crate::support::eventually("a new command after the window", async || {
         let answer = app.post("short", body.clone()).await;
         if answer.status_word() == "accepted" { Ok(answer.command_id()) } else { Err(answer.text()) }
@@ -110,7 +110,7 @@ async fn with_a_round_a_callback_is_a_repeat_for_ever_and_a_new_round_is_a_new_d
     assert_eq!(first.status_word(), "accepted");
     let second = app.post("rounds", round(2)).await;
     assert_eq!(second.status_word(), "accepted", "{}", second.text());
-    // By now the window of a millisecond is over: whole requests lie between.
+    // Whole requests later, the window of a millisecond is over.
     let again = app.post("rounds", round(1)).await;
     assert_eq!((again.status_word().as_str(), again.command_id()), ("duplicate", first.command_id()));
 }
@@ -175,7 +175,8 @@ async fn where_conflicts_are_refused_the_first_decision_stands() {
     assert_eq!((&strict[0]["command_id"], &strict[0]["action"]), (&json!(first), &json!("approve")));
 }
 
-/// The list and the card are two questions about one task: each may be answered, and a contradiction is seen across the two.
+/// The list and the card are two questions about one task: each may be answered, and contradictions are detected
+/// across both.
 #[tokio::test(flavor = "multi_thread")]
 async fn list_and_card_of_one_task_are_two_commands_and_contradict_each_other() {
     let vhost = Vhost::new().await;

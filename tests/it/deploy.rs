@@ -1,4 +1,4 @@
-//! The scripts in `deploy/`, as far as they can be tried without installing anything.
+//! The scripts in `deploy/`, as far as they can be tested without installing anything.
 
 use crate::support::{PATIENCE, eventually};
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Bash with the functions of the scripts, and root taken for granted: what is written is under a directory of the test.
+/// Bash with the functions of the scripts, running as if it were root; everything is written to a directory of the
+/// test.
 fn bash(dir: &Path, script: &str) -> Command {
     let mut command = Command::new("bash");
     let prelude = format!(
@@ -109,7 +110,7 @@ fn a_service_policy_that_was_left_behind_is_recognised_and_another_is_left_alone
     let dir = dir.path();
     let policy = dir.join("policy-rc.d");
     let run = || bash(dir, "remove_stale_service_policy").output().expect("there is bash");
-    // No process has this number: it is beyond what Linux gives.
+    // No process has this number: it is above Linux's maximum.
     for left in
         ["# by countersign, for one installation: process 4194999", "# by countersign, for one installation"]
     {
@@ -125,7 +126,7 @@ fn a_service_policy_that_was_left_behind_is_recognised_and_another_is_left_alone
         let whole = bash(dir, "forbid_service_start; allow_service_start").output().expect("there is bash");
         assert!(whole.status.success() && policy.exists(), "{kept}: {}", words(&whole));
     }
-    // And while it lies there, it counts for nothing.
+    // A leftover policy has no effect.
     program(dir, "policy-rc.d", "true");
     let written = bash(dir, "service_policy_mark='# by countersign, for one installation'; rm -f \"$service_policy\"
         forbid_service_start; sed \"s/$$/4194999/g\" \"$service_policy\" >\"$service_policy.stale\"; chmod 755 \"$service_policy.stale\"
@@ -135,7 +136,8 @@ fn a_service_policy_that_was_left_behind_is_recognised_and_another_is_left_alone
     assert!(words(&written).contains("start: 0"), "{}", words(&written));
 }
 
-/// What is not RabbitMQ's, root's or one's own is said and not used; what is used is said.
+/// A broker whose owner is not RabbitMQ, root or the current user is reported and not used; a used broker is reported
+/// too.
 #[test]
 fn quickstart_says_whose_broker_it_found_before_it_trusts_it() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -175,7 +177,7 @@ fn quickstart_says_whose_broker_it_found_before_it_trusts_it() {
     assert!(said.contains("BROKER is \"mine\"; it may be docker or private"), "{said}");
 }
 
-/// The handshake, with a broker that says of itself what it likes.
+/// A handshake with a broker that sends arbitrary properties.
 #[tokio::test]
 async fn what_a_stranger_says_it_is_does_not_act_on_the_terminal() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -223,7 +225,7 @@ async fn what_a_stranger_says_it_is_does_not_act_on_the_terminal() {
     }
 }
 
-/// A port of our own has us for its owner.
+/// We own our own port.
 #[test]
 fn the_owner_of_a_listener_is_found() {
     let dir = tempfile::tempdir().expect("a directory");

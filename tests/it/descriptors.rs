@@ -1,11 +1,11 @@
-//! The files that the process may have open: how many it takes, and who gets the last.
+//! Open files: how many the process uses, and who gets the last ones.
 
 use crate::support::{App, Callback, Config, NOWHERE, PATIENCE, eventually};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use tokio::time::timeout;
 
-/// The soft and the hard limit of a process, as the kernel tells them.
+/// The soft and the hard limit of a process, from the kernel.
 fn limits(pid: u32) -> (u64, u64) {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("Linux tells");
@@ -16,7 +16,7 @@ fn limits(pid: u32) -> (u64, u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_soft_limit_is_raised_as_far_as_it_is_of_use() {
     for (soft, hard, raised) in [(256, 4096, 4096), (700, 700, 700), (256, 100_000, 16_384 + 512)] {
-        // Nobody but root may raise a hard limit; where this one is lower, there is less to be seen.
+        // Only root may raise a hard limit; if this one is lower, less can be observed.
         if u64::from(hard) > limits(std::process::id()).1 {
             continue;
         }
@@ -48,7 +48,8 @@ async fn with_too_few_it_does_not_start_and_says_how_many_it_needs() {
     assert!(!config.dir().join("ledger.db").exists(), "the ledger is not touched");
 }
 
-/// 700 descriptors are 188 connections of the public listener; whoever comes then waits, and the internal one answers.
+/// 700 descriptors allow 188 connections of the public listener. More have to wait, and the internal listener still
+/// answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_at_the_public_listener_leaves_descriptors_to_the_internal_one() {
     let app = App::with(Config::with_url(NOWHERE).descriptors(700, 700)).await;

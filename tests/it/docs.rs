@@ -1,5 +1,5 @@
-//! The documents: what they tell to run is run, what they configure is checked, what they link to is there, and the
-//! Chinese pages say what the English ones say.
+//! The documents: their commands are run, their configurations checked, their links followed, and the Chinese pages
+//! are compared with the English ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,10 @@ use crate::support::{Authority, Pair, Program};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Languages of which a block is shown and not used: what programs print, diagrams, and a language that no tool here reads.
+/// Languages whose blocks are not checked: program output, diagrams, and a language without a tool here.
 const SHOWN: [&str; 3] = ["text", "mermaid", "csharp"];
 
-/// Under which each other block says what is done with it.
+/// The words after all other languages, which say how a block is checked.
 const USED: [(&str, &[&str]); 5] = [
     ("sh", &["run", "parse"]),
     ("toml", &["file", "part"]),
@@ -31,7 +31,7 @@ const USED: [(&str, &[&str]); 5] = [
 struct Block {
     page: String,
     line: usize,
-    /// As `sh run`.
+    /// For example `sh run`.
     word: String,
     text: String,
 }
@@ -47,9 +47,9 @@ struct Page {
     source: String,
     blocks: Vec<Block>,
     headings: Vec<Heading>,
-    /// Of each link, its line and where it leads.
+    /// Line and target of each link.
     links: Vec<(usize, String)>,
-    /// What stands in backticks within the text.
+    /// Texts in backticks.
     words: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ fn markdown_below(dir: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// Every page that is kept with the source.
+/// Every page in the repository.
 fn pages() -> Vec<Page> {
     let mut names = Vec::new();
     for dir in ["docs", "benches", "examples", "deploy"] {
@@ -172,7 +172,7 @@ fn every_block_says_what_is_done_with_it() {
         for Block { page, line, word, text } in &page.blocks {
             let (language, used) = word.split_once(' ').unwrap_or((word, ""));
             let fits = if SHOWN.contains(&language) {
-                // What is shown must not be what somebody should type.
+                // Unchecked blocks must not contain commands to type.
                 used.is_empty() && !text.lines().any(|line| line.starts_with("$ "))
             } else {
                 USED.iter().any(|(known, words)| *known == language && words.contains(&used))
@@ -185,7 +185,7 @@ fn every_block_says_what_is_done_with_it() {
     none_of(&faults);
 }
 
-/// Commands, one to an item: continued lines are joined, comments are left out.
+/// One command per item: continued lines are joined, comments removed.
 fn commands(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     joined
@@ -196,7 +196,7 @@ fn commands(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The arguments of each `countersign` that a line runs, as far as a shell would hand them over.
+/// The arguments of each `countersign` that a line runs, as a shell would pass them.
 fn invocations(line: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let (mut words, mut word, mut quote, mut any) = (Vec::<String>::new(), String::new(), None, false);
@@ -205,7 +205,7 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
         if let Some(at) =
             words.iter().position(|word| word == "countersign" || word.ends_with("/countersign"))
         {
-            // An option before it is somebody else's, as in `systemctl --signal countersign`.
+            // After an option it belongs to another program, as in `systemctl --signal countersign`.
             let runs = words[..at].iter().all(|word| {
                 word.contains('=')
                     || matches!(word.as_str(), "sudo" | "exec" | "time" | "if" | "then" | "!" | "do")
@@ -224,7 +224,7 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
             (None, '\\') => word.extend(letters.next()),
             (None, '#') if word.is_empty() => break,
             (None, '|' | ';' | '&' | '(' | ')' | '<' | '>' | '`') => {
-                // The number of what is redirected, as in `2>`.
+                // The number of the redirected stream, as in `2>`.
                 if matches!(letter, '<' | '>') && word.chars().all(|c| c.is_ascii_digit()) {
                     word.clear();
                 }
@@ -233,7 +233,7 @@ fn invocations(line: &str) -> Vec<Vec<String>> {
                 }
                 any = false;
                 if matches!(letter, '<' | '>') {
-                    // What a redirection names is no argument.
+                    // The target of a redirection is not an argument.
                     while letters.next_if(|next| matches!(next, '>' | '<' | '&' | ' ')).is_some() {}
                     while letters.next_if(|next| !matches!(next, ' ' | ')' | ';' | '|' | '&')).is_some() {}
                 } else {
@@ -270,8 +270,8 @@ fn invocations_are_found_however_a_shell_writes_them() {
     assert_eq!(found("systemctl reload countersign"), [""; 0]);
 }
 
-/// Whether the shell and the command line take what stands there. A line with `--help` at its end is read up to there, so
-/// that nothing is done.
+/// Checks that shell and command line accept every command. An appended `--help` makes the program parse the line
+/// without executing it.
 #[tokio::test]
 async fn every_command_is_one_that_the_shell_and_the_program_take() {
     let mut faults = Vec::new();
@@ -302,7 +302,7 @@ async fn every_command_is_one_that_the_shell_and_the_program_take() {
     assert!(tried.len() >= 10, "{tried:?}");
 }
 
-/// Runs what can be run alone, from an empty directory, with the program on the path.
+/// Runs independent blocks in an empty directory, with the program on the path.
 #[test]
 fn every_block_that_runs_alone_does() {
     let program = Path::new(env!("CARGO_BIN_EXE_countersign")).parent().expect("it is in a directory");
@@ -325,7 +325,7 @@ fn every_block_that_runs_alone_does() {
     }
 }
 
-/// What a part of a configuration stands in.
+/// The context of a partial configuration.
 const AROUND: &str = r#"
 [amqp]
 url = "amqp://127.0.0.1:1"
@@ -336,7 +336,7 @@ plain = true
 credentials = [ { action_callback_token = "fake-token-of-so-many-bytes" } ]
 "#;
 
-/// Puts one table over another. Endpoints are matched by their place.
+/// Merges one table over another. Endpoints are matched by index.
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -362,7 +362,7 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// Files that a configuration names are made below a directory of the test, and named there.
+/// Creates files named in a configuration below a directory of the test, and adapts their paths.
 struct Files {
     dir: tempfile::TempDir,
     authority: Authority,
@@ -495,7 +495,7 @@ fn every_link_leads_somewhere() {
     none_of(&faults);
 }
 
-/// Without `.` and `..`.
+/// Removes `.` and `..`.
 fn normal(path: &Path) -> PathBuf {
     path.components().fold(PathBuf::new(), |mut done, part| {
         match part.as_os_str().to_str() {
@@ -507,7 +507,7 @@ fn normal(path: &Path) -> PathBuf {
     })
 }
 
-/// Comments and tests cite facts of the platform by the section of `docs/platform.md`, and nothing that is not there.
+/// Comments and tests cite facts of the platform by sections of `docs/platform.md`, and only existing ones.
 #[test]
 fn every_cited_fact_of_the_platform_has_its_section() {
     fn look(dir: &Path, sections: &BTreeSet<&String>, cited: &mut usize, faults: &mut Vec<String>) {
@@ -544,7 +544,7 @@ fn every_cited_fact_of_the_platform_has_its_section() {
     assert!(cited >= 100, "{cited}");
 }
 
-/// Without what is written in a language: comments, and everything that is not ASCII.
+/// The language-independent part: without comments and non-ASCII text.
 fn wordless(block: &Block) -> String {
     let mut text = format!("{}\n", block.word);
     if SHOWN.contains(&block.word.as_str()) {
@@ -559,7 +559,7 @@ fn wordless(block: &Block) -> String {
     text
 }
 
-/// Configuration keys, metrics and commands: words of one language.
+/// Configuration keys, metrics and commands, which are the same in both languages.
 fn technical(page: &Page) -> BTreeSet<&str> {
     let is_key = |word: &&str| {
         word.contains(['_', '.']) && word.chars().all(|c| c.is_ascii_alphanumeric() || "_.[]-".contains(c))

@@ -1,4 +1,4 @@
-//! Contexts that are taken apart, signed or bound: each format from both sides.
+//! Parsed, signed and bound contexts: each format from both sides.
 
 use countersign::{
     context::jwt::{SigningKey, sign},
@@ -20,7 +20,7 @@ fn signed(name: &str) -> Endpoint {
         .context("jwt", &format!("{{ keys = [ {{ kid = \"a\", secret = \"{SECRET}\" }} ] }}"))
 }
 
-/// A token as the third party would mint it, by the program itself.
+/// A token as the third party would issue it, made with the program itself.
 async fn token(app: &App, claims: &serde_json::Value, more: &[&str]) -> String {
     let args = [&["context", "sign", "--endpoint", "signed"][..], more].concat();
     let signed = Program::new(args).config(app.file()).stdin(claims.to_string()).run().await;
@@ -144,7 +144,7 @@ async fn milliseconds_in_a_token_are_told_as_such_and_never_taken_for_the_year_5
         Program::new(args.to_vec()).config(app.file()).stdin(input).run().await
     };
     let claims = |exp: &str| format!(r#"{{"task_id":"n2","round":1,"operators":["zhang3"],"exp":{exp}}}"#);
-    // Yesterday, counted as JavaScript does.
+    // Yesterday, in JavaScript's milliseconds.
     let yesterday = countersign::time::Timestamp::now() - std::time::Duration::from_secs(86_400);
     let millis = claims(&yesterday.as_millisecond().to_string());
     let refused = run(&["context", "sign"], &millis).await.ended_with(1);

@@ -1,4 +1,4 @@
-//! The fuzz targets still fit the crate, and the seeds that are kept with them pass.
+//! The fuzz targets still fit the crate, and their stored seeds pass.
 
 #[path = "../../fuzz/targets/mod.rs"]
 mod targets;
@@ -22,7 +22,7 @@ fn the_seeds_of_every_fuzz_target_pass() {
         for entry in fs::read_dir(Path::new(SEEDS).join(name)).expect("a folder") {
             let path = entry.expect("it can be read").path();
             let seed = fs::read(&path).expect("a file");
-            // Whole, and cut short at each quarter: what breaks off is the commonest damage.
+            // Whole, and cut at each quarter: truncation is the most common damage.
             for quarters in 1..=4 {
                 run(&seed[..seed.len() * quarters / 4]);
             }
@@ -32,7 +32,7 @@ fn the_seeds_of_every_fuzz_target_pass() {
     }
 }
 
-/// Names of the crates with their versions, and what `countersign` depends on.
+/// Names of the crates with their versions, and the dependencies of `countersign`.
 fn locked(file: &str) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a file");
     let lock: toml::Table = text.parse().expect("TOML");
@@ -40,12 +40,12 @@ fn locked(file: &str) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
     let said = |package: &toml::Value, key: &str| package[key].as_str().expect("a text").to_owned();
     let own = packages.iter().find(|package| said(package, "name") == "countersign").expect("it is there");
     let direct = own["dependencies"].as_array().expect("a list").iter();
-    // Where there are several versions, a dependency is followed by its own.
+    // If there are several versions, the entry of a dependency names its own.
     let direct = direct.filter_map(|name| name.as_str()?.split(' ').next().map(str::to_owned)).collect();
     (packages.iter().map(|package| (said(package, "name"), said(package, "version"))).collect(), direct)
 }
 
-/// It has a lock of its own, which nothing but the fuzz run looks at; and what it shares with the tests is compiled once.
+/// The fuzzer has its own lock file, which only the fuzz run reads. Crates shared with the tests are compiled once.
 #[test]
 fn the_fuzzer_is_built_from_the_same_crates_as_the_program() {
     let manifest =

@@ -1,4 +1,4 @@
-//! The support code itself: what the other tests take for granted.
+//! Tests of the support code itself, on which the other tests depend.
 
 use crate::support::{Broker, Callback, KEY, Proxy, Vhost, Worker, eventually, open, seal};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};

@@ -1,5 +1,5 @@
-//! The layout that `deploy/` ships: unit, configuration, user. Laid out below a directory in place of `/`, with the files that
-//! systemd would make, and taken by the real program.
+//! The layout that `deploy/` ships: unit, configuration, user. Built below a directory in place of `/`, with the
+//! files that systemd would create, and used by the real program.
 
 use crate::support::{Config, NOWHERE, Program, free_port};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ const TOML: &str = include_str!("../../deploy/countersign.toml");
 const USER: &str = include_str!("../../deploy/countersign.sysusers");
 const DROP_IN: &str = include_str!("../../deploy/countersign-reload.conf");
 
-/// The values of each key of `[Service]`, in their order.
+/// The values of each key of `[Service]`, in order.
 fn service(unit: &str) -> BTreeMap<String, Vec<String>> {
     let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let lines = unit
@@ -33,7 +33,7 @@ fn one(keys: &BTreeMap<String, Vec<String>>, key: &str) -> String {
     value.clone()
 }
 
-/// Everything below a directory of ours, as root would see it after the installation.
+/// A directory that root sees as `/` after the installation.
 struct Layout {
     config: Config,
     admin: String,
@@ -50,7 +50,7 @@ impl Layout {
         made("/etc/countersign", 0o750);
         made("/etc/countersign/secrets", 0o700);
         made("/var/lib/countersign", 0o700);
-        // What stands on the machine of whoever logs in as root.
+        // The home of a root login.
         made("/root", 0o700);
         let text = ["/var/lib/", "/run/credentials/"]
             .iter()
@@ -78,7 +78,8 @@ impl Layout {
         fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).expect("the directory is ours");
     }
 
-    /// What systemd does when the unit starts: `LoadCredential=secrets:DIRECTORY` makes of each NAME in it a `secrets_NAME`.
+    /// Emulates systemd at the start of the unit: `LoadCredential=secrets:DIRECTORY` copies each NAME in it to
+    /// `secrets_NAME`.
     fn load_credentials(&self) {
         let unit = service(UNIT);
         let loaded = one(&unit, "LoadCredential");
@@ -95,7 +96,7 @@ impl Layout {
         fs::set_permissions(&copies, fs::Permissions::from_mode(0o500)).expect("the directory is ours");
     }
 
-    /// What systemd does when the unit has stopped.
+    /// Emulates systemd after the unit has stopped.
     fn drop_credentials(&self) {
         fs::remove_dir_all(self.at("/run/credentials")).expect("the directory is ours");
     }
@@ -104,7 +105,7 @@ impl Layout {
         self.at("/etc/countersign/countersign.toml")
     }
 
-    /// A command that root types in their own directory.
+    /// A command that root runs in their own directory.
     fn by_root(&self, args: &[&str]) -> Program {
         Program::new(args).config(&self.file()).dir(&self.at("/root"))
     }
@@ -117,7 +118,7 @@ fn the_parts_name_one_another_and_what_debian_12_knows() {
         one(&unit, "ExecStart"),
         "/usr/local/bin/countersign serve --config /etc/countersign/countersign.toml"
     );
-    // notify-reload needs systemd 253, Debian 12 has 252: there the drop-in is left out.
+    // notify-reload needs systemd 253, but Debian 12 has 252, where the drop-in is omitted.
     assert_eq!(
         (one(&unit, "Type"), one(&unit, "ExecReload")),
         ("notify".to_owned(), "/bin/kill -HUP $MAINPID".to_owned())
@@ -153,7 +154,7 @@ async fn the_shipped_layout_starts_reloads_and_is_looked_into_by_root() {
     assert!(check.stdout.ends_with("\nok\n"), "{}{}", check.stdout, check.stderr);
     assert_eq!(check.stderr, "");
 
-    // As ExecStart has it, in the WorkingDirectory.
+    // As in ExecStart and WorkingDirectory.
     let mut service =
         Program::new(["serve"]).config(&layout.file()).dir(&layout.at("/var/lib/countersign")).start();
     let client = crate::support::client();
@@ -180,7 +181,7 @@ async fn the_shipped_layout_starts_reloads_and_is_looked_into_by_root() {
     assert!(doctor.stdout.contains("ok     service: ready at"), "{}", doctor.stdout);
     drop(service);
 
-    // Stopped: the copies of the secrets are gone, their originals are not.
+    // After the stop, the copies of the secrets are gone and their originals are not.
     layout.drop_credentials();
     layout.by_root(&["ledger", "list"]).run().await.ended_with(0);
     layout.by_root(&["ledger", "stats"]).run().await.ended_with(0);
@@ -195,7 +196,7 @@ async fn the_shipped_layout_starts_reloads_and_is_looked_into_by_root() {
     assert!(shown.stdout.contains(&format!("token_file = \"{}\"", original.display())), "{}", shown.stdout);
     assert!(!shown.stdout.contains("so-many-bytes"), "{}", shown.stdout);
 
-    // Without them, too: what needs no secret does not fail for one.
+    // Even without them, commands that need no secret do not fail.
     fs::remove_dir_all(layout.at("/etc/countersign/secrets")).unwrap();
     layout.by_root(&["ledger", "list"]).run().await.ended_with(0);
     layout.by_root(&["healthcheck"]).run().await.ended_with(69);
@@ -212,7 +213,7 @@ fn systemd_finds_nothing_to_say_about_the_unit() {
     let ran = std::process::Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&unit).output();
     let Ok(ran) = ran else { return };
     let told = String::from_utf8_lossy(&ran.stderr).into_owned();
-    // Other units of this machine are not ours to mend.
+    // Ignore other units of this machine.
     let ours: Vec<_> = told.lines().filter(|line| line.contains("countersign")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
 }

@@ -42,7 +42,7 @@ async fn a_rate_sends_so_many_in_each_second_whatever_the_answers_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_latency_counts_from_the_moment_when_a_callback_was_due() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    // Answers one request every 50 ms, over one connection: 20 in a second, where 100 are due.
+    // Answers one request every 50 ms, over one connection: 20 per second, while 100 are due.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
@@ -61,7 +61,7 @@ async fn a_latency_counts_from_the_moment_when_a_callback_was_due() {
     let ran = run(&config.write(), &[&args[..], &["--url", &url]].concat()).run().await.ended_with(0);
     let told = summary(&ran.stdout);
     assert_eq!(told["accepted"], 40, "{told}");
-    // The last is due after 390 ms and cannot be answered before 2000 ms; one at a time it would take 50 ms.
+    // The last is due after 390 ms and cannot be answered before 2000 ms; sent one at a time it would take 50 ms.
     let [min, p50, max] = ["min", "p50", "max"].map(|name| told["latency_us"][name].as_u64().unwrap());
     assert!(min >= 49_000 && p50 >= 500_000 && max >= 1_500_000, "{told}");
     server.abort();
@@ -117,7 +117,7 @@ async fn verify_names_what_is_missing_and_fails() {
     let (here, elsewhere) = (Vhost::new().await, Vhost::new().await);
     let (app, other) = (App::start(&here).await, App::start(&elsewhere).await);
     other.until_metric("countersign_amqp_connected", 1.0).await;
-    // Sent to the one, and looked for where the other publishes.
+    // Sent to one instance, while verification reads from the other's broker.
     let url = format!("http://{}", app.public());
     let args =
         ["send", "--endpoint", "purchase", "--task", "lost", "--count", "12", "--url", &url, "--verify"];

@@ -44,8 +44,8 @@ async fn each_callback_has_one_line_with_endpoint_outcome_and_duration() {
     }
 }
 
-/// At every level, from the connection to the broker to the parser: what was configured as a secret or arrived as a
-/// ciphertext is not in the log. At `info` neither is the context.
+/// At every level, from the broker connection to the parser, the log contains no configured secret and no received
+/// ciphertext. At `info` it contains no context either.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_and_no_ciphertext_is_logged_at_any_level_and_no_context_at_info() {
     for filter in ["info", "trace"] {
@@ -133,12 +133,12 @@ async fn the_body_of_a_returned_message_is_not_logged() {
     vhost.delete_exchange("unbound").await;
 }
 
-/// The lines of the log in which a word stands.
+/// The lines of the log that contain a word.
 fn around(log: &str, word: &str) -> String {
     log.lines().filter(|line| line.contains(word)).take(3).collect::<Vec<_>>().join("\n")
 }
 
-/// A reload turns them off and on; the ledger has them either way.
+/// A reload turns them off and on; the ledger always has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_callbacks_say_who_decided_about_what_unless_that_is_turned_off() {
     let mut app = App::with(Config::with_url(NOWHERE)).await;
@@ -176,7 +176,7 @@ async fn the_lines_of_callbacks_say_who_decided_about_what_unless_that_is_turned
     assert!(!app.stderr().contains("second-task"), "{}", around(&app.stderr(), "second-task"));
 }
 
-/// systemd names the device and inode of the journal's socket; a file of ours plays it.
+/// systemd passes the device and inode of the journal's socket; a file of ours replaces it.
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_for_the_journal_begin_with_their_priority_and_others_do_not() {
     use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! What comes to the public listener and is not `POST /callbacks/{endpoint}`: nothing falls outside of what is observed.
+//! Requests to the public listener other than `POST /callbacks/{endpoint}`: all of them are observable.
 
 use crate::refuse::assert_refused;
 use crate::support::{Answer, App, Callback, Config, KEY, NOWHERE, TOKEN, eventually};
@@ -26,7 +26,7 @@ async fn refusals(app: &App, count: usize) -> Vec<Value> {
 
 const UNKNOWN: &str = "countersign_callbacks_total{endpoint=\"-\",outcome=\"unauthenticated\"}";
 
-/// Mostly a wrong `action_callback_url`: the approver reads a sentence, and the operator finds why.
+/// Usually `action_callback_url` is wrong: the approver reads a sentence, and the operator finds the cause.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_to_a_path_that_is_none_is_refused_as_one_to_an_unknown_endpoint() {
     let config = Config::with_url(NOWHERE).set("http", "unauthenticated_floor_ms", "100");
@@ -68,7 +68,8 @@ async fn a_callback_to_a_path_that_is_none_is_refused_as_one_to_an_unknown_endpo
         );
     }
     assert_eq!(app.metric(UNKNOWN).await, Some(paths.len() as f64 + 1.0));
-    // One peer and one reason: the first in full, and at the end of the minute or of the process how many more there were.
+    // One peer and one reason: the first is logged in full; at the end of the minute or of the process follows the
+    // number of the others.
     app.terminate();
     app.ended().await;
     let lines = app.log_lines();
@@ -96,7 +97,7 @@ async fn one_slash_too_many_at_each_place_is_tolerated() {
     assert_eq!(app.metric(accepted).await, Some(paths.len() as f64));
 }
 
-/// A stranger's budget is spent by wrong paths, and by bodies that are no JSON, as by everything else.
+/// Wrong paths and bodies that are not JSON count against a stranger's budget like everything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_path_and_a_body_that_is_no_json_cost_what_a_wrong_token_costs() {
     let app = App::with(Config::with_url(NOWHERE).set("http", "failure_budget_per_peer", "4")).await;
@@ -109,7 +110,7 @@ async fn a_wrong_path_and_a_body_that_is_no_json_cost_what_a_wrong_token_costs()
     }
 }
 
-/// Health checks and browsers are seen, told apart, and neither count as callbacks nor fill anything.
+/// Health checks and browsers are visible and distinguished, but they do not count as callbacks and fill nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_callback_is_counted_by_kind_and_told_once_a_minute() {
     let app = App::with(Config::with_url(NOWHERE)).await;
@@ -131,7 +132,7 @@ async fn what_is_no_callback_is_counted_by_kind_and_told_once_a_minute() {
     }
     let head = app.client().head(format!("http://{}/", app.public())).send().await.expect("an answer");
     assert_eq!(head.status().as_u16(), 404);
-    // A callback behind them: all of the above is settled.
+    // After this callback, all requests above have been processed.
     app.accept(&Callback::list("i", "t")).await;
     for (kind, count) in [("health_check", 52.0), ("browser", 2.0), ("other", 2.0)] {
         let name = format!("countersign_misdirected_requests_total{{kind=\"{kind}\"}}");

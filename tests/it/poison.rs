@@ -1,10 +1,10 @@
-//! Commands over which the broker closes the channel: they are set aside, and everything else goes on.
+//! Commands that make the broker close the channel: they are parked, and everything else continues.
 
 use crate::support::{App, Broker, Callback, Config, Worker, eventually};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The command as the console shows it, once it is in this state.
+/// The command from the console, once it is in this state.
 async fn until_state(app: &App, id: &str, state: &str) -> Value {
     eventually(&format!("{id} {state}"), async || {
         let record = app.get(&format!("/api/v1/commands/{id}")).await.json();
@@ -13,7 +13,8 @@ async fn until_state(app: &App, id: &str, state: &str) -> Value {
     .await
 }
 
-/// Sends good ones round a bad one, holds that the good ones arrive and the bad one is parked with the broker's words.
+/// Sends good commands around a bad one, and checks that the good ones arrive and the bad one is parked with the
+/// broker's words.
 async fn the_others_go_on(app: &App, worker: &Worker, bad: impl Future<Output = String>, words: [&str; 2]) {
     let mut good = BTreeSet::new();
     for number in 0..5 {

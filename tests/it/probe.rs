@@ -1,4 +1,4 @@
-//! Probes: what `countersign doctor` sends to try an endpoint, and what strangers cannot hide behind.
+//! Probes, with which `countersign doctor` tests an endpoint; strangers cannot use them to hide.
 
 use crate::support::{App, Callback, Config, Endpoint, KEY, NOWHERE, Program, eventually};
 use serde_json::json;
@@ -33,7 +33,7 @@ async fn an_authenticated_probe_decides_nothing_and_is_seen_by_no_alert() {
         let counted = app.metric(&format!("countersign_probes_total{{endpoint=\"{endpoint}\"}}")).await;
         assert_eq!(counted, Some(1.0), "{endpoint}");
     }
-    // A callback after them, behind which all of the above is settled.
+    // After this callback, all requests above have been processed.
     app.accept(&Callback::list("i", "t")).await;
     assert_eq!(callbacks(&app).await, 1.0);
     assert_eq!(app.metric("countersign_callback_duration_seconds_count").await, Some(1.0));

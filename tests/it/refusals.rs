@@ -1,4 +1,4 @@
-//! `countersign refusals` and the history in `ledger show`: what became of a callback, told to an operator at night.
+//! `countersign refusals` and the history in `ledger show`: the fate of a callback, for an operator at night.
 
 use crate::support::{App, Callback, Config, NOWHERE, Program, Ran, Vhost, Worker, eventually};
 use serde_json::Value;
@@ -16,7 +16,7 @@ async fn refusals(app: &App, args: &[&str]) -> Ran {
     run(app.file(), &[&["refusals"][..], args].concat()).await
 }
 
-/// The refused callbacks that these arguments find, when there are so many: they are written a moment after the answer.
+/// Waits until these arguments find the given number of refusals, which are written a moment after the answer.
 async fn until_kept(app: &App, args: &[&str], wanted: usize) -> Vec<Value> {
     let args = [args, &["--json", "--limit", "100000"]].concat();
     eventually("the refused callbacks to be kept", async || {
@@ -57,7 +57,7 @@ async fn why_an_approver_saw_an_error_is_one_command() {
     ] {
         assert!(ran.stderr.contains(words), "no {words} in {}", ran.stderr);
     }
-    // What it says to look at next is a command that finds it; each ends its line.
+    // The suggested next commands find it; each is at the end of its line.
     let next = |mark: &str| -> Vec<String> {
         let line = ran.stderr.lines().find(|line| line.contains(mark)).expect(mark);
         let (_, command) = line.split_once(": countersign ").expect(line);
@@ -70,7 +70,7 @@ async fn why_an_approver_saw_an_error_is_one_command() {
     let nobodys: Vec<&str> = nobodys.iter().map(String::as_str).collect();
     let listed = run(app.file(), &nobodys).await.ended_with(0).stdout;
     assert!(listed.contains("unauthenticated"), "{nobodys:?}: {listed}");
-    // The ledger is read, so the service need not run.
+    // The ledger file is read, so the service need not run.
     app.kill();
     let ran = refusals(&app, &["--user", "zhang3"]).await.ended_with(0);
     assert!(ran.stdout.contains("action_not_allowed"), "{}", ran.stdout);
@@ -120,7 +120,7 @@ async fn refused_callbacks_are_found_by_each_of_what_is_known_of_them() {
     }
 }
 
-/// One who knows the token may write what he likes into most of a callback.
+/// A sender who knows the token controls most of a callback's content.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_wrote_does_not_act_on_the_terminal() {
     let app = App::with(Config::with_url(NOWHERE)).await;
@@ -137,7 +137,7 @@ async fn what_others_wrote_does_not_act_on_the_terminal() {
     let wrong = refusals(&app, &["--reason", "\u{1b}]0;x\u{7}\u{202e}"]).await.ended_with(USAGE);
     assert!(!wrong.stderr.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{wrong:?}");
     assert!(wrong.stderr.lines().count() > 2, "clap's layout stays: {}", wrong.stderr);
-    // It is found by what it is, not by how it is shown.
+    // Searches use the original value, not the displayed one.
     until_kept(&app, &["--task", nasty], 1).await;
 }
 
@@ -171,7 +171,7 @@ async fn a_flood_of_strangers_hides_no_refusal_of_a_known_sender() {
         let dropped = app.metric(&format!("countersign_refusals_dropped_total{{sender=\"{sender}\"}}")).await;
         assert!(dropped.is_some() && (sender == "stranger" || dropped == Some(0.0)), "{sender}: {dropped:?}");
     }
-    // At the end of the minute, or of the process, the rest is told as a number.
+    // At the end of the minute, or of the process, the rest is reported as a number.
     app.terminate();
     app.ended().await;
     let lines = app.log_lines();

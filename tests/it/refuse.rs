@@ -1,4 +1,4 @@
-//! What is refused, with which reason, and that an attacker learns nothing from it.
+//! What is refused, for which reason, and that an attacker learns nothing from it.
 
 use crate::support::{
     Answer, App, Callback, Config, Endpoint, KEY, Line, NOWHERE, TOKEN, envelope, eventually, seal,
@@ -25,7 +25,7 @@ const TABLE: [(&str, u16, u64); 14] = [
     ("shutting_down", 503, 50302),
 ];
 
-/// Holds a refusal against the table and the form that the platform shows to the approver
+/// Checks a refusal against the table and the form that the platform shows to the approver
 /// (platform.md#callback-answers).
 #[track_caller]
 pub(crate) fn assert_refused(answer: &Answer, reason: &str) {
@@ -44,8 +44,8 @@ pub(crate) fn assert_refused(answer: &Answer, reason: &str) {
     assert!(answer.header("content-type").is_some_and(|value| value.starts_with("application/json")));
 }
 
-/// Sends a body and returns the answer as it came over the wire, header by header, without its date. What follows
-/// on the connection is the same for all as well: it is closed, and nothing more is said.
+/// Sends a body and returns the raw answer, header by header, without its date. Also checks that in all cases the
+/// connection is then closed without further output.
 async fn wire_answer(app: &App, path: &str, body: &[u8]) -> Answer {
     let mut line = Line::to(app.public()).await;
     line.post(path, body).await.expect("an open connection");
@@ -132,7 +132,7 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
         ("a name with an escape", "/callbacks/%6ceave", good.plain()),
         ("encrypt twice", "/callbacks/purchase", twice),
         ("encrypted body where no key is configured", "/callbacks/leave", good.encrypted(KEY)),
-        // platform.md#test-vectors. A3, A4 and N4 open, but hold no token; the others do not open.
+        // platform.md#test-vectors. A3, A4 and N4 open, but contain no token; the others do not open.
         (
             "A3 under its key's endpoint",
             "/callbacks/vectors",
@@ -176,8 +176,7 @@ async fn whatever_fails_to_authenticate_gets_one_answer_byte_for_byte() {
     assert_refused(&first.expect("at least one cause"), "unauthenticated");
 }
 
-/// A3 and A4 of platform.md#test-vectors under the key they are made with: they open, and what they hold is a
-/// stranger's.
+/// A3 and A4 of platform.md#test-vectors with their own key: they open, but their content is a stranger's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
     let endpoint = Endpoint::encrypted("k").credentials(&[("tok", Some("k"))]);
@@ -192,7 +191,7 @@ async fn a_body_that_opens_but_holds_no_token_is_a_strangers() {
     }
 }
 
-/// J2 of platform.md#test-vectors holds a valid token and a reason, but no decision.
+/// J2 of platform.md#test-vectors has a valid token and a reason, but no decision.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authenticated_callback_without_a_decision_is_not_a_strangers() {
     let endpoint = Endpoint::encrypted("j").credentials(&[("tok-2", Some("审批密钥-demo"))]);
@@ -202,7 +201,7 @@ async fn an_authenticated_callback_without_a_decision_is_not_a_strangers() {
     assert_refused(&app.post("j", envelope(vector)).await, "action_not_allowed");
 }
 
-/// PKCS#7 is checked whole: a text that is valid up to bad padding must not slip through.
+/// PKCS#7 is checked completely: a text that is valid up to bad padding must not pass.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_callback_with_bad_padding_is_refused() {
     let app = App::with(Config::with_url(NOWHERE)).await;
@@ -215,7 +214,7 @@ async fn a_whole_callback_with_bad_padding_is_refused() {
     for padding in [[3, 4, 4, 4], [4, 4, 4, 0], [0, 0, 0, 0], [32, 32, 32, 1], [17, 17, 17, 17], [5, 5, 5, 5]]
     {
         let answer = app.post("purchase", padded(padding)).await;
-        // One byte of padding leaves three blanks, which are JSON's own business.
+        // One byte of padding leaves three blanks, which JSON allows.
         if padding == [32, 32, 32, 1] {
             assert_eq!(answer.status, 200);
         } else {
@@ -347,7 +346,7 @@ async fn a_body_that_does_not_arrive_in_time_is_refused() {
     assert_refused(&line.answer().await.expect("an answer to what was broken off"), "too_slow");
 }
 
-/// Writers of SQLite exclude one another, so a transaction of ours keeps the program's writer from committing.
+/// SQLite allows one writer at a time, so our transaction blocks the program's commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_queue_to_the_ledger_is_full_callbacks_are_refused_as_overloaded_and_none_is_lost() {
     let config =
@@ -386,14 +385,14 @@ async fn when_the_queue_to_the_ledger_is_full_callbacks_are_refused_as_overloade
         }
     }
     assert!(overloaded > 0, "{accepted} accepted");
-    // It recovers by itself.
+    // It recovers without help.
     assert_eq!(send(99).await.status, 200);
     app.until_metric("countersign_ledger_rows{state=\"pending\"}", f64::from(accepted + 1)).await;
 }
 
 const OVERLOADED: &str = "countersign_callbacks_total{endpoint=\"leave\",outcome=\"overloaded\"}";
 
-/// A limit on file sizes looks like a full disk to the program: the write of the next page fails.
+/// To the program, a limit on file sizes looks like a full disk: the write of the next page fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_disk_is_full_callbacks_are_refused_as_ledger_unavailable_and_what_was_answered_200_is_there()
  {
@@ -469,7 +468,7 @@ async fn refused_callbacks_are_kept_without_anything_secret() {
     assert_refused(&app.post("purchase", stranger.clone()).await, "unauthenticated");
     let plain = Callback::list("inst-8", "task-8").token("guessed-token").plain();
     assert_refused(&app.post("leave", plain).await, "unauthenticated");
-    // Who knows the key is no stranger: what he wanted is told, and what he tried is not.
+    // A sender who knows the key is no stranger: the log has the decision they wanted, but not the token they tried.
     let with_key = Callback::list("inst-9", "task-9").token("guessed-token").encrypted(KEY);
     assert_refused(&app.post("purchase", with_key).await, "unauthenticated");
     let refusals = eventually("four refusals in the ledger", async || {

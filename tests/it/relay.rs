@@ -1,4 +1,4 @@
-//! From the ledger to the queue: the message to the letter, and the broker's misfortunes.
+//! From the ledger to the queue: the exact message, and failures of the broker.
 
 use crate::support::{App, Broker, Callback, Config, KEY, Message, Proxy, Vhost, Worker, eventually, quoted};
 use lapin::options::{BasicConsumeOptions, BasicRejectOptions};
@@ -90,7 +90,7 @@ async fn a_routing_key_is_lower_case_and_hexes_what_is_not_plain() {
         let callback = Callback::list("i", code).with("approval_code", code).action("REJECT");
         assert_eq!(worker.command(&app.accept(&callback).await).await.routing_key, expected);
     }
-    // What docs/workers.md says of a code that is too long, and of the property that is cut.
+    // As docs/workers.md describes: a code that is too long, and the property that is truncated.
     let code = "采".repeat(150);
     let long = Callback::list(&"审".repeat(100), "long").with("approval_code", &*code);
     let message = worker.command(&app.accept(&long).await).await;
@@ -144,15 +144,15 @@ async fn what_was_accepted_before_the_broker_was_there_is_published_in_its_order
     app.until_metric("countersign_ledger_rows{state=\"published\"}", 50.0).await;
 }
 
-/// Posts over several connections until told to stop, so that there is always something between the ledger and the
-/// broker; every answer is a 200, and what they promised is returned.
+/// Posts over several connections until stopped, so that there is always something between the ledger and the broker.
+/// Every answer must be 200; returns the promised commands.
 async fn traffic(app: &App, stop: &AtomicBool) -> BTreeSet<String> {
     let sender = async |sender: usize| {
         let mut accepted = BTreeSet::new();
         while !stop.load(Ordering::Relaxed) {
             let task = format!("{sender}-{}", accepted.len());
             accepted.insert(app.accept(&Callback::list("i", &task)).await);
-            // A pace: what piles up during an outage has to be published before the test is over.
+            // Limit the rate: the backlog of an outage must be published before the test ends.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         accepted
@@ -160,7 +160,7 @@ async fn traffic(app: &App, stop: &AtomicBool) -> BTreeSet<String> {
     futures_util::future::join_all((0..8).map(sender)).await.into_iter().flatten().collect()
 }
 
-/// Lets `misfortune` happen in the middle of traffic, and holds that all that was answered 200 arrives.
+/// Causes `misfortune` during traffic, and checks that every callback answered with 200 arrives.
 async fn nothing_is_lost_through(app: &App, worker: &Worker, misfortune: impl Future<Output = ()>) {
     let stop = AtomicBool::new(false);
     let happening = async {
@@ -233,7 +233,7 @@ async fn while_the_broker_blocks_publishing_callbacks_are_accepted_and_published
     for number in 0..10 {
         accepted.insert(app.accept(&Callback::list("i", &format!("t{number}"))).await);
     }
-    // RabbitMQ tells a connection that it is blocked when it next publishes.
+    // RabbitMQ blocks a connection only when it next publishes.
     app.until_metric("countersign_amqp_blocked", 1.0).await;
     broker.memory_alarm(false).await;
     app.until_metric("countersign_amqp_blocked", 0.0).await;
@@ -243,9 +243,9 @@ async fn while_the_broker_blocks_publishing_callbacks_are_accepted_and_published
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_queue_is_bound_for_is_caught_by_the_alternate_exchange() {
     let vhost = Vhost::new().await;
-    // Nobody who binds it again.
+    // Nobody binds it again.
     let app = App::with(Config::new(&vhost).set("amqp", "check_interval", "\"off\"")).await;
-    // Once a command has come this way, the queue is not only declared but bound.
+    // Once a command has arrived this way, the queue is not only declared but bound.
     app.accept(&Callback::list("i", "before")).await;
     vhost.take(COMMANDS).await;
     vhost.unbind(COMMANDS, COMMANDS, "#").await;
@@ -290,7 +290,7 @@ async fn checking_the_topology_accepts_but_publishes_only_once_all_of_it_is_ther
     assert!(!vhost.has_exchange(COMMANDS).await, "a check declares nothing");
     let state = async |app: &App| app.get(&format!("/api/v1/commands/{id}")).await.json();
     assert!(state(&app).await.to_string().contains("pending"));
-    // Somebody with the permission to declare makes what publishing needs, and nothing else.
+    // Somebody with the permission to declare creates only what publishing needs.
     let (_connection, channel) = vhost.channel().await;
     let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..Default::default() };
     channel
@@ -317,7 +317,7 @@ async fn a_topology_of_none_is_left_alone() {
     let vhost = Vhost::new().await;
     let (_connection, channel) = vhost.channel().await;
     let durable = lapin::options::ExchangeDeclareOptions { durable: true, ..Default::default() };
-    // A kind the program would never declare: only leaving it alone can work.
+    // A kind that the program would never declare, so it works only if it is left unchanged.
     channel
         .exchange_declare("theirs".into(), lapin::ExchangeKind::Headers, durable, FieldTable::default())
         .await
@@ -363,7 +363,7 @@ async fn a_returned_message_is_tried_again_alone_and_parked_at_last() {
         .unwrap();
     let queue = lapin::options::QueueDeclareOptions::durable();
     channel.queue_declare("picky".into(), queue, FieldTable::default()).await.unwrap();
-    // Only approvals have a way; there is no alternate exchange, so that a rejection is returned.
+    // Only approvals are bound, without an alternate exchange, so that a rejection is returned.
     let options = lapin::options::QueueBindOptions::default();
     channel
         .queue_bind(
@@ -438,7 +438,7 @@ async fn later_commands_of_a_task_wait_for_the_one_that_was_returned() {
     vhost.delete_exchange("late").await;
 }
 
-/// Encrypted by us, opened by the program, rendered by it: nothing of the body may be lost on the way.
+/// Encrypted by the test, opened and rendered by the program: nothing of the body may be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_text_survives_the_way() {
     let vhost = Vhost::new().await;

@@ -1,4 +1,4 @@
-//! What a crash leaves behind is taken up again.
+//! Recovery after a crash.
 
 use crate::support::{App, Callback, Config, Proxy, Vhost, Worker};
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Rotating a credential to its end: who still uses the old one.
+//! A complete rotation of a credential: who still uses the old one.
 
 use crate::support::{App, Callback, Config, Endpoint, NOWHERE, Program};
 use serde_json::Value;
@@ -43,7 +43,7 @@ async fn the_last_use_of_a_credential_outlives_a_restart_and_doctor_tells_it() {
         let line = ran.stdout.lines().find(|line| line.contains("rotation: ")).unwrap_or_default().to_owned();
         if line.contains("[1] was last used ") { Ok(line) } else { Err(line) }
     });
-    // Uses are kept once a minute; the first one is kept at once.
+    // Uses are stored once a minute; the first one at once.
     let line = tokio::time::timeout(Duration::from_secs(30), told).await.expect("well within the minute");
     assert!(line.starts_with("ok     rotation: purchase has 2 credentials: [0] was last used "), "{line}");
 }

@@ -1,4 +1,4 @@
-//! What the documents tell an operator to look for is what the program says.
+//! The documents quote what the program really says.
 
 use std::{fs, path::Path};
 
@@ -13,14 +13,14 @@ fn source(directory: &Path, into: &mut String) {
             source(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(path).expect("a source file is readable");
-            // Long texts are broken with a backslash.
+            // Long texts are continued with a backslash.
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
             into.push_str(&lines.join("\n").replace("\\\n", ""));
         }
     }
 }
 
-/// What stands in backticks and is a sentence: lines of the log. Keys, metrics and commands are single words or known.
+/// Sentences in backticks: lines of the log. Keys, metrics and commands are single words or known.
 fn quoted(section: &str) -> Vec<&str> {
     let pieces = section.split('`').skip(1).step_by(2);
     let words = pieces.filter(|piece| {
@@ -74,7 +74,7 @@ fn every_alert_has_its_runbook_in_both_languages() {
     }
 }
 
-/// A runbook is read at night: what it quotes of the log is what the log says, and what it tells to run is there.
+/// A runbook is read at night: its quotes match the log, and its commands exist.
 #[tokio::test]
 async fn every_alert_quotes_the_log_and_names_commands_as_they_are() {
     let mut said = String::new();
@@ -92,7 +92,7 @@ async fn every_alert_quotes_the_log_and_names_commands_as_they_are() {
         for piece in runbook.split('`').skip(1).step_by(2) {
             let Some(command) = piece.strip_prefix("countersign ") else { continue };
             commands += 1;
-            // What an operator fills in stands in angle brackets. With `--help` at its end nothing is done.
+            // Placeholders are in angle brackets. An appended `--help` prevents execution.
             let words = command.split(' ').map(|word| if word.starts_with('<') { "1" } else { word });
             let ran = Program::new(words.chain(["--help"])).run().await;
             assert_eq!(ran.code, Some(0), "{command:?}: {}", ran.stderr);

@@ -1,4 +1,4 @@
-//! SIGTERM: unready, no new connections, everything under way is finished.
+//! SIGTERM: unready, no new connections, everything in progress is finished.
 
 use crate::support::{App, Callback, Config, Line, Vhost, Worker, eventually};
 use std::collections::BTreeSet;

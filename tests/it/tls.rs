@@ -1,4 +1,4 @@
-//! TLS on both sides of the program, as an operator sets it up.
+//! TLS on both sides of the program, as an operator configures it.
 
 use crate::support::{
     App, Authority, Broker, Callback, Config, Encrypted, Pair, PairFiles, Program, Worker, eventually, quoted,
@@ -44,7 +44,7 @@ async fn from_the_approver_to_the_worker_over_tls() {
         if lines.iter().any(|line| line.contains("ready")) { Ok(()) } else { Err(lines) }
     })
     .await;
-    // Without --url it is our own listener, whatever names its certificate is for.
+    // Without --url the target is our own listener, whatever names its certificate has.
     run(&["send", "--endpoint", "purchase", "--task", "sent"]).run().await.ended_with(DONE);
     eventually("tail to show the command", async || {
         let lines = tail.lines();
@@ -79,7 +79,7 @@ async fn what_is_wrong_with_a_certificate_is_told_before_anything_starts() {
     }
 }
 
-/// What files from Windows begin with.
+/// The first bytes of files from Windows.
 const BOM: &str = "\u{feff}";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +110,7 @@ async fn an_expired_certificate_fails_the_check_and_the_service_starts_and_says_
     assert_eq!(expired[0]["key"], "http.tls.cert_file");
     assert_eq!(expired[0]["not_after"], "2020-01-01T00:00:00.000Z");
 
-    // A new one is taken without a restart, also from an editor that begins files with a BOM.
+    // A new pair is loaded without a restart, even from an editor that writes a BOM.
     fresh.cert.insert_str(0, BOM);
     fresh.key.insert_str(0, BOM);
     fresh.write(app.dir(), "old");
@@ -157,7 +157,7 @@ async fn handshakes_that_fail_are_counted_by_their_cause_and_a_line_a_minute_tel
     assert!(modern.get(app.callback_url("purchase")).send().await.is_err());
     app.until_metric(&metric("nothing_in_common"), 1.0).await;
 
-    // Begun, and never ended.
+    // A handshake that never completes.
     let stalled = tokio::net::TcpStream::connect(app.public()).await.unwrap();
     app.until_metric(&metric("timeout"), 1.0).await;
     drop(stalled);

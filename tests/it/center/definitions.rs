@@ -1,4 +1,4 @@
-//! Definitions: what `get` shows, what `check` finds, and the traps that `apply` keeps away from
+//! Definitions: what `get` shows, what `check` finds, and the traps that `apply` avoids
 //! (platform.md#reading-a-definition).
 
 use super::{AWAY, Center, FAILED, HOOK, USAGE, definition};
@@ -66,7 +66,7 @@ async fn check_finds_what_is_wrong_and_says_how_to_mend_it() {
     let public = ["definition", "check", &code, "--public-url", "https://hook.example.com", "--json"];
     let ran = center.run(&public).await.ended_with(FAILED);
     assert!(ran.stdout.contains("set it to https://hook.example.com/callbacks/purchase"), "{}", ran.stdout);
-    // Somebody changes the definition behind our back: other secrets, and buttons only on PC.
+    // Somebody else changes the definition: other secrets, and buttons only on PC.
     let text = definition(HOOK)
         .replace("endpoint = \"purchase\"\n", &format!("real_code = \"{code}\"\n"))
         .replace("public_url = \"http://127.0.0.1:1\"\n", "")
@@ -112,12 +112,12 @@ async fn no_twin_is_made_of_a_definition() {
     let code = center.definition(HOOK).await;
     let plain = definition(HOOK);
     let count = async || center.state().await["definitions"].as_array().unwrap().len();
-    // The real code in place of the custom one: the platform would create a second definition without a word.
+    // With the real code instead of the custom one, the platform would silently create a second definition.
     let twin = center.write("twin.toml", &plain.replace("PO_APPROVAL", &code));
     let ran =
         center.run(&["definition", "apply", "--create", twin.to_str().unwrap()]).await.ended_with(USAGE);
     assert!(ran.stderr.contains("is the real code of the definition PO_APPROVAL"), "{}", ran.stderr);
-    // A slip in the custom code of a change.
+    // A typo in the custom code of a change.
     let slip = format!("real_code = \"{code}\"\n{}", plain.replace("PO_APPROVAL", "PO_APROVAL"));
     let slip = center.write("slip.toml", &slip);
     let ran = center.run(&["definition", "apply", slip.to_str().unwrap()]).await.ended_with(USAGE);
@@ -126,12 +126,12 @@ async fn no_twin_is_made_of_a_definition() {
         "{}",
         ran.stderr
     );
-    // A creation that nobody asked for.
+    // An unwanted creation.
     let other = center.write("other.toml", &plain.replace("PO_APPROVAL", "OTHER"));
     let ran = center.run(&["definition", "apply", other.to_str().unwrap()]).await.ended_with(USAGE);
     assert!(ran.stderr.contains("use --create"), "{}", ran.stderr);
     assert_eq!(count().await, 1);
-    // That the emulator does have the trap, or these would show nothing.
+    // Check that the emulator has the trap; otherwise these tests would show nothing.
     center.run(&["definition", "apply", "--create", other.to_str().unwrap()]).await.ended_with(0);
     assert_eq!(count().await, 2);
 }

@@ -1,4 +1,4 @@
-//! `countersign doctor` on a healthy set-up and on broken ones: the line it prints.
+//! `countersign doctor` on healthy and broken set-ups, checked by the lines it prints.
 
 use super::{Center, FAILED};
 use crate::support::{
@@ -6,7 +6,7 @@ use crate::support::{
 };
 use std::path::{Path, PathBuf};
 
-/// Everything that a decision passes.
+/// All components on the path of a decision.
 struct Setup {
     vhost: Vhost,
     center: Center,
@@ -37,7 +37,7 @@ impl Setup {
         doctor(self.app.file(), &self.code).await
     }
 
-    /// The configuration with one line of it otherwise.
+    /// The configuration with one line changed.
     fn altered(&self, from: &str, to: &str) -> PathBuf {
         let text = std::fs::read_to_string(self.app.file()).expect("the configuration");
         assert!(text.contains(from), "{from} is not in {text}");
@@ -63,7 +63,7 @@ impl Setup {
 
 async fn doctor(file: &Path, code: &str) -> Ran {
     let dir = file.parent().expect("a directory");
-    // No rabbitmqctl of this machine's own node.
+    // Hide the rabbitmqctl of this machine's own node.
     Program::new(["doctor", "--definition", code])
         .config(file)
         .dir(dir)
@@ -86,7 +86,7 @@ async fn a_healthy_set_up_is_green_and_no_command_comes_of_looking() {
     worker.command(&setup.accept().await).await;
     let ran = eventually("all to be well", async || {
         let ran = setup.doctor().await;
-        // The worker's subscription and the relay's last settling may be a moment behind.
+        // The worker's subscription and the relay's last settlement may lag for a moment.
         if ran.code == Some(0) && ran.stderr.contains("all is well") { Ok(ran) } else { Err(ran) }
     })
     .await;
@@ -118,7 +118,7 @@ async fn a_healthy_set_up_is_green_and_no_command_comes_of_looking() {
     let listed =
         Program::new(["ledger", "list", "--json"]).config(setup.app.file()).run().await.ended_with(0);
     assert_eq!(listed.stdout.lines().count(), 1, "the probes are no commands: {}", listed.stdout);
-    // Nor are they anything that somebody would be called for.
+    // They must not raise an alarm either.
     assert_eq!(setup.app.get("/api/v1/refusals").await.json()["refusals"], serde_json::json!([]));
     assert!(setup.app.metric("countersign_probes_total{endpoint=\"purchase\"}").await >= Some(1.0));
     assert_eq!(setup.app.metric("countersign_callback_duration_seconds_count").await, Some(1.0));
@@ -218,7 +218,7 @@ async fn what_is_wrong_with_broker_ledger_clock_and_scopes_is_named() {
     assert!(
         ran.stdout.contains("cannot be written") && ran.stdout.contains("apply for one of the listed scopes")
     );
-    // A ledger that does not exist yet, where nobody can create it; a broker that has nothing of ours yet.
+    // A ledger that nobody can create, and a broker without our topology.
     let config = config.set("ledger", "url", &quoted("sqlite:/proc/countersign.db")).set(
         "amqp",
         "url",

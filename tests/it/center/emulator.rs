@@ -1,10 +1,10 @@
-//! The stand-in by itself, asked as any client would: what it must get right for tests against it to mean something.
+//! The emulator alone, called by a plain client: behaviour that tests against it depend on.
 
 use super::{Center, instance};
 use crate::support::client;
 use serde_json::{Value, json};
 
-/// A client of the emulator that knows nothing but HTTP.
+/// A client of the emulator that uses only HTTP.
 struct Platform {
     url: String,
     token: String,
@@ -44,7 +44,7 @@ impl Platform {
         (status, answer["code"].as_i64().expect("a code"))
     }
 
-    /// Synchronises, which must be taken.
+    /// Synchronises an instance, which must succeed.
     async fn sync(&self, instance: &Value) -> Value {
         let (status, answer) = self.ask("POST", INSTANCES, Some(instance.clone())).await;
         assert_eq!((status, &answer["code"]), (200, &json!(0)), "{answer}");
@@ -73,13 +73,13 @@ async fn it_misleads_as_the_platform_does() {
     assert_eq!(stranger.code("GET", TASKS, None).await, (400, 99_991_661));
     let wrong = Platform { url: center.url.clone(), token: "x-1".to_owned() };
     assert_eq!(wrong.code("GET", TASKS, None).await, (400, 99_991_671));
-    // There is no list and no delete of definitions, and the answer is that the token is invalid
+    // Definitions cannot be listed or deleted, and the answer is that the token is invalid
     // (platform.md#reading-a-definition).
     assert_eq!(platform.code("GET", DEFINITIONS, None).await, (400, 99_991_663));
     assert_eq!(platform.code("DELETE", &format!("{DEFINITIONS}/X"), None).await, (400, 99_991_663));
     // Without its body a task list has no filter (platform.md#task-status).
     assert_eq!(platform.code("GET", TASKS, None).await, (400, 1_390_001));
-    // A member of the wrong type, in the shape that the documentation itself shows (platform.md#definitions).
+    // A member of the wrong type, in the form that the documentation itself shows (platform.md#definitions).
     let mut map = definition();
     map["i18n_resources"][0]["texts"] = json!({ "@i18n@n": "x" });
     assert_eq!(platform.code("POST", DEFINITIONS, Some(map)).await, (400, 9_499));
@@ -169,20 +169,20 @@ async fn its_versions_work_as_documented() {
     same["status"] = json!("APPROVED");
     assert_eq!(platform.sync(&same).await["process_record"]["instance"]["update_num"], 0);
     assert_eq!(platform.tasks("I").await[0]["status"], "PENDING");
-    // A larger outer version; of the tasks only the one whose own is larger. What is not sent stays.
+    // A larger outer version updates only tasks whose own version is larger. Omitted tasks stay.
     let mut later = instance(real, "I", 6);
     later["task_list"][0]["update_time"] = json!("5");
     later["task_list"][0]["status"] = json!("DONE");
     platform.sync(&later).await;
     let tasks = platform.tasks("I").await[0]["tasks"].clone();
     assert_eq!((tasks.as_array().unwrap().len(), &tasks[0]["status"]), (2, &json!("PENDING")));
-    // REPLACE: an old version overwrites, and what is not sent is gone.
+    // REPLACE: an old version overwrites, and omitted tasks are deleted.
     let mut replace = instance(real, "I", 1);
     replace["update_mode"] = json!("REPLACE");
     assert_eq!(platform.sync(&replace).await["process_record"]["task"]["delete_num"], 1);
     let found = platform.tasks("I").await;
     assert_eq!((&found[0]["update_time"], found[0]["tasks"].as_array().unwrap().len()), (&json!("1"), 1));
-    // An id that stands for two things hides them all, with code 0.
+    // An ambiguous id hides all its matches, with code 0.
     let mut twice = two_tasks(9);
     twice["instance_id"] = json!("J");
     twice["task_list"][1]["task_id"] = json!("J");

@@ -1,4 +1,4 @@
-//! Commands that are completed by what the approval center knows, and what happens when it does not answer.
+//! Enrichment of commands from the approval center, and failures of the center.
 
 use super::{Center, HOOK, instance};
 use crate::support::{App, Callback, Config, Endpoint, Message, Vhost, Worker, quoted};
@@ -19,7 +19,7 @@ fn config(vhost: &Vhost, url: &str, timeout: &str) -> Config {
         .set("reconcile", "every", "\"off\"")
 }
 
-/// A center that takes connections and says nothing.
+/// A center that accepts connections but never answers.
 async fn silent() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -61,7 +61,7 @@ async fn a_command_carries_what_the_center_knows_and_the_ledger_what_was_accepte
             "instance": { "status": "PENDING", "update_time": "2026-09-21T14:13:20.001Z", "approval_code": code },
         })
     );
-    // What is kept is what was accepted, and the rest of the message is that byte for byte.
+    // The stored command is unchanged, and the rest of the message equals it byte for byte.
     let kept = app.get(&format!("/api/v1/commands/{id}")).await.json()["command"].clone();
     assert!(kept.get("enrichment").is_none(), "{kept}");
     let mut rest = message.json();
@@ -70,7 +70,7 @@ async fn a_command_carries_what_the_center_knows_and_the_ledger_what_was_accepte
     let schema = Validator::of().await;
     assert_eq!(schema.faults(&message.json()), [""; 0]);
 
-    // A task that the center does not know, and one without an id.
+    // A task unknown to the center, and one without an id.
     let id = app.accept(&Callback::list("PO-77", "PO-77:n9")).await;
     let told = enrichment(&worker.command(&id).await);
     assert_eq!((&told["status"], &told["task"]), (&json!("partial"), &Value::Null), "{told}");
@@ -136,7 +136,7 @@ async fn a_center_that_is_away_makes_commands_incomplete_and_not_late() {
     let worker = Worker::on(&vhost);
     let first = app.accept(&Callback::list("PO-77", "PO-77:n1")).await;
     assert_eq!(enrichment(&worker.command(&first).await), without("unavailable"));
-    // Who comes now does not wait to find out the same.
+    // Later commands do not wait to find out the same.
     for number in 0..40 {
         let id = app.accept(&Callback::list("PO-78", &format!("PO-78:{number}"))).await;
         assert_eq!(enrichment(&worker.command(&id).await), without("unavailable"));
@@ -147,7 +147,7 @@ async fn a_center_that_is_away_makes_commands_incomplete_and_not_late() {
 async fn a_backlog_is_published_as_fast_as_the_broker_takes_it() {
     let vhost = Vhost::new().await;
     let (url, _silent) = silent().await;
-    // Kept while there is no broker, and published all at once.
+    // Kept while there is no broker, then published all at once.
     let app_config = config(&vhost, &url, "10s").set("amqp", "url", &quoted(crate::support::NOWHERE));
     let mut app = App::with(app_config).await;
     let mut kept = Vec::new();
@@ -185,7 +185,7 @@ async fn enrichment_comes_and_goes_with_a_reload_and_needs_a_center() {
     assert_ne!(off, toml);
     std::fs::write(app.file(), off).expect("the directory is ours");
     reload(&app, 1.0).await;
-    // The relay that goes may still have taken the next one; the one that comes has not.
+    // The old relay may still have taken the next one; the new relay has not.
     let mut number = 1;
     crate::support::eventually("a command that is not completed", async || {
         number += 1;

@@ -123,7 +123,7 @@ async fn everything_that_is_wrong_with_an_instance_is_told_before_it_is_sent() {
     {
         assert!(ran.stderr.contains(fault), "{fault} is not in {}", ran.stderr);
     }
-    // The platform tells one layer at a time: of the same three faults it names one, and one not at all.
+    // The platform reports one layer at a time: of the same three faults it names one, and one never.
     let ran = center.run(&["sync", "--force", file]).await.ended_with(FAILED);
     assert!(
         ran.stderr.contains("code 99992402") && ran.stderr.contains("task_list[0].node_name"),
@@ -173,7 +173,7 @@ async fn a_native_instance_is_shown_with_form_tasks_comments_and_history() {
     assert_eq!(v4["timeline"][3]["type"], "SHRUGGED", "an unknown word is kept");
     assert_eq!(v4["widgets"][5]["value"]["schedule"][0]["transport"], "Train");
     assert_eq!(v4["widgets"][8]["value"], json!({ "depth": 3 }), "an unknown widget is kept");
-    // By its uuid, in the historic spelling: times as numbers, another word for transport, members missing.
+    // By its uuid, in the historic format: times as numbers, another word for transport, missing members.
     let v2 = &center.json(&["instance", "emulator-trip-1", "--historic"]).await[0];
     assert_eq!((&v2["start_time"], &v2["widgets"][5]), (&v4["start_time"], &v4["widgets"][5]));
     assert_eq!((v2.get("reverted"), v2.get("instance_code")), (None, None));

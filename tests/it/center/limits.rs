@@ -1,4 +1,4 @@
-//! What the platform does to its callers: tokens that end, limits, errors that mislead.
+//! Obstacles for callers of the platform: expired tokens, limits, misleading errors.
 
 use super::{AWAY, Center, FAILED, HOOK, instance};
 use crate::support::{Config, NOWHERE, Program, eventually, quoted};
@@ -23,7 +23,7 @@ async fn a_limit_is_waited_out_whichever_way_it_is_told() {
         assert_eq!(center.json(&["tasks", "--instance", "PO-77"]).await.len(), 1);
         assert!(began.elapsed().as_millis() >= 1000, "it waited as long as it was told to");
     }
-    // One that is longer than the call may take is told at once.
+    // A wait longer than the call's deadline is reported at once.
     center.configure("cli_emulator", "emulator-secret", "call_deadline_ms = 2000");
     center
         .fail(json!({ "path": "external_tasks", "status": 429, "code": 99991400, "reset_seconds": 60 }))
@@ -36,7 +36,7 @@ async fn a_limit_is_waited_out_whichever_way_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_own_count_keeps_it_below_the_platforms_limit() {
-    // The emulator allows the documented 50 a second; 70 checks of one instance each are far more than that.
+    // The emulator allows the documented 50 a second; 70 checks of one instance each exceed that by far.
     let center = Center::start().await;
     let versions: Vec<_> = (0..1400)
         .map(|number| json!({ "instance_id": format!("I-{number}"), "update_time": "1", "tasks": [] }))
@@ -62,7 +62,7 @@ async fn what_says_that_it_may_pass_is_tried_again_only_where_twice_is_as_good_a
     center.fail(later("external_instances")).await;
     let ran = center.run(&["sync", file.to_str().unwrap()]).await.ended_with(FAILED);
     assert!(ran.stderr.contains("code 1395001"), "{}", ran.stderr);
-    // A lock conflict says that nothing was done.
+    // A lock conflict means that nothing was done.
     center.fail(json!({ "path": "external_instances", "code": 60014 })).await;
     center.run(&["sync", file.to_str().unwrap()]).await.ended_with(0);
 }
@@ -70,7 +70,7 @@ async fn what_says_that_it_may_pass_is_tried_again_only_where_twice_is_as_good_a
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_does_not_exist_is_no_reason_to_get_tokens_without_end() {
     let center = Center::start().await;
-    // With another prefix every path is unknown, but for the token's.
+    // With another prefix every path is unknown, except the token's.
     center.fail(json!({ "path": "external_approvals", "times": 100, "code": 99991663, "msg": "Invalid access token" })).await;
     let ran = center.run(&["definition", "get", "X"]).await.ended_with(FAILED);
     assert!(
@@ -87,7 +87,7 @@ async fn a_token_that_is_revoked_in_the_middle_of_a_call_is_replaced() {
     let center = Center::start().await;
     let code = center.definition(HOOK).await;
     center.sync(&instance(&code, "PO-77", 1_790_000_000_001)).await;
-    // The call waits for its turn with a token in hand; in the meantime the app's secret is reset.
+    // The call has a token and waits for its turn; meanwhile the app's secret is reset.
     center
         .fail(json!({ "path": "external_tasks", "status": 429, "code": 99991400, "reset_seconds": 2 }))
         .await;
@@ -105,7 +105,7 @@ async fn a_token_that_is_revoked_in_the_middle_of_a_call_is_replaced() {
     assert_eq!(center.state().await["tokens_given"], 1, "one fresh token");
 }
 
-/// Answers every request with this, until the test ends; its URL.
+/// Serves this answer to every request until the test ends; returns its URL.
 fn stranger(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -113,7 +113,7 @@ fn stranger(answer: String) -> String {
         while let Ok((mut stream, _)) = listener.accept() {
             let answer = answer.clone();
             std::thread::spawn(move || {
-                // The head and what came with it; the bodies of these calls are small.
+                // Reads the head and the start of the body; the bodies of these calls are small.
                 drop(stream.read(&mut [0; 65_536]));
                 drop(stream.write_all(answer.as_bytes()));
             });
@@ -122,7 +122,7 @@ fn stranger(answer: String) -> String {
     url
 }
 
-/// A configuration whose approval center is there. It lives as long as what is returned with it.
+/// A configuration for this approval center. The returned `Config` keeps its directory alive.
 fn towards(base_url: &str) -> (Config, PathBuf) {
     let config = Config::with_url(NOWHERE)
         .set("approval_center", "base_url", &quoted(base_url))
@@ -149,7 +149,7 @@ async fn what_answers_in_the_centers_place_is_named() {
             "POST /open-apis/auth/v3/tenant_access_token/internal",
         ),
         (
-            // A gateway that gives tokens, and says success to everything.
+            // A gateway that issues tokens and answers success to everything.
             http("200 OK", r#"{"code":0,"tenant_access_token":"t-fake","expire":7200,"data":{}}"#),
             "it reports success but has no data.approval_name",
         ),

@@ -1,4 +1,4 @@
-//! Cards: sent, changed, and failing by HTTP 200.
+//! Cards: sent, changed, and failing with HTTP 200.
 
 use super::{Center, FAILED, USAGE};
 use serde_json::{Value, json};

@@ -22,7 +22,7 @@ pub(crate) const AWAY: i32 = 69;
 /// The code of the emulator's own native instance.
 pub(crate) const NATIVE: &str = "81D31358-93AF-92D6-7425-01A5D67C4E71";
 
-/// A running emulator, and a configuration that leads to it.
+/// A running emulator, and a configuration for it.
 pub(crate) struct Center {
     pub(crate) url: String,
     dir: tempfile::TempDir,
@@ -31,12 +31,12 @@ pub(crate) struct Center {
 }
 
 impl Center {
-    /// An emulator as it is without flags.
+    /// An emulator without flags.
     pub(crate) async fn start() -> Self {
         Self::with(&[], "").await
     }
 
-    /// An emulator with these flags, and a configuration with these keys more in `[approval_center]`.
+    /// An emulator with these flags, and a configuration with additional keys in `[approval_center]`.
     pub(crate) async fn with(flags: &[&str], keys: &str) -> Self {
         let mut running = Program::new([&["emulator", "--listen", "127.0.0.1:0"], flags].concat()).start();
         let url = eventually("the emulator to be ready", async || {
@@ -64,7 +64,7 @@ impl Center {
         self.write("countersign.toml", &text);
     }
 
-    /// Writes a file where the program runs.
+    /// Writes a file to the program's working directory.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("the directory is ours");
@@ -76,12 +76,12 @@ impl Center {
         Program::new([&["center"], args].concat()).dir(self.dir.path()).run().await
     }
 
-    /// Begins what [`Self::run`] runs to its end.
+    /// Like [`Self::run`], without waiting for the end.
     pub(crate) fn begin(&self, args: &[&str]) -> Running {
         Program::new([&["center"], args].concat()).dir(self.dir.path()).start()
     }
 
-    /// [`Self::run`], which must succeed and print lines of JSON.
+    /// Like [`Self::run`], but the run must succeed and print lines of JSON.
     pub(crate) async fn json(&self, args: &[&str]) -> Vec<Value> {
         let ran = self.run(&[args, &["--json"]].concat()).await.ended_with(0);
         ran.stdout.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
@@ -92,19 +92,19 @@ impl Center {
         Program::new([&["emulator", "press", "--url", &self.url, "--json"], args].concat()).run().await
     }
 
-    /// Asks the emulator what it has.
+    /// Reads the emulator's state.
     pub(crate) async fn state(&self) -> Value {
         let answer = self.client.get(format!("{}/emulator/state", self.url)).send().await;
         answer.expect("it runs").json().await.expect("JSON")
     }
 
-    /// Orders a failure of the next calls whose path has this in it.
+    /// Plans a failure for the next calls whose path contains this text.
     pub(crate) async fn fail(&self, planned: Value) {
         let answer = self.client.post(format!("{}/emulator/failures", self.url)).json(&planned).send().await;
         assert!(answer.expect("it runs").status().is_success());
     }
 
-    /// Makes every access token invalid that was given.
+    /// Invalidates all issued access tokens.
     pub(crate) async fn forget_tokens(&self) {
         let answer = self.client.delete(format!("{}/emulator/tokens", self.url)).send().await;
         assert!(answer.expect("it runs").status().is_success());
@@ -118,7 +118,7 @@ impl Center {
         saved[0]["real_code"].as_str().expect("a code").to_owned()
     }
 
-    /// Synchronises an instance, which must be taken.
+    /// Synchronises an instance, which must succeed.
     pub(crate) async fn sync(&self, instance: &Value) -> Value {
         let file = self.write("instance.json", &instance.to_string());
         self.json(&["sync", file.to_str().expect("a plain path")]).await.remove(0)
@@ -154,7 +154,7 @@ texts = {{ "@i18n@po_name" = "采购审批", "@i18n@group" = "企业资源", "@i
     )
 }
 
-/// An instance with one task for zhang3, whose times are these.
+/// An instance with one task for zhang3 and these times.
 pub(crate) fn instance(code: &str, id: &str, update_time: i64) -> Value {
     json!({
         "approval_code": code, "instance_id": id, "status": "PENDING", "extra": "{\"business_key\":\"PO-77\"}",
@@ -173,5 +173,5 @@ pub(crate) fn instance(code: &str, id: &str, update_time: i64) -> Value {
     })
 }
 
-/// Where callbacks go when a test has none.
+/// The callback URL of tests that receive none.
 pub(crate) const HOOK: &str = "http://127.0.0.1:1/callbacks/purchase";

@@ -1,4 +1,4 @@
-//! Outcomes: what a worker reports is seen on the card and in the instance of the emulator.
+//! Outcomes: a worker's reports appear on the card and in the instance of the emulator.
 
 use super::{Center, FAILED, instance, messages};
 use crate::support::{App, Callback, Config, Endpoint, Program, Proxy, Vhost, Worker, eventually, quoted};
@@ -14,7 +14,7 @@ const DEAD: &str = "countersign.dead";
 /// How the context of the tests' cards names an instance and a task.
 const CONTEXT: &str = r#"\{"t":"(?P<instance_id>[^/"]+)/(?P<task_id>[^/"]+)"\}"#;
 
-/// Everything that a decision passes, there and back.
+/// All components on the path of a decision, in both directions.
 struct Loop {
     vhost: Vhost,
     center: Center,
@@ -22,7 +22,7 @@ struct Loop {
     code: String,
 }
 
-/// A configuration that knows the approval center at this URL.
+/// A configuration with the approval center at this URL.
 fn config(vhost: &Vhost, center_url: &str) -> Config {
     let endpoint =
         Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
@@ -52,7 +52,7 @@ impl Loop {
         messages::send(&self.center, &messages::card(&self.app.callback_url("purchase"), false)).await
     }
 
-    /// Presses a button, and returns the command that came of it.
+    /// Presses a button, and returns the resulting command.
     async fn pressed(&self, what: &[&str]) -> String {
         let told = self.center.press(what).await.ended_with(0).json();
         let answer: Value = serde_json::from_str(told["answer"].as_str().expect("an answer")).expect("JSON");
@@ -63,7 +63,7 @@ impl Loop {
         report(&self.vhost, outcome.to_string().as_bytes()).await;
     }
 
-    /// What the cards show, in the order in which they were sent.
+    /// The statuses of the cards, in the order in which they were sent.
     async fn cards(&self) -> Vec<String> {
         let state = self.center.state().await;
         let cards = state["cards"].as_array().expect("cards");
@@ -78,7 +78,7 @@ impl Loop {
         .await;
     }
 
-    /// Waits for a line to be in the log so often.
+    /// Waits until the log contains this line the given number of times.
     async fn until_told(&self, words: &str, times: usize) {
         eventually(&format!("{words:?} in the log {times} times"), async || {
             let told = self.app.stderr().matches(words).count();
@@ -87,7 +87,7 @@ impl Loop {
         .await;
     }
 
-    /// What the API tells of the outcome of a command.
+    /// The outcome of a command, from the API.
     async fn outcome(&self, command_id: &str) -> Value {
         self.app.get(&format!("/api/v1/commands/{command_id}")).await.json()["outcome"].clone()
     }
@@ -100,7 +100,7 @@ impl Loop {
         .await
     }
 
-    /// The instance as the emulator has it.
+    /// The instance in the emulator.
     async fn instance(&self, id: &str) -> Value {
         let state = self.center.state().await;
         let instances = state["instances"].as_array().expect("instances").clone();
@@ -112,8 +112,8 @@ impl Loop {
     }
 }
 
-/// Publishes as a worker does: persistent, to the exchange for reports, by the name of the queue, confirmed, and again as
-/// long as it comes back: the queue is declared a moment before it is bound.
+/// Publishes like a worker: persistent, to the exchange for reports, with the queue's name, confirmed. Repeats while
+/// the message is returned, because the queue is declared a moment before it is bound.
 async fn report(vhost: &Vhost, body: &[u8]) {
     let (_connection, channel) = vhost.channel().await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -136,7 +136,7 @@ fn with(mut outcome: Value, member: &str, value: Value) -> Value {
     outcome
 }
 
-/// An instance as a worker gives it after the decision.
+/// An instance as a worker reports it after the decision.
 fn decided(code: &str, id: &str, update_time: i64) -> Value {
     let mut instance = instance(code, id, update_time);
     for pointer in ["/status", "/task_list/0/status"] {
@@ -206,7 +206,7 @@ async fn an_instance_is_synchronised_with_a_version_that_the_center_does_not_ign
     let all = Loop::new().await;
     all.center.sync(&instance(&all.code, "PO-77", BEGUN)).await;
     let command = all.pressed(&["--instance", "PO-77", "--task", "PO-77:n1"]).await;
-    // The trap: the worker sends the versions that it began with, and the center would ignore it all with code 0.
+    // The trap: the worker sends the versions that it began with, which the center would ignore with code 0.
     all.report(&with(outcome(&command, "applied"), "instance", decided(&all.code, "PO-77", BEGUN))).await;
     let version = async |wanted: &str| {
         all.until_showing(&command, "shown").await;
@@ -217,7 +217,7 @@ async fn an_instance_is_synchronised_with_a_version_that_the_center_does_not_ign
     let first = version("APPROVED").await;
     assert!(first > BEGUN);
 
-    // Somebody else, with a clock far ahead.
+    // Another writer, with a clock far ahead.
     let ahead = BEGUN + 1_000_000_000;
     all.center.sync(&instance(&all.code, "PO-77", ahead)).await;
     let mut again = decided(&all.code, "PO-77", BEGUN);
@@ -231,7 +231,7 @@ async fn an_instance_is_synchronised_with_a_version_that_the_center_does_not_ign
     .await;
     assert!(version("REJECTED").await > ahead);
 
-    // And with no version at all.
+    // Without any version.
     let mut unversioned = decided(&all.code, "PO-77", BEGUN);
     for pointer in ["", "/task_list/0"] {
         unversioned.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove("update_time");
@@ -264,11 +264,11 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
         other => Err(other),
     })
     .await;
-    // Nothing of it is on the way of a callback.
+    // None of it blocks callbacks.
     let other = Callback::list("i", "t").token("fake-token-number-1");
     all.app.post("purchase", other.encrypted("fake-key-number-1")).await.command_id();
     all.until_showing(&command, "waiting").await;
-    // One line for each start, however often it is tried.
+    // One line per start, however often it is retried.
     all.until_told("outcomes wait", 1).await;
     all.app.kill();
     assert_eq!(all.cards().await, ["BUTTONS"]);
@@ -288,7 +288,7 @@ async fn while_the_center_is_away_outcomes_wait_and_a_crash_loses_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_of_its_way_it_shows_the_outcome_after_the_next_start() {
     for point in OUTCOMES {
-        // A card names its instance in its context alone.
+        // A card names its instance only in its context.
         let mut all = Loop::with(|config| {
             config
                 .env("COUNTERSIGN_KILL_AT", point)
@@ -335,7 +335,7 @@ async fn what_the_center_refuses_for_good_is_parked_with_its_words_until_an_oper
     assert!(shown.contains("message is too old") && shown.contains("applied, parked"), "{shown}");
     assert!(all.ledger(&["stats"]).await.ended_with(0).stdout.contains("1 parked"));
 
-    // By the command line, which finds it refused once more; then by the API.
+    // First with the command line, which is refused too, then with the API.
     all.center.fail(refusal()).await;
     let ran = all.ledger(&["show-again", "--all-parked", "--json"]).await.ended_with(0);
     assert_eq!(ran.json(), json!({ "command_id": command, "done": true, "problem": null }));
@@ -367,7 +367,7 @@ async fn what_may_pass_is_tried_again_by_itself() {
     let all = Loop::new().await;
     all.center.sync(&instance(&all.code, "PO-77", 1_790_000_000_001)).await;
     let command = all.pressed(&["--instance", "PO-77", "--task", "PO-77:n1"]).await;
-    // More often than the client tries within one call.
+    // More often than the client retries within one call.
     all.center
         .fail(json!({ "path": "external_instances", "times": 6, "code": 1395001, "msg": "too soon" }))
         .await;
@@ -494,7 +494,7 @@ async fn a_queue_that_is_only_looked_for_is_not_made() {
     assert_eq!(vhost.depth(QUEUE).await, None);
 }
 
-/// From the button to the button: emulator, encrypted callback, command, worker, outcome, card and instance.
+/// The full loop from button to button: emulator, encrypted callback, command, worker, outcome, card and instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_loop_with_a_worker_that_reports() {
     let all = Loop::new().await;
@@ -503,7 +503,7 @@ async fn the_whole_loop_with_a_worker_that_reports() {
     let worker = Worker::on(&all.vhost);
     for press in [&["--message", &*card][..], &["--instance", "PO-77", "--task", "PO-77:n1"]] {
         let id = all.pressed(press).await;
-        // The worker: it reads the command from its queue, and knows nothing else.
+        // The worker only reads the command from its queue.
         let command = worker.command(&id).await.json();
         assert_eq!((&command["command_id"], &command["action"]), (&json!(id), &json!("approve")));
         let mut applied = outcome(command["command_id"].as_str().unwrap(), "applied");
@@ -554,7 +554,7 @@ async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_sp
         assert!(dead.header("countersign-refused").contains(reason), "{:?}", dead.properties);
         let count = (number + 1) as f64;
         all.app.until_metric("countersign_outcomes_total{outcome=\"not_permitted\"}", count).await;
-        // Whoever looks at the command finds it.
+        // The command's history shows it.
         let record = all.app.get(&format!("/api/v1/commands/{command}")).await.json();
         let history = record["history"].as_array().expect("a history");
         let refused = history.iter().rfind(|event| event["event"] == "report_refused").expect("the refusal");
@@ -570,7 +570,7 @@ async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_sp
         assert_eq!(untouched["update_time"], BEGUN.to_string(), "{id}");
     }
 
-    // Its own, but for ever.
+    // Its own instance, but with the largest version.
     all.report(&applied(decided(&all.code, "PO-77", i64::MAX))).await;
     all.until_showing(&command, "shown").await;
     let version = all.instance("PO-77").await["update_time"].as_str().unwrap().parse::<i64>().unwrap();
@@ -585,7 +585,7 @@ async fn a_worker_may_only_speak_of_its_own_command_and_cannot_freeze_what_it_sp
     })
     .await;
 
-    // What nothing can top, somebody else's doing, is not said to be shown.
+    // If another writer's version cannot be exceeded, the outcome is not reported as shown.
     all.center.sync(&instance(&all.code, "PO-77", i64::MAX)).await;
     all.report(&applied(decided(&all.code, "PO-77", BEGUN))).await;
     let told = all.until_showing(&command, "parked").await;

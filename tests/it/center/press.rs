@@ -1,10 +1,10 @@
-//! Buttons of the emulator: the real callback into the real service, and what the approver sees.
+//! Buttons of the emulator: a real callback into the real service, and the approver's view.
 
 use super::{Center, FAILED, instance, messages};
 use crate::support::{App, Config, Endpoint, NOWHERE};
 use serde_json::{Value, json};
 
-/// The service with the endpoint `purchase` as the emulator's definition has it; no broker is needed to accept.
+/// The service with the endpoint `purchase` as in the emulator's definition; accepting needs no broker.
 async fn service() -> App {
     let endpoint =
         Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
@@ -36,7 +36,7 @@ async fn a_pressed_task_comes_as_an_encrypted_callback_and_is_kept() {
         (&kept[0]["instance_id"], &kept[0]["task_id"], &kept[0]["user_id"]),
         (&json!("PO-77"), &json!("PO-77:n1"), &json!("zhang3"))
     );
-    // The center advances nothing by itself: the task is pending until it is synchronised again.
+    // The center never advances a task: it stays pending until it is synchronised again.
     assert_eq!(center.json(&["tasks", "--instance", "PO-77"]).await[0]["tasks"][0]["status"], "PENDING");
     let mut done = instance(&code, "PO-77", 1_790_000_000_002);
     done["status"] = json!("APPROVED");

@@ -1,4 +1,5 @@
-//! Comparing published decisions with what the approval center shows: by the service, and by `countersign reconcile`.
+//! Compares published decisions with what the approval center shows: in the service, and with `countersign
+//! reconcile`.
 
 use super::{AWAY, Center, FAILED, HOOK, USAGE, instance};
 use crate::support::{App, Callback, Config, KEY, NOWHERE, Program, Ran, Vhost, eventually, quoted};
@@ -6,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// A service that asks every second, and at once.
+/// A service that checks at once, and then every second.
 fn config(vhost: &Vhost, url: &str) -> Config {
     with_center(Config::new(vhost), url)
         .set("reconcile", "after", "\"0s\"")
@@ -39,7 +40,7 @@ async fn until(app: &App, numbers: Value) -> Value {
     .await
 }
 
-/// The instance as it is once the task was decided so.
+/// The instance after the task was decided like this.
 fn decided(code: &str, id: &str, status: &str, update_time: i64) -> Value {
     let mut done = instance(code, id, update_time);
     done["status"] = json!(status);
@@ -54,7 +55,7 @@ async fn a_decision_that_stays_pending_is_told_until_the_third_party_has_synchro
     let code = center.definition(HOOK).await;
     center.sync(&instance(&code, "PO-77", 1_790_000_000_001)).await;
     let app = App::with(config(&vhost, &center.url)).await;
-    // With the custom code: the callback's is of either pool, and the instance is of the real one.
+    // With the custom code: the callback's code may be of either kind, but the instance has the real one.
     let id = app.accept(&Callback::list("PO-77", "PO-77:n1")).await;
 
     let told = until(&app, json!({ "unseen": 1, "seen": 0 })).await;
@@ -102,7 +103,7 @@ async fn every_verdict_has_its_word_and_the_exit_code_says_whether_somebody_shou
         app.accept(&Callback::list(id, &format!("{id}:n1"))).await;
     }
     app.accept(&Callback::list("OPEN", "OPEN:n2")).await;
-    // Names no task, so that there is nothing to ask for.
+    // Names no task, so it cannot be checked.
     app.accept(&Callback::card("PO-77", 7_123_456_789_012_345_678)).await;
     app.until_metric("countersign_ledger_rows{state=\"published\"}", 7.0).await;
 
@@ -129,7 +130,7 @@ async fn every_verdict_has_its_word_and_the_exit_code_says_whether_somebody_shou
     assert_eq!(summary["pass"]["calls"], 1, "20 instances are asked for at once: {summary}");
     assert_eq!(app.get("/api/v1/reconciliation").await.json()["contradicted"], 1);
 
-    // Everything is mended, and so is the exit code; nothing new has to be asked for.
+    // All findings are fixed, so the exit code is 0. Nothing new has to be checked.
     center.sync(&decided(&code, "OTHER", "APPROVED", 1_790_000_000_002)).await;
     center.sync(&decided(&code, "NEVER", "APPROVED", 1_790_000_000_002)).await;
     let mut both = decided(&code, "OPEN", "APPROVED", 1_790_000_000_002);
@@ -169,7 +170,7 @@ async fn a_center_that_is_away_or_not_configured_is_told_and_nothing_is_conclude
     assert!(!metrics.contains("reconciled_total{") && !metrics.contains("findings{"), "off is off");
 }
 
-/// A ledger with so many published commands, `tasks` of each instance, of which the center knows none.
+/// A ledger with this many published commands, `tasks` per instance, none known to the center.
 async fn filled(center: &Center, commands: u32, tasks: u32) -> (App, PathBuf) {
     let config = with_center(Config::bare(NOWHERE), &center.url).set("reconcile", "every", "\"off\"");
     let endpoint =
@@ -214,7 +215,7 @@ async fn a_pass_that_is_killed_goes_on_where_it_was() {
         Some(number(&path, ASKED)).filter(|asked| *asked > 0).ok_or("nothing yet")
     })
     .await;
-    // As a power switch would.
+    // Like a power failure.
     drop(running);
     let asked = asked.max(number(&path, ASKED));
     assert!(asked < 3000, "killed in the middle");
@@ -224,7 +225,7 @@ async fn a_pass_that_is_killed_goes_on_where_it_was() {
     let told = lines(&ran);
     assert_eq!(told.len(), 3001);
     let checks = |checks: u32| told.iter().filter(|found| found["checks"] == json!(checks)).count() as i64;
-    // What was found before is asked for again, the rest for the first time, and nothing is left out.
+    // Earlier findings are checked again, the rest for the first time, and nothing is left out.
     assert_eq!((checks(2), checks(1)), (asked, 3000 - asked));
     assert_eq!(told.last().unwrap()["summary"]["standing"]["not_found"], 3000);
 }

@@ -1,17 +1,17 @@
-//! Inside `approval.command/1` changes are additive only.
+//! Within `approval.command/1` changes are additive only.
 //!
-//! Two parties may hold different versions of the schema: a worker may be older than the service, and a command that an
-//! older service rendered may still wait in its ledger when a newer one publishes it. So what an old version says of its
-//! members stays as it is, neither wider (the old worker would meet what it was told not to expect) nor narrower (the old
-//! message would be refused). What may come in are optional members, and words for people.
+//! Two parties may have different versions of the schema: a worker may be older than the service, and a command
+//! rendered by an older service may still be in its ledger when a newer one publishes it. So the constraints of an
+//! old version stay: neither wider (the old worker would get unexpected values) nor narrower (the old message would
+//! be refused). Only optional members and annotations may be added.
 
 use super::{fixture, outcome_schema, read, schema};
 use serde_json::{Map, Value, json};
 
-/// Says nothing about what is valid.
+/// Keywords that do not affect validity.
 const WORDS: [&str; 5] = ["title", "description", "examples", "$comment", "deprecated"];
 
-/// Each change of `old` in `new` that is not additive.
+/// Each change from `old` to `new` that is not additive.
 fn breaking(old: &Value, new: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare("", &Pair { old, new, old_root: old, new_root: new }, &mut found);
@@ -26,7 +26,7 @@ struct Pair<'a> {
     new_root: &'a Value,
 }
 
-/// A schema with its reference followed; what stands beside the reference is kept.
+/// A schema with its reference resolved; keywords next to the reference are kept.
 fn followed(schema: &Value, root: &Value) -> Value {
     let Some(object) = schema.as_object() else { return schema.clone() };
     let mut whole = Map::new();
@@ -52,7 +52,7 @@ fn compare(at: &str, pair: &Pair<'_>, found: &mut Vec<String>) {
         return;
     };
     for keyword in new.keys().filter(|keyword| !old.contains_key(*keyword)) {
-        // New optional members, in an object that promised none so far.
+        // New optional members, in an object that had none so far.
         if keyword != "properties" {
             found.push(format!("{at}: there is a new restriction, {keyword}"));
         }
@@ -150,7 +150,7 @@ fn what_only_adds_is_let_through() {
         changed("/properties/reason", put("examples", json!(["ok"]))),
         changed("/$defs", put("another", json!({"type": "integer"}))),
         changed("/properties/action/enum", replace(json!(["custom", "reject", "approve"]))),
-        // The same said without a reference.
+        // The same without a reference.
         changed(
             "/properties/search_id",
             replace(json!({"type": ["null", "string"], "minLength": 1, "maxLength": 512})),
@@ -213,7 +213,7 @@ fn what_takes_away_or_restricts_or_widens_is_found() {
             ": there is a new restriction, additionalProperties",
             changed("", put("additionalProperties", false.into())),
         ),
-        // Behind a reference, wherever it leads.
+        // Behind references, wherever they lead.
         ("/search_id: maxLength was 512 and is 64", changed("/$defs/id/maxLength", replace(64.into()))),
         (
             "/search_id: type has lost \"null\"",

@@ -1,4 +1,4 @@
-//! The AsyncAPI document: whole in itself, and true.
+//! The AsyncAPI document is complete and correct.
 
 use super::{faults, golden, validator};
 use crate::support::Program;
@@ -11,10 +11,9 @@ pub(super) async fn document() -> Value {
     serde_saphyr::from_str(&printed).expect("YAML")
 }
 
-/// A value with every reference followed.
+/// A value with every reference resolved.
 ///
-/// # Panics
-/// When one leads nowhere, or out of the document.
+/// # Panics If a reference leads nowhere, or out of the document.
 fn resolved(value: &Value, document: &Value) -> Value {
     match value {
         Value::Object(object) => match object.get("$ref").map(|to| to.as_str().expect("a text")) {
@@ -29,7 +28,7 @@ fn resolved(value: &Value, document: &Value) -> Value {
     }
 }
 
-/// The description of the message that a golden file or a real message is an instance of.
+/// The message definition for a golden file or a real message.
 fn message_of<'a>(document: &'a Value, content_type: &str, headers: &Value) -> &'a Value {
     let name = match content_type {
         "application/json" if headers.get("task").is_some() => "approvalCommandCelery",
@@ -88,7 +87,7 @@ async fn it_is_asyncapi_3_0_and_every_reference_leads_somewhere() {
     }
     let whole = resolved(&document, &document);
     assert!(!whole.to_string().contains("\"$ref\""), "nothing refers out of the document");
-    // An operation's channel has to be one of the document's own.
+    // An operation's channel must be one of the document's own.
     for (name, operation) in document["operations"].as_object().unwrap() {
         assert!(["send", "receive"].contains(&operation["action"].as_str().unwrap()), "{name}");
         assert!(operation["channel"]["$ref"].as_str().unwrap().starts_with("#/channels/"), "{name}");
@@ -108,7 +107,7 @@ async fn commands_and_reports_alike_end_among_the_dead_letters() {
 #[tokio::test]
 async fn its_queues_are_those_that_the_program_declares() {
     let document = document().await;
-    // With an approval center, so that workers have somebody to report to.
+    // With an approval center, so that there is a queue for reports.
     let printed = Program::new(["topology", "print"])
         .env("COUNTERSIGN__APPROVAL_CENTER__APP_ID", "cli_fake")
         .env("COUNTERSIGN__APPROVAL_CENTER__APP_SECRET", "fake-secret")
@@ -127,7 +126,7 @@ async fn its_queues_are_those_that_the_program_declares() {
         let queue = &channel["bindings"]["amqp"]["queue"];
         assert_eq!((&queue["name"], &queue["durable"]), (&channel["address"], &json!(true)));
         let messages = channel["messages"].as_object().map(serde_json::Map::len);
-        // One for each profile of a command, and a report where there may be some.
+        // One message for each profile of a command, plus a report where reports are possible.
         let expected = match &**name {
             "outcomes" => 1,
             "dead" => 5,
@@ -184,7 +183,7 @@ async fn the_headers_it_lists_are_those_that_are_produced() {
     }
 }
 
-/// Otherwise the tests above could not fail.
+/// Without this, the tests above could not fail.
 #[tokio::test]
 async fn what_is_not_as_documented_is_found() {
     let document = document().await;

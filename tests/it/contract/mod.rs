@@ -1,5 +1,5 @@
-//! The contract with consumers: JSON Schema and AsyncAPI document as the program prints them, against the golden files
-//! and against real messages.
+//! The contract with consumers: JSON Schema and AsyncAPI document as the program prints them, checked against the
+//! golden files and real messages.
 
 mod additive;
 mod asyncapi;
@@ -20,13 +20,13 @@ async fn outcome_schema() -> Value {
     Program::new(["schema", "--outcome"]).run().await.ended_with(0).json()
 }
 
-/// A validator that looks at formats, too, and asks no network.
+/// A validator that also checks formats, and does not use the network.
 fn validator(schema: &Value) -> Validator {
     assert!(jsonschema::draft202012::meta::is_valid(schema), "not JSON Schema 2020-12: {schema}");
     jsonschema::draft202012::options().should_validate_formats(true).build(schema).expect("a sound schema")
 }
 
-/// What is wrong with a value, one line for each fault.
+/// What is wrong with a value, one line per fault.
 fn faults(validator: &Validator, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect()
 }
@@ -88,7 +88,7 @@ async fn every_golden_file_is_valid_and_every_origin_action_and_context_format_h
     }
 }
 
-/// Otherwise the tests above could not fail.
+/// Without this, the tests above could not fail.
 #[tokio::test]
 async fn the_schema_refuses_what_is_no_command() {
     let validator = validator(&schema().await);
@@ -135,7 +135,7 @@ async fn every_golden_outcome_is_valid_and_every_outcome_has_one() {
     assert!(outcomes.iter().any(|(_, file)| file["instance"].is_object()));
 }
 
-/// Otherwise the test above could not fail.
+/// Without this, the test above could not fail.
 #[tokio::test]
 async fn the_schema_of_outcomes_refuses_what_is_none() {
     let validator = validator(&outcome_schema().await);

@@ -1,4 +1,4 @@
-//! What `doctor` finds at the broker: a real one, and the lines it prints are run.
+//! `doctor`'s findings at a real broker. The commands it prints are run.
 
 use super::{DONE, FAILED, lacks, line};
 use crate::support::{
@@ -16,7 +16,7 @@ const COMMANDS: &str = "countersign.commands";
 async fn doctor(file: &Path, args: &[&str], env: &[(&'static str, OsString)]) -> Ran {
     let mut program =
         Program::new([&["doctor"], args].concat()).config(file).dir(file.parent().expect("a directory"));
-    // No rabbitmqctl of this machine's own node.
+    // Hide the rabbitmqctl of this machine's own node.
     program = program.env("PATH", "/nonexistent");
     for (name, value) in env {
         program = program.env(name, value.clone());
@@ -59,7 +59,7 @@ async fn what_is_declared_otherwise_is_wrong_and_nothing_is_made_by_looking() {
     let exchange =
         ran.stdout.lines().find(|line| line.starts_with("wrong  exchange: countersign.commands")).unwrap();
     assert!(exchange.contains("is declared otherwise, so that nothing can be published"), "{exchange}");
-    // What serve only looks for it uses as it is.
+    // If serve only checks the topology, it uses it as it is.
     let ran = doctor(&file, &["--set", "amqp.topology=check"], &[]).await;
     assert!(line(&ran, "risky  queue: ").contains("is used as it is"), "{}", ran.stdout);
     assert!(!vhost.has_exchange("countersign.dead").await && vhost.depth("countersign.dead").await.is_none());
@@ -101,13 +101,13 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
             if ran.stdout.contains("  overflow: ") { Err(ran.stdout) } else { Ok(()) }
         })
         .await;
-        // A quorum queue does as the policy says, whatever it was declared with.
+        // A quorum queue follows the policy, however it was declared.
         if arguments == &drops[..] {
             paste(&broker, &format!("rabbitmqctl clear_policy -p {name} countersign-overflow")).await;
         }
     }
 
-    // An operator's policy, as in the case that this is about. rabbitmqctl tells the same as the management API.
+    // The operator's policy that this test is about. rabbitmqctl reports the same as the management API.
     let cap = r#"'{"max-length":2,"message-ttl":1,"expires":86400000}'"#;
     paste(&broker, &format!("rabbitmqctl set_operator_policy -p {name} cap '.*' {cap} --apply-to queues"))
         .await;
@@ -136,7 +136,7 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
         "{found}"
     );
 
-    // What expires is not said to have been rejected by workers.
+    // Expired messages are not reported as rejected by workers.
     paste(&broker, &format!("rabbitmqctl set_operator_policy -p {name} cap '^{COMMANDS}$' '{{\"message-ttl\":1}}' --apply-to queues"))
         .await;
     app.restart().await;
@@ -212,7 +212,7 @@ async fn a_broker_that_does_not_let_us_in_is_told_with_the_line_that_mends_it() 
     let ran = doctor(&file, &asked, &[]).await;
     assert!(line(&ran, "ok     broker: ").contains("/team%2fprod"), "{}", ran.stdout);
 
-    // A user without a right, then with those that the line gives, which are enough for serve.
+    // A user without permissions, then with those that the line grants, which are enough for serve.
     let (config, file) = config("o'neill:fake-hush", &name);
     let ran = doctor(&file, &asked, &[]).await.ended_with(FAILED);
     let found = line(&ran, "wrong  broker: ").to_owned();

@@ -1,4 +1,4 @@
-//! `countersign doctor` on real damage: each finding by what provokes it.
+//! `countersign doctor` on real damage: each finding with its cause.
 
 mod broker;
 
@@ -22,7 +22,7 @@ async fn doctor(file: &Path, args: &[&str]) -> Ran {
         .await
 }
 
-/// The one line that begins so, behind its verdict.
+/// The only line with this beginning, which includes its verdict.
 #[track_caller]
 fn line<'a>(ran: &'a Ran, begins: &str) -> &'a str {
     let found: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with(begins)).collect();
@@ -71,12 +71,12 @@ async fn a_damaged_ledger_is_found_by_its_pages() {
     app.ended().await;
     let sound = doctor(app.file(), &[]).await;
     assert!(line(&sound, "ok     ledger pages: ").contains("sound"), "{}", sound.stdout);
-    // Written back whole, so that the damage is not covered by the log.
+    // Write everything back, so that the log does not hide the damage.
     execute(&ledger(&app), "PRAGMA wal_checkpoint(TRUNCATE)");
     let mut file = std::fs::OpenOptions::new().write(true).open(ledger(&app)).expect("a ledger");
     let pages = file.metadata().expect("a file").len() / 4096;
     assert!(pages > 60, "{pages} pages");
-    // In the middle of the log, where nothing looks in passing.
+    // In the middle of the log, which normal operation does not read.
     file.seek(SeekFrom::Start(pages / 2 * 4096)).expect("a page");
     file.write_all(&[0xa5; 4096]).expect("room");
     drop(file);
@@ -94,12 +94,12 @@ async fn a_disk_without_room_is_told_before_and_when_callbacks_are_refused() {
     assert!(found.contains("callbacks are refused: now. make room"), "{found}");
     let ran = doctor(app.file(), &["--set", &set(1)]).await;
     assert!(line(&ran, "ok     disk: ").contains("MiB left"), "{}", ran.stdout);
-    // Between once and twice as much: a warning.
+    // Between one and two times as much: a warning.
     let free = app.metric("countersign_ledger_free_bytes").await.expect("it is known");
     let ran = doctor(app.file(), &["--set", &set((free * 0.7) as u64)]).await;
     assert!(line(&ran, "risky  disk: ").contains("make room"), "{}", ran.stdout);
 
-    // Before the first start there is no file yet, but a disk.
+    // Before the first start the file does not exist, but the disk does.
     let nowhere = format!("ledger.url=sqlite:{}", app.dir().join("later.db").display());
     let ran = doctor(app.file(), &["--set", &nowhere, "--set", &set(1 << 60)]).await.ended_with(FAILED);
     assert!(line(&ran, "ok     ledger: ").contains("later.db does not exist yet"), "{}", ran.stdout);
@@ -129,7 +129,7 @@ async fn what_waits_and_what_was_refused_is_told_with_its_cure() {
     .await;
     app.terminate();
     app.ended().await;
-    // What the clock and a platform that rejects it would have done.
+    // Simulates an old clock and a platform that rejects the card.
     let (seq, hour) = (1, 3_600_000);
     execute(
         &ledger(&app),
@@ -185,7 +185,7 @@ async fn readiness_is_told_in_words() {
     assert!(line(&ran, "wrong  service: ").contains("is not countersign"), "{}", ran.stdout);
 }
 
-/// A ledger that root has made in the service's directory cannot be written by the service; root would not notice.
+/// Root created a ledger in the service's directory. The service cannot write it, but root would not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_of_another_user_than_its_directory_is_told_to_root() {
     let mut app = App::with(Config::with_url(NOWHERE)).await;
@@ -235,7 +235,7 @@ async fn certificates_are_told_by_their_files_and_by_what_the_url_shows() {
     let ran = tried(&format!("https://localhost:{}", app.public().port()), &ca).await.ended_with(FAILED);
     assert!(line(&ran, "wrong  callback to purchase: ").contains("is for another name"), "{}", ran.stdout);
 
-    // A pair that has expired since: the service shows it until it reads another.
+    // A pair that has expired since: the service uses it until it reads another.
     let own = async || doctor(app.file(), &[]).await.ended_with(FAILED);
     authority.issue_until(&["127.0.0.1"], 2020).write(app.dir(), "server");
     app.signal("HUP");

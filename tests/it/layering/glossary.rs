@@ -1,4 +1,4 @@
-//! The glossary of `docs/architecture.md`, held by the source: one type for each word, and no word that it rejects.
+//! Checks the source against the glossary of `docs/architecture.md`: one type for each word, and no rejected words.
 
 use std::{
     collections::BTreeMap,
@@ -83,8 +83,8 @@ fn a_word_of_the_glossary_is_the_name_of_one_type_at_the_most() {
     assert!(found > 10, "types of the glossary are found: {found}");
 }
 
-/// The words of a text with their lines, parts of identifiers by themselves. Marks between words stay, as `.`, so that no phrase
-/// is found across them.
+/// The words of a text with their lines; parts of identifiers count as words. Punctuation becomes `.`, so that no
+/// phrase matches across it.
 fn words(text: &str) -> Vec<(usize, String)> {
     let mut words = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -106,7 +106,7 @@ fn words(text: &str) -> Vec<(usize, String)> {
     words
 }
 
-/// The source with its tests, and what is written in English about it.
+/// The source with its tests, and the English documents.
 fn texts() -> Vec<PathBuf> {
     fn add(path: &Path, into: &mut Vec<PathBuf>) {
         if path.is_dir() {
@@ -134,7 +134,7 @@ fn no_word_that_the_glossary_rejects_is_used() {
     for path in texts() {
         let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below it").display().to_string();
         let text = fs::read_to_string(&path).expect("it is text");
-        // Without the list itself.
+        // Skip the list itself.
         let (before, list) = text.split_once("<a id=\"not-used\">").unwrap_or((&text, ""));
         let words = words(&[before, list.split_once("\n## ").unwrap_or_default().1].concat());
         for row in &rejected {

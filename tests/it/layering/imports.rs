@@ -1,4 +1,4 @@
-//! Which source file of ours names which other, read off the parsed source. Tests are left out.
+//! Finds which of our source files refer to which others, from the parsed source. Tests are excluded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +11,10 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// A module with a file of its own, as a path from the crate: `["ledger", "sqlite"]`. The crate itself is `[]`.
+/// A module with its own file, as a path from the crate: `["ledger", "sqlite"]`. The crate itself is `[]`.
 pub(super) type Module = Vec<String>;
 
-/// For each module the modules that it names. A name that a module passes on from a module
-/// in it counts as that one's.
+/// For each module, the modules that it refers to. A name re-exported by a parent module counts as its child's.
 pub(super) fn graph(source: &Path) -> BTreeMap<Module, BTreeSet<Module>> {
     let files = files(source);
     let passed_on: BTreeMap<_, _> =
@@ -77,7 +76,7 @@ fn test_modules(module: &Module, file: &File) -> Vec<Module> {
     declared.collect()
 }
 
-/// What a module takes from the modules in it by `use`: whoever asks the module for it means where it comes from.
+/// Re-exports of a module from its children, mapped to their origin.
 fn passed_on(module: &Module, files: &BTreeMap<Module, File>) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for item in &files[module].items {
@@ -150,12 +149,12 @@ fn absolute(module: &Module, path: &[String], files: &BTreeMap<Module, File>) ->
     Some(base)
 }
 
-/// The module in which the item at the end of the path is written.
+/// The module that defines the item at the end of the path.
 fn origin(
     mut path: Vec<String>,
     passed_on: &BTreeMap<Module, BTreeMap<String, Vec<String>>>,
 ) -> Option<Module> {
-    // A chain of names passed on is no longer than this.
+    // Chains of re-exports are shorter than this.
     for _ in 0..8 {
         let module = (0..=path.len())
             .rev()
@@ -211,7 +210,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
                 leaves(&item.tree, &mut Vec::new(), &mut |path, _| paths.push(path.to_vec()));
                 paths.iter().for_each(|path| self.take(path));
             }
-            // What is `super` in a module within a file is the file.
+            // `super` in an inline module is the file.
             Item::Mod(item) if item.content.is_some() => {
                 self.module.push(item.ident.to_string());
                 visit::visit_item_mod(self, item);

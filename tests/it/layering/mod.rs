@@ -1,4 +1,4 @@
-//! How the source is laid out: who may import whom, and through which one place what is printed or dated goes.
+//! The structure of the source: permitted imports, and the single places for printing and for formatting times.
 
 mod glossary;
 mod imports;
@@ -17,7 +17,7 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 const LEAVES: [&str; 8] =
     ["backoff", "certificates", "loopback", "proxy", "secret", "stop", "telemetry", "time"];
 
-/// The rooms, and what each may import of ours, beside itself and the leaves.
+/// The rooms, and what each may import of ours, in addition to itself and the leaves.
 const ROOMS: [(&str, &[&str]); 27] = [
     (
         "cli",
@@ -54,9 +54,9 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("center::outcomes", &["amqp", "center::client", "command", "ledger", "relay"]),
     ("center::reconcile", &["center::client", "command", "ledger"]),
     ("command", &[]),
-    // Built from the reference, not from the client: so not from center.
+    // Built from the reference and not from the client, so not from center.
     ("emulator", &["callback"]),
-    // The settings of the rooms, and nothing that works.
+    // Only the settings of the rooms.
     (
         "config",
         &[
@@ -83,11 +83,11 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("stop", &[]),
     ("telemetry", &[]),
     ("time", &[]),
-    // The crate's root and the program's.
+    // The roots of the crate and of the program.
     ("", &[]),
 ];
 
-/// The room that a module is in: the innermost.
+/// The innermost room that contains a module.
 fn room(module: &Module) -> String {
     let path = module.join("::");
     let is_in = |room: &str| path == room || path.starts_with(&format!("{room}::"));
@@ -113,15 +113,15 @@ fn rooms_import_only_along_the_arrows() {
     }
 }
 
-/// A file may use what the `mod.rs` above it defines. All other imports lead one way, so that a file can be read after those
-/// that it imports.
+/// A file may use definitions of the `mod.rs` above it. All other imports are acyclic, so that a file can be read
+/// after those that it imports.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let mut graph = imports::graph(Path::new(SOURCE));
     for (module, imports) in &mut graph {
         imports.retain(|import| !module.starts_with(import));
     }
-    // What imports nothing is in no circle, and what nobody imports.
+    // Modules without imports or without importers are not in a circle.
     loop {
         let done: BTreeSet<Module> = graph
             .iter()
@@ -161,7 +161,7 @@ fn stem(path: &Path) -> &str {
     path.file_stem().and_then(|stem| stem.to_str()).expect("files of ours have plain names")
 }
 
-/// All source files of the program but its tests, with their text up to the tests in them.
+/// All source files of the program except its tests, each up to its test module.
 fn sources(path: &Path, into: &mut Vec<(PathBuf, String)>) {
     if path.is_dir() {
         entries(path).iter().filter(|path| stem(path) != "tests").for_each(|path| sources(path, into));
@@ -178,12 +178,12 @@ fn all_sources() -> Vec<(PathBuf, String)> {
     all
 }
 
-/// What is printed is tame because there is one way to a terminal on the command line, and one into the log.
+/// All output is sanitised, because there is one way to the terminal on the command line, and one into the log.
 #[test]
 fn nothing_is_printed_but_by_the_two_places_that_tame_it() {
     let mut found: Vec<String> = Vec::new();
     for (path, code) in all_sources() {
-        // clap's question whether a text is an error.
+        // clap's method that says whether a text is an error.
         let code = code.replace("use_stderr()", "");
         if ["stdout()", "stderr()", "/dev/tty"].iter().any(|way| code.contains(way)) {
             found
@@ -194,7 +194,7 @@ fn nothing_is_printed_but_by_the_two_places_that_tame_it() {
     assert_eq!(found, ["src/cli/output.rs", "src/telemetry/log.rs", "src/telemetry/log/journal.rs"]);
 }
 
-/// `{:?}` writes names of types and variants. In the text of an error only durations may be written so.
+/// `{:?}` writes names of types and variants. In error texts, only durations may use it.
 #[test]
 fn no_error_says_the_name_of_a_type() {
     let durations = ["{limit:?}", "{wait:?}"];
@@ -207,7 +207,7 @@ fn no_error_says_the_name_of_a_type() {
     }
 }
 
-/// The same of the fields of a log line, in which `?` stands for `{:?}`.
+/// The same for fields of log lines, in which `?` means `{:?}`.
 #[test]
 fn no_field_of_the_log_is_the_name_of_a_type_or_variant() {
     const DURATIONS: [&str; 7] =
@@ -230,7 +230,7 @@ fn no_field_of_the_log_is_the_name_of_a_type_or_variant() {
     assert!(fields > 50, "events are found: {fields}");
 }
 
-/// serde says `expected struct Name` unless it is told otherwise, and that is read by whoever wrote a file or a report.
+/// By default serde says `expected struct Name`, which users read after a mistake in a file or a report.
 #[test]
 fn no_reader_of_what_others_wrote_says_the_name_of_a_struct() {
     for (path, code) in all_sources() {
@@ -248,7 +248,7 @@ fn no_reader_of_what_others_wrote_says_the_name_of_a_struct() {
     }
 }
 
-/// A library's time shows itself with as many digits as it pleases, and takes a precision from whoever prints it.
+/// A library's time has an arbitrary number of digits, and accepts a precision from the caller.
 #[test]
 fn no_time_is_shown_but_by_the_one_formatter() {
     fn look(path: &Path, found: &mut Vec<String>) {

@@ -1,4 +1,4 @@
-//! The real program, started with a configuration of its own in a directory of its own.
+//! The real program, started with its own configuration in its own directory.
 
 use super::program;
 use super::{Answer, Authority, Callback, KEY, PairFiles, TOKEN, Vhost, eventually, ports};
@@ -22,7 +22,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint whose callbacks are not encrypted, with the token [`TOKEN`].
+    /// An endpoint with plain callbacks and the token [`TOKEN`].
     pub(crate) fn plain(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -32,19 +32,19 @@ impl Endpoint {
         }
     }
 
-    /// An endpoint whose callbacks are encrypted under [`KEY`], with the token [`TOKEN`].
+    /// An endpoint with callbacks encrypted under [`KEY`], and the token [`TOKEN`].
     pub(crate) fn encrypted(name: &str) -> Self {
         Self { credentials: vec![(TOKEN.to_owned(), Some(KEY.to_owned()))], ..Self::plain(name) }
     }
 
-    /// Puts other credentials in place of the usual one.
+    /// Replaces the usual credentials.
     pub(crate) fn credentials(mut self, credentials: &[(&str, Option<&str>)]) -> Self {
         self.credentials =
             credentials.iter().map(|(token, key)| ((*token).to_owned(), key.map(str::to_owned))).collect();
         self
     }
 
-    /// Puts credentials in place of the usual one, as TOML.
+    /// Replaces the usual credentials with TOML.
     pub(crate) fn credentials_toml(mut self, toml: &str) -> Self {
         self.credentials.clear();
         self.set("credentials", toml)
@@ -91,8 +91,8 @@ impl Endpoint {
     }
 }
 
-/// A configuration file in the making. It lives in a directory of its own, in which the ledger is too, and which
-/// is removed with the last thing that uses it.
+/// A builder for a configuration file. It has its own directory, which also contains the ledger and is removed with
+/// its last user.
 #[derive(Clone)]
 pub(crate) struct Config {
     dir: Arc<TempDir>,
@@ -102,12 +102,12 @@ pub(crate) struct Config {
     file_size_limit_kib: Option<u32>,
     /// Soft and hard.
     descriptors: Option<(u32, u32)>,
-    /// Whose certificate the public listener shows; plain HTTP if nobody's.
+    /// The authority of the public listener's certificate; plain HTTP if `None`.
     authority: Option<String>,
 }
 
 impl Config {
-    /// Nothing but the broker and the ledger; the endpoints are up to the test.
+    /// Only the broker and the ledger; the test adds endpoints.
     pub(crate) fn bare(amqp_url: &str) -> Self {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let dir = tempfile::Builder::new().prefix("countersign-test-").permissions(private).tempdir();
@@ -129,23 +129,22 @@ impl Config {
         )
     }
 
-    /// The endpoints most tests want: `purchase`, encrypted, and `leave`, plain.
+    /// The endpoints for most tests: `purchase`, encrypted, and `leave`, plain.
     pub(crate) fn new(vhost: &Vhost) -> Self {
         Self::with_url(vhost.url())
     }
 
-    /// [`Config::new`] for a broker at some URL.
+    /// [`Config::new`] for a broker at any URL.
     pub(crate) fn with_url(amqp_url: &str) -> Self {
         Self::bare(amqp_url).endpoint(Endpoint::encrypted("purchase")).endpoint(Endpoint::plain("leave"))
     }
 
-    /// Adds an endpoint.
     pub(crate) fn endpoint(mut self, endpoint: Endpoint) -> Self {
         self.endpoints.push(endpoint);
         self
     }
 
-    /// Sets a key of a section (`""` for the top level) to a TOML value, in place of an earlier one.
+    /// Sets or replaces a key of a section (`""` for the top level) with a TOML value.
     pub(crate) fn set(mut self, section: &str, key: &str, toml: &str) -> Self {
         self.settings.retain(|(known, name, _)| (known.as_str(), name.as_str()) != (section, key));
         self.settings.push((section.to_owned(), key.to_owned(), toml.to_owned()));
@@ -158,26 +157,26 @@ impl Config {
         self
     }
 
-    /// Lets no file of the program grow beyond this size: what a full disk looks like to it.
+    /// Limits the size of the program's files, to simulate a full disk.
     pub(crate) fn file_size_limit_kib(mut self, kib: u32) -> Self {
         self.file_size_limit_kib = Some(kib);
         self
     }
 
-    /// Starts the program with these limits, soft and hard, for the files that it may have open.
+    /// Limits the program's open files: soft and hard.
     pub(crate) fn descriptors(mut self, soft: u32, hard: u32) -> Self {
         self.descriptors = Some((soft, hard));
         self
     }
 
-    /// Takes the limits off again.
+    /// Removes the limits.
     pub(crate) fn without_limits(mut self) -> Self {
         self.file_size_limit_kib = None;
         self.descriptors = None;
         self
     }
 
-    /// Has the public listener speak TLS with this pair, which comes from this authority.
+    /// Makes the public listener use TLS with this pair, issued by this authority.
     pub(crate) fn https(mut self, authority: &Authority, files: &PairFiles) -> Self {
         self.authority = Some(authority.pem());
         self.set("http.tls", "cert_file", &quoted(&files.cert.display().to_string())).set(
@@ -201,7 +200,7 @@ impl Config {
                 sections.push(section);
             }
         }
-        // Keys of the top level have to come before the first table.
+        // Keys of the top level must precede the first table.
         sections.sort_by_key(|section| !section.is_empty());
         for section in sections {
             if !section.is_empty() {
@@ -225,7 +224,7 @@ impl Config {
     }
 }
 
-/// A running program. Dropping it kills it; a test that fails then sees the end of its log.
+/// A running program. Dropping it kills it; after a failed test it prints the end of its log.
 pub(crate) struct App {
     config: Config,
     file: PathBuf,
@@ -245,11 +244,10 @@ impl App {
 
     /// `countersign serve` with this configuration, ready to accept.
     ///
-    /// # Panics
-    /// When it ends instead or does not become ready.
+    /// # Panics If it exits or does not become ready.
     pub(crate) async fn with(config: Config) -> Self {
         let mut last = String::new();
-        // Another process may take a port between our look and the program's bind; nothing else is tried again.
+        // Another process may take a port before the program binds it; no other failure is retried.
         for _ in 0..5 {
             let mut app = Self::spawn(config.clone());
             match app.ready().await {
@@ -279,7 +277,7 @@ impl App {
         Self { config, file, child, log, reader: Some(reader), client, public, admin }
     }
 
-    /// Waits for `/readyz`; what the program said when it ended instead.
+    /// Waits for `/readyz`; returns the program's output if it exits instead.
     async fn ready(&mut self) -> Result<(), String> {
         eventually("/readyz to say 200", async || {
             if let Some(status) = self.child.try_wait().expect("our own child") {
@@ -331,7 +329,7 @@ impl App {
         self.try_post(endpoint, body).await.expect("the public listener answers")
     }
 
-    /// Sends a body to an endpoint of a program that may just be going away.
+    /// Sends a body to an endpoint of a program that may be stopping.
     pub(crate) async fn try_post(&self, endpoint: &str, body: impl Into<Vec<u8>>) -> reqwest::Result<Answer> {
         post(&self.client, &self.callback_url(endpoint), body.into()).await
     }
@@ -346,7 +344,7 @@ impl App {
         self.try_admin(path).await.expect("the internal listener answers")
     }
 
-    /// `GET` on the internal listener of a program that may just be going away.
+    /// `GET` on the internal listener of a program that may be stopping.
     pub(crate) async fn try_admin(&self, path: &str) -> reqwest::Result<Answer> {
         answer(self.client.get(format!("http://{}{path}", self.admin)).send().await?).await
     }
@@ -357,7 +355,7 @@ impl App {
         answer(request.send().await.expect("the internal listener answers")).await.expect("a whole answer")
     }
 
-    /// The value of one line of `/metrics`, named with its labels as they stand there.
+    /// The value of one line of `/metrics`, by its name and labels as printed.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").await.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
@@ -373,19 +371,18 @@ impl App {
         .await;
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Kills it as a power switch would.
+    /// Kills it like a power failure.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");
         self.child.wait().expect("our own child");
         self.read_to_the_end();
     }
 
-    /// Asks it to stop, as a supervisor does.
+    /// Asks it to stop, like a supervisor.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
     }
@@ -397,12 +394,12 @@ impl App {
         assert!(sent.expect("kill can be started").success(), "SIG{name} to our own child");
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has exited.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = eventually("the program to end", async || {
             self.child.try_wait().expect("our own child").ok_or_else(|| self.stderr())
@@ -412,14 +409,14 @@ impl App {
         status
     }
 
-    /// Starts it again on the same ports, configuration and ledger, and waits until it is ready.
+    /// Restarts it with the same ports, configuration and ledger, and waits until it is ready.
     pub(crate) async fn restart(&mut self) {
         if let Err(output) = self.try_restart().await {
             panic!("serve did not start again:\n{output}");
         }
     }
 
-    /// As [`App::restart`]; what the program said if it ended before it was ready.
+    /// Like [`App::restart`], but returns the program's output if it exits before it is ready.
     pub(crate) async fn try_restart(&mut self) -> Result<(), String> {
         assert!(!self.runs(), "restart is for a program that has ended");
         let (child, reader) = serve(&self.config, &self.file, &self.log);
@@ -428,7 +425,7 @@ impl App {
         self.ready().await
     }
 
-    /// Starts it again, and waits until it has ended, whether or not it became ready before.
+    /// Restarts it and waits until it has exited, whether or not it became ready.
     pub(crate) async fn restart_to_its_end(&mut self) -> ExitStatus {
         assert!(!self.runs(), "restart is for a program that has ended");
         let (child, reader) = serve(&self.config, &self.file, &self.log);
@@ -443,7 +440,7 @@ impl App {
         self.config.write();
     }
 
-    /// Everything it has said on standard error, over all its starts.
+    /// Its standard error, over all its starts.
     pub(crate) fn stderr(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
@@ -464,7 +461,7 @@ impl App {
 impl Drop for App {
     #[expect(clippy::print_stderr, reason = "the test harness shows it with the failure it belongs to")]
     fn drop(&mut self) {
-        // It may have ended by itself; then both only say so.
+        // It may have exited already; then both calls fail.
         drop(self.child.kill());
         drop(self.child.wait());
         self.read_to_the_end();
@@ -479,7 +476,7 @@ impl Drop for App {
     }
 }
 
-/// Sends a callback body by a client of one's own, as concurrent senders do.
+/// Sends a callback body with the given client, for concurrent senders.
 pub(crate) async fn post(client: &reqwest::Client, url: &str, body: Vec<u8>) -> reqwest::Result<Answer> {
     answer(client.post(url).header("content-type", "application/json").body(body).send().await?).await
 }
@@ -492,13 +489,13 @@ async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
     Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
 }
 
-/// A client that talks to 127.0.0.1 only, so it needs no certificates and must not ask a proxy.
+/// A client for 127.0.0.1 only: it needs no certificates and must not use a proxy.
 pub(crate) fn client() -> reqwest::Client {
     install_provider();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client without certificates")
 }
 
-/// A client that believes one authority. Each request has a connection, and so a handshake, of its own.
+/// A client that trusts one authority. Each request uses a new connection, and so a new handshake.
 fn tls_client(authority_pem: &str) -> reqwest::ClientBuilder {
     install_provider();
     let authority = reqwest::Certificate::from_pem(authority_pem.as_bytes()).expect("PEM");
@@ -506,7 +503,7 @@ fn tls_client(authority_pem: &str) -> reqwest::ClientBuilder {
     builder.pool_max_idle_per_host(0)
 }
 
-/// The TLS of this test process.
+/// Installs the TLS provider of this test process.
 fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -517,8 +514,8 @@ fn install_provider() {
 
 fn serve(config: &Config, file: &Path, log: &Arc<Mutex<Vec<String>>>) -> (Child, JoinHandle<()>) {
     let program = program::command();
-    // Ignored signals stay ignored over exec, so that a write beyond the limit is an error and no signal. POSIX counts the
-    // limit in blocks of 512 bytes.
+    // Ignored signals stay ignored over exec, so a write beyond the limit fails with an error and not a signal. POSIX
+    // counts the limit in blocks of 512 bytes.
     let size = config.file_size_limit_kib.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2));
     let files = config.descriptors.map(|(soft, hard)| format!("ulimit -Sn {soft}; ulimit -Hn {hard}; "));
     let limits: String = [size, files].into_iter().flatten().collect();

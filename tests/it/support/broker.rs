@@ -1,13 +1,13 @@
 //! A real RabbitMQ: one private node per test process, a virtual host per test.
 //!
-//! The node is started from the installed server's own scripts with everything of its own (ports, node name,
-//! `epmd`, data, cookie), so it meets neither a broker that runs on this machine nor another test process. It is
-//! the child of a shell that waits on a pipe which only this process holds: however this process ends, the pipe
-//! closes and the shell kills the node and removes its files.
+//! The node is started with the installed server's own scripts, but with its own ports, node name, `epmd`, data and
+//! cookie, so it meets neither another broker on this machine nor another test process. It is the child of a shell
+//! that waits on a pipe held only by this process: however this process ends, the pipe closes and the shell kills the
+//! node and removes its files.
 //!
-//! `AMQP_URL` names a broker to use instead. Its virtual host is then used by one test at a time, and emptied of
-//! the product's exchanges and queues before each. Tests that stop a broker have a private node in any case.
-//! Without `AMQP_URL` and without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
+//! `AMQP_URL` names a broker to use instead. One test at a time then uses its virtual host, which is first emptied of
+//! the product's exchanges and queues. Tests that stop a broker always have a private node. Without `AMQP_URL` and
+//! without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
 
 use super::{Authority, PATIENCE, eventually, ports};
 use lapin::options::{
@@ -30,10 +30,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Message;
 
-/// A node needs about five seconds of one idle core; this is for machines that are busy with other builds.
+/// A node needs about five seconds of one idle core; this allows for machines that are busy with other builds.
 const BOOT: Duration = Duration::from_secs(180);
 
-/// Waits on its standard input; `keep` on it, or its end, is the order to kill the node.
+/// Waits on its standard input; `keep` or end of file makes it kill the node.
 const WATCHDOG: &str = r#"
 setsid epmd -address 127.0.0.1 -port "$2" </dev/null >>"$1/epmd.log" 2>&1 &
 epmd=$!
@@ -47,8 +47,8 @@ wait
 [ "$order" = keep ] || rm -rf -- "$1"
 "#;
 
-/// Answers Erlang expressions on a loopback port. `rabbitmqctl` would do the same in about a second of CPU time
-/// each, most of it spent on starting itself; this takes milliseconds.
+/// Evaluates Erlang expressions on a loopback port in milliseconds. `rabbitmqctl` needs about a second of CPU time
+/// each, most of it to start.
 const CONTROL: &str = r#"
 spawn(fun() ->
   {ok, Listener} = gen_tcp:listen(@PORT@, [binary, {packet, 4}, {active, false}, {ip, {127,0,0,1}}, {reuseaddr, true}]),
@@ -87,12 +87,12 @@ pub(crate) struct Broker {
     epmd_port: u16,
     node_name: String,
     dist_port: u16,
-    /// The shell that ends the node when its standard input does.
+    /// The shell that ends the node when its standard input closes.
     watchdog: Mutex<Option<Child>>,
 }
 
 impl Broker {
-    /// The node that all tests of this process share. Whoever comes first waits for it to boot.
+    /// The node that all tests of this process share. The first caller waits for it to boot.
     fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(Self::boot)
@@ -105,7 +105,7 @@ impl Broker {
         let turn = Arc::clone(TURN.get_or_init(Arc::default)).lock_owned().await;
         let broker = off_the_runtime(|| {
             let broker = NODE.get_or_init(Self::boot);
-            // A test that failed may have left it stopped.
+            // A failed test may have left it stopped.
             broker.start();
             broker
         })
@@ -113,7 +113,7 @@ impl Broker {
         Stoppable { broker, _turn: turn }
     }
 
-    /// A node of its own with a second port, on which it speaks TLS and asks for a certificate.
+    /// A separate node with a second port for TLS, which requires a client certificate.
     pub(crate) async fn encrypted(authority: Authority) -> Encrypted {
         off_the_runtime(move || {
             let tls_port = ports::free();
@@ -134,7 +134,7 @@ impl Broker {
         .await
     }
 
-    /// A node of its own with the management API.
+    /// A separate node with the management API.
     pub(crate) async fn managed() -> Managed {
         off_the_runtime(|| {
             let port = ports::free();
@@ -153,7 +153,7 @@ impl Broker {
         Self::boot_with(|_| String::new())
     }
 
-    /// [`Broker::boot`] with more lines of configuration, which may name files in the node's directory.
+    /// [`Broker::boot`] with more configuration, which may name files in the node's directory.
     fn boot_with(more: impl FnOnce(&Path) -> String) -> Self {
         let dir =
             tempfile::Builder::new().prefix("countersign-broker-").tempdir().expect("a directory").keep();
@@ -181,11 +181,10 @@ impl Broker {
         broker
     }
 
-    /// Starts the node, on the same ports and data as before, and waits until it serves AMQP. Does nothing when
-    /// it runs.
+    /// Starts the node, on the same ports and data as before, and waits until it serves AMQP. Does nothing if it
+    /// runs.
     ///
-    /// # Panics
-    /// When it does not come up within [`BOOT`], with the last error and the end of its log.
+    /// # Panics If it does not start within [`BOOT`], with the last error and the end of its log.
     pub(crate) fn start(&self) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         if watchdog.is_some() {
@@ -201,7 +200,7 @@ impl Broker {
             .arg(&self.dir)
             .arg(self.epmd_port.to_string())
             .arg(server_script())
-            // Away from the terminal's process group, so that an interrupt reaches it as the end of the pipe.
+            // Its own process group, so that an interrupt on the terminal reaches it only as the end of the pipe.
             .process_group(0)
             .env("HOME", &self.dir)
             .env("RABBITMQ_NODENAME", &self.node_name)
@@ -232,13 +231,13 @@ impl Broker {
         }
     }
 
-    /// Stops the node in an orderly way and returns when it is gone. Its data stay.
+    /// Stops the node cleanly and returns when it is gone. Its data stay.
     pub(crate) fn stop(&self) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut child) = watchdog.take() else { return };
         self.eval("init:stop().");
         let deadline = Instant::now() + PATIENCE;
-        // The control port is served by the node's own process and so closes with it.
+        // The node's own process serves the control port, which closes with it.
         while TcpStream::connect(("127.0.0.1", self.control_port)).is_ok() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -250,8 +249,7 @@ impl Broker {
 
     /// Evaluates Erlang expressions, ended by a full stop, on the node and returns the value as text.
     ///
-    /// # Panics
-    /// When the node does not answer, or the expressions fail.
+    /// # Panics If the node does not answer, or the expressions fail.
     pub(crate) fn eval(&self, expressions: &str) -> String {
         let answer = self.try_eval(expressions).expect("the node answers on its control port");
         match answer.split_at(1) {
@@ -348,19 +346,19 @@ pub(crate) struct Encrypted {
 }
 
 impl Encrypted {
-    /// A new virtual host on it, without TLS for the test's own use.
+    /// A new virtual host on it, for the test's own use without TLS.
     pub(crate) fn vhost(&self) -> Vhost {
         tokio::task::block_in_place(|| self.broker.vhost())
     }
 
-    /// Where it is found over TLS, under this name for 127.0.0.1.
+    /// Its TLS URL, with this name for 127.0.0.1.
     pub(crate) fn tls_url(&self, vhost: &Vhost, host: &str) -> String {
         let name = vhost.url().rsplit_once('/').expect("a URL with a virtual host").1;
         format!("amqps://guest:guest@{host}:{}/{name}", self.tls_port)
     }
 }
 
-/// A node that this test may stop, until this is dropped.
+/// A node that this test may stop, until dropped.
 pub(crate) struct Stoppable {
     broker: &'static Broker,
     _turn: OwnedMutexGuard<()>,
@@ -373,38 +371,38 @@ impl Stoppable {
         off_the_runtime(move || broker.vhost()).await
     }
 
-    /// [`Broker::stop`], without stopping the test's own tasks meanwhile.
+    /// [`Broker::stop`] without blocking the test's tasks.
     pub(crate) async fn stop(&self) {
         let broker = self.broker;
         off_the_runtime(move || broker.stop()).await;
     }
 
-    /// [`Broker::start`], without stopping the test's own tasks meanwhile.
+    /// [`Broker::start`] without blocking the test's tasks.
     pub(crate) async fn start(&self) {
         let broker = self.broker;
         off_the_runtime(move || broker.start()).await;
     }
 
-    /// [`Broker::eval`], without stopping the test's own tasks meanwhile.
+    /// [`Broker::eval`] without blocking the test's tasks.
     pub(crate) async fn eval(&self, expressions: String) -> String {
         let broker = self.broker;
         off_the_runtime(move || broker.eval(&expressions)).await
     }
 
-    /// Runs a line of a shell in which `rabbitmqctl` is this node's; returns what it says on standard error when it fails.
+    /// Runs a shell line in which `rabbitmqctl` refers to this node; returns its standard error if it fails.
     pub(crate) async fn shell(&self, line: &str) -> Result<(), String> {
         let (broker, line) = (self.broker, line.to_owned());
         off_the_runtime(move || broker.shell(&line)).await
     }
 
-    /// Imports definitions, as an administrator does.
+    /// Imports definitions, like an administrator.
     pub(crate) async fn import(&self, definitions: &Path) {
         let path = Value::from(definitions.display().to_string());
         let import = format!("{{ok, Body}} = file:read_file({path}), rabbit_definitions:import_raw(Body).");
         assert_eq!(self.eval(import).await, "ok", "the broker takes the definitions");
     }
 
-    /// Lets the user write to an exchange of this virtual host only with the routing keys that match.
+    /// Restricts the user's writes to an exchange of this virtual host to matching routing keys.
     pub(crate) async fn writable_topics(&self, vhost: &Vhost, exchange: &'static str, pattern: &'static str) {
         let broker = self.broker;
         let name = vhost.url.rsplit('/').next().expect("an URL has slashes").to_owned();
@@ -417,7 +415,7 @@ impl Stoppable {
         .await;
     }
 
-    /// Larger messages end the channel, of channels that are opened from now on.
+    /// Limits the message size for new channels; a larger message closes the channel.
     pub(crate) async fn max_message_size(&self, bytes: u32) {
         let broker = self.broker;
         off_the_runtime(move || {
@@ -426,7 +424,7 @@ impl Stoppable {
         .await;
     }
 
-    /// Sets the memory alarm off, which makes the node block every publishing connection, or clears it.
+    /// Sets the memory alarm, which makes the node block every publishing connection, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
         let share = if on { "0.000001" } else { "0.6" };
         self.eval(format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).")).await;
@@ -445,12 +443,12 @@ impl Managed {
         self.broker.vhost()
     }
 
-    /// Where the management API is.
+    /// The URL of the management API.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What `rabbitmqctl` needs to find this node, and where it is.
+    /// The environment in which `rabbitmqctl` finds this node, including its path.
     pub(crate) fn control(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         let scripts = server_script();
         let mut path = scripts.parent().expect("a directory").as_os_str().to_owned();
@@ -465,22 +463,22 @@ impl Managed {
         ]
     }
 
-    /// [`Broker::eval`], without stopping the test's own tasks meanwhile.
+    /// [`Broker::eval`] without blocking the test's tasks.
     pub(crate) async fn eval(&self, expressions: String) -> String {
         tokio::task::block_in_place(|| self.broker.eval(&expressions))
     }
 }
 
-/// A virtual host with nothing in it, for one test.
+/// An empty virtual host for one test.
 pub(crate) struct Vhost {
     url: String,
     address: SocketAddr,
-    /// Held where the virtual host is not this test's own.
+    /// Held if the virtual host is shared.
     _alone: Option<OwnedMutexGuard<()>>,
 }
 
 impl Vhost {
-    /// A new one on the broker of this test process.
+    /// Creates one on the broker of this test process.
     pub(crate) async fn new() -> Self {
         match std::env::var("AMQP_URL") {
             Ok(url) => Self::borrowed(url).await,
@@ -488,7 +486,7 @@ impl Vhost {
         }
     }
 
-    /// The virtual host of somebody else's broker, for as long as this value lives.
+    /// Borrows the virtual host of an external broker.
     async fn borrowed(url: String) -> Self {
         static TURN: OnceLock<Arc<tokio::sync::Mutex<()>>> = OnceLock::new();
         let alone = Arc::clone(TURN.get_or_init(Arc::default)).lock_owned().await;
@@ -500,7 +498,7 @@ impl Vhost {
         for name in
             ["countersign.commands", "countersign.unrouted", "countersign.dead", "countersign.outcomes"]
         {
-            // Deleting what is not there is no error to RabbitMQ.
+            // RabbitMQ allows deleting a missing object.
             channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue.delete");
             channel
                 .exchange_delete(name.into(), ExchangeDeleteOptions::default())
@@ -510,12 +508,12 @@ impl Vhost {
         vhost
     }
 
-    /// The URL under which an AMQP client finds it.
+    /// Its URL for AMQP clients.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The URL under which it is found through something that listens on another port of 127.0.0.1.
+    /// Its URL through another port of 127.0.0.1.
     pub(crate) fn url_through(&self, port: u16) -> String {
         let mut uri: AMQPUri = self.url.parse().expect("built or checked here");
         uri.authority.host = "127.0.0.1".to_owned();
@@ -529,7 +527,7 @@ impl Vhost {
         )
     }
 
-    /// Where the broker listens.
+    /// The broker's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -544,7 +542,7 @@ impl Vhost {
         .await
     }
 
-    /// How many messages stand ready in a queue; `None` when there is no such queue.
+    /// The number of ready messages in a queue; `None` if the queue does not exist.
     pub(crate) async fn depth(&self, queue: &str) -> Option<u32> {
         let (_connection, channel) = self.channel().await;
         let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -552,17 +550,17 @@ impl Vhost {
         found.ok().map(|queue| queue.message_count())
     }
 
-    /// Whether there is such an exchange.
+    /// Whether this exchange exists.
     pub(crate) async fn has_exchange(&self, name: &str) -> bool {
         let (_connection, channel) = self.channel().await;
         let look = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(name.into(), ExchangeKind::Topic, look, FieldTable::default()).await.is_ok()
     }
 
-    /// Takes the first message of a queue, waiting for the queue and for one.
+    /// Takes the first message of a queue, waiting for both.
     pub(crate) async fn take(&self, queue: &str) -> Message {
         eventually(&format!("a message in {queue}"), async || {
-            // A queue that is not there ends the channel that asked, so that each look has its own.
+            // Checking for a missing queue closes the channel, so each attempt uses a new one.
             let (_connection, channel) = self.channel().await;
             let got = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await;
             match got.map_err(|error| error.to_string())? {
@@ -581,7 +579,6 @@ impl Vhost {
         .await;
     }
 
-    /// Deletes an exchange.
     pub(crate) async fn delete_exchange(&self, name: &str) {
         let (_connection, channel) = self.channel().await;
         channel
@@ -590,13 +587,12 @@ impl Vhost {
             .expect("exchange.delete");
     }
 
-    /// Deletes a queue with what is in it.
+    /// Deletes a queue with its messages.
     pub(crate) async fn delete_queue(&self, name: &str) {
         let (_connection, channel) = self.channel().await;
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue.delete");
     }
 
-    /// Takes a queue off an exchange.
     pub(crate) async fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) {
         let (_connection, channel) = self.channel().await;
         let unbound = channel
@@ -606,7 +602,7 @@ impl Vhost {
     }
 }
 
-/// Runs something that blocks where it does not hold up the tasks of the test.
+/// Runs blocking work without blocking the test's tasks.
 async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
@@ -614,14 +610,14 @@ async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
     }
 }
 
-/// A number that is new in this process.
+/// A number that is unique in this process.
 fn next() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The server's own start script. Packages put a wrapper on the PATH that insists on their system user, so the
-/// script behind it is looked for first.
+/// The server's own start script. Packages put a wrapper on the PATH that requires their system user, so the script
+/// behind it is tried first.
 fn server_script() -> PathBuf {
     let mut candidates: Vec<PathBuf> = Vec::new();
     if let Ok(versions) = std::fs::read_dir("/usr/lib/rabbitmq/lib") {

@@ -7,15 +7,15 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A callback body, member by member in wire order. Values are raw JSON text, so that numbers above 2^53,
-/// duplicate names and wrong types can be written as easily as the usual ones.
+/// A callback body, member by member in wire order. Values are raw JSON text, so that numbers above 2^53, duplicate
+/// names and wrong types are as easy to write as the usual ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Callback {
     members: Vec<(String, String)>,
 }
 
 impl Callback {
-    /// Pressed in the pending list (platform.md#callback-origins): the task is named by `instance_id` and `task_id`.
+    /// Pressed in the pending list (platform.md#callback-origins): `instance_id` and `task_id` identify the task.
     pub(crate) fn list(instance_id: &str, task_id: &str) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -27,8 +27,8 @@ impl Callback {
             .with("token", TOKEN)
     }
 
-    /// Pressed on a bot card, in the shape of the one that was ever captured (platform.md#callback-origins): five
-    /// members, no `approval_code`, `message_id` as an unquoted number.
+    /// Pressed on a bot card, in the form of the captured one (platform.md#callback-origins): five members, no
+    /// `approval_code`, `message_id` as an unquoted number.
     pub(crate) fn card(action_context: &str, message_id: u64) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -38,7 +38,7 @@ impl Callback {
             .with("token", TOKEN)
     }
 
-    /// Pressed on a search hit (platform.md#callback-origins): the task is named by `id` alone.
+    /// Pressed on a search hit (platform.md#callback-origins): only `id` identifies the task.
     pub(crate) fn search(id: &str) -> Self {
         Self { members: Vec::new() }
             .with("action_type", "APPROVE")
@@ -48,12 +48,12 @@ impl Callback {
             .with("token", TOKEN)
     }
 
-    /// Sets a member, in its place when it is there already.
+    /// Sets a member; an existing one keeps its position.
     pub(crate) fn with(self, name: &str, value: impl Into<Value>) -> Self {
         self.raw(name, &value.into().to_string())
     }
 
-    /// Sets a member to JSON text that is taken as it is.
+    /// Sets a member to raw JSON text.
     pub(crate) fn raw(mut self, name: &str, json: &str) -> Self {
         match self.members.iter_mut().find(|(known, _)| known == name) {
             Some((_, value)) => json.clone_into(value),
@@ -62,13 +62,13 @@ impl Callback {
         self
     }
 
-    /// Adds a member even if one of that name is there.
+    /// Adds a member even if one with that name exists.
     pub(crate) fn again(mut self, name: &str, json: &str) -> Self {
         self.members.push((name.to_owned(), json.to_owned()));
         self
     }
 
-    /// Leaves a member out.
+    /// Removes a member.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.members.retain(|(known, _)| known != name);
         self
@@ -94,7 +94,7 @@ impl Callback {
         self.with("token", token)
     }
 
-    /// The body that a definition without a key sends: compact JSON.
+    /// The body for a definition without a key: compact JSON.
     pub(crate) fn plain(&self) -> Vec<u8> {
         let members: Vec<String> = self
             .members
@@ -104,7 +104,7 @@ impl Callback {
         format!("{{{}}}", members.join(",")).into_bytes()
     }
 
-    /// The body that a definition with this key sends (platform.md#encrypted-callbacks), under a fresh IV.
+    /// The body for a definition with this key (platform.md#encrypted-callbacks), with a fresh IV.
     pub(crate) fn encrypted(&self, key: &str) -> Vec<u8> {
         envelope(&seal(key, &self.plain()))
     }
@@ -115,7 +115,7 @@ pub(crate) fn envelope(encrypt: &str) -> Vec<u8> {
     serde_json::json!({ "encrypt": encrypt }).to_string().into_bytes()
 }
 
-/// Encrypts as platform.md#encryption says: AES-256-CBC under SHA-256 of the key text, PKCS#7, base64 of IV and
+/// Encrypts as in platform.md#encryption: AES-256-CBC with SHA-256 of the key text, PKCS#7, base64 of IV and
 /// ciphertext.
 pub(crate) fn seal(key: &str, plaintext: &[u8]) -> String {
     let padding = 16 - plaintext.len() % 16;
@@ -124,7 +124,7 @@ pub(crate) fn seal(key: &str, plaintext: &[u8]) -> String {
     seal_blocks(key, &padded)
 }
 
-/// Encrypts whole blocks without adding padding: for bodies that are padded wrongly on purpose.
+/// Encrypts whole blocks without adding padding, for deliberately wrong padding.
 pub(crate) fn seal_blocks(key: &str, padded: &[u8]) -> String {
     assert_eq!(padded.len() % 16, 0, "CBC takes whole blocks");
     let mut iv = [0_u8; 16];
@@ -139,10 +139,9 @@ pub(crate) fn seal_blocks(key: &str, padded: &[u8]) -> String {
     BASE64_STANDARD.encode(sealed)
 }
 
-/// Decrypts what [`seal`] made, or what the program made.
+/// Decrypts output of [`seal`] or of the program.
 ///
-/// # Panics
-/// When it is not base64, not whole blocks, or not padded by PKCS#7.
+/// # Panics If it is not base64, not whole blocks, or not padded by PKCS#7.
 pub(crate) fn open(key: &str, sealed: &str) -> Vec<u8> {
     let bytes = BASE64_STANDARD.decode(sealed.trim()).expect("standard base64");
     let (iv, ciphertext) = bytes.split_at(16);

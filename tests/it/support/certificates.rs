@@ -1,4 +1,4 @@
-//! Certificates of an authority of our own, as files.
+//! Certificates of a test authority, as files.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -6,7 +6,7 @@ use rcgen::{
 };
 use std::path::{Path, PathBuf};
 
-/// An authority that only believes in itself.
+/// A self-signed authority.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Pair {
     pub(crate) key: String,
 }
 
-/// Where a [`Pair`] was written to.
+/// The files of a [`Pair`].
 #[derive(Clone, Debug)]
 pub(crate) struct PairFiles {
     pub(crate) cert: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct PairFiles {
 }
 
 impl Authority {
-    /// A new one, of the same name as all others.
+    /// Creates an authority; all have the same name.
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! HTTP as bytes, for the tests that care about every one of them, and the answer type that all tests read.
+//! Raw HTTP for tests that check every byte, and the answer type for all tests.
 
 use super::PATIENCE;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// In the order and spelling of the wire where it came over a [`Line`].
+    /// From a [`Line`], in the order and spelling of the wire.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -29,7 +29,7 @@ impl Answer {
         })
     }
 
-    /// The value of a header, whatever the case of its name.
+    /// The value of a header, by case-insensitive name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -44,8 +44,7 @@ impl Answer {
 
     /// The command id of a success.
     ///
-    /// # Panics
-    /// When the answer is not a 200 with a `command_id`.
+    /// # Panics If the answer is not a 200 with a `command_id`.
     pub(crate) fn command_id(&self) -> String {
         assert_eq!(self.status, 200, "refused: {}", self.text());
         let id = self.json()["data"]["command_id"].as_str().map(str::to_owned);
@@ -57,7 +56,7 @@ impl Answer {
         self.json()["data"]["status"].as_str().map(str::to_owned).unwrap_or_default()
     }
 
-    /// Everything but the one header that differs between two equal answers by its nature.
+    /// Removes the only header that differs between equal answers.
     pub(crate) fn without_date(mut self) -> Self {
         self.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("date"));
         self
@@ -71,20 +70,19 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Connects.
     pub(crate) async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the listener accepts connections");
         stream.set_nodelay(true).expect("a connected socket takes the option");
         Self { stream, unread: Vec::new() }
     }
 
-    /// Writes bytes as they are.
+    /// Writes raw bytes.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Writes a whole POST that leaves the connection open.
+    /// Writes a complete POST that leaves the connection open.
     pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> std::io::Result<()> {
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: countersign.test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -95,16 +93,15 @@ impl Line {
         self.write(&request).await
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the write side.
     pub(crate) async fn end(&mut self) {
-        // An error says that the other side has closed already.
+        // An error means that the other side has already closed.
         drop(self.stream.shutdown().await);
     }
 
-    /// Reads one answer; `None` when the other side closed before a full one came.
+    /// Reads one answer; `None` if the other side closes before it is complete.
     ///
-    /// # Panics
-    /// When nothing comes within [`PATIENCE`], or what comes is not HTTP.
+    /// # Panics If nothing arrives within [`PATIENCE`], or the input is not HTTP.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         loop {
             if let Some((answer, used)) = parse(&self.unread) {
@@ -121,17 +118,17 @@ impl Line {
         }
     }
 
-    /// Waits until the other side closes the connection and returns what it still said.
+    /// Waits until the other side closes the connection and returns the remaining input.
     pub(crate) async fn until_closed(mut self) -> Vec<u8> {
         let drained = timeout(PATIENCE, self.stream.read_to_end(&mut self.unread)).await;
-        // A reset is a close as well.
+        // A reset counts as a close.
         drop(drained.expect("the connection is closed within the bound"));
         self.unread
     }
 }
 
-/// The first whole answer in `bytes` and its length. Only `Content-Length` framing: neither listener has a
-/// reason to send anything else for a small body.
+/// The first complete answer in `bytes` and its length. Supports only `Content-Length`: neither listener uses another
+/// framing for a small body.
 fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..head_end]).expect("a head of ASCII");

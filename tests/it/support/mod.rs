@@ -1,7 +1,7 @@
-//! What the tests stand on: the real program, a real RabbitMQ, and a way to wait for a state.
+//! The foundation of the tests: the real program, a real RabbitMQ, and a way to wait for a state.
 //!
-//! Nothing here knows the crate from inside. The program is started as an operator would start it, is spoken to
-//! over its two listeners, and what it publishes is read from the queue by an ordinary AMQP client.
+//! Nothing here uses the crate's internals. The program is started like an operator would start it, the tests use its
+//! two listeners, and an ordinary AMQP client reads its messages from the queue.
 
 mod app;
 mod broker;
@@ -27,28 +27,27 @@ use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The token of every endpoint unless a test says otherwise. A fake, like every secret in these tests.
+/// The default token of every endpoint. A fake, like every secret in these tests.
 pub(crate) const TOKEN: &str = "fake-token-0f3a-9d";
-/// The key of every encrypted endpoint unless a test says otherwise.
+/// The default key of every encrypted endpoint.
 pub(crate) const KEY: &str = "fake-key-审批-77c1";
 
-/// A broker that is away for good: nobody listens on port 1 of the loopback. For tests of the accept path, which
-/// has to do without one.
+/// A broker that is permanently down: nobody listens on port 1 of the loopback. For tests of the accept path, which
+/// must work without one.
 pub(crate) const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:1/%2f";
 
-/// How long a state may take to come about before a test gives up. Far above what any of them needs, because a
-/// busy machine is not a fault of the program; no test measures time against it.
+/// How long to wait for a state before a test fails. Far longer than any of them needs, because a busy machine is not
+/// a fault of the program; no test measures time against it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks again and again until `look` says `Ok`, at most [`PATIENCE`] long.
+/// Polls until `look` returns `Ok`, for at most [`PATIENCE`].
 ///
-/// # Panics
-/// When the time is over, with `what` was awaited and what the last look saw instead.
+/// # Panics On timeout, with `what` was awaited and the last error.
 pub(crate) async fn eventually<T, E: Debug>(what: &str, look: impl AsyncFnMut() -> Result<T, E>) -> T {
     eventually_within(PATIENCE, what, look).await
 }
 
-/// [`eventually`] with a bound of its own.
+/// [`eventually`] with another bound.
 pub(crate) async fn eventually_within<T, E: Debug>(
     bound: Duration,
     what: &str,

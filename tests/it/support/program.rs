@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A command line to be run.
+/// A command line to run.
 pub(crate) struct Program {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
@@ -27,8 +27,7 @@ pub(crate) struct Ran {
 }
 
 impl Program {
-    /// `countersign` with these arguments, an environment without any of the program's variables, and nothing on
-    /// standard input.
+    /// `countersign` with these arguments, an environment without the program's variables, and empty standard input.
     pub(crate) fn new<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
         Self {
             args: args.into_iter().map(Into::into).collect(),
@@ -38,7 +37,7 @@ impl Program {
         }
     }
 
-    /// Names the configuration file, by the variable that is part of the contract.
+    /// Sets the configuration file, with the variable that is part of the contract.
     pub(crate) fn config(self, file: &Path) -> Self {
         self.env("COUNTERSIGN_CONFIG", file)
     }
@@ -55,7 +54,7 @@ impl Program {
         self
     }
 
-    /// What the program reads.
+    /// Sets the standard input.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self
@@ -89,7 +88,7 @@ impl Program {
         command.spawn().expect("the program was built with these tests")
     }
 
-    /// Runs it to its end, at most [`PATIENCE`] long, without holding up the tasks of the test.
+    /// Runs it to its end, for at most [`PATIENCE`], without blocking the test's tasks.
     pub(crate) async fn run(self) -> Ran {
         tokio::task::spawn_blocking(move || self.run_to_its_end()).await.expect("the run does not panic")
     }
@@ -97,7 +96,7 @@ impl Program {
     fn run_to_its_end(self) -> Ran {
         let mut child = self.spawn();
         let mut stdin = child.stdin.take().expect("a pipe");
-        // A program that fails before it reads closes the pipe; its exit code tells more than this error.
+        // A program that fails before it reads closes the pipe; its exit code is more informative than this error.
         drop(stdin.write_all(&self.stdin));
         drop(stdin);
         let stdout = drain(child.stdout.take().expect("a pipe"));
@@ -124,7 +123,7 @@ impl Program {
     }
 }
 
-/// A program that runs on; dropping it kills it.
+/// A running program; dropping it kills it.
 pub(crate) struct Running {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -136,7 +135,7 @@ impl Running {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How it ended, when it has.
+    /// Its exit code, once it has exited.
     pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
         self.child.try_wait().expect("our own child").map(|status| status.code())
     }
@@ -144,30 +143,29 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; then both only say so.
+        // It may have exited already; then both calls fail.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
 impl Ran {
-    /// This run, when it ended with the code.
+    /// Returns this run if it ended with the code.
     ///
-    /// # Panics
-    /// With both streams when it did not.
+    /// # Panics Otherwise, with both streams.
     pub(crate) fn ended_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
-    /// The one JSON value on standard output.
+    /// The single JSON value on standard output.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|fault| panic!("not one JSON value ({fault}): {}\n{}", self.stdout, self.stderr))
     }
 }
 
-/// The program with an environment in which nothing configures it.
+/// The program with an environment that does not configure it.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
     for (name, _) in std::env::vars_os() {
@@ -182,7 +180,7 @@ pub(crate) fn command() -> Command {
 fn drain(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // The stream ends with the program; what was read until then is what there is.
+        // The stream ends with the program; keep what was read until then.
         drop(stream.read_to_end(&mut bytes));
         bytes
     })

@@ -1,4 +1,4 @@
-//! A broker that goes away and comes back within a test: a TCP forwarder that can be shut and opened again.
+//! Simulates a broker outage within a test: a TCP forwarder that can be closed and reopened.
 
 use super::{eventually, ports};
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Forwards one port to another while it is open; refuses connections, and has cut all it had, while it is shut.
+/// Forwards one port to another while open. While shut, it refuses connections; shutting cuts existing ones.
 pub(crate) struct Proxy {
     port: u16,
     target: SocketAddr,
@@ -14,23 +14,23 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that is still shut: to its clients the server is away.
+    /// A proxy that is still shut: clients cannot reach the server.
     pub(crate) fn shut_before(target: SocketAddr) -> Self {
         Self { port: ports::free(), target, running: None }
     }
 
-    /// Where clients find it.
+    /// The port for clients.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Lets clients through from now on. Does nothing while it is open.
+    /// Accepts clients from now on. Does nothing if already open.
     pub(crate) async fn open(&mut self) {
         if self.running.is_some() {
             return;
         }
-        // A process that another test starts holds a copy of every socket of this one between its fork and its exec,
-        // so the old listener may outlive its closing by a moment.
+        // Between fork and exec, a process started by another test holds copies of all our sockets, so the old
+        // listener may outlive its closing by a moment.
         let listener =
             eventually("the port is free", async || TcpListener::bind(("127.0.0.1", self.port)).await).await;
         let target = self.target;
@@ -41,7 +41,7 @@ impl Proxy {
                     Ok((mut client, _)) = listener.accept() => {
                         pairs.spawn(async move {
                             if let Ok(mut server) = TcpStream::connect(target).await {
-                                // How a pair ended does not matter: its two sockets are closed either way.
+                                // Ignore how a pair ended: both sockets are closed in any case.
                                 drop(copy_bidirectional(&mut client, &mut server).await);
                             }
                         });
@@ -56,7 +56,7 @@ impl Proxy {
     pub(crate) async fn shut(&mut self) {
         if let Some(running) = self.running.take() {
             running.abort();
-            // Awaited so that the listener is closed when this returns; the error only says "aborted".
+            // Wait, so that the listener is closed on return; the error only says "aborted".
             drop(running.await);
         }
     }

@@ -1,4 +1,4 @@
-//! A consumer as a third-party system runs one: manual acknowledgement, one message after the other.
+//! A consumer like that of a third-party system: manual acknowledgement, one message at a time.
 
 use super::{Vhost, eventually};
 use futures_util::StreamExt;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A message as it came from the queue.
+/// A message from the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) exchange: String,
@@ -39,12 +39,12 @@ impl Message {
         serde_json::from_slice(&self.body).expect("a command is JSON")
     }
 
-    /// The `message_id` property; empty when there is none.
+    /// The `message_id` property; empty if absent.
     pub(crate) fn message_id(&self) -> String {
         self.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// A header, which must be there and a string.
+    /// The value of a header, which must exist and be a string.
     pub(crate) fn header(&self, name: &str) -> String {
         let table = self.properties.headers().as_ref().expect("headers").inner();
         match table.get(name) {
@@ -64,7 +64,7 @@ impl Message {
     }
 }
 
-/// Consumes one queue until it is dropped, through any loss of the broker, and keeps what came.
+/// Consumes one queue until dropped, across any broker outage, and keeps the messages.
 pub(crate) struct Worker {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
 #[derive(Default)]
 struct Seen {
     messages: Vec<Message>,
-    /// How often each `message_id` came.
+    /// The number of deliveries per `message_id`.
     counts: BTreeMap<String, usize>,
 }
 
@@ -95,12 +95,12 @@ impl Worker {
         Self { seen, task }
     }
 
-    /// Everything that came so far, redeliveries included.
+    /// All messages so far, including redeliveries.
     pub(crate) fn seen(&self) -> Vec<Message> {
         self.look().messages.clone()
     }
 
-    /// How many messages came so far.
+    /// The number of messages so far.
     pub(crate) fn count(&self) -> usize {
         self.look().messages.len()
     }
@@ -109,7 +109,7 @@ impl Worker {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until at least `count` messages came and returns all that did.
+    /// Waits until at least `count` messages have arrived and returns all of them.
     pub(crate) async fn messages(&self, count: usize) -> Vec<Message> {
         eventually(&format!("{count} messages in the queue"), async || {
             let came = self.count();
@@ -129,7 +129,7 @@ impl Worker {
         .await
     }
 
-    /// Waits until every one of these commands came, and returns how often each id came at all.
+    /// Waits until all these commands have arrived, and returns the number of deliveries of every id.
     pub(crate) async fn commands(&self, wanted: &BTreeSet<String>) -> BTreeMap<String, usize> {
         eventually(&format!("all of {} commands in the queue", wanted.len()), async || {
             let seen = self.look();
@@ -148,15 +148,15 @@ impl Drop for Worker {
 
 async fn consume_for_ever(url: String, queue: String, seen: Arc<Mutex<Seen>>) {
     loop {
-        // Why it ended does not matter: the broker was stopped, or the queue is not there yet. Whoever waits for
-        // a message bounds the waiting.
+        // Ignore why it ended: the broker was stopped, or the queue does not exist yet. Callers that wait for a
+        // message have their own bound.
         drop(consume(&url, &queue, &seen).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Every step has a bound of its own: lapin's `ack`, for one, never resolves when the connection ends under it, and a
-/// worker that hangs would look like a lost message.
+/// Every step has a bound: lapin's `ack`, for one, never resolves if the connection ends during it, and a worker that
+/// hangs would look like a lost message.
 async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> Result<(), Ended> {
     let connection = step(Connection::connect(url, ConnectionProperties::default())).await?;
     let channel = step(connection.create_channel()).await?;
@@ -182,7 +182,7 @@ async fn consume(url: &str, queue: &str, seen: &Mutex<Seen>) -> Result<(), Ended
     }
 }
 
-/// Why a session with the broker ended is nobody's question; that it did is.
+/// Ends a session with the broker; the cause does not matter.
 struct Ended;
 
 impl From<lapin::Error> for Ended {
@@ -191,7 +191,7 @@ impl From<lapin::Error> for Ended {
     }
 }
 
-/// Far above what any step takes.
+/// Far longer than any step takes.
 const STEP: Duration = Duration::from_secs(5);
 
 async fn step<T>(step: impl Future<Output = lapin::Result<T>>) -> Result<T, Ended> {
