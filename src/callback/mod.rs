@@ -1,12 +1,13 @@
 //! Bytes to [`Verified`]: authentication, decryption and strict parsing of a callback. [`open`] is the only entry
 //! point.
 //!
-//! # What a refusal gives away An encrypted body is tried with *every* configured credential, even if an early one
-//! matches. Base64, decryption, padding, JSON and token each yield a bit, and one decision is made at the end. If no
-//! credential matches, decoys add work up to that of [`MAX_CREDENTIALS`]. So an endpoint during a rotation, a plain
-//! one and a nonexistent one take the same time, and cannot be distinguished even under load. The cause for the
-//! operator's log ([`Cause`]) is derived from the results afterwards. The floor that the listener puts under refusals
-//! hides the remaining measurable time (how far a JSON parser got).
+//! # What a refusal gives away
+//! An encrypted body is tried with *every* configured credential, even if an early one matches. Base64, decryption,
+//! padding, JSON and token each yield a bit, and one decision is made at the end. If no credential matches, decoys
+//! add work up to that of [`MAX_CREDENTIALS`]. So an endpoint during a rotation, a plain one and a nonexistent one
+//! take the same time, and cannot be distinguished even under load. The cause for the operator's log ([`Cause`]) is
+//! derived from the results afterwards. The floor that the listener puts under refusals hides the remaining
+//! measurable time (how far a JSON parser got).
 
 mod cause;
 pub mod cipher;
@@ -147,7 +148,8 @@ impl OpenError {
 
 /// Checks a JSON value against the limits of a callback: depth, width, unique names, valid characters.
 ///
-/// # Errors The first violation.
+/// # Errors
+/// The first violation.
 pub fn check(value: &RawValue) -> Result<(), Fault> {
     wire::check_value(value, 1, Texts::Exact)
 }
@@ -184,8 +186,9 @@ impl<'a> Form<'a> {
 
 /// Authenticates a body and parses it.
 ///
-/// # Errors [`OpenError::Unauthenticated`] if the sender has no configured credential. [`OpenError::Malformed`] if
-/// the sender has one, but the body has a member of the wrong type, a repeated name, or exceeds the limits.
+/// # Errors
+/// [`OpenError::Unauthenticated`] if the sender has no configured credential. [`OpenError::Malformed`] if the sender
+/// has one, but the body has a member of the wrong type, a repeated name, or exceeds the limits.
 pub fn open(credentials: &Credentials, body: &[u8]) -> Result<Verified, OpenError> {
     let (text, cause) = match (Form::of(body), credentials.encrypted()) {
         (Form::Sealed(text), true) => return open_sealed(credentials, &text),
@@ -326,7 +329,8 @@ pub struct Decrypted {
 /// Decrypts a body for a human reader, with the same code and strictness as [`open`]: it fails exactly if `open`
 /// finds no matching key. Its timing reveals what was wrong, so it is not for the accept path.
 ///
-/// # Errors The cause that [`open`] reports with these keys.
+/// # Errors
+/// The cause that [`open`] reports with these keys.
 pub fn decrypt(keys: &[Key], body: &[u8]) -> Result<Decrypted, Cause> {
     let text = match Form::of(body) {
         Form::Sealed(text) => text,

@@ -4,13 +4,14 @@
 //! Values keep their original text until a type is requested: a 64-bit `message_id` never passes through a float, and
 //! unknown members are passed on digit by digit.
 //!
-//! # Free text and identifiers Free text (a comment, a file name, unknown members) is accepted as people and
-//! keyboards produce it: half a surrogate pair, left when a client cuts an emoji, becomes U+FFFD, and control
-//! characters stay. Identifiers are exact: half a pair is an error there, and so is a control character, which a
-//! worker's database may refuse.
+//! # Free text and identifiers
+//! Free text (a comment, a file name, unknown members) is accepted as people and keyboards produce it: half a
+//! surrogate pair, left when a client cuts an emoji, becomes U+FFFD, and control characters stay. Identifiers are
+//! exact: half a pair is an error there, and so is a control character, which a worker's database may refuse.
 //!
-//! # Unset The platform omits unset members. Client libraries in between fill them in with `null`, `""`, `0`,
-//! `false`, `[]` or `{}`, depending on language and type. All of these mean unset, anywhere ([`is_unset`]).
+//! # Unset
+//! The platform omits unset members. Client libraries in between fill them in with `null`, `""`, `0`, `false`, `[]`
+//! or `{}`, depending on language and type. All of these mean unset, anywhere ([`is_unset`]).
 
 use std::{borrow::Cow, fmt};
 

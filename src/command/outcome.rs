@@ -185,8 +185,9 @@ struct WireInstance {
 impl Outcome {
     /// Parses a message.
     ///
-    /// # Errors The message is not a report. Whether its command is known, and whether the platform accepts its
-    /// instance, is not checked here.
+    /// # Errors
+    /// The message is not a report. Whether its command is known, and whether the platform accepts its instance, is
+    /// not checked here.
     pub fn parse(body: &[u8]) -> Result<Self, NotAnOutcome> {
         if body.len() > MAX_BYTES {
             return Err(NotAnOutcome::TooLarge(body.len()));
@@ -223,7 +224,8 @@ impl Outcome {
 impl Instance {
     /// Parses an instance and its id.
     ///
-    /// # Errors It is not a JSON object, or has no `instance_id`.
+    /// # Errors
+    /// It is not a JSON object, or has no `instance_id`.
     pub fn of(json: Box<RawValue>) -> Result<Self, NotAnOutcome> {
         if json.get().starts_with('[') {
             return Err(NotAnOutcome::Shape("a list in place of an instance".to_owned()));

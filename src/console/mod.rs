@@ -99,7 +99,8 @@ struct Desk {
 ///
 /// Stop this server last: while `draining` is true, it still answers, and reports unready.
 ///
-/// # Errors The socket cannot be used.
+/// # Errors
+/// The socket cannot be used.
 pub fn serve(
     socket: TcpListener,
     access: Arc<Access>,

@@ -148,8 +148,8 @@ pub enum ContextError {
 
 /// Finds the task of a callback.
 ///
-/// # Errors See [`ContextError`]. [`ContextError::Unresolved`] occurs only if the settings refuse contexts that fit
-/// no format.
+/// # Errors
+/// See [`ContextError`]. [`ContextError::Unresolved`] occurs only if the settings refuse contexts that fit no format.
 pub fn resolve(
     settings: &Settings,
     callback: &Verified,

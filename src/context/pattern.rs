@@ -42,7 +42,8 @@ pub enum PatternError {
 impl Pattern {
     /// Checks and compiles a pattern in the syntax of the crate `regex`, which matches in linear time.
     ///
-    /// # Errors See [`PatternError`].
+    /// # Errors
+    /// See [`PatternError`].
     pub fn new(pattern: &str, over: Over) -> Result<Self, PatternError> {
         // Checked without anchors first, so that a stray parenthesis cannot escape them.
         let syntax = |error: regex::Error| PatternError::Syntax(error.to_string());

@@ -88,7 +88,8 @@ impl Gate {
     /// Creates a gate for callbacks to `endpoints`, which are all that `intake` knows. While `draining` is true,
     /// callbacks are refused as `shutting_down`.
     ///
-    /// # Errors Certificate or key cannot be used.
+    /// # Errors
+    /// Certificate or key cannot be used.
     pub fn new(
         settings: &Settings,
         intake: Arc<Intake>,
@@ -115,7 +116,8 @@ impl Gate {
 
     /// Prepares settings and `endpoints` (all that `intake` knows) for [`Self::put`].
     ///
-    /// # Errors Certificate or key cannot be used.
+    /// # Errors
+    /// Certificate or key cannot be used.
     pub fn prepare(
         &self,
         settings: &Settings,
@@ -201,7 +203,8 @@ impl Gate {
 
     /// Takes a slot for one more connection from this address; `None` if it needs none.
     ///
-    /// # Errors The address has reached its limit.
+    /// # Errors
+    /// The address has reached its limit.
     pub(super) fn slot(&self, address: IpAddr) -> Result<Option<ConnectionSlot>, Crowded> {
         let Some(most) = self.live().peers.max_connections_of(address) else { return Ok(None) };
         if let Some(slot) = self.counts.take(address, most) {

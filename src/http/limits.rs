@@ -1,11 +1,11 @@
 //! Tracks each peer's use of its rate and its failure budget, in a table of fixed size.
 //!
-//! # Why not a crate `governor` keeps a peer in a map until a sweep. The owner of an IPv6 /48 fills that map faster
-//! than it is swept. A sketch would be small too, but in it strangers collide, so one peer would be shut out for the
-//! actions of another. Here a peer takes one of the [`WAYS`] entries of the set that its address hashes to (with a
-//! key made at start, so nobody can aim), and is identified by its whole address. If all entries are taken, the one
-//! that owes least is evicted: a peer may be forgotten early and then have more allowance than it should, but never
-//! less.
+//! # Why not a crate
+//! `governor` keeps a peer in a map until a sweep. The owner of an IPv6 /48 fills that map faster than it is swept. A
+//! sketch would be small too, but in it strangers collide, so one peer would be shut out for the actions of another.
+//! Here a peer takes one of the [`WAYS`] entries of the set that its address hashes to (with a key made at start, so
+//! nobody can aim), and is identified by its whole address. If all entries are taken, the one that owes least is
+//! evicted: a peer may be forgotten early and then have more allowance than it should, but never less.
 //!
 //! This limits single peers. It is not a defence against a sender with many addresses.
 

@@ -78,7 +78,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// a graceful stop, requests have `shutdown_grace` (rounded up to seconds) to finish. `max_connections` limits the
 /// connections of all workers together; more wait in the accept queue.
 ///
-/// # Errors The socket cannot be used.
+/// # Errors
+/// The socket cannot be used.
 pub fn serve(
     settings: &Settings,
     socket: TcpListener,

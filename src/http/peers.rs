@@ -42,7 +42,8 @@ pub struct Network(IpNet);
 impl Network {
     /// Parses a range or an address.
     ///
-    /// # Errors What is wrong with the text, as the end of a sentence.
+    /// # Errors
+    /// What is wrong with the text, as the end of a sentence.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let network = match text.parse::<IpNet>() {
             Ok(network) => network,

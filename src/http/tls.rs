@@ -33,7 +33,8 @@ impl Settings {
     /// Checks whether a listener could start with the current files, and returns facts about the certificate. An
     /// expired certificate passes: clients decide whether to accept it.
     ///
-    /// # Errors What is wrong with the files.
+    /// # Errors
+    /// What is wrong with the files.
     pub fn check(&self) -> Result<Facts, Error> {
         let identity = certificates::read_identity(&self.cert_file, &self.key_file)?;
         Facts::of(&self.cert_file, &identity.cert)
@@ -94,8 +95,9 @@ impl Identity {
 
     /// Loads the files if they changed since the last check. True if the new pair is now in use.
     ///
-    /// # Errors The new pair cannot be used, and the old one stays. Reported once per content: two files are never
-    /// written at the same moment, and the next check finds both.
+    /// # Errors
+    /// The new pair cannot be used, and the old one stays. Reported once per content: two files are never written at
+    /// the same moment, and the next check finds both.
     pub(super) fn follow(&self) -> Result<bool, Error> {
         let mut source = self.source();
         let (seen, identity) = match look(&source.settings) {

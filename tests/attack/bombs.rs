@@ -1,12 +1,12 @@
-//! Bodies that are made to hurt whoever parses them. Each is answered, with the right word, and the next good callback is
-//! taken; what is taken is what was sent, to the digit.
+//! Bodies made to hurt parsers. Each gets the right answer, and the next good callback is accepted. Accepted content
+//! is kept exactly, to the digit.
 
 use crate::{
     support::{App, Callback, Config, KEY, NOWHERE, TOKEN, envelope, seal},
     wire::{strangers_answer, the_strangers_answer},
 };
 
-/// A body with the right token round a member.
+/// A body with the right token and this member.
 fn with(member: &str) -> Vec<u8> {
     [
         br#"{"action_type":"APPROVE","user_id":"u","task_id":"t","token":""#,
@@ -61,7 +61,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What is no JSON at all, whatever is inside.
+/// Bodies that are not JSON, whatever is inside.
 fn no_json() -> Vec<(&'static str, Vec<u8>)> {
     let text = String::from_utf8(with("\"x\":1")).expect("ASCII");
     let utf16 = |big: bool| -> Vec<u8> {
@@ -103,12 +103,12 @@ async fn a_bomb_is_malformed_with_the_token_and_a_strangers_without() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let wanted = the_strangers_answer(&app).await;
     for (bomb, body) in bombs() {
-        // Lists that never end are no JSON, and so a stranger's.
+        // Unclosed lists are not JSON, and so a stranger's.
         let closed = serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok();
         let reason = if closed { "malformed" } else { "unauthenticated" };
         let answer = app.post("leave", body.clone()).await;
         assert_eq!(answer.reason(), reason, "{bomb}: {}", answer.text());
-        // Base64 makes a third more of it; what is too large for the body is not looked at.
+        // Base64 adds a third; a body that becomes too large is not inspected.
         let sealed = envelope(&seal(KEY, &body));
         if sealed.len() <= 65_536 {
             let answer = app.post("purchase", sealed).await;
@@ -146,7 +146,7 @@ async fn what_is_no_json_is_a_strangers_wherever_it_is_sent() {
     }
 }
 
-/// Odd, and within the limits: kept to the letter. Consumers get it as it was sent.
+/// Odd but within the limits: kept verbatim, and delivered to consumers as sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_odd_but_allowed_is_kept_to_the_digit() {
     let app = App::with(Config::with_url(NOWHERE)).await;
@@ -165,7 +165,7 @@ async fn what_is_odd_but_allowed_is_kept_to_the_digit() {
         ("\"x\":[[[[[[1]]]]]]".to_owned(), "[[[[[[1]]]]]]".to_owned()),
     ];
     for (number, (member, kept)) in odd.into_iter().enumerate() {
-        // An operator for each, or they would be duplicates of one another.
+        // A different operator for each, to avoid duplicates.
         let operator = format!("\"operator {number}\"");
         let body = String::from_utf8(with(&member)).expect("text").replacen("\"u\"", &operator, 1);
         let id = app.post("leave", body).await.command_id();

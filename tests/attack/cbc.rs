@@ -1,26 +1,26 @@
-//! What somebody can make of genuine ciphertexts without the key. CBC has no MAC, and the platform prescribes it
-//! (platform.md#encryption).
+//! What an attacker can build from genuine ciphertexts without the key. CBC has no MAC, and the platform prescribes
+//! it (platform.md#encryption).
 //!
-//! Two laws of CBC are all there is to it. A change of ciphertext block *i* makes block *i* of the plaintext random and
-//! changes the same bits of block *i* + 1. A change of the IV changes the same bits of the first block and makes nothing
-//! random. So:
+//! Everything follows from two properties of CBC. A change in ciphertext block *i* makes block *i* of the plaintext
+//! random and flips the same bits of block *i* + 1. A change in the IV flips the same bits of the first block and
+//! makes nothing random. So:
 //!
-//! * **One who has a single callback** can rewrite its first 16 bytes by the IV, and, with any earlier block as IV, drop
-//!   what stands before a block and rewrite that block. As the platform writes them, callbacks begin with
-//!   `{"action_type":"`, which is 16 bytes: the member can be renamed or dropped, and then it is no decision. Were
-//!   another member first, its first characters would be his: the operator, the task. He can also put a word of the
-//!   action in front, if the context happens to end in one on a block boundary.
+//! * **With a single callback**, an attacker can rewrite its first 16 bytes through the IV. With any earlier block as
+//!   IV, he can drop everything before a block and rewrite that block. The platform's callbacks begin with
+//!   `{"action_type":"`, which is 16 bytes: the member can be renamed or dropped, and then the callback is no
+//!   decision. If another member came first, the attacker would control its first characters: the operator, the task.
+//!   He can also put an action's word in front if the context happens to end in one on a block boundary.
 //! * **Single flipped bits** break the JSON, or change text that decides nothing.
-//! * **One who has hundreds of callbacks under one key** can join the head of one to the tail of another where both are
-//!   inside a text: one block between is random, and is text once in some 300 000 times. Which joints fit he computes
-//!   at home, if he can guess the plaintexts; else he has to try, and each try is a refusal that is counted. What comes
-//!   out is accepted: the action of one approver with name and task of another.
-//! * **The answers** to forgeries that keep the token tell whether they still parse. From these he learns characters
-//!   that he did not know, up to 256 questions each. Neither key nor token is learned that way.
+//! * **With hundreds of callbacks under one key**, he can join the head of one to the tail of another where both are
+//!   inside a text. One block in between is random, and is valid text once in some 300 000 times. He computes offline
+//!   which joints fit, if he can guess the plaintexts; otherwise he has to try, and each try is a refusal that is
+//!   counted. The result is accepted: the action of one approver with name and task of another.
+//! * **The answers** to forgeries that keep the token reveal whether they still parse. From these he learns unknown
+//!   characters, with up to 256 requests each. He learns neither key nor token that way.
 //!
-//! Nothing of it works without a genuine ciphertext: TLS up to the service, and nobody on the way, is what the operator
-//! must see to. A signed context (`format = "jwt"`) with `operators`, `actions` and `on_unresolved = "refuse"` takes away
-//! what joints and dropped heads gain; so does a key and endpoint of its own for each definition, and rotation.
+//! All of this requires a genuine ciphertext, so the operator must ensure TLS up to the service, without anybody in
+//! between. A signed context (`format = "jwt"`) with `operators`, `actions` and `on_unresolved = "refuse"` removes
+//! the gain from joints and dropped heads; so does a separate key and endpoint for each definition, and rotation.
 
 use crate::{
     support::{App, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN},
@@ -42,14 +42,14 @@ fn credentials() -> Credentials {
     }])
 }
 
-/// The ciphertext of a callback, under an IV that is the same in every run.
+/// The ciphertext of a callback, with the same IV in every run.
 fn captured(callback: &Callback, number: u32) -> Blocks {
     let mut iv = [0x5a; BLOCK];
     iv[..4].copy_from_slice(&number.wrapping_mul(2_654_435_761).to_be_bytes());
     Blocks::captured(&cipher::encrypt(&Key::derive(&Secret::new(KEY)), iv, &callback.plain()))
 }
 
-/// The blocks of the plaintext, as the attacker guesses them: he knows the form, and often the values.
+/// The blocks of the plaintext, as guessed by the attacker, who knows the form and often the values.
 fn guessed(callback: &Callback) -> Vec<[u8; BLOCK]> {
     let mut plain = callback.plain();
     let padding = BLOCK - plain.len() % BLOCK;
@@ -57,7 +57,7 @@ fn guessed(callback: &Callback) -> Vec<[u8; BLOCK]> {
     Blocks::of_bytes(&plain).0
 }
 
-/// Drops what stands before block `at` of the plaintext, and has the block say something else.
+/// Drops everything before block `at` of the plaintext, and replaces the content of that block.
 fn rewrite_head(captured: &Blocks, plain: &[[u8; BLOCK]], at: usize, head: &[u8]) -> Blocks {
     let head: [u8; BLOCK] = head.try_into().expect("as long as a block");
     let iv = xor(captured.0[at], xor(plain[at], head));
@@ -66,7 +66,7 @@ fn rewrite_head(captured: &Blocks, plain: &[[u8; BLOCK]], at: usize, head: &[u8]
     Blocks(blocks)
 }
 
-/// A list operation with all that the documentation's example has, in its order.
+/// A list operation with all members of the documentation's example, in its order.
 fn documented() -> Callback {
     Callback::list("erp:PO-77", "erp:PO-77:n2:zhang3")
         .context(r#"{"k":"v1"}"#)
@@ -79,7 +79,7 @@ fn documented() -> Callback {
         )
 }
 
-/// What must not be changed: who decided, what, and about which task.
+/// The members that must not change: who decided, what, and about which task.
 fn decision(verified: &Verified) -> [Option<String>; 8] {
     let text = |text: &Option<String>| text.clone();
     [
@@ -94,7 +94,7 @@ fn decision(verified: &Verified) -> [Option<String>; 8] {
     ]
 }
 
-/// Every bit of the ciphertext, the IV's too, under four IVs.
+/// Flips every bit of the ciphertext, including the IV's, under four IVs.
 #[test]
 fn no_flipped_bit_changes_a_decision() {
     let credentials = credentials();
@@ -125,14 +125,14 @@ fn no_flipped_bit_changes_a_decision() {
     assert!(outcomes["unauthenticated"] > outcomes.values().sum::<usize>() * 9 / 10, "{outcomes:?}");
 }
 
-/// The same over the wire: a flip that does not authenticate is answered as any stranger.
+/// The same over the wire: a flip that does not authenticate gets the stranger's answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_is_answered_as_a_stranger_wherever_it_stands() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let wanted = the_strangers_answer(&app).await;
     let whole = captured(&documented(), 1).bytes();
     let mut posts = tokio::task::JoinSet::new();
-    // Behind the first block the JSON breaks or the token does; a bit of every byte.
+    // After the first block, either the JSON or the token breaks; test one bit of every byte.
     for at in BLOCK..whole.len() {
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (at % 8);
@@ -164,7 +164,7 @@ async fn the_iv_alone_changes_nothing_that_decides_as_the_platform_orders_the_me
         let answer = app.post("purchase", rewrite_head(&genuine, &blocks, 0, head).body()).await;
         assert_ne!(answer.status, 200, "{}: {}", String::from_utf8_lossy(head), answer.text());
     }
-    // Nor does it help to drop the head: the action goes with it.
+    // Dropping the head does not help: it contains the action.
     for at in 1..blocks.len() - 1 {
         for head in
             [b"{\"a\":\"          ", b"{\"action_type\":\"", b"{              \"", b"{\"user_id\":\"evil"]
@@ -176,8 +176,7 @@ async fn the_iv_alone_changes_nothing_that_decides_as_the_platform_orders_the_me
     assert_eq!(app.post("purchase", genuine.body()).await.status, 200, "the genuine one is still good");
 }
 
-/// What would be so if the platform put another member first. It is a limit of the cipher, and this test is its proof,
-/// not a demand.
+/// The situation if the platform put another member first. It proves a limit of the cipher and is not a requirement.
 #[tokio::test(flavor = "multi_thread")]
 async fn were_another_member_first_the_iv_would_change_it() {
     let app = App::with(Config::with_url(NOWHERE)).await;
@@ -200,12 +199,12 @@ async fn were_another_member_first_the_iv_would_change_it() {
     }
 }
 
-/// The head is dropped and the action written in its place: possible where a text ends in an action's word on a block
-/// boundary. Whoever writes contexts can see to it that none does.
+/// Drops the head and writes the action in its place. This is possible where a text ends in an action's word on a
+/// block boundary; those who write contexts can avoid that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_context_that_ends_in_an_action_on_a_block_boundary_can_become_one() {
     let app = App::with(Config::with_url(NOWHERE)).await;
-    // `{"action_type":"APPROVE","action_context":"` is 43 bytes: five more are three blocks.
+    // `{"action_type":"APPROVE","action_context":"` is 43 bytes: five more make three blocks.
     let plain = documented().context("12345REJECT");
     let (genuine, blocks) = (captured(&plain, 3), guessed(&plain));
     assert!(blocks[3].starts_with(b"REJECT\",\"user_id"));
@@ -216,19 +215,19 @@ async fn a_context_that_ends_in_an_action_on_a_block_boundary_can_become_one() {
     assert!(told.contains("REJECT") && !told.contains("APPROVE"), "{told}");
 }
 
-/// Bytes that are no quote, no backslash, no control character, and whole characters.
+/// Valid characters without quotes, backslashes or control characters.
 fn is_text(block: &[u8]) -> bool {
     block.iter().all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\')
         && std::str::from_utf8(block).is_ok()
 }
 
-/// The head of one callback and the tail of another, with one random block between that happens to be text.
+/// The head of one callback and the tail of another, with one random block in between that happens to be text.
 struct Joint {
     blocks: Blocks,
     tail: usize,
 }
 
-/// All joints of a head with a tail inside their contexts, by nothing but additions: no key, and no question asked.
+/// All joints of a head with a tail inside their contexts, computed with XOR only: no key, and no request.
 fn joints(
     heads: &[(Callback, Blocks)],
     tails: &[(Callback, Blocks)],
@@ -273,13 +272,13 @@ fn rejects_and_approvals(context: impl Fn(usize) -> String) -> [Vec<(Callback, B
     })
 }
 
-/// The forgery that CBC without a MAC lets pass: an approval of one task becomes a rejection. A proof of a limit, which
-/// is why a signed context is what SECURITY.md asks for.
+/// The forgery that CBC without a MAC permits: an approval of one task becomes a rejection. It proves a limit, which
+/// is why SECURITY.md requires a signed context.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_captured_callbacks_make_a_forged_one_where_the_context_is_not_signed() {
     let app = App::with(Config::with_url(NOWHERE)).await;
     let [rejects, approvals] = rejects_and_approvals(|number| format!("{number:0CONTEXT_BYTES$}"));
-    // Blocks 0 to 2 of the plaintext hold what stands before the context.
+    // Blocks 0 to 2 of the plaintext precede the context.
     let (found, tried) = joints(&rejects, &approvals, 4..(CONTEXT_BYTES / BLOCK));
     report(&format!(
         "joints of {} captured callbacks: {tried} computed, {} are text, one in {:.0}",
@@ -304,7 +303,7 @@ async fn no_joint_of_captured_callbacks_passes_where_the_context_is_signed() {
         .context("on_unresolved", "\"refuse\"")
         .context("jwt", &format!("{{ keys = [ {{ kid = \"k1\", secret = \"{SECRET}\" }} ] }}"));
     let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
-    // Minted by the program itself, one for all that are captured: what differs is behind the context.
+    // Issued by the program itself, one token for all captured callbacks: they differ after the context.
     let claims = r#"{"instance_id":"instance-0","task_id":"task-0","operators":["operator-0"],"business_key":"a long one, so that there are many blocks inside the context, as there are where a name and an amount are in it"}"#;
     let minted = Program::new(["context", "sign", "--endpoint", "signed", "--expires-in", "1h"])
         .config(app.file())
@@ -319,12 +318,12 @@ async fn no_joint_of_captured_callbacks_passes_where_the_context_is_signed() {
     let (found, tried) = joints(&rejects, &approvals, 4..(token.len() / BLOCK));
     assert!(!found.is_empty(), "none of {tried} to try");
     for joint in found {
-        // It opens, and its token is right; what is wrong is the signature.
+        // It opens and has the right token; only the signature is wrong.
         assert_eq!(app.post("signed", joint.blocks.body()).await.reason(), "context_invalid");
     }
 }
 
-/// Every pair of blocks of two callbacks exchanged, and a few classics: none opens as somebody else's decision.
+/// Exchanges every pair of blocks of two callbacks, and tries a few classics: none opens as another decision.
 #[test]
 fn exchanged_blocks_break_the_callback() {
     let credentials = credentials();
@@ -343,17 +342,17 @@ fn exchanged_blocks_break_the_callback() {
             let mut blocks = a.0.clone();
             blocks[at] = b.0[from];
             check(blocks);
-            // Head of one, tail of the other. Nothing is a secret in the middle but a random block.
+            // Head of one, tail of the other. Nothing in between is secret, only a random block.
             check([&a.0[..at], &b.0[from..]].concat());
         }
     }
-    // C ‖ 0 ‖ C, which tells the key where the key is the IV: here it is a random block, on the wire anyway.
+    // C ‖ 0 ‖ C reveals the key where the key is the IV. Here it reveals a random block, which is public anyway.
     check(vec![a.0[1], [0; BLOCK], a.0[1]]);
     check(vec![[0; BLOCK], a.0[1], [0; BLOCK], a.0[1]]);
     assert_eq!(opened, 0);
 }
 
-/// The answers as an oracle about what stands in a callback, for one who has it and may ask often.
+/// Uses the answers as an oracle about a callback's content, with a captured callback and many requests.
 #[test]
 fn a_character_that_the_attacker_does_not_know_is_found_by_asking_whether_forgeries_still_parse() {
     let credentials = credentials();
@@ -369,7 +368,7 @@ fn a_character_that_the_attacker_does_not_know_is_found_by_asking_whether_forger
         !matches!(callback::open(&credentials, &forged.body()), Err(OpenError::Unauthenticated { .. }))
     };
     let seen: Vec<bool> = (0..=255).map(authenticates).collect();
-    // With this byte in a text, and an `e` behind it.
+    // With this byte in a text, followed by an `e`.
     let parses = |byte: u8| (0x20..0x80).contains(&byte) && byte != b'"' && byte != b'\\';
     let candidates: Vec<u8> = (0..=255_u8)
         .filter(|byte| (0..=255_u8).all(|delta| parses(byte ^ delta) == seen[usize::from(delta)]))
@@ -377,7 +376,7 @@ fn a_character_that_the_attacker_does_not_know_is_found_by_asking_whether_forger
     assert_eq!(candidates, [unknown]);
 }
 
-/// Without the token nothing is told: the same questions about a callback whose token is another's.
+/// Without the token nothing is revealed: the same requests about a callback with another token.
 #[tokio::test(flavor = "multi_thread")]
 async fn forgeries_of_a_callback_without_the_token_are_a_strangers_whether_or_not_they_parse() {
     let app = App::with(Config::with_url(NOWHERE)).await;

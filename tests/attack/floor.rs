@@ -1,9 +1,9 @@
-//! A prober who keeps the service busy: sixty large bodies at once take longer to work off than the floor lasts, and then
-//! the work for each is what he measures. It has to be the same at every kind of endpoint, or he can tell which of them
+//! A prober who keeps the service busy: processing sixty large bodies at once takes longer than the floor, so he
+//! measures the work for each. It must be the same at every kind of endpoint. Otherwise he can tell which endpoints
 //! exist, which have no key, and which are in the middle of a rotation.
 //!
-//! That the work *is* the same is held by a count of decryptions in `src/callback/tests.rs`, without a clock. Here it is
-//! measured, and reported: how well the answers of one kind can be told from those of an endpoint that does not exist.
+//! A count of decryptions in `src/callback/tests.rs` checks without a clock that the work *is* the same. This test
+//! measures and reports how well the answers of one kind can be distinguished from those of a nonexistent endpoint.
 
 use crate::{
     statistics::{Comparison, quantile},
@@ -14,10 +14,10 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use std::{collections::BTreeMap, fmt::Write as _, time::Instant};
 use tokio::task::JoinSet;
 
-/// Bodies at once.
+/// Concurrent bodies.
 const AT_ONCE: usize = 60;
 
-/// Paths by what stands behind them.
+/// The paths, by kind of endpoint.
 const KINDS: [(&str, &str); 7] = [
     ("unknown", "/callbacks/nowhere"),
     ("no path", "/callback/one"),
@@ -44,16 +44,16 @@ async fn victim() -> App {
     App::with(config).await
 }
 
-/// A ciphertext of random blocks, nearly as large as a body may be.
+/// A ciphertext of random blocks, nearly as large as the body limit.
 fn large_body() -> Vec<u8> {
-    // What a program without optimizations takes for a large one, sixty times, is longer than a body may take to arrive.
+    // Without optimizations, processing sixty large ones takes longer than the time limit for a body.
     let blocks = if cfg!(debug_assertions) { 200 } else { 3000 };
     let mut bytes = vec![0; blocks * 16];
     getrandom::fill(&mut bytes).expect("the system has randomness");
     envelope(&BASE64_STANDARD.encode(bytes))
 }
 
-/// Sends a volley to one path; how long each answer took from the last byte of its body, in microseconds.
+/// Sends a volley to one path. Returns the time of each answer from the last byte of its body, in microseconds.
 async fn volley(app: &App, path: &'static str, body: &[u8]) -> Vec<u64> {
     let mut posts = JoinSet::new();
     for _ in 0..AT_ONCE {
@@ -70,7 +70,7 @@ async fn volley(app: &App, path: &'static str, body: &[u8]) -> Vec<u64> {
     posts.join_all().await
 }
 
-/// Volleys to each kind in an order drawn at random, so that none meets a quieter machine than another.
+/// Volleys to each kind in random order, so that none meets a quieter machine than another.
 async fn measure(rounds: usize) -> BTreeMap<&'static str, Vec<u64>> {
     let app = victim().await;
     let body = large_body();
@@ -100,8 +100,8 @@ async fn sixty_large_bodies_at_once_get_one_answer_at_every_kind_of_endpoint() {
     measure(2).await;
 }
 
-/// Volleys differ more among themselves than endpoints do, so what counts is the distance of two kinds of which both do
-/// not exist: the others may not be much farther apart.
+/// Volleys vary more among themselves than endpoints do. So the reference is the distance between two kinds that do
+/// not exist; the others may not be much farther apart.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: 25 000 large bodies"]
 async fn under_load_time_does_not_tell_what_stands_behind_a_path() {

@@ -1,5 +1,5 @@
-//! The internal listener, for somebody who can reach it: without a token, with a wrong one, from a page in a browser, by
-//! paths that lead elsewhere.
+//! Attacks on the internal listener by somebody who can reach it: without a token, with a wrong one, from a page in a
+//! browser, with paths that lead elsewhere.
 
 use crate::support::{Answer, App, Callback, Config, KEY, Line, NOWHERE, eventually};
 
@@ -75,7 +75,7 @@ async fn without_the_token_or_with_one_like_it_nothing_of_the_api_is_told() {
                 "{method} {target} with {offer:?}"
             );
         }
-        // Given twice it is not believed, even if one of them is right; in the query it is no token at all.
+        // A repeated header is not trusted, even if one token is right. A token in the query is ignored.
         let twice = [("Authorization", "Bearer x"), ("Authorization", &*format!("Bearer {ADMIN}"))];
         assert_eq!(asked(&app, method, target, &twice, body).await.expect("an answer").status, 401);
         let in_query = format!("{target}?token={ADMIN}&access_token={ADMIN}");
@@ -89,8 +89,8 @@ async fn without_the_token_or_with_one_like_it_nothing_of_the_api_is_told() {
     assert!(!log.contains(ADMIN) && !log.contains(almost), "a guess is as good as a secret: {log}");
 }
 
-/// What a page in somebody's browser can send: simple requests with its own `Origin`, or under a name that it has made
-/// lead here. Nothing is changed by it, with a token or without.
+/// A web page in a browser can send simple requests with its own `Origin`, or with a name that resolves to this
+/// address. They change nothing, with or without a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_in_a_browser_changes_nothing() {
     let right = format!("Bearer {ADMIN}");
@@ -118,7 +118,8 @@ async fn a_page_in_a_browser_changes_nothing() {
                 ("DELETE", "/api/v1/contexts/planted", ""),
             ] {
                 let answer = asked(&app, method, target, &headers, body).await.expect("an answer");
-                // A name that the page controls is its own origin; with a token, which no page knows, that is no matter.
+                // A name that the page controls is its own origin. With a token, which no page knows, this does not
+                // matter.
                 let rebound = token && headers.contains(&("Host", "evil.example"));
                 assert!(
                     rebound || answer.status == 403,
@@ -174,7 +175,7 @@ async fn no_path_leads_to_a_file_or_past_the_token() {
         let open = target.starts_with("/livez?");
         assert!(open || [400, 401, 404].contains(&answer.status), "{target}: {} {text}", answer.status);
     }
-    // A callback does not come in by this door either, and the other door has no API.
+    // This listener accepts no callbacks either, and the public one has no API.
     eventually("the program to be well", async || match app.get("/livez").await.status {
         200 => Ok(()),
         other => Err(other),

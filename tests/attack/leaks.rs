@@ -1,9 +1,9 @@
-//! A search for every configured secret, and for ciphertext, in everything that the service says; and attempts to have it
-//! say what a sender wrote as if it were its own words.
+//! Searches all output of the service for every configured secret and for ciphertext, and tries to make it print a
+//! sender's text as if it were its own.
 //!
-//! A core dump of the running process does hold keys and tokens, as that of every process does that uses them: dumps are
-//! to be forbidden where it runs (`LimitCORE=0`). What can be overwritten after use is: `zeroize` for settings, derived
-//! keys, and plaintexts.
+//! A core dump of the running process does contain keys and tokens, like that of every process that uses them: forbid
+//! dumps where it runs (`LimitCORE=0`). Everything that can be overwritten after use is overwritten, with `zeroize`:
+//! settings, derived keys, and plaintexts.
 
 use crate::support::{
     Answer, App, Callback, Config, Endpoint, KEY, NOWHERE, Program, TOKEN, eventually, quoted,
@@ -25,8 +25,8 @@ const FROM_FILE: &str = "fake-token-from-a-file";
 const SECRETS: [&str; 9] =
     [TOKEN, KEY, ADMIN, AMQP_PASSWORD, JWT, ROTATED_TOKEN, ROTATED_KEY, FROM_ENVIRONMENT, FROM_FILE];
 
-/// How a secret may look in somebody's output: itself, escaped, encoded, or hashed as it is kept. Base64 at all three
-/// offsets within a longer text, less the characters that depend on the neighbours.
+/// The forms in which a secret may appear in output: plain, escaped, encoded, or hashed as it is stored. Base64 at
+/// all three offsets within a longer text, without the characters that depend on the neighbours.
 fn forms(secret: &str) -> Vec<String> {
     use sha2::{Digest, Sha256};
     let hex = |bytes: &[u8]| {
@@ -72,7 +72,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// What was said, and where.
+/// Output texts, with their sources.
 struct Said(Vec<(String, String)>);
 
 impl Said {
@@ -87,7 +87,7 @@ impl Said {
     }
 
     /// # Panics
-    /// When a secret is in it, in any form.
+    /// If the output contains a secret, in any form.
     fn holds_no(&self, name: &str, forms: &[String]) {
         for (place, text) in &self.0 {
             for form in forms {
@@ -217,7 +217,7 @@ async fn no_secret_and_no_ciphertext_is_in_anything_that_is_said() {
         for text in ciphertexts {
             said.holds_no("a ciphertext", &[text[..40].to_owned(), text[text.len() - 40..].to_owned()]);
         }
-        // On the disk there is neither a token nor a ciphertext: what is kept is the command.
+        // The disk contains neither tokens nor ciphertexts: only the command is kept.
         for entry in
             std::fs::read_dir(app.dir()).expect("a directory").map(|entry| entry.expect("an entry").path())
         {
@@ -232,7 +232,7 @@ async fn no_secret_and_no_ciphertext_is_in_anything_that_is_said() {
     }
 }
 
-/// The search finds what it looks for, or it would prove nothing.
+/// Checks that the search works; otherwise it would prove nothing.
 #[test]
 fn the_search_finds_each_form() {
     let basic = BASE64_STANDARD.encode(format!("{AMQP_USER}:{ADMIN}"));
@@ -249,8 +249,8 @@ fn the_search_finds_each_form() {
     }
 }
 
-/// `Debug` of everything that a configuration becomes: what a panic message or a careless log line would print, and what
-/// stands for the settings in a dump of values.
+/// `Debug` of everything derived from a configuration: a panic message, a careless log line or a dump of values would
+/// print this.
 #[test]
 fn the_settings_show_no_secret_in_debug() {
     let config = config("info", "json");
@@ -278,7 +278,7 @@ fn the_settings_show_no_secret_in_debug() {
     }
 }
 
-/// Newlines, escapes of terminals, C1 controls, marks that turn the direction of writing, and a false event.
+/// Newlines, terminal escapes, C1 controls, bidirectional marks, and a false event.
 const POISON: &str = "x\n2026-11-20T08:15:30Z  INFO countersign: callback kept\r\n{\"level\":\"INFO\",\"message\":\"forged-event\"}\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{85}\u{2028}\u{202e}\u{2066}\0\u{7f}";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,7 +319,7 @@ async fn what_a_sender_writes_does_not_become_an_event_of_its_own_in_any_format(
                 .plain(),
         )
         .await;
-        // In the path and in headers, as far as HTTP lets it through.
+        // In the path and in headers, as far as HTTP permits.
         let escaped = POISON.bytes().fold(String::new(), |mut text, byte| {
             write!(text, "%{byte:02x}").expect("a String");
             text
@@ -358,19 +358,19 @@ async fn what_a_sender_writes_does_not_become_an_event_of_its_own_in_any_format(
     }
 }
 
-/// Characters that draw nothing and move what stands around them.
+/// Invisible characters that move the text around them.
 fn is_mark(char: char) -> bool {
     matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A table for a person's eyes: the cursor stays where it is, and what stands behind an id is not drawn before it.
+/// A table for people: the cursor does not move, and nothing after an id is drawn before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_sender_writes_does_not_move_the_operators_cursor() {
     let app = App::with(Config::with_url(NOWHERE)).await;
-    // Identifiers hold no control characters, but all else that moves a cursor.
+    // Identifiers contain no control characters, but anything else that moves a cursor.
     let name: String = POISON.chars().filter(|char| !char.is_control()).collect();
     let callback = Callback::list(&name, &name).operator(&name).context(POISON).with("reason", POISON);
-    // Members that are passed on as they stand, controls that JSON allows unescaped among them.
+    // Members that are passed on verbatim, including controls that JSON allows unescaped.
     let callback = callback.raw("odd", "[\"\u{9b}31m\u{7f}\u{202e}\",\n{\"command_id\":\"forged\"}\r\n]");
     let id = app.post("leave", callback.plain()).await.command_id();
     for arguments in [

@@ -1,8 +1,8 @@
-//! The service as somebody meets it who wants in: no credentials, or a captured callback, or a place on the wire. Each
-//! file is an attack; each test says what the attacker gets.
+//! The service from the view of an attacker without credentials, with a captured callback, or with a place on the
+//! wire. Each file is an attack; each test says what the attacker gets.
 //!
-//! What CBC without a MAC leaves to whoever holds a genuine ciphertext is not mended here, because the platform
-//! prescribes the cipher. It is measured, in [`cbc`], and the operator is told what helps against it.
+//! CBC without a MAC leaves attacks to those who hold a genuine ciphertext. They are not fixed here, because the
+//! platform prescribes the cipher. [`cbc`] measures them, and the operator is informed what helps against them.
 
 #[expect(dead_code, unused_imports, reason = "shared with the tests in `it`, which use all of it")]
 #[path = "../it/support/mod.rs"]

@@ -1,7 +1,7 @@
-//! What a crowd costs that opens connections, begins something on each, and does not end it: memory while it is there, and
-//! after it has gone.
+//! The memory cost of a crowd that opens connections, begins something on each, and never ends it: while it is
+//! connected, and afterwards.
 //!
-//! `cargo test --test attack memory:: -- --nocapture` prints the table that stands in docs/edge.md.
+//! `cargo test --test attack memory:: -- --nocapture` prints the table in docs/edge.md.
 
 use crate::support::{App, Authority, Callback, Config, NOWHERE, PATIENCE, eventually};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// As many as one peer may have by default, and some way from what one process may.
+/// The default limit of one peer, and well below the limit of a process.
 const CROWD: usize = 500;
 
 fn resident_kib(pid: u32) -> usize {
@@ -35,7 +35,8 @@ async fn settled_kib(pid: u32) -> usize {
     .await
 }
 
-/// Opens a connection and sends these pieces on it, one at a time, until they are sent or nobody takes them any more.
+/// Opens a connection and sends these pieces on it, one at a time, until all are sent or the other side stops
+/// reading.
 fn begin(address: SocketAddr, pieces: &[Vec<u8>]) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("there is room for it");
     stream.set_nodelay(true).expect("a connected socket takes it");
@@ -54,7 +55,7 @@ struct Cost {
     left_kib: f64,
 }
 
-/// The memory while a crowd is there.
+/// The memory while a crowd is connected.
 async fn with_crowd(
     what: &'static str,
     app: &App,
@@ -68,7 +69,7 @@ async fn with_crowd(
     (there, crowd)
 }
 
-/// The memory before there is any crowd. What is made at the first use is not the crowd's.
+/// The memory before the crowd. Allocations at first use do not count as its cost.
 async fn without_crowd(app: &App) -> usize {
     assert_eq!(app.post("leave", Callback::list("i", "before").plain()).await.status, 200);
     settled_kib(app.pid()).await
@@ -78,11 +79,11 @@ fn each_kib(there: usize, before: usize) -> f64 {
     there.saturating_sub(before) as f64 / CROWD as f64
 }
 
-/// The memory once most of what a crowd took has been given back.
+/// The memory once most of a crowd's share has been released.
 async fn given_back(what: &'static str, app: &App, before: usize, there: usize) -> usize {
     let most_left = before + there.saturating_sub(before) / 4 + 2048;
     eventually(&format!("the memory of the crowd to be given back ({what})"), async || {
-        // A thread gives back when it has something to do.
+        // A thread releases memory only when it has work.
         let answer = app.post("leave", Callback::list("i", "after").plain()).await;
         assert_eq!(answer.status, 200, "{what}: others are heard after it: {}", answer.text());
         let now = resident_kib(app.pid());
@@ -91,7 +92,7 @@ async fn given_back(what: &'static str, app: &App, before: usize, there: usize) 
     .await
 }
 
-/// What each of the crowd costs while it is there, and what of it is left when it has gone.
+/// The cost of each client while connected, and the remainder when all have left.
 async fn cost(what: &'static str, app: &App, open: impl Fn() -> TcpStream + Send + 'static) -> Cost {
     let before = without_crowd(app).await;
     let (there, crowd) = with_crowd(what, app, open).await;
@@ -104,7 +105,7 @@ fn head(length: &str) -> Vec<u8> {
     format!("POST /callbacks/leave HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n").into_bytes()
 }
 
-/// What is begun, what one of the crowd may cost in KiB at the most, and what is sent for it.
+/// The name of each beginning, the maximum cost per client in KiB, and the bytes sent.
 fn beginnings() -> Vec<(&'static str, f64, Vec<Vec<u8>>)> {
     let body = vec![vec![b' '; 600]; 100];
     let chunk = b"1\r\n \r\n".repeat(600);
@@ -126,7 +127,7 @@ fn beginnings() -> Vec<(&'static str, f64, Vec<Vec<u8>>)> {
 }
 
 fn config() -> Config {
-    // So that nothing ends while it is looked at.
+    // So that nothing ends during the measurement.
     Config::with_url(NOWHERE).set("http", "body_read_timeout_ms", "60000")
 }
 
@@ -181,7 +182,7 @@ fn show(line: &str) {
     eprintln!("{line}");
 }
 
-/// Without what is mapped of the program itself, whose size depends on how it was built. Huge pages alone would be 16 MiB.
+/// Excludes mapped pages of the program itself, whose size depends on the build. Huge pages alone would be 16 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_nothing_to_do_needs_little_memory() {
     let app = App::with(config()).await;
@@ -191,7 +192,7 @@ async fn who_has_nothing_to_do_needs_little_memory() {
     assert!(own <= 10 * 1024, "{own} KiB");
 }
 
-/// The crowd would take 60 MB, and gets 1. So do all that come after it.
+/// The crowd would take 60 MB, but gets 1. The same holds for all later ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_begun_and_not_ended_shares_one_budget() {
     for (what, _, pieces) in beginnings().into_iter().skip(2) {
@@ -200,7 +201,7 @@ async fn all_that_is_begun_and_not_ended_shares_one_budget() {
         let before = without_crowd(&app).await;
         let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", app.pid())).expect("it runs").count();
         let few = descriptors() + 20;
-        // One after another: what the allocator keeps of the last is used by the next, and the bound holds for each.
+        // One after another: the next crowd reuses the allocator's remains of the last, and the bound holds for each.
         for crowd in 1..=8 {
             let pieces = pieces.clone();
             let (there, open) = with_crowd(what, &app, move || begin(address, &pieces)).await;
@@ -225,7 +226,7 @@ async fn all_that_is_begun_and_not_ended_shares_one_budget() {
     }
 }
 
-/// What a peer has too many of is closed at once, whatever others have.
+/// Connections above a peer's limit are closed at once, whatever others have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_has_so_many_connections_and_a_trusted_proxy_more() {
     let config = Config::with_url(NOWHERE).set("http", "max_connections_per_peer", "3");
@@ -235,7 +236,7 @@ async fn a_peer_has_so_many_connections_and_a_trusted_proxy_more() {
     let refused = eventually("one too many to be closed", async || {
         let mut one = begin(app.public(), &[]);
         one.set_read_timeout(Some(Duration::from_millis(200))).expect("a connected socket takes it");
-        // An error is its end too: what was sent may have come after it.
+        // An error is the end too: bytes may have been sent after the close.
         match one.read(&mut [0]) {
             Ok(0) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),

@@ -1,13 +1,14 @@
 //! An attacker in the manner of Vaudenay ("Security Flaws Induced by CBC Padding", Eurocrypt 2002), against the real
-//! program over TCP: he has captured one ciphertext, knows nothing else, and asks of every forgery whether its padding
-//! was right. If any answer tells, 128 questions decrypt a byte, and as many encrypt one (CBC-R, Rizzo and Duong 2010).
+//! program over TCP. He has captured one ciphertext, knows nothing else, and tries to learn for every forgery whether
+//! its padding was valid. If any answer reveals it, 128 requests decrypt a byte, and as many encrypt one (CBC-R,
+//! Rizzo and Duong 2010).
 //!
-//! What may tell: status, headers, body, what becomes of the connection; and time. The first four are compared byte for
-//! byte and must be equal. Time is measured and *reported*: no test fails on a measured time in the normal run, since a
-//! busy machine is not a fault of the program. The long run fails if one class of forgeries can be told from another so
-//! well that it cannot be noise: an AUC beyond 0.5 ± 0.02 with 50 000 of either, of which the standard error is 0.0018.
+//! Possible signals are status, headers, body, the end of the connection, and time. The first four are compared byte
+//! for byte and must be equal. Time is measured and *reported*: no test fails on a measured time in the normal run,
+//! because a busy machine is not a fault of the program. The long run fails if one class of forgeries differs from
+//! another beyond noise: an AUC beyond 0.5 ± 0.02 with 50 000 of either, of which the standard error is 0.0018.
 //!
-//! `COUNTERSIGN_ATTACK_FLOOR_MS` puts another floor under refusals (0: what the code itself gives away),
+//! `COUNTERSIGN_ATTACK_FLOOR_MS` sets another floor under refusals (0 shows what the code alone reveals),
 //! `COUNTERSIGN_ATTACK_SCALE` multiplies the numbers of the long run.
 
 use crate::{
@@ -24,22 +25,22 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, fmt::Write as _, sync::Arc, time::Instant};
 use tokio::task::JoinSet;
 
-/// What a forgery is, as only the holder of the key can say.
+/// The class of a forgery, which only the holder of the key knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// A random block before a captured one, chosen so that the padding comes out right: what the oracle is about.
+    /// A random block before a captured one, chosen so that the padding is valid: the case of the oracle.
     PaddingRight,
     /// The same with another last byte.
     PaddingWrong,
-    /// A captured ciphertext with a block cut out, doubled, or put elsewhere.
+    /// A captured ciphertext with a block removed, doubled, or moved.
     Spliced,
-    /// Decrypts to a whole callback with a wrong token: the longest way through the code.
+    /// Decrypts to a whole callback with a wrong token: the longest path through the code.
     TokenWrong,
-    /// The text is no base64.
+    /// The text is not base64.
     NoBase64,
     /// Not a whole number of blocks, or too few.
     WrongLength,
-    /// Right in every part but for an endpoint that does not exist.
+    /// Valid, but for an endpoint that does not exist.
     NoEndpoint,
 }
 
@@ -69,14 +70,14 @@ impl fmt::Display for Class {
     }
 }
 
-/// A forgery on its way.
+/// A forgery to send.
 struct Forgery {
     class: Class,
     path: &'static str,
     body: Vec<u8>,
 }
 
-/// The captured ciphertext, and the key, by which the test alone knows what a forgery is.
+/// The captured ciphertext, and the key, with which only the test determines the class of a forgery.
 struct Attacker {
     captured: Blocks,
     key: Aes256,
@@ -90,7 +91,7 @@ impl Attacker {
         Self { captured, key: Aes256::new(&Sha256::digest(KEY.as_bytes())) }
     }
 
-    /// What CBC adds the block before to.
+    /// The raw decryption of a block, before CBC adds the previous one.
     fn decrypted(&self, block: [u8; BLOCK]) -> [u8; BLOCK] {
         let mut block = block.into();
         self.key.decrypt_block(&mut block);
@@ -101,14 +102,14 @@ impl Attacker {
         self.captured.0[1 + random_below(self.captured.0.len() - 1)]
     }
 
-    /// `random ‖ captured`, the last byte of the first such that the padding is one byte of 1, or not.
+    /// `random ‖ captured`, with the last byte of the first chosen so that the padding is one byte of 1, or not.
     fn last_byte(&self, right: bool) -> Blocks {
         let target = self.captured_block();
         let mut random = random_block();
         random[BLOCK - 1] = self.decrypted(target)[BLOCK - 1] ^ 1;
         if !right {
             random[BLOCK - 1] ^= 1 + u8::try_from(random_below(255)).expect("below 255");
-            // Two bytes of 2 and so on are right as well, once in 65 536.
+            // Two bytes of 2 and so on are valid too, once in 65 536.
             if padding_is_right(xor(self.decrypted(target), random)) {
                 random[BLOCK - 2] ^= 1;
             }
@@ -146,8 +147,8 @@ impl Attacker {
         Forgery { class, path, body }
     }
 
-    /// Cut, doubled, moved, overwritten. Whatever is done to it, its authentic last block keeps a right padding most of
-    /// the time; what is lost is a block in the middle, and so the JSON.
+    /// Removes, doubles, moves or overwrites blocks. The authentic last block usually keeps valid padding, but a
+    /// block in the middle is lost, and so the JSON.
     fn spliced(&self) -> Blocks {
         let mut blocks = self.captured.clone();
         let inner = blocks.0.len() - 3;
@@ -167,7 +168,7 @@ trait WithReason {
 }
 
 impl WithReason for Callback {
-    /// As long as a callback with a comment is.
+    /// As long as a callback with a comment.
     fn reason(self) -> Self {
         self.with("reason", "no objection, but see the second attachment").context("erp:PO-2026-0077:step-2")
     }
@@ -187,7 +188,7 @@ async fn victim() -> App {
     App::with(Config::with_url(NOWHERE).set("http", "unauthenticated_floor_ms", &floor)).await
 }
 
-/// A day's work for an attacker: every forgery sent, the answers compared, the times kept by class.
+/// A whole attack: sends every forgery, compares the answers, and keeps the times by class.
 struct Campaign {
     times_us: BTreeMap<Class, Vec<u64>>,
     seconds: f64,
@@ -195,11 +196,11 @@ struct Campaign {
 }
 
 impl Campaign {
-    /// Sends `counts` forgeries of each class over so many connections at once, in an order drawn at random, so that no
+    /// Sends `counts` forgeries of each class over this many concurrent connections, in random order, so that no
     /// class meets a quieter machine than another.
     ///
     /// # Panics
-    /// When an answer, or what becomes of its connection, differs from the one answer of strangers.
+    /// If an answer, or the end of its connection, differs from the one answer for strangers.
     async fn run(app: &App, counts: &[(Class, usize)], connections: usize) -> Self {
         let wanted = Arc::new(the_strangers_answer(app).await);
         let attacker = Arc::new(Attacker::new());
@@ -219,7 +220,7 @@ impl Campaign {
                 for (number, class) in part.into_iter().enumerate() {
                     let forgery = attacker.forge(class);
                     let mut line = Line::to(address).await;
-                    // One in sixteen comes on a connection over which a good callback went before: behind a proxy that
+                    // One in sixteen uses a connection that has already carried a good callback: behind a proxy that
                     // keeps connections, strangers and the platform share them.
                     if number % 16 == 7 {
                         let good = Callback::list("before", "t").encrypted(KEY);
@@ -245,7 +246,7 @@ impl Campaign {
         Self { times_us, seconds: began.elapsed().as_secs_f64(), connections }
     }
 
-    /// The classes against "padding wrong", which is what an attacker compares with.
+    /// Compares the classes with "padding wrong", like an attacker.
     fn comparisons(&self) -> Vec<(Class, Comparison)> {
         let wrong = &self.times_us[&Class::PaddingWrong];
         self.times_us
@@ -283,7 +284,7 @@ async fn check(wanted: &Answer, answer: Answer, line: Line, forgery: &Forgery) {
     assert!(rest.is_empty(), "{}: after the answer came {rest:?}", forgery.class);
 }
 
-/// The forgeries are what they are called: the attack would prove nothing if they were not.
+/// Checks the forgeries' classes; otherwise the attack would prove nothing.
 #[test]
 fn the_forgeries_are_what_they_are_called() {
     let attacker = Attacker::new();
@@ -298,7 +299,7 @@ fn the_forgeries_are_what_they_are_called() {
     let outer: Value = serde_json::from_slice(&attacker.forge(Class::TokenWrong).body).expect("a body");
     let plain = open(KEY, outer["encrypt"].as_str().expect("a text"));
     assert!(serde_json::from_slice::<Value>(&plain).is_ok_and(|value| value["token"] == "guessed"));
-    // And the way they are told apart here is right about what is known.
+    // Also check the classification itself against known cases.
     let sealed = Blocks::captured(&seal(KEY, TOKEN.as_bytes()));
     let [.., before, last] = sealed.0[..] else { panic!("a text has a block and an IV") };
     let plain = xor(attacker.decrypted(last), before);
@@ -313,8 +314,8 @@ async fn three_thousand_forged_ciphertexts_get_one_answer() {
     Campaign::run(&app, &counts, 64).await.report("padding oracle, short");
 }
 
-/// Two forgeries sent at once in one packet: the first is answered as every stranger, and what is said to the second does
-/// not depend on what either of them is.
+/// Sends two forgeries in one packet: the first gets the stranger's answer, and the answer to the second does not
+/// depend on the class of either.
 #[tokio::test(flavor = "multi_thread")]
 async fn forgeries_in_one_packet_get_the_same_answers_whatever_they_are() {
     let app = victim().await;
@@ -346,7 +347,7 @@ async fn forgeries_in_one_packet_get_the_same_answers_whatever_they_are() {
     assert!(seen.iter().all(|answers| *answers == seen[0]), "{seen:?}");
 }
 
-/// 140 000 forgeries. Reports what time tells; fails if it tells much.
+/// 140 000 forgeries. Reports what time reveals; fails if it reveals much.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: 140 000 forgeries"]
 async fn a_hundred_thousand_forged_ciphertexts_get_one_answer_and_time_does_not_tell_them_apart() {
@@ -362,7 +363,7 @@ async fn a_hundred_thousand_forged_ciphertexts_get_one_answer_and_time_does_not_
         .to_vec();
     let loaded = Campaign::run(&app, &counts, 128).await;
     loaded.report("padding oracle, under load");
-    // The attacker's best case: nobody else is there, and he waits for each answer.
+    // The attacker's best case: no other traffic, and he waits for each answer.
     let counts: Vec<(Class, usize)> = counts.into_iter().map(|(class, count)| (class, count / 20)).collect();
     let quiet = Campaign::run(&app, &counts, 2).await;
     quiet.report("padding oracle, quiet");
@@ -373,9 +374,9 @@ async fn a_hundred_thousand_forged_ciphertexts_get_one_answer_and_time_does_not_
     );
 }
 
-/// The attack carried through: the sixteen bytes of a captured block, from the last to the first, by the times of all
-/// 256 guesses. The attacker is given the right bytes behind the one that he looks for, so that one bad guess does not
-/// spoil the rest, and both ways to read the times; still he may not do better than chance.
+/// A complete attack: the sixteen bytes of a captured block, from the last to the first, by the times of all 256
+/// guesses. The attacker is given the right bytes after the current one, so that one bad guess does not spoil the
+/// rest, and both ways to interpret the times. Even so, he must not do better than chance.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: 65 536 forgeries"]
 async fn an_attacker_with_a_stopwatch_does_not_decrypt_a_block() {

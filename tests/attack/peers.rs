@@ -1,4 +1,4 @@
-//! A failure budget per peer, met by somebody who guesses: how many guesses he has, and what he can do about it.
+//! The failure budget per peer against a guesser: how many guesses he has, and what he can do about it.
 
 use crate::support::{Answer, App, Callback, Config, Endpoint, KEY, Line, NOWHERE};
 
@@ -12,7 +12,7 @@ async fn guarded() -> App {
     App::with(config).await
 }
 
-/// Sends by way of the trusted proxy, which has written these addresses.
+/// Sends through the trusted proxy, with these forwarded addresses.
 async fn from(app: &App, forwarded: &str, path: &str, body: &[u8]) -> Answer {
     let mut line = Line::to(app.public()).await;
     let head = format!(
@@ -23,7 +23,7 @@ async fn from(app: &App, forwarded: &str, path: &str, body: &[u8]) -> Answer {
     line.answer().await.expect("an answer").without_date()
 }
 
-/// The same but for how long to wait, which is another second by and by.
+/// Removes the waiting time, which changes by a second now and then.
 fn without_wait(mut answer: Answer) -> Answer {
     answer.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("retry-after"));
     answer
@@ -51,11 +51,11 @@ async fn who_has_spent_the_budget_is_not_told_whether_the_next_guess_is_right() 
     ] {
         assert_eq!(without_wait(from(&app, "192.0.2.1", path, &body).await), spent, "{path}");
     }
-    // The platform's own address has a budget of its own, at the same endpoint.
+    // The platform's own address has a separate budget at the same endpoint.
     assert_eq!(from(&app, "192.0.2.2", "/callbacks/purchase", &right.encrypted(KEY)).await.status, 200);
 }
 
-/// Over all endpoints, whether they exist or not, and however he writes his address.
+/// Across all endpoints, existing or not, and however he writes his address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guesser_has_one_budget_whatever_he_asks_and_whoever_he_says_to_be() {
     let app = guarded().await;
@@ -81,7 +81,7 @@ async fn a_guesser_has_one_budget_whatever_he_asks_and_whoever_he_says_to_be() {
             heard += usize::from(answer.status == 403);
             assert!([403, 429].contains(&answer.status), "{}", answer.text());
         }
-        // A minute may end in the middle, on a slow machine.
+        // On a slow machine, a minute may end during the test.
         assert!((BUDGET..=2 * BUDGET).contains(&heard), "{guise}: {heard} of {} were heard", BUDGET * 3);
     }
 }
@@ -100,8 +100,8 @@ async fn where_no_proxy_is_trusted_nobody_says_who_he_is() {
     assert!((BUDGET..=2 * BUDGET).contains(&heard), "{heard}");
 }
 
-/// At most this many questions a minute, where one byte of a padding-oracle attack takes 128 in the mean: what the budget is
-/// worth against one that nobody knows of yet.
+/// At most this many requests a minute, while one byte of a padding-oracle attack takes 128 on average: the value of
+/// the budget against an unknown attack.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_counts_forged_ciphertexts_as_it_counts_wrong_tokens() {
     let app = guarded().await;

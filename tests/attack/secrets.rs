@@ -1,16 +1,16 @@
-//! What can be found in the memory of the running service, and by whom.
+//! Secrets in the memory of the running service, and who can read them.
 
 use crate::support::{App, Config, Endpoint, NOWHERE, eventually, quoted};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// Long and of random letters, so that no other text has it by chance.
+/// Long and random, so that no other text contains it by chance.
 const TOKEN: &str = "fake-token-9f2c61d07be84a35";
 const KEY: &str = "fake-key-51e0b7d2c94f4e18";
 const ADMIN: &str = "fake-admin-3cb86a4f0d7e4f92";
 
-/// How often each text stands in the memory that the process can write, the stacks among it.
+/// The number of occurrences of each text in the process's writable memory, including the stacks.
 fn occurrences(pid: u32, texts: &[&str]) -> Vec<usize> {
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("it is ours");
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("it is ours");
@@ -22,7 +22,7 @@ fn occurrences(pid: u32, texts: &[&str]) -> Vec<usize> {
         let [from, to] = [range.0, range.1].map(|text| u64::from_str_radix(text, 16).expect("a number"));
         memory.seek(SeekFrom::Start(from)).expect("a file");
         let mut bytes = Vec::new();
-        // Some pages cannot be read; none of those holds a text.
+        // Some pages cannot be read; none of those contains a text.
         if (&mut memory).take(to - from).read_to_end(&mut bytes).is_err() {
             continue;
         }
@@ -33,7 +33,7 @@ fn occurrences(pid: u32, texts: &[&str]) -> Vec<usize> {
     counts
 }
 
-/// A service with each secret in a file of its own.
+/// A service with each secret in its own file.
 async fn service() -> App {
     let config = Config::bare(NOWHERE);
     let file = |name: &str, text: &str| {
@@ -57,7 +57,7 @@ async fn there_is_one_copy_of_each_secret_in_memory_also_after_a_reload() {
         app.signal("HUP");
         app.until_metric(reloads, f64::from(reload)).await;
     }
-    // What was in force before goes with the last request that began under it.
+    // Old settings are released with the last request that began under them.
     eventually("one copy of each", async || match occurrences(app.pid(), &[TOKEN, KEY, ADMIN]) {
         counts if counts == [1, 1, 1] => Ok(()),
         counts => Err(counts),
@@ -73,7 +73,7 @@ async fn a_core_dump_is_not_written() {
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
 }
 
-/// What belongs to a process that is not dumpable belongs to root, whoever runs it.
+/// Files of a process that is not dumpable belong to root, whichever user runs it.
 #[test]
 fn nobody_but_root_may_look_into_a_process_that_is_not_roots() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -84,7 +84,7 @@ fn nobody_but_root_may_look_into_a_process_that_is_not_roots() {
     let key = directory.path().join("key");
     fs::write(&key, KEY).expect("ours");
     let mut command = std::process::Command::new(&program);
-    // Waits for what stands on stdin.
+    // Waits for input on stdin.
     command.args(["decrypt", "--key-file"]).arg(&key).env_clear().current_dir("/");
     command
         .stdin(std::process::Stdio::piped())
@@ -96,7 +96,7 @@ fn nobody_but_root_may_look_into_a_process_that_is_not_roots() {
     let mut child = command.spawn().expect("a program");
     let environment = format!("/proc/{}/environ", child.id());
     let began = std::time::Instant::now();
-    // It is dumpable until it has begun.
+    // It is dumpable until it has started up.
     while fs::metadata(&environment).expect("it waits").uid() != 0 {
         assert!(began.elapsed() < crate::support::PATIENCE, "it stays dumpable");
         std::thread::yield_now();

@@ -1,26 +1,26 @@
-//! Whether two samples of times can be told apart: the test of Mann and Whitney, two-sided, with average ranks for ties
-//! and the normal approximation, which holds from some twenty values on.
+//! Tests whether two samples of times can be distinguished: the test of Mann and Whitney, two-sided, with average
+//! ranks for ties and the normal approximation, which is valid from some twenty values.
 //!
-//! It looks at order alone, so a single stall of the machine counts as one rank and not as its hundred milliseconds. Its
-//! effect size is the chance that a value of one sample exceeds a value of the other (the area under the ROC curve):
-//! 0.5 if nothing can be told, 1 or 0 if everything can.
+//! It uses only the order, so a single stall of the machine counts as one rank and not as its hundred milliseconds.
+//! Its effect size is the chance that a value of one sample exceeds a value of the other (the area under the ROC
+//! curve): 0.5 if the samples cannot be distinguished, 1 or 0 if they differ completely.
 
 use std::fmt;
 
-/// The level of all tests of one run together; divided by their number (Bonferroni), since several pairs are compared.
+/// The level of all tests of one run together; divided by their number (Bonferroni), because several pairs are
+/// compared.
 pub(crate) const ALPHA: f64 = 0.01;
 
-/// What came out of comparing two samples.
+/// The result of comparing two samples.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Comparison {
-    /// The chance that a value of the first sample exceeds one of the second, ties counted half.
+    /// The chance that a value of the first sample exceeds one of the second; ties count half.
     pub(crate) auc: f64,
-    /// How likely a difference of at least this size is if there is none.
+    /// The probability of a difference of at least this size if there is none.
     pub(crate) p: f64,
 }
 
 impl Comparison {
-    /// Compares.
     pub(crate) fn of(one: &[u64], other: &[u64]) -> Self {
         let mut all: Vec<(u64, bool)> = one.iter().map(|value| (*value, true)).collect();
         all.extend(other.iter().map(|value| (*value, false)));
@@ -48,7 +48,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// The chance that a standard normal value exceeds `z` (Abramowitz and Stegun 26.2.17, wrong by less than 1e-7).
+/// The chance that a standard normal value exceeds `z` (Abramowitz and Stegun 26.2.17, with an error below 1e-7).
 fn upper_tail(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z);
     let poly = t
@@ -64,7 +64,7 @@ pub(crate) fn quantile(sample: &[u64], share: f64) -> u64 {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
 
-/// Values worked out by the definition: every pair counted, and the variance with its correction for ties.
+/// Values computed by the definition: every pair counted, and the variance with its correction for ties.
 #[test]
 fn the_test_of_mann_and_whitney_gives_known_values() {
     let near = |seen: f64, wanted: f64| assert!((seen - wanted).abs() < 1e-4, "{seen} for {wanted}");
@@ -83,10 +83,10 @@ fn the_test_of_mann_and_whitney_gives_known_values() {
     near(upper_tail(1.959_964), 0.025);
 }
 
-/// A test that finds nothing would pass every attack.
+/// A test that finds nothing would let every attack pass.
 #[test]
 fn a_shift_of_a_tenth_of_the_spread_is_found_in_fifty_thousand_values() {
-    // A deterministic stand-in for noise: multiples of an odd number modulo a power of two are evenly spread.
+    // Deterministic noise: multiples of an odd number modulo a power of two are evenly spread.
     let noise = |seed: u64, shift: u64| -> Vec<u64> {
         (0..50_000_u64).map(|n| n.wrapping_mul(2_654_435_761).wrapping_add(seed) % 65_536 + shift).collect()
     };

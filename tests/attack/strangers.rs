@@ -1,9 +1,9 @@
-//! Replays, downgrades, members beside `encrypt`, guesses at tokens and at names of endpoints.
+//! Replays, downgrades, members next to `encrypt`, guesses of tokens and of endpoint names.
 //!
-//! A replay is what a genuine callback is, sent again: the platform sends no time and no nonce
-//! (platform.md#callback-transport), so within `dedupe_window` it is a duplicate, and with a round for ever; outside
-//! of the window and without a round it is a decision once more. The same ciphertext is good at every endpoint with
-//! the same credential: endpoints that are to be apart have credentials of their own.
+//! A replay is a genuine callback sent again. The platform sends no time and no nonce
+//! (platform.md#callback-transport), so within `dedupe_window` it is a duplicate, and with a round for ever. After
+//! the window and without a round it is a new decision. The same ciphertext is valid at every endpoint with the same
+//! credential: endpoints that must be separate need their own credentials.
 
 use crate::{
     support::{
@@ -83,7 +83,7 @@ async fn nothing_beside_encrypt_counts() {
         format!(r#"{{"encrypt":["{good_text}"]}}"#),
         format!(r#"{{"Encrypt":"{good_text}"}}"#),
         format!(r#"{{"challenge":"c","token":"{TOKEN}","type":"url_verification"}}"#),
-        // Nobody can say which of two is meant.
+        // Which of the two is meant is unknown.
         format!(r#"{{"encrypt":"{good_text}","encrypt":"{good_text}"}}"#),
         format!(r#"{{"encrypt":"{good_text}","encrypt":"{bad_text}","encrypt":7}}"#),
         format!(r#"{{"encrypt":"{good_text}","\u0065ncrypt":null}}"#),
@@ -128,7 +128,7 @@ async fn a_plain_body_does_not_pass_for_an_encrypted_one_whatever_token_it_has()
             assert_eq!(strangers_answer(&app, path, &body).await, wanted, "{token} at {path}");
         }
     }
-    // A token counts with its own key only.
+    // A token counts only with its own key.
     for (token, key) in [(TOKEN, "fake-key-new"), ("fake-token-new", KEY), (plain_token, KEY)] {
         let body = callback.clone().token(token).encrypted(key);
         assert_eq!(strangers_answer(&app, "/callbacks/rotating", &body).await, wanted, "{token} under {key}");
@@ -171,12 +171,12 @@ async fn a_guess_at_the_token_is_right_or_a_strangers_however_near_it_is() {
             assert_eq!(strangers_answer(&app, path, &body).await, wanted, "{shown} at {path}");
         }
     }
-    // Twice, and one of them right: the first counts for who it is, and then the name stands twice.
+    // Repeated, with one of them right: the first authenticates the sender, and then the repeated name is an error.
     let twice = Callback::list("i", "t").again("token", "\"x\"");
     assert_eq!(app.post("leave", twice.plain()).await.reason(), "malformed");
     let twice = Callback::list("i", "t").token("x").again("token", &format!("\"{TOKEN}\""));
     assert_eq!(strangers_answer(&app, "/callbacks/leave", &twice.plain()).await, wanted);
-    // Another spelling of the same text is the same text.
+    // Another spelling of the same text is equal.
     let spelled: String = TOKEN.chars().map(|char| format!("\\u{:04x}", u32::from(char))).collect();
     assert_eq!(
         app.post("leave", Callback::list("i", "t").raw("token", &format!("\"{spelled}\"")).plain())
@@ -186,7 +186,7 @@ async fn a_guess_at_the_token_is_right_or_a_strangers_however_near_it_is() {
     );
 }
 
-/// Sends a request line of one's own and reads the answer.
+/// Sends a raw request line and reads the answer.
 async fn asked(app: &App, method: &str, target: &[u8], body: &[u8]) -> Option<Answer> {
     let mut line = Line::to(app.public()).await;
     let mut request = format!("{method} ").into_bytes();
@@ -197,15 +197,15 @@ async fn asked(app: &App, method: &str, target: &[u8], body: &[u8]) -> Option<An
     request.extend_from_slice(body);
     line.write(&request).await.expect("an open connection");
     let mut answer = line.answer().await?.without_date();
-    // The server keeps headers in a map whose order is drawn anew for each answer, whatever the request was.
+    // The server stores headers in a map with a random order for each answer, whatever the request was.
     answer.headers.sort();
     Some(answer)
 }
 
-/// What is done to the name of an endpoint on its way into a request.
+/// A transformation of an endpoint's name in a request.
 type Trick = (&'static str, Box<dyn Fn(&str) -> Vec<u8>>);
 
-/// For every trick: the same done to a name that exists and to one that does not gives the same answer.
+/// For every trick, a name that exists and one that does not give the same answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_trick_with_the_path_tells_which_endpoints_exist() {
     let config = Config::with_url(NOWHERE).set("http", "max_body_bytes", "4096");
@@ -247,8 +247,9 @@ async fn no_trick_with_the_path_tells_which_endpoints_exist() {
             }
         }
     }
-    // What stands before the service decides by the path it sees: a name with an escape in it is not the name, although
-    // RFC 3986 §6.2.2.2 has both for the same. A query is no part of the path, and a slash too many says nothing.
+    // A proxy in front of the service decides by the path it sees: a name with an escape is a different name,
+    // although RFC 3986 §6.2.2.2 considers them equal. A query is not part of the path, and extra slashes have no
+    // meaning.
     for (target, status) in [
         (format!("/callbacks/{}", hex("purchase")), 403),
         ("/callbacks/%70urchase".to_owned(), 403),

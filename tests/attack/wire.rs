@@ -1,10 +1,10 @@
-//! What an attacker works with: ciphertexts as blocks, and answers as bytes.
+//! An attacker's tools: ciphertexts as blocks, and answers as bytes.
 
 use crate::support::{Answer, App, Line, envelope};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use std::io::Write as _;
 
-/// Bytes in a block of AES.
+/// Bytes in an AES block.
 pub(crate) const BLOCK: usize = 16;
 
 /// A ciphertext in blocks, the IV first.
@@ -12,13 +12,13 @@ pub(crate) const BLOCK: usize = 16;
 pub(crate) struct Blocks(pub(crate) Vec<[u8; BLOCK]>);
 
 impl Blocks {
-    /// The blocks of a base64 text, as captured.
+    /// The blocks of a captured base64 text.
     pub(crate) fn captured(base64: &str) -> Self {
         let bytes = BASE64_STANDARD.decode(base64).expect("a captured ciphertext is base64");
         Self::of_bytes(&bytes)
     }
 
-    /// Whole blocks.
+    /// Splits bytes into whole blocks.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self(bytes.chunks_exact(BLOCK).map(|block| block.try_into().expect("chunks of a block")).collect())
     }
@@ -28,18 +28,18 @@ impl Blocks {
         self.0.concat()
     }
 
-    /// As a callback body.
+    /// The body of a callback.
     pub(crate) fn body(&self) -> Vec<u8> {
         envelope(&BASE64_STANDARD.encode(self.bytes()))
     }
 
-    /// As the text of `encrypt`.
+    /// The text of `encrypt`.
     pub(crate) fn base64(&self) -> String {
         BASE64_STANDARD.encode(self.bytes())
     }
 }
 
-/// The sum of two blocks in the sense of CBC.
+/// The XOR of two blocks.
 pub(crate) fn xor(one: [u8; BLOCK], other: [u8; BLOCK]) -> [u8; BLOCK] {
     std::array::from_fn(|at| one[at] ^ other[at])
 }
@@ -51,15 +51,15 @@ pub(crate) fn random_block() -> [u8; BLOCK] {
     block
 }
 
-/// A random number below `bound`, nearly even.
+/// A random number below `bound`, nearly uniform.
 pub(crate) fn random_below(bound: usize) -> usize {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system has randomness");
     usize::try_from(u64::from_le_bytes(bytes) % bound as u64).expect("below a usize")
 }
 
-/// The answer to one body on a connection of its own: every byte but the date, and what becomes of the connection.
-/// After a stranger's answer the service closes, and says nothing more.
+/// The answer to one body on a new connection: every byte except the date, and the end of the connection. After a
+/// stranger's answer the service closes it, without further output.
 pub(crate) async fn strangers_answer(app: &App, path: &str, body: &[u8]) -> Answer {
     let mut line = Line::to(app.public()).await;
     line.post(path, body).await.expect("an open connection");
@@ -68,15 +68,15 @@ pub(crate) async fn strangers_answer(app: &App, path: &str, body: &[u8]) -> Answ
     answer
 }
 
-/// The one answer that every stranger gets, as the others are compared with it.
+/// The answer that every stranger must get, for comparison.
 pub(crate) async fn the_strangers_answer(app: &App) -> Answer {
     let answer = strangers_answer(app, "/callbacks/purchase", b"{}").await;
     assert_eq!((answer.status, answer.reason().as_str()), (403, "unauthenticated"));
     answer
 }
 
-/// Figures go to standard error whether or not a test fails: they are what is wanted of it.
+/// Prints figures to standard error even if the test passes: they are the purpose of the run.
 pub(crate) fn report(figures: &str) {
-    // Nobody reads; then nobody misses it.
+    // If nobody reads them, nobody misses them.
     drop(writeln!(std::io::stderr().lock(), "{figures}"));
 }

@@ -101,7 +101,8 @@ impl Claims {
     /// Parses the times: any finite number (RFC 7519 §2), with a fraction, an exponent or a sign, up to the year
     /// 9999. Fractions of a millisecond are truncated; times before the year 0 are clamped to its start.
     ///
-    /// # Errors [`ContextError::Forged`] with the faulty claim and the reason.
+    /// # Errors
+    /// [`ContextError::Forged`] with the faulty claim and the reason.
     pub fn times(&self) -> Result<Times, ContextError> {
         Ok(Times {
             exp: numeric_date(self.exp.as_deref(), &words!("exp"))?,

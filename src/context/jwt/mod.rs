@@ -97,7 +97,8 @@ pub enum KeyError {
 impl Keys {
     /// Prepares the keys.
     ///
-    /// # Errors The index of the invalid key, and the reason.
+    /// # Errors
+    /// The index of the invalid key, and the reason.
     pub fn new(settings: &[KeySettings], demands: Demands) -> Result<Self, (usize, KeyError)> {
         install();
         let list = settings.iter().enumerate().map(|(at, key)| {
@@ -192,7 +193,8 @@ impl Keys {
     /// Returns the claims of a token that is signed with one of the keys, is meant for us and is valid at `now`.
     /// Claims in [`Demands::require`] may be missing; see [`Claims::missing`].
     ///
-    /// # Errors [`ContextError::Forged`] or [`ContextError::Expired`].
+    /// # Errors
+    /// [`ContextError::Forged`] or [`ContextError::Expired`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, ContextError> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|_| ContextError::Forged("the token has no header"))?;
@@ -289,7 +291,8 @@ pub fn payload(token: &str) -> Option<Box<RawValue>> {
 
 /// Signs claims, for the command line and for tests.
 ///
-/// # Errors The key is invalid, or the claims cannot be serialized.
+/// # Errors
+/// The key is invalid, or the claims cannot be serialized.
 pub fn sign(key: &SigningKey, kid: Option<&str>, claims: &impl Serialize) -> Result<String, SignError> {
     install();
     let (algorithm, key) = match key {

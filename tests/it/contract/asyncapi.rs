@@ -13,7 +13,8 @@ pub(super) async fn document() -> Value {
 
 /// A value with every reference resolved.
 ///
-/// # Panics If a reference leads nowhere, or out of the document.
+/// # Panics
+/// If a reference leads nowhere, or out of the document.
 fn resolved(value: &Value, document: &Value) -> Value {
     match value {
         Value::Object(object) => match object.get("$ref").map(|to| to.as_str().expect("a text")) {

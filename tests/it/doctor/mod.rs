@@ -22,7 +22,7 @@ async fn doctor(file: &Path, args: &[&str]) -> Ran {
         .await
 }
 
-/// The only line with this beginning, which includes its verdict.
+/// The only line with this beginning, including its status.
 #[track_caller]
 fn line<'a>(ran: &'a Ran, begins: &str) -> &'a str {
     let found: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with(begins)).collect();

@@ -244,7 +244,8 @@ impl App {
 
     /// `countersign serve` with this configuration, ready to accept.
     ///
-    /// # Panics If it exits or does not become ready.
+    /// # Panics
+    /// If it exits or does not become ready.
     pub(crate) async fn with(config: Config) -> Self {
         let mut last = String::new();
         // Another process may take a port before the program binds it; no other failure is retried.

@@ -184,7 +184,8 @@ impl Broker {
     /// Starts the node, on the same ports and data as before, and waits until it serves AMQP. Does nothing if it
     /// runs.
     ///
-    /// # Panics If it does not start within [`BOOT`], with the last error and the end of its log.
+    /// # Panics
+    /// If it does not start within [`BOOT`], with the last error and the end of its log.
     pub(crate) fn start(&self) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         if watchdog.is_some() {
@@ -249,7 +250,8 @@ impl Broker {
 
     /// Evaluates Erlang expressions, ended by a full stop, on the node and returns the value as text.
     ///
-    /// # Panics If the node does not answer, or the expressions fail.
+    /// # Panics
+    /// If the node does not answer, or the expressions fail.
     pub(crate) fn eval(&self, expressions: &str) -> String {
         let answer = self.try_eval(expressions).expect("the node answers on its control port");
         match answer.split_at(1) {

@@ -141,7 +141,8 @@ pub(crate) fn seal_blocks(key: &str, padded: &[u8]) -> String {
 
 /// Decrypts output of [`seal`] or of the program.
 ///
-/// # Panics If it is not base64, not whole blocks, or not padded by PKCS#7.
+/// # Panics
+/// If it is not base64, not whole blocks, or not padded by PKCS#7.
 pub(crate) fn open(key: &str, sealed: &str) -> Vec<u8> {
     let bytes = BASE64_STANDARD.decode(sealed.trim()).expect("standard base64");
     let (iv, ciphertext) = bytes.split_at(16);

@@ -44,7 +44,8 @@ impl Answer {
 
     /// The command id of a success.
     ///
-    /// # Panics If the answer is not a 200 with a `command_id`.
+    /// # Panics
+    /// If the answer is not a 200 with a `command_id`.
     pub(crate) fn command_id(&self) -> String {
         assert_eq!(self.status, 200, "refused: {}", self.text());
         let id = self.json()["data"]["command_id"].as_str().map(str::to_owned);
@@ -101,7 +102,8 @@ impl Line {
 
     /// Reads one answer; `None` if the other side closes before it is complete.
     ///
-    /// # Panics If nothing arrives within [`PATIENCE`], or the input is not HTTP.
+    /// # Panics
+    /// If nothing arrives within [`PATIENCE`], or the input is not HTTP.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         loop {
             if let Some((answer, used)) = parse(&self.unread) {

@@ -42,7 +42,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `look` returns `Ok`, for at most [`PATIENCE`].
 ///
-/// # Panics On timeout, with `what` was awaited and the last error.
+/// # Panics
+/// On timeout, with `what` was awaited and the last error.
 pub(crate) async fn eventually<T, E: Debug>(what: &str, look: impl AsyncFnMut() -> Result<T, E>) -> T {
     eventually_within(PATIENCE, what, look).await
 }

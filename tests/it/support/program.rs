@@ -152,7 +152,8 @@ impl Drop for Running {
 impl Ran {
     /// Returns this run if it ended with the code.
     ///
-    /// # Panics Otherwise, with both streams.
+    /// # Panics
+    /// Otherwise, with both streams.
     pub(crate) fn ended_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
