@@ -1,7 +1,7 @@
 //! Replays, downgrades, members next to `encrypt`, guesses of tokens and of endpoint names.
 //!
 //! A replay is a genuine callback sent again. The platform sends no time and no nonce
-//! (platform.md#callback-transport), so within `dedupe_window` it is a duplicate, and with a round for ever. After
+//! (platform.md#callback-transport), so within `dedupe_window` it is a duplicate, and with a round forever. After
 //! the window and without a round it is a new decision. The same ciphertext is valid at every endpoint with the same
 //! credential: endpoints that must be separate need their own credentials.
 

@@ -88,7 +88,7 @@ async fn without_a_round_a_callback_is_a_repeat_only_within_the_window() {
     let app = App::with(Config::bare(NOWHERE).endpoint(endpoint)).await;
     let body = Callback::list("i", "t").plain();
     let first = app.post("short", body.clone()).await.command_id();
-    // Repeat it until it becomes a new command, after the window; it must not stay a duplicate for ever.
+    // Repeat it until it becomes a new command, after the window; it must not stay a duplicate forever.
     let second = crate::support::eventually("a new command after the window", async || {
         let answer = app.post("short", body.clone()).await;
         if answer.status_word() == "accepted" { Ok(answer.command_id()) } else { Err(answer.text()) }

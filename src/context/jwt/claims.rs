@@ -153,7 +153,7 @@ fn numeric_date(value: Option<&RawValue>, words: &Words) -> Result<Option<Timest
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Requirement {
-    /// The expiry. Without it, a captured card can be replayed for ever.
+    /// The expiry. Without it, a captured card can be replayed forever.
     Exp,
     /// `round`, or a `jti` in its place. Without it, the same decision is accepted again after `dedupe_window`.
     Round,
