@@ -49,7 +49,6 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The decoded base64 of a callback.
 #[derive(Debug)]
 pub(super) struct Sealed {
     bytes: Vec<u8>,
@@ -57,7 +56,6 @@ pub(super) struct Sealed {
     pub(super) fault: Option<Misshapen>,
 }
 
-/// Why a text cannot be a ciphertext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misshapen {
     NotBase64,

@@ -12,7 +12,6 @@ pub const MAX_CREDENTIALS: usize = 4;
 /// All credentials that an endpoint accepts; more than one during a rotation.
 #[derive(Debug)]
 pub struct Credentials {
-    /// The configured credentials.
     pub(super) list: Vec<Credential>,
     /// Random credentials that fill up to [`MAX_CREDENTIALS`]; see [`super::open`].
     pub(super) decoys: Vec<Credential>,

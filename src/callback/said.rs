@@ -29,7 +29,6 @@ pub struct Said {
 }
 
 impl Said {
-    /// Reads the content of an object.
     pub(super) fn by(members: &Members<'_>) -> Self {
         let said = |name| members.get(name).and_then(wire::glimpse);
         let context = members.get("action_context");

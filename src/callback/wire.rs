@@ -62,12 +62,10 @@ impl<'a> Members<'a> {
         serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text)).map_err(|_| Unreadable::NotJson)
     }
 
-    /// The first member with this name.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.all(name).next()
     }
 
-    /// All members with this name.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a RawValue> {
         self.iter().filter(move |(member, _)| *member == name).map(|(_, value)| value)
     }
@@ -297,7 +295,6 @@ pub(super) fn number(name: &str, value: &RawValue) -> Result<Option<u64>, Fault>
     Ok(Some(number).filter(|number| *number != 0))
 }
 
-/// A list.
 pub(super) fn list<'a>(name: &str, value: &'a RawValue) -> Result<Vec<&'a RawValue>, Fault> {
     match value.get().as_bytes()[0] {
         _ if is_unset(value) => Ok(Vec::new()),
@@ -306,7 +303,6 @@ pub(super) fn list<'a>(name: &str, value: &'a RawValue) -> Result<Vec<&'a RawVal
     }
 }
 
-/// An object inside the body.
 pub(super) fn object<'a>(name: &str, value: &'a RawValue) -> Result<Members<'a>, Fault> {
     serde_json::from_str(value.get()).map_err(|_| wrong_type(name, "an object"))
 }

@@ -42,7 +42,6 @@ pub(crate) fn card() -> Command {
     }
 }
 
-/// A card whose context identified the task.
 pub(crate) fn card_resolved_by(format: ResolvedBy) -> Command {
     let context = match format {
         ResolvedBy::Opaque => "PO-77",
@@ -70,7 +69,6 @@ pub(crate) fn card_unresolved() -> Command {
     Command { origin: None, message_id: None, task: TaskRef::default(), ..card() }
 }
 
-/// A list operation with all members.
 pub(crate) fn list() -> Command {
     Command {
         action: Action::Reject,
@@ -101,7 +99,6 @@ pub(crate) fn list() -> Command {
     }
 }
 
-/// A custom action from a search.
 pub(crate) fn search_custom() -> Command {
     Command {
         action: Action::Custom,

@@ -12,10 +12,8 @@ use crate::{
     time::{Timestamp, Zone, parse},
 };
 
-/// Default number of rows per page.
 pub(super) const DEFAULT_LIMIT: usize = 50;
 
-/// Maximum number of rows per page.
 const MAX_LIMIT: usize = 500;
 
 /// A filter without an index reads the whole ledger; this is how long a person waits.

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::ledger::{AcceptError, Registering};
 
-/// Bytes in the body of one context.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Bytes in the body of a batch: a thousand contexts of the usual size with much `data`.
@@ -32,7 +31,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A commit takes milliseconds, even behind a queue of others.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The path before the key.
 const PREFIX: &str = "/api/v1/contexts/";
 
 #[derive(Serialize)]

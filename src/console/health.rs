@@ -34,7 +34,6 @@ const PROBE_KEPT: Duration = Duration::from_secs(1);
 /// Shorter than Prometheus' default scrape timeout of 10 s.
 const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The ledger's result for the last probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum LedgerCheck {

@@ -21,13 +21,10 @@ pub(super) struct Problem {
     status: StatusCode,
     /// A stable word for programs.
     error: &'static str,
-    /// A sentence for people.
     message: String,
-    /// The parameter to fix.
     parameter: Option<String>,
     /// The index in a list of the body, from 0.
     item: Option<usize>,
-    /// The member of the body to fix.
     member: Option<String>,
     /// Whether to stop reading from this sender.
     #[serde(skip)]

@@ -17,13 +17,11 @@ use crate::{
 
 /// Bytes per identifier: the same limit as in a callback.
 const MAX_ID_BYTES: usize = 512;
-/// Operators, or actions, per context.
 const MAX_PERMITTED: usize = 1000;
 /// Bytes of `data`, which goes into each message verbatim.
 const MAX_DATA_BYTES: usize = 16 << 10;
 /// Nesting of containers in `data`: a depth that every JSON parser of a worker supports.
 const MAX_DATA_DEPTH: usize = 32;
-/// Contexts per batch.
 pub(super) const MAX_BATCH: usize = 1000;
 
 /// What is wrong with a body, and where.
@@ -55,7 +53,6 @@ impl From<Fault> for Problem {
     }
 }
 
-/// Parses the body of a `PUT`.
 pub(super) fn read(body: &[u8], key: String, now: Timestamp) -> Result<Registration, Problem> {
     let members: Members<'_> = serde_json::from_slice(body)
         .map_err(|_| Problem::bad_body(None, "The body is not one JSON object."))?;

@@ -83,12 +83,10 @@ impl Pattern {
         (task.instance_id.is_some() || task.task_id.is_some()).then_some(task)
     }
 
-    /// True if a group names the round.
     pub(super) fn has_round(&self) -> bool {
         self.regex.capture_names().flatten().any(|name| name == "round")
     }
 
-    /// The text that the pattern is matched against.
     pub(super) fn over(&self) -> Over {
         self.over
     }

@@ -181,7 +181,6 @@ impl Callback<'_> {
         Unheard { endpoint, refusal, detail: None, body_bytes: 0, peer, kept: true }
     }
 
-    /// Answers a callback whose body was not read.
     fn unread(&self, unheard: Unheard<'_>, payload: web::Payload) -> HttpResponse {
         let refusal = unheard.refusal;
         let response = self.live.intake.turn_away(unheard);

@@ -192,7 +192,6 @@ impl Gate {
         self.identity.clone()
     }
 
-    /// The configuration in force now.
     pub(super) fn live(&self) -> Arc<Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -57,7 +57,6 @@ impl Entry {
     }
 }
 
-/// The counters of all peers.
 #[derive(Debug)]
 pub(super) struct Table {
     began: Instant,

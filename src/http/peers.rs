@@ -114,7 +114,6 @@ impl Settings {
         limited.then_some(self.max_connections)
     }
 
-    /// Whether the allow-list admits this peer.
     pub(super) fn allows(&self, peer: IpAddr) -> bool {
         self.allowed.is_empty() || is_within(&self.allowed, peer)
     }

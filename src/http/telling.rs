@@ -17,7 +17,6 @@ use std::{
 
 use crate::intake::Refusal;
 
-/// How often flows are summed up.
 pub(super) const EVERY: Duration = Duration::from_secs(60);
 
 /// Maximum number of separate flows, and so of log lines per minute about strangers.

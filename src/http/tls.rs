@@ -116,7 +116,6 @@ impl Identity {
         Ok(true)
     }
 
-    /// Facts about the certificate in use.
     pub(super) fn facts(&self) -> Result<Facts, Error> {
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
         Facts::of(&self.source().settings.cert_file, &now.cert)

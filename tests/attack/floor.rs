@@ -14,7 +14,6 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use std::{collections::BTreeMap, fmt::Write as _, time::Instant};
 use tokio::task::JoinSet;
 
-/// Concurrent bodies.
 const AT_ONCE: usize = 60;
 
 /// The paths, by kind of endpoint.

@@ -72,7 +72,6 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Output texts, with their sources.
 struct Said(Vec<(String, String)>);
 
 impl Said {

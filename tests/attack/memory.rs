@@ -55,7 +55,6 @@ struct Cost {
     left_kib: f64,
 }
 
-/// The memory while a crowd is connected.
 async fn with_crowd(
     what: &'static str,
     app: &App,

@@ -139,7 +139,6 @@ fn markdown_below(dir: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// Every page in the repository.
 fn pages() -> Vec<Page> {
     let mut names = Vec::new();
     for dir in ["docs", "benches", "examples", "deploy"] {

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 
-/// An endpoint of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     name: String,
@@ -37,14 +36,12 @@ impl Endpoint {
         Self { credentials: vec![(TOKEN.to_owned(), Some(KEY.to_owned()))], ..Self::plain(name) }
     }
 
-    /// Replaces the usual credentials.
     pub(crate) fn credentials(mut self, credentials: &[(&str, Option<&str>)]) -> Self {
         self.credentials =
             credentials.iter().map(|(token, key)| ((*token).to_owned(), key.map(str::to_owned))).collect();
         self
     }
 
-    /// Replaces the usual credentials with TOML.
     pub(crate) fn credentials_toml(mut self, toml: &str) -> Self {
         self.credentials.clear();
         self.set("credentials", toml)
@@ -151,7 +148,6 @@ impl Config {
         self
     }
 
-    /// Sets an environment variable of the program.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -169,7 +165,6 @@ impl Config {
         self
     }
 
-    /// Removes the limits.
     pub(crate) fn without_limits(mut self) -> Self {
         self.file_size_limit_kib = None;
         self.descriptors = None;
@@ -186,12 +181,10 @@ impl Config {
         )
     }
 
-    /// The directory of this configuration.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The file as TOML.
     pub(crate) fn toml(&self) -> String {
         let mut text = String::new();
         let mut sections: Vec<&str> = Vec::new();
@@ -216,7 +209,6 @@ impl Config {
         text
     }
 
-    /// Writes the file and returns its path.
     pub(crate) fn write(&self) -> PathBuf {
         let path = self.dir.path().join("countersign.toml");
         std::fs::write(&path, self.toml()).expect("the directory is ours");
@@ -294,17 +286,14 @@ impl App {
         .await
     }
 
-    /// The public listener.
     pub(crate) fn public(&self) -> SocketAddr {
         self.public
     }
 
-    /// The internal listener.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// The configuration file.
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
@@ -314,18 +303,15 @@ impl App {
         self.config.dir()
     }
 
-    /// The URL of an endpoint's callbacks.
     pub(crate) fn callback_url(&self, endpoint: &str) -> String {
         let scheme = if self.config.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{}/callbacks/{endpoint}", self.public)
     }
 
-    /// A client for this program.
     pub(crate) fn client(&self) -> reqwest::Client {
         self.client.clone()
     }
 
-    /// Sends a body to an endpoint.
     pub(crate) async fn post(&self, endpoint: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.try_post(endpoint, body).await.expect("the public listener answers")
     }
@@ -340,7 +326,6 @@ impl App {
         self.post("purchase", callback.encrypted(KEY)).await.command_id()
     }
 
-    /// `GET` on the internal listener.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.try_admin(path).await.expect("the internal listener answers")
     }
@@ -363,7 +348,6 @@ impl App {
         value.split(' ').next()?.parse().ok()
     }
 
-    /// Waits until a metric has a value.
     pub(crate) async fn until_metric(&self, name: &str, wanted: f64) {
         eventually(&format!("{name} = {wanted}"), async || match self.metric(name).await {
             Some(value) if (value - wanted).abs() < f64::EPSILON => Ok(()),
@@ -395,12 +379,10 @@ impl App {
         assert!(sent.expect("kill can be started").success(), "SIG{name} to our own child");
     }
 
-    /// Whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
     }
 
-    /// Waits until it has exited.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = eventually("the program to end", async || {
             self.child.try_wait().expect("our own child").ok_or_else(|| self.stderr())
@@ -504,7 +486,6 @@ fn tls_client(authority_pem: &str) -> reqwest::ClientBuilder {
     builder.pool_max_idle_per_host(0)
 }
 
-/// Installs the TLS provider of this test process.
 fn install_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {

@@ -79,7 +79,6 @@ spawn(fun() ->
 end).
 "#;
 
-/// A private node.
 pub(crate) struct Broker {
     dir: PathBuf,
     amqp_port: u16,
@@ -275,7 +274,6 @@ impl Broker {
         if ran.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ran.stderr).into_owned()) }
     }
 
-    /// A new virtual host on this node.
     pub(crate) fn vhost(&self) -> Vhost {
         let name = format!("test-{}", next());
         self.eval(&format!(
@@ -367,7 +365,6 @@ pub(crate) struct Stoppable {
 }
 
 impl Stoppable {
-    /// A new virtual host on it.
     pub(crate) async fn vhost(&self) -> Vhost {
         let broker = self.broker;
         off_the_runtime(move || broker.vhost()).await
@@ -433,19 +430,16 @@ impl Stoppable {
     }
 }
 
-/// See [`Broker::managed`].
 pub(crate) struct Managed {
     broker: Broker,
     port: u16,
 }
 
 impl Managed {
-    /// A new virtual host on this node.
     pub(crate) fn vhost(&self) -> Vhost {
         self.broker.vhost()
     }
 
-    /// The URL of the management API.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -529,7 +523,6 @@ impl Vhost {
         )
     }
 
-    /// The broker's address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -552,7 +545,6 @@ impl Vhost {
         found.ok().map(|queue| queue.message_count())
     }
 
-    /// Whether this exchange exists.
     pub(crate) async fn has_exchange(&self, name: &str) -> bool {
         let (_connection, channel) = self.channel().await;
         let look = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
@@ -573,7 +565,6 @@ impl Vhost {
         .await
     }
 
-    /// Waits until the program has declared its queue.
     pub(crate) async fn until_declared(&self, queue: &str) {
         eventually(&format!("the queue {queue}"), async || {
             self.depth(queue).await.map(drop).ok_or("no such queue")
@@ -589,7 +580,6 @@ impl Vhost {
             .expect("exchange.delete");
     }
 
-    /// Deletes a queue with its messages.
     pub(crate) async fn delete_queue(&self, name: &str) {
         let (_connection, channel) = self.channel().await;
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.expect("queue.delete");

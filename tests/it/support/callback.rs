@@ -68,28 +68,23 @@ impl Callback {
         self
     }
 
-    /// Removes a member.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.members.retain(|(known, _)| known != name);
         self
     }
 
-    /// Sets the action type.
     pub(crate) fn action(self, action_type: &str) -> Self {
         self.with("action_type", action_type)
     }
 
-    /// Sets the operator.
     pub(crate) fn operator(self, user_id: &str) -> Self {
         self.with("user_id", user_id)
     }
 
-    /// Sets the action context.
     pub(crate) fn context(self, action_context: &str) -> Self {
         self.with("action_context", action_context)
     }
 
-    /// Sets the token.
     pub(crate) fn token(self, token: &str) -> Self {
         self.with("token", token)
     }

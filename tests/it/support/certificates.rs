@@ -11,14 +11,12 @@ pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, in PEM.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) cert: String,
     pub(crate) key: String,
 }
 
-/// The files of a [`Pair`].
 #[derive(Clone, Debug)]
 pub(crate) struct PairFiles {
     pub(crate) cert: PathBuf,
@@ -35,7 +33,6 @@ impl Authority {
         Self { issuer: issuer.expect("an authority") }
     }
 
-    /// Its own certificate, in PEM.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
@@ -60,7 +57,6 @@ impl Authority {
 }
 
 impl Pair {
-    /// Writes both files.
     pub(crate) fn write(&self, dir: &Path, name: &str) -> PairFiles {
         let files = PairFiles { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) };
         std::fs::write(&files.cert, &self.cert).expect("the directory is ours");

@@ -22,7 +22,6 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|fault| {
             panic!("not JSON ({fault}): status {}, body {:?}", self.status, self.text())
@@ -37,7 +36,6 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The reason of a refusal.
     pub(crate) fn reason(&self) -> String {
         self.json()["msg"].as_str().map(str::to_owned).unwrap_or_default()
     }
@@ -77,7 +75,6 @@ impl Line {
         Self { stream, unread: Vec::new() }
     }
 
-    /// Writes raw bytes.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A command line to run.
 pub(crate) struct Program {
     args: Vec<OsString>,
     env: Vec<(String, OsString)>,
@@ -18,7 +17,6 @@ pub(crate) struct Program {
     stdin: Vec<u8>,
 }
 
-/// How a run ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -42,19 +40,16 @@ impl Program {
         self.env("COUNTERSIGN_CONFIG", file)
     }
 
-    /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
     }
 
-    /// Sets the working directory.
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
         self.dir = Some(dir.to_owned());
         self
     }
 
-    /// Sets the standard input.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
         self

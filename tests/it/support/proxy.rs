@@ -19,7 +19,6 @@ impl Proxy {
         Self { port: ports::free(), target, running: None }
     }
 
-    /// The port for clients.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A message from the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) exchange: String,
@@ -34,7 +33,6 @@ impl From<Delivery> for Message {
 }
 
 impl Message {
-    /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("a command is JSON")
     }
@@ -100,7 +98,6 @@ impl Worker {
         self.look().messages.clone()
     }
 
-    /// The number of messages so far.
     pub(crate) fn count(&self) -> usize {
         self.look().messages.len()
     }
