@@ -100,7 +100,7 @@ pub(super) fn turn_off(
 
 struct Callback<'a> {
     began: Instant,
-    /// The origin of the callback. Behind a trusted proxy it differs from the TCP peer.
+    /// The sender. Behind a trusted proxy this is not the TCP peer.
     peer: Option<IpAddr>,
     endpoint: &'a str,
     live: &'a Live,

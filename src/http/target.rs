@@ -79,7 +79,7 @@ pub(super) fn misdirected(request: &HttpRequest) -> Misdirected {
     if *request.method() == Method::GET && (agent.starts_with("mozilla/") || reads_pages) {
         return Misdirected::Browser;
     }
-    // Balancers without a `User-Agent` probe with these.
+    // Balancers that do not identify themselves probe with these.
     if *request.method() == Method::HEAD || *request.method() == Method::OPTIONS {
         return Misdirected::HealthCheck;
     }
