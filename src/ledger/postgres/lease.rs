@@ -3,8 +3,8 @@
 //! A lock of the session would be lost behind PgBouncer in transaction mode. A term is a random number: an asynchronous
 //! failover can turn a counter back to one that was used already.
 //!
-//! Every connection that is lost ends the term, whichever it was: the server may have failed over, and its log may end
-//! elsewhere. The next term begins with what the ledger holds then.
+//! A term belongs to one server: every statement of it names both. After a failover the log may end elsewhere, and the next
+//! term begins with what the ledger holds then. Every connection that is lost ends the term as well, whichever it was.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,11 +52,11 @@ impl Lease {
         while !*stop.borrow_and_update() {
             let term = Uuid::from_bytes(rand_bytes());
             let mut generation = self.server.generation();
-            generation.borrow_and_update();
-            match self.take(term).await {
-                Ok(Some(head)) => {
+            let begun = *generation.borrow_and_update();
+            match self.take(term, begun).await {
+                Ok(Some(taken)) => {
                     tracing::info!(%term, holder = self.holder, "this process is the leader");
-                    let ended = self.hold(term, head, &mut generation, &mut stop).await;
+                    let ended = self.hold(term, taken, &mut generation, &mut stop).await;
                     self.shared.end_term();
                     tracing::info!(%term, cause = ended, "this process is the leader no longer");
                 }
@@ -75,47 +75,65 @@ impl Lease {
         }
     }
 
-    /// Takes the lease if it is free; returns the end of the log.
-    async fn take(&self, term: Uuid) -> Result<Option<Seq>, Error> {
-        let taken = self
-            .link
+    /// Takes the lease if it is free. Waits for the standby: all that the leader can read is there then as well, and no
+    /// failover takes it back.
+    async fn take(&self, term: Uuid, generation: u64) -> Result<Option<Taken>, Error> {
+        let transaction = self.link.begin().await?;
+        let taken = transaction
             .query_opt(
                 &format!(
-                    "UPDATE countersign.relay SET term = $1, holder = $2, expires_at = {NOW} + $3
-                     WHERE id = 1 AND (term IS NULL OR expires_at <= {NOW}) RETURNING 1"
+                    "UPDATE countersign.relay SET term = $1, server = countersign.server_v1(), holder = $2,
+                        expires_at = {NOW} + $3
+                     WHERE id = 1 AND (term IS NULL OR expires_at <= {NOW}) RETURNING server"
                 ),
                 values![term, self.holder.as_str(), TTL_MS],
             )
             .await?;
-        if taken.is_none() {
+        let Some(row) = taken else {
+            transaction.roll_back().await?;
             return Ok(None);
-        }
-        self.head().await.map(Some)
+        };
+        let end = transaction.query_opt("SELECT head FROM countersign.log", values![]).await?;
+        let taken = Taken {
+            generation,
+            server: row.try_get("server")?,
+            head: end.ok_or(Error::NoVersion)?.seq("head")?,
+        };
+        transaction.commit().await?;
+        Ok(Some(taken))
     }
 
-    async fn head(&self) -> Result<Seq, Error> {
-        let row = self.link.query_opt("SELECT head FROM countersign.log", values![]).await?;
-        row.ok_or(Error::NoVersion)?.seq("head")
+    /// The end of the log.
+    async fn head(&self, term: Uuid) -> Result<Seq, Error> {
+        let sql = "SELECT l.head FROM countersign.log l, countersign.relay r
+            WHERE r.term = $1 AND r.server = countersign.server_v1()";
+        self.link.query_opt(sql, values![term]).await?.ok_or(Error::Deposed)?.seq("head")
     }
 
-    /// True if the lease is still this term's.
-    async fn renew(&self, term: Uuid) -> Result<bool, Error> {
+    async fn renew(&self, term: Uuid) -> Result<(), Error> {
         let sql = format!(
-            "UPDATE countersign.relay SET expires_at = {NOW} + $2 WHERE id = 1 AND term = $1 RETURNING 1"
+            "UPDATE countersign.relay SET expires_at = {NOW} + $2
+             WHERE id = 1 AND term = $1 AND server = countersign.server_v1() RETURNING 1"
         );
-        Ok(self.link.query_opt(&sql, values![term, TTL_MS]).await?.is_some())
+        self.link.query_opt(&sql, values![term, TTL_MS]).await?.ok_or(Error::Deposed).map(drop)
     }
 
     /// Leads; returns why no longer.
     async fn hold(
         &self,
         term: Uuid,
-        head: Seq,
+        taken: Taken,
         generation: &mut watch::Receiver<u64>,
         stop: &mut watch::Receiver<bool>,
     ) -> &'static str {
-        let head = self.shared.begin_term(head);
-        let outbox = TermOutbox { term, head, shared: self.shared.clone(), links: self.links.clone() };
+        let head = self.shared.begin_term(taken.head, taken.server);
+        let outbox = TermOutbox {
+            term,
+            generation: taken.generation,
+            head,
+            shared: self.shared.clone(),
+            links: self.links.clone(),
+        };
         self.shared.term.send_replace(Some(Arc::new(outbox)));
         tokio::select! {
             ended = self.tend(term) => ended,
@@ -138,21 +156,34 @@ impl Lease {
         let mut renewed = Instant::now();
         loop {
             sleep(POLL).await;
-            if renewed.elapsed() >= RENEW {
+            let due = renewed.elapsed() >= RENEW;
+            if due {
                 // From before the request: the server counts from a later moment.
                 renewed = Instant::now();
-                match self.renew(term).await {
-                    Ok(true) => {}
-                    Ok(false) => return "another process took the lease",
-                    Err(_lost) => return "the lease could not be renewed",
-                }
             }
-            match self.head().await {
+            let looked = async {
+                if due {
+                    self.renew(term).await?;
+                }
+                self.head(term).await
+            };
+            match looked.await {
                 Ok(head) => self.shared.reached(head),
-                Err(_lost) => return "the end of the log could not be read",
+                Err(Error::Deposed) => return "another process took the lease, or another server took over",
+                Err(_lost) => return "the lease could not be renewed",
             }
         }
     }
+}
+
+/// What holds when a term begins.
+struct Taken {
+    /// The generation of connections.
+    generation: u64,
+    /// The server that the term belongs to.
+    server: i64,
+    /// The end of the log.
+    head: Seq,
 }
 
 /// Resolves when it is to stop.

@@ -37,6 +37,11 @@ impl Link {
         Self { server, connection: Arc::default() }
     }
 
+    /// The generation of connections, which changes when one is lost.
+    pub(super) fn generation(&self) -> u64 {
+        *self.server.generation().borrow()
+    }
+
     /// Runs a statement of its own. Several may be under way at the same time.
     pub(super) async fn query(&self, sql: &str, values: &Values<'_>) -> Result<Vec<Row>, Error> {
         let connection = connected(&self.server, &mut *self.connection.lock().await).await?;
@@ -88,7 +93,7 @@ impl Link {
     async fn begin_by(&self, sql: &str) -> Result<Transaction, Error> {
         let mut connection = self.connection.clone().lock_owned().await;
         connected(&self.server, &mut connection).await?;
-        let transaction = Transaction { connection, over: false };
+        let transaction = Transaction { server: self.server.clone(), connection, over: false };
         transaction.execute_batch(sql).await?;
         Ok(transaction)
     }
@@ -112,6 +117,7 @@ async fn connected(
 
 /// A transaction. One that is dropped without a commit ends its connection, and the server takes everything back.
 pub(super) struct Transaction {
+    server: Arc<Server>,
     connection: OwnedMutexGuard<Option<Arc<Connection>>>,
     over: bool,
 }
@@ -160,8 +166,11 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if !self.over {
-            *self.connection = None;
+        if !self.over
+            && let Some(connection) = self.connection.take()
+        {
+            // At once, so that nobody who learns of the failure goes on in the same term.
+            self.server.lost(connection.generation);
         }
     }
 }

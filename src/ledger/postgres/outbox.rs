@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Links, history,
-    link::Transaction,
+    link::{Transaction, Values},
     shared::Shared,
     values::{Columns, number, text, uuid, values},
 };
@@ -27,7 +27,7 @@ const ENTRY: &str =
     c.task_id, c.task_key, c.message";
 
 const STANDING: &str = "c.seq, c.task_key, e.state, e.attempts, r.published_through
-    FROM countersign.relay r, countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
+    FROM countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
 
 /// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 600_000;
@@ -35,6 +35,8 @@ const FARTHEST_MS: i64 = 600_000;
 /// See the module.
 pub(super) struct TermOutbox {
     pub(super) term: Uuid,
+    /// The generation of connections in which it began.
+    pub(super) generation: u64,
     pub(super) head: watch::Receiver<Seq>,
     pub(super) shared: Arc<Shared>,
     pub(super) links: Links,
@@ -57,81 +59,68 @@ impl Outbox for TermOutbox {
     }
 
     fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
-        self.links.look("read the cursor of", |links| async move {
-            let row =
-                links.reads.query_opt("SELECT published_through FROM countersign.relay", values![]).await?;
-            row.ok_or(Error::NoVersion)?.seq("published_through")
+        let term = self.term;
+        self.links.look("read the cursor of", move |links| async move {
+            let found = within(&links, "SELECT r.published_through AS seq", values![term]).await?;
+            found.first().ok_or(Error::NoVersion)?.seq("seq")
         })
     }
 
     fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
+        let term = self.term;
         self.links.look("read commands from", move |links| async move {
-            let (after, limit) = (number(seq), number(limit as u64));
-            let rows = links
-                .reads
-                .query(
-                    &format!(
-                        "SELECT {ENTRY} FROM countersign.commands c WHERE c.seq > $1
-                           AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = c.seq)
-                         ORDER BY c.seq LIMIT $2"
-                    ),
-                    values![after, limit],
-                )
-                .await?;
-            rows.iter().map(entry).collect()
+            let look = format!(
+                "SELECT {ENTRY} FROM countersign.commands c WHERE c.seq > $2
+                   AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = c.seq)
+                 ORDER BY c.seq LIMIT $3"
+            );
+            let found = within(&links, &look, values![term, number(seq), number(limit as u64)]).await?;
+            found.iter().map(entry).collect()
         })
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
+        let term = self.term;
         self.links.look("read exceptions from", move |links| async move {
             let now = now.as_millisecond();
-            let (limit, farthest) = (number(limit as u64), now.saturating_add(FARTHEST_MS));
             // Those put off for too long come first. Two searches, so that the index gives each its order.
-            let rows = links
-                .reads
-                .query(
-                    &format!(
-                        "SELECT {ENTRY}, e.attempts FROM countersign.exceptions e
-                         JOIN countersign.commands c ON c.seq = e.seq
-                         WHERE e.seq IN (SELECT seq FROM (
-                            (SELECT seq, next_attempt_at FROM countersign.exceptions
-                             WHERE state <> 'parked' AND next_attempt_at > $3 ORDER BY next_attempt_at, seq LIMIT $2)
-                            UNION ALL
-                            (SELECT seq, next_attempt_at FROM countersign.exceptions
-                             WHERE state <> 'parked' AND next_attempt_at <= $1 ORDER BY next_attempt_at, seq LIMIT $2)
-                         ) due ORDER BY next_attempt_at <= $3, next_attempt_at, seq LIMIT $2)
-                         ORDER BY e.seq"
-                    ),
-                    values![now, limit, farthest],
-                )
-                .await?;
-            rows.iter().map(|row| Ok(Due { entry: entry(row)?, attempts: row.count("attempts")? })).collect()
+            let look = format!(
+                "SELECT {ENTRY}, e.attempts FROM countersign.exceptions e
+                 JOIN countersign.commands c ON c.seq = e.seq
+                 WHERE e.seq IN (SELECT seq FROM (
+                    (SELECT seq, next_attempt_at FROM countersign.exceptions
+                     WHERE state <> 'parked' AND next_attempt_at > $4 ORDER BY next_attempt_at, seq LIMIT $3)
+                    UNION ALL
+                    (SELECT seq, next_attempt_at FROM countersign.exceptions
+                     WHERE state <> 'parked' AND next_attempt_at <= $2 ORDER BY next_attempt_at, seq LIMIT $3)
+                 ) due ORDER BY next_attempt_at <= $4, next_attempt_at, seq LIMIT $3)"
+            );
+            let farthest = now.saturating_add(FARTHEST_MS);
+            let found = within(&links, &look, values![term, now, number(limit as u64), farthest]).await?;
+            found.iter().map(|row| Ok(Due { entry: entry(row)?, attempts: row.count("attempts")? })).collect()
         })
     }
 
     fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
-        self.links.look("read waiting tasks from", |links| async move {
-            let rows = links
-                .reads
-                .query(
-                    "SELECT c.task_key, e.seq FROM countersign.exceptions e
-                     JOIN countersign.commands c ON c.seq = e.seq WHERE e.state <> 'parked'",
-                    values![],
-                )
-                .await?;
-            rows.iter().map(|row| Ok((row.task_key("task_key")?, row.seq("seq")?))).collect()
+        let term = self.term;
+        self.links.look("read waiting tasks from", move |links| async move {
+            let look = "SELECT c.task_key, e.seq FROM countersign.exceptions e
+                JOIN countersign.commands c ON c.seq = e.seq WHERE e.state <> 'parked'";
+            let found = within(&links, look, values![term]).await?;
+            found.iter().map(|row| Ok((row.task_key("task_key")?, row.seq("seq")?))).collect()
         })
     }
 
     fn standing(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>> {
+        let term = self.term;
         self.links.look("look up a command in", move |links| async move {
-            let id = uuid(command_id);
-            let sql = format!("SELECT {STANDING} WHERE c.command_id = $1");
-            let Some(row) = links.reads.query_opt(&sql, values![id]).await? else { return Ok(None) };
+            let look = format!("SELECT {STANDING} WHERE c.command_id = $2");
+            let found = within(&links, &look, values![term, uuid(command_id)]).await?;
+            let Some(row) = found.first() else { return Ok(None) };
             let attempts: Option<i32> = row.try_get("attempts")?;
             Ok(Some(Standing {
                 seq: row.seq("seq")?,
-                state: state(&row)?,
+                state: state(row)?,
                 attempts: attempts.map(|attempts| u32::try_from(attempts).unwrap_or(0)),
                 task_key: row.task_key("task_key")?,
             }))
@@ -139,21 +128,41 @@ impl Outbox for TermOutbox {
     }
 
     fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
+        let term = self.term;
         self.links.look("look up a command in", move |links| async move {
-            let place = number(seq);
-            let sql = format!("SELECT {STANDING} WHERE c.seq = $1");
-            let found = links.reads.query_opt(&sql, values![place]).await?;
-            Ok(found.map(|row| state(&row)).transpose()? == Some(State::Pending))
+            let look = format!("SELECT {STANDING} WHERE c.seq = $2");
+            let found = within(&links, &look, values![term, number(seq)]).await?;
+            Ok(found.first().map(state).transpose()? == Some(State::Pending))
         })
     }
 
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
+        // A settlement whose answer was lost is never sent again in its term: it could undo a later one.
+        if self.links.changes.generation() != self.generation {
+            return Box::pin(std::future::ready(Err(AcceptError::Unavailable)));
+        }
         let term = self.term;
         self.links.change("settle commands in", move |transaction| async move {
             settle(&transaction, term, &settlement).await?;
             transaction.commit().await
         })
     }
+}
+
+/// Looks, and learns by the same statement whether the term is still the one: what is read after another began may be what that
+/// one has written. `look` knows the row of the relay as `r`, and the term as `$1`.
+async fn within(links: &Links, look: &str, values: &Values<'_>) -> Result<Vec<Row>, Error> {
+    let sql = format!(
+        "SELECT r.term IS NOT DISTINCT FROM $1 AND r.server IS NOT DISTINCT FROM countersign.server_v1() AS is_mine, found.*
+         FROM countersign.relay r LEFT JOIN LATERAL ({look}) found ON true ORDER BY found.seq"
+    );
+    let mut rows = links.reads.query(&sql, values).await?;
+    if !rows.first().ok_or(Error::NoVersion)?.try_get::<_, bool>("is_mine")? {
+        return Err(Error::Deposed);
+    }
+    // Without anything found there is a row all the same.
+    rows.retain(|row| row.try_get::<_, Option<i64>>("seq").is_ok_and(|seq| seq.is_some()));
+    Ok(rows)
 }
 
 fn entry(row: &Row) -> Result<Entry, Error> {
@@ -183,7 +192,8 @@ async fn settle(transaction: &Transaction, term: Uuid, settlement: &Settlement) 
     let exchange = exchange.as_deref();
     let now = Timestamp::now().as_millisecond();
     // Locks the row until the end: an operator's act waits, and no other term begins meanwhile.
-    let sql = "SELECT published_through FROM countersign.relay WHERE id = 1 AND term = $1 FOR UPDATE";
+    let sql = "SELECT published_through FROM countersign.relay WHERE id = 1 AND term = $1
+        AND server = countersign.server_v1() FOR UPDATE";
     let cursor =
         transaction.query_opt(sql, values![term]).await?.ok_or(Error::Deposed)?.seq("published_through")?;
     // A cursor that is forgotten means publishing again. An exception that is forgotten would be passed over.

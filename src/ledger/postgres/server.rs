@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// Notes that a connection of this generation was lost.
-    fn lost(&self, generation: u64) {
+    pub(super) fn lost(&self, generation: u64) {
         self.generation.send_if_modified(|current| {
             let is_news = *current == generation;
             *current += u64::from(is_news);

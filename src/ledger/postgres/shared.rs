@@ -30,9 +30,20 @@ pub(super) struct Shared {
 
 /// What is known within one term only.
 struct Current {
+    server: i64,
     head: watch::Sender<Seq>,
     fresh: Vec<Entry>,
     fresh_bytes: usize,
+}
+
+impl Current {
+    fn reached(&self, head: Seq) {
+        self.head.send_if_modified(|known| {
+            let grown = head > *known;
+            *known = head.max(*known);
+            grown
+        });
+    }
 }
 
 impl Shared {
@@ -56,10 +67,10 @@ impl Shared {
         self.current.lock().expect("nobody panics with the lock").as_mut().map(act)
     }
 
-    /// A term begins with this end of the log. Nothing that was known before counts any more.
-    pub(super) fn begin_term(&self, head: Seq) -> watch::Receiver<Seq> {
+    /// A term begins on a server with this end of the log. Nothing that was known before counts any more.
+    pub(super) fn begin_term(&self, head: Seq, server: i64) -> watch::Receiver<Seq> {
         let (sender, receiver) = watch::channel(head);
-        let current = Current { head: sender, fresh: Vec::new(), fresh_bytes: 0 };
+        let current = Current { server, head: sender, fresh: Vec::new(), fresh_bytes: 0 };
         *self.current.lock().expect("nobody panics with the lock") = Some(current);
         receiver
     }
@@ -71,28 +82,25 @@ impl Shared {
 
     /// The log reaches this far.
     pub(super) fn reached(&self, head: Seq) {
-        self.current(|current| {
-            current.head.send_if_modified(|known| {
-                let grown = head > *known;
-                *known = head.max(*known);
-                grown
-            });
-        });
+        self.current(|current| current.reached(head));
     }
 
-    /// These were accepted here. They go by memory if somebody takes them and there is room.
-    pub(super) fn accepted(&self, entries: Vec<Entry>) {
+    /// These were accepted here, by a server. They go by memory if somebody takes them and there is room. What another server
+    /// than that of the term says is for the next term to read: the log may end elsewhere there.
+    pub(super) fn accepted(&self, entries: Vec<Entry>, server: i64) {
         let Some(last) = entries.last() else { return };
         let head = last.seq;
-        if self.fresh_wanted.load(Ordering::Relaxed) {
-            self.current(|current| {
-                if current.fresh_bytes < FRESH_BYTES {
-                    current.fresh_bytes += entries.iter().map(|entry| entry.body.len() + 256).sum::<usize>();
-                    current.fresh.extend(entries);
-                }
-            });
-        }
-        self.reached(head);
+        let wanted = self.fresh_wanted.load(Ordering::Relaxed);
+        self.current(|current| {
+            if current.server != server {
+                return;
+            }
+            if wanted && current.fresh_bytes < FRESH_BYTES {
+                current.fresh_bytes += entries.iter().map(|entry| entry.body.len() + 256).sum::<usize>();
+                current.fresh.extend(entries);
+            }
+            current.reached(head);
+        });
     }
 
     pub(super) fn take_fresh(&self) -> Vec<Entry> {

@@ -125,12 +125,15 @@ impl Writer {
                     .for_each(|one| wakeups.give(one.reply, Err(AcceptError::Unavailable)));
             }
         };
+        let server = answers.first().map(|answer| answer.server);
         let mut entries = Vec::new();
         for (one, answer) in batch.iter_mut().zip(&answers) {
             entries.extend(answer.entry(one));
         }
         // Before the receipts: a caller that has one finds the command in `head`.
-        self.shared.accepted(entries);
+        if let Some(server) = server {
+            self.shared.accepted(entries, server);
+        }
         let mut wakeups = Wakeups::new();
         for (one, answer) in batch.into_iter().zip(answers) {
             wakeups.give(one.reply, Ok(answer.receipt));
@@ -157,6 +160,8 @@ fn take_batch(waiting: &mut VecDeque<Accepting>, limit: usize) -> Vec<Accepting>
 /// What the function says of one command.
 struct Answer {
     receipt: Receipt,
+    /// By which server.
+    server: i64,
     /// Set if it was appended by this very call.
     appended: Option<Appended>,
 }
@@ -192,7 +197,7 @@ async fn call(link: &Link, batch: &[Accepting]) -> Result<Vec<Answer>, Error> {
     };
     let rows = link
         .commit(
-            "SELECT kind, seq, other, contradicts, repeats FROM countersign.accept_v1(
+            "SELECT kind, seq, other, contradicts, repeats, server FROM countersign.accept_v1(
                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
             values![
                 ids,
@@ -238,7 +243,7 @@ async fn call(link: &Link, batch: &[Accepting]) -> Result<Vec<Answer>, Error> {
                 Receipt::Accepted { command_id }
             }
         };
-        Ok(Answer { receipt, appended })
+        Ok(Answer { receipt, server: row.try_get("server")?, appended })
     };
     rows.iter().zip(batch).map(answer).collect()
 }

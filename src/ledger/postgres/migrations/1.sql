@@ -44,9 +44,10 @@ CREATE TABLE countersign.relay (
     pruned_through    bigint  NOT NULL,
     holder            text,
     term              uuid,
+    server            bigint,                   -- when the server started on which the term began, in microseconds
     expires_at        bigint  NOT NULL          -- by PostgreSQL's clock
 ) WITH (fillfactor = 10);
-INSERT INTO countersign.relay VALUES (1, 0, 0, NULL, NULL, 0);
+INSERT INTO countersign.relay VALUES (1, 0, 0, NULL, NULL, NULL, 0);
 
 -- Commands that are not in the state their place in the log says.
 CREATE TABLE countersign.exceptions (
@@ -219,6 +220,11 @@ CREATE TABLE countersign.credential_uses (
     PRIMARY KEY (endpoint, tag)
 );
 
+-- Tells one server from another, and from itself after a restart: a term that began on one ends with it. Behind a pooler a
+-- failover ends no connection of its clients.
+CREATE FUNCTION countersign.server_v1() RETURNS bigint LANGUAGE sql STABLE AS
+    'SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint';
+
 -- Keeps a batch of commands, or finds that they were kept before. No two of a batch may have the same fingerprint or the
 -- same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
 -- takes, so it sees every accept that committed before.
@@ -228,7 +234,7 @@ CREATE FUNCTION countersign.accept_v1(
     fingerprints bytea[], fingerprints8 bigint[], decision_keys bytea[], decision_keys8 bigint[],
     windows bigint[], reaches bigint[], refuses boolean[], with_round boolean[], heads bytea[], tails bytea[],
     lead bigint
-) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid)
+) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -311,7 +317,8 @@ BEGIN
         FROM clock WHERE l.id = 1
     )
     SELECT j.verdict, coalesce(f.new_seq, j.own_seq),
-        CASE j.verdict WHEN 'duplicate' THEN j.duplicate_of WHEN 'conflicting' THEN j.decided END, f.decided, f.earlier
+        CASE j.verdict WHEN 'duplicate' THEN j.duplicate_of WHEN 'conflicting' THEN j.decided END, f.decided, f.earlier,
+        countersign.server_v1()
     FROM judged j LEFT JOIN fresh f ON f.n = j.n ORDER BY j.n;
 END
 $$;
