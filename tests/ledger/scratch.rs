@@ -128,7 +128,8 @@ impl Scratch {
         }
     }
 
-    async fn replica(&self, limits: Limits, queue_capacity: usize) -> Arc<dyn Ledger> {
+    /// Another process with the same ledger.
+    pub(crate) async fn replica(&self, limits: Limits, queue_capacity: usize) -> Arc<dyn Ledger> {
         match &self.place {
             Place::File(directory) => {
                 let path = path(directory);

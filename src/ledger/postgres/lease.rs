@@ -42,7 +42,7 @@ pub(super) struct Lease {
     pub(super) link: Link,
     pub(super) links: Links,
     pub(super) shared: Arc<Shared>,
-    /// Names this process to people.
+    /// Names this process, and no other.
     pub(super) holder: String,
 }
 
@@ -75,7 +75,7 @@ impl Lease {
         }
     }
 
-    /// Takes the lease if it is free. Waits for the standby: all that the leader can read is there then as well, and no
+    /// Takes the lease if it is free, or this process had it before and lost a connection. Waits for the standby: all that the leader can read is there then as well, and no
     /// failover takes it back.
     async fn take(&self, term: Uuid, generation: u64) -> Result<Option<Taken>, Error> {
         let transaction = self.link.begin().await?;
@@ -84,7 +84,7 @@ impl Lease {
                 &format!(
                     "UPDATE countersign.relay SET term = $1, server = countersign.server_v1(), holder = $2,
                         expires_at = {NOW} + $3
-                     WHERE id = 1 AND (term IS NULL OR expires_at <= {NOW}) RETURNING server"
+                     WHERE id = 1 AND (term IS NULL OR expires_at <= {NOW} OR holder = $2) RETURNING server"
                 ),
                 values![term, self.holder.as_str(), TTL_MS],
             )

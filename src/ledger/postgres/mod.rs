@@ -62,7 +62,7 @@ pub struct Settings {
     pub max_batch: usize,
     /// What may change while it is open.
     pub limits: Limits,
-    /// Names this process to people who look for the leader: a host name and a process id.
+    /// Names this process to people who look for the leader, such as a host name. Need not be unique.
     pub holder: String,
 }
 
@@ -225,7 +225,7 @@ impl PostgresLedger {
             link: Link::new(server),
             links: links.clone(),
             shared: shared.clone(),
-            holder,
+            holder: format!("{holder} {}", uuid::Uuid::now_v7()),
         };
         let changes = links.changes.clone();
         let lease = runtime.spawn(async move {

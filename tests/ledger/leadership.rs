@@ -1,0 +1,79 @@
+//! Several replicas of one ledger in PostgreSQL: who leads, and what ends a term.
+
+use std::{sync::Arc, time::Duration};
+
+use countersign::ledger::{AcceptError, Ledger, Settlement};
+
+use crate::scratch::{Backend, Scratch};
+
+/// A lease expires after 6 s; this is for machines that are busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn replica(scratch: &Scratch) -> Arc<dyn Ledger> {
+    scratch.replica(scratch.limits(), 100).await
+}
+
+/// Waits until a replica leads, or leads no longer.
+async fn until(ledger: &Arc<dyn Ledger>, leads: bool) {
+    let mut term = ledger.term();
+    let changed = tokio::time::timeout(PATIENCE, term.wait_for(|term| term.is_some() == leads)).await;
+    changed.expect("it comes to that").expect("the ledger is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leads_and_another_follows_when_it_stops_or_dies() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    let first = replica(&scratch).await;
+    until(&first, true).await;
+    let second = replica(&scratch).await;
+    // More often than the second looks.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(second.term().borrow().is_none(), "there is a leader");
+    }
+    first.flush().await;
+    assert!(first.term().borrow().is_none(), "who stops gives the lease back");
+    until(&second, true).await;
+    let third = replica(&scratch).await;
+    drop(second);
+    until(&third, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_or_settled_in_a_term_that_is_over_is_refused() {
+    for over in ["term = gen_random_uuid()", "server = server - 1"] {
+        let scratch = Scratch::new(Backend::Postgres).await;
+        let ledger = scratch.open().await;
+        assert!(ledger.since(0, 10).await.is_ok(), "the term has begun");
+        scratch.execute(&format!("UPDATE relay SET {over}")).await;
+        assert!(ledger.cursor().await.is_err(), "{over}");
+        assert!(ledger.since(0, 10).await.is_err(), "{over}");
+        assert!(ledger.waiting_tasks().await.is_err(), "{over}");
+        let settlement = Settlement { through: Some(1), ..Settlement::default() };
+        assert_eq!(ledger.settle(settlement).await, Err(AcceptError::Unavailable), "{over}");
+        assert_eq!(scratch.numbers("SELECT published_through FROM relay").await, [0], "{over}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_lost_ends_the_term_and_the_same_process_leads_again() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    let ledger = replica(&scratch).await;
+    until(&ledger, true).await;
+    for _ in 0..3 {
+        let before = scratch.numbers("SELECT ('x' || left(term::text, 8))::bit(32)::bigint FROM relay").await;
+        let mut term = ledger.term();
+        term.borrow_and_update();
+        let one = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = 'countersign' AND datname = current_database() ORDER BY random() LIMIT 1";
+        scratch.execute(one).await;
+        tokio::time::timeout(PATIENCE, term.changed())
+            .await
+            .expect("its loss is noticed")
+            .expect("it is there");
+        until(&ledger, true).await;
+        let after = scratch.numbers("SELECT ('x' || left(term::text, 8))::bit(32)::bigint FROM relay").await;
+        assert_ne!(before, after, "another term");
+        assert_eq!(ledger.probe().await, Ok(()));
+    }
+}
