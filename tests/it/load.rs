@@ -108,7 +108,7 @@ async fn verify_can_empty_the_configured_queue_but_not_under_the_hands_of_others
     })
     .await;
     let ran = run(app.file(), &args).run().await.ended_with(FAILED);
-    assert!(ran.stderr.contains("is in use: 1 messages"), "{ran:?}");
+    assert!(ran.stderr.contains("is in use: 1 message,"), "{ran:?}");
     assert_eq!(vhost.depth("countersign.commands").await, Some(1), "left alone");
 }
 

@@ -99,7 +99,7 @@ async fn a_healthy_set_up_is_green_and_no_command_comes_of_looking() {
         "ok     service: ready at ",
         "ok     broker: connected",
         "ok     exchange: countersign.commands",
-        "ok     queue: countersign.commands: 1 consumers",
+        "ok     queue: countersign.commands: 1 consumer,",
         "ok     outcomes: countersign.outcomes: 0 waiting to be taken",
         "ok     bindings: ",
         "ok     dead letters: none",

@@ -52,7 +52,7 @@ enum Rule {
     LossEndsTheTerm,
     /// And not only the relay's own: none brings anything to a machine that another connection's loss has outdated.
     AnyLossEndsTheTerm,
-    /// The machine is built anew for each term.
+    /// The machine is built again for each term.
     NewMachine,
     /// What was fresh, and was not taken, is forgotten with the term.
     NewFresh,
@@ -61,7 +61,7 @@ enum Rule {
     /// A term begins only when the standby has it: then it has all that the leader can read.
     LeaseWaits,
     /// A settlement with exceptions is answered only when the standby has it: it may be all that tells of a late return.
-    /// One that only clears need not: what is forgotten of it is published once more.
+    /// One that only clears need not: what is forgotten of it is published again.
     ExceptionsWait,
 }
 
@@ -109,7 +109,7 @@ struct Budget {
     late: u8,
     /// Statements that fail while the connection stays.
     failures: u8,
-    /// Settlements that arrive once more later.
+    /// Settlements that arrive again later.
     copies: u8,
 }
 

@@ -19,7 +19,7 @@ fn bounds() -> impl Strategy<Value = Bounds> {
         |(tasks, (max_in_flight, max_attempts), ledger, terms, misfortunes, copied)| {
             let (durability, lag, stale, pooler) = ledger;
             let [ends, failovers, unanswered, losses, refusals, rare, failures] = misfortunes;
-            // A settlement that arrives once more may undo what became of a late return since.
+            // A settlement that arrives again may undo what became of a late return since.
             let (late, copies) = if copied { (0, rare) } else { (rare, 0) };
             let budget =
                 Budget { terms, ends, failovers, unanswered, losses, refusals, late, failures, copies };

@@ -41,7 +41,7 @@ pub(super) enum Act {
     // The database.
     Poll(Who),
     Settle(Who),
-    /// And once more later.
+    /// And again later.
     SettleTwice(Who),
     SettleFails {
         at: Who,
