@@ -313,7 +313,7 @@ fn now() -> Timestamp {
 /// As many cases as `PROPTEST_CASES` says; each act is a commit, and each commit a sync. What is asked of a server takes
 /// longer than of a file.
 fn config(backend: Backend) -> ProptestConfig {
-    let few = if backend == Backend::Sqlite { 48 } else { 6 };
+    let few = if backend == Backend::Sqlite { 48 } else { 2 };
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(few);
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() }
 }
