@@ -1,4 +1,4 @@
-//! What the machine of [`protocol`](super::protocol) decides, carried out: between the ledger, a session, and the clock.
+//! Carries out what the machine of [`protocol`](super::protocol) decides, between the ledger, a session and the clock.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -24,25 +24,25 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long to wait before the ledger is asked again after it failed.
+/// Delay before the next attempt to use the ledger after it failed.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
-/// Fresh commands are looked for no sooner than so long after some were published: what has come meanwhile goes out together.
+/// After publishing, fresh commands are taken no sooner than this: commands that arrive meanwhile go out together.
 ///
-/// One that comes alone goes at once. Under load, commands that go out one by one cost the broker a fifth more of its CPU and
-/// the program a twentieth, and that is what callbacks then wait for; nobody waits for the publish itself.
+/// A single command goes at once. Under load, commands that go out one by one cost the broker a fifth more CPU and the
+/// program a twentieth, and callbacks wait for that CPU; nobody waits for the publish itself.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How old a session must be before a command is tried that is known to end sessions: time for all others.
+/// How old a session must be before a command known to end sessions is tried: time for all others.
 const CALM: Duration = Duration::from_secs(2);
 
-/// Commands that may wait for what is prepared, for themselves or for one before them. More hold up the log's order, for as
-/// long as the first of them takes at the most.
+/// Maximum number of commands that wait for enrichment, their own or that of an earlier command. More would hold up
+/// the log's order, for at most as long as the first of them takes.
 const MAX_STRAGGLERS: usize = 1024;
 
 /// How a session ended.
 pub(super) enum End<E> {
-    /// The relay is to stop, and everything is settled.
+    /// Stop was requested, and everything is settled.
     Stopped,
     /// The session failed.
     Failed(E),
@@ -56,7 +56,7 @@ impl<E> From<E> for End<E> {
     }
 }
 
-/// The machine, and what is under way for it.
+/// The machine and its operations under way.
 pub(super) struct Relay {
     ledger: Arc<dyn Outbox>,
     confirm_timeout: Duration,
@@ -111,14 +111,14 @@ impl Relay {
         }
     }
 
-    /// Ends what is left of a session, and tells what is left undone.
+    /// Ends what is left of a session and reports what is left undone.
     pub(super) fn end(mut self) -> Shutdown {
         let settled = self.machine.is_settled();
         let Lost { unanswered, .. } = self.session_over(None);
         Shutdown { confirmed: self.confirmed, unanswered, settled }
     }
 
-    /// Publishes through a session until it ends or the relay is to stop. Nothing may be unsettled at the start.
+    /// Publishes through a session until it ends or stop is requested. Nothing may be unsettled at the start.
     pub(super) async fn serve<S: Session>(&mut self, session: &mut S, stop: &mut Stop) -> End<S::Error> {
         match self.serve_until(session, stop).await {
             Ok(()) => End::Stopped,
@@ -141,7 +141,7 @@ impl Relay {
         let mut ticks = interval_at(Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut news = News::default();
-        // Marked as seen before the log is looked at: whatever is committed after it changes the head again.
+        // Marked as seen before the log is read: any later commit changes the head again.
         let mut known = *head.borrow_and_update();
         let mut gathered = Instant::now();
         loop {
@@ -157,7 +157,7 @@ impl Relay {
                 return Ok(());
             }
             let wants_more = !stopping && self.machine.wants_more();
-            // What comes rarely stands first: under load there is always news.
+            // Rare events come first: under load there is always news.
             tokio::select! {
                 biased;
                 _ = ticks.tick() => {
@@ -187,7 +187,7 @@ impl Relay {
         }
     }
 
-    /// Finds out where to go on. `None` if the relay is to stop.
+    /// Reads the position to continue from. `None` if stop was requested.
     async fn begin(&mut self, stop: &mut Stop) -> Option<()> {
         loop {
             let looks = async { Ok((self.ledger.cursor().await?, self.ledger.waiting_tasks().await?)) };
@@ -207,7 +207,7 @@ impl Relay {
         }
     }
 
-    /// Forgets what belongs to a session. `blame` has the broker's words if it ended it over something published.
+    /// Drops the state of a session. `blame` has the broker's message if it ended the session over a publish.
     pub(super) fn session_over(&mut self, blame: Option<String>) -> Lost {
         self.metrics.relay.set_connected(false);
         self.metrics.relay.set_blocked(false);
@@ -218,7 +218,7 @@ impl Relay {
         lost
     }
 
-    /// Writes what is unsettled, however long that takes.
+    /// Writes everything unsettled, however long that takes.
     pub(super) async fn settle_all(&mut self) {
         loop {
             let now = self.clock.now();
@@ -243,7 +243,7 @@ impl Relay {
         }
     }
 
-    /// Does what the machine wants done, until it wants nothing; true if something was published.
+    /// Carries out effects until there are no more; true if something was published.
     fn carry_on<S: Session>(&mut self, session: &mut S, head: Seq, stopping: bool) -> Result<bool, S::Error> {
         let now = self.clock.now();
         let mut published = false;
@@ -258,7 +258,7 @@ impl Relay {
         Ok(published)
     }
 
-    /// Carries out an effect; a command that is to be published is handed back.
+    /// Carries out an effect; returns the command if it is to be published.
     fn carry_out(&mut self, effect: Effect<Parcel>) -> Option<Parcel> {
         match effect {
             Effect::Publish(parcel) => return Some(parcel),
@@ -318,7 +318,7 @@ impl Relay {
                         seq,
                         state,
                         attempts,
-                        // Nothing waits for a parked one.
+                        // Nothing waits for a parked command.
                         key: (state != State::Parked).then_some(task_key),
                     })
                 });
@@ -361,7 +361,7 @@ impl Relay {
     }
 }
 
-/// What the machine hears of a look into the ledger; people hear the cause.
+/// Logs the cause; the machine only needs to know that the read failed.
 fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
     looked.map_err(|error| {
         warn!(error = %chain(&error), "cannot read the ledger; retrying");
@@ -369,7 +369,7 @@ fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
     })
 }
 
-/// Resolves when a future that is under way does; never if there is none. The slot stays as it is.
+/// Resolves when the future in the slot does; never if the slot is empty. Leaves the slot as it is.
 async fn under_way<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => future.await,
@@ -379,8 +379,8 @@ async fn under_way<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
 
 /// The time of day for the next attempts.
 ///
-/// A clock that is set back must not make a refused command wait for that long, so the time since the start counts if
-/// it says that it is later.
+/// A clock that is set back must not delay a refused command by that much, so the monotonic time since the start
+/// counts if it is later.
 struct Clock {
     started: Instant,
     started_at: Timestamp,

@@ -1,4 +1,4 @@
-//! What the machine wants people to know, in the words of the log.
+//! Log lines for the machine's notices.
 
 use tracing::{error, info, warn};
 

@@ -1,4 +1,5 @@
-//! Completing commands before they are published: so many at a time, each for so long, and then without.
+//! Enrichment of commands before they are published, with limits on concurrency and time. Beyond a limit, a command is
+//! published without.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,28 +20,28 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Completes commands by what somebody else knows.
+/// Enriches commands with data from elsewhere.
 pub trait Enrich: Send + Sync {
-    /// How long completing a command of this endpoint may take; `None` if nothing is completed of them.
+    /// Time limit for a command of this endpoint; `None` if its commands are not enriched.
     fn patience(&self, endpoint: &str) -> Option<Duration>;
 
-    /// Completes a command, until the deadline at the latest; may be dropped at any time. Returns at once, and what it
-    /// returns does not block the one that waits for it.
+    /// Enriches a command, until the deadline at the latest. Returns immediately; the future does not block its
+    /// executor and may be dropped at any time.
     fn enrich(&self, entry: &Entry, deadline: Instant) -> BoxFuture<'static, Enrichment>;
 }
 
-/// Commands that are completed at a time. The approval center takes 50 calls a second and answers within some tenths of
-/// one; more than these would only wait for their turn there.
+/// Maximum number of commands being enriched. The approval center takes 50 calls a second and answers within some
+/// tenths of a second; more calls than this would only queue there.
 const AT_ONCE: usize = 64;
 
-/// Commands of which it is remembered when their turn first came, and what they were completed by: those that a session
-/// may leave behind, which the next one then neither makes wait nor asks for again.
+/// Maximum number of commands whose first turn and enrichment are remembered. A session may leave that many behind;
+/// the next session then neither makes them wait nor asks for them again.
 const REMEMBERED: usize = 4096;
 
-/// After this long it is asked for again: a command that was refused in between is not to carry what was true then.
+/// Enrichment older than this is requested again: a command that was refused in between must not carry stale data.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Who completes a command keeps the deadline; this is how long the relay waits for somebody who does not.
+/// [`Enrich`] keeps the deadline; the relay waits this much longer for an implementation that does not.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// A command on its way through the machine.
@@ -64,7 +65,7 @@ impl Cargo for Parcel {
     }
 }
 
-/// What is under way, over all sessions.
+/// Enrichments under way, across all sessions.
 pub(super) struct Preparations {
     enrich: Option<Arc<dyn Enrich>>,
     metrics: Arc<Metrics>,
@@ -89,7 +90,7 @@ impl Preparations {
         }
     }
 
-    /// A command as it comes from the ledger.
+    /// Wraps a command that comes from the ledger.
     pub(super) fn parcel(&self, entry: Entry) -> Parcel {
         let raw = self.patience(&entry).is_some();
         Parcel { entry, raw }
@@ -99,7 +100,7 @@ impl Preparations {
         self.enrich.as_ref().and_then(|enrich| enrich.patience(&entry.envelope.endpoint))
     }
 
-    /// Begins to complete a command, unless that is under way; handed back is one for which nothing more is done.
+    /// Starts to enrich a command unless that is under way. Returns the command if nothing more is to be done for it.
     pub(super) fn begin(&mut self, parcel: Parcel) -> Option<Parcel> {
         let Parcel { entry, .. } = parcel;
         let (Some(enrich), Some(patience)) = (self.enrich.clone(), self.patience(&entry)) else {
@@ -110,7 +111,7 @@ impl Preparations {
         }
         let now = Instant::now();
         while self.known.len() >= REMEMBERED {
-            // The lowest is the one that is through, if any is.
+            // The lowest is the one most likely to be through.
             self.known.pop_first();
         }
         let known = self.known.entry(entry.seq).or_insert(Known { since: now, enrichment: None });
@@ -144,7 +145,7 @@ impl Preparations {
         self.under_way.is_empty()
     }
 
-    /// The next that is completed; never if none is under way. Safe to drop.
+    /// The next command that is done; never resolves if none is under way. Cancel safe.
     pub(super) async fn next(&mut self) -> Parcel {
         let Some((entry, enrichment)) = self.under_way.next().await else {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! What the ledger is asked about exceptions, and what follows from its answers.
+//! Questions to the ledger about exceptions, and the handling of its answers.
 
 use std::collections::HashSet;
 
@@ -24,13 +24,13 @@ impl<C: Cargo> Machine<C> {
         let room =
             session.retries.len() + session.alone.len() + session.preparing.len() + session.held < most;
         if room && session.gate != Gate::Blocked && self.looking.take() {
-            // Twice what may be with the broker: those are listed as well, and must not crowd out the others.
+            // Twice the window: exceptions with the broker are listed too and must not crowd out the others.
             return Some((Asking::Due, Question::Due { at: now.at, limit: 2 * most }));
         }
         None
     }
 
-    /// True if the question was still open; it is no longer.
+    /// Closes the question; true if it was still open.
     pub(super) fn close(&mut self, asked: Asking) -> bool {
         let open = self.asking == Some(asked);
         if open {
@@ -39,9 +39,9 @@ impl<C: Cargo> Machine<C> {
         open
     }
 
-    /// The exceptions that are due.
+    /// Takes the list of due exceptions.
     pub(in crate::relay) fn due(&mut self, due: Result<Vec<Due<C>>, Unreadable>, now: Moment) {
-        // Without an answer the next tick asks again.
+        // If there was no answer, the next tick asks again.
         let (true, Ok(listed)) = (self.close(Asking::Due), due) else { return };
         for due in listed {
             let (seq, key) = (due.cargo.seq(), due.cargo.task_key());
@@ -62,7 +62,7 @@ impl<C: Cargo> Machine<C> {
                         stage: Stage::Resting,
                     };
                     self.note(key, seq, known);
-                    // An operator has requeued it: later ones that are about to be published come after it.
+                    // An operator has requeued it: later ones that are about to be published must come after it.
                     self.put_back_retries(|task, later| task == key && later > seq);
                 }
             }
@@ -76,10 +76,10 @@ impl<C: Cargo> Machine<C> {
                 self.session.held += 1;
             } else {
                 if first_rests && first_next.is_none_or(|next| next <= now.at) {
-                    // It should have been due before this one. Has an operator parked it, through another process?
+                    // It should have been due before this one. An operator may have parked it from another process.
                     self.session.missing = Some((key, first));
                 }
-                // Out of the way of those that can be published.
+                // Moved out of the way of those that can be published.
                 let next = first_next.unwrap_or(now.at).max(now.at + TICK);
                 if let Some(known) = self.tasks.get_mut(key, seq) {
                     known.next_attempt_at = Some(next);
@@ -89,8 +89,8 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// The exceptions that wait. Forgets those that do not any longer: an operator has parked them, through another
-    /// process. Without this they would hold new commands back forever when nothing else waits for them.
+    /// Takes the list of waiting exceptions and forgets all others: an operator has parked them from another process.
+    /// Otherwise they could hold back new commands forever when nothing else waits for them.
     pub(in crate::relay) fn waiting(
         &mut self,
         waiting: Result<Vec<(TaskKey, Seq)>, Unreadable>,
@@ -112,11 +112,11 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Whether the exception that others wait for is still pending.
+    /// Takes whether the exception that others wait for is still pending.
     pub(in crate::relay) fn still_pending(&mut self, pending: Result<bool, Unreadable>, now: Moment) {
         let Some(Asking::Pending(key, seq)) = self.asking else { return };
         self.asking = None;
-        // What was learned of it meanwhile is newer than the answer.
+        // What was learned about it in the meantime is newer than the answer.
         let rests = |known: &Known<C>| matches!(known.stage, Stage::Resting);
         let first = self.tasks.first(key).filter(|(first, known)| *first == seq && rests(known));
         if pending == Ok(false) && first.is_some() && !self.unsettled.mentions(seq) {
@@ -126,13 +126,13 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Notes an exception, in place of what was known of it.
+    /// Records an exception, replacing its earlier state.
     pub(super) fn note(&mut self, key: TaskKey, seq: Seq, known: Known<C>) {
         let before = self.tasks.insert(key, seq, known);
         self.dropped(before.as_ref());
     }
 
-    /// Forgets an exception, because it is none any longer, or is parked.
+    /// Forgets an exception because it is resolved or parked.
     pub(super) fn forget(&mut self, key: TaskKey, seq: Seq) {
         let before = self.tasks.remove(key, seq);
         self.dropped(before.as_ref());
@@ -142,7 +142,7 @@ impl<C: Cargo> Machine<C> {
         self.session.held -= usize::from(known.is_some_and(|known| matches!(known.stage, Stage::Held(_))));
     }
 
-    /// Moves an exception, and tells where it was.
+    /// Moves an exception to another stage; returns the previous one.
     pub(super) fn stage(&mut self, key: TaskKey, seq: Seq, stage: Stage<C>) -> Option<Stage<C>> {
         self.tasks.get_mut(key, seq).map(|known| std::mem::replace(&mut known.stage, stage))
     }

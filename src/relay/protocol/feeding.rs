@@ -1,4 +1,4 @@
-//! Which command is published next, and where the next ones come from.
+//! Chooses the next command to publish, and where to get more.
 
 use super::{
     Cargo, Due, Effect, Flight, Gate, Machine, Moment, Notice, Stage, Unreadable, WAITS, reading::Next,
@@ -7,7 +7,7 @@ use super::{
 use crate::{command::Seq, ledger::state::Event};
 
 impl<C: Cargo> Machine<C> {
-    /// Hands over what may be handed over.
+    /// The next publish, preparation or read, if there is one.
     pub(super) fn feed(&mut self, head: Seq, now: Moment) -> Option<Effect<C>> {
         // A late return that is being looked up may hold back its task.
         if self.session.gate == Gate::Blocked || self.late.is_to_be_found() {
@@ -23,7 +23,7 @@ impl<C: Cargo> Machine<C> {
                 return due.map(|due| self.prepare_exception(due));
             }
             if !self.session.alone.is_empty() && self.is_calm(now) {
-                // What is in flight is waited for, so that nothing else is lost with the session.
+                // Wait for the commands in flight, so that only this one is lost with the session.
                 if !self.session.in_flight.is_empty() {
                     return None;
                 }
@@ -82,19 +82,19 @@ impl<C: Cargo> Machine<C> {
         Effect::Publish(cargo)
     }
 
-    /// Whether a command of the log's order cannot be published as it comes.
+    /// Whether a command of the log's order cannot be published yet.
     fn straggles(&self, cargo: &C) -> bool {
         cargo.is_raw() || self.session.stragglers.block(cargo.task_key())
     }
 
-    /// An exception stays what it is while something is prepared for it; then it is lined up again.
+    /// An exception keeps its state while it is prepared; then it is queued again.
     fn prepare_exception(&mut self, due: Due<C>) -> Effect<C> {
         let Due { cargo, attempts } = due;
         self.session.preparing.insert(cargo.seq(), (cargo.task_key(), attempts));
         Effect::Prepare(cargo)
     }
 
-    /// What was to be prepared for a command is there, or its time is over. Of no effect if it is not waited for any more.
+    /// Takes a command back from preparation, complete or not. No effect if it is not awaited any more.
     pub(in crate::relay) fn prepared(&mut self, cargo: C) {
         debug_assert!(!cargo.is_raw(), "it is not prepared twice");
         match self.session.preparing.remove(&cargo.seq()) {
@@ -103,7 +103,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// True if news of the head would be of use.
+    /// True if a change of the head would be useful.
     pub(in crate::relay) fn wants_more(&self) -> bool {
         let session = &self.session;
         session.gate != Gate::Blocked
@@ -119,18 +119,18 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// What is fresh: in order, possibly with gaps, possibly nothing.
+    /// Adds fresh commands: in order, possibly with gaps, possibly none.
     pub(in crate::relay) fn fresh(&mut self, fresh: Vec<C>) {
         self.session.reading.fresh(fresh);
     }
 
-    /// The log, as it was asked for: in order, without the exceptions.
+    /// Takes the requested part of the log: in order, without the exceptions.
     pub(in crate::relay) fn log_read(&mut self, read: Result<Vec<C>, Unreadable>) {
         let page = self.page();
         self.session.reading.told(read.ok(), page);
     }
 
-    /// Commands read at a time.
+    /// Number of commands read at a time.
     fn page(&self) -> usize {
         self.rules.max_in_flight.clamp(16, 1024)
     }

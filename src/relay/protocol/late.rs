@@ -1,4 +1,4 @@
-//! Returns that come after the confirm.
+//! Returns that arrive after the confirm.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,14 +12,14 @@ use crate::{
     relay::LateReturn,
 };
 
-/// Those that are not in the ledger yet.
+/// Late returns that are not in the ledger yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Late {
     waiting: VecDeque<LateReturn>,
-    /// The ledger could not be read for them: not before the next tick.
+    /// The ledger could not be read; retry after the next tick.
     paused: bool,
-    /// The attempts of commands that were returned late, for their exceptions are cleared by the confirm that comes
-    /// before the return. At most [`Rules::max_exceptions`](super::Rules::max_exceptions).
+    /// The attempts of commands that were returned late: the confirm before the return clears their exceptions. At
+    /// most [`Rules::max_exceptions`](super::Rules::max_exceptions).
     attempts: BTreeMap<Seq, u32>,
 }
 
@@ -28,30 +28,30 @@ impl Late {
         self.waiting.is_empty()
     }
 
-    /// The command that the ledger is to be asked for.
+    /// The command to look up in the ledger.
     pub(super) fn to_find(&self) -> Option<CommandId> {
         self.waiting.front().filter(|_| !self.paused).map(|late| late.command_id)
     }
 
-    /// True as long as one is being looked up: it may hold back its task.
+    /// True while one is being looked up: it may hold back its task.
     pub(super) fn is_to_be_found(&self) -> bool {
         self.to_find().is_some()
     }
 
-    /// After a failure the ledger may be asked again.
+    /// Allows another lookup after a failure.
     pub(super) fn tick(&mut self) {
         self.paused = false;
     }
 }
 
 impl<C: Cargo> Machine<C> {
-    /// A return that came after the confirm. The protocol has it the other way round, but the promise of a *routed*
-    /// publish is kept against a broker, or something between, that does not.
+    /// Takes a return that arrived after the confirm. By the protocol the return comes first, but the promise of a *routed*
+    /// publish must hold even if a broker, or something in between, breaks it.
     pub(in crate::relay) fn returned_late(&mut self, late: LateReturn) {
         self.late.waiting.push_back(late);
     }
 
-    /// What the ledger knows of the command that was returned late; `None` if nothing.
+    /// Takes the ledger's state of the command that was returned late; `None` if it has none.
     pub(in crate::relay) fn found(&mut self, found: Result<Option<Found>, Unreadable>, now: Moment) {
         if !self.close(Asking::Find) {
             return;
@@ -63,7 +63,7 @@ impl<C: Cargo> Machine<C> {
         let Some(late) = self.late.waiting.pop_front() else { return };
         match found {
             Some(found) => self.refused_late(late, &found, now),
-            // Pruned, or not ours at all.
+            // Pruned, or not ours.
             None => self.say(Notice::LateUnknown(late)),
         }
     }

@@ -1,32 +1,32 @@
-//! When the ledger is asked for the exceptions that are due, and when for all that wait.
+//! When to ask the ledger for the due exceptions, and when for all that wait.
 //!
-//! A look for due exceptions never runs together with a settlement, which may make some due: it comes before, or after one
-//! that is already collected (`Next`) or under way (`UnderWay`).
+//! A look for due exceptions never runs together with a settlement, which may make some due. It runs before one, or
+//! after one that is already collected (`Next`) or under way (`UnderWay`).
 //!
 //! ```text
 //!              a task's next exception is due        the settlement is taken
 //!   Nothing ──────────────────────────────▶ Next ─────────────────────────▶ UnderWay ──▶ look, once it is written
 //! ```
 
-/// Ticks after which the exceptions known are compared with the ledger's, while new commands are held back.
+/// While new commands are held back, known exceptions are compared with the ledger's after this many ticks.
 const REVIEW_AFTER: u32 = 5;
 
-/// What is to be asked.
+/// The pending looks and reviews.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Looking {
-    /// As soon as no settlement is under way.
+    /// Look as soon as no settlement is under way.
     wanted: bool,
     after: After,
     /// Ticks since the last review.
     unreviewed: u32,
 }
 
-/// The settlement after which a look is wanted as well.
+/// The settlement after which another look is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 enum After {
     #[default]
     Nothing,
-    /// The one that is collected now.
+    /// The one being collected.
     Next,
     /// The one under way.
     UnderWay,
@@ -35,12 +35,12 @@ enum After {
 }
 
 impl Looking {
-    /// A look is wanted.
+    /// Requests a look.
     pub(super) fn want(&mut self) {
         self.wanted = true;
     }
 
-    /// A look is wanted once what is unsettled now is written.
+    /// Requests a look after everything unsettled now is written.
     pub(super) fn want_after_settling(&mut self) {
         self.after = match self.after {
             After::Nothing | After::Next => After::Next,
@@ -64,7 +64,7 @@ impl Looking {
         };
     }
 
-    /// The settlement under way was not written; it is part of the next.
+    /// The settlement under way failed; it becomes part of the next.
     pub(super) fn put_back(&mut self) {
         if self.after != After::Nothing {
             self.after = After::Next;
@@ -80,18 +80,18 @@ impl Looking {
         *self = Self { after, ..Self::default() };
     }
 
-    /// Time has passed.
+    /// To be called on every tick.
     pub(super) fn tick(&mut self, crowded: bool) {
         self.wanted = true;
         self.unreviewed = if crowded { (self.unreviewed + 1).min(REVIEW_AFTER) } else { 0 };
     }
 
-    /// True if a look is wanted; from now on it is not.
+    /// True if a look is wanted; resets that.
     pub(super) fn take(&mut self) -> bool {
         std::mem::take(&mut self.wanted)
     }
 
-    /// True if a review is due; from now on it is not.
+    /// True if a review is due; resets that.
     pub(super) fn take_review(&mut self) -> bool {
         let due = self.unreviewed == REVIEW_AFTER;
         if due {
@@ -100,7 +100,7 @@ impl Looking {
         due
     }
 
-    /// Has a review take place now.
+    /// Makes a review due now.
     #[cfg(test)]
     pub(super) fn review(&mut self) {
         self.unreviewed = REVIEW_AFTER;

@@ -1,24 +1,25 @@
-//! The relay's protocol: a machine without I/O, clock, log or randomness.
+//! The relay's protocol: a state machine without I/O, clock, log or randomness.
 //!
-//! It is told what happened (the methods that take a [`Moment`] or an answer) and asked what to do ([`Machine::next`]),
-//! until there is nothing. Its driver carries the effects out: in the service `relay::driver`; in the tests a
-//! model checker, a property test and a simulation, all with this very machine.
+//! It is fed events (the methods that take a [`Moment`] or an answer) and asked for effects ([`Machine::next`]) until
+//! there are none. A driver carries the effects out: `relay::driver` in the service; a model checker, a property test
+//! and a simulation in the tests. All drive this same machine.
 //!
 //! # Entities
-//! - **Cargo.** A command: its place in the log and its task are looked at, the rest is passed on.
-//! - **Session.** From [`Machine::begin`] to [`Machine::lost`]. What belongs to one session ([`Passing`]) is forgotten
-//!   with it: the ledger knows better.
-//! - **Exceptions** ([`Tasks`]). Those of the ledger that wait, with where they are: resting in the ledger, held behind
-//!   an earlier one of the task, or tried.
-//! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A settlement that fails is put
-//!   back into it.
-//! - **Stragglers.** Commands for which something is prepared before they are published ([`Cargo::is_raw`]), and those of
-//!   their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for them anyway.
-//! - **Suspicion.** After the broker ended a session over something that was published; see [`suspicion`].
+//! - **Cargo.** A command: the machine reads its place in the log and its task, and passes the rest on.
+//! - **Session.** From [`Machine::begin`] to [`Machine::lost`]. The state of a session ([`Passing`]) is dropped with
+//!   it: the ledger is authoritative.
+//! - **Exceptions** ([`Tasks`]). The ledger's waiting exceptions and where each one is: resting in the ledger, held
+//!   behind an earlier one of the task, or tried.
+//! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A settlement that fails is
+//!   put back into it.
+//! - **Stragglers.** Commands that are prepared (enriched) before they are published ([`Cargo::is_raw`]), and the
+//!   commands of their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for
+//!   them anyway.
+//! - **Suspicion.** What follows when the broker ends a session over a published command; see [`suspicion`].
 //!
 //! # The stages of a command
-//! Within a session; when it ends, all go back to the ledger (`[*]`), but for exceptions that rest. A test compares the
-//! diagram with every step that the model takes.
+//! Within a session. When it ends, all commands go back to the ledger (`[*]`), except exceptions that rest. A test
+//! compares the diagram with every step that the model takes.
 //!
 //! ```mermaid
 //! stateDiagram-v2
@@ -52,16 +53,16 @@
 //! ```
 //!
 //! # Who may write
-//! One settlement at a time; and never a settlement together with a question to the ledger whose answer it would change
+//! At most one settlement at a time, and never together with a question to the ledger whose answer it would change
 //! (the due exceptions, those that wait, the state of one command).
 //!
 //! # Invariants
-//! - The cursor that a settlement carries never passes a command that is neither confirmed nor has its exception in this
+//! - The cursor of a settlement never passes a command that is neither confirmed nor has its exception in this
 //!   settlement or an earlier one.
-//! - As long as a task has an exception, nothing of it is published but the first of them.
-//! - Of the commands of a task that wait for what is prepared, only the first is published.
+//! - While a task has an exception, only its first exception is published.
+//! - Of the commands of a task that wait for preparation, only the first is published.
 //! - An exception is cleared only after it was confirmed.
-//! - Whatever is lost of this machine (it is memory), the ledger's cursor and exceptions suffice to go on.
+//! - The machine is memory only: if it is lost, the ledger's cursor and exceptions suffice to continue.
 
 mod asking;
 mod feeding;
@@ -98,55 +99,55 @@ use suspicion::Suspicion;
 use tasks::{Stage, Tasks};
 use unsettled::Unsettled;
 
-/// How often the machine wants to be told the time.
+/// How often the machine wants [`Machine::tick`].
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// The first wait of a refused command. The broker will not be another one a moment later.
+/// Delay before the first retry of a refused command. The broker will not have changed a moment later.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// While the ledger takes no settlement, this is said again so often.
+/// Interval between reminders while settlements fail.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// The reason of an exception with 0 attempts.
 const WAITS: &str = "waits for an earlier command of its task";
 
-/// A command, as far as the protocol looks at it.
+/// A command, as the protocol sees it.
 pub(super) trait Cargo {
     /// Its place in the log.
     fn seq(&self) -> Seq;
     /// Commands with the same key are published in order.
     fn task_key(&self) -> TaskKey;
-    /// Something has to be prepared for it before it is published.
+    /// True if something has to be prepared for it before it is published.
     fn is_raw(&self) -> bool {
         false
     }
 }
 
-/// What the machine goes by.
+/// Limits and delays.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Rules {
     pub(super) max_in_flight: usize,
     pub(super) max_attempts: u32,
     pub(super) confirm_timeout: Duration,
     pub(super) max_exceptions: usize,
-    /// Commands that may wait because of what is prepared, for themselves or for one before them.
+    /// Maximum number of commands that wait for preparation, their own or that of an earlier command.
     pub(super) max_stragglers: usize,
-    /// How old a session must be before a command is tried that is known to end sessions.
+    /// How old a session must be before a command known to end sessions is tried.
     pub(super) calm: Duration,
-    /// Spreads the waits of commands that are refused together.
+    /// Spreads the retries of commands that are refused together.
     pub(super) salt: u32,
 }
 
 /// A moment by both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Moment {
-    /// The time of day, as the ledger writes it.
+    /// The time of day, as recorded in the ledger.
     pub(super) at: Timestamp,
-    /// Since some start; never goes back.
+    /// Monotonic time since an arbitrary start.
     pub(super) elapsed: Duration,
 }
 
-/// An exception whose turn it is.
+/// An exception whose turn has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Due<C> {
     pub(super) cargo: C,
@@ -154,29 +155,29 @@ pub(super) struct Due<C> {
     pub(super) attempts: u32,
 }
 
-/// What is to be done. A question replaces an earlier one of the same kind that has no answer yet.
+/// An action for the driver. A question replaces an earlier, unanswered one of the same kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect<C> {
     /// Hand it to the session. One [`Machine::answered`] for each, in this order.
     Publish(C),
-    /// Prepare something for it, within a bounded time, and hand it back to [`Machine::prepared`]; once, if that is under way
-    /// already.
+    /// Prepare it within a bounded time and return it to [`Machine::prepared`]; only once, if preparation is already
+    /// under way.
     Prepare(C),
-    /// At once: take what is fresh, for [`Machine::fresh`].
+    /// Take what is fresh, immediately, for [`Machine::fresh`].
     TakeFresh,
-    /// Tell the ledger whether fresh commands are wanted.
+    /// Set whether the ledger keeps fresh commands.
     KeepFresh(bool),
     /// Read the log, for [`Machine::log_read`].
     ReadLog { after: Seq, limit: usize },
-    /// Put a question to the ledger.
+    /// Ask the ledger a question.
     Ask(Question),
     /// Write, for [`Machine::settled`].
     Settle(Settlement),
-    /// Tell people.
+    /// Log a notice.
     Say(Notice),
 }
 
-/// A question to the ledger. There is one at a time.
+/// A question to the ledger. At most one is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// Which exceptions are due? For [`Machine::due`].
@@ -185,11 +186,11 @@ pub(super) enum Question {
     Waiting,
     /// Is this one still pending? For [`Machine::still_pending`].
     Pending { seq: Seq },
-    /// What of this one? For [`Machine::found`].
+    /// What is the state of this one? For [`Machine::found`].
     Find { command_id: CommandId },
 }
 
-/// What the ledger knows of a command that was returned late.
+/// The ledger's state of a command that was returned late.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Found {
     pub(super) seq: Seq,
@@ -203,7 +204,7 @@ pub(super) struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
-/// What people should know.
+/// A notice for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Notice {
     Crowded { waiting: usize },
@@ -221,7 +222,7 @@ pub(super) enum Notice {
     LateAgain(LateReturn),
 }
 
-/// What happened since the last tick, for one line of the log instead of thousands.
+/// Events since the last tick, for one log line instead of thousands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tally {
     pub(super) refused: u64,
@@ -229,16 +230,17 @@ pub(super) struct Tally {
     pub(super) last: Option<(Seq, String)>,
 }
 
-/// How a session ended, by the machine's account.
+/// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
     /// Commands that were with the broker.
     pub(super) unanswered: usize,
-    /// A command was tried that is known to end sessions, by a broker that takes others: it is well.
+    /// The session ended by trying a command known to end sessions, on a broker that takes others: the broker is
+    /// healthy.
     pub(super) expected: bool,
 }
 
-/// The machine.
+/// The state machine. See the module's doc.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Machine<C> {
     rules: Rules,
@@ -269,7 +271,7 @@ enum Asking {
 /// Whether the session takes commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Gate {
-    /// There is no session. Nothing but settling is done.
+    /// There is no session. Only settlements are written.
     Closed,
     Open,
     /// The broker blocks publishing.
@@ -281,36 +283,36 @@ enum Gate {
 struct Flight {
     seq: Seq,
     key: TaskKey,
-    /// Refusals so far of an exception; `None` for a command in the order of the log.
+    /// Refusals so far of an exception; `None` for a command in the log's order.
     attempts: Option<u32>,
     sent_at: Duration,
 }
 
-/// What belongs to one session.
+/// State of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Passing<C> {
     gate: Gate,
     began: Duration,
     in_flight: VecDeque<Flight>,
-    /// The log in its order.
+    /// Source of commands in the log's order.
     reading: Reading<C>,
-    /// Those of the log's order that are overtaken.
+    /// Commands of the log's order that others may overtake.
     stragglers: Stragglers<C>,
-    /// Exceptions for which something is prepared; how often each was refused.
+    /// Exceptions that are being prepared, with their refusals so far.
     preparing: BTreeMap<Seq, (TaskKey, u32)>,
-    /// Exceptions whose turn it is.
+    /// Exceptions whose turn has come.
     retries: VecDeque<Due<C>>,
-    /// The same, of those that are known to end sessions: one at a time, with nothing else in flight.
+    /// Exceptions known to end sessions whose turn has come: tried one at a time, with nothing else in flight.
     alone: VecDeque<Due<C>>,
-    /// How many are held behind an earlier one of their task.
+    /// Number of exceptions held behind an earlier one of their task.
     held: usize,
-    /// Others wait for this exception, which should be due and is not listed.
+    /// An exception that others wait for, and that should be due but is not listed.
     missing: Option<(TaskKey, Seq)>,
-    /// The time of the broker's answer counts from here, if it has blocked publishing before.
+    /// The confirm timeout counts from here if the broker has blocked publishing before.
     patience_from: Duration,
     /// New commands are held back because too many exceptions wait.
     crowded: bool,
-    /// Commands up to here are not new: later ones are exceptions already, and may wait for them.
+    /// Commands up to here are not new: later ones may already be exceptions that wait for them.
     catch_up: Seq,
 }
 
@@ -353,8 +355,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// A session can publish. The cursor and the exceptions that wait are the ledger's, read after everything was
-    /// settled.
+    /// Starts a session. The cursor and the waiting exceptions are read from the ledger after everything was settled.
     pub(super) fn begin(&mut self, cursor: Seq, waiting: Vec<(TaskKey, Seq)>, now: Moment) {
         self.through = cursor;
         let catch_up = waiting.iter().map(|(_, seq)| *seq).max().unwrap_or(0);
@@ -370,8 +371,8 @@ impl<C: Cargo> Machine<C> {
         self.looking.want();
     }
 
-    /// What to do next; `None` if there is nothing until something happens. `head` is the highest place in the log.
-    /// Once `stopping`, nothing new is published.
+    /// The next effect; `None` until something else happens. `head` is the highest place in the log. Once `stopping`,
+    /// nothing new is published.
     pub(super) fn next(&mut self, head: Seq, stopping: bool, now: Moment) -> Option<Effect<C>> {
         if let Some(wanted) = self.keep_fresh.take() {
             return Some(Effect::KeepFresh(wanted));
@@ -386,11 +387,11 @@ impl<C: Cargo> Machine<C> {
         effect.or_else(|| self.notices.pop_front().map(Effect::Say))
     }
 
-    /// Time has passed; about every [`TICK`]. True if the broker has not answered the oldest publish in time.
+    /// To be called about every [`TICK`]. True if the broker has not answered the oldest publish in time.
     ///
-    /// A broker that blocks publishing legitimately does not answer, so that time does not count: the session would
-    /// otherwise be torn down and built again as long as the alarm lasts, and each time everything in flight be sent
-    /// twice. A peer that has died meanwhile is found by its missing heartbeats.
+    /// A broker that blocks publishing is right not to answer, so that time does not count. Otherwise the session
+    /// would be rebuilt for as long as the alarm lasts, and everything in flight would be sent twice each time. A peer
+    /// that has died meanwhile is detected by its missing heartbeats.
     pub(super) fn tick(&mut self, now: Moment) -> bool {
         self.writing.tick();
         self.late.tick();
@@ -403,10 +404,10 @@ impl<C: Cargo> Machine<C> {
         session.gate != Gate::Blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
     }
 
-    /// The session is over; `blame` has the broker's words if it ended it over something that was published.
+    /// Ends the session; `blame` has the broker's message if it ended the session over a published command.
     ///
-    /// What was in flight is published again by the ledger's account of it; answers to questions that are still under
-    /// way may not be given any more.
+    /// Commands in flight are published again from the ledger. Answers to open questions must not be delivered after
+    /// this.
     pub(super) fn lost(&mut self, blame: Option<String>, now: Moment) -> Lost {
         let unanswered = self.session.in_flight.len();
         let expected = blame.is_some_and(|words| self.blamed(&words, now));
@@ -422,7 +423,7 @@ impl<C: Cargo> Machine<C> {
         Lost { unanswered, expected }
     }
 
-    /// True if all that is known is in the ledger.
+    /// True if everything known is in the ledger.
     pub(super) fn is_settled(&self) -> bool {
         !self.writing.is_under_way() && self.unsettled.is_empty() && self.late.is_empty()
     }
@@ -443,15 +444,15 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// How long a command rests after so many refusals.
+    /// How long a command rests after `attempts` refusals.
     fn delay(&self, seq: Seq, attempts: u32) -> Duration {
         backoff::delay(FIRST_RETRY, attempts, spread(self.rules.salt, seq, attempts))
     }
 }
 
-/// Spreads evenly, and tells the same to who asks the same: the machine has no dice of its own.
+/// Spreads evenly and deterministically: the machine has no randomness.
 fn spread(salt: u32, seq: Seq, attempts: u32) -> u32 {
-    // The mixing of SplitMix64.
+    // The mixing function of SplitMix64.
     let mut mixed = (seq ^ (u64::from(attempts) << 48) ^ u64::from(salt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

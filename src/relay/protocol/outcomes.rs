@@ -1,4 +1,4 @@
-//! What the broker said, and what follows from it.
+//! Handles the broker's answers.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<C: Cargo> Machine<C> {
-    /// The outcome of the oldest publish; returns how long it took.
+    /// Takes the outcome of the oldest publish; returns how long it took.
     pub(in crate::relay) fn answered(&mut self, outcome: BrokerAnswer, now: Moment) -> Duration {
         let flight = self.session.in_flight.pop_front();
         let flight = flight.expect("a session tells one outcome for each publish");
@@ -63,7 +63,7 @@ impl<C: Cargo> Machine<C> {
         self.tally.last = Some((seq, reason.to_owned()));
     }
 
-    /// Notes a new exception of a pending command, or its new state.
+    /// Records a new exception of a pending command, or its new state.
     pub(super) fn except(
         &mut self,
         seq: Seq,
@@ -76,7 +76,7 @@ impl<C: Cargo> Machine<C> {
         self.unsettled.except(Exception { seq, state, attempts, next_attempt_at, reason });
     }
 
-    /// The first of a task was refused again: those that only wait for it will not be due before it is.
+    /// The first exception of a task was refused again: those that wait for it are postponed until it is due.
     pub(super) fn postpone(&mut self, key: TaskKey, first: Seq, next: Timestamp) {
         let mut moved = Vec::new();
         for (seq, known) in self.tasks.of_mut(key) {
@@ -96,7 +96,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// The first of a task is out of the way: its next is tried, and what only waited is due at once.
+    /// The first exception of a task is gone: the next one is tried, and those that only waited are due at once.
     pub(super) fn release(&mut self, key: TaskKey, now: Moment) {
         let Some((first, _)) = self.tasks.first(key) else { return };
         let next_is_here = match self.stage(key, first, Stage::Tried) {
@@ -113,7 +113,7 @@ impl<C: Cargo> Machine<C> {
         let mut moved = Vec::new();
         for (seq, known) in self.tasks.of_mut(key) {
             if !next_is_here && matches!(known.stage, Stage::Held(_)) {
-                // Read again when its turn comes; an operator may have acted on it by then.
+                // Read again when its turn comes: an operator may have acted on it by then.
                 known.stage = Stage::Resting;
                 self.session.held -= 1;
             }
@@ -131,7 +131,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// The broker has begun, or ceased, to block publishing.
+    /// The broker has started or stopped blocking publishing.
     pub(in crate::relay) fn blocked(&mut self, blocked: bool, now: Moment) {
         let gate = if blocked { Gate::Blocked } else { Gate::Open };
         if self.session.gate == Gate::Closed || self.session.gate == gate {
@@ -147,8 +147,8 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Forgets what was read and not published: an operator may act on it while it waits here, and it would be published
-    /// nevertheless. It is read again when publishing goes on.
+    /// Drops what was read and not published: an operator may act on it while it waits here, and it would be published
+    /// nevertheless. It is read again when publishing resumes.
     fn put_back(&mut self) {
         self.put_back_retries(|_, _| true);
         self.tasks.rest_held();
@@ -160,10 +160,10 @@ impl<C: Cargo> Machine<C> {
         self.session.reading.take_back();
     }
 
-    /// Puts the first exception of a task among those to be published next, if its turn has come.
+    /// Queues the first exception of a task for publishing, if its turn has come.
     ///
-    /// It has not as long as an earlier command of its task may stand in the log's order: what is with the broker, or
-    /// was in an earlier session and is not read again yet. The next look finds it again.
+    /// Its turn has not come while an earlier command of its task may still be in the log's order: with the broker, or
+    /// from an earlier session and not yet read again. The next look finds it again.
     pub(super) fn line_up(&mut self, due: Due<C>) -> bool {
         let (seq, key) = (due.cargo.seq(), due.cargo.task_key());
         if seq > self.floor() {
@@ -177,7 +177,7 @@ impl<C: Cargo> Machine<C> {
         true
     }
 
-    /// Leaves those exceptions to the ledger whose turn has come and that are not with the broker yet.
+    /// Returns exceptions to the ledger whose turn has come but that are not with the broker yet.
     pub(super) fn put_back_retries(&mut self, which: impl Fn(TaskKey, Seq) -> bool) {
         let session = &mut self.session;
         let mut back = Vec::new();

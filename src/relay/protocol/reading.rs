@@ -1,4 +1,4 @@
-//! Where the next commands in the order of the log come from: from memory while the relay keeps up, else from the table.
+//! The source of commands in the log's order: memory while the relay keeps up, otherwise the table.
 //!
 //! ```text
 //!               read: a full page
@@ -11,7 +11,7 @@
 //!              └────── Paused
 //! ```
 //!
-//! Whatever is taken back ([`Reading::take_back`]) is read again: it goes on as `Behind`.
+//! After [`Reading::take_back`] the commands are read again: the state is `Behind`.
 
 use std::collections::VecDeque;
 
@@ -32,17 +32,17 @@ pub(super) struct Reading<C> {
 enum State {
     /// The table has more.
     Behind,
-    /// The table is being read; the head as it was before.
+    /// The table is being read; holds the head as it was before.
     Asked(Seq),
-    /// Everything up to the head was read: what follows may be fresh.
+    /// Everything up to the head was read: the next commands may be fresh.
     CaughtUp,
-    /// What was fresh did not follow on; the table has it.
+    /// The fresh commands left a gap; the table has the missing ones.
     Missed,
     /// The table could not be read.
     Paused,
 }
 
-/// What is to be done for more commands.
+/// How to get more commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     TakeFresh,
@@ -50,7 +50,7 @@ pub(super) enum Next {
 }
 
 impl<C> Reading<C> {
-    /// From behind this place in the log.
+    /// Starts behind this place in the log.
     pub(super) fn from(position: Seq) -> Self {
         Self { ready: VecDeque::new(), position, state: State::Behind }
     }
@@ -75,12 +75,12 @@ impl<C: Cargo> Reading<C> {
         self.first().map_or(self.position + 1, Cargo::seq)
     }
 
-    /// True if news of the head would be of use.
+    /// True if a change of the head would be useful.
     pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty() && !matches!(self.state, State::Asked(_) | State::Paused)
     }
 
-    /// How to get what follows on what was read.
+    /// How to get the commands after those that were read.
     pub(super) fn seek(&mut self, head: Seq) -> Option<Next> {
         match self.state {
             State::CaughtUp if head > self.position => Some(Next::TakeFresh),
@@ -89,7 +89,7 @@ impl<C: Cargo> Reading<C> {
         }
     }
 
-    /// While far behind, the next page is read while this one is with the broker.
+    /// While far behind, reads the next page while this one is with the broker.
     pub(super) fn read_ahead(&mut self, head: Seq, page: usize) -> Option<Next> {
         let wanted = self.state == State::Behind && self.ready.len() < page / 2;
         if wanted { self.read(head) } else { None }
@@ -103,10 +103,10 @@ impl<C: Cargo> Reading<C> {
         Some(Next::ReadAfter(self.position))
     }
 
-    /// What is fresh: in order, possibly with gaps, possibly nothing.
+    /// Adds fresh commands: in order, possibly with gaps, possibly none.
     pub(super) fn fresh(&mut self, fresh: Vec<C>) {
         for cargo in fresh {
-            // What is at or below the position has been read from the table. What comes after a gap will be.
+            // Commands at or below the position were read from the table. Those after a gap will be.
             if cargo.seq() == self.position + 1 {
                 self.position = cargo.seq();
                 self.ready.push_back(cargo);
@@ -117,9 +117,10 @@ impl<C: Cargo> Reading<C> {
         }
     }
 
-    /// A page of at most so many, in order, without the exceptions; `None` if the table could not be read.
+    /// Adds a page of at most `page` commands, in order, without the exceptions; `None` if the table could not be
+    /// read.
     pub(super) fn told(&mut self, read: Option<Vec<C>>, page: usize) {
-        // Taken back since.
+        // Taken back in the meantime.
         let State::Asked(head) = self.state else { return };
         let Some(read) = read else {
             self.state = State::Paused;
@@ -127,7 +128,7 @@ impl<C: Cargo> Reading<C> {
         };
         let last = read.last().map_or(self.position, Cargo::seq);
         if read.len() < page {
-            // It goes to the head at least; what it lacks has exceptions.
+            // The page covers at least the head; the commands missing from it have exceptions.
             self.position = last.max(head);
             self.state = State::CaughtUp;
         } else {
@@ -137,14 +138,14 @@ impl<C: Cargo> Reading<C> {
         self.ready.extend(read);
     }
 
-    /// After a failure the table may be read again.
+    /// Allows another read after a failure.
     pub(super) fn tick(&mut self) {
         if self.state == State::Paused {
             self.state = State::Behind;
         }
     }
 
-    /// Forgets what was read and not published: an operator may act on it while it waits here, and it would be published
+    /// Drops what was read and not published: an operator may act on it while it waits here, and it would be published
     /// nevertheless.
     pub(super) fn take_back(&mut self) {
         self.position = self.next_seq() - 1;

@@ -1,4 +1,4 @@
-//! What is written to the ledger, one settlement at a time.
+//! Writes to the ledger, one settlement at a time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{command::Seq, ledger::Settlement};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Writing {
     state: State,
-    /// The last settlement failed; when that was last said.
+    /// When the failure was last logged; `None` unless the last settlement failed.
     said_to_fail: Option<Duration>,
 }
 
@@ -19,7 +19,7 @@ enum State {
     Free,
     /// A copy, in case it fails.
     UnderWay(Settlement),
-    /// It failed: none before the next tick.
+    /// It failed: no retry before the next tick.
     Paused,
 }
 
@@ -36,7 +36,7 @@ impl Writing {
         self.state = State::UnderWay(settlement);
     }
 
-    /// What was under way.
+    /// Ends the settlement under way and returns it.
     fn end(&mut self, written: bool) -> Option<Settlement> {
         if !self.is_under_way() {
             return None;
@@ -48,7 +48,7 @@ impl Writing {
         }
     }
 
-    /// After a failure it may be tried again.
+    /// Allows a retry after a failure.
     pub(super) fn tick(&mut self) {
         if self.state == State::Paused {
             self.state = State::Free;
@@ -57,18 +57,18 @@ impl Writing {
 }
 
 impl<C: Cargo> Machine<C> {
-    /// The end of that part of the log in which every command is through or has an exception.
+    /// The end of the part of the log in which every command is through or has an exception.
     pub(super) fn floor(&self) -> Seq {
         let session = &self.session;
         let flying =
             session.in_flight.iter().find(|flight| flight.attempts.is_none()).map(|flight| flight.seq);
         let open = flying.or_else(|| session.reading.first().map(Cargo::seq));
         let through = open.unwrap_or_else(|| session.reading.next_seq()) - 1;
-        // They were overtaken, so that the first in flight may be a later one.
+        // Stragglers were overtaken, so the first in flight may be a later command.
         session.stragglers.first().map_or(through, |first| through.min(first - 1))
     }
 
-    /// The cursor may go as far as that.
+    /// Moves the cursor as far as possible.
     pub(super) fn reach(&mut self) {
         let through = self.floor();
         if through > self.through {
@@ -77,7 +77,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Starts the next settlement, or puts the next question; never both.
+    /// Starts the next settlement or asks the next question; never both.
     pub(super) fn write(&mut self, stopping: bool, now: Moment) -> Option<Effect<C>> {
         if self.asking.is_some() || self.writing.is_under_way() {
             return None;
@@ -102,7 +102,7 @@ impl<C: Cargo> Machine<C> {
         Some(Effect::Settle(settlement))
     }
 
-    /// The settlement under way is written, or was not.
+    /// The settlement under way was written, or failed.
     pub(in crate::relay) fn settled(&mut self, written: bool, now: Moment) {
         let Some(settlement) = self.writing.end(written) else { return };
         if written {

@@ -1,29 +1,29 @@
-//! Commands of the log's order that are not published as they come, because something is prepared for them first.
+//! Commands of the log's order that are not published at once because something is prepared for them first.
 //!
-//! They are overtaken by commands of other tasks, and by nothing of their own task: what comes later of it waits behind
-//! them, prepared at the same time. The cursor stays before the first of them until it is through.
+//! Commands of other tasks overtake them. Later commands of the same task wait behind them and are prepared
+//! concurrently. The cursor stays before the first of them until it is through.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Cargo;
 use crate::command::{Seq, TaskKey};
 
-/// Those that wait, and those that went to the broker out of turn and have no answer yet.
+/// The commands that wait, and those sent to the broker out of turn and not yet answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Stragglers<C> {
     by_seq: BTreeMap<Seq, Place<C>>,
-    /// Those that wait, by task.
+    /// The commands that wait, by task.
     waiting: BTreeMap<TaskKey, BTreeSet<Seq>>,
     count: usize,
-    /// Those that are prepared and come first of their task.
+    /// The commands that are prepared and first of their task.
     go: BTreeSet<Seq>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place<C> {
-    /// Something is prepared for it.
+    /// Being prepared.
     Preparing(TaskKey),
-    /// It can go as soon as nothing of its task is before it.
+    /// Can go once it is the first of its task.
     Prepared(C),
     /// With the broker.
     Flying,
@@ -41,12 +41,12 @@ impl<C: Cargo> Stragglers<C> {
         self.by_seq.get(&seq)
     }
 
-    /// The first that is not through.
+    /// The first command that is not through.
     pub(super) fn first(&self) -> Option<Seq> {
         self.by_seq.first_key_value().map(|(seq, _)| *seq)
     }
 
-    /// How many are not with the broker yet.
+    /// Number of commands not with the broker yet.
     pub(super) fn waiting(&self) -> usize {
         self.count
     }
@@ -56,13 +56,13 @@ impl<C: Cargo> Stragglers<C> {
         self.count > 0 && self.waiting.contains_key(&key)
     }
 
-    /// Something is prepared for it from now on.
+    /// Adds a command that is being prepared.
     pub(super) fn prepare(&mut self, seq: Seq, key: TaskKey) {
         self.by_seq.insert(seq, Place::Preparing(key));
         self.wait(seq, key);
     }
 
-    /// It needs nothing, and waits behind one of its task.
+    /// Adds a command that needs no preparation and waits behind one of its task.
     pub(super) fn hold(&mut self, cargo: C) {
         let (seq, key) = (cargo.seq(), cargo.task_key());
         self.by_seq.insert(seq, Place::Prepared(cargo));
@@ -74,7 +74,7 @@ impl<C: Cargo> Stragglers<C> {
         self.count += 1;
     }
 
-    /// What was prepared for it is there. Of no effect if nothing is prepared for it any more.
+    /// Takes a prepared command. No effect if it is not awaited any more.
     pub(super) fn prepared(&mut self, cargo: C) {
         let seq = cargo.seq();
         let Some(Place::Preparing(key)) = self.by_seq.get(&seq) else { return };
@@ -83,7 +83,7 @@ impl<C: Cargo> Stragglers<C> {
         self.lead(key);
     }
 
-    /// The first of a task goes if it is prepared.
+    /// Lets the first command of a task go if it is prepared.
     fn lead(&mut self, key: TaskKey) {
         let first = self.waiting.get(&key).and_then(BTreeSet::first);
         if let Some(first) = first
@@ -93,7 +93,7 @@ impl<C: Cargo> Stragglers<C> {
         }
     }
 
-    /// The next that can be handed to the broker; from now on it counts as with it, until it [`landed`](Self::landed).
+    /// The next command for the broker; counts as in flight until it [`landed`](Self::landed).
     pub(super) fn next(&mut self) -> Option<C> {
         let seq = self.go.pop_first()?;
         let Some(Place::Prepared(cargo)) = self.by_seq.insert(seq, Place::Flying) else {
@@ -111,7 +111,7 @@ impl<C: Cargo> Stragglers<C> {
         Some(cargo)
     }
 
-    /// It is through, or an exception, or went to the broker in its turn.
+    /// The command was answered, became an exception, or went to the broker in its turn.
     pub(super) fn landed(&mut self, seq: Seq) {
         if !self.by_seq.is_empty() {
             self.by_seq.remove(&seq);

@@ -1,16 +1,16 @@
 //! Commands over which the broker ends the session.
 //!
 //! A broker answers some publishes by closing the channel or the connection: the user may not write to that routing
-//! key, the message is larger than the broker takes, a frame is malformed. Such a command would be published again at
-//! the head of every session, and nothing behind it would ever get through. So:
+//! key, the message is larger than the broker takes, or a frame is malformed. Such a command would be published again
+//! at the head of every session, and nothing behind it would ever get through. So:
 //!
-//! - Only a session's end that the broker itself puts down to something published
-//!   ([`Failure::blames_publish`](crate::relay::Failure::blames_publish)) counts. A broker that is away, restarts,
-//!   flaps, or is silent never makes an exception.
-//! - With several commands in flight it may have been any of them: as many as were in flight are published *one at a
-//!   time* from then on.
-//! - The one that is alone in flight when that happens is *set aside*: it becomes an exception like one that was
-//!   refused, with the broker's words as the reason. Later ones of its task wait for it, all others go on.
+//! - A session's end counts only if the broker itself attributes it to a publish
+//!   ([`Failure::blames_publish`](crate::relay::Failure::blames_publish)). A broker that is unreachable, restarts,
+//!   flaps or is silent never causes an exception.
+//! - With several commands in flight it may have been any of them: from then on, as many as were in flight are
+//!   published *one at a time*.
+//! - A command that is alone in flight when that happens is *set aside*: it becomes an exception like a refused one,
+//!   with the broker's message as the reason. Later ones of its task wait for it, all others go on.
 //! - When it is due it is tried alone, with nothing else in flight, and only in a session that is some seconds old:
 //!   each try costs the session.
 //! - It is parked after `max_attempts` like any other, but only if the broker has confirmed something since it was set
@@ -22,14 +22,14 @@ use std::collections::BTreeSet;
 use super::{Cargo, Machine, Moment, Notice};
 use crate::command::Seq;
 
-/// What is suspected. Memory only: after a restart the first try shows it again.
+/// The suspected commands. Memory only: after a restart the first try detects them again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Suspicion {
-    /// So many commands are still to be published one at a time.
+    /// Number of commands still to be published one at a time.
     careful_for: usize,
     /// Exceptions that ended a session.
     set_aside: BTreeSet<Seq>,
-    /// Those of them since whose first time nothing has been confirmed.
+    /// Those with no confirm of any command since they first ended a session.
     unproven: BTreeSet<Seq>,
 }
 
@@ -42,7 +42,7 @@ impl Suspicion {
         !self.set_aside.is_empty() && self.set_aside.contains(&seq)
     }
 
-    /// True if nothing shows yet that the broker ends the session over this one only.
+    /// True if nothing shows yet that the broker ends the session over this command only.
     pub(super) fn is_unproven(&self, seq: Seq) -> bool {
         self.unproven.contains(&seq)
     }
@@ -59,7 +59,7 @@ impl Suspicion {
         }
     }
 
-    /// Only these wait still.
+    /// Forgets all but those that still wait.
     pub(super) fn keep(&mut self, waiting: &BTreeSet<Seq>) {
         self.set_aside.retain(|seq| waiting.contains(seq));
         self.unproven.retain(|seq| waiting.contains(seq));
@@ -67,7 +67,7 @@ impl Suspicion {
 }
 
 impl<C: Cargo> Machine<C> {
-    /// True if the one command in flight is one that is to be tried alone.
+    /// True if the one command in flight is being tried alone.
     pub(super) fn is_alone(&self) -> bool {
         let first = self.session.in_flight.front();
         first.is_some_and(|flight| self.suspicion.suspects(flight.seq))
@@ -77,8 +77,8 @@ impl<C: Cargo> Machine<C> {
         now.elapsed.saturating_sub(self.session.began) >= self.rules.calm
     }
 
-    /// The broker has ended the session over something that was published. True if that says
-    /// nothing about the broker: it takes others, and not this one.
+    /// The broker has ended the session over a published command. True if the broker is healthy: it takes others, but
+    /// not this one.
     pub(super) fn blamed(&mut self, words: &str, now: Moment) -> bool {
         let in_flight = self.session.in_flight.len();
         if in_flight > 1 {

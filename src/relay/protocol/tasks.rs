@@ -1,4 +1,4 @@
-//! The tasks that have an exception, and who of them comes first.
+//! The tasks that have an exception, and the order within them.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use crate::time::Timestamp;
 use super::Due;
 use crate::command::{Seq, TaskKey};
 
-/// The `retrying` and `requeued` exceptions that the relay knows of, by task.
+/// The `retrying` and `requeued` exceptions known to the relay, by task.
 ///
-/// INVARIANT (of this module): as long as a task is in here, the only command of it that may be published is its
-/// first. Without messages: what an exception costs here is some 60 bytes.
+/// INVARIANT (of this module): while a task is in here, only its first command may be published. Messages are not
+/// kept: an exception costs some 60 bytes here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Tasks<C> {
     by_key: BTreeMap<TaskKey, BTreeMap<Seq, Known<C>>>,
     len: usize,
 }
 
-/// What is known of one exception.
+/// State of one exception.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Known<C> {
-    /// Refusals so far; `None` if the ledger has not told yet.
+    /// Refusals so far; `None` if not yet read from the ledger.
     pub(super) attempts: Option<u32>,
-    /// When the ledger will call it due, at the latest; `None` if unknown.
+    /// When the ledger will list it as due, at the latest; `None` if unknown.
     pub(super) next_attempt_at: Option<Timestamp>,
     /// Where it is.
     pub(super) stage: Stage<C>,
@@ -46,7 +46,7 @@ impl<C> Default for Tasks<C> {
 }
 
 impl<C> Tasks<C> {
-    /// Exceptions known.
+    /// Number of known exceptions.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -56,7 +56,7 @@ impl<C> Tasks<C> {
         self.len > 0 && self.by_key.contains_key(&key)
     }
 
-    /// Takes over what the ledger says at the start of a session, when it is up to date and nothing is being tried.
+    /// Takes over the ledger's list at the start of a session, when it is up to date and nothing is being tried.
     pub(super) fn load(&mut self, listed: Vec<(TaskKey, Seq)>) {
         let mut before = std::mem::take(self);
         for (key, seq) in listed {
@@ -70,14 +70,14 @@ impl<C> Tasks<C> {
         }
     }
 
-    /// Notes an exception, in place of what was known of it.
+    /// Records an exception; returns its earlier state.
     pub(super) fn insert(&mut self, key: TaskKey, seq: Seq, known: Known<C>) -> Option<Known<C>> {
         let before = self.by_key.entry(key).or_default().insert(seq, known);
         self.len += usize::from(before.is_none());
         before
     }
 
-    /// Forgets an exception, because it is none any longer, or is parked.
+    /// Forgets an exception because it is resolved or parked.
     pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known<C>> {
         let task = self.by_key.get_mut(&key)?;
         let known = task.remove(&seq)?;
@@ -88,7 +88,7 @@ impl<C> Tasks<C> {
         Some(known)
     }
 
-    /// Forgets all but those that stay; returns the tasks whose first is another one now.
+    /// Forgets all but those that stay; returns the tasks that have a new first exception.
     pub(super) fn retain(&mut self, mut stays: impl FnMut(Seq, &Known<C>) -> bool) -> Vec<TaskKey> {
         let mut lead_again = Vec::new();
         let mut len = 0;
@@ -105,7 +105,7 @@ impl<C> Tasks<C> {
         lead_again
     }
 
-    /// The first exception of a task: the one that the others wait for.
+    /// The first exception of a task: the others wait for it.
     pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known<C>)> {
         self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
     }
@@ -114,14 +114,14 @@ impl<C> Tasks<C> {
         self.by_key.get_mut(&key)?.get_mut(&seq)
     }
 
-    /// Nothing is tried any more.
+    /// Moves every exception back to `Resting`.
     pub(super) fn rest_all(&mut self) {
         for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
             known.stage = Stage::Resting;
         }
     }
 
-    /// What was read of exceptions whose turn has not come is forgotten.
+    /// Drops the commands of held exceptions.
     pub(super) fn rest_held(&mut self) {
         for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
             if matches!(known.stage, Stage::Held(_)) {

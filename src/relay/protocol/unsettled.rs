@@ -7,9 +7,9 @@ use crate::{
     ledger::{Exception, Settlement},
 };
 
-/// Collects what is to be written, until the settlement before it has been written.
+/// Collects what is to be written while the previous settlement is under way.
 ///
-/// Of several things learned about one command only the latest stands.
+/// Only the latest state of each command is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Unsettled {
     through: Option<Seq>,
@@ -23,7 +23,7 @@ impl Unsettled {
         self.through = self.through.max(Some(seq));
     }
 
-    /// A command has become an exception, or its exception has changed.
+    /// A command became an exception, or its exception changed.
     pub(super) fn except(&mut self, exception: Exception) {
         self.cleared.remove(&exception.seq);
         self.exceptions.insert(exception.seq, exception);
@@ -35,7 +35,7 @@ impl Unsettled {
         self.cleared.insert(seq);
     }
 
-    /// True if what the ledger says about the exception of this command is out of date.
+    /// True if the ledger's state of this command's exception is out of date.
     pub(super) fn mentions(&self, seq: Seq) -> bool {
         self.exceptions.contains_key(&seq) || self.cleared.contains(&seq)
     }
@@ -44,7 +44,7 @@ impl Unsettled {
         self.through.is_none() && self.exceptions.is_empty() && self.cleared.is_empty()
     }
 
-    /// Everything collected, to be written now.
+    /// Takes everything collected, to be written now.
     pub(super) fn take(&mut self) -> Settlement {
         Settlement {
             through: self.through.take(),
@@ -54,7 +54,7 @@ impl Unsettled {
         }
     }
 
-    /// Takes back what could not be written; whatever was learned since stands above it.
+    /// Puts back what could not be written; anything learned since takes precedence.
     pub(super) fn put_back(&mut self, older: Settlement) {
         self.through = self.through.max(older.through);
         for exception in older.exceptions {
