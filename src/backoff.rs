@@ -1,18 +1,18 @@
-//! Delays as a pure function of attempts and a random number.
+//! Backoff delays as a pure function of attempts and a random number.
 
 use std::time::Duration;
 
-/// No delay is longer: a broker that is back is found within half a minute.
+/// Maximum delay: a broker that is back is reached within half a minute.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
-/// How long to wait after the `attempts`-th failure in a row (1 is the first), if the first wait is `first`.
+/// The delay after the `attempts`-th failure in a row (1 is the first), starting from `first`.
 ///
-/// The wait doubles with every attempt up to [`LONGEST`]; `random`, uniform over all of `u32`, places it in the upper
-/// half of that. Half is certain so that a broken broker is left in peace, half is drawn so that many relays, or many
-/// commands refused together, do not come back together.
+/// The delay doubles with every attempt up to [`LONGEST`]; `random`, uniform over all of `u32`, places it in the upper
+/// half of that. The fixed half leaves a broken broker in peace; the random half keeps many relays, or many commands
+/// refused together, from retrying at the same time.
 #[must_use]
 pub fn delay(first: Duration, attempts: u32, random: u32) -> Duration {
-    // 2^16 times anything above a millisecond is beyond LONGEST already.
+    // 2^16 times anything above a millisecond already exceeds LONGEST.
     let doublings = attempts.saturating_sub(1).min(16);
     let whole = first.saturating_mul(1 << doublings).min(LONGEST);
     let half = whole / 2;
@@ -26,18 +26,18 @@ pub fn random() -> u32 {
     if let Some(number) = seeded::next() {
         return number;
     }
-    // Without a source of randomness the relay still has to wait some time or other.
+    // Without a source of randomness the relay still needs a delay.
     getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
-/// Numbers that a seed tells, for tests that can be repeated.
+/// Seeded numbers, for reproducible tests.
 #[cfg(test)]
 pub(crate) mod seeded {
     use std::cell::Cell;
 
     thread_local! { static STATE: Cell<Option<u64>> = const { Cell::new(None) } }
 
-    /// From now on this thread draws what follows from the seed.
+    /// Seeds the random numbers of this thread.
     pub(crate) fn seed(seed: u64) {
         STATE.set(Some(seed));
     }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn chance_says_something_else_every_time() {
-        // Two of them are alike once in four thousand million runs.
+        // Two equal numbers occur once in four billion runs.
         assert_ne!(random(), random());
     }
 

@@ -1,4 +1,4 @@
-//! What leads to this machine whichever resolver is asked, and what the pages in a browser on this machine may do: one rule for
+//! Which names and URLs lead to this machine with any resolver, and what pages in a local browser may do: one rule for
 //! proxies, warnings and listeners.
 
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use reqwest::Url;
 
 /// Whether a host is `localhost` or a loopback address, IPv6 with or without brackets. The whole name counts:
-/// `localhost.example.com` is somebody else's.
+/// `localhost.example.com` belongs to someone else.
 #[must_use]
 pub fn is_host(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
@@ -26,14 +26,13 @@ pub fn is_url(url: &Url) -> bool {
     url.host_str().is_some_and(is_host)
 }
 
-/// Whether what is sent to this URL goes over a wire without encryption. False for what is no URL.
+/// Whether a request to this URL crosses a network unencrypted. False for an invalid URL.
 #[must_use]
 pub fn is_in_clear(url: &str) -> bool {
     url.parse().is_ok_and(|url: Url| url.scheme() == "http" && !is_url(&url))
 }
 
-/// Whether the name in `host` or `host:port` cannot have been made to lead here by somebody else (DNS rebinding): an
-/// address, or `localhost`.
+/// Whether the name in `host` or `host:port` is safe against DNS rebinding: an address, or `localhost`.
 #[must_use]
 pub fn cannot_be_rebound(authority: &str) -> bool {
     let host = without_port(authority);
@@ -54,15 +53,14 @@ fn address(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-/// Why a request was sent by a page of another origin that somebody has open in a browser; `None` if it was not. Such a
-/// page's requests carry its `Origin`, or at least what the browser thinks of it, in `Sec-Fetch-Site`; programs send
-/// neither.
+/// Why a request comes from a page of another origin open in a browser; `None` if it does not. Such a page's requests
+/// carry `Origin`, or at least the browser's assessment in `Sec-Fetch-Site`; programs send neither.
 #[must_use]
 pub fn foreign_page(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(ORIGIN) && !is_same_origin(single(headers, &ORIGIN), single(headers, &HOST)) {
         return Some("`Origin` is another page than this listener's.");
     }
-    // `none` is what somebody typed or scripted.
+    // `none` means typed by a user or scripted.
     if headers.contains_key(SEC_FETCH_SITE)
         && !matches!(single(headers, &SEC_FETCH_SITE), Some("same-origin" | "none"))
     {
@@ -73,7 +71,7 @@ pub fn foreign_page(headers: &HeaderMap) -> Option<&'static str> {
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The one header of this name. One that stands twice is not believed.
+/// The only header of this name. A duplicated header is rejected.
 #[must_use]
 pub fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name);

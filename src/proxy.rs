@@ -1,14 +1,14 @@
-//! Which proxy of the environment an HTTP request goes through, for error texts: the client takes it silently, and its
-//! own words ("tunnel error") do not name it.
+//! The environment's proxy for an HTTP request, for error texts: the client uses it silently, and its error ("tunnel
+//! error") does not name it.
 
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// The proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (or these in lower case) choose for a URL, as
-/// words to follow "cannot be reached": ` through the proxy 10.0.0.1:3128 of HTTPS_PROXY`. Empty if they choose none. Names
-/// host and port only, nothing of a user or a password.
+/// The proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (or their lower-case forms) select for a
+/// URL, to follow "cannot be reached": ` through the proxy 10.0.0.1:3128 of HTTPS_PROXY`. Empty if they select none.
+/// Contains only host and port, no user or password.
 #[must_use]
 pub fn words(url: &str) -> String {
-    // As the client does, which leaves out what stays on this machine.
+    // The client does not use a proxy for loopback URLs.
     let is_local = url.parse().is_ok_and(|url| crate::loopback::is_url(&url));
     let Some(proxy) =
         url.parse().ok().filter(|_| !is_local).and_then(|url| Matcher::from_env().intercept(&url))

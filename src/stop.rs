@@ -1,19 +1,19 @@
-//! How long-running work is told to stop.
+//! The stop signal of long-running work.
 
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-/// `None` while the work is wanted, then the moment by which it must have ended. A sender that is gone means at once.
+/// `None` while the work should run, then its deadline. A dropped sender means stop immediately.
 pub type Stop = watch::Receiver<Option<Instant>>;
 
-/// Resolves when the work is to stop.
+/// Resolves when stop is requested.
 pub async fn requested(stop: &mut Stop) {
     stop.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
 }
 
-/// Resolves when the work must have ended.
+/// Resolves at the deadline.
 pub async fn overdue(stop: &mut Stop) {
     let deadline = stop.wait_for(Option::is_some).await.map(|deadline| *deadline).unwrap_or_default();
     if let Some(deadline) = deadline {

@@ -1,4 +1,4 @@
-//! The loop against a ledger in memory and a broker that does as it is told, in virtual time.
+//! The loop in virtual time, with an in-memory ledger and a scripted broker.
 
 mod doubles;
 mod late;
@@ -68,7 +68,7 @@ impl Bench {
         Self::start(&Handle::new(), settings())
     }
 
-    /// Waits for a state, for an hour of virtual time.
+    /// Waits for a state, for at most an hour of virtual time.
     async fn until(&self, what: &str, mut state: impl FnMut(&World) -> bool) {
         let began = Instant::now();
         while !state(&self.world()) {
@@ -79,7 +79,7 @@ impl Bench {
                 "{what}: not within an hour; {:?}",
                 self.world().published
             );
-            // Ever coarser: virtual time is cheap, a million looks are not.
+            // Progressively coarser: virtual time is cheap, a million checks are not.
             sleep(Duration::from_millis(1).max(waited / 100)).await;
         }
     }
@@ -104,7 +104,7 @@ impl Bench {
     }
 }
 
-/// Long enough for all that is not timed by seconds.
+/// Long enough for everything that is not timed in seconds.
 async fn a_moment() {
     sleep(Duration::from_millis(100)).await;
 }
@@ -117,7 +117,7 @@ async fn what_comes_alone_goes_at_once_and_what_follows_closely_goes_together() 
     let accept_at = async |milliseconds: u64| {
         sleep_until(began + Duration::from_millis(milliseconds)).await;
         bench.accept([milliseconds]);
-        // Virtual time goes on when all that can be done at once is done.
+        // Virtual time advances only when nothing else can run.
         sleep(Duration::from_millis(1)).await;
         bench.world().published.len()
     };
@@ -332,7 +332,7 @@ async fn a_broker_that_is_away_is_tried_without_end_at_growing_intervals() {
     let before = Instant::now();
     bench.until_cursor(1).await;
     assert!(before.elapsed() <= Duration::from_secs(31));
-    // A session that confirmed something starts again.
+    // After a confirm the backoff starts over.
     bench.cut();
     let before = Instant::now();
     bench.until("the next session", |world| world.sessions == 2).await;
@@ -498,7 +498,7 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
         assert!(!bench.stop_within(grace).await.settled);
         assert_eq!(before.elapsed(), grace);
     }
-    // for a broker that is away
+    // for an unreachable broker
     let handle = Handle::new();
     handle.world().away = true;
     let bench = Bench::start(&handle, settings());
@@ -508,12 +508,12 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     assert_eq!(before.elapsed(), Duration::ZERO, "there is nothing to wait for");
 }
 
-/// A small generator whose sequence a seed fixes.
+/// A small seeded generator.
 struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
-        // The step and the mixing of SplitMix64.
+        // The step and mixing function of SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -45,8 +45,8 @@ impl Late {
 }
 
 impl<C: Cargo> Machine<C> {
-    /// Takes a return that arrived after the confirm. By the protocol the return comes first, but the promise of a *routed*
-    /// publish must hold even if a broker, or something in between, breaks it.
+    /// Takes a return that arrived after the confirm. By the protocol the return comes first, but the promise of a
+    /// *routed* publish must hold even if a broker, or something in between, breaks it.
     pub(in crate::relay) fn returned_late(&mut self, late: LateReturn) {
         self.late.waiting.push_back(late);
     }

@@ -1,4 +1,4 @@
-//! A ledger in memory that holds the relay to its promises, and a broker that does as it is told.
+//! An in-memory ledger that checks the relay's guarantees, and a scripted broker.
 
 mod broker;
 
@@ -46,7 +46,7 @@ fn entry(seq: Seq, task: u64) -> Entry {
     }
 }
 
-/// What both doubles know.
+/// State shared by both doubles.
 #[derive(Default)]
 pub(super) struct World {
     // the ledger
@@ -54,15 +54,15 @@ pub(super) struct World {
     pub(super) cursor: Seq,
     pub(super) exceptions: BTreeMap<Seq, Exception>,
     pub(super) settlements: Vec<Settlement>,
-    /// Settlements and looks fail.
+    /// Settlements and reads fail.
     pub(super) ledger_fails: bool,
-    /// Settlements are asked for and not answered.
+    /// Settlements are never answered.
     pub(super) ledger_hangs: bool,
-    /// Commands that are left out of the fresh ones.
+    /// Commands left out of the fresh ones.
     pub(super) not_fresh: BTreeSet<Seq>,
     fresh: Vec<Entry>,
     keep_fresh: bool,
-    /// Reads of the log.
+    /// Number of reads of the log.
     pub(super) reads: usize,
     /// What completes commands.
     pub(super) enrich: Option<Arc<dyn crate::relay::Enrich>>,
@@ -78,25 +78,25 @@ pub(super) struct World {
     pub(super) published: Vec<Seq>,
     /// Every command that was ever confirmed.
     pub(super) confirmed: BTreeSet<Seq>,
-    /// How publishes are answered; `None`, and an answer `None`: when the test says so.
+    /// The answer to each publish; with `None`, also as the answer, the test answers explicitly.
     pub(super) policy: Option<Box<dyn FnMut(Seq) -> Option<BrokerAnswer> + Send>>,
-    /// The current session's.
+    /// Commands in flight in the current session.
     pub(super) flying: VecDeque<(Seq, Option<BrokerAnswer>)>,
     news: News,
-    /// What [`News::outcomes`] are about.
+    /// The command of each entry in [`News::outcomes`].
     told: Vec<(Seq, bool)>,
-    /// Commands that the relay knows to be refused and not confirmed since.
+    /// Commands reported to the relay as refused and not confirmed since.
     refused: BTreeSet<Seq>,
     fails: bool,
     /// Commands over which the broker ends the session.
     pub(super) poison: BTreeSet<Seq>,
-    /// The broker's words, once it has ended the session over one.
+    /// The broker's message, once it has ended the session over a command.
     ended: Option<String>,
-    /// Commands that an operator has acted on: their order is not promised any more.
+    /// Commands that an operator has acted on: their order is no longer guaranteed.
     touched: BTreeSet<Seq>,
-    /// How often the broker refused a command, ended a session with it, or returned it late.
+    /// How often the broker refused a command, ended a session over it, or returned it late.
     pub(super) refusals: BTreeMap<Seq, u32>,
-    /// Settlements are written before they are answered, so that a crash can come between.
+    /// Settlements are written before they are answered, so that a crash can come in between.
     pub(super) writes_early: bool,
     waker: Option<Waker>,
 }
@@ -131,7 +131,7 @@ impl Handle {
         self.head.send_replace(head);
     }
 
-    /// What an operator does through another process.
+    /// An operator's act in another process.
     pub(super) fn operator(&self, seq: Seq, state: Exceptional) {
         let next_attempt_at = Timestamp::UNIX_EPOCH;
         let reason = "by an operator".to_owned();
@@ -142,7 +142,7 @@ impl Handle {
         world.exceptions.insert(seq, exception);
     }
 
-    /// Answers the oldest publish without an answer.
+    /// Answers the oldest unanswered publish.
     pub(super) fn answer(&self, outcome: BrokerAnswer) {
         let mut world = self.world();
         let open = world.flying.iter_mut().find(|(_, answer)| answer.is_none());
@@ -150,7 +150,7 @@ impl Handle {
         world.tell();
     }
 
-    /// From now on, and for what is in flight.
+    /// Applies to future publishes and those in flight.
     pub(super) fn answer_all(&self, policy: impl FnMut(Seq) -> Option<BrokerAnswer> + Send + 'static) {
         let mut world = self.world();
         let mut policy = policy;
@@ -219,7 +219,7 @@ impl World {
         self.log[usize::try_from(seq).unwrap() - 1].clone()
     }
 
-    /// The relay is gone, and with it all that it knew and had not written.
+    /// Drops the relay's unwritten state, as a crash does.
     pub(super) fn crash(&mut self) {
         self.keep_fresh = false;
         self.fresh.clear();
@@ -228,7 +228,7 @@ impl World {
         self.refused.retain(|seq| exceptions.get(seq).is_some_and(|e| e.state == Exceptional::Retrying));
     }
 
-    /// Writes a settlement as the ledger does, and checks what it claims.
+    /// Writes a settlement as the ledger does, and checks it.
     fn settle(&mut self, settlement: Settlement) {
         for exception in &settlement.exceptions {
             let refusals = self.refusals.get(&exception.seq).copied().unwrap_or(0);
@@ -236,7 +236,7 @@ impl World {
                 exception.attempts <= refusals,
                 "{exception:?}, and the broker has refused it {refusals} times"
             );
-            // As in the ledger, an operator's park stands.
+            // As in the ledger, an operator's park takes precedence.
             if self.exceptions.get(&exception.seq).is_none_or(|known| known.state != Exceptional::Parked) {
                 self.exceptions.insert(exception.seq, exception.clone());
             }
@@ -259,7 +259,7 @@ impl World {
         self.settlements.push(settlement);
     }
 
-    /// An earlier command of the same task that is neither through nor on its way.
+    /// An earlier command of the same task that is neither through nor in flight.
     fn overtaken_by(&self, entry: &Entry) -> Option<Seq> {
         let with_broker = self.flying.iter().map(|(seq, _)| *seq);
         let on_its_way: BTreeSet<_> = with_broker.chain(self.told.iter().map(|(seq, _)| *seq)).collect();
@@ -324,8 +324,8 @@ impl Outbox for Handle {
 
     fn due(&self, at: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
         let world = self.world();
-        // As in the ledger: what seems to be put off for so long was written before the clock was set back. Each start
-        // of a relay sets the clock back to the real one.
+        // As in the ledger: a later time was written before the clock was set back. Each start of a relay sets the
+        // clock back to the real one.
         let farthest = at + std::time::Duration::from_secs(600);
         let is_due = |e: &&Exception| e.next_attempt_at <= at || e.next_attempt_at > farthest;
         let due = world.exceptions.values().filter(|e| e.state != Exceptional::Parked).filter(is_due);
@@ -372,7 +372,7 @@ impl Outbox for Handle {
                 }
                 early
             };
-            // A commit takes a moment, in which other things happen.
+            // A commit takes a moment, during which other things happen.
             tokio::time::sleep(std::time::Duration::from_millis(3)).await;
             if handle.world().ledger_hangs {
                 std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Commands that are returned after they were told as confirmed.
+//! Commands that are returned after they were reported as confirmed.
 
 use super::*;
 
@@ -29,7 +29,7 @@ async fn a_late_return_waits_for_a_ledger_that_cannot_be_read() {
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.until("published again", |world| world.exceptions.is_empty()).await;
     assert_eq!(bench.world().published, [1, 2, 1]);
-    // One that is still unknown to the ledger when the session ends is found before the next.
+    // A command still unknown to the ledger when the session ends is looked up before the next one.
     bench.world().ledger_fails = true;
     bench.return_late(2);
     a_moment().await;
@@ -74,7 +74,7 @@ async fn a_late_return_of_an_exception_blocks_its_task_before_the_confirm_is_set
     bench.until_published(1).await;
     bench.answer(BrokerAnswer::Nacked);
     bench.until_published(2).await;
-    // In one lot of news, so the ledger still has the exception of the first refusal.
+    // In one batch of news, so the ledger still has the exception of the first refusal.
     bench.answer(BrokerAnswer::Confirmed);
     bench.return_late(1);
     bench.until("the exception", |world| world.exceptions.get(&1).is_some_and(|e| e.attempts == 2)).await;

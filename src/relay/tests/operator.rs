@@ -1,4 +1,4 @@
-//! What an operator does through another process while the relay holds commands in its memory.
+//! An operator's acts in another process while the relay holds commands in memory.
 
 use super::*;
 
@@ -33,7 +33,7 @@ async fn a_look_at_a_crowd_leaves_those_that_wait_alone() {
     bench.until("a crowd", |world| world.exceptions.len() == 20).await;
     bench.accept(0..20);
     sleep(Duration::from_secs(100)).await;
-    // Their later commands are not published before them: the double checks that as well.
+    // Their later commands are not published before them: the double checks that too.
     assert!(bench.world().published.iter().all(|seq| *seq <= 20));
     for seq in 1..=15 {
         bench.operator(seq, Exceptional::Parked);
@@ -74,7 +74,7 @@ async fn an_exception_that_is_parked_while_the_broker_blocks_is_not_tried_after(
     bench.until("the exception", |world| world.exceptions.contains_key(&1)).await;
     bench.accept([2]);
     bench.until_published(2).await;
-    // Due by now, and waiting for room in the window.
+    // Due now, and waiting for room in the window.
     sleep(Duration::from_secs(5)).await;
     bench.block(true);
     a_moment().await;

@@ -82,7 +82,7 @@ async fn sessions_that_end_for_other_reasons_make_no_exceptions() {
     for _ in 0..50 {
         bench.accept([7]);
         a_moment().await;
-        // With one in flight, and with many, with an answer to some and to none.
+        // With one in flight, and with many: some answered or none.
         bench.cut();
         sleep(Duration::from_secs(5)).await;
     }

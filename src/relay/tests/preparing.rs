@@ -1,4 +1,4 @@
-//! Commands that are completed before they are published.
+//! Commands that are enriched before they are published.
 
 use std::sync::Mutex;
 
@@ -14,11 +14,11 @@ use crate::{
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Takes as long as the dice say, or for ever.
+/// Takes a random time, or never finishes.
 pub(super) struct Slow {
     dice: Mutex<Dice>,
     longest_ms: Option<u64>,
-    /// What was asked for.
+    /// The commands to enrich, in order.
     pub(super) asked: Mutex<Vec<Seq>>,
 }
 
@@ -106,7 +106,7 @@ async fn a_session_that_is_lost_costs_neither_another_wait_nor_another_question(
     assert_eq!(bench.world().published, [1, 2, 3, 1, 2, 3]);
     assert_eq!(*slow.asked.lock().unwrap(), [1, 2, 3]);
 
-    // What is under way goes on, and its time as well.
+    // Enrichment under way continues, and so does its time limit.
     let slow = Slow::new(1, None);
     let bench = self::bench(&slow);
     bench.accept([1]);
@@ -127,7 +127,7 @@ async fn a_command_that_was_refused_is_completed_when_it_is_tried_again() {
         tries += 1;
         Some(if tries == 1 { BrokerAnswer::Nacked } else { BrokerAnswer::Confirmed })
     });
-    // The broker double looks that each publish is of a completed command.
+    // The broker double checks that each published command is enriched.
     bench.accept([1, 1, 2]);
     bench.until("all", |world| world.confirmed.len() == 3 && world.exceptions.is_empty()).await;
     let published = bench.world().published.clone();
@@ -146,7 +146,7 @@ async fn a_command_that_is_still_refused_after_a_minute_is_asked_for_again() {
     });
     bench.accept([1]);
     bench.until("it", |world| world.confirmed.len() == 1).await;
-    // At the first try, and at the first that came more than a minute later.
+    // At the first try, and at the first try more than a minute later.
     assert_eq!(*slow.asked.lock().unwrap(), [1, 1]);
     let tries = bench.world().published.len();
     assert!(tries > 5, "{tries}");

@@ -1,7 +1,7 @@
-//! The relay as it is, in virtual time, with a broker, a disk and an operator that a seed drives.
+//! The real relay in virtual time, with a broker, a disk and an operator driven by a seed.
 //!
-//! `COUNTERSIGN_SIMULATION_SEEDS` says how many seeds are tried (the ignored test tries thousands by itself),
-//! `COUNTERSIGN_SIMULATION_SEED` names the one to be tried again. The ledger double checks every settlement, the broker
+//! `COUNTERSIGN_SIMULATION_SEEDS` sets the number of seeds (the ignored test tries thousands by default),
+//! `COUNTERSIGN_SIMULATION_SEED` names one seed to repeat. The ledger double checks every settlement, the broker
 //! double the order of every task.
 
 use std::panic::AssertUnwindSafe;
@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::*;
 use crate::backoff;
 
-/// One life: forty steps of commands and misfortune, then a calm in which everything comes through.
+/// One life: forty steps of commands and misfortunes, then a calm in which everything gets through.
 struct Life {
     dice: Dice,
     handle: Handle,
@@ -28,7 +28,7 @@ impl Life {
         backoff::seeded::seed(seed);
         let handle = Handle::new();
         if seed % 2 == 1 {
-            // Beyond its time now and then.
+            // Exceeds its time limit now and then.
             handle.world().enrich = Some(preparing::Slow::new(seed, Some(2_500)));
         }
         let bench = Bench::start(&handle, settings());
@@ -47,7 +47,7 @@ impl Life {
         self.bench.answer_all(move |_| match trouble.below(12) {
             0 => Some(BrokerAnswer::Nacked),
             1 => Some(returned()),
-            // Rarely, for it costs half a minute: no answer at all.
+            // No answer at all: rarely, since it costs half a minute.
             2 if trouble.below(20) == 0 => None,
             _ => Some(BrokerAnswer::Confirmed),
         });
@@ -94,7 +94,7 @@ impl Life {
                 }
             }
             10 => {
-                // An hour without a broker, or a minute of one that flaps each second.
+                // An hour without a broker, or a minute of one that flaps every second.
                 if self.dice.below(2) == 0 {
                     self.bench.world().away = true;
                     self.bench.cut();
@@ -116,7 +116,7 @@ impl Life {
         all.get(usize::try_from(index).unwrap()).copied()
     }
 
-    /// The program is gone from one moment to the next, and starts again.
+    /// The program dies and starts again.
     async fn crash(&mut self) {
         assert!(!self.bench.relay.is_finished(), "the relay has ended by itself");
         self.bench.relay.abort();
@@ -137,7 +137,7 @@ impl Life {
             }
         };
         let all = self.bench.world().log.len() as Seq;
-        // Poison is parked, and its task goes on, only if the broker takes others: so there are others.
+        // Poison is parked, and its task goes on, only if the broker takes other commands, so there must be some.
         let began = Instant::now();
         while !(1..=all).all(|seq| is_through(&self.bench.world(), seq)) {
             assert!(began.elapsed() < Duration::from_secs(3600), "{:?}", self.bench.world().exceptions);
@@ -165,7 +165,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Lives through so many seeds, or the one that is asked for; says which one failed.
+/// Runs `seeds` lives, or only the requested seed; names the failing one.
 fn simulate(seeds: u64) {
     let seeds = match number("COUNTERSIGN_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,

@@ -1,7 +1,7 @@
-//! Every state that can be reached within small bounds, by `stateright`.
+//! Every state reachable within small bounds, explored by `stateright`.
 //!
-//! Two properties are looked at in each: nothing has happened that should never be, and *if all misfortunes ended now*
-//! everything would come through. The second is stronger than stateright's own `eventually`, which overlooks cycles.
+//! Two properties are checked in each: no violation has happened, and *if all misfortunes ended now* everything would
+//! get through. The second is stronger than stateright's `eventually`, which overlooks cycles.
 
 use stateright::{Checker, Model, Property};
 
@@ -16,7 +16,7 @@ impl Model for Bounds {
     }
 
     fn actions(&self, world: &World, acts: &mut Vec<Act>) {
-        // What follows upon a fault is of no interest.
+        // States after a violation are irrelevant.
         if world.fault.is_none() {
             world.acts(self, acts);
         }
@@ -41,7 +41,7 @@ impl Model for Bounds {
     }
 }
 
-/// Explores everything; returns how many states there are.
+/// Explores everything; returns the number of states.
 fn explore(name: &str, bounds: Bounds) -> usize {
     let began = std::time::Instant::now();
     let checker = bounds.clone().checker().threads(2).spawn_bfs().join();
@@ -56,7 +56,7 @@ fn explore(name: &str, bounds: Bounds) -> usize {
     }
     assert!(checker.discovery("everything is published").is_some() || !bounds.poison.is_empty(), "{name}");
     let states = checker.unique_state_count();
-    // Shown by `--nocapture`: the number belongs to the claim.
+    // Shown by `--nocapture`: the number is part of the claim.
     std::io::Write::write_fmt(
         &mut std::io::stderr(),
         format_args!("{name}: {states} states in {:?}\n", began.elapsed()),
@@ -124,7 +124,7 @@ fn every_state_with_a_command_that_ends_the_session_is_sound() {
         let name = format!("poison {poison:?}, window {window}, three ends, crash");
         explore(&name, Bounds { budget, poison, max_in_flight: window, ..Bounds::default() });
     }
-    // The poison and what waits for it are as many as a look lists.
+    // The poison and the commands behind it fill a look.
     for raw in [vec![], vec![1]] {
         let budget = Budget { refusals: 1, ends: 2, losses: 1, ..Budget::default() };
         let name = format!("poison, raw {raw:?}, window 1, refusal, two ends, loss");
@@ -148,14 +148,14 @@ fn every_state_in_which_something_is_prepared_is_sound() {
     explore("raw, late return", Bounds { budget, raw: vec![1, 2, 3], ..Bounds::default() });
 }
 
-/// What waits for what is prepared is overtaken by every other task, however long that takes.
+/// Every other task overtakes commands that wait for preparation, however long that takes.
 #[test]
 fn a_preparation_that_never_ends_holds_up_its_own_task_only() {
     let tasks = vec![1, 2, 1, 2, 3, 3];
     let bounds = Bounds { tasks, raw: vec![1], max_in_flight: 6, ..Bounds::default() };
     let mut world = World::new(&bounds);
     [Act::Connect].into_iter().chain([Act::Accept; 6]).for_each(|act| world.act(&bounds, act));
-    // All that can happen but for that.
+    // Everything else that can happen.
     let go_on = |world: &mut World| {
         let mut acts = Vec::new();
         loop {
@@ -176,7 +176,7 @@ fn a_preparation_that_never_ends_holds_up_its_own_task_only() {
     assert_eq!(go_on(&mut world), 6);
 }
 
-/// More of everything; minutes, and some memory.
+/// Larger bounds; takes minutes and some memory.
 #[test]
 #[ignore = "minutes; `deploy/test --all` runs it"]
 fn every_state_within_wider_bounds_is_sound() {

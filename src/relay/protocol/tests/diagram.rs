@@ -1,4 +1,4 @@
-//! The diagram of a command's stages, compared with what the machine does.
+//! Compares the diagram of a command's stages with the machine.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::command::Seq;
 
-/// From one stage to another; `[*]` stands for the ledger alone.
+/// From one stage to another; `[*]` is the ledger.
 type Step = (String, String);
 
 /// Where a command is in the machine.
@@ -34,7 +34,7 @@ fn stage(machine: &Machine<Plain>, seq: Seq) -> &'static str {
     if session.reading.is_ready(seq) { "Ready" } else { "[*]" }
 }
 
-/// Every step that a command takes in any state within the bounds, but for the ends of sessions.
+/// Every step of a command in any state within the bounds, except the ends of sessions.
 fn steps(bounds: &Bounds, into: &mut BTreeSet<Step>) {
     let count = bounds.tasks.len();
     let stages =

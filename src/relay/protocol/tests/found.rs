@@ -1,5 +1,5 @@
-//! What [`walks`](super::walks) once found, kept as it was drawn: a seed finds its walk again only as long as nothing
-//! changes in how walks are drawn.
+//! Failures found by [`walks`](super::walks), kept as drawn steps: a seed reproduces its walk only until the drawing
+//! of walks changes.
 
 use super::{
     steps::{Bench, NONE, rules},
@@ -8,8 +8,8 @@ use super::{
 };
 use crate::relay::BrokerAnswer;
 
-/// 6 ended every session, and a look at the ledger listed 6 and 7 of its task each time: 8, of another task, had been due
-/// for longer and never had its turn.
+/// 6 ended every session, and each look at the ledger listed 6 and 7 of its task: 8, of another task, had been due for
+/// longer and never got its turn.
 #[test]
 fn a_walk_after_which_one_that_ended_every_session_held_up_another_task() {
     let bounds = Bounds {
@@ -44,7 +44,7 @@ fn a_walk_after_which_one_that_ended_every_session_held_up_another_task() {
     assert_eq!(walk(&bounds, &choices), Ok(()));
 }
 
-/// The same, in few steps: one in flight, so that a look lists two; and each time the broker is back only when the first is
+/// The same in few steps: one in flight, so a look lists two; and each time the broker is back only when the first is
 /// due again.
 #[test]
 fn what_has_been_due_for_longer_than_one_that_ends_every_session_has_its_turn() {
@@ -84,7 +84,7 @@ fn what_an_operator_requeues_goes_before_later_ones_of_its_task_that_are_about_t
     let mut bench = Bench::new(rules(), &[7, 9, 8, 8], 4, &[1, 2, 4]);
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1), (2, 1), (4, 1)]), [1, 2]);
-    // Until now 3 was parked.
+    // 3 was parked until now.
     bench.tick();
     assert_eq!(bench.due(&[(1, 1), (2, 1), (3, 0), (4, 1)]), NONE);
     assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3]);

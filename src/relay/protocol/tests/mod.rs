@@ -1,4 +1,4 @@
-//! The machine in a world of its own, explored in two ways.
+//! The machine in a simulated world, explored in two ways.
 
 mod checker;
 mod diagram;

@@ -1,7 +1,7 @@
-//! Long random walks through larger worlds, by `proptest`, which shortens the one that fails.
+//! Long random walks through larger worlds, by `proptest`, which shrinks failing ones.
 //!
-//! The reference is the bookkeeping of [`World`]: what the broker, the ledger and the operator did, without a thought of
-//! how the machine works.
+//! The reference is the bookkeeping of [`World`]: the acts of broker, ledger and operator, independent of how the
+//! machine works.
 
 use proptest::prelude::*;
 
@@ -44,9 +44,9 @@ fn bounds() -> impl Strategy<Value = Bounds> {
     )
 }
 
-/// As many cases as `PROPTEST_CASES` says, else what takes a second or two.
+/// As many cases as `PROPTEST_CASES` says, by default as many as take a second or two.
 ///
-/// A case that fails is printed as proptest shortened it. Once its fault is fixed, it belongs into [`found`](super::found).
+/// A failing case is printed as shrunk by proptest. Once its fault is fixed, add it to [`found`](super::found).
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4096);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -55,7 +55,7 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// A choice names one of the acts that are possible then; a smaller one an act that is less of a misfortune.
+    /// A choice selects one of the acts possible at that time; smaller values select milder acts.
     #[test]
     fn no_walk_ends_where_the_relay_may_not_be(
         bounds in bounds(),
@@ -65,7 +65,7 @@ proptest! {
     }
 }
 
-/// Walks, and looks whether everything comes through afterwards; tells what is wrong.
+/// Walks, then checks that everything gets through; returns the violation.
 pub(super) fn walk(bounds: &Bounds, choices: &[u16]) -> Result<(), String> {
     let mut world = World::new(bounds);
     let (mut acts, mut done) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What people are told, and how long things rest: what a world of small bounds does not look at.
+//! Notices and delays, which the small worlds do not check.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A command without a message, of a task of its own.
+/// A command without a message, the only one of its task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Single(Seq);
 
@@ -36,9 +36,9 @@ const START: Duration = Duration::from_secs(100);
 struct Bench {
     machine: Machine<Single>,
     head: Seq,
-    /// What the ledger says is due, once.
+    /// What the ledger lists as due, once.
     due: Vec<Due<Single>>,
-    /// What the ledger says waits.
+    /// What the ledger lists as waiting.
     waiting: Vec<Seq>,
     settlements: Vec<Settlement>,
 }
@@ -60,7 +60,7 @@ impl Bench {
         Self { machine, head, due: Vec::new(), waiting: Vec::new(), settlements: Vec::new() }
     }
 
-    /// Carries out all that the machine wants, and returns what it says. The ledger answers at once, unless it fails.
+    /// Carries out all effects and returns the notices. The ledger answers at once, unless it fails.
     fn carry_on(&mut self, now: Duration, ledger_writes: bool) -> Vec<Notice> {
         let mut said = Vec::new();
         while let Some(effect) = self.machine.next(self.head, false, at(now)) {
@@ -133,7 +133,7 @@ fn a_ledger_that_takes_no_settlement_is_told_of_at_first_then_by_the_minute_and_
 fn exceptions_that_somebody_else_parked_are_forgotten_and_counted() {
     let waiting: Vec<Seq> = (1..=10).collect();
     let mut bench = Bench::new(20, &waiting);
-    // As many as may wait: every few ticks they are compared with the ledger's, where two are parked by now.
+    // As many as may wait: every few ticks they are compared with the ledger, where two are now parked.
     bench.waiting = (3..=10).collect();
     for tick in 0..5 {
         let now = START + TICK * tick;

@@ -1,4 +1,4 @@
-//! The broker's side: it does as it is told.
+//! The broker's side of the doubles.
 
 use std::task::{Context, Poll};
 
@@ -52,7 +52,7 @@ impl Session for Handle {
 
     fn publish(&mut self, entry: Entry) -> Result<(), Told> {
         let mut world = self.world();
-        // One that went through before an operator requeued it is a repetition, which holds up nobody.
+        // A command that got through before an operator requeued it is a repetition and holds up nothing.
         let repeats = |seq: &u64| world.touched.contains(seq) && world.confirmed.contains(seq);
         let holds = |seq: &&u64| !repeats(seq) && world.entry(**seq).task_key == entry.task_key;
         let earlier = world.refused.range(..entry.seq).find(holds);
@@ -61,7 +61,7 @@ impl Session for Handle {
         assert_eq!(enriched, world.enrich.is_some(), "{} is completed once, or not to be", entry.seq);
         world.published.push(entry.seq);
         if world.ended.is_some() {
-            // What comes after is not read any more.
+            // Later publishes are not read any more.
             return Ok(());
         }
         let overtaken = world.overtaken_by(&entry);
@@ -96,7 +96,8 @@ impl Session for Handle {
             return Poll::Pending;
         }
         for (seq, confirmed) in std::mem::take(&mut world.told) {
-            // By the relay, or by an operator while it was with the broker: either way its task goes on without it.
+            // Parked by the relay, or by an operator while it was with the broker: either way its task goes on without
+            // it.
             let parked = world.exceptions.get(&seq).is_some_and(|exception| {
                 exception.state == Exceptional::Parked || exception.attempts + 1 >= world.max_attempts
             });

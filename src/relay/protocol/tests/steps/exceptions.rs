@@ -1,4 +1,4 @@
-//! What was refused, what waits behind it, and when either is looked for again.
+//! Refused commands, the commands behind them, and when each is looked up again.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn what_only_waits_is_postponed_with_the_first_and_what_was_refused_is_not() {
 
 #[test]
 fn a_refusal_postpones_nothing_before_it() {
-    // An operator has had 1 published again while 2 is tried; the broker blocks before it was.
+    // An operator has requeued 1 while 2 is tried; the broker blocks before 1 was published.
     let mut bench = Bench::new(Rules { max_in_flight: 1, ..rules() }, &[7, 7], 2, &[2]);
     bench.publishes();
     assert_eq!(bench.due(&[(2, 1)]), [2]);
@@ -46,7 +46,7 @@ fn once_the_first_is_through_what_only_waits_is_due_and_is_looked_for_when_that_
     let mut bench = Bench::new(Rules { max_in_flight: 3, ..rules() }, &[7, 7, 7, 7], 3, &[1, 2, 3]);
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1)]), [1]);
-    // 2 has been refused itself, 3 waits until later, 4 until now.
+    // 2 was refused itself, 3 waits until later, 4 until now.
     let rests = |attempts, rests| Known {
         attempts: Some(attempts),
         next_attempt_at: Some(at(START + rests).at),
@@ -62,7 +62,7 @@ fn once_the_first_is_through_what_only_waits_is_due_and_is_looked_for_when_that_
     assert_eq!(bench.settlements.last().unwrap().cleared, [1]);
     let look = Question::Due { at: at(START).at, limit: 6 };
     assert_eq!(bench.asked, [look], "before the next tick");
-    // 2 is tried and 3 held behind it: when 2 is through, nothing has to be looked for.
+    // 2 is tried and 3 held behind it: once 2 is through, no look is needed.
     assert_eq!(bench.due(&[(2, 1), (3, 0)]), [2]);
     assert_eq!(bench.answer(BrokerAnswer::Confirmed), [3]);
     assert_eq!(bench.settlements.last().unwrap().cleared, [2]);

@@ -1,4 +1,4 @@
-//! Where the next commands come from, and how many are taken.
+//! The source of the next commands, and how many are taken.
 
 use super::{Bench, NONE, Of, START, at, rules};
 use crate::{
@@ -87,7 +87,7 @@ fn news_of_the_log_are_of_use_if_something_could_be_published() {
 
 #[test]
 fn no_more_commands_wait_for_what_is_prepared_than_may() {
-    /// Each of a task of its own.
+    /// Each the only one of its task.
     #[derive(Debug, Clone, Copy)]
     struct Slow {
         seq: Seq,

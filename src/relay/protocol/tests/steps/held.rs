@@ -1,4 +1,4 @@
-//! What has its turn and waits for those of its task before it.
+//! Exceptions whose turn has come, but that wait for earlier ones of their task.
 
 use super::{Bench, NONE, rules};
 use crate::relay::{
@@ -31,7 +31,7 @@ fn of_those_behind_one_that_is_tried_only_as_many_are_held_as_may_be_in_flight()
     let mut bench = Bench::new(rules(), &[7, 7, 7, 7], 4, &[1, 2, 3, 4]);
     bench.publishes();
     assert_eq!(bench.due(&[(1, 1), (2, 0), (3, 0), (4, 0)]), [1]);
-    // The others are out of the way of what can be published.
+    // The others are out of the way of those that can be published.
     assert_eq!(bench.excepted(), [(4, 0, TICK)]);
     assert_eq!(bench.asked, [], "1 is not missing");
 }
@@ -40,7 +40,7 @@ fn of_those_behind_one_that_is_tried_only_as_many_are_held_as_may_be_in_flight()
 fn one_that_is_held_and_found_in_the_log_is_held_no_longer() {
     let mut bench = Bench::new(rules(), &[7, 7], 1, &[1]);
     bench.publishes();
-    // While the log is read an operator has acted on 2.
+    // An operator acts on 2 while the log is read.
     assert_eq!(bench.due(&[(1, 1), (2, 0)]), [1]);
     assert_eq!(bench.machine.session.held, 1);
     assert_eq!(bench.read(&[2]), NONE);

@@ -1,4 +1,4 @@
-//! Commands that came back after they were confirmed.
+//! Commands returned after they were confirmed.
 
 use super::{Bench, NONE, Of, at, rules};
 use crate::relay::{

@@ -1,4 +1,5 @@
-//! The machine step by step: what the worlds pass through without looking at it, and what only costs time or memory there.
+//! The machine step by step: states that the worlds pass without checking, and those that would only cost time or
+//! memory there.
 
 mod exceptions;
 mod feeding;
@@ -39,7 +40,7 @@ pub(super) fn rules() -> Rules {
     }
 }
 
-/// A machine, and the log that it serves. Questions and reads are answered by the test.
+/// A machine and the log it serves. The test answers questions and reads.
 pub(super) struct Bench {
     machine: Machine<Of>,
     /// The tasks of the commands.
@@ -49,13 +50,13 @@ pub(super) struct Bench {
     settlements: Vec<Settlement>,
     said: Vec<Notice>,
     keep_fresh: Vec<bool>,
-    /// Where the log was to be read from.
+    /// Where each read of the log started.
     reads: Vec<Seq>,
     taken_fresh: usize,
 }
 
 impl Bench {
-    /// In a session that has just begun.
+    /// A session that has just begun.
     pub(super) fn new(rules: Rules, log: &[u64], cursor: Seq, waiting: &[Seq]) -> Self {
         let mut bench = Self {
             machine: Machine::new(rules),
@@ -81,7 +82,7 @@ impl Bench {
         Of(seq, self.log[usize::try_from(seq - 1).unwrap()])
     }
 
-    /// Does what the machine wants until it wants nothing; returns what it publishes. Settlements are written.
+    /// Carries out all effects; returns the published commands. Settlements are written.
     pub(super) fn publishes(&mut self) -> Vec<Seq> {
         let mut published = Vec::new();
         while let Some(effect) = self.machine.next(self.log.len() as Seq, false, at(self.now)) {
@@ -105,7 +106,7 @@ impl Bench {
         published
     }
 
-    /// Answers the last question with exceptions that are due, and how often each was refused.
+    /// Answers the last question with due exceptions and their refusals.
     pub(super) fn due(&mut self, due: &[(Seq, u32)]) -> Vec<Seq> {
         assert!(matches!(self.asked.pop(), Some(Question::Due { .. })), "it is not asked");
         let due = due.iter().map(|(seq, attempts)| Due { cargo: self.of(*seq), attempts: *attempts });
@@ -144,14 +145,14 @@ impl Bench {
         self.publishes()
     }
 
-    /// The exceptions of the last settlement: which, refused how often, and how long they rest.
+    /// The exceptions of the last settlement: place, refusals, and how long each rests.
     fn excepted(&self) -> Vec<(Seq, u32, Duration)> {
         let exceptions = &self.settlements.last().expect("something is settled").exceptions;
         let rests = |exception: &Exception| exception.next_attempt_at.since(at(self.now).at);
         exceptions.iter().map(|exception| (exception.seq, exception.attempts, rests(exception))).collect()
     }
 
-    /// Ends the session over what is in flight.
+    /// Ends the session over the command in flight.
     fn end(&mut self) {
         self.machine.lost(Some("406 PRECONDITION_FAILED".to_owned()), at(self.now));
         (self.asked, self.reads) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Commands that end sessions, and what goes on beside them.
+//! Commands that end sessions, and the commands published meanwhile.
 
 use super::{Bench, CALM, NONE, rules};
 use crate::relay::{
@@ -30,7 +30,7 @@ fn one_that_ended_a_session_and_waits_no_longer_is_like_any_other_afterwards() {
     bench.publishes();
     assert_eq!(bench.read(&[1]), [1]);
     bench.end();
-    // An operator has parked it, and then has it published again.
+    // An operator parks it and requeues it later.
     bench.begin(1, &[]);
     bench.publishes();
     bench.end();

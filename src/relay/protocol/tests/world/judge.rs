@@ -1,10 +1,10 @@
-//! What may never be, and what must come about.
+//! The safety and liveness checks.
 
 use super::{Act, Bounds, Budget, Plain, World};
 use crate::{command::Seq, ledger::State};
 
 impl World {
-    /// The order of a task, and the window.
+    /// Checks the order of a task and the window.
     pub(super) fn check_publish(&mut self, bounds: &Bounds, command: Plain) {
         let Plain { seq, key, raw } = command;
         if raw {
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// What holds at every moment.
+    /// Checks the invariants of every state.
     pub(super) fn judge(&mut self, bounds: &Bounds) {
         for seq in 1..=self.head() {
             let refusals = self.refusals.get(&seq).copied().unwrap_or(0);
@@ -75,9 +75,9 @@ impl World {
         self.fault.get_or_insert(fault);
     }
 
-    /// What does not come through when all misfortunes end: nothing may be left.
+    /// Commands that do not get through once all misfortunes end; there must be none.
     ///
-    /// Poison may stay pending, if it was not parked.
+    /// Poison may stay pending unless it was parked.
     pub(in super::super) fn left_over(&self, bounds: &Bounds) -> Option<String> {
         let mut world = self.clone();
         world.left = Budget::default();
@@ -109,7 +109,7 @@ impl World {
             && (self.ledger.cursor == self.head() || !bounds.poison.is_empty())
     }
 
-    /// Poison that nothing shows to be the only one is not parked, and its task waits for it.
+    /// Poison is not parked, and its task waits, while nothing shows that it is the only one.
     fn is_behind_poison(&self, bounds: &Bounds, seq: Seq) -> bool {
         let key = self.command(seq).key;
         let mut poison = bounds.poison.iter().filter(|poison| **poison <= seq);
