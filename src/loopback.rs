@@ -53,7 +53,7 @@ fn address(host: &str) -> Option<IpAddr> {
     bare.parse().ok()
 }
 
-/// Why a request comes from a page of another origin open in a browser; `None` if it does not. Such a page's requests
+/// The sign that a page of another origin, open in a browser, sent a request; `None` if there is none. Such requests
 /// carry `Origin`, or at least the browser's assessment in `Sec-Fetch-Site`; programs send neither.
 #[must_use]
 pub fn foreign_page(headers: &HeaderMap) -> Option<&'static str> {

@@ -1,4 +1,4 @@
-//! A broker as its URL names it.
+//! A broker as specified by its URL.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use super::{error::Error, url::Address};
 use crate::{loopback, secret::Secret};
 
-/// A parsed broker URL. `Debug` shows the address only.
+/// A parsed broker URL. `Debug` shows only the address.
 #[derive(Clone)]
 pub(super) struct Broker {
     pub(super) uri: AMQPUri,
@@ -20,25 +20,25 @@ impl fmt::Debug for Broker {
     }
 }
 
-/// What is wrong with a broker URL, as the end of a sentence; `None` if it can be used. Shows nothing of it.
+/// The fault of a broker URL, as the end of a sentence; `None` if it can be used. Never quotes the URL.
 #[must_use]
 pub fn fault_of_url(url: &Secret) -> Option<&'static str> {
     super::url::fault(url.expose()).or_else(|| Broker::parse(url).err())
 }
 
-/// What in a broker URL that can be used may be meant otherwise, each as the end of a sentence. Shows nothing of it.
+/// Parts of a usable broker URL that may be mistakes, each as the end of a sentence. Never quotes the URL.
 #[must_use]
 pub fn oddities_of_url(url: &Secret) -> Vec<&'static str> {
     super::url::oddities(url.expose())
 }
 
-/// The virtual host that a broker URL names; `/` if it names none, or cannot be read.
+/// The virtual host of a broker URL; `/` if it names none or cannot be parsed.
 #[must_use]
 pub fn vhost_of_url(url: &Secret) -> String {
     Broker::parse(url).map_or_else(|_| "/".to_owned(), |broker| broker.uri.vhost)
 }
 
-/// The broker that a URL names, if what is sent there goes over a wire without encryption.
+/// The broker of a URL, if the connection crosses a network unencrypted.
 #[must_use]
 pub fn sent_in_clear(url: &Secret) -> Option<Address> {
     let broker = Broker::parse(url).ok()?;
@@ -46,7 +46,7 @@ pub fn sent_in_clear(url: &Secret) -> Option<Address> {
     is_in_clear.then_some(broker.address)
 }
 
-/// Whom a broker URL says to be, where.
+/// The credentials of a broker URL, and where they apply.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// The user.
@@ -59,7 +59,7 @@ pub struct Login {
     pub host: String,
 }
 
-/// Whom a broker URL says to be; `None` if it cannot be read.
+/// The credentials of a broker URL; `None` if it cannot be parsed.
 #[must_use]
 pub fn login_of_url(url: &Secret) -> Option<Login> {
     let AMQPUri { authority, vhost, .. } = Broker::parse(url).ok()?.uri;
@@ -75,7 +75,7 @@ impl Broker {
 
     pub(super) fn parse(url: &Secret) -> Result<Self, &'static str> {
         let text = url.expose();
-        // lapin's own words for what is wrong quote the URL, password and all.
+        // lapin's error message quotes the URL, including the password.
         let mut uri: AMQPUri = text.parse().map_err(|_: String| "is not an amqp:// or amqps:// URL")?;
         if let Some(host) = bracketed_host(text) {
             // lapin takes every IPv6 address for "localhost".
@@ -83,10 +83,10 @@ impl Broker {
         } else if authority(text).is_none_or(|authority| host_of(authority).is_empty()) {
             return Err("names no host");
         }
-        // Half of what lapin would take over from RabbitMQ's proposal: a dead peer is noticed within 20 s.
+        // Half of what lapin would adopt from RabbitMQ's proposal: a dead peer is detected within 20 s.
         uri.query.heartbeat.get_or_insert(10);
-        // lapin makes two buffers of 32 frames of the size that is agreed, at once; and 0, which RabbitMQ may be
-        // configured to propose, is 4 GiB to it. Our frames are smaller than this whatever is agreed.
+        // lapin immediately allocates two buffers of 32 frames of the agreed size. It takes 0, which RabbitMQ may be
+        // configured to propose, as 4 GiB. Our frames are smaller than this limit in any case.
         let frame_max = uri.query.frame_max.filter(|most| *most > 0);
         uri.query.frame_max = Some(frame_max.map_or(MAX_FRAME_BYTES, |most| most.min(MAX_FRAME_BYTES)));
         let address = Address::of(&uri.authority.host, uri.authority.port, &uri.vhost);
@@ -94,10 +94,10 @@ impl Broker {
     }
 }
 
-/// What RabbitMQ proposes by default.
+/// RabbitMQ's default proposal.
 const MAX_FRAME_BYTES: u32 = 131_072;
 
-/// `user:password@host:port` of an URL.
+/// `user:password@host:port` of a URL.
 fn authority(url: &str) -> Option<&str> {
     let rest = url.split_once("://")?.1;
     Some(rest.split(['/', '?', '#']).next().unwrap_or(rest))

@@ -1,4 +1,4 @@
-//! Connecting, blocked, closing; the only owner of a lapin `Connection`.
+//! Connecting, blocking, closing; the only owner of a lapin `Connection`.
 
 use std::{
     net::Shutdown,
@@ -19,31 +19,31 @@ use tokio::time::timeout;
 
 use super::{Address, Broker, Error, Existing, Settings, declare::Declaring, tls, topology};
 
-/// How long the broker may take to say goodbye.
+/// How long the broker may take to close the connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// A connection with one channel that confirms.
+/// A connection with one channel in confirm mode.
 pub(super) struct Link {
     pub(super) broker: Address,
     pub(super) channel: Arc<Channel>,
-    /// Those that the broker closed while the topology was declared; see [`Declaring`].
+    /// Channels that the broker closed while the topology was declared; see [`Declaring`].
     _closed: Vec<Channel>,
     connection: Connection,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
-    /// Whether the broker blocks publishing, as last told.
+    /// The last reported state of blocking.
     blocked: bool,
-    /// Last, so that the socket outlives what still wants to write to it.
+    /// Last, so the socket outlives everything that still writes to it.
     socket: Socket,
 }
 
-/// Something happened to the connection.
+/// A change of the connection.
 pub(super) enum Turn {
     Blocked(bool),
     Ended(Option<lapin::Error>),
 }
 
 impl Link {
-    /// Connects to one broker, sees to the topology, and opens a channel that confirms, all within
+    /// Connects to one broker, applies the topology, and opens a channel in confirm mode, all within
     /// [`Settings::connect_timeout`].
     pub(super) async fn open(
         broker: &Broker,
@@ -87,7 +87,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Tells what happened to the connection since.
+    /// Reports the next change of the connection.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         loop {
             // The status rather than the event: a connection may be blocked before anybody listens.
@@ -97,8 +97,8 @@ impl Link {
                 return Poll::Ready(Turn::Blocked(blocked));
             }
             match self.events.poll_next_unpin(cx) {
-                // lapin tells the end of every channel. Those that were closed over a declaration are not the session's,
-                // and their ends may come late; it has the state changed before it tells (4.12.3).
+                // lapin reports the end of every channel. Channels closed over a declaration are not the session's,
+                // and their ends may arrive late. lapin changes the state before it reports (4.12.3).
                 Poll::Ready(Some(Event::Error(_))) if self.is_open() => {}
                 Poll::Ready(Some(Event::Error(error))) => return Poll::Ready(Turn::Ended(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(Turn::Ended(None)),
@@ -108,7 +108,7 @@ impl Link {
         }
     }
 
-    /// True as long as connection and channel are open. Not every end of them is an event.
+    /// True while connection and channel are open. Not every end causes an event.
     pub(super) fn is_open(&self) -> bool {
         self.connection.status().connected() && self.channel.status().connected()
     }
@@ -117,7 +117,7 @@ impl Link {
     pub(super) async fn close(self) {
         let Self { channel, _closed, connection, socket, .. } = self;
         let goodbye = async {
-            // Neither error tells anything: the connection is over either way.
+            // Errors are irrelevant here: the connection is over either way.
             channel.close(200, "OK".into()).await.ok();
             connection.close(200, "OK".into()).await.ok();
         };
@@ -126,14 +126,14 @@ impl Link {
     }
 }
 
-/// A connection of somebody who only listens. Dropping it cuts it off.
+/// A connection that only listens. Dropping it cuts it off.
 pub struct Listening {
     broker: Address,
     connection: Connection,
-    /// Held until the end. lapin (4.12.3) closes a channel when the last of its handles is dropped, and cannot close a
-    /// connection while one is closing.
+    /// Held until the end. lapin (4.12.3) closes a channel when its last handle is dropped, and cannot close a
+    /// connection while a channel is closing.
     channels: Mutex<Vec<Channel>>,
-    /// Last, so that the socket outlives what still wants to write to it.
+    /// Last, so the socket outlives everything that still writes to it.
     _socket: Socket,
 }
 
@@ -157,30 +157,30 @@ impl Listening {
         Err(failure)
     }
 
-    /// Whom it listens to.
+    /// The broker's address.
     #[must_use]
     pub fn broker(&self) -> &Address {
         &self.broker
     }
 
-    /// True as long as the connection is open.
+    /// True while the connection is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.connection.status().connected()
     }
 
-    /// Opens a channel, which lives until the end of the connection unless the broker closes it. A peer that has gone silent
-    /// is noticed by its missing heartbeats, within 20 s unless the URL says otherwise; what waits for it then fails.
+    /// Opens a channel, which lives until the end of the connection unless the broker closes it. A silent peer is
+    /// detected by its missing heartbeats, within 20 s unless the URL says otherwise; pending operations then fail.
     ///
     /// # Errors
-    /// The connection is gone, or the broker gives no channel.
+    /// The connection is gone, or the broker opens no channel.
     pub async fn channel(&self) -> lapin::Result<Channel> {
         let channel = self.connection.create_channel().await?;
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel.clone());
         Ok(channel)
     }
 
-    /// A channel on which a table is declared, or looked for, as `settings` say; it is open afterwards.
+    /// Declares or looks for a table as `settings` say; returns an open channel.
     pub(super) async fn prepare(
         &self,
         plan: topology::Plan,
@@ -194,10 +194,10 @@ impl Listening {
         Ok(channel)
     }
 
-    /// A channel on which the queue that workers report to is declared, or looked for, as `settings` say.
+    /// Declares or looks for the queue of workers' reports as `settings` say; returns an open channel.
     ///
     /// # Errors
-    /// [`Error::Topology`], or the broker gives no channel.
+    /// [`Error::Topology`], or the broker opens no channel.
     pub async fn prepare_outcomes(
         &self,
         queue: &str,
@@ -207,12 +207,12 @@ impl Listening {
         self.prepare(topology::outcomes_plan(queue), settings, existing).await
     }
 
-    /// Takes leave of the broker, within two seconds whether or not it answers.
+    /// Closes the connection, within two seconds whether or not the broker answers.
     pub async fn close(self, reason: &str) {
         let Self { connection, channels, _socket: socket, .. } = self;
         let channels = channels.into_inner().unwrap_or_else(PoisonError::into_inner);
         let goodbye = async {
-            // No error tells anything: the connection is over either way, and so it is if nobody answers.
+            // Errors are irrelevant here: the connection is over either way, even without an answer.
             for channel in &channels {
                 channel.close(200, "OK".into()).await.ok();
             }
@@ -250,17 +250,17 @@ async fn connect(
     settings: &Settings,
     name: &str,
 ) -> lapin::Result<Connection> {
-    // Two providers are compiled in by way of different dependencies, so rustls cannot choose. An error means that
-    // somebody has chosen before.
+    // Two providers are compiled in through different dependencies, so rustls cannot choose. An error means that one
+    // is already installed.
     rustls::crypto::ring::default_provider().install_default().ok();
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "countersign".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let runtime = lapin::runtime::default_runtime()?;
-    // Connected before lapin is asked. It would connect on a thread of its own, which goes on when the connect is given
-    // up; and if that fails, the tasks it began with stay for ever (4.12.3, `IoLoop::start`): a broker that is away for
-    // a week would cost some ten thousand of them.
+    // Connect before handing over to lapin. lapin would connect on its own thread, which continues after the connect
+    // is given up; and if that fails, the tasks it started leak (4.12.3, `IoLoop::start`): a broker that is away for a
+    // week would cost some ten thousand of them.
     let opening = async {
         let authority = &uri.authority;
         let addresses = tokio::net::lookup_host((authority.host.as_str(), authority.port)).await?;
@@ -277,17 +277,17 @@ async fn connect(
     let stream = Mutex::new(Some(opening.await?));
     let take = async move |_, _| {
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // lapin asks again if the peer closes before it has said anything.
+        // lapin asks again if the peer closes before it has sent anything.
         Ok(stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionAborted))?)
     };
     Connection::connector(uri.clone(), runtime, take, properties).await
 }
 
-/// A second handle of the connection's socket, which shuts it down when it is dropped.
+/// A second handle of the connection's socket, which shuts it down on drop.
 ///
 /// lapin runs a connection on a thread that ends when the socket does. It cannot write while the broker blocks
-/// publishing, not even `connection.close`, and it waits for the answer of a peer that is silent; each session given up
-/// would leave a thread and a socket behind until the kernel gives up, which takes a quarter of an hour.
+/// publishing, not even `connection.close`, and it waits for the answer of a silent peer. Each abandoned session would
+/// leak a thread and a socket until the kernel gives up, after a quarter of an hour.
 #[derive(Default)]
 struct Socket(SocketState);
 
@@ -298,7 +298,7 @@ enum Handle {
     Dropped,
 }
 
-/// Takes hold of a socket, unless it is not wanted any longer.
+/// Keeps a handle of a socket, unless it is not wanted any more.
 fn hold(state: &SocketState, socket: &tokio::net::TcpStream) -> std::io::Result<()> {
     let handle = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,17 +313,17 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(Handle::Dropped);
         if let Some(Handle::Open(socket)) = before {
-            // An error means that it is shut down already.
+            // An error means that it is already shut down.
             socket.shutdown(Shutdown::Both).ok();
         }
     }
 }
 
-/// Connects as the relay does (same reading of the URLs, same TLS) for somebody who only listens, under a `name` that
-/// the broker shows. Declares nothing. May be dropped while it waits, and leaves nothing behind then.
+/// Connects as the relay does (same parsing of the URLs, same TLS), only to listen, under a `name` that the broker
+/// shows. Declares nothing. Cancel safe: a dropped call leaves nothing behind.
 ///
 /// # Errors
-/// An URL is missing or unusable, or no broker answers; then what the last one had to say.
+/// A URL is missing or unusable, or no broker answers: then the error of the last one.
 pub async fn listen_in(settings: &Settings, name: &str) -> Result<Listening, Error> {
     Listening::open(&Broker::parse_all(&settings.urls)?, settings, name).await
 }

@@ -1,4 +1,4 @@
-//! Declaring, or looking for, what stands in the table of [`topology`](super::topology).
+//! Declares, or looks for, the objects in the table of [`topology`](super::topology).
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,8 @@ use super::{
     words::{advice, overflow_of_existing, refusing_policy},
 };
 
-/// Queues that were there before and treat a message for which they have no room otherwise than a queue of ours, by name,
-/// with what they do. Remembered, so that they are not refused, and the broker does not log it, each time.
+/// Existing queues with an overflow behavior different from ours, by name, with that behavior. Remembered to avoid a
+/// refusal, and the broker's log line, each time.
 #[derive(Debug, Default)]
 pub struct Existing(Mutex<HashMap<String, Option<String>>>);
 
@@ -28,7 +28,7 @@ impl Existing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The arguments by which the queue was declared last, or is to be for the first time.
+    /// The arguments of the queue's last declaration, or those for its first.
     fn arguments(&self, queue: &Queue) -> FieldTable {
         let known = self.known();
         let Some(overflow) = known.get(&queue.name) else { return table(queue.arguments) };
@@ -36,7 +36,7 @@ impl Existing {
         table_of(others.chain(overflow.as_deref().map(|overflow| (OVERFLOW, overflow))))
     }
 
-    /// Takes a queue as it is.
+    /// Accepts a queue as it is.
     fn accept(&self, queue: &Queue, overflow: Option<String>, broker: &Address) {
         let ours = queue.arguments.iter().find(|(name, _)| *name == OVERFLOW).map(|(_, value)| *value);
         if overflow.as_deref() == ours {
@@ -61,13 +61,13 @@ pub(super) struct Declaring<'a> {
     broker: &'a Address,
     existing: &'a Existing,
     verb: &'static str,
-    /// The last one is in use; the broker has closed those before. All are held: lapin (4.12.3) closes a channel when the
-    /// last of its handles is dropped, and cannot close a connection while one is closing.
+    /// The last one is in use; the broker has closed those before. All are held: lapin (4.12.3) closes a channel when
+    /// its last handle is dropped, and cannot close a connection while a channel is closing.
     channels: Vec<Channel>,
 }
 
 impl<'a> Declaring<'a> {
-    /// With a channel of its own.
+    /// Opens the first channel.
     pub(super) async fn begin(
         connection: &'a Connection,
         broker: &'a Address,
@@ -78,10 +78,10 @@ impl<'a> Declaring<'a> {
         Ok(declaring)
     }
 
-    /// Does what `topology` says. Returns the channels, of which the last is open and may be used on, and at least one is.
+    /// Applies `topology`. Returns the channels, at least one; the last is open and ready for use.
     ///
     /// # Errors
-    /// The first thing that is refused, or is not there.
+    /// The first object that is refused or missing.
     pub(super) async fn carry_out(mut self, plan: Plan, topology: Topology) -> Result<Vec<Channel>, Error> {
         match topology {
             Topology::Declare => self.declare(plan).await?,
@@ -104,8 +104,8 @@ impl<'a> Declaring<'a> {
         Ok(())
     }
 
-    /// Looks for what is needed: the exchange that is published to, and the queue that is needed. A binding cannot be asked
-    /// for over AMQP, only made.
+    /// Looks for what is needed: the exchange that is published to, and the needed queue. AMQP cannot query a binding,
+    /// only create it.
     async fn check(&mut self, plan: Plan) -> Result<(), Error> {
         self.verb = "find";
         for exchange in plan.exchanges.into_iter().filter(|exchange| exchange.needed) {
@@ -120,14 +120,14 @@ impl<'a> Declaring<'a> {
     }
 
     async fn declare_exchange(&self, exchange: Exchange) -> Result<(), Error> {
-        // Durable: what is not is gone when the broker restarts, and every publish fails.
+        // Durable: a transient exchange would be gone when the broker restarts, and every publish would fail.
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let (name, arguments) = (exchange.name.as_str().into(), table(exchange.arguments));
         let declared = self.channel().exchange_declare(name, exchange.kind, options, arguments).await;
         declared.map_err(|source| self.failed(format!("exchange {}", exchange.name), source))
     }
 
-    /// Declares a queue. One that differs from ours by nothing but its [`OVERFLOW`] is taken as it is.
+    /// Declares a queue. One that differs from ours only in its [`OVERFLOW`] is accepted as it is.
     async fn declare_queue(&mut self, queue: &Queue) -> Result<(), Error> {
         let mut result = self.try_queue(queue).await;
         if let Err(source) = &result
@@ -182,14 +182,14 @@ impl<'a> Declaring<'a> {
     }
 }
 
-/// Whether the exchange is there. If not, the channel is closed.
+/// Checks that the exchange exists. If not, the channel is closed.
 pub(super) async fn look_for_exchange(channel: &Channel, exchange: &Exchange) -> lapin::Result<()> {
     let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let (name, kind) = (exchange.name.as_str().into(), exchange.kind.clone());
     channel.exchange_declare(name, kind, options, FieldTable::default()).await
 }
 
-/// What the broker tells of a queue. If it is not there, the channel is closed.
+/// Queries a queue. If it does not exist, the channel is closed.
 pub(super) async fn look_for_queue(channel: &Channel, name: &str) -> lapin::Result<lapin::Queue> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, FieldTable::default()).await

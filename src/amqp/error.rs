@@ -1,4 +1,4 @@
-//! Why there is no session, and what that says of what was published.
+//! Errors of a session, and whether a publish caused them.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use lapin::ErrorKind;
 use super::url::Address;
 use crate::relay::Failure;
 
-/// Why there is no session, or none any longer.
+/// Why no session could be opened, or why it ended.
 ///
-/// The texts name the broker by host, port and virtual host; nothing of user and password.
+/// The messages name the broker by host, port and virtual host, never user or password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An URL cannot be used.
+    /// A URL cannot be used.
     #[error("broker URL number {number} {fault}")]
     Url {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The fault of the URL.
         fault: &'static str,
     },
     /// No broker is configured.
@@ -32,14 +32,14 @@ pub enum Error {
         #[source]
         source: Box<lapin::Error>,
     },
-    /// Broker and we do not agree on TLS.
+    /// The TLS handshake failed.
     #[error("no TLS with {broker}: {advice}")]
     Tls {
         /// The broker.
         broker: Address,
-        /// What is wrong and what to do.
+        /// The problem and what to do.
         advice: String,
-        /// The cause, unless all of it has been said.
+        /// The cause, unless `advice` covers it.
         #[source]
         source: Option<Box<lapin::Error>>,
     },
@@ -51,12 +51,12 @@ pub enum Error {
         /// [`Settings::connect_timeout`](super::Settings::connect_timeout).
         limit: Duration,
     },
-    /// An exchange, queue or binding cannot be declared, or is not there.
+    /// An exchange, queue or binding cannot be declared or does not exist.
     #[error("cannot {verb} {object} on {broker}; {advice}")]
     Topology {
         /// `declare` or `find`.
         verb: &'static str,
-        /// Which one.
+        /// The object.
         object: String,
         /// The broker.
         broker: Address,
@@ -66,7 +66,7 @@ pub enum Error {
         #[source]
         source: Box<lapin::Error>,
     },
-    /// No channel.
+    /// No channel could be opened.
     #[error("cannot open a channel on {broker}")]
     Channel {
         /// The broker.
@@ -92,7 +92,7 @@ impl Failure for Error {
             Self::Url { .. } | Self::NoUrl | Self::Tls { .. } => true,
             Self::ConnectTimeout { .. } => false,
             Self::Connect { source, .. } | Self::Channel { source, .. } => is_refusal(source),
-            // Without the exchange there is nothing to publish to, and waiting does not make it.
+            // Without the exchange there is nothing to publish to, and waiting does not create it.
             Self::Topology { source, .. } => is_refusal(source) || code(source) == Some(404),
             Self::Ended { source, .. } => source.as_deref().is_some_and(is_refusal),
         }
@@ -113,7 +113,7 @@ impl Failure for Error {
 }
 
 impl Error {
-    /// The reply code and text of a broker that answered, and did not let us in or ended the connection.
+    /// The reply code and text of a broker that answered, but refused or ended the connection.
     #[must_use]
     pub fn reply(&self) -> Option<(u16, &str)> {
         let source = match self {
@@ -138,14 +138,14 @@ pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// The broker's reply code and text, if it ended a session that does nothing but publish over what was published.
+/// The broker's reply code and text, if it ended a publish-only session over a publish.
 ///
 /// - 403 access refused: of the topic, that is, the routing key. A user who may not write to the exchange at all is
-///   refused with every command, so that is none of theirs.
+///   refused with every command, so no single command is to blame.
 /// - 311 content too large, 406 precondition failed: the message is larger than `max_message_size`, or has a property
-///   that the broker does not take.
+///   that the broker does not accept.
 /// - 501 frame error, 502 syntax error, 503 command invalid, 505 unexpected frame, 540 not implemented, 541 internal
-///   error: the broker could not read it, or stumbled over it.
+///   error: the broker could not parse or process it.
 ///
 /// Not 320 connection forced (shut down), 404 not found (the exchange was deleted), 504 and 506 (channel, resources).
 fn blame(error: &lapin::Error) -> Option<String> {
@@ -159,8 +159,8 @@ fn blame(error: &lapin::Error) -> Option<String> {
     blames.then(|| format!("{code} {text}"))
 }
 
-/// 403 access refused (user, password or permission), 406 precondition failed (declared with other properties),
-/// 530 not allowed (no such virtual host).
+/// 403 access refused (user, password or permission), 406 precondition failed (declared with other properties), 530
+/// not allowed (no such virtual host).
 fn is_refusal(error: &lapin::Error) -> bool {
     matches!(code(error), Some(403 | 406 | 530))
 }
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// What the broker closes a channel or connection with.
+    /// The broker's error when it closes a channel or connection.
     fn said(code: u16, text: &str) -> Box<lapin::Error> {
         let error = AMQPError::from_id(code, text.into()).expect("a reply code of AMQP 0-9-1");
         Box::new(ErrorKind::ProtocolError(error).into())

@@ -1,5 +1,5 @@
-//! A look at a broker for somebody who asks once, with everything that can be told over AMQP of exchanges and queues, and
-//! without changing them.
+//! A one-time examination of a broker: reports everything AMQP reveals about exchanges and queues, without changing
+//! them.
 
 use lapin::{
     Channel,
@@ -17,23 +17,23 @@ use crate::telemetry::{
     metrics::topology::{Counts, Problem, Role},
 };
 
-/// An exchange or a queue, as the broker has it.
+/// An exchange or a queue, as it is on the broker.
 #[derive(Debug)]
 pub struct Examined {
     /// Its name.
     pub name: String,
-    /// What the queue is for; `None` of an exchange.
+    /// The queue's purpose; `None` for an exchange.
     pub role: Option<Role>,
-    /// What is in the queue; `None` of an exchange, and of what is not there.
+    /// The queue's counts; `None` for an exchange or a missing queue.
     pub counts: Option<Counts>,
     /// What is wrong with it.
     pub trouble: Option<Trouble>,
-    /// False where it could not be compared with what `serve` declares, since the user may not configure it.
+    /// False if it could not be compared with what `serve` declares because the user may not configure it.
     pub compared: bool,
-    /// What the queue is declared to do when it is full, if that is not to refuse; `Some("")` if it is not declared to do
-    /// anything, which is to drop the oldest.
+    /// The queue's declared overflow behavior, if that is not to refuse; `Some("")` if none is declared, which means
+    /// drop the oldest.
     pub overflow: Option<String>,
-    /// Whether commands or reports cannot do without it.
+    /// Whether commands or reports depend on it.
     pub needed: bool,
 }
 
@@ -42,14 +42,14 @@ pub struct Examined {
 pub struct Trouble {
     /// The kind.
     pub problem: Problem,
-    /// The broker's words.
+    /// The broker's message.
     pub words: String,
     /// What to do.
     pub advice: String,
 }
 
-/// Examines every exchange and queue that these settings name. What exists is declared again, which the broker answers
-/// by whether it is the same; what does not exist is not made.
+/// Examines every exchange and queue that these settings name. Existing ones are redeclared; the broker answers
+/// whether they match. Missing ones are not created.
 ///
 /// # Errors
 /// The connection failed.
@@ -73,7 +73,7 @@ pub async fn examine(connection: &Listening, settings: &Settings) -> lapin::Resu
     Ok(found)
 }
 
-/// The broker closes a channel over each refusal.
+/// The broker closes a channel on each refusal.
 struct Examining<'a> {
     connection: &'a Listening,
     channel: Option<Channel>,
@@ -87,7 +87,7 @@ impl Examining<'_> {
         }
     }
 
-    /// What the broker refused; fails if it is the connection that ended.
+    /// The broker's refusal; fails if the connection ended instead.
     fn refused(&mut self, error: lapin::Error, object: &str) -> lapin::Result<Trouble> {
         self.channel = None;
         if super::code(&error).is_none() || !self.connection.is_open() {

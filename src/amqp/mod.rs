@@ -1,8 +1,8 @@
-//! RabbitMQ over AMQP 0-9-1, by way of lapin.
+//! RabbitMQ over AMQP 0-9-1, using lapin.
 //!
-//! lapin prints every returned message, body and all, as a warning of the target `lapin::returned_messages`. The body
-//! holds what approvers wrote, so the subscriber silences that target; what matters of a return is logged by the relay.
-//! At level `trace` lapin prints every frame.
+//! lapin logs every returned message, including its body, as a warning of the target `lapin::returned_messages`. The
+//! body contains what approvers wrote, so the subscriber silences that target; the relay logs what matters about a
+//! return. At level `trace` lapin logs every frame.
 
 mod broker;
 mod connection;

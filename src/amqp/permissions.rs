@@ -1,12 +1,13 @@
-//! The least that users of the broker need, as the lines of `rabbitmqctl` that give it.
+//! The minimal permissions of the broker's users, as `rabbitmqctl` commands.
 //!
-//! RabbitMQ's permissions are patterns over names, and a name may be that of an exchange and of a queue alike: who may read
-//! `countersign.commands`, which a worker must, may read the exchange as well, and that is half of what a binding takes. So
-//! the worker's topics of the exchange are taken away: without them there is no binding to a topic exchange, and no publish.
+//! RabbitMQ's permissions are patterns over names, and an exchange and a queue may share a name: a worker must be
+//! allowed to read `countersign.commands`, so it may read the exchange as well, which is half of what a binding takes.
+//! Therefore the worker gets no topic permissions on the exchange: without them it can neither bind to a topic
+//! exchange nor publish.
 //!
-//! RabbitMQ 4.3 takes rights on topics of an exchange that exists and no other, and drops them with the exchange. So the
-//! worker's lines are the last, and the first of them is the one on topics: a shell that stops at an error (`sh -e`) has then
-//! given the worker nothing yet, and countersign what it needs to declare the exchange.
+//! RabbitMQ 4.3 accepts topic permissions only on an exchange that exists, and drops them with the exchange. So the
+//! worker's commands are the last, and the first of them is the one on topics: a shell that stops at an error (`sh
+//! -e`) has then given the worker nothing yet, and countersign what it needs to declare the exchange.
 
 use super::{
     Settings, Topology,
@@ -15,26 +16,26 @@ use super::{
     words::quoted,
 };
 
-/// The pattern that fits no name.
+/// Matches no name.
 const NOTHING: &str = "^$";
 
-/// The pattern that fits no topic. A topic may be empty, a name may not.
+/// Matches no topic. A topic may be empty, a name may not.
 const NO_TOPIC: &str = "(?!)";
 
-/// A user of the broker, by what it is for, and the lines that give it what that takes.
+/// A user of the broker, with its purpose and permissions.
 struct User {
     name: &'static str,
     purpose: String,
     configure: String,
     write: String,
     read: String,
-    /// Whether topics of the exchange of commands are taken away.
+    /// Whether it gets no topic permissions on the exchange of commands.
     no_topics: bool,
     tag: Option<&'static str>,
 }
 
-/// Lines of a shell for three users: `countersign` itself, `worker`, and `monitoring`. They must have been added before, with
-/// `rabbitmqctl add_user`. The virtual host is that of the first broker URL. Comments say who may do what.
+/// Shell commands for three users: `countersign` itself, `worker`, and `monitoring`. They must have been added with
+/// `rabbitmqctl add_user`. The virtual host is that of the first broker URL. Shell comments explain the permissions.
 #[must_use]
 pub fn permissions(settings: &Settings) -> Vec<String> {
     let vhost = settings.urls.first().map_or_else(|| "/".to_owned(), vhost_of_url);
@@ -68,8 +69,8 @@ fn users(settings: &Settings) -> [User; 3] {
     let (exchange, queue) = (&*settings.exchange, &*settings.queue);
     let outcomes = settings.outcomes.as_deref();
     let service = if settings.topology == Topology::Declare {
-        // To declare takes all three: a queue with dead letters is read and its exchange of dead letters written, an exchange
-        // with an alternate one likewise, and a binding writes the queue and reads the exchange.
+        // Declaring takes all three: a queue with dead letters is read and its dead-letter exchange written, likewise
+        // an exchange with an alternate one, and a binding writes the queue and reads the exchange.
         let reports = [OUTCOMES].into_iter().chain(outcomes).filter(|_| outcomes.is_some());
         let all = pattern([exchange, queue, UNROUTED, DEAD].into_iter().chain(reports));
         User {
@@ -82,8 +83,9 @@ fn users(settings: &Settings) -> [User; 3] {
             tag: None,
         }
     } else {
-        // RabbitMQ 4.3 shows an exchange or a queue only to who has some right to it. Of the three, the one to write gives
-        // nothing at a queue but half of a binding, and a user that publishes commands may write to their exchanges anyway.
+        // RabbitMQ 4.3 shows an exchange or a queue only to users with some permission on it. Of the three, write
+        // gives only half of a binding on a queue, and a user that publishes commands may write to their exchanges
+        // anyway.
         User {
             name: "countersign",
             purpose: "publishes commands, inspects queues, consumes reports; declares nothing, as amqp.topology says"
@@ -122,7 +124,7 @@ fn users(settings: &Settings) -> [User; 3] {
     [service, monitoring, worker]
 }
 
-/// Fits exactly these names, each once; nothing if there is none.
+/// Matches exactly these names, each once; nothing if there are none.
 fn pattern<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut known: Vec<String> = Vec::new();
     for name in names.into_iter().filter(|name| !name.is_empty()) {

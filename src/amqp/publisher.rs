@@ -1,7 +1,7 @@
 //! Persistent and mandatory publishes on one channel; confirm or return → outcome.
 //!
-//! One task publishes on a channel: lapin numbers a publish and queues its frames in two steps, so two tasks could have
-//! their confirms swapped.
+//! Only one task publishes on a channel: lapin numbers a publish and queues its frames in two steps, so the confirms
+//! of two tasks could be swapped.
 
 use std::{
     borrow::Cow,
@@ -38,11 +38,11 @@ use crate::{
     telemetry::log::chain,
 };
 
-/// A header longer than this is left out; the body has the whole value.
+/// Headers longer than this are left out; the body has the whole value.
 ///
 /// All properties of a message go into one frame, whose size the broker limits (131072 bytes by default, 8192 at the
-/// least from RabbitMQ 4 on), and a larger one ends the connection. Such a command would be published again and again,
-/// and nothing after it.
+/// least from RabbitMQ 4 on). A larger one ends the connection. Such a command would be published again and again, and
+/// nothing after it.
 const MAX_HEADER_BYTES: usize = 1024;
 
 /// `delivery_mode`: on disk before it is confirmed.
@@ -60,10 +60,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that has not connected yet.
+    /// Creates a publisher that is not connected yet.
     ///
     /// # Errors
-    /// An URL is missing or unusable.
+    /// A URL is missing or unusable.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let brokers = Broker::parse_all(&settings.urls)?;
         if brokers.is_empty() {
@@ -78,7 +78,7 @@ impl Publisher {
         })
     }
 
-    /// Looks after exchanges and queues for as long as this publisher has a session.
+    /// Watches exchanges and queues while this publisher has a session.
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch::new(self.settings.clone(), self.existing.clone(), self.connected.subscribe())
@@ -89,7 +89,7 @@ impl crate::relay::Publisher for Publisher {
     type Session = ConfirmChannel;
     type Error = Error;
 
-    /// Tries every broker once, beginning with the one that was connected last.
+    /// Tries every broker once, starting with the last connected one.
     async fn connect(&mut self) -> Result<ConfirmChannel, Error> {
         let mut last = Error::NoUrl;
         for tried in 1..=self.brokers.len() {
@@ -114,7 +114,7 @@ impl crate::relay::Publisher for Publisher {
 
 type Answers = Pin<Box<dyn Future<Output = lapin::Result<Answer>> + Send>>;
 
-/// A connected channel that confirms.
+/// A connected channel in confirm mode.
 pub struct ConfirmChannel {
     link: Link,
     window: Window<Answers>,
@@ -124,7 +124,7 @@ pub struct ConfirmChannel {
     _connected: Connected,
 }
 
-/// There is a session as long as this is.
+/// Marks the session as existing until dropped.
 struct Connected(watch::Sender<bool>);
 
 impl Drop for Connected {
@@ -152,8 +152,8 @@ impl ConfirmChannel {
         }
     }
 
-    /// When the broker has closed the channel, whatever is done with it next fails because it is closed; the answers
-    /// that were awaited then have the broker's words.
+    /// Once the broker has closed the channel, every later operation fails because it is closed; only the answers that
+    /// were pending then carry the broker's message.
     fn ended(&mut self, source: Option<lapin::Error>) -> Error {
         let is_the_brokers = |error: &lapin::Error| super::code(error).is_some();
         let told = source.as_ref().is_some_and(is_the_brokers);
@@ -203,8 +203,8 @@ impl crate::relay::Session for ConfirmChannel {
         }
         let channel = &self.link.channel;
         let barrier = || {
-            // Takes the lock under which lapin completes the confirms of one ack; see `window`. It is not waited for:
-            // with confirms outstanding the future would only resolve after the last of them.
+            // Takes the lock under which lapin completes the confirms of one ack; see `window`. Not awaited: with
+            // confirms outstanding the future would only resolve after the last of them.
             let unclaimed = channel.wait_for_confirms().now_or_never();
             unclaimed.and_then(Result::ok).unwrap_or_default().into_iter().map(returned).collect()
         };
@@ -226,7 +226,7 @@ impl crate::relay::Session for ConfirmChannel {
 }
 
 fn answer(confirmation: Confirmation) -> Answer {
-    // Without confirm mode nothing would be confirmed, so `NotRequested` is none.
+    // Without confirm mode nothing would be confirmed, so `NotRequested` does not count.
     let ack = confirmation.is_ack();
     Answer { ack, returned: confirmation.take_message().map(returned) }
 }
@@ -239,8 +239,8 @@ fn returned(message: BasicReturnMessage) -> Returned {
     }
 }
 
-/// The properties of the contract. Never `expiration` (a decision does not go stale by itself), `user_id` (the broker
-/// would compare it with the connection's user) or `priority` (quorum queues have none).
+/// The properties of the contract. Never `expiration` (a decision does not expire), `user_id` (the broker would
+/// compare it with the connection's user) or `priority` (quorum queues have none).
 fn properties(envelope: &Envelope, message_type: &str, form: Form<'_>) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in form.headers {
@@ -263,7 +263,7 @@ fn properties(envelope: &Envelope, message_type: &str, form: Form<'_>) -> BasicP
     properties
 }
 
-/// A short string holds 255 bytes; what is longer is cut between two characters.
+/// A short string holds 255 bytes; longer text is cut between two characters.
 fn short(text: impl Into<String>) -> ShortString {
     let mut text = text.into();
     let mut end = text.len().min(255);

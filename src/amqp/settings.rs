@@ -1,38 +1,38 @@
-//! Where and how to publish.
+//! Settings of the publisher.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::tls;
 use crate::{command::profile::Profile, secret::Secret};
 
-/// Where and how to publish.
+/// Settings of the publisher.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Brokers, tried in turn. Each `amqp://` or `amqps://`, and checked by [`fault_of_url`](super::fault_of_url).
+    /// Brokers, tried in turn. Each is an `amqp://` or `amqps://` URL checked by
+    /// [`fault_of_url`](super::fault_of_url).
     pub urls: Vec<Secret>,
     /// The topic exchange that commands are published to.
     pub exchange: String,
-    /// The queue that is bound to it by `#`. Empty: no queue is declared.
+    /// The queue bound to it with `#`. Empty: no queue is declared.
     pub queue: String,
-    /// The queue that workers report to, if there is anybody who takes reports.
+    /// The queue that workers report to, if reports are consumed.
     pub outcomes: Option<String>,
     /// What to do about exchanges and queues.
     pub topology: Topology,
-    /// How often they are looked at while connected; `None` for never.
+    /// How often they are checked while connected; `None` for never.
     pub check_interval: Option<Duration>,
     /// AMQP property `type`, at most 255 bytes.
     pub message_type: String,
-    /// The profile of an endpoint's commands, by its name. Those of endpoints that are not in it are
-    /// [`Profile::Plain`].
+    /// The profile of an endpoint's commands, by endpoint name. The default is [`Profile::Plain`].
     pub profiles: HashMap<String, Profile>,
-    /// How long connecting to one broker may take, up to the first publish.
+    /// Time limit for connecting to one broker, up to the first publish.
     pub connect_timeout: Duration,
     /// For `amqps://`.
     pub tls: tls::Settings,
 }
 
 impl Settings {
-    /// Whether a publisher by these settings would do the same. An endpoint that is new or gone makes no difference if
+    /// Whether a publisher with these settings would behave the same. A new or removed endpoint makes no difference if
     /// its commands are plain.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -87,14 +87,14 @@ impl Default for Settings {
 /// What to do about exchanges and queues at the start of each session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Topology {
-    /// Declare what is missing. An exchange that somebody deletes is there again a moment later.
+    /// Declare what is missing. A deleted exchange is restored a moment later.
     #[default]
     Declare,
-    /// See that it is there; change nothing. For brokers whose definitions are managed elsewhere, and for users without
-    /// the permission `configure`. Bindings cannot be checked over AMQP: what a missing one costs lies in
+    /// Check that it exists; change nothing. For brokers whose definitions are managed elsewhere, and for users
+    /// without the permission `configure`. AMQP cannot check bindings: with a missing one, commands end up in
     /// [`topology::UNROUTED`](super::topology::UNROUTED), whose messages are counted.
     Check,
-    /// Do not even look, neither when connecting nor later.
+    /// Do not check, neither when connecting nor later.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! TLS to the broker: whom we believe, who we say we are, and what an operator is told when that fails.
+//! TLS to the broker: trusted authorities, the client certificate, and advice for an operator when a handshake fails.
 
 use std::{io, net::IpAddr, path::PathBuf};
 
@@ -13,21 +13,21 @@ use crate::{
     time::Timestamp,
 };
 
-/// How `amqps://` brokers are spoken to. The files are read at each connect, so renewed ones need no restart.
+/// TLS settings for `amqps://` brokers. The files are read at each connect, so renewed ones need no restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The authorities that the broker's certificate may come from, in PEM; those of the system if absent.
+    /// Trusted authorities for the broker's certificate, in PEM; those of the system if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate, with those that lead to its authority, and its private key, both in PEM.
+    /// The client certificate with its chain, and its private key, both in PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Settings {
-    /// Whether a connection could be tried with the files as they are now; if so, what our certificate, if there is one,
-    /// says of itself.
+    /// Checks that the current files allow a connection attempt; returns facts from the client certificate, if there
+    /// is one.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The fault in the files.
     pub fn check(&self) -> Result<Option<Facts>, certificates::Error> {
         if let Some(path) = &self.ca_file {
             certificates::read_authorities(path)?;
@@ -60,14 +60,14 @@ pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
 /// Why a connection over TLS failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Advice {
-    /// What it is, and what to do.
+    /// The problem and what to do.
     pub(super) words: String,
-    /// True if the words are all there is to know: the cause has nothing but names of the TLS library to add.
+    /// True if the words are complete: the cause would only add names from the TLS library.
     pub(super) whole: bool,
 }
 
-/// What to do about a failed connection over TLS; `None` if TLS is not the reason. `identified` if we have a
-/// certificate to show; `host` is that of the URL.
+/// Advice for a failed connection over TLS; `None` if TLS is not the reason. `identified` if a client certificate is
+/// configured; `host` is that of the URL.
 pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Option<Advice> {
     let partly = |words: &str| Some(Advice { words: words.to_owned(), whole: false });
     let ErrorKind::IOError(error) = error.kind() else { return None };
@@ -96,11 +96,12 @@ pub(super) fn advice(error: &lapin::Error, identified: bool, host: &str) -> Opti
     }
 }
 
-/// What is wrong with the broker's certificate.
+/// The fault of the broker's certificate.
 fn of_certificate(fault: &CertificateError, host: &str) -> Advice {
     use webpki::Error as Path;
     let words = match fault {
-        // The second where an authority was made again under its old name, or its RSA key is shorter than 2048 bits.
+        // The second occurs if an authority was recreated under its old name, or its RSA key is shorter than 2048
+        // bits.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "its certificate is not signed by a trusted authority: those in amqp.tls.ca_file, or the system's if it is unset"
                 .to_owned()
@@ -183,7 +184,7 @@ fn alternative_name(host: &str) -> String {
     format!("subjectAltName={kind}:{host}")
 }
 
-/// How a certificate that vouches for itself is made so that it is accepted.
+/// How to create a self-signed certificate that is accepted.
 fn self_signed(host: &str) -> String {
     format!(
         "One that vouches for itself, which the broker shows and amqp.tls.ca_file names: openssl req -x509 -newkey rsa:3072 \
@@ -193,7 +194,7 @@ fn self_signed(host: &str) -> String {
     )
 }
 
-/// How an authority makes a server's certificate so that it is accepted.
+/// How an authority creates a server's certificate that is accepted.
 fn signed(host: &str) -> String {
     format!(
         "Its authority makes a good one from its request: printf '%s\\n' '{}' 'extendedKeyUsage=serverAuth' > server.ext && \
@@ -203,7 +204,7 @@ fn signed(host: &str) -> String {
     )
 }
 
-/// What the broker says of ours.
+/// The broker's alert about the client certificate.
 fn of_alert(alert: AlertDescription) -> Advice {
     let words = match alert {
         AlertDescription::CertificateRequired => {
@@ -232,9 +233,9 @@ fn of_alert(alert: AlertDescription) -> Advice {
     Advice { words: words.to_owned(), whole: true }
 }
 
-/// In TLS 1.3 (RFC 8446 §4.4.2.4, §6.2) the client has finished its handshake before the server looks at its certificate. What
-/// the client sent by then lies unread at a server that refuses and closes, so TCP may reset the connection, and the alert
-/// that says why is thrown away with it.
+/// In TLS 1.3 (RFC 8446 §4.4.2.4, §6.2) the client finishes its handshake before the server checks its certificate. If
+/// the server refuses and closes with data from the client unread, TCP may reset the connection and discard the alert
+/// that carries the reason.
 fn broken_off(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)

@@ -1,20 +1,21 @@
-//! Exchanges, queues and bindings, as one table: what is declared over AMQP and what `countersign topology print` shows
-//! as RabbitMQ definitions are made from the same rows.
+//! Exchanges, queues and bindings in one table, the source of both the AMQP declarations and the RabbitMQ definitions
+//! of `countersign topology print`.
 //!
-//! Arguments are written into a queue for ever: RabbitMQ refuses to declare it again with others. So only what the
-//! product cannot do without is an argument. Everything that an operator may want to change one day belongs in a
-//! policy, which changes nothing else here: `delivery-limit` (how often a message is handed out again before it goes to
-//! the dead letters; 20 by default from RabbitMQ 4 on, unlimited before), `max-length`, `dead-letter-strategy`
-//! (`at-most-once` by default; `at-least-once` keeps dead letters in memory until they are confirmed).
+//! The arguments of a queue are permanent: RabbitMQ refuses to declare it with others. So only what the product cannot
+//! do without is an argument. Everything an operator may want to change belongs in a policy, which changes nothing
+//! else here: `delivery-limit` (how often a message is redelivered before it is dead-lettered; 20 by default from
+//! RabbitMQ 4 on, unlimited before), `max-length`, `dead-letter-strategy` (`at-most-once` by default; `at-least-once`
+//! keeps dead letters in memory until they are confirmed).
 //!
-//! `x-overflow` is such an argument. Without it a policy or an operator policy with `max-length` drops the oldest messages:
-//! commands that were confirmed, and that nobody would publish again. With it the broker refuses the newest, which the
-//! ledger keeps. Without a limit it does nothing. It does not help against `message-ttl` and `expires`, nor against a policy
-//! with an `overflow` of its own, which goes before the argument of a quorum queue; an operator policy cannot have one.
+//! `x-overflow` is such an argument. Without it a policy or an operator policy with `max-length` drops the oldest
+//! messages: commands that were confirmed and that nothing would publish again. With it the broker refuses the newest,
+//! which the ledger keeps. Without a limit it has no effect. It does not protect against `message-ttl` and `expires`,
+//! nor against a policy with its own `overflow`, which takes precedence over the argument of a quorum queue; an
+//! operator policy cannot have one.
 //!
 //! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: several
-//! services on one virtual host share them, and monitoring needs to know two names only. Both keep the routing
-//! key, which names the endpoint.
+//! services on one virtual host share them, and monitoring needs only two names. Both keep the routing key, which
+//! names the endpoint.
 
 use lapin::ExchangeKind;
 use serde_json::{Map, Value, json};
@@ -22,17 +23,18 @@ use serde_json::{Map, Value, json};
 use super::{Settings, vhost_of_url};
 use crate::telemetry::metrics::topology::Role;
 
-/// Where a command goes that no queue was bound for.
+/// Receives commands that no queue is bound for.
 pub const UNROUTED: &str = "countersign.unrouted";
 
-/// Where a command goes that a worker rejects, or fails at too often.
+/// Receives commands that a worker rejects or fails at too often.
 pub const DEAD: &str = "countersign.dead";
 
-/// The exchange that workers publish their reports to, with the name of the queue as the routing key. Of its own, so that a
-/// worker needs no right to publish to the default exchange, by which it could put commands into any queue.
+/// The exchange that workers publish their reports to, with the queue's name as the routing key. With a separate
+/// exchange, workers need no right to publish to the default exchange, which would let them put commands into any
+/// queue.
 pub const OUTCOMES: &str = "countersign.outcomes";
 
-/// The routing key of the default binding: everything.
+/// The routing key of the default binding: matches everything.
 const EVERYTHING: &str = "#";
 
 pub(super) type Arguments = &'static [(&'static str, &'static str)];
@@ -42,7 +44,7 @@ pub(super) struct Exchange {
     pub(super) name: String,
     pub(super) kind: ExchangeKind,
     pub(super) arguments: Arguments,
-    /// Whether commands cannot be published without it: others `topology = "check"` does not ask for.
+    /// Whether publishing commands needs it; `topology = "check"` looks only for those.
     pub(super) needed: bool,
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Queue {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) arguments: Arguments,
-    /// Whether anything is needed of it: where it is not, `topology = "check"` does not ask for it.
+    /// Whether anything needs it; `topology = "check"` looks only for those.
     pub(super) needed: bool,
 }
 
@@ -70,33 +72,33 @@ pub(super) struct Plan {
     pub(super) bindings: Vec<Binding>,
 }
 
-/// How a queue of ours is declared to treat a message for which it has no room.
+/// The argument that determines what a full queue does with a message.
 pub(super) const OVERFLOW: &str = "x-overflow";
 
-/// The sender is told, and keeps it.
+/// The sender is notified and keeps the message.
 pub(super) const REJECT_PUBLISH: &str = "reject-publish";
 
-/// A topic exchange, so that a queue may be bound to one endpoint, one definition or one action. What no binding takes
-/// goes to the alternate exchange instead of back to the publisher, so a forgotten binding costs no attempts and
-/// delays nothing. <https://www.rabbitmq.com/docs/ae>
+/// A topic exchange, so that a queue can be bound to one endpoint, one definition or one action. Commands that match
+/// no binding go to the alternate exchange instead of back to the publisher, so a forgotten binding costs no attempts
+/// and delays nothing. <https://www.rabbitmq.com/docs/ae>
 const COMMANDS_EXCHANGE: Arguments = &[("alternate-exchange", UNROUTED)];
 
-/// A quorum queue, because a confirm then means that a majority of nodes has the command on disk; a classic queue that
-/// is not mirrored loses with its node what was confirmed. <https://www.rabbitmq.com/docs/quorum-queues>
+/// A quorum queue: a confirm then means that a majority of nodes has the command on disk. A classic queue that is not
+/// mirrored loses confirmed commands with its node. <https://www.rabbitmq.com/docs/quorum-queues>
 const COMMANDS_QUEUE: Arguments = &[
     ("x-queue-type", "quorum"),
-    // A rejected command is a decision that somebody has to look at, not to be dropped.
+    // A rejected command is a decision that needs attention; it must not be dropped.
     ("x-dead-letter-exchange", DEAD),
     (OVERFLOW, REJECT_PUBLISH),
 ];
 
-/// The same; whatever leaves this queue has been looked at.
+/// The same; messages leave this queue only after somebody looked at them.
 const KEPT_QUEUE: Arguments = &[("x-queue-type", "quorum"), (OVERFLOW, REJECT_PUBLISH)];
 
-/// The names that an exchange cannot have because they are used for what they say.
+/// Reserved names that an exchange cannot have.
 pub const TAKEN_EXCHANGES: [&str; 3] = [UNROUTED, DEAD, OUTCOMES];
 
-/// The names that a queue of commands or of reports cannot have.
+/// Reserved names that a queue of commands or of reports cannot have.
 pub const TAKEN_QUEUES: [&str; 2] = [UNROUTED, DEAD];
 
 fn fanout(name: &str) -> Exchange {
@@ -111,12 +113,12 @@ fn kept(name: &str, role: Role) -> Queue {
     Queue { name: name.to_owned(), role, arguments: KEPT_QUEUE, needed: false }
 }
 
-/// What commands need.
+/// The topology for commands.
 ///
-/// A check is for what publishing needs. Where unrouted and dead commands go is the business of those who made the topology;
-/// without an alternate exchange an unrouted command comes back, which is noticed.
+/// A check covers what publishing needs. The destination of unrouted and dead commands is up to those who define the
+/// topology; without an alternate exchange an unrouted command is returned, which is noticed.
 pub(super) fn plan(settings: &Settings) -> Plan {
-    // What is referred to comes first: a command published a moment later finds its way already.
+    // Referenced objects come first: a command published a moment later is already routed.
     let exchanges = vec![
         fanout(UNROUTED),
         fanout(DEAD),
@@ -127,8 +129,8 @@ pub(super) fn plan(settings: &Settings) -> Plan {
             needed: true,
         },
     ];
-    // "" declares no queue, these two included: without them a command that no queue takes is returned by the broker,
-    // and stays in the ledger until somebody binds one.
+    // "" declares no queue, including these two: the broker then returns a command that no queue takes, and it stays
+    // in the ledger until a queue is bound.
     if settings.queue.is_empty() {
         return Plan { exchanges, ..Plan::default() };
     }
@@ -152,8 +154,8 @@ pub(super) fn plan(settings: &Settings) -> Plan {
     }
 }
 
-/// What reports of workers need. What is no report goes to the dead letters, which are declared here as well: the relay does
-/// so only with a queue of its own.
+/// The topology for workers' reports. Messages that are not reports are dead-lettered. The dead-letter queue is
+/// declared here as well: the relay declares it only with its own queue.
 pub(super) fn outcomes_plan(queue: &str) -> Plan {
     let direct =
         Exchange { name: OUTCOMES.to_owned(), kind: ExchangeKind::Direct, arguments: &[], needed: false };
@@ -163,19 +165,19 @@ pub(super) fn outcomes_plan(queue: &str) -> Plan {
             kept(DEAD, Role::Dead),
             Queue { name: queue.to_owned(), role: Role::Outcomes, arguments: COMMANDS_QUEUE, needed: true },
         ],
-        // By its own name, so that several services on one virtual host may have a queue each.
+        // The queue's name is the routing key, so several services on one virtual host can each have a queue.
         bindings: vec![bind(DEAD, DEAD, ""), bind(OUTCOMES, queue, queue)],
     }
 }
 
 impl Plan {
-    /// Every exchange and queue, as errors name them.
+    /// Every exchange and queue, as named in errors.
     pub(super) fn objects(&self) -> impl Iterator<Item = String> {
         let exchanges = self.exchanges.iter().map(|exchange| format!("exchange {}", exchange.name));
         exchanges.chain(self.queues.iter().map(|queue| format!("queue {}", queue.name)))
     }
 
-    /// Both, each object once.
+    /// Both tables, each object once.
     pub(super) fn and(mut self, other: Self) -> Self {
         let known: Vec<_> = self.exchanges.iter().map(|exchange| exchange.name.clone()).collect();
         self.exchanges.extend(other.exchanges.into_iter().filter(|exchange| !known.contains(&exchange.name)));
@@ -231,7 +233,7 @@ fn word(kind: &ExchangeKind) -> &str {
     }
 }
 
-/// The names of all exchanges and queues that `serve` declares or looks for by these settings, each once.
+/// The names of all exchanges and queues that `serve` declares or looks for with these settings, each once.
 #[must_use]
 pub fn names(settings: &Settings) -> Vec<String> {
     let plan = whole_plan(settings);

@@ -1,9 +1,9 @@
-//! What is wrong or odd with the text of a broker URL, beyond what lapin's parser tells. No sentence shows a word of it: it
-//! holds a password.
+//! Faults and oddities in the text of a broker URL, beyond those that lapin's parser reports. No sentence quotes the
+//! URL: it contains a password.
 
 use std::{fmt, sync::Arc};
 
-/// A broker as it may be shown: host, port and virtual host.
+/// A broker's address, safe to show: host, port and virtual host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     shown: Arc<str>,
@@ -28,7 +28,7 @@ impl Address {
     }
 }
 
-/// The parameters that lapin knows, with what is wrong with a value that it cannot read.
+/// The parameters that lapin knows, each with the fault of a value that it cannot parse.
 const PARAMETERS: [(&str, &str); 5] = [
     ("heartbeat", "has a heartbeat that is not a number of seconds from 0 to 65535"),
     ("frame_max", "has a frame_max that is not a number of bytes from 0 to 4294967295"),
@@ -40,7 +40,7 @@ const PARAMETERS: [(&str, &str); 5] = [
     ),
 ];
 
-/// What is wrong with it, as the end of a sentence.
+/// The fault of a URL, as the end of a sentence.
 pub(super) fn fault(url: &str) -> Option<&'static str> {
     let escaped = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !url.split('%').skip(1).all(escaped) {
@@ -59,7 +59,7 @@ pub(super) fn fault(url: &str) -> Option<&'static str> {
     })
 }
 
-/// What may be meant otherwise, each as the end of a sentence.
+/// Parts that may be mistakes, each as the end of a sentence.
 pub(super) fn oddities(url: &str) -> Vec<&'static str> {
     let mut odd = Vec::new();
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);

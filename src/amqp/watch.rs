@@ -1,13 +1,12 @@
-//! Looks after exchanges and queues while commands are published: a queue that somebody deletes or unbinds is no error to
-//! the publisher, whose commands go elsewhere, and a queue that nobody consumes, or where letters lie dead, is none to it
-//! either.
+//! Watches exchanges and queues while commands are published. A deleted or unbound queue is no error to the publisher,
+//! whose commands go elsewhere; neither is a queue without consumers, or one with dead letters.
 //!
-//! On a connection of its own, which is there only while the relay has one: an error closes a channel, or the whole
-//! connection, and must not end a session that publishes; and where the broker limits the connections of a virtual host,
-//! the relay's goes first.
+//! It uses a separate connection, open only while the relay has one: an error closes a channel or the whole connection
+//! and must not end a publishing session; and where the broker limits the connections of a virtual host, the relay's
+//! has priority.
 //!
-//! A binding cannot be asked for over AMQP. With `topology = "declare"` it is made again at each look, which changes nothing
-//! where it is there. With `"check"` a missing one shows by what lies in the queue of unrouted commands.
+//! AMQP cannot query a binding. With `topology = "declare"` each check declares it again, which changes nothing if it
+//! exists. With `"check"` a missing one shows as messages in the queue of unrouted commands.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,16 +40,16 @@ use crate::{
     time::Timestamp,
 };
 
-/// The name under which the broker shows the connection.
+/// The connection's name on the broker.
 const CONNECTION: &str = "countersign watch";
 
-/// A session that lasts so long is one. What comes and goes each second is not looked at each time.
+/// A session that lasts this long is stable. Sessions that come and go each second do not each trigger a check.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A queue that need not be there and is not is asked for again after this: the broker logs each time as an error.
+/// A missing optional queue is queried again after this: the broker logs each query as an error.
 const ABSENT_FOR: Duration = Duration::from_secs(3600);
 
-/// Looks after exchanges and queues.
+/// Watches exchanges and queues.
 #[derive(Debug)]
 pub struct Watch {
     settings: Settings,
@@ -58,12 +57,12 @@ pub struct Watch {
     connected: watch::Receiver<bool>,
 }
 
-/// What was seen at one look.
+/// Results of one check.
 #[derive(Debug, Default)]
 struct Seen {
     queues: [Option<Counts>; Role::ALL.len()],
     faults: Vec<(Fault, String)>,
-    /// What was not there and is again.
+    /// Objects that were missing and exist again.
     repaired: Vec<String>,
 }
 
@@ -72,8 +71,8 @@ impl Watch {
         Self { settings, existing, connected }
     }
 
-    /// Looks at once when there is a session, and then every [`Settings::check_interval`]; until `stop` says so, or for ever.
-    /// Tells what it sees in `metrics`, and what has changed in the log.
+    /// Checks as soon as there is a session, then every [`Settings::check_interval`], until `stop` is requested.
+    /// Reports its findings in `metrics` and logs changes.
     ///
     /// Does nothing with [`Topology::None`], or without an interval. May be dropped at any time.
     pub async fn run(mut self, metrics: Arc<Metrics>, mut stop: Stop) {
@@ -144,7 +143,7 @@ impl Watch {
                 Listening::open(&Broker::parse_all(&self.settings.urls)?, &self.settings, CONNECTION).await?
             }
         };
-        // Back in its place at once: a look that is given up closes it.
+        // Stored immediately: a cancelled check then closes it.
         let connection = looks.connection.insert(connection);
         let plan = topology::whole_plan(&self.settings);
         let mut looking = Looking {
@@ -159,12 +158,12 @@ impl Watch {
             match connection.prepare(plan.clone(), &self.settings, &self.existing).await {
                 Ok(_) => {
                     let missing = seen.faults.drain(..).map(|(fault, _)| fault.object);
-                    // One that was not there before has not gone: a service that starts declares in its own time.
+                    // An object that was never there is not lost: a service that starts declares at its own pace.
                     seen.repaired = missing.filter(|object| looks.known.contains(object)).collect();
                 }
                 Err(Error::Topology { object, source, .. }) => {
                     *looking.soiled = true;
-                    // What could be declared before that is there now.
+                    // Objects declared in the meantime now exist.
                     seen = looking.look_around().await?;
                     let (problem, words) = (problem(&source), chain(&source));
                     seen.faults.retain(|(fault, _)| fault.object != object);
@@ -179,15 +178,15 @@ impl Watch {
     }
 }
 
-/// What lasts from one look to the next.
+/// State kept from one check to the next.
 #[derive(Debug, Default)]
 struct Looks {
     connection: Option<Listening>,
-    /// Whether the broker has closed channels of the connection, which go with it.
+    /// Whether the broker has closed channels of the connection. They are released with it.
     soiled: bool,
-    /// Queues that need not be there and were not, by name, with when they were asked for.
+    /// Missing optional queues, by name, with the time of the last query.
     absent: HashMap<String, Instant>,
-    /// What was as it should be at the last look.
+    /// Objects that were in order at the last check.
     known: HashSet<String>,
 }
 
@@ -200,7 +199,7 @@ impl Looks {
     }
 }
 
-/// One look, which changes nothing at the broker.
+/// One check, which changes nothing on the broker.
 struct Looking<'a> {
     connection: &'a Listening,
     plan: &'a Plan,
@@ -258,7 +257,7 @@ impl Looking<'_> {
         Ok(channel.insert(opened).clone())
     }
 
-    /// Fails if it is not the channel alone that ended.
+    /// Fails if more than the channel ended.
     fn closed(&mut self, error: &lapin::Error) -> Result<(), Error> {
         *self.soiled = true;
         if super::code(error).is_some() && self.connection.is_open() {
@@ -296,18 +295,18 @@ impl From<Seen> for View {
     }
 }
 
-/// Says what has changed, and nothing twice.
+/// Logs changes, each only once.
 #[derive(Debug, Default)]
 struct Teller {
     failed: bool,
     faults: Vec<Fault>,
-    /// What lay in the queues that people have to look at, when that was last told.
+    /// Last logged message counts of the queues that need attention.
     lying: HashMap<Role, u32>,
-    /// Looks in a row at which nobody consumed a queue.
+    /// Consecutive checks without a consumer.
     idle: HashMap<Role, u32>,
 }
 
-/// At so many looks in a row nobody consumes before that is told: workers that are exchanged are away for a moment.
+/// Consecutive checks without a consumer before that is logged: workers being replaced are away for a moment.
 const IDLE_LOOKS: u32 = 2;
 
 impl Teller {
@@ -394,7 +393,7 @@ fn word(problem: Problem) -> &'static str {
     }
 }
 
-/// Resolves when there is a session, or none; never once the publisher is gone.
+/// Resolves when there is a session, or none; never if the publisher is gone.
 async fn until(connected: &mut watch::Receiver<bool>, wanted: bool) {
     if connected.wait_for(|connected| *connected == wanted).await.is_err() {
         pending().await

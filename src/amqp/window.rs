@@ -1,26 +1,26 @@
-//! The publishes without an outcome, and the search for the returns among their answers.
+//! The publishes without an outcome, and the matching of returns to them.
 //!
-//! # Why a confirm alone does not tell the outcome
-//! RabbitMQ sends `basic.return` for a command before it confirms it, and returns in the order of publishing. lapin
-//! (4.12.3, `acknowledgement.rs` and `returned_messages.rs`) keeps the returned message in a queue of the channel and
-//! gives it to *whichever confirm completes next*; and a `basic.ack` with `multiple` completes what it covers in the
-//! order of a hash map. So the confirm of command 7 may carry the return of command 3, and command 3 then looks confirmed
-//! and routed. A return is therefore matched by its own `message_id`, and the outcome of a command is told only when no
-//! confirm that could carry its return is left unread:
+//! # Why a confirm alone does not determine the outcome
+//! RabbitMQ sends `basic.return` for a command before it confirms it, and returns in publish order. lapin (4.12.3,
+//! `acknowledgement.rs` and `returned_messages.rs`) keeps the returned message in a queue of the channel and attaches
+//! it to *whichever confirm completes next*; and a `basic.ack` with `multiple` completes the publishes it covers in
+//! the order of a hash map. So the confirm of command 7 may carry the return of command 3, and command 3 then looks
+//! confirmed and routed. A return is therefore matched by its `message_id`, and the outcome of a command is reported
+//! only when no confirm that could carry its return is left unread:
 //!
-//! 1. Read the answers from the front, as far as they are there: the *prefix*.
-//! 2. Pass the barrier. lapin completes all that one ack or nack covers under one lock, so when the lock can be had,
-//!    the batch that completed anything in the prefix is complete. The return of a command in the prefix was received
-//!    before its confirm, so it was given to a confirm of that batch or of an earlier one.
+//! 1. Read the available answers from the front: the *prefix*.
+//! 2. Pass the barrier. lapin completes everything that one ack or nack covers under one lock. Once the lock is
+//!    acquired, the batch that completed anything in the prefix is complete. The return of a command in the prefix was
+//!    received before its confirm, so it was attached to a confirm of that batch or of an earlier one.
 //! 3. Read all other answers once. Now every confirm of those batches has been read.
-//! 4. Only then tell the outcomes of the prefix.
+//! 4. Only then report the outcomes of the prefix.
 //!
-//! Step 2 rests on that order: lapin hands out one return with each confirm, first come, first served, so by the time
-//! all of the prefix is confirmed all returns of the prefix are out, unless one of a later command stood before them.
+//! Step 2 relies on that order: lapin attaches one return to each confirm, first come, first served. So when the whole
+//! prefix is confirmed, all its returns have been attached, unless a return of a later command came before them.
 //!
-//! A return that comes later than that, out of that order or against the protocol, is told as late. lapin hands it over
-//! with the next confirm and with nothing else: if none comes before the session ends, it is lost with the session. No
-//! RabbitMQ does that to us; a broker would have to break its word.
+//! A return that arrives after that, out of order or against the protocol, is reported as late. lapin attaches it to
+//! the next confirm and to nothing else: if none comes before the session ends, it is lost with the session. RabbitMQ
+//! never does this; a broker would have to violate the protocol.
 
 use std::{
     collections::VecDeque,
@@ -33,11 +33,11 @@ use crate::{
     relay::{BrokerAnswer, LateReturn, News},
 };
 
-/// What came with one confirm.
+/// The content of one confirm.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) ack: bool,
-    /// Some returned message; not necessarily the one that was confirmed.
+    /// A returned message; not necessarily the one that was confirmed.
     pub(super) returned: Option<Returned>,
 }
 
@@ -49,15 +49,15 @@ pub(super) struct Returned {
     pub(super) reason: String,
 }
 
-/// From so many publishes on, answers are awaited by the lot.
+/// From this many publishes on, answers are awaited in batches.
 const MUCH: usize = 32;
 
 /// Publishes in order, each with the future of its answer.
 pub(super) struct Window<F> {
     slots: VecDeque<Slot<F>>,
-    /// Returns that were read and not yet matched.
+    /// Returns that were read and are not yet matched.
     returned: Vec<Returned>,
-    /// Read everything at the next poll, no matter who was woken.
+    /// Read everything at the next poll, whatever caused the wake-up.
     thorough: bool,
 }
 
@@ -80,7 +80,7 @@ where
         Self { slots: VecDeque::new(), returned: Vec::new(), thorough: false }
     }
 
-    /// Starts a publish: polls its future once, and keeps it.
+    /// Starts a publish: polls its future once, then keeps it.
     pub(super) fn push(&mut self, command_id: CommandId, future: F) -> Result<(), E> {
         self.slots.push_back(Slot { command_id, answer: Awaited::Future(future), returned: None });
         self.read(self.slots.len() - 1).map(drop)
@@ -91,16 +91,16 @@ where
         self.thorough = true;
     }
 
-    /// After an error: the first one among all answers that is to the point.
+    /// After an error: the first relevant error among all answers.
     pub(super) fn cause(&mut self, is_to_the_point: impl Fn(&E) -> bool) -> Option<E> {
         (0..self.slots.len()).filter_map(|index| self.read(index).err()).find(is_to_the_point)
     }
 
-    /// Tells the outcomes that are certain. `barrier` passes the barrier and tells what was returned to nobody.
+    /// Reports the outcomes that are certain. `barrier` passes the barrier and returns the unattached returns.
     ///
-    /// Wakes up for a quarter of the window at a time where there is much in it: answers come by the hundred, and a
-    /// wake-up for each would cost more than the answers do. An answer that comes out of order can delay the wake-up
-    /// for those before it, so somebody has to call [`be_thorough`](Self::be_thorough) now and then.
+    /// A large window wakes up only after a quarter of it: answers come by the hundred, and a wake-up for each would
+    /// cost more than the answers do. An answer that comes out of order can delay the wake-up for those before it, so
+    /// [`be_thorough`](Self::be_thorough) must be called periodically.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -137,19 +137,19 @@ where
         }
     }
 
-    /// True if the answer of a slot is here; wakes up when it will be.
+    /// True if the answer of a slot is here; otherwise registers a wake-up.
     fn is_here(&mut self, index: usize, cx: &mut Context<'_>) -> Result<bool, E> {
         let slot = &mut self.slots[index];
         if let Awaited::Future(future) = &mut slot.answer {
             let Poll::Ready(answer) = Pin::new(future).poll(cx) else { return Ok(false) };
-            // A future that has ended is not polled again, not even after an error.
+            // A completed future must not be polled again, not even after an error.
             slot.answer = Awaited::Here { ack: answer.as_ref().is_ok_and(|answer| answer.ack) };
             self.returned.extend(answer?.returned);
         }
         Ok(true)
     }
 
-    /// True if the answer of a slot is here; wakes nobody.
+    /// True if the answer of a slot is here; registers no wake-up.
     fn read(&mut self, index: usize) -> Result<bool, E> {
         self.is_here(index, &mut Context::from_waker(Waker::noop()))
     }
@@ -173,7 +173,7 @@ impl<F> Slot<F> {
         match (self.returned, self.answer) {
             (Some(reason), _) => BrokerAnswer::Returned(reason),
             (None, Awaited::Here { ack: true }) => BrokerAnswer::Confirmed,
-            // A slot is drained only with its answer; without one, nothing may be taken for confirmed.
+            // A slot is drained only with its answer; without one, it must not count as confirmed.
             (None, Awaited::Here { ack: false } | Awaited::Future(_)) => BrokerAnswer::Nacked,
         }
     }
@@ -188,7 +188,7 @@ mod tests {
 
     type Answers = futures_util::future::BoxFuture<'static, Result<Answer, &'static str>>;
 
-    /// A window, and the broker's side of it.
+    /// A window and the broker's side of it.
     struct Bench {
         window: Window<Answers>,
         broker: Vec<Option<oneshot::Sender<Result<Answer, &'static str>>>>,
@@ -229,7 +229,7 @@ mod tests {
             self.news_behind(|_| Vec::new())
         }
 
-        /// What is told if `meanwhile` happens while the barrier is passed.
+        /// The news if `meanwhile` happens while the barrier is passed.
         fn news_behind(
             &mut self,
             mut meanwhile: impl FnMut(
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_return_counts_for_its_own_command_in_every_interleaving_of_confirms() {
-        // Whose return, by whose confirm: the broker returned `lost` before it confirmed it, lapin gave it to `carrier`.
+        // The broker returned `lost` before it confirmed it; lapin attached the return to the confirm of `carrier`.
         for (publishes, lost_one, carrier) in
             (1..7).flat_map(|n| (0..n).flat_map(move |l| (0..n).map(move |c| (n, l, c))))
         {
@@ -355,7 +355,7 @@ mod tests {
         bench.answer(0, true, None);
         bench.window.be_thorough();
         assert_eq!(bench.news().outcomes, [BrokerAnswer::Confirmed]);
-        // The one that is waited for: a quarter of the window is before it.
+        // The awaited answer: a quarter of the window is before it.
         bench.answer(MUCH / 4 + 1, true, Some(0));
         let news = bench.news();
         assert_eq!((news.outcomes, news.late.len()), (vec![], 1));

@@ -1,12 +1,12 @@
-//! What to do about an exchange, queue or binding that a broker refuses: read off the broker's own words, since one reply
-//! code stands for many faults and the wrong advice destroys what is there.
+//! Advice for an exchange, queue or binding that a broker refuses. It is derived from the broker's message: one reply
+//! code covers many faults, and wrong advice destroys existing data.
 
 use lapin::ErrorKind;
 
 use super::{code, topology::OVERFLOW};
 use crate::telemetry::metrics::topology::Problem;
 
-/// The broker's words, if it is the broker that refused.
+/// The broker's message, if the broker refused.
 fn text(error: &lapin::Error) -> Option<&str> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_message().as_str()),
@@ -14,7 +14,7 @@ fn text(error: &lapin::Error) -> Option<&str> {
     }
 }
 
-/// The kind of a refusal. The words are RabbitMQ's, 3.10 to 4.x.
+/// The kind of a refusal. The messages are those of RabbitMQ 3.10 to 4.x.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// `inequivalent arg 'x-queue-type' for queue ..`
@@ -55,7 +55,7 @@ fn kind(error: &lapin::Error) -> Kind {
     }
 }
 
-/// The problem in one word.
+/// The problem's kind for the metrics.
 pub(super) fn problem(error: &lapin::Error) -> Problem {
     match kind(error) {
         Kind::Otherwise { .. } => Problem::DeclaredOtherwise,
@@ -65,7 +65,7 @@ pub(super) fn problem(error: &lapin::Error) -> Problem {
     }
 }
 
-/// What to do about it. `object` is what was to be declared or found, as in [`Error::Topology`](super::Error::Topology).
+/// What to do. `object` is the object to declare or find, as in [`Error::Topology`](super::Error::Topology).
 pub(super) fn advice(error: &lapin::Error, object: &str) -> String {
     match kind(error) {
         Kind::Limit => "there is no room for another one: raise the limit that the broker names \
@@ -94,7 +94,7 @@ pub(super) fn advice(error: &lapin::Error, object: &str) -> String {
     }
 }
 
-/// What an existing queue has for its [`OVERFLOW`] if it was refused over that: `Some(None)` if it has none.
+/// The [`OVERFLOW`] of an existing queue, if the declaration was refused over that; `Some(None)` if it has none.
 pub(super) fn overflow_of_existing(error: &lapin::Error) -> Option<Option<String>> {
     match kind(error) {
         Kind::Otherwise { argument } if argument == OVERFLOW => {
@@ -106,8 +106,9 @@ pub(super) fn overflow_of_existing(error: &lapin::Error) -> Option<Option<String
     }
 }
 
-/// The line of `rabbitmqctl` after which a queue refuses what it has no room for, in place of dropping its oldest. In a quorum
-/// queue, as ours are, a policy goes before the argument; a policy that the queue has already is not in force any longer.
+/// The `rabbitmqctl` command that makes a full queue refuse messages instead of dropping its oldest. In a quorum
+/// queue, such as ours, a policy takes precedence over the argument. A policy that already applies to the queue is
+/// then no longer in force.
 #[must_use]
 pub fn refusing_policy(vhost: &str, queue: &str) -> String {
     let pattern = quoted(&format!("^{}$", regex::escape(queue)));
@@ -117,7 +118,7 @@ pub fn refusing_policy(vhost: &str, queue: &str) -> String {
     )
 }
 
-/// For a shell.
+/// Quoted for a shell.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
