@@ -1,14 +1,14 @@
 //! The two formats of metrics.
 //!
-//! The client library writes OpenMetrics only. Many agents other than Prometheus read nothing but the older text format,
-//! where `info` is no type, a counter is called by the name of its series, and nothing follows the last line.
+//! The client library writes only OpenMetrics. Many agents other than Prometheus read only the older text format,
+//! which has no type `info`, names a counter after its series, and ends without a final marker line.
 
 use std::borrow::Cow;
 
-/// A form of the metrics.
+/// A format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
-    /// OpenMetrics 1.0.0, as [`Metrics::render`](super::metrics::Metrics::render) writes it.
+    /// OpenMetrics 1.0.0, as written by [`Metrics::render`](super::metrics::Metrics::render).
     OpenMetrics,
     /// Prometheus' text format, 0.0.4.
     Text,
@@ -24,7 +24,8 @@ impl Exposition {
         }
     }
 
-    /// Metrics in this form, from OpenMetrics text without exemplars, units and timestamps, of which ours has none.
+    /// Converts OpenMetrics text to this format. The input must have no exemplars, units and timestamps; ours has
+    /// none.
     #[must_use]
     pub fn of(self, openmetrics: String) -> String {
         match self {
@@ -34,7 +35,7 @@ impl Exposition {
     }
 }
 
-/// A family's lines `# HELP` and `# TYPE` come before its series, and the type, which decides its name, comes second.
+/// A family's `# HELP` and `# TYPE` lines precede its series; the type, which determines its name, comes second.
 fn text(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help = None;

@@ -1,8 +1,8 @@
-//! Named points between two steps of a promise, at which a debug build can be told to die.
+//! Named points between two steps of a guarantee, where a debug build can be made to crash.
 //!
-//! `COUNTERSIGN_KILL_AT="ledger:committed@37"` kills the process by SIGKILL when it passes that point for the 37th time. The
-//! tests go through all of [`NAMES`] and ask each time whether anything that was answered is missing. In a release build
-//! [`reach`] is empty and the variable means nothing.
+//! `COUNTERSIGN_KILL_AT="ledger:committed@37"` kills the process by SIGKILL when it passes that point for the 37th
+//! time. The tests go through all of [`NAMES`] and check each time that nothing that was answered is missing. In a
+//! release build [`reach`] is empty and the variable has no effect.
 
 /// Every point, in the order in which a command passes them.
 pub const NAMES: [&str; 29] = [
@@ -41,7 +41,7 @@ pub const NAMES: [&str; 29] = [
 pub const OUTCOMES: [&str; 5] =
     ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:outcomes"];
 
-/// Passes a point. Its name is one of [`NAMES`] or [`OUTCOMES`].
+/// Passes a point. The name must be in [`NAMES`] or [`OUTCOMES`].
 #[inline]
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -80,7 +80,7 @@ mod armed {
         debug_assert!(is_known(name), "{name} is not in the list");
         let Some(plan) = &*PLAN else { return };
         if plan.name == name && plan.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Nobody comes back from it.
+            // Does not return.
             kill_process(getpid(), Signal::KILL).ok();
             loop {
                 std::thread::park();

@@ -36,12 +36,12 @@ pub use lines::Flush;
 use lines::Lines;
 use people::People;
 
-/// How and what to log.
+/// The format and filter of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// For whom.
+    /// The output format.
     pub format: Format,
-    /// Which events: `tracing_subscriber`'s [`EnvFilter`] syntax.
+    /// Filter in `tracing_subscriber`'s [`EnvFilter`] syntax.
     pub filter: String,
 }
 
@@ -51,45 +51,45 @@ impl Default for Settings {
     }
 }
 
-/// For whom to log.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// For a person if stderr is a terminal, else as JSON.
+    /// Human-readable if stderr is a terminal, otherwise JSON.
     Auto,
-    /// For a person; with colours on a terminal.
+    /// Human-readable; with colors on a terminal.
     Human,
-    /// An object per line.
+    /// One object per line.
     Json,
 }
 
-/// What the crates below say by themselves. A directive of the configured filter about the same crate wins.
+/// Defaults for noisy dependencies. A directive of the configured filter for the same crate takes precedence.
 ///
-/// lapin reports each lost connection several times at error, and the relay reports it once with what it does about it.
-/// actix reports every stranger's broken request at error.
+/// lapin reports each lost connection several times at error; the relay reports it once, with what it does about it.
+/// actix reports every invalid request from a stranger at error.
 const QUIET: &str = "lapin=off,actix_http=off,actix_server=warn,";
 
-/// Logs could not be set up.
+/// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is not one. [`check_filter`] tells beforehand.
+    /// The filter is invalid. [`check_filter`] detects this in advance.
     #[error("the log filter {0}")]
     Filter(String),
-    /// The system gives no thread to write with.
+    /// The system could not start a thread for writing.
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// This process logs already.
+    /// Logging was already set up in this process.
     #[error("logging is already initialised")]
     Twice(#[source] TryInitError),
 }
 
-/// Says what is wrong with a filter, as the end of a sentence: also with one that is understood, and lets nothing through.
+/// Checks a filter. The error is the end of a sentence; a valid filter that lets nothing through is an error too.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     parse(filter)?;
     filter::slip(filter).map_or(Ok(()), Err)
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {
-    // Without this an empty filter means "errors only", which nobody who writes "" has in mind.
+    // Otherwise an empty filter means "errors only", which nobody expects.
     if filter.trim().is_empty() {
         return Err("is empty".to_owned());
     }
@@ -98,8 +98,8 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
         .map_err(|error| format!("is not understood: {error}"))
 }
 
-/// False for events that may carry what must not be logged: lapin prints returned messages with their whole bodies at
-/// warn, and frames, the login among them, at trace. No filter brings them back.
+/// False for events that may contain what must not be logged: lapin logs returned messages with their whole bodies at
+/// warn, and frames, including the login, at trace. No filter re-enables them.
 fn is_safe(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let of =
@@ -109,17 +109,17 @@ fn is_safe(metadata: &Metadata<'_>) -> bool {
     !unsafe_to_print
 }
 
-/// The log of this process. What is to be read after the process has ended has to be logged before this is dropped.
+/// The log of this process. Events logged after it is dropped may be lost at exit.
 pub struct Log {
     switch: Switch,
     _flush: Flush,
 }
 
 impl Log {
-    /// Logs by these settings from now on.
+    /// Applies new settings.
     ///
     /// # Errors
-    /// The filter is not one. Then nothing has changed.
+    /// The filter is invalid. Then nothing has changed.
     pub fn replace(&self, settings: &Settings) -> Result<(), Error> {
         self.switch.turn(is_human(settings.format), &settings.filter)
     }
@@ -139,7 +139,7 @@ fn is_human(format: Format) -> bool {
     }
 }
 
-/// Starts logging to stderr, events of the `log` crate included, and logs panics from now on.
+/// Starts logging to stderr, including events of the `log` crate and panics.
 pub fn init(settings: &Settings) -> Result<Log, Error> {
     let colours =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -150,14 +150,14 @@ pub fn init(settings: &Settings) -> Result<Log, Error> {
     let hurried = lines.clone();
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
-        // It may be the last thing that this process does.
+        // The process may end right after this.
         hurried.flush();
     }));
     Ok(Log { switch, _flush: Flush(lines) })
 }
 
-/// Chooses between the two forms, and what is written in it: a filter for each, of which the other lets nothing through. A
-/// layer itself cannot be exchanged once it has a filter.
+/// Switches the format and the filter: each format has a filter, and that of the inactive one lets nothing through. A
+/// layer itself cannot be replaced once it has a filter.
 struct Switch {
     human: reload::Handle<EnvFilter, Registry>,
     json: reload::Handle<EnvFilter, Registry>,
@@ -166,29 +166,29 @@ struct Switch {
 impl Switch {
     fn turn(&self, human: bool, filter: &str) -> Result<(), Error> {
         let (for_people, for_machines) = filters(human, filter)?;
-        // An error says that there is no subscriber any more, so nothing to be told.
+        // An error means that there is no subscriber any more.
         self.human.reload(for_people).ok();
         self.json.reload(for_machines).ok();
         Ok(())
     }
 }
 
-/// What the form for people and what that for machines lets through.
+/// The filters of the human-readable and the JSON format.
 fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
     let (filter, nothing) = (parse(filter).map_err(Error::Filter)?, EnvFilter::new("off"));
     Ok(if human { (filter, nothing) } else { (nothing, filter) })
 }
 
-/// What is known of where the lines go.
+/// Properties of the output.
 #[derive(Debug, Clone, Copy, Default)]
 struct Target {
-    /// A terminal that shows colours.
+    /// A terminal that supports colors.
     colours: bool,
-    /// The journal, which reads priorities.
+    /// systemd's journal, which reads priorities.
     journal: bool,
 }
 
-/// A subscriber that writes to `writer`, and how to make it write otherwise.
+/// A subscriber that writes to `writer`, and the switch for its format and filter.
 fn layer<W>(
     human: bool,
     target: Target,
@@ -216,8 +216,7 @@ where
     Ok((Registry::default().with(layers), Switch { human, json }))
 }
 
-/// An error and its causes on one line. A cause that the text before it ends with already, as many crates have it, is
-/// not told twice.
+/// An error and its causes on one line. A cause that ends the text before it, as in many crates, is not repeated.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -254,8 +253,8 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// What a panic says, as far as it was written in the source. What was formatted into it may be anything that a request
-/// or a secret brought along, so a formatted text is cut at its first colon: `expect` and `assert` put their data there.
+/// A panic's message without runtime data, which may come from a request or contain a secret: a formatted text is cut
+/// at its first colon, where `expect` and `assert` put their data.
 fn describe(payload: &(dyn Any + Send)) -> String {
     if let Some(literal) = payload.downcast_ref::<&'static str>() {
         return (*literal).to_owned();

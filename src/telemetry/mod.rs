@@ -1,4 +1,4 @@
-//! What the service tells about itself: logs and metrics. Imports nothing of ours; everybody may import it.
+//! Telemetry of the service: logs and metrics. Imports no other module of ours; any module may import it.
 
 pub mod exposition;
 pub mod failpoint;

@@ -1,18 +1,18 @@
-//! Text that others wrote, made harmless for terminals and for readers by the line.
+//! Makes foreign text harmless for terminals and line-based readers.
 //!
-//! What a stranger, an approver, the platform or a broker says ends up in logs and tables. ESC and the C1 controls move the
-//! cursor, change what was printed before, or type into the terminal; line breaks forge lines; the bidirectional marks
-//! turn the direction of writing. Everything that is printed or logged passes through here.
+//! Text from strangers, approvers, the platform or a broker ends up in logs and tables. ESC and the C1 controls move
+//! the cursor, change earlier output, or type into the terminal; line breaks forge lines; bidirectional marks reverse
+//! the writing direction. All printed and logged text passes through here.
 
 use std::{
     borrow::Cow,
     fmt::{self, Display, Write},
 };
 
-/// True for characters that move the cursor, break the line, or turn the direction of writing.
+/// True for characters that move the cursor, break the line, or change the writing direction.
 #[must_use]
 pub fn acts(c: char) -> bool {
-    // Most are neither, and this is asked of each character of a log.
+    // Fast path: called for each character of a log.
     if (' '..='~').contains(&c) {
         return false;
     }
@@ -23,7 +23,7 @@ pub fn acts(c: char) -> bool {
         )
 }
 
-/// A text on one line, in which no character acts on a terminal: those that would are shown by their code, as `\u{1b}`.
+/// A text on one line, without characters that act on a terminal: those are shown by their code, as `\u{1b}`.
 #[derive(Debug, Clone, Copy)]
 pub struct Tamed<T>(pub T);
 
@@ -33,7 +33,7 @@ impl<T: Display> Display for Tamed<T> {
     }
 }
 
-/// Tames what is written to it, and passes it on.
+/// Tames the text written to it and passes it on.
 pub struct Taming<'a, W: Write + ?Sized>(pub &'a mut W);
 
 impl<W: Write + ?Sized> Write for Taming<'_, W> {
@@ -54,7 +54,7 @@ impl<W: Write + ?Sized> fmt::Debug for Taming<'_, W> {
     }
 }
 
-/// The same text with its line breaks, for a layout of ours whose parts are tame already.
+/// The same text with its line breaks, for our own layouts whose parts are already tamed.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     if text.split('\n').all(|line| !line.contains(acts)) {
@@ -64,11 +64,11 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(tamed.join("\n"))
 }
 
-/// The same JSON on one line: what was passed on verbatim may have line breaks between its tokens, and somebody's reader
-/// of lines would take what stands behind one for a line of ours.
+/// The same JSON on one line: JSON passed on verbatim may have line breaks between its tokens, and a line-based reader
+/// would take the text after one for a line of ours.
 ///
-/// Among what acts are characters that JSON lets stand in a text as they are: DEL, the C1 controls (U+009B begins an escape
-/// sequence as ESC [ does), the bidirectional marks.
+/// Some characters that JSON allows unescaped in strings act on terminals: DEL, the C1 controls (U+009B begins an
+/// escape sequence as ESC [ does), the bidirectional marks.
 #[must_use]
 pub fn json(json: &str) -> Cow<'_, str> {
     if !json.contains(acts) {
@@ -77,7 +77,7 @@ pub fn json(json: &str) -> Cow<'_, str> {
     let mut text = String::with_capacity(json.len() + 16);
     for c in json.chars() {
         match c {
-            // Never within a text: there JSON wants them escaped.
+            // Never within a string: JSON requires them to be escaped there.
             '\n' | '\r' | '\t' => text.push(' '),
             c => push_in_json(c, &mut text),
         }
@@ -85,7 +85,7 @@ pub fn json(json: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Adds a character of a text of JSON, escaped if it acts.
+/// Appends a character of a JSON string, escaped if it acts.
 pub fn push_in_json(c: char, text: &mut String) {
     if acts(c) {
         // All of them are below U+10000, so one escape is enough.

@@ -1,7 +1,7 @@
-//! Filters that are understood and do not do what is meant: to `EnvFilter` every word that is no level is the name of a crate,
-//! of which then everything is logged, and nothing of all others.
+//! Filters that are valid but do not do what is meant. `EnvFilter` takes every word that is not a level for the name
+//! of a crate, and then logs everything of that crate and nothing of all others.
 
-/// The levels, and what other programs call them.
+/// The levels, and their names in other programs.
 const WORDS: [(&str, &str); 22] = [
     ("error", "error"),
     ("warn", "warn"),
@@ -27,10 +27,10 @@ const WORDS: [(&str, &str); 22] = [
     ("silent", "off"),
 ];
 
-/// Our own events are of this crate.
+/// The target of our events.
 const OURS: &str = "countersign";
 
-/// What is wrong with a filter that `EnvFilter` understands, as the end of a sentence.
+/// The probable mistake in a filter that `EnvFilter` accepts, as the end of a sentence.
 pub(super) fn slip(filter: &str) -> Option<String> {
     let directives = directives(filter);
     for directive in &directives {
@@ -60,7 +60,7 @@ pub(super) fn slip(filter: &str) -> Option<String> {
         .then(|| format!("hides everything of countersign; begin it with a level, as in \"info,{filter}\""))
 }
 
-/// Parts between commas that are not within the braces of a span's fields.
+/// Splits at commas outside the braces of a span's fields.
 fn directives(filter: &str) -> Vec<&str> {
     let (mut depth, mut from, mut found) = (0_u32, 0, Vec::new());
     for (at, byte) in filter.bytes().enumerate() {
@@ -88,7 +88,7 @@ fn is_ours(target: &str) -> bool {
     target.strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// The level that a word was probably meant to be; `None` if it is one.
+/// The level that a word was probably meant to be; `None` if it is a level.
 fn misspelt(word: &str) -> Option<&'static str> {
     if is_level(word) {
         return None;

@@ -1,4 +1,4 @@
-//! Lines for systemd's journal: each begins with its priority, as sd-daemon(3) has it.
+//! Lines for systemd's journal: each begins with its priority, see sd-daemon(3).
 
 use std::{
     env, fmt,
@@ -13,8 +13,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Whether standard error leads to the journal: systemd says to which device and inode it connected it, and a shell in
-/// between may have redirected it since.
+/// Whether standard error is connected to the journal: systemd passes the device and inode it connected, and a shell
+/// in between may have redirected it.
 pub(super) fn is_read_by_it() -> bool {
     let Ok(named) = env::var("JOURNAL_STREAM") else { return false };
     let identity = io::stderr()
@@ -30,7 +30,7 @@ fn parse(named: &str) -> Option<(u64, u64)> {
     Some((device.parse().ok()?, inode.parse().ok()?))
 }
 
-/// Puts the priority before each line, if they are for the journal.
+/// Prefixes each line with its priority if `journal` is set.
 pub(super) struct Prioritised<F> {
     pub(super) inner: F,
     pub(super) journal: bool,

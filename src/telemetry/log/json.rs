@@ -1,8 +1,9 @@
-//! An event as an object on one line, written straight into the line.
+//! Writes an event as an object on one line, without intermediate values.
 //!
-//! There is a line for each callback, and with the serializer of `tracing_subscriber` it takes 17 500 instructions (callgrind),
-//! one in twelve of all that the program does for the callback outside the kernel. The same object takes 8 900 here. Events
-//! that need more than their own fields, those of a span or of the `log` crate, are left to that serializer.
+//! There is a line for each callback. With the serializer of `tracing_subscriber` it takes 17 500 instructions
+//! (callgrind), one in twelve of all that the program executes for the callback outside the kernel. The same object
+//! takes 8 900 here. Events that need more than their own fields, those of a span or of the `log` crate, are left to
+//! that serializer.
 
 use std::fmt::{self, Write};
 
@@ -22,7 +23,7 @@ use tracing_subscriber::{
 use super::Utc;
 use crate::telemetry::taming;
 
-/// The target under which events of the `log` crate come.
+/// The target of events from the `log` crate.
 const LOG: &str = "log";
 
 /// Writes events as `{"timestamp":…,"level":…,"message":…,…,"target":…}`.
@@ -69,7 +70,7 @@ where
     }
 }
 
-/// Writes fields as members, until one fails.
+/// Writes fields as members until one fails.
 struct Members<'a> {
     writer: Writer<'a>,
     result: fmt::Result,
@@ -108,7 +109,7 @@ impl Visit for Members<'_> {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON knows neither infinity nor what is no number.
+        // JSON has neither infinity nor NaN.
         let number = serde_json::Number::from_f64(value);
         self.member(field.name(), |writer| match number {
             Some(number) => write!(writer, "{number}"),
@@ -131,10 +132,11 @@ fn string(writer: &mut dyn Write, text: &str) -> fmt::Result {
     writer.write_char('"')
 }
 
-/// Escapes what a string of JSON may not hold as it is (RFC 8259, section 7), and what acts on a terminal.
+/// Escapes characters that a JSON string must not contain (RFC 8259, section 7), and those that act on a terminal.
 struct Escaped<'a>(&'a mut dyn Write);
 
-/// True for bytes that begin something that may have to be escaped. Chinese, Japanese and most else passes by.
+/// True for the first byte of a character that may need escaping. Chinese, Japanese and most other text is not
+/// affected.
 fn is_suspect(byte: u8) -> bool {
     // C1 begins with 0xC2; the marks that act with 0xD8, 0xE2 and 0xEF.
     byte < b' ' || matches!(byte, b'"' | b'\\' | 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef)
@@ -142,7 +144,7 @@ fn is_suspect(byte: u8) -> bool {
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // What was looked at and is not yet written.
+        // Checked, but not yet written.
         let (mut rest, mut seen) = (text, 0);
         while let Some(at) = rest.as_bytes()[seen..].iter().position(|byte| is_suspect(*byte)) {
             let at = seen + at;
@@ -192,7 +194,7 @@ mod tests {
         }
     }
 
-    /// What is written of events by us, and by the serializer of `tracing_subscriber`; without the time.
+    /// The events as written here and by the serializer of `tracing_subscriber`, without the time.
     fn both(events: impl Fn()) -> [Vec<Value>; 2] {
         let (ours, theirs) = (Written::default(), Written::default());
         let (our_writer, their_writer) = (ours.clone(), theirs.clone());

@@ -1,12 +1,12 @@
-//! Standard error behind a thread: a logging thread puts a line into memory and goes on.
+//! Standard error behind a thread: a logging thread puts a line into memory and continues.
 //!
-//! A callback must not wait for the reader of our log: a pipe that nobody empties, or a terminal that is held, would
-//! stop every thread at its next line. And one write for many lines costs a fraction of a write for each: 1000 lines come in
-//! fewer than 500 writes, as a test has it. `tracing-appender` writes each by itself, bounds them by their number (128 000)
-//! and not by their bytes, which strangers choose, and does not log how many it has dropped.
+//! A callback must not wait for the reader of our log: a pipe that is not drained, or a paused terminal, would stop
+//! every thread at its next line. And one write for many lines costs a fraction of a write for each: a test checks
+//! that 1000 lines take fewer than 500 writes. `tracing-appender` writes each line separately, limits their number
+//! (128 000) but not their bytes, which strangers choose, and does not log how many it has dropped.
 //!
-//! A line is written about a moment after it was logged, at the latest when the [`Flush`] is dropped. A process that is killed
-//! loses the lines of that time; the ledger does not live by its log.
+//! A line is written about a moment after it was logged, at the latest when the [`Flush`] is dropped. A killed process
+//! loses the lines of that time; the ledger does not depend on its log.
 
 use std::{
     io::{self, Write},
@@ -18,23 +18,23 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines are gathered for one write.
+/// How long lines are batched for one write.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// Lines that wait to be written, at the most; more are dropped, and counted.
+/// Maximum bytes waiting to be written; further lines are dropped and counted.
 const ROOM_BYTES: usize = 1 << 20;
 
-/// How long the end waits for the last lines.
+/// Time limit for the last lines at exit.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The lines on their way; cheap to clone.
+/// The waiting lines; cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or somebody waits for the end of it.
+    /// There is something to write, or `flush` is waiting.
     filled: Condvar,
     /// Everything was written.
     emptied: Condvar,
@@ -50,16 +50,16 @@ struct State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere is about to be logged through this very lock.
+        // A poisoned lock must still work: the panic is about to be logged through it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lines {
-    /// Starts the thread that writes to `sink`, for as long as the process lives.
+    /// Starts the thread that writes to `sink` for the lifetime of the process.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system could not start a thread.
     pub(super) fn start(sink: impl Write + Send + 'static) -> io::Result<Self> {
         let lines = Self::default();
         let shared = Arc::clone(&lines.0);
@@ -67,7 +67,7 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Waits until everything is written that was logged before, at most `PATIENCE` long.
+    /// Waits until everything logged before is written, for at most `PATIENCE`.
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.0.state();
@@ -97,10 +97,10 @@ fn write_for_ever(shared: &Shared, mut sink: impl Write) {
         mem::swap(&mut batch, &mut state.waiting);
         state.writing = true;
         drop(state);
-        // There is nobody to tell.
+        // There is nowhere to report the error.
         sink.write_all(&batch).and_then(|()| sink.flush()).ok();
         batch.clear();
-        // One flood must not keep its memory.
+        // A flood must not keep its memory allocated.
         batch.shrink_to(ROOM_BYTES / 16);
         let dropped = {
             let mut state = shared.state();
@@ -123,7 +123,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for &Lines {
-    /// Takes one whole line. The subscriber gives each event in one piece.
+    /// Takes one whole line. The subscriber writes each event with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state();
         if state.waiting.len() + line.len() > ROOM_BYTES {
@@ -133,7 +133,7 @@ impl Write for &Lines {
         let first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
         drop(state);
-        // Only the first line wakes the thread; it gathers the others by itself.
+        // Only the first line wakes the thread; it collects the others.
         if first {
             self.0.filled.notify_one();
         }
@@ -145,7 +145,7 @@ impl Write for &Lines {
     }
 }
 
-/// Writes what is left when it is dropped, at most `PATIENCE` long.
+/// Writes the remaining lines on drop, for at most `PATIENCE`.
 #[must_use = "lines are lost that are not written when the process ends"]
 pub struct Flush(pub(super) Lines);
 
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes what is written, and waits before each write until it may.
+    /// Records writes; each waits until it is permitted.
     struct Sink {
         may: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -213,7 +213,7 @@ mod tests {
     fn nobody_waits_for_a_reader_that_does_not_read_and_what_is_lost_is_counted() {
         let (lines, allow, read) = sink();
         let line = [b'x'; 1024];
-        // Comes to an end although nothing may be written.
+        // Must return although nothing may be written.
         for _ in 0..3 * ROOM_BYTES / line.len() {
             (&lines).write_all(&line).unwrap();
         }

@@ -1,4 +1,4 @@
-//! The fields of an event for a person: tame, with the causes of errors.
+//! The fields of an event for a person: tamed, with the causes of errors.
 
 use std::fmt::{self, Debug, Write};
 
@@ -31,7 +31,7 @@ struct Line<'w> {
 impl Line<'_> {
     fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let name = field.name();
-        // What the bridge from the `log` crate says of where an event arose.
+        // Source locations from the bridge of the `log` crate.
         if self.result.is_err() || name.starts_with("log.") {
             return;
         }

@@ -30,7 +30,7 @@ pub struct Callbacks {
     answered: Family<CallbackLabels, Counter>,
     duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
-    /// Of known senders, and of strangers.
+    /// Of known senders and of strangers.
     refusals_dropped: Box<[Counter]>,
 }
 
@@ -65,24 +65,24 @@ impl Callbacks {
         }
     }
 
-    /// The counter of one endpoint and outcome, created at zero. Fetched once at start: counting takes no lock.
+    /// The counter of one endpoint and outcome, starting at zero. Fetched once at start: counting takes no lock.
     #[must_use]
     pub fn counter(&self, endpoint: &str, outcome: &'static str) -> Counter {
         self.answered.get_or_create(&CallbackLabels { endpoint: endpoint.to_owned(), outcome }).clone()
     }
 
-    /// Ends the series of an endpoint and outcome. A counter that somebody still holds goes on unseen.
+    /// Ends the series of an endpoint and outcome. A counter still in use is no longer exported.
     pub fn forget_counter(&self, endpoint: &str, outcome: &'static str) {
         self.answered.remove(&CallbackLabels { endpoint: endpoint.to_owned(), outcome });
     }
 
-    /// The counter of the probes of one endpoint, created at zero.
+    /// The counter of one endpoint's probes, starting at zero.
     #[must_use]
     pub fn probe_counter(&self, endpoint: &str) -> Counter {
         self.probes.get_or_create(&EndpointLabels { endpoint: endpoint.to_owned() }).clone()
     }
 
-    /// Ends the series of an endpoint's probes. A counter that somebody still holds goes on unseen.
+    /// Ends the series of an endpoint's probes. A counter still in use is no longer exported.
     pub fn forget_probe_counter(&self, endpoint: &str) {
         self.probes.remove(&EndpointLabels { endpoint: endpoint.to_owned() });
     }
@@ -92,7 +92,7 @@ impl Callbacks {
         self.duration.observe(duration.as_secs_f64());
     }
 
-    /// Tells how many refused callbacks were not kept since the start.
+    /// Sets how many refused callbacks were not kept since the start.
     pub fn refusals_dropped(&self, known: u64, strangers: u64) {
         for (counter, count) in self.refusals_dropped.iter().zip([known, strangers]) {
             counter.inc_by(count.saturating_sub(counter.get()));

@@ -1,33 +1,33 @@
-//! What came to the public listener beside answered callbacks.
+//! The public listener, except answered callbacks.
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::{counters, words};
 
-/// Why a callback was not heard because of who sent it.
+/// Why a callback was limited because of its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum LimitCause {
-    /// The peer sent more than its rate.
+    /// The peer exceeded its rate.
     Rate,
     /// The peer failed to authenticate too often.
     Failures,
-    /// The peer is not in the allow-list, which may be in the mode that only warns.
+    /// The peer is not in the allow-list, which may be in warn-only mode.
     NotAllowed,
-    /// The peer has as many connections as it may; one more was closed.
+    /// The peer has its maximum number of connections; one more was closed.
     Connections,
 }
 
-/// What came to the public listener and is no callback.
+/// A request to the public listener that is no callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Misdirected {
-    /// Somebody looks whether the listener is there.
+    /// A health check.
     HealthCheck,
     /// A person, or a crawler.
     Browser,
-    /// Nobody knows.
+    /// Unknown.
     Other,
 }
 
@@ -35,22 +35,22 @@ pub enum Misdirected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum HandshakeFailure {
-    /// What came was not TLS: plain HTTP, most likely.
+    /// The data was not TLS, most likely plain HTTP.
     NotTls,
     /// No version, cipher or protocol in common.
     NothingInCommon,
-    /// The client does not accept our certificate.
+    /// The client rejected our certificate.
     CertificateRefused,
     /// The client closed the connection.
     Closed,
-    /// It did not end in time.
+    /// It timed out.
     Timeout,
     /// Anything else.
     Other,
 }
 
 impl HandshakeFailure {
-    /// All of them.
+    /// All causes.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The value of the label `cause`.
@@ -60,7 +60,7 @@ impl HandshakeFailure {
     }
 }
 
-/// What came to the public listener beside answered callbacks.
+/// Metrics of the public listener, except answered callbacks.
 #[derive(Debug)]
 pub struct Http {
     peers_limited: Box<[Counter]>,
@@ -95,7 +95,7 @@ impl Http {
         }
     }
 
-    /// Counts a callback of a peer that is over a limit, or outside the allow-list.
+    /// Counts a callback of a peer that exceeds a limit or is not in the allow-list.
     pub fn peer_limited(&self, cause: LimitCause) {
         self.peers_limited[cause as usize].inc();
     }

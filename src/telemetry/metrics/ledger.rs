@@ -1,4 +1,4 @@
-//! What the ledger holds.
+//! The contents of the ledger.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::{Label, clamped, registered};
 
-/// What the ledger holds.
+/// The contents of the ledger.
 #[derive(Debug)]
 pub struct LedgerMetrics {
     rows: Family<Label, Gauge>,
@@ -61,7 +61,7 @@ impl LedgerMetrics {
         self.oldest_pending.set(age.as_secs_f64());
     }
 
-    /// Sets what the ledger takes on its disk and what is left. What is not known stays as it was.
+    /// Sets the ledger's size on disk and the free space. Unknown values stay unchanged.
     pub fn set_room(&self, size_bytes: Option<u64>, wal_bytes: Option<u64>, free_bytes: Option<u64>) {
         for (gauge, bytes) in [(&self.size, size_bytes), (&self.wal, wal_bytes), (&self.free, free_bytes)] {
             if let Some(bytes) = bytes {

@@ -1,5 +1,5 @@
-//! The catalogue of metrics: every name, what is counted, and by which labels. Label sets are closed: endpoint names
-//! come from the configuration, outcomes and results from enums; nothing a sender writes becomes a label.
+//! The catalog of metrics: names, meanings and labels. Label sets are closed: endpoint names come from the
+//! configuration, outcomes and results from enums; sender data never becomes a label.
 
 mod callbacks;
 mod http;
@@ -45,21 +45,21 @@ pub struct Metrics {
     registry: Registry,
     /// Callbacks and their answers.
     pub callbacks: Callbacks,
-    /// When each credential was used last.
+    /// The last use of each credential.
     pub uses: Uses,
-    /// What else came to the public listener.
+    /// Other events on the public listener.
     pub http: Http,
-    /// What the ledger holds.
+    /// The contents of the ledger.
     pub ledger: LedgerMetrics,
     /// Publishes, and the connection to the broker.
     pub relay: RelayMetrics,
-    /// What was last seen of exchanges and queues at the broker, with its metrics.
+    /// The last inspection of the broker's exchanges and queues, with its metrics.
     pub topology: Topology,
-    /// Reports of workers, and how they are shown.
+    /// Workers' reports, and showing them.
     pub outcomes: Outcomes,
     /// Comparisons with the approval center.
     pub reconcile: Reconcile,
-    /// The program itself.
+    /// The process itself.
     pub process: Process,
 }
 
@@ -69,14 +69,14 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Bounds in seconds: 100 µs to 10 s, which is when the platform gives up (platform.md#callback-transport).
+/// Bounds in seconds: 100 µs to 10 s, when the platform gives up (platform.md#callback-transport).
 const DURATION_BOUNDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
 
-/// A label whose values are a closed list.
+/// A label with a closed list of values.
 type Label = [(&'static str, &'static str); 1];
 
-/// Registers a metric as it is, which is at zero.
+/// Registers a metric as it is: at zero.
 fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
@@ -94,7 +94,7 @@ fn counters(
     values.map(|value| family.get_or_create(&[(label, value)]).clone()).collect()
 }
 
-/// The words of a closed list, in its order.
+/// The values of a closed list, in its order.
 fn words<T: VariantArray + Copy + Into<&'static str>>() -> impl Iterator<Item = &'static str> {
     T::VARIANTS.iter().map(|&variant| variant.into())
 }
@@ -122,7 +122,7 @@ impl Metrics {
         })
     }
 
-    /// All metrics as OpenMetrics text, which [`Exposition`](super::exposition::Exposition) gives other forms.
+    /// All metrics as OpenMetrics text; [`Exposition`](super::exposition::Exposition) converts it to other formats.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(8192);

@@ -1,4 +1,4 @@
-//! Reports of workers, and how they are shown.
+//! Workers' reports, and showing them.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -9,33 +9,33 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::{clamped, counters, registered, words};
 
-/// What became of a worker's report.
+/// The result of processing a worker's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum ReportResult {
-    /// Kept: the first of its command, or one that says something else. The command was done as decided.
+    /// Kept: the first of its command, or different from the last. The command was done as decided.
     Applied,
     /// Kept. The third party will not do it.
     Refused,
     /// Kept. The third party could not do it.
     Failed,
-    /// It says what the last one said.
+    /// Same content as the last report.
     Duplicate,
-    /// It is no report; rejected to the dead letters.
+    /// Not a report; dead-lettered.
     Malformed,
-    /// Its command is not known; rejected to the dead letters.
+    /// Its command is unknown; dead-lettered.
     UnknownCommand,
-    /// It speaks of an instance, a definition or an address that is not its command's; rejected to the dead letters.
+    /// It names an instance, a definition or an address other than its command's; dead-lettered.
     NotPermitted,
 }
 
-/// How an attempt to show an outcome ended.
+/// The result of an attempt to show an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum ShowingResult {
-    /// The approval center has it.
+    /// The approval center accepted it.
     Shown,
-    /// It is tried again later.
+    /// It is retried later.
     Retried,
     /// It was rejected, or failed too often, and waits for an operator.
     Parked,
@@ -50,7 +50,7 @@ struct ShowingLabels {
     result: &'static str,
 }
 
-/// Reports of workers, and how they are shown.
+/// Workers' reports, and showing them.
 #[derive(Debug)]
 pub struct Outcomes {
     reports: Box<[Counter]>,
@@ -95,7 +95,7 @@ impl Outcomes {
         }
     }
 
-    /// Counts a report of a worker.
+    /// Counts a worker's report.
     pub fn reported(&self, result: ReportResult) {
         self.reports[result as usize].inc();
     }

@@ -1,4 +1,4 @@
-//! The program itself: its version, its configuration, its certificates.
+//! The process itself: its version, its configuration, its certificates.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
@@ -8,17 +8,17 @@ use strum::IntoStaticStr;
 
 use super::{Label, counters, registered};
 
-/// What a certificate of ours is shown for.
+/// The use of one of our certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum CertificateUse {
-    /// By the public listener, as the server's.
+    /// The public listener's server certificate.
     Http,
-    /// To the broker, as the client's.
+    /// The client certificate for the broker.
     Amqp,
 }
 
-/// The program itself: its version, its configuration, its certificates.
+/// The process itself: its version, its configuration, its certificates.
 #[derive(Debug)]
 pub struct Process {
     /// Rejected, and applied.
@@ -49,12 +49,12 @@ impl Process {
         Self { reloads, certificate_not_after }
     }
 
-    /// Counts a configuration that was reloaded: put in force, or found faulty and left.
+    /// Counts a reload of the configuration: applied or rejected.
     pub fn reloaded(&self, applied: bool) {
         self.reloads[usize::from(applied)].inc();
     }
 
-    /// Sets when the certificate of this use expires, in seconds since 1970; `None` ends the series: there is none.
+    /// Sets when the certificate for this use expires, in seconds since 1970; `None` ends the series: there is none.
     pub fn set_certificate_not_after(&self, of: CertificateUse, not_after: Option<i64>) {
         let label = [("use", of.into())];
         match not_after {

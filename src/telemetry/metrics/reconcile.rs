@@ -39,18 +39,18 @@ impl Reconcile {
         }
     }
 
-    /// Counts how often the approval center was asked for a decision and showed this of it. The words are a closed list; 0
-    /// makes the series appear.
+    /// Counts how often the approval center, asked for a decision, showed this result. The results are a closed list;
+    /// 0 makes the series appear.
     pub fn reconciled(&self, verdict: &'static str, count: u64) {
         self.reconciled.get_or_create(&[("verdict", verdict)]).inc_by(count);
     }
 
-    /// Sets how many decisions are not visible at the approval center, by what it shows instead.
+    /// Sets how many decisions are not visible at the approval center, by the result shown instead.
     pub fn set_findings(&self, verdict: &'static str, count: u64) {
         self.findings.get_or_create(&[("verdict", verdict)]).set(clamped(count));
     }
 
-    /// Counts a comparison with the approval center: it came to its end, or failed before.
+    /// Counts a comparison with the approval center: completed or failed.
     pub fn passed(&self, whole: bool) {
         let result = if whole { "done" } else { "failed" };
         self.passes.get_or_create(&[("result", result)]).inc();

@@ -10,7 +10,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::{DURATION_BOUNDS, Label, counters, registered, words};
 
-/// How a publish ended.
+/// The outcome of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum PublishResult {
@@ -81,12 +81,12 @@ impl RelayMetrics {
         self.confirm_duration.observe(duration.as_secs_f64());
     }
 
-    /// Whether the relay is connected to the broker.
+    /// Sets whether the relay is connected to the broker.
     pub fn set_connected(&self, connected: bool) {
         self.connected.set(connected.into());
     }
 
-    /// Whether the broker blocks publishing (`connection.blocked`).
+    /// Sets whether the broker blocks publishing (`connection.blocked`).
     pub fn set_blocked(&self, blocked: bool) {
         self.blocked.set(blocked.into());
     }
@@ -97,7 +97,7 @@ impl RelayMetrics {
         self.connected.get() == 1
     }
 
-    /// Counts a command that was completed so far. The words are a closed list.
+    /// Counts an enriched command by status. The statuses are a closed list.
     pub fn enriched(&self, status: &'static str) {
         self.enrichments.get_or_create(&[("status", status)]).inc();
     }

@@ -7,7 +7,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Every name of a metric of ours in a text, with what braces follow it.
+/// Every name of our metrics in a text, with the contents of braces after it.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let ours = text.match_indices("countersign_").map(|(at, _)| {
         let rest = &text[at..];
@@ -18,7 +18,7 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     ours.collect()
 }
 
-/// What a service shows that has endpoints and an approval center.
+/// The metrics of a service with endpoints and an approval center.
 fn with_every_series_of_an_alert() -> Arc<Metrics> {
     let metrics = Metrics::new();
     for outcome in Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]) {
@@ -118,7 +118,7 @@ fn every_alert_has_a_case_for_and_a_case_against_it_over_metrics_of_ours() {
         for test in case["promql_expr_test"].as_array().unwrap() {
             let alert = test["expr"].as_str().unwrap().split('"').nth(1).unwrap().to_owned();
             let firing = instances(&test["exp_samples"]);
-            // An instance of the case for which it does not fire is a case against it.
+            // Instances for which it does not fire are negative cases.
             if firing.len() < instances(&case["input_series"]).len() {
                 silent.insert(alert.clone());
             }
@@ -147,7 +147,7 @@ fn no_reason_of_a_refusal_is_without_an_alert() {
         .flat_map(|rest| rest.split('"').nth(1).unwrap().split('|'))
         .collect();
     for reason in Refusal::ALL {
-        // Stopping is somebody's will; limited peers have a metric of their own.
+        // Stopping is intentional; limited peers have a separate metric.
         let exempt = matches!(reason, Refusal::ShuttingDown | Refusal::RateLimited);
         assert_eq!(watched.contains(reason.as_str()), !exempt, "{}", reason.as_str());
     }

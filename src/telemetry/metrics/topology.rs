@@ -1,4 +1,4 @@
-//! What was last seen of exchanges and queues at the broker: for `/metrics`, `/readyz` and others.
+//! The last inspection of the broker's exchanges and queues, for `/metrics`, `/readyz` and others.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use strum::{IntoStaticStr, VariantArray};
 use super::{Label, counters, registered, words};
 use crate::time::Timestamp;
 
-/// A queue by what it is for, whatever its name: the values of the label `queue`.
+/// A queue's purpose, whatever its name: the values of the label `queue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Role {
@@ -20,14 +20,14 @@ pub enum Role {
     Commands,
     /// Commands that no queue was bound for.
     Unrouted,
-    /// What workers rejected, what was delivered too often, and reports that were refused.
+    /// Commands that workers rejected or that were delivered too often, and refused reports.
     Dead,
     /// Reports of workers (`outcomes.queue`).
     Outcomes,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The value of the label `queue`.
@@ -36,58 +36,58 @@ impl Role {
         self.into()
     }
 
-    /// Whether somebody is to consume it all the time. The other two are for people to look at.
+    /// Whether it should always have a consumer. The other two are for people.
     #[must_use]
     pub fn is_consumed(self) -> bool {
         matches!(self, Self::Commands | Self::Outcomes)
     }
 }
 
-/// What a broker tells of a queue.
+/// Counts of a queue, from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Messages that are ready. What a consumer holds and has not acknowledged is not counted.
+    /// Ready messages. Messages held by a consumer without acknowledgment are not counted.
     pub messages: u32,
     /// Consumers.
     pub consumers: u32,
 }
 
-/// What is wrong with an exchange, a queue or a binding.
+/// A fault of an exchange, a queue or a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
-    /// It is not there.
+    /// It does not exist.
     Missing,
-    /// It is there, declared with other properties.
+    /// It exists, declared with other properties.
     DeclaredOtherwise,
-    /// The user may not declare or look at it.
+    /// The user may not declare or inspect it.
     NotPermitted,
-    /// The broker refuses it for another reason, such as a limit of the virtual host. The log has its words.
+    /// The broker refuses it for another reason, such as a limit of the virtual host. The log has its message.
     Refused,
 }
 
-/// Something that is not as it should be.
+/// An object with a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// `queue NAME`, `exchange NAME`, or `binding of queue NAME to exchange NAME`.
     pub object: String,
-    /// What is wrong.
+    /// The fault.
     pub problem: Problem,
 }
 
-/// What was seen at one time.
+/// The result of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// When.
+    /// The time of the inspection.
     pub checked_at: Timestamp,
-    /// By [`Role`], in the order of [`Role::ALL`]; `None` where there is no such queue, or it could not be seen.
+    /// By [`Role`], in the order of [`Role::ALL`]; `None` if there is no such queue, or it could not be inspected.
     pub queues: [Option<Counts>; Role::ALL.len()],
-    /// What is not as it should be, and could not be put right.
+    /// Faults that could not be repaired.
     pub faults: Vec<Fault>,
 }
 
 impl View {
-    /// What was seen of one queue.
+    /// Counts of one queue.
     #[must_use]
     pub fn queue(&self, role: Role) -> Option<Counts> {
         self.queues[role as usize]
@@ -111,22 +111,22 @@ impl Serialize for View {
     }
 }
 
-/// How a look at the broker ended: the values of the label `result`.
+/// The result of an inspection: the values of the label `result`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum CheckResult {
-    /// All was as it should be.
+    /// No faults.
     Ok,
-    /// Something was missing, and was declared again.
+    /// Something was missing and was declared again.
     Repaired,
-    /// Something is not as it should be.
+    /// Some faults remain.
     Faulty,
-    /// The broker did not let us look, or did not answer.
+    /// The broker refused the inspection or did not answer.
     Failed,
 }
 
-/// The last [`View`], and the metrics that are made of it. While nothing is known, because the relay is not connected or
-/// nobody looks, there are no series of queues: the last numbers would tell of a time that is over.
+/// The last [`View`], and the metrics derived from it. While the state is unknown, because the relay is not connected
+/// or inspections are off, there are no series of queues: the last numbers would be stale.
 #[derive(Debug)]
 pub struct Topology {
     last: Mutex<Option<Arc<View>>>,
@@ -168,13 +168,13 @@ impl Topology {
         }
     }
 
-    /// The last look; `None` while nothing is known.
+    /// The last inspection; `None` while the state is unknown.
     #[must_use]
     pub fn last(&self) -> Option<Arc<View>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what was seen in place of what was seen before; `None` when nothing is known any longer.
+    /// Replaces the last view; `None` if the state is unknown.
     pub fn set(&self, view: Option<View>) {
         for &role in Role::ALL {
             let labels = [("queue", role.as_str())];
@@ -196,7 +196,7 @@ impl Topology {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = view.map(Arc::new);
     }
 
-    /// Counts a look.
+    /// Counts an inspection.
     pub fn checked(&self, result: CheckResult) {
         self.checks[result as usize].inc();
     }

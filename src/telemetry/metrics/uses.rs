@@ -1,4 +1,4 @@
-//! When each credential of each endpoint was used last, and how often: what tells that an old one may be taken out.
+//! When each credential of each endpoint was last used, and how often: shows when an old one can be removed.
 //!
 //! The accept path holds a [`Use`] and does three atomic operations on it. Everything else goes through [`Uses`].
 
@@ -32,14 +32,14 @@ pub struct Use {
     credential: usize,
     tag: u16,
     known_since: AtomicI64,
-    /// 0 is never.
+    /// 0 means never.
     last_used: AtomicI64,
     counter: Counter,
     gauge: Gauge,
 }
 
 impl Use {
-    /// Notes that a callback came in by it. Takes no lock and allocates nothing.
+    /// Records a callback authenticated by it. Takes no lock and allocates nothing.
     pub fn note(&self, now: Timestamp) {
         self.counter.inc();
         let before = self.last_used.fetch_max(now.as_millisecond(), Ordering::Relaxed);
@@ -58,19 +58,19 @@ impl fmt::Debug for Use {
     }
 }
 
-/// What is known of one credential.
+/// The usage of one credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Used {
     /// The endpoint's name.
     pub endpoint: Arc<str>,
     /// Its place in the endpoint's list, counted from 0.
     pub credential: usize,
-    /// Tells it from the others of the endpoint wherever it stands; see [`Uses::of_endpoint`].
+    /// Identifies it among the endpoint's credentials, independent of its place; see [`Uses::of_endpoint`].
     #[serde(skip)]
     pub tag: u16,
-    /// Since when it has been watched.
+    /// Start of the observation.
     pub known_since: Timestamp,
-    /// When a callback came in by it last; `null` if none did since then.
+    /// When it last authenticated a callback; `null` if never since then.
     pub last_used_at: Option<Timestamp>,
 }
 
@@ -106,8 +106,8 @@ impl Uses {
         }
     }
 
-    /// Puts an endpoint's credentials in force, each known by a `tag` that stays with it wherever in the list it stands; returns
-    /// them in their order. What is known of those that were there before is kept, and the series of others start again.
+    /// Puts an endpoint's credentials in force. Each has a `tag` that stays the same wherever it is in the list.
+    /// Returns them in list order. The usage of credentials already present is kept; the series of the others restart.
     #[must_use]
     pub fn of_endpoint(&self, endpoint: &str, tags: &[u16], now: Timestamp) -> Vec<Arc<Use>> {
         let mut all = self.all();
@@ -141,14 +141,14 @@ impl Uses {
         put
     }
 
-    /// Takes an endpoint's credentials out of force, and ends their series.
+    /// Removes an endpoint's credentials and ends their series.
     pub fn forget(&self, endpoint: &str) {
         let mut all = self.all();
         all.iter().filter(|known| &*known.endpoint == endpoint).for_each(|known| self.end(known));
         all.retain(|known| &*known.endpoint != endpoint);
     }
 
-    /// What is known of each credential in force.
+    /// The usage of each credential in force.
     #[must_use]
     pub fn known(&self) -> Vec<Used> {
         let time = |millis| Timestamp::from_millisecond(millis).unwrap_or_default();
@@ -165,7 +165,7 @@ impl Uses {
         self.all().iter().map(used).collect()
     }
 
-    /// Adds what was known of a credential before this process, if it is in force.
+    /// Adds a credential's usage from before this process, if it is in force.
     pub fn remember(
         &self,
         endpoint: &str,
