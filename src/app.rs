@@ -1,9 +1,9 @@
-//! The composition root: [`App::build`] binds and wires, [`App::run`] serves until it is told to stop.
+//! The composition root: [`App::build`] binds and wires, [`App::run`] serves until stop is requested.
 //!
 //! # Threads
-//! The public listener has its workers, the internal one a worker of its own, so that health and metrics are answered
-//! under any load of callbacks. The relay has a thread with a runtime of its own: its pace is the broker's. The ledger
-//! has its own threads as well. What is left for the caller's runtime is waiting.
+//! The public listener has its workers, the internal one a separate worker, so health and metrics are answered under
+//! any load of callbacks. The relay has a thread with a separate runtime: it runs at the broker's pace. The ledger has
+//! its own threads. The caller's runtime only waits.
 
 mod background;
 mod controls;
@@ -43,7 +43,7 @@ pub use background::{Resources, Start};
 pub use controls::{Condition, Controls};
 use expiry::Expiry;
 
-/// What the service is made of.
+/// Settings of the service.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The public listener.
@@ -52,26 +52,26 @@ pub struct Settings {
     pub console: console::Settings,
     /// The endpoints.
     pub intake: intake::Settings,
-    /// The file of the certificate that the broker is shown, if there is one: its end is told.
+    /// The file of the client certificate for the broker, if there is one: its expiry is reported.
     pub client_certificate: Option<PathBuf>,
-    /// How long stopping may take.
+    /// Time limit for stopping.
     pub shutdown_grace: Duration,
 }
 
-/// Connections that may wait to be accepted, where the kernel allows as many: those that come within one stall.
+/// Length of the accept queue, if the kernel allows it: connections that arrive within one stall.
 const BACKLOG: u32 = 1024;
 
-/// The longest `shutdown_grace` of a configuration. The listener's own limit, which cannot be changed while it serves; what
-/// ends the waiting for requests is the grace in force.
+/// The longest configurable `shutdown_grace`. It is the listener's limit, which cannot be changed while it serves; the
+/// grace in force ends the waiting for requests.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
 
-/// Background work ends by the deadline, and then has to get off its thread.
+/// Background work ends by the deadline, and then still has to leave its thread.
 const STOP_SLACK: Duration = Duration::from_millis(250);
 
-/// The ledger's writer gets this long even when the grace has run out: it only has to commit what it holds.
+/// Minimum time for the ledger's writer even after the grace: it only has to commit what it holds.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// The service, bound and wired, not serving yet.
+/// The service, bound and wired, but not serving yet.
 pub struct App {
     callbacks: (Server, SocketAddr),
     gate: Arc<Gate>,
@@ -89,8 +89,8 @@ pub struct App {
 }
 
 impl App {
-    /// Binds both listeners, then opens the ledger, then wires the rest. Connections wait in the accept queues until
-    /// [`App::run`] is polled. To be called within a tokio runtime.
+    /// Binds both listeners, opens the ledger, then wires the rest. Connections wait in the accept queues until
+    /// [`App::run`] is polled. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// A port is taken, or the ledger cannot be opened. Nothing is left behind then.
@@ -100,7 +100,7 @@ impl App {
         start_relay: Start,
     ) -> anyhow::Result<Self> {
         let max_connections = descriptors::connections()?;
-        // The ports first: a second instance, started by mistake, fails before it touches the ledger.
+        // The ports first: a second instance, started by mistake, must fail before it touches the ledger.
         let callbacks = bind("http.listen", settings.http.listen)?;
         let console = bind("admin.listen", settings.console.listen)?;
         let addresses = (callbacks.local_addr()?, console.local_addr()?);
@@ -142,7 +142,7 @@ impl App {
         })
     }
 
-    /// What may be asked of the service and changed of it while [`App::run`] serves.
+    /// Handle to query and change the service while [`App::run`] serves.
     #[must_use]
     pub fn controls(&self) -> Controls {
         Controls {
@@ -160,26 +160,26 @@ impl App {
         }
     }
 
-    /// Where callbacks are received: the real port if 0 was asked for.
+    /// Address of the public listener: with the real port if 0 was configured.
     #[must_use]
     pub fn callbacks_address(&self) -> SocketAddr {
         self.callbacks.1
     }
 
-    /// Where the internal listener is: the real port if 0 was asked for.
+    /// Address of the internal listener: with the real port if 0 was configured.
     #[must_use]
     pub fn console_address(&self) -> SocketAddr {
         self.console.1
     }
 
-    /// Serves until `shutdown` resolves, then stops in order. Returns once everything has stopped, or when the grace
-    /// has run out and what still runs was left behind; the log says so.
+    /// Serves until `shutdown` resolves, then stops in order. Returns when everything has stopped or the grace has run
+    /// out; the log then names what was left running.
     ///
-    /// If dropped, both listeners and the relay stop serving at some later moment, in no order. Nothing that was
-    /// answered is lost by it.
+    /// If dropped, both listeners and the relay stop serving later, in no particular order. Nothing that was answered
+    /// is lost.
     ///
     /// # Errors
-    /// A listener cannot start, or ended by itself.
+    /// A listener cannot start, or ended unexpectedly.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let start = |background: Background| background.start(self.ledger.clone(), self.metrics.clone());
         let mut running = Running {
@@ -214,8 +214,8 @@ impl App {
 fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restart must not wait for the connections of the process before it to time out. It does not let two
-        // processes listen on one port.
+        // A restart must not wait until the previous process's connections time out. This does not let two processes
+        // listen on one port.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
@@ -234,7 +234,7 @@ impl Listener {
         Self { handle: server.handle(), task: tokio::spawn(server) }
     }
 
-    /// Resolves when the listener has ended although nobody stopped it.
+    /// Resolves if the listener ends without being stopped.
     async fn ended(&mut self) -> anyhow::Error {
         match (&mut self.task).await {
             Ok(Ok(())) => anyhow::anyhow!("it was not asked to"),
@@ -257,17 +257,17 @@ struct Running {
 }
 
 impl Running {
-    /// The order of stopping. Each step has what the steps before have left of `grace`.
+    /// The stop sequence. Each step has what the earlier steps left of `grace`.
     async fn stop(mut self, grace: Duration) {
         let began = Instant::now();
         let deadline = began + grace;
         tracing::info!(?grace, "stopping");
 
-        // Unready, and refusing: callbacks that still arrive are asked to come again.
+        // Unready, and refusing: senders of callbacks that still arrive are asked to retry.
         self.draining.store(true, Ordering::Relaxed);
         reach("stop:draining");
 
-        // Stop listening, and finish the requests that are in progress: their decisions are still kept.
+        // Stop listening and finish the requests in progress: their decisions are still kept.
         if !within(deadline, self.callbacks.handle.stop(true)).await {
             tracing::warn!(
                 step = "requests",
@@ -277,13 +277,13 @@ impl Running {
 
         reach("stop:requests");
 
-        // Nobody waits for it, and what it has not written it finds again.
+        // Nothing depends on it, and it recovers unwritten results later.
         self.reconciliation.end(Instant::now());
         if !within(deadline + STOP_SLACK, self.reconciliation.ended()).await {
             tracing::warn!(step = "reconciliation", "shutdown grace period expired");
         }
 
-        // Before the writer is closed, since what became of the last publishes and of the last calls is written by it.
+        // Before the writer is closed: it records the outcomes of the last publishes and calls.
         self.relay.end(deadline);
         self.outcomes.end(deadline);
         if !within(deadline + STOP_SLACK, self.relay.ended()).await {
@@ -318,7 +318,7 @@ impl Running {
 
         reach("stop:ledger");
 
-        // Last, so that health told the truth all the while. Nobody waits for an answer here.
+        // Last, so that health was accurate throughout. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {
             tracing::warn!(step = "internal listener", "shutdown grace period expired");
         }

@@ -1,4 +1,4 @@
-//! A running service, as its starter holds it: what it can be asked, and what can be changed.
+//! Handle to query and change a running service.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What may be asked of a service and changed of it while it serves. Outlives it harmlessly.
+/// Queries and changes a service while it serves. Harmless after its end.
 pub struct Controls {
     pub(super) gate: Arc<Gate>,
     pub(super) access: Arc<Access>,
@@ -47,28 +47,27 @@ impl fmt::Debug for Controls {
     }
 }
 
-/// How the service is.
+/// The service's condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// It refuses what comes and ends what it has begun.
+    /// Refuses new callbacks and finishes those in progress.
     pub draining: bool,
-    /// Commands that the broker has not confirmed; `None` if the ledger could not tell.
+    /// Commands that the broker has not confirmed; `None` if the ledger could not report it.
     pub pending: Option<u64>,
     /// Commands that wait for an operator.
     pub parked: u64,
     /// Whether the relay is connected to the broker.
     pub connected: bool,
-    /// When the last reload was rejected, if the last was.
+    /// When the last reload was rejected; `None` if it was not.
     pub rejected_at: Option<Timestamp>,
 }
 
 impl Controls {
-    /// Puts other settings in force, without a moment in which nothing is: a callback that has begun ends with the
-    /// settings it began with. `relay` is given if the relay is to be exchanged for another. Reads the certificate's
-    /// files, and waits for nothing else.
+    /// Applies new settings without a gap: a callback in progress ends with the settings it began with. `relay` is
+    /// given if the relay is to be replaced. Reads the certificate's files and waits for nothing else.
     ///
-    /// The addresses of the listeners, the number of workers, the file and the sizes of the ledger are left as they are;
-    /// returned are the keys that are left as well, although a configuration like this one would change them.
+    /// Listener addresses, the number of workers, and the file and sizes of the ledger stay as they are. Returns the
+    /// other keys that also stay unchanged, although a configuration like this one would change them.
     ///
     /// # Errors
     /// The certificate cannot be used. Nothing has changed then.
@@ -82,7 +81,7 @@ impl Controls {
         let gate = self.gate.prepare(&settings.http, intake, &settings.intake.counted());
         let gate = gate.context("the certificate of http.tls cannot be used")?;
 
-        // First, so that no callback is looked up in a window that does not reach back as far as its endpoint says.
+        // First, so that no callback is looked up in a window shorter than its endpoint's.
         self.ledger.limit(limits);
         self.gate.put(gate);
         self.expiry.look_again(settings.client_certificate.clone());
@@ -100,24 +99,24 @@ impl Controls {
         Ok(left)
     }
 
-    /// Has the work that takes and shows outcomes end and this take its place; `None` for nothing. Returns at once. Does
-    /// nothing once the service has begun to stop.
+    /// Replaces the work that takes and shows outcomes, once the current one has ended; `None` for nothing. Returns
+    /// immediately. Does nothing once the service has begun to stop.
     pub fn exchange_outcomes(&self, start: Option<Start>) {
         self.outcomes.exchange(start);
     }
 
-    /// The same of the work that compares commands with what the approval center shows.
+    /// The same for the work that compares commands with the approval center.
     pub fn exchange_reconciliation(&self, start: Option<Start>) {
         self.reconciliation.exchange(start);
     }
 
-    /// Counts a reload, and has `/readyz` tell of it. `restart_needed`: the keys that wait for a restart.
+    /// Counts a reload, and reports it in `/readyz`. `restart_needed`: the keys that wait for a restart.
     pub fn reloaded(&self, result: ReloadResult, restart_needed: Vec<String>) {
         self.metrics.process.reloaded(result == ReloadResult::Applied);
         self.access.reloaded(result, restart_needed);
     }
 
-    /// Resolves when both listeners serve and the ledger is open; never if the service ends before.
+    /// Resolves when both listeners serve and the ledger is open; never if the service ends first.
     pub async fn serving(&self) {
         let mut serving = self.serving.clone();
         let served = serving.wait_for(|serving| *serving).await.is_ok();
@@ -126,18 +125,18 @@ impl Controls {
         }
     }
 
-    /// Whether it has begun to stop.
+    /// Whether the service has begun to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether the ledger's writer does anything at all; see [`answers`](ledger::Lifecycle::answers).
+    /// Whether the ledger's writer is responsive; see [`answers`](ledger::Lifecycle::answers).
     pub async fn writer_answers(&self) -> bool {
         self.ledger.answers().await
     }
 
-    /// How it is. Takes what the ledger takes to count.
+    /// The service's condition. Takes as long as the ledger needs to count.
     pub async fn condition(&self) -> Condition {
         let stats = self.ledger.stats().await.ok();
         let last = self.access.configuration().last_reload;
@@ -152,7 +151,7 @@ impl Controls {
 }
 
 impl fmt::Display for Condition {
-    /// One line, as `systemctl status` shows it.
+    /// One line, as shown by `systemctl status`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.draining { "draining" } else { "accepting" })?;
         match self.pending {

@@ -1,4 +1,4 @@
-//! When each credential was used last, kept in the ledger, so that a restart does not make an old one look unused.
+//! Keeps each credential's last use in the ledger, so a restart does not make an old one look unused.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -9,14 +9,15 @@ use crate::{
     telemetry::{log::chain, metrics::Metrics},
 };
 
-/// What is kept is at most so much older than what is known. A crash forgets as much. One row for each credential, in a commit
-/// that goes with the next accepts.
+/// Maximum age difference between the kept and the known uses. A crash loses as much. One row for each credential, in
+/// a commit together with the next accepts.
 const BEHIND: Duration = Duration::from_secs(60);
 
-/// The first use after a while is kept this soon: `doctor` reads the ledger to say whether a credential is still needed.
+/// The first use after a while is kept this soon: `doctor` reads the ledger to determine whether a credential is still
+/// needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Remembers what the ledger knows, then keeps what changes there, for as long as it is polled.
+/// Loads the ledger's uses, then keeps changes there while it is polled.
 pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infallible {
     match ledger.credential_uses().await {
         Ok(known) => {
@@ -24,7 +25,7 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
                 metrics.uses.remember(&endpoint, tag, known_since, last_used_at);
             }
         }
-        // What is kept is merged with what is there, so nothing is lost by it but what is shown until then.
+        // Kept uses are merged into the ledger's, so only the display until then is incomplete.
         Err(error) => {
             tracing::warn!("cannot read when credentials were last used: {}", chain(&error));
         }
@@ -39,12 +40,12 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
     }
 }
 
-/// Keeps what is known now, at the end.
+/// Keeps the current uses, at the end.
 pub(super) async fn keep_last(ledger: &dyn Ledger, metrics: &Metrics) {
     write(ledger, known(metrics)).await;
 }
 
-/// Whether there are other credentials, or one of them was used for the first time, or long after what is kept.
+/// Whether the credentials changed, or one was used for the first time, or long after its kept use.
 fn is_behind(kept: &[CredentialUse], known: &[CredentialUse]) -> bool {
     kept.len() != known.len()
         || kept.iter().zip(known).any(|(kept, known)| {
@@ -59,7 +60,7 @@ fn is_behind(kept: &[CredentialUse], known: &[CredentialUse]) -> bool {
 }
 
 async fn write(ledger: &dyn Ledger, known: Vec<CredentialUse>) -> bool {
-    // A ledger that takes nothing says so itself.
+    // The ledger logs its own failures.
     ledger.keep_credential_uses(known).await.is_ok()
 }
 

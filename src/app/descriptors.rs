@@ -1,23 +1,24 @@
-//! How many files the process may have open, and how many of them may be connections of the public listener.
+//! The limit of open files, and how many of them may be connections of the public listener.
 //!
-//! When all descriptors are taken, nothing can be opened any more: no connection to the broker, no file of the ledger, no
-//! scrape. So strangers at the public listener never get the last ones.
+//! When all descriptors are taken, nothing can be opened: no broker connection, no ledger file, no scrape. So
+//! strangers at the public listener never get the last ones.
 
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Connections of the public listener, where there are descriptors enough. One costs some 30 KiB, and those of strangers do
-/// not last, but while there are so many nobody else gets in; so there is room for some thousand new ones a second.
+/// Maximum connections of the public listener, if there are enough descriptors. One costs some 30 KiB. Those of
+/// strangers do not last, but while there are this many nobody else gets in; this leaves room for some thousand new
+/// ones a second.
 const MOST_CONNECTIONS: u64 = 16_384;
 
-/// What is kept from the public listener: 256 connections of the internal one, and as many for the ledger, the connections
-/// to the broker and the approval center, what a runtime needs on each of its threads, and files that are read now and then.
+/// Descriptors kept from the public listener: 256 connections of the internal one, and as many for the ledger, the
+/// connections to the broker and the approval center, the needs of each runtime thread, and files read now and then.
 const RESERVE: u64 = 512;
 
-/// With fewer connections than this it is not worth starting.
+/// With fewer connections than this, starting is pointless.
 const FEWEST_CONNECTIONS: u64 = 64;
 
-/// Raises the soft limit of descriptors as far as it is of use, and says how many connections the public listener may have.
+/// Raises the soft limit of descriptors as far as useful; returns how many connections the public listener may have.
 ///
 /// # Errors
 /// There are too few.
@@ -34,7 +35,7 @@ pub(super) fn connections() -> anyhow::Result<usize> {
     Ok(usize::try_from(most).unwrap_or(usize::MAX))
 }
 
-/// The soft limit, after it was raised to `wanted` or as near as the hard one lets it; `None` is no limit.
+/// Raises the soft limit to `wanted`, or as near as the hard limit allows, and returns it; `None` means unlimited.
 fn raised(wanted: u64) -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let soft = limit.current?;
@@ -42,7 +43,7 @@ fn raised(wanted: u64) -> Option<u64> {
     if soft >= target {
         return Some(soft);
     }
-    // Not permitted under some sandboxes; then it is as it is.
+    // Some sandboxes do not permit this; the limit then stays.
     match setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum }) {
         Ok(()) => Some(target),
         Err(_) => Some(soft),

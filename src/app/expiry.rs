@@ -1,5 +1,5 @@
-//! When our certificates expire: always as a metric, and in the log once the end is near. Beginning at start, each day,
-//! and when another certificate takes its place.
+//! The expiry of our certificates: always as a metric, and in the log once the end is near. Logged at start, each day,
+//! and after a certificate was replaced.
 
 use std::{
     convert::Infallible,
@@ -20,15 +20,15 @@ use crate::{
     time::Timestamp,
 };
 
-/// A renewed certificate is seen by the metric so long after it is in force.
+/// Delay until the metric shows a renewed certificate.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// Watches the certificates for as long as [`Self::keep_telling`] is polled.
+/// Watches the certificates while [`Self::keep_telling`] is polled.
 pub(super) struct Expiry {
     metrics: Arc<Metrics>,
-    /// The file of the certificate that the broker is shown.
+    /// The file of the client certificate for the broker.
     client: Mutex<Option<PathBuf>>,
     changed: Notify,
 }
@@ -38,7 +38,7 @@ impl Expiry {
         Self { metrics, client: Mutex::new(client), changed: Notify::new() }
     }
 
-    /// Has it look at once, and after another client certificate from now on.
+    /// Checks now, and uses another client certificate from now on.
     pub(super) fn look_again(&self, client: Option<PathBuf>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         self.changed.notify_one();
@@ -57,7 +57,7 @@ impl Expiry {
                     None
                 })),
             };
-            // One that cannot be read is told by the relay, each time it connects.
+            // The relay reports an unreadable one each time it connects.
             self.note(CertificateUse::Amqp, facts.flatten(), &mut of_client);
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
@@ -90,7 +90,7 @@ fn read(path: &std::path::Path) -> Option<Facts> {
     Facts::of(path, &certificates::chain(path, &pem).ok()?).ok()
 }
 
-/// Where the certificate is configured.
+/// The configuration key of the certificate.
 fn key(of: CertificateUse) -> &'static str {
     match of {
         CertificateUse::Http => "http.tls.cert_file",
@@ -98,12 +98,12 @@ fn key(of: CertificateUse) -> &'static str {
     }
 }
 
-/// What was said of one certificate last.
+/// The last logged state of one certificate.
 #[derive(Debug, Default)]
 struct Telling(Option<(Facts, Validity, Timestamp)>);
 
 impl Telling {
-    /// How it stands, if that is to be said now.
+    /// The certificate's validity, if it should be logged now.
     fn due(&mut self, facts: Option<Facts>, now: Timestamp) -> Option<Validity> {
         let facts = facts?;
         let validity = facts.validity(now);
@@ -129,7 +129,7 @@ mod tests {
         let facts = Facts { not_before: end - days(90), not_after: end, is_authority: false };
         let mut telling = Telling::default();
         let mut told = Vec::new();
-        // Looked at each minute, from 25 days before until two days after.
+        // Checked each minute, from 25 days before until two days after.
         for minute in 0..27 * 24 * 60 {
             let now = end - days(25) + Duration::from_secs(60 * minute + 1);
             if let Some(validity) = telling.due(Some(facts), now) {

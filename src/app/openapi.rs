@@ -1,4 +1,4 @@
-//! `openapi.yaml` says what the program does: its routes, its refusals, its words.
+//! Checks `openapi.yaml` against the program: routes, refusals, names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,7 @@ fn every_refusal_has_its_answer_as_an_example_under_its_status() {
     let mut documented = BTreeMap::new();
     for (status, response) in responses {
         let media = &response["content"]["application/json"];
-        // The answers without a reason are shared, and given by reference.
+        // Answers without a reason are shared, and given by reference.
         if status == "200" || response.get("$ref").is_some() {
             continue;
         }
@@ -111,7 +111,7 @@ fn the_closed_lists_are_those_of_the_program() {
     assert_eq!(words(&schemas["State"]["enum"]), states);
 }
 
-/// A member that is added to what the ledger shows has to be added to the document.
+/// A member added to the ledger's views must be added to the document.
 #[test]
 fn what_the_ledger_shows_has_the_members_of_the_document() {
     let document = document();

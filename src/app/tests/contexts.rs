@@ -1,4 +1,4 @@
-//! The API by which the third party registers contexts.
+//! The API for registering contexts.
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ impl Service {
     }
 }
 
-/// Everything that can be said.
+/// Every member.
 fn whole() -> Value {
     json!({
         "instance_id": "i1", "task_id": "t1", "round": "2", "business_key": "PO-77",
@@ -207,7 +207,7 @@ async fn members_are_read_strictly_and_the_wrong_one_is_named() {
         assert_eq!(error(&service.put(PATH, body).await), (400, "bad_body".to_owned()), "{body}");
         assert_eq!(error(&service.batch(body).await), (400, "bad_body".to_owned()), "{body}");
     }
-    // The same items in a batch, after one that is sound.
+    // The same items in a batch, after a valid one.
     for (member, body) in wrong.iter().filter(|(member, _)| *member != "key") {
         let item = body.replacen('{', r#"{"key":"k","#, 1).replace(",}", "}");
         let answer = service.batch(&format!(r#"{{"contexts":[{{"key":"a","task_id":"t"}},{item}]}}"#)).await;
@@ -286,12 +286,12 @@ async fn without_a_token_a_page_in_a_browser_can_change_nothing() {
         "Host: localhost:9090\r\nOrigin: null\r\n",
         "Host: localhost:9090\r\nOrigin: http://localhost:8000\r\n",
         "Host: localhost:9090\r\nOrigin: http://localhost:9090\r\nOrigin: http://evil.example\r\n",
-        // Its name was made to lead here.
+        // A name rebound to this address.
         "Host: evil.example:9090\r\nOrigin: http://evil.example:9090\r\n",
         "Host: evil.example\r\n",
         "Host: localhost.evil.example\r\n",
         "Host: \r\n",
-        // A browser that leaves out Origin still says what it is doing.
+        // A browser that omits Origin still sends Sec-Fetch-Site.
         "Host: localhost:9090\r\nSec-Fetch-Site: cross-site\r\n",
         "Host: localhost:9090\r\nSec-Fetch-Site: same-site\r\n",
         "Host: localhost:9090\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n",
@@ -301,7 +301,7 @@ async fn without_a_token_a_page_in_a_browser_can_change_nothing() {
             assert_eq!(error(&answer), (403, "foreign_page".to_owned()), "{method} {headers}");
         }
     }
-    // What a form can send without asking first.
+    // Content types that a form can send without a preflight.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         for (method, path, body) in requests.into_iter().filter(|(method, ..)| *method != "DELETE") {
             let answer = service.ask(method, path, kind, body).await;

@@ -17,7 +17,7 @@ fn with_token() -> Settings {
     settings
 }
 
-/// Tasks `t1`, `t2` … are kept; their ids.
+/// Keeps tasks `t1`, `t2` …; returns their ids.
 async fn keep(service: &Service, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for task in 1..=count {
@@ -46,7 +46,7 @@ async fn ready_means_that_a_callback_can_be_kept() {
         assert_eq!(configuration["restart_needed"], serde_json::json!([]));
         let credentials = said.as_object_mut().unwrap().remove("credentials").unwrap();
         assert_eq!(credentials[0]["last_used_at"], serde_json::Value::Null);
-        // Nobody ever connected to a broker here.
+        // No broker was ever connected here.
         assert_eq!(
             said,
             serde_json::json!({
@@ -85,7 +85,7 @@ async fn metrics_tell_the_state_of_the_ledger_at_the_scrape() {
     let service = Service::start();
     keep(&service, 3).await;
     service.ledger.publish_through(2);
-    // Ages are told in whole milliseconds.
+    // Ages are in whole milliseconds.
     tokio::time::sleep(Duration::from_millis(2)).await;
     let answer = service.get("/metrics").await;
     assert_eq!(answer.header("content-type"), Some(Exposition::Text.content_type()));
@@ -136,7 +136,7 @@ async fn what_may_be_read_may_be_asked_for_its_head_alone() {
             .await;
         let head = connection.head().await;
         assert_eq!(head.status, 200, "{path}");
-        // Metrics count what goes on meanwhile.
+        // Other activity is counted meanwhile.
         assert!(
             path == "/metrics" || head.header("content-length") == Some(&body_length.to_string()),
             "{path}: {}",
@@ -393,7 +393,7 @@ async fn a_bad_parameter_is_named() {
         ("refusals?around=2026-11-20T10:42:00+08:00", "around"),
         ("refusals?since=9999-12-31", "since"),
         ("commands?utc_offset=Shanghai", "utc_offset"),
-        // Without an offset it is on the clock that the query names, before or behind it.
+        // Without an offset, the time is in the query's `utc_offset`, ahead of or behind it.
         ("commands?until=9999-12-31%2020:00&utc_offset=-12:00", "until"),
         ("refusals?utc_offset=-12:00&until=9999-12-31%2020:00", "until"),
         ("commands?around=2026-11-20T08:15:30Z&since=2026-11-20T08:15:30Z", "around"),

@@ -1,4 +1,4 @@
-//! The whole service but for the broker, over real sockets.
+//! The whole service except the broker, over real sockets.
 
 mod callbacks;
 mod contexts;
@@ -39,10 +39,10 @@ use double::Double;
 const TOKEN: &str = "fake-token";
 const KEY: &str = "fake-key";
 
-/// No step of a test takes nearly so long; it only keeps a broken one from hanging.
+/// No test step takes nearly this long; it only keeps a broken one from hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits until `reached`; fails with `what` if it is not in time.
+/// Waits until `reached`; fails with `what` on timeout.
 async fn eventually(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !reached().await {
@@ -101,7 +101,7 @@ fn settings() -> Settings {
     }
 }
 
-/// A relay that does nothing until it is told to stop.
+/// A relay that does nothing until stop is requested.
 fn idle_relay() -> Start {
     Arc::new(|mut resources: Resources| {
         async move {
@@ -160,7 +160,7 @@ impl Service {
         connection.answer().await
     }
 
-    /// Sets the flag alone, as the first step of stopping does.
+    /// Only sets the flag, as the first step of stopping does.
     fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -200,7 +200,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}\n{}", self.head, self.body))
     }
 
-    /// All of it but the clock, which is the same for everybody.
+    /// Everything except the date, which is the same for all.
     fn but_the_date(&self) -> String {
         let mut head: Vec<_> =
             self.head.lines().filter(|line| !line.to_lowercase().starts_with("date:")).collect();
@@ -227,7 +227,7 @@ impl Connection {
         tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await.unwrap().unwrap()
     }
 
-    /// The next answer's head: all that there is of an answer to `HEAD`, whatever length it says.
+    /// The next answer's head: the complete answer to `HEAD`, whatever length it states.
     async fn head(&mut self) -> Answer {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -251,7 +251,7 @@ impl Connection {
         answer
     }
 
-    /// Resolves when the other side has closed the connection; nothing more may come before that.
+    /// Resolves when the peer has closed the connection; no more data may come before that.
     async fn closed(&mut self) {
         assert_eq!(self.read_some().await, 0, "got {:?}", String::from_utf8_lossy(&self.received));
     }

@@ -1,4 +1,4 @@
-//! Who may send callbacks and how many, and connections whose last answer was given.
+//! Limits on who may send callbacks and how many, and connections after their last answer.
 
 use super::*;
 use crate::http::peers::{Mode, Network};
@@ -9,7 +9,7 @@ fn with_peers(peers: http::peers::Settings) -> Service {
     Service::with(settings, idle_relay())
 }
 
-/// The test's own address is that of a proxy, which says for whom it sends.
+/// The test's address is that of a proxy, which forwards the client's address.
 fn behind_a_proxy(peers: http::peers::Settings) -> Service {
     let trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
     with_peers(http::peers::Settings { trusted_proxies, ..peers })
@@ -51,7 +51,7 @@ async fn who_guesses_too_often_is_not_heard_and_others_at_the_same_endpoint_are(
     }
     for _ in 0..5 {
         rate_limited(&post_for(&service, "192.0.2.66", &guess).await);
-        // Not even with the right token: what came before may have guessed it.
+        // Not even with the right token: the failures before may have been guesses at it.
         rate_limited(&post_for(&service, "192.0.2.66", &callback("t1")).await);
     }
     assert_eq!(service.ledger.len(), 0);
@@ -61,7 +61,7 @@ async fn who_guesses_too_often_is_not_heard_and_others_at_the_same_endpoint_are(
     assert_eq!(count(&service, FAILURES).await, 10);
     let outcome = r#"countersign_callbacks_total{endpoint="plain",outcome="rate_limited"}"#;
     assert_eq!(count(&service, outcome).await, 10);
-    // One row for the peer, not one for each: the rows of others would be driven out.
+    // One row for the peer: one per refusal would displace the rows of others.
     let rows = service.get("/api/v1/refusals?reason=rate_limited").await.json();
     assert_eq!(rows["refusals"].as_array().unwrap().len(), 1, "{rows}");
     assert_eq!(rows["refusals"][0]["peer"], "192.0.2.66");
@@ -144,7 +144,7 @@ async fn what_comes_behind_the_last_answer_of_a_connection_is_not_heard() {
         let closing = connection.answer().await;
         let asked_to = first.contains("Connection: close");
         assert!(asked_to || closing.header("connection") == Some("close"), "{first}: {}", closing.head);
-        // The server may also close without a word; it may not act.
+        // The server may also close without an answer; it must not act.
         if connection.received.is_empty() && connection.read_some().await == 0 {
             assert_eq!(service.ledger.len(), expected, "{first}");
             continue;
@@ -163,7 +163,7 @@ async fn endpoints_limits_and_peers_are_exchanged_together_for_requests_that_beg
     let service = Service::with(settings.clone(), idle_relay());
     let callbacks = service.callbacks;
 
-    // One that began before, and one on a connection that is kept.
+    // One that began before, and one on a kept-alive connection.
     let body = callback("t1");
     let mut begun = Connection::open(callbacks).await;
     begun.send(&post("plain", &body)[..60]).await;

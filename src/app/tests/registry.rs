@@ -1,4 +1,4 @@
-//! Callbacks to an endpoint whose contexts are registered beforehand, from their bytes to what the ledger keeps.
+//! Callbacks to an endpoint with registered contexts, from their bytes to the ledger's contents.
 
 use serde_json::{Value, value::RawValue};
 
@@ -18,8 +18,8 @@ struct Registry {
 }
 
 impl Registry {
-    /// `registry` refuses what is not registered, `both` tries `registry` and publishes the rest as it is, and `opaque`
-    /// does not ask at all.
+    /// `registry` refuses unregistered tasks, `both` tries `registry` and publishes the rest as it is, and `opaque`
+    /// never asks the registry.
     fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = ledger::Settings {
@@ -56,7 +56,7 @@ impl Registry {
         }
     }
 
-    /// A callback with these members beside action, operator and token; the command that it became.
+    /// Receives a callback with these members plus action, operator and token; returns the resulting command.
     async fn receive(&self, endpoint: &str, members: &str) -> Result<Value, Refusal> {
         let mut callback = format!(r#"{{{members},"token":"{TOKEN}""#);
         for (name, value) in [("action_type", "APPROVE"), ("user_id", "zhang3")] {
@@ -130,7 +130,7 @@ async fn a_registered_context_tells_the_task_and_passes_its_data_on() {
     let registry = Registry::open();
     registry.register(registration("k")).await;
     let mut command = registry.receive("registry", K).await.unwrap();
-    // Compared as text below: a number of this size does not survive being read.
+    // Compared as text below: a number of this size does not survive parsing.
     assert!(command["task"].as_object_mut().unwrap().remove("data").is_some());
     assert_eq!(
         command["task"],
@@ -144,7 +144,7 @@ async fn a_registered_context_tells_the_task_and_passes_its_data_on() {
     let message = record.command.unwrap();
     assert!(message.get().contains(r#""data":{"amount":12345678901234567890.10}"#), "verbatim: {message}");
     assert_eq!(command["action_context"], "k");
-    // With a round, the same decision is a duplicate for ever.
+    // With a round, the same decision stays a duplicate forever.
     assert_eq!(registry.receive("registry", K).await.unwrap()["command_id"], command["command_id"]);
 }
 
@@ -213,7 +213,7 @@ async fn a_card_is_known_by_its_message_if_not_by_its_context() {
     }
     let wrong = format!(r#""message_id":{message_id},"user_id":"wang5""#);
     assert_eq!(registry.receive("registry", &wrong).await.unwrap_err(), Refusal::OperatorNotAllowed);
-    // The key counts first, so that one card may show what belongs to another task meanwhile.
+    // The key takes precedence, so one card may meanwhile show data of another task.
     let mut other = registration("other");
     other.registered.grant.task.task_id = Some("t2".to_owned());
     registry.register(other).await;
@@ -228,7 +228,7 @@ async fn what_has_expired_is_told_from_what_was_never_registered() {
     for endpoint in ["registry", "both"] {
         assert_eq!(registry.receive(endpoint, K).await.unwrap_err(), Refusal::ContextExpired);
     }
-    // Expired comes first: the sender learns that it is over, and nothing of who was permitted.
+    // Expiry is checked first: the sender learns that it has expired, and nothing about who was permitted.
     let stranger = registry.receive("registry", &format!(r#"{K},"user_id":"wang5""#)).await;
     assert_eq!(stranger.unwrap_err(), Refusal::ContextExpired);
     assert!(registry.register(expiring(registration("k"), 3600)).await);

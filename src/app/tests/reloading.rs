@@ -1,11 +1,11 @@
-//! Settings that are exchanged while the service runs.
+//! Settings replaced while the service runs.
 
 use std::sync::Mutex;
 
 use super::*;
 use crate::{intake::PROBE_ACTION, ledger::Limits};
 
-/// A relay that tells when it begins and ends.
+/// A relay that records its start and end.
 fn telling(name: &'static str, story: &Arc<Mutex<Vec<String>>>) -> Start {
     let story = story.clone();
     Arc::new(move |mut resources: Resources| {
@@ -34,7 +34,7 @@ async fn one_relay_has_ended_before_the_next_begins_and_the_last_is_stopped_in_i
     let exchange = |relay| service.controls.replace(&settings(), limits.clone(), relay).unwrap();
     assert!(exchange(Some(telling("second", &story))).is_empty());
     told("second begins").await;
-    // Nobody waits for the one in between.
+    // The replaced one in between is not awaited.
     assert!(exchange(Some(telling("third", &story))).is_empty());
     assert!(exchange(Some(telling("fourth", &story))).is_empty());
     told("fourth begins").await;
@@ -42,12 +42,12 @@ async fn one_relay_has_ended_before_the_next_begins_and_the_last_is_stopped_in_i
     assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
     let (controls, ledger) = (service.controls.clone(), service.ledger.clone());
     service.stop().await;
-    // After the end nothing begins any more.
+    // After the end nothing starts any more.
     let late = controls.replace(&settings(), limits.clone(), Some(telling("late", &story)));
     assert!(late.unwrap().is_empty());
 
     let mut story = story.lock().unwrap().clone();
-    // Whether the third had begun when the fourth was ordered is chance.
+    // Whether the third started before the fourth was requested is a race.
     story.retain(|line| !line.starts_with("third"));
     let wanted =
         ["first begins", "first ends", "second begins", "second ends", "fourth begins", "fourth ends"];
@@ -108,7 +108,7 @@ async fn who_still_uses_an_old_credential_is_told_and_outlives_a_reload_and_the_
     assert!(told(0).await.is_null() && told(1).await.is_null());
     metric("countersign_credential_last_used_seconds{endpoint=\"plain\",credential=\"0\"} 0").await;
 
-    // Neither a stranger nor a probe is anybody who uses it.
+    // Neither a stranger nor a probe counts as use.
     let stranger = callback("t0").replace(TOKEN, "fake-token-of-nobody");
     assert_eq!(service.post("plain", &stranger).await.status, 403);
     let probe = callback("t0").replace("APPROVE", PROBE_ACTION);
@@ -116,7 +116,7 @@ async fn who_still_uses_an_old_credential_is_told_and_outlives_a_reload_and_the_
     assert!(told(0).await.is_null() && told(1).await.is_null());
 
     assert_eq!(service.post("plain", &callback("t1")).await.status, 200);
-    // Refused, and yet somebody still has it.
+    // Refused, but its sender still uses the credential.
     assert_eq!(service.post("plain", &callback("t2").replace("APPROVE", "HOLD")).await.status, 422);
     let used = told(0).await;
     assert!(used.is_string() && told(1).await.is_null());

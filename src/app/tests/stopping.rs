@@ -1,4 +1,4 @@
-//! Starting, stopping, and what the relay's end does to the rest.
+//! Starting, stopping, and the effect of the relay's end on the rest.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -23,8 +23,8 @@ async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer
     let (early, late) = request.split_at(request.len() - 10);
     let mut connection = Connection::open(callbacks).await;
     connection.send(early).await;
-    // Only the server knows when it has begun to wait for the rest. The same worker was handed this one later, and had
-    // to wait for the floor before it could answer.
+    // Only the server knows that it is waiting for the rest. This request went to the same worker later, and the
+    // worker could answer it only once it was waiting.
     assert_eq!(service.post("nowhere", "").await.status, 403);
 
     let stopping = tokio::spawn(service.stop());
@@ -48,7 +48,7 @@ async fn a_request_in_progress_is_finished_before_the_relay_stops_and_the_writer
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_stopping() {
     let mut settings = settings();
-    // A stop that waited for it would not be done in time.
+    // A stop that waited for it would not finish in time.
     settings.shutdown_grace = 2 * PATIENCE;
     let service = Service::with(settings, idle_relay());
     let mut connection = Connection::open(service.callbacks).await;
