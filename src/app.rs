@@ -223,7 +223,6 @@ fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound().with_context(|| format!("cannot listen on {address} ({key})"))
 }
 
-/// A listener being served.
 struct Listener {
     handle: ServerHandle,
     task: JoinHandle<std::io::Result<()>>,
@@ -244,7 +243,6 @@ impl Listener {
     }
 }
 
-/// Everything that runs.
 struct Running {
     callbacks: Listener,
     console: Listener,

@@ -37,7 +37,6 @@ pub(crate) mod seeded {
 
     thread_local! { static STATE: Cell<Option<u64>> = const { Cell::new(None) } }
 
-    /// Seeds the random numbers of this thread.
     pub(crate) fn seed(seed: u64) {
         STATE.set(Some(seed));
     }

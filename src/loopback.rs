@@ -20,7 +20,7 @@ pub fn is_authority(authority: &str) -> bool {
     is_host(without_port(authority))
 }
 
-/// [`is_host`] of the host of a URL.
+/// [`is_host`] for a URL's host.
 #[must_use]
 pub fn is_url(url: &Url) -> bool {
     url.host_str().is_some_and(is_host)

@@ -94,7 +94,6 @@ impl Broker {
     }
 }
 
-/// RabbitMQ's default proposal.
 const MAX_FRAME_BYTES: u32 = 131_072;
 
 /// `user:password@host:port` of a URL.

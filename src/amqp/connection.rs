@@ -30,13 +30,11 @@ pub(super) struct Link {
     _closed: Vec<Channel>,
     connection: Connection,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
-    /// The last reported state of blocking.
     blocked: bool,
     /// Last, so the socket outlives everything that still writes to it.
     socket: Socket,
 }
 
-/// A change of the connection.
 pub(super) enum Turn {
     Blocked(bool),
     Ended(Option<lapin::Error>),
@@ -87,7 +85,6 @@ impl Link {
         Ok(link)
     }
 
-    /// Reports the next change of the connection.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
         loop {
             // The status rather than the event: a connection may be blocked before anybody listens.

@@ -36,7 +36,6 @@ impl Existing {
         table_of(others.chain(overflow.as_deref().map(|overflow| (OVERFLOW, overflow))))
     }
 
-    /// Accepts a queue as it is.
     fn accept(&self, queue: &Queue, overflow: Option<String>, broker: &Address) {
         let ours = queue.arguments.iter().find(|(name, _)| *name == OVERFLOW).map(|(_, value)| *value);
         if overflow.as_deref() == ours {
@@ -67,7 +66,6 @@ pub(super) struct Declaring<'a> {
 }
 
 impl<'a> Declaring<'a> {
-    /// Opens the first channel.
     pub(super) async fn begin(
         connection: &'a Connection,
         broker: &'a Address,

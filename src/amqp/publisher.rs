@@ -55,7 +55,6 @@ pub struct Publisher {
     brokers: Vec<Broker>,
     next: usize,
     existing: Arc<Existing>,
-    /// Whether there is a session.
     connected: watch::Sender<bool>,
 }
 

@@ -64,7 +64,6 @@ pub(super) struct Binding {
     pub(super) routing_key: String,
 }
 
-/// The table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
     pub(super) exchanges: Vec<Exchange>,
@@ -188,7 +187,6 @@ impl Plan {
     }
 }
 
-/// The whole table.
 pub(super) fn whole_plan(settings: &Settings) -> Plan {
     let plan = plan(settings);
     match &settings.outcomes {

@@ -40,7 +40,7 @@ const PARAMETERS: [(&str, &str); 5] = [
     ),
 ];
 
-/// The fault of a URL, as the end of a sentence.
+/// The fault, as the end of a sentence.
 pub(super) fn fault(url: &str) -> Option<&'static str> {
     let escaped = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !url.split('%').skip(1).all(escaped) {

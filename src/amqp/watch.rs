@@ -57,7 +57,6 @@ pub struct Watch {
     connected: watch::Receiver<bool>,
 }
 
-/// Results of one check.
 #[derive(Debug, Default)]
 struct Seen {
     queues: [Option<Counts>; Role::ALL.len()],
@@ -302,7 +301,6 @@ struct Teller {
     faults: Vec<Fault>,
     /// Last logged message counts of the queues that need attention.
     lying: HashMap<Role, u32>,
-    /// Consecutive checks without a consumer.
     idle: HashMap<Role, u32>,
 }
 

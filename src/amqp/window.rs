@@ -33,7 +33,6 @@ use crate::{
     relay::{BrokerAnswer, LateReturn, News},
 };
 
-/// The content of one confirm.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) ack: bool,
@@ -41,7 +40,6 @@ pub(super) struct Answer {
     pub(super) returned: Option<Returned>,
 }
 
-/// A returned message.
 #[derive(Debug)]
 pub(super) struct Returned {
     /// `None` if it is not one of ours.
@@ -86,7 +84,6 @@ where
         self.read(self.slots.len() - 1).map(drop)
     }
 
-    /// Makes the next poll read everything.
     pub(super) fn be_thorough(&mut self) {
         self.thorough = true;
     }

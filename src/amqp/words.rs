@@ -118,7 +118,6 @@ pub fn refusing_policy(vhost: &str, queue: &str) -> String {
     )
 }
 
-/// Quoted for a shell.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

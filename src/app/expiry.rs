@@ -28,7 +28,6 @@ const TELL_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Watches the certificates while [`Self::keep_telling`] is polled.
 pub(super) struct Expiry {
     metrics: Arc<Metrics>,
-    /// The file of the client certificate for the broker.
     client: Mutex<Option<PathBuf>>,
     changed: Notify,
 }
@@ -98,7 +97,6 @@ fn key(of: CertificateUse) -> &'static str {
     }
 }
 
-/// The last logged state of one certificate.
 #[derive(Debug, Default)]
 struct Telling(Option<(Facts, Validity, Timestamp)>);
 

@@ -24,7 +24,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Delay before the next attempt to use the ledger after it failed.
+/// Delay before the ledger is retried.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// After publishing, fresh commands are taken no sooner than this: commands that arrive meanwhile go out together.
@@ -40,11 +40,9 @@ const CALM: Duration = Duration::from_secs(2);
 /// the log's order, for at most as long as the first of them takes.
 const MAX_STRAGGLERS: usize = 1024;
 
-/// How a session ended.
 pub(super) enum End<E> {
     /// Stop was requested, and everything is settled.
     Stopped,
-    /// The session failed.
     Failed(E),
     /// The oldest publish had no answer within [`Settings::confirm_timeout`].
     Unanswered,
@@ -65,14 +63,12 @@ pub(super) struct Relay {
     clock: Clock,
     machine: Machine<Parcel>,
     preparations: Preparations,
-    /// Commands confirmed in this run.
     pub(super) confirmed: u64,
     settling: Option<BoxFuture<'static, Result<(), AcceptError>>>,
     asking: Option<BoxFuture<'static, Answer>>,
     reading: Option<BoxFuture<'static, Result<Vec<Entry>, LookError>>>,
 }
 
-/// The answer to a [`Question`].
 enum Answer {
     Due(Result<Vec<crate::ledger::Due>, LookError>),
     Waiting(Result<Vec<(TaskKey, Seq)>, LookError>),
@@ -111,7 +107,7 @@ impl Relay {
         }
     }
 
-    /// Ends what is left of a session and reports what is left undone.
+    /// Ends any session and reports what is left undone.
     pub(super) fn end(mut self) -> Shutdown {
         let settled = self.machine.is_settled();
         let Lost { unanswered, .. } = self.session_over(None);

@@ -44,7 +44,6 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// [`Enrich`] keeps the deadline; the relay waits this much longer for an implementation that does not.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// A command on its way through the machine.
 #[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) entry: Entry,
@@ -140,7 +139,6 @@ impl Preparations {
         None
     }
 
-    /// True if nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way.is_empty()
     }

@@ -31,7 +31,6 @@ fn returned() -> BrokerAnswer {
     BrokerAnswer::Returned("312 NO_ROUTE".to_owned())
 }
 
-/// A running relay.
 struct Bench {
     handle: Handle,
     metrics: Arc<Metrics>,

@@ -35,7 +35,6 @@ impl Service {
     }
 }
 
-/// Every member.
 fn whole() -> Value {
     json!({
         "instance_id": "i1", "task_id": "t1", "round": "2", "business_key": "PO-77",

@@ -111,7 +111,6 @@ fn idle_relay() -> Start {
     })
 }
 
-/// The service, serving.
 struct Service {
     callbacks: SocketAddr,
     internal: SocketAddr,
@@ -240,7 +239,6 @@ impl Connection {
         Answer { status: head[9..12].parse().unwrap(), head, body: String::new() }
     }
 
-    /// The next answer on this connection.
     async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await;
         let length: usize = answer.header("content-length").map_or(0, |length| length.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Questions to the ledger about exceptions, and the handling of its answers.
+//! Questions to the ledger about exceptions, and its answers.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,6 @@ use crate::{
 };
 
 impl<C: Cargo> Machine<C> {
-    /// The next question, if there is one.
     pub(super) fn question(&mut self, now: Moment) -> Option<(Asking, Question)> {
         let most = self.rules.max_in_flight;
         let session = &mut self.session;
@@ -39,7 +38,6 @@ impl<C: Cargo> Machine<C> {
         open
     }
 
-    /// Takes the list of due exceptions.
     pub(in crate::relay) fn due(&mut self, due: Result<Vec<Due<C>>, Unreadable>, now: Moment) {
         // If there was no answer, the next tick asks again.
         let (true, Ok(listed)) = (self.close(Asking::Due), due) else { return };

@@ -119,7 +119,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Adds fresh commands: in order, possibly with gaps, possibly none.
+    /// Adds fresh commands, in order but possibly with gaps.
     pub(in crate::relay) fn fresh(&mut self, fresh: Vec<C>) {
         self.session.reading.fresh(fresh);
     }
@@ -130,7 +130,6 @@ impl<C: Cargo> Machine<C> {
         self.session.reading.told(read.ok(), page);
     }
 
-    /// Number of commands read at a time.
     fn page(&self) -> usize {
         self.rules.max_in_flight.clamp(16, 1024)
     }

@@ -12,7 +12,6 @@ use crate::{
     relay::LateReturn,
 };
 
-/// Late returns that are not in the ledger yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Late {
     waiting: VecDeque<LateReturn>,
@@ -38,7 +37,6 @@ impl Late {
         self.to_find().is_some()
     }
 
-    /// Allows another lookup after a failure.
     pub(super) fn tick(&mut self) {
         self.paused = false;
     }

@@ -11,13 +11,11 @@
 /// While new commands are held back, known exceptions are compared with the ledger's after this many ticks.
 const REVIEW_AFTER: u32 = 5;
 
-/// The pending looks and reviews.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Looking {
     /// Look as soon as no settlement is under way.
     wanted: bool,
     after: After,
-    /// Ticks since the last review.
     unreviewed: u32,
 }
 
@@ -30,12 +28,10 @@ enum After {
     Next,
     /// The one under way.
     UnderWay,
-    /// Both.
     Both,
 }
 
 impl Looking {
-    /// Requests a look.
     pub(super) fn want(&mut self) {
         self.wanted = true;
     }
@@ -48,14 +44,12 @@ impl Looking {
         };
     }
 
-    /// A settlement was taken.
     pub(super) fn taken(&mut self) {
         if self.after == After::Next {
             self.after = After::UnderWay;
         }
     }
 
-    /// The settlement under way was written.
     pub(super) fn written(&mut self) {
         self.wanted |= matches!(self.after, After::UnderWay | After::Both);
         self.after = match self.after {
@@ -80,7 +74,6 @@ impl Looking {
         *self = Self { after, ..Self::default() };
     }
 
-    /// To be called on every tick.
     pub(super) fn tick(&mut self, crowded: bool) {
         self.wanted = true;
         self.unreviewed = if crowded { (self.unreviewed + 1).min(REVIEW_AFTER) } else { 0 };
@@ -100,7 +93,6 @@ impl Looking {
         due
     }
 
-    /// Makes a review due now.
     #[cfg(test)]
     pub(super) fn review(&mut self) {
         self.unreviewed = REVIEW_AFTER;

@@ -108,12 +108,10 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Interval between reminders while settlements fail.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
-/// The reason of an exception with 0 attempts.
 const WAITS: &str = "waits for an earlier command of its task";
 
 /// A command, as the protocol sees it.
 pub(super) trait Cargo {
-    /// Its place in the log.
     fn seq(&self) -> Seq;
     /// Commands with the same key are published in order.
     fn task_key(&self) -> TaskKey;
@@ -123,7 +121,6 @@ pub(super) trait Cargo {
     }
 }
 
-/// Limits and delays.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Rules {
     pub(super) max_in_flight: usize,
@@ -167,13 +164,11 @@ pub(super) enum Effect<C> {
     TakeFresh,
     /// Set whether the ledger keeps fresh commands.
     KeepFresh(bool),
-    /// Read the log, for [`Machine::log_read`].
+    /// For [`Machine::log_read`].
     ReadLog { after: Seq, limit: usize },
-    /// Ask the ledger a question.
     Ask(Question),
-    /// Write, for [`Machine::settled`].
+    /// For [`Machine::settled`].
     Settle(Settlement),
-    /// Log a notice.
     Say(Notice),
 }
 
@@ -200,11 +195,9 @@ pub(super) struct Found {
     pub(super) key: Option<TaskKey>,
 }
 
-/// The ledger could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
-/// A notice for the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Notice {
     Crowded { waiting: usize },
@@ -233,14 +226,12 @@ pub(super) struct Tally {
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lost {
-    /// Commands that were with the broker.
     pub(super) unanswered: usize,
     /// The session ended by trying a command known to end sessions, on a broker that takes others: the broker is
     /// healthy.
     pub(super) expected: bool,
 }
 
-/// The state machine. See the module's doc.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Machine<C> {
     rules: Rules,
@@ -249,7 +240,6 @@ pub(super) struct Machine<C> {
     writing: Writing,
     /// The cursor as last put into a settlement.
     through: Seq,
-    /// The question under way.
     asking: Option<Asking>,
     looking: Looking,
     late: Late,
@@ -274,7 +264,6 @@ enum Gate {
     /// There is no session. Only settlements are written.
     Closed,
     Open,
-    /// The broker blocks publishing.
     Blocked,
 }
 
@@ -288,13 +277,11 @@ struct Flight {
     sent_at: Duration,
 }
 
-/// State of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Passing<C> {
     gate: Gate,
     began: Duration,
     in_flight: VecDeque<Flight>,
-    /// Source of commands in the log's order.
     reading: Reading<C>,
     /// Commands of the log's order that others may overtake.
     stragglers: Stragglers<C>,
@@ -428,7 +415,6 @@ impl<C: Cargo> Machine<C> {
         !self.writing.is_under_way() && self.unsettled.is_empty() && self.late.is_empty()
     }
 
-    /// Commands with the broker.
     pub(super) fn in_flight(&self) -> usize {
         self.session.in_flight.len()
     }

@@ -131,7 +131,6 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// The broker has started or stopped blocking publishing.
     pub(in crate::relay) fn blocked(&mut self, blocked: bool, now: Moment) {
         let gate = if blocked { Gate::Blocked } else { Gate::Open };
         if self.session.gate == Gate::Closed || self.session.gate == gate {

@@ -21,7 +21,6 @@ use crate::command::Seq;
 /// The commands that were read and not published, and how to get more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reading<C> {
-    /// The next commands.
     ready: VecDeque<C>,
     /// Everything up to here was read, or has an exception.
     position: Seq,
@@ -38,7 +37,6 @@ enum State {
     CaughtUp,
     /// The fresh commands left a gap; the table has the missing ones.
     Missed,
-    /// The table could not be read.
     Paused,
 }
 
@@ -70,7 +68,6 @@ impl<C: Cargo> Reading<C> {
         self.ready.pop_front()
     }
 
-    /// The place of the next command.
     pub(super) fn next_seq(&self) -> Seq {
         self.first().map_or(self.position + 1, Cargo::seq)
     }
@@ -103,7 +100,7 @@ impl<C: Cargo> Reading<C> {
         Some(Next::ReadAfter(self.position))
     }
 
-    /// Adds fresh commands: in order, possibly with gaps, possibly none.
+    /// Adds fresh commands, in order but possibly with gaps.
     pub(super) fn fresh(&mut self, fresh: Vec<C>) {
         for cargo in fresh {
             // Commands at or below the position were read from the table. Those after a gap will be.
@@ -138,7 +135,6 @@ impl<C: Cargo> Reading<C> {
         self.ready.extend(read);
     }
 
-    /// Allows another read after a failure.
     pub(super) fn tick(&mut self) {
         if self.state == State::Paused {
             self.state = State::Behind;

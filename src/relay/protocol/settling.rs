@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Asking, Cargo, Effect, Gate, Machine, Moment, Notice, Question, REMIND_AFTER};
 use crate::{command::Seq, ledger::Settlement};
 
-/// The settlement under way, if there is one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Writing {
     state: State,
@@ -48,7 +47,6 @@ impl Writing {
         }
     }
 
-    /// Allows a retry after a failure.
     pub(super) fn tick(&mut self) {
         if self.state == State::Paused {
             self.state = State::Free;

@@ -21,11 +21,9 @@ pub(super) struct Stragglers<C> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place<C> {
-    /// Being prepared.
     Preparing(TaskKey),
     /// Can go once it is the first of its task.
     Prepared(C),
-    /// With the broker.
     Flying,
 }
 

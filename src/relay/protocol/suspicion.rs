@@ -27,7 +27,6 @@ use crate::command::Seq;
 pub(super) struct Suspicion {
     /// Number of commands still to be published one at a time.
     careful_for: usize,
-    /// Exceptions that ended a session.
     set_aside: BTreeSet<Seq>,
     /// Those with no confirm of any command since they first ended a session.
     unproven: BTreeSet<Seq>,
@@ -47,7 +46,6 @@ impl Suspicion {
         self.unproven.contains(&seq)
     }
 
-    /// The broker has answered a command.
     pub(super) fn answered(&mut self, seq: Seq, confirmed: bool) {
         self.careful_for = self.careful_for.saturating_sub(1);
         if !self.set_aside.is_empty() {

@@ -17,18 +17,15 @@ pub(super) struct Tasks<C> {
     len: usize,
 }
 
-/// State of one exception.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Known<C> {
     /// Refusals so far; `None` if not yet read from the ledger.
     pub(super) attempts: Option<u32>,
     /// When the ledger will list it as due, at the latest; `None` if unknown.
     pub(super) next_attempt_at: Option<Timestamp>,
-    /// Where it is.
     pub(super) stage: Stage<C>,
 }
 
-/// Where an exception is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Stage<C> {
     /// In the ledger, until it is due.
@@ -46,7 +43,6 @@ impl<C> Default for Tasks<C> {
 }
 
 impl<C> Tasks<C> {
-    /// Number of known exceptions.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -130,13 +126,11 @@ impl<C> Tasks<C> {
         }
     }
 
-    /// Every exception.
     #[cfg(test)]
     pub(super) fn all(&self) -> impl Iterator<Item = (Seq, &Known<C>)> {
         self.by_key.values().flatten().map(|(seq, known)| (*seq, known))
     }
 
-    /// Every exception of a task, in order.
     pub(super) fn of_mut(&mut self, key: TaskKey) -> impl Iterator<Item = (Seq, &mut Known<C>)> {
         self.by_key.get_mut(&key).into_iter().flatten().map(|(seq, known)| (*seq, known))
     }

@@ -44,7 +44,6 @@ impl Unsettled {
         self.through.is_none() && self.exceptions.is_empty() && self.cleared.is_empty()
     }
 
-    /// Takes everything collected, to be written now.
     pub(super) fn take(&mut self) -> Settlement {
         Settlement {
             through: self.through.take(),

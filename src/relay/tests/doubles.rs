@@ -62,14 +62,11 @@ pub(super) struct World {
     pub(super) not_fresh: BTreeSet<Seq>,
     fresh: Vec<Entry>,
     keep_fresh: bool,
-    /// Number of reads of the log.
     pub(super) reads: usize,
     /// What completes commands.
     pub(super) enrich: Option<Arc<dyn crate::relay::Enrich>>,
-    /// As in the relay's settings.
     pub(super) max_attempts: u32,
     // the broker
-    /// Whether the broker takes connections.
     pub(super) away: bool,
     pub(super) connects: u32,
     pub(super) sessions: u32,
@@ -180,7 +177,6 @@ impl Handle {
         world.wake();
     }
 
-    /// Ends the current session.
     pub(super) fn cut(&self) {
         let mut world = self.world();
         world.fails = true;

@@ -27,7 +27,6 @@ const WORDS: [(&str, &str); 22] = [
     ("silent", "off"),
 ];
 
-/// The target of our events.
 const OURS: &str = "countersign";
 
 /// The probable mistake in a filter that `EnvFilter` accepts, as the end of a sentence.

@@ -36,7 +36,6 @@ struct Shared {
     state: Mutex<State>,
     /// There is something to write, or `flush` is waiting.
     filled: Condvar,
-    /// Everything was written.
     emptied: Condvar,
 }
 

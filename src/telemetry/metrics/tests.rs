@@ -18,7 +18,6 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     ours.collect()
 }
 
-/// The metrics of a service with endpoints and an approval center.
 fn with_every_series_of_an_alert() -> Arc<Metrics> {
     let metrics = Metrics::new();
     for outcome in Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]) {

@@ -41,7 +41,7 @@ impl Model for Bounds {
     }
 }
 
-/// Explores everything; returns the number of states.
+/// Returns the number of states.
 fn explore(name: &str, bounds: Bounds) -> usize {
     let began = std::time::Instant::now();
     let checker = bounds.clone().checker().threads(2).spawn_bfs().join();

@@ -11,7 +11,6 @@ use crate::command::Seq;
 /// From one stage to another; `[*]` is the ledger.
 type Step = (String, String);
 
-/// Where a command is in the machine.
 fn stage(machine: &Machine<Plain>, seq: Seq) -> &'static str {
     let session = &machine.session;
     let in_flight = session.in_flight.iter().find(|flight| flight.seq == seq);

@@ -13,7 +13,7 @@ mod world;
 use super::Cargo;
 use crate::command::{Seq, TaskKey};
 
-/// A command without a message: its place in the log, and its task.
+/// A place in the log and a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Of(pub(super) Seq, pub(super) u64);
 

@@ -43,7 +43,6 @@ pub(super) fn rules() -> Rules {
 /// A machine and the log it serves. The test answers questions and reads.
 pub(super) struct Bench {
     machine: Machine<Of>,
-    /// The tasks of the commands.
     log: Vec<u64>,
     now: Duration,
     asked: Vec<Question>,
@@ -114,7 +113,6 @@ impl Bench {
         self.publishes()
     }
 
-    /// Answers the last read with these.
     fn read(&mut self, read: &[Seq]) -> Vec<Seq> {
         self.reads.pop().expect("it is read");
         self.machine.log_read(Ok(read.iter().map(|seq| self.of(*seq)).collect()));
@@ -136,7 +134,6 @@ impl Bench {
         self.publishes()
     }
 
-    /// Answers that the command was published.
     fn found(&mut self, seq: Seq) -> Vec<Seq> {
         assert!(matches!(self.asked.pop(), Some(Question::Find { .. })), "it is not asked");
         let found =
