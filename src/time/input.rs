@@ -1,40 +1,40 @@
-//! Times as people write them.
+//! Parses times that people type.
 
 use jiff::{Span, ToSpan, civil};
 
 use super::{OutOfRange, Timestamp, Zone};
 
-/// The text is no time.
+/// The text is not a valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotATime {
-    /// It is in no form that is read here.
+    /// It matches none of the accepted forms.
     #[error(
         "is not a time such as 10:42, \"yesterday 10:42\", \"2 h ago\", 2026-11-20, \"2026-11-20 10:42\" or 2026-11-20T10:42:00+08:00"
     )]
     Form,
-    /// It is not RFC 3339, where nothing else is read.
+    /// It is not RFC 3339, and only RFC 3339 is accepted.
     #[error("is not a time of RFC 3339 with its offset, such as 2026-11-20T10:42:00+08:00")]
     Rfc3339,
-    /// No calendar and no clock has it.
+    /// The date or the time of day does not exist.
     #[error("is a date or a time of day that does not exist")]
     Calendar,
-    /// It is a number that would be some minutes of 1970, or a count of seconds.
+    /// The number is too small for milliseconds: it would be minutes into 1970, or it counts seconds.
     #[error("is a number, but too small for milliseconds since 1970, which have 12 or 13 digits")]
     Seconds,
-    /// RFC 3339 cannot write it.
+    /// RFC 3339 cannot represent it.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
 }
 
-/// Reads a time as a person writes it:
+/// Parses a time as a person types it:
 ///
-/// - RFC 3339: `2026-11-20T10:42:00+08:00`, with a blank or a small letter in place of the `T`;
-/// - without an offset, on the clock of `zone`: `2026-11-20 10:42`, `2026-11-20` (its beginning), `10:42` or
-///   `today 10:42`, `yesterday 10:42`, `today`, `yesterday`, each time of day with seconds and their fraction or not;
-/// - before `now`: `2 h ago`, `90m`, `1 day 2 hours ago`, `now`;
-/// - milliseconds since 1970, as the approval center counts.
+/// - RFC 3339: `2026-11-20T10:42:00+08:00`; a space or a lowercase letter may replace the `T`;
+/// - without an offset, in `zone`: `2026-11-20 10:42`, `2026-11-20` (its start), `10:42` or `today 10:42`,
+///   `yesterday 10:42`, `today`, `yesterday`; seconds and their fraction are optional;
+/// - relative to `now`: `2 h ago`, `90m`, `1 day 2 hours ago`, `now`;
+/// - milliseconds since 1970, the format of the approval center.
 ///
-/// A time of day is that of today, also where it is still to come.
+/// A bare time of day is today's, even if it is still in the future.
 ///
 /// # Errors
 /// [`NotATime`]
@@ -52,7 +52,7 @@ pub fn parse(text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotAT
     if text == "now" {
         return Ok(now);
     }
-    // `-2h` and `+2h` would be a matter of opinion, and `10:42:07` is a time of day and no span.
+    // Signed spans such as `-2h` and `+2h` are ambiguous. `10:42:07` is a time of day, not a span.
     if text.starts_with(|first: char| first.is_ascii_digit())
         && !text.contains(':')
         && let Ok(span) = text.parse::<Span>()
@@ -79,7 +79,7 @@ pub fn parse(text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotAT
 }
 
 fn millis(digits: &str) -> Result<Timestamp, NotATime> {
-    // 1973, in milliseconds; in seconds that is beyond the year 5000.
+    // In milliseconds this is in 1973; read as seconds, it is beyond the year 5000.
     const LEAST: i64 = 100_000_000_000;
     match digits.parse() {
         Ok(..LEAST) => Err(NotATime::Seconds),
@@ -88,7 +88,7 @@ fn millis(digits: &str) -> Result<Timestamp, NotATime> {
     }
 }
 
-/// Days and weeks back are days on the clock of the zone, whatever summer time does.
+/// Days and weeks are calendar days in the zone, so a DST change does not shift the time of day.
 fn ago(span: Span, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotATime> {
     let days = span.abs();
     let hours = days.hours(0).minutes(0).seconds(0).milliseconds(0).microseconds(0).nanoseconds(0);
@@ -127,7 +127,7 @@ fn time_of_day(text: &str) -> Result<civil::Time, NotATime> {
     text.parse().map_err(|_| NotATime::Calendar)
 }
 
-/// RFC 3339 alone: the library reads more, some of which means something else elsewhere.
+/// RFC 3339 only: the library accepts more, and some of that means something else elsewhere.
 pub(super) fn rfc3339(text: &str) -> Result<Timestamp, NotATime> {
     let bytes = text.as_bytes();
     let (head, rest) = bytes.split_at_checked(19).ok_or(NotATime::Rfc3339)?;
@@ -156,14 +156,14 @@ pub(super) fn rfc3339(text: &str) -> Result<Timestamp, NotATime> {
     if !matches(b"0000-00-00T00:00:00", head) {
         return Err(NotATime::Rfc3339);
     }
-    // RFC 3339 has fractions of any length, the library of nine digits.
+    // RFC 3339 allows fractions of any length, the library only nine digits.
     let fraction = &fraction[..fraction.len().min(9)];
     let shown = [&head[..10], b"T", &head[11..], b".", fraction].concat();
     let shown = std::str::from_utf8(&shown).ok().and_then(|text| text.parse().ok());
     Ok(Timestamp::of(shown.ok_or(NotATime::Calendar)?, offset_minutes * 60)?)
 }
 
-/// True if there is a digit for each 0, a letter T of either size for T, and all else as it stands.
+/// True if `text` has a digit for each `0`, a `t` in either case for `T`, and equals `form` elsewhere.
 fn matches(form: &[u8], text: &[u8]) -> bool {
     form.len() == text.len()
         && form.iter().zip(text).all(|(form, byte)| match form {
@@ -201,7 +201,7 @@ mod tests {
             ("today 10:42", "+08:00", "2026-11-20T02:42:00.000Z"),
             ("Yesterday 10:42", "+08:00", "2026-11-19T02:42:00.000Z"),
             ("today", "+14:00", "2026-11-19T10:00:00.000Z"),
-            // There it is yesterday's evening still.
+            // In that zone it is still the evening of the 19th.
             ("today 20:00", "-12:00", "2026-11-20T08:00:00.000Z"),
             ("yesterday", "Z", "2026-11-19T00:00:00.000Z"),
             ("now", "Z", NOW),

@@ -1,7 +1,7 @@
-//! Points in time, and the one form they are shown in: RFC 3339 in UTC with three digits of milliseconds.
+//! Points in time and their only display format: RFC 3339 in UTC with milliseconds.
 //!
-//! No other module of the program uses a library of dates: what is a [`Timestamp`] can be shown in one way only, and
-//! [`parse`] is the one reader of what people write.
+//! No other module uses a date library. A [`Timestamp`] has one display format, and [`parse`] is the only parser for
+//! times that people type.
 
 mod input;
 mod zone;
@@ -19,14 +19,14 @@ use serde::{Serialize, Serializer};
 pub use input::{NotATime, parse};
 pub use zone::{NoZone, Zone};
 
-/// A point in time in whole milliseconds, of the years 0 to 9999: what RFC 3339 can write, to its very ends.
+/// A point in time in whole milliseconds, in the years 0 to 9999: the full range of RFC 3339.
 ///
-/// Shown and serialized as `2026-11-20T08:15:30.123Z`. Arithmetic stops at [`Self::MIN`] and [`Self::MAX`]. The default is
-/// [`Self::UNIX_EPOCH`].
+/// Displayed and serialized as `2026-11-20T08:15:30.123Z`. Arithmetic saturates at [`Self::MIN`] and [`Self::MAX`]. The
+/// default is [`Self::UNIX_EPOCH`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
-/// The time is before the year 0 or beyond the year 9999.
+/// The time is before the year 0 or after the year 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("lies beyond the year 9999, or before the year 0")]
 pub struct OutOfRange;
@@ -39,7 +39,7 @@ impl Timestamp {
     /// `9999-12-31T23:59:59.999Z`
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// The time of the system's clock.
+    /// The current time of the system clock.
     #[must_use]
     pub fn now() -> Self {
         match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
@@ -48,7 +48,7 @@ impl Timestamp {
         }
     }
 
-    /// The time so many milliseconds after the start of 1970.
+    /// Converts from milliseconds since the start of 1970.
     ///
     /// # Errors
     /// [`OutOfRange`].
@@ -68,29 +68,29 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Reads the header `Date` of an HTTP answer. `None` if it is none.
+    /// Parses the `Date` header of an HTTP response. `None` if it is invalid.
     #[must_use]
     pub fn of_http_date(text: &str) -> Option<Self> {
         let date = jiff::fmt::rfc2822::parse(text).ok()?;
         Self::from_millisecond(date.timestamp().as_millisecond()).ok()
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// The date and time that clocks show at the given offset from UTC; `None` beyond the calendar.
+    /// The date and time at the given offset from UTC; `None` if it is outside the calendar.
     fn at_offset(self, offset_seconds: i32) -> Option<civil::DateTime> {
         let since = SignedDuration::from_millis(self.0) + SignedDuration::from_secs(offset_seconds.into());
         EPOCH.checked_add(since).ok()
     }
 
-    /// When the clocks at the given offset from UTC show this date and time.
+    /// The inverse of [`Self::at_offset`].
     fn of(shown: civil::DateTime, offset_seconds: i32) -> Result<Self, OutOfRange> {
         let since = shown.duration_since(EPOCH) - SignedDuration::from_secs(offset_seconds.into());
-        // Down, also before 1970.
+        // Rounds down, also before 1970.
         let millis = since.as_nanos().div_euclid(1_000_000);
         i64::try_from(millis).map_err(|_| OutOfRange).and_then(Self::from_millisecond)
     }
@@ -136,7 +136,7 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Reads RFC 3339, of which a date, a time and an offset are parts. Finer than a millisecond is cut off.
+/// Parses RFC 3339 with date, time and offset. Digits beyond milliseconds are cut off.
 impl FromStr for Timestamp {
     type Err = NotATime;
 

@@ -1,4 +1,4 @@
-//! Where a person's clock stands.
+//! Time zones for people.
 
 use jiff::{
     civil,
@@ -7,37 +7,37 @@ use jiff::{
 
 use super::{OutOfRange, Timestamp};
 
-/// A time zone in which times are shown to a person, and in which those without an offset are read.
+/// The time zone in which times are displayed, and in which times without an offset are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
-/// There is no such zone.
+/// No such zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoZone {
-    /// Nothing tells which zone this machine is in.
+    /// The zone of this machine cannot be determined.
     #[error("cannot tell the time zone of this machine from TZ or /etc/localtime; name an offset")]
     Local,
-    /// The text is no offset.
+    /// The text is not a UTC offset.
     #[error("is not an offset from UTC such as +08:00 or -05:30")]
     Offset,
 }
 
 impl Zone {
-    /// Universal time.
+    /// UTC.
     pub const UTC: Self = Self(TimeZone::UTC);
 
-    /// The zone of this machine: what the variable `TZ` says, or `/etc/localtime`.
+    /// The zone of this machine, from the variable `TZ` or `/etc/localtime`.
     ///
     /// # Errors
-    /// [`NoZone::Local`] if neither names a zone that the machine's time zone database has.
+    /// [`NoZone::Local`] if neither names a zone in the machine's time zone database.
     pub fn local() -> Result<Self, NoZone> {
         TimeZone::try_system().ok().filter(|zone| !zone.is_unknown()).map(Self).ok_or(NoZone::Local)
     }
 
-    /// At a fixed offset from UTC: `+08:00`, `+0800`, `+8`, `-05:30` or `Z`.
+    /// A fixed offset from UTC: `+08:00`, `+0800`, `+8`, `-05:30` or `Z`.
     ///
     /// # Errors
-    /// [`NoZone::Offset`] if it is none, or more than 14 hours, the farthest that clocks are anywhere.
+    /// [`NoZone::Offset`] if the text is not an offset, or exceeds 14 hours, the largest offset in use.
     pub fn at_offset(text: &str) -> Result<Self, NoZone> {
         const FARTHEST_MINUTES: i32 = 14 * 60;
         if matches!(text, "Z" | "z") {
@@ -68,14 +68,14 @@ impl Zone {
         Ok(Self(TimeZone::fixed(offset)))
     }
 
-    /// The time as clocks in this zone show it, with their offset: `2026-11-20T16:15:30.123+08:00`; in universal time
-    /// as [`Timestamp`] is shown.
+    /// Formats the time in this zone, with the offset: `2026-11-20T16:15:30.123+08:00`. In UTC, formats it like
+    /// [`Timestamp`].
     #[must_use]
     pub fn show(&self, at: Timestamp) -> String {
         if *self == Self::UTC {
             return at.to_string();
         }
-        // RFC 3339 has no seconds in an offset. Only clocks before the railways would need them.
+        // RFC 3339 offsets have no seconds. Only local times before the railways would need them.
         let minutes = self.offset_seconds(at).div_euclid(60);
         let Some(shown) = at.at_offset(minutes * 60) else { return at.to_string() };
         let sign = if minutes < 0 { '-' } else { '+' };
@@ -84,21 +84,22 @@ impl Zone {
     }
 
     fn offset_seconds(&self, at: Timestamp) -> i32 {
-        // The library's last time lies a day before ours, and no zone changes between.
+        // The library's maximum is a day before ours; no zone changes its offset in between.
         let at = jiff::Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(jiff::Timestamp::MAX);
         self.0.to_offset(at).seconds()
     }
 
-    /// When clocks in this zone show this. What they show twice is the first time; what they skip, as much later.
+    /// Converts local date and time in this zone. An ambiguous time is the first; a skipped time moves forward by the
+    /// gap.
     pub(super) fn when(&self, shown: civil::DateTime) -> Result<Timestamp, OutOfRange> {
         if let Ok(at) = self.0.to_timestamp(shown) {
             return Timestamp::from_millisecond(at.as_millisecond());
         }
-        // Beyond the library's last time.
+        // After the library's maximum.
         Timestamp::of(shown, self.offset_seconds(Timestamp::MAX))
     }
 
-    /// What clocks in this zone show.
+    /// Local date and time in this zone.
     pub(super) fn clock(&self, at: Timestamp) -> Result<civil::DateTime, OutOfRange> {
         at.at_offset(self.offset_seconds(at)).ok_or(OutOfRange)
     }
@@ -139,7 +140,7 @@ mod tests {
     fn the_last_time_of_all_is_shown_everywhere() {
         let last = Timestamp::MAX;
         assert_eq!(Zone::at_offset("-08:00").unwrap().show(last), "9999-12-31T15:59:59.999-08:00");
-        // No clock there shows a year of four digits.
+        // That local time would need a five-digit year.
         assert_eq!(Zone::at_offset("+08:00").unwrap().show(last), "9999-12-31T23:59:59.999Z");
     }
 
