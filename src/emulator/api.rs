@@ -1,13 +1,12 @@
-//! What an API of the emulator is asked, and how it refuses.
+//! Requests to the emulator's APIs, and their failures.
 
 use serde_json::Value;
 
-/// What was asked.
 pub(super) struct Ask {
-    /// The last part of the path, where it is an id.
+    /// The last path segment, for paths that end in an id.
     pub(super) id: String,
     pub(super) query: Vec<(String, String)>,
-    /// Null if there was no body.
+    /// Null if the request had no body.
     pub(super) body: Value,
 }
 
@@ -17,12 +16,11 @@ impl Ask {
     }
 }
 
-/// A failure.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) code: i64,
     pub(super) msg: String,
-    /// Other than that of the API's family.
+    /// Overrides the status of the API's family.
     pub(super) status: Option<u16>,
     /// The member `error`.
     pub(super) error: Value,
@@ -34,11 +32,11 @@ impl ApiError {
         Self { code, msg: msg.into(), status: None, error: Value::Null, headers: Vec::new() }
     }
 
-    /// 1390001, the approval APIs' word for everything that is wrong with a parameter.
+    /// 1390001: the approval APIs return it for any parameter error.
     pub(super) fn parameter(msg: impl Into<String>) -> Self {
         Self::new(1_390_001, msg)
     }
 }
 
-/// `data`, or for tokens what stands at the top.
+/// `data`, or the top-level members for tokens.
 pub(super) type Answered = Result<Value, ApiError>;

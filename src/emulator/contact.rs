@@ -1,4 +1,4 @@
-//! Which ids belong to one user (platform.md#user-ids).
+//! User ids (platform.md#user-ids).
 
 use serde_json::{Value, json};
 
@@ -11,14 +11,13 @@ fn shown(tenant: &Tenant, person: &Person) -> Value {
     let mut user = json!({
         "open_id": person.open_id, "union_id": person.union_id, "name": person.user_id,
     });
-    // Only with a scope of its own is the user_id told.
+    // `user_id` requires its own scope.
     if !tenant.settings.missing_scopes.iter().any(|scope| scope == "contact:user.employee_id:readonly") {
         user["user_id"] = person.user_id.as_str().into();
     }
     user
 }
 
-/// One user.
 pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let kind = ask.query("user_id_type").unwrap_or("open_id");
     match tenant.person(kind, &ask.id) {
@@ -28,7 +27,7 @@ pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     }
 }
 
-/// Up to 50 users. OPEN: those who are not found are left out.
+/// Up to 50 users. OPEN: unknown users are left out.
 pub(super) fn batch(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let kind = ask.query("user_id_type").unwrap_or("open_id");
     let ids: Vec<&str> =

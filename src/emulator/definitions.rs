@@ -1,4 +1,4 @@
-//! Definitions, with the two pools of codes (platform.md#definitions).
+//! Definitions, with their custom and real codes (platform.md#definitions).
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ const MEMBERS: [&str; 9] = [
     "managers",
 ];
 
-/// Creates or updates: by the custom code alone. A real code is just another custom one, and makes a twin
+/// Creates or updates, by the custom code only. A real code is treated as a new custom code and creates a duplicate
 /// (platform.md#two-codes-of-a-definition).
 pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
@@ -65,7 +65,7 @@ pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
         return Err(ApiError::parameter("param is invalid: support_pc and support_mobile are both false"));
     }
     let known = tenant.definitions.iter().position(|definition| definition.custom_code == custom_code);
-    // Documented as optional; refused when a definition is created (platform.md#definitions).
+    // Documented as optional, but required on creation (platform.md#definitions).
     if known.is_none() && is_absent(&body["group_code"]) {
         return Err(ApiError::parameter("Group code cannot be empty when create approval definition"));
     }
@@ -90,7 +90,7 @@ pub(super) fn save(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(json!({ "approval_code": definition.real_code }))
 }
 
-/// What is kept of a definition: the members that are known, with every switch that was not sent set to false.
+/// The stored definition: known members only; switches that were not sent are false.
 fn kept(body: &Value, before: Option<&Value>) -> Value {
     let mut kept = json!({});
     for member in MEMBERS {
@@ -98,7 +98,7 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
             kept[member] = body[member].clone();
         }
     }
-    // The group may be left out of an update.
+    // An update may omit the group.
     for member in ["group_code", "group_name"] {
         if let Some(before) = before
             && is_absent(&kept[member])
@@ -118,7 +118,7 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
         }
     }
     kept["external"] = external;
-    // Plain text becomes a key without a word (platform.md#definitions).
+    // Plain text becomes a generated key, silently (platform.md#definitions).
     if let Some(name) = body["approval_name"].as_str().filter(|name| !name.starts_with("@i18n@")) {
         let key = format!("@i18n@{}", fresh_code().to_lowercase());
         let text = json!({ "key": key, "value": name });
@@ -135,7 +135,7 @@ fn kept(body: &Value, before: Option<&Value>) -> Value {
     kept
 }
 
-/// By the real code alone; the answer shows the custom one, and token and key in clear
+/// Looks up by the real code only. The response has the custom code, and token and key in clear
 /// (platform.md#reading-a-definition).
 pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     match tenant.by_real_code(&ask.id) {

@@ -1,4 +1,4 @@
-//! `/emulator/…`: how tests and people press, look, and make calls fail. None of it is the platform's.
+//! `/emulator/…`: press buttons, inspect state and inject failures. These routes are not part of the platform.
 
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
@@ -9,7 +9,6 @@ use super::{
     tenant::Planned,
 };
 
-/// All of it.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/emulator")
@@ -34,13 +33,13 @@ async fn press_button(emulator: web::Data<Emulator>, body: web::Json<Press>) -> 
     }
 }
 
-/// The next calls of an API fail as is said.
+/// Injects a failure into the next calls of an API.
 async fn plan(emulator: web::Data<Emulator>, planned: web::Json<Planned>) -> HttpResponse {
     emulator.tenant().planned.push(planned.into_inner());
     HttpResponse::NoContent().finish()
 }
 
-/// Every token that was given is invalid from now on, as after a reset of the app's secret.
+/// Invalidates all issued tokens, as a reset of the app secret does.
 async fn forget_tokens(emulator: web::Data<Emulator>) -> HttpResponse {
     emulator.tenant().tokens.clear();
     HttpResponse::NoContent().finish()

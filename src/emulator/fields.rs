@@ -1,28 +1,27 @@
-//! Looking at what was sent: one layer at a time, and of a layer the first fault
+//! Request validation in layers. It reports the first fault of the first layer that fails
 //! (platform.md#sync-answers-and-errors).
 
 use serde_json::{Value, json};
 
 use super::api::ApiError;
 
-/// 99992402, naming one member.
+/// Error 99992402 for one member.
 pub(super) fn violation(field: impl Into<String>, description: &str) -> ApiError {
     let mut refused = ApiError::new(99_992_402, "field validation failed");
     refused.error = json!({ "field_violations": [{ "field": field.into(), "description": description }] });
     refused
 }
 
-/// 9499, naming one member.
+/// Error 9499 for one member.
 pub(super) fn wrong_type(field: &str) -> ApiError {
     ApiError::new(9_499, format!("Invalid parameter type in json: {field}"))
 }
 
-/// True for what counts as not sent.
+/// True if the platform treats the value as absent.
 pub(super) fn is_absent(value: &Value) -> bool {
     matches!(value, Value::Null) || value.as_str() == Some("")
 }
 
-/// All of these members must be there.
 pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| is_absent(&body[**member])) {
         Some(member) => Err(violation(format!("{prefix}{member}"), "is required")),
@@ -30,7 +29,6 @@ pub(super) fn require(body: &Value, prefix: &str, members: &[&str]) -> Result<()
     }
 }
 
-/// These members must be lists, if they are there.
 pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_array()) {
         Some(member) => Err(wrong_type(member)),
@@ -38,7 +36,6 @@ pub(super) fn lists(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-/// These members must be truth values, if they are there.
 pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     match members.iter().find(|member| !body[**member].is_null() && !body[**member].is_boolean()) {
         Some(member) => Err(wrong_type(member)),
@@ -46,8 +43,7 @@ pub(super) fn truths(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-/// `texts` of every language must be a list of `{key, value}` here, not the map that the documentation shows
-/// (platform.md#definitions).
+/// `texts` must be a list of `{key, value}` for every language here, not the documented map (platform.md#definitions).
 pub(super) fn texts_are_lists(resources: &Value) -> Result<(), ApiError> {
     for resource in items(resources) {
         if !resource["texts"].is_array() {
@@ -57,7 +53,7 @@ pub(super) fn texts_are_lists(resources: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A time is a text of digits; the platform's own tutorial sends the number 0 for "not yet"
+/// Times are strings of digits. The platform's own tutorial sends the number 0 for "not yet"
 /// (platform.md#third-party-instances).
 pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     for member in members {
@@ -72,7 +68,7 @@ pub(super) fn times(body: &Value, members: &[&str]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What people read is named by a key.
+/// Texts for people are given by key.
 pub(super) fn keys(body: &Value, prefix: &str, members: &[&str]) -> Result<(), ApiError> {
     let is_no_key = |member: &&&str| {
         body[**member].as_str().is_some_and(|text| !text.is_empty() && !text.starts_with("@i18n@"))
@@ -83,17 +79,17 @@ pub(super) fn keys(body: &Value, prefix: &str, members: &[&str]) -> Result<(), A
     }
 }
 
-/// The entries of a list; none of anything else.
+/// The entries of a list; empty for any other value.
 pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A time that was sent as text or number.
+/// A time sent as a string or a number.
 pub(super) fn millis(value: &Value) -> i64 {
     value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
 }
 
-/// The text behind a key, in the language or the default one.
+/// Resolves a key in the given language, or in the default one.
 pub(super) fn translated(resources: &Value, key: &str, locale: &str) -> String {
     let resources = items(resources);
     let find = |resource: &Value| -> Option<String> {

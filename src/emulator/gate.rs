@@ -1,4 +1,4 @@
-//! The way in: which API a request is for, whether it may pass, and how answers look (platform.md#error-codes).
+//! Routing, authentication, rate limits and the format of responses (platform.md#error-codes).
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::loopback;
 
-/// Lets nothing pass that a page in somebody's browser sent: neither one of another origin, nor one whose name was made
-/// to lead here. The emulator has callbacks sent to any URL, and shows what it was told.
+/// Blocks requests from web pages, both cross-origin ones and DNS rebinding. The emulator sends callbacks to any URL
+/// and displays the data it received.
 pub(super) async fn keep_pages_out<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -49,7 +49,7 @@ pub(super) async fn keep_pages_out<B: MessageBody + 'static>(
     }
 }
 
-/// Answers every request to the platform's own paths.
+/// Answers all requests to the platform's paths.
 pub(super) async fn answer(
     emulator: web::Data<Emulator>,
     request: HttpRequest,
@@ -63,7 +63,8 @@ pub(super) async fn answer(
     let family = found.as_ref().map_or(Family::V4, |(route, _)| route.family);
     let answered = match found {
         Some((route, id)) => pass(&mut tenant, route, &request, id, &bytes),
-        // Not "no such API" but "invalid token", whatever the token (platform.md#reading-a-definition).
+        // The platform reports "invalid token" instead of "no such API", whatever the token
+        // (platform.md#reading-a-definition).
         None => Err(enter(&tenant, &request).err().unwrap_or_else(invalid_token)),
     };
     let mut response = render(family, answered);
@@ -78,7 +79,7 @@ pub(super) async fn answer(
     response.2
 }
 
-/// The id in a path that fits; empty if the path has none.
+/// The id in a path that matches the pattern; empty if the pattern has none.
 fn fits(pattern: &str, path: &str) -> Option<String> {
     match pattern.strip_suffix(":id") {
         None => (pattern == path).then(String::new),
@@ -120,7 +121,6 @@ fn pass(tenant: &mut Tenant, route: &Route, request: &HttpRequest, id: String, b
     (route.act)(tenant, &Ask { id, query, body })
 }
 
-/// Checks the access token.
 fn enter(tenant: &Tenant, request: &HttpRequest) -> Result<(), ApiError> {
     let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = value.and_then(|value| value.strip_prefix("Bearer ")) else {
@@ -190,7 +190,7 @@ fn render(family: Family, answered: Answered) -> (u16, i64, HttpResponse) {
         Err(refused) => {
             let usual = match family {
                 Family::V4 => 400,
-                // Of the gateway's codes it is not known; those of the API itself come with 200.
+                // Not known for the gateway's codes; the API's own codes come with 200.
                 Family::Old if refused.code > 99_990_000 => 400,
                 Family::Old | Family::Token => 200,
             };

@@ -1,4 +1,4 @@
-//! Synchronising and checking third-party instances (platform.md#third-party-instances).
+//! Synchronises and checks third-party instances (platform.md#third-party-instances).
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ const STATUSES: [&str; 7] =
     ["PENDING", "APPROVED", "REJECTED", "CANCELED", "DELETED", "HIDDEN", "TERMINATED"];
 const TASK_STATUSES: [&str; 5] = ["PENDING", "APPROVED", "REJECTED", "TRANSFERRED", "DONE"];
 
-/// What an update does not change (platform.md#versions-and-update-modes).
+/// Members that an update does not change (platform.md#versions-and-update-modes).
 const FIXED: [&str; 4] = ["approval_code", "instance_id", "department_id", "department_name"];
 const FIXED_OF_TASK: [&str; 6] = ["task_id", "user_id", "open_id", "create_time", "node_id", "node_name"];
 const FIXED_OF_CARBON: [&str; 4] = ["cc_id", "user_id", "open_id", "create_time"];
@@ -30,7 +30,6 @@ impl Changed {
     }
 }
 
-/// Creates or updates an instance.
 pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
     validate(body)?;
@@ -52,7 +51,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
             let body = alone(body);
             tenant.instances.push(Instance { code: fresh_code(), number, body, tasks, carbons, gone });
         }
-        // An outer version that is not larger: the whole request is ignored, and looks like a success.
+        // If the instance's version is not larger, the whole request is ignored but reports success.
         Some(at)
             if !replace
                 && millis(&body["update_time"]) <= millis(&tenant.instances[at].body["update_time"]) => {}
@@ -66,7 +65,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
                 merge(&mut instance.tasks, items(&body["task_list"]), "task_id", replace, &FIXED_OF_TASK);
             of_carbons =
                 merge(&mut instance.carbons, items(&body["cc_list"]), "cc_id", replace, &FIXED_OF_CARBON);
-            // The documented way to clean up, and it cannot be undone (platform.md#versions-and-update-modes).
+            // The documented method to delete an instance permanently (platform.md#versions-and-update-modes).
             instance.gone |= replace
                 && body["status"] == "APPROVED"
                 && is_absent(&body["user_id"])
@@ -79,7 +78,6 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
     }))
 }
 
-/// The instance without its lists.
 fn alone(body: &Value) -> Value {
     let mut alone = body.clone();
     if let Some(members) = alone.as_object_mut() {
@@ -108,7 +106,7 @@ fn merge(kept: &mut Vec<Value>, sent: &[Value], id: &str, replace: bool, fixed: 
                 kept.push(new.clone());
                 changed.inserted += 1;
             }
-            // Each task and each copy has a version of its own.
+            // Each task and each copy has its own version.
             Some(old) if !replace && millis(&new["update_time"]) <= millis(&old["update_time"]) => {}
             Some(old) => {
                 let mut fresh = new.clone();
@@ -121,7 +119,7 @@ fn merge(kept: &mut Vec<Value>, sent: &[Value], id: &str, replace: bool, fixed: 
     changed
 }
 
-/// One layer at a time: names, what tasks need, what the instance needs, types, values
+/// Validates in layers: names, members of tasks, members of the instance, types, values
 /// (platform.md#sync-answers-and-errors).
 fn validate(body: &Value) -> Result<(), ApiError> {
     let (tasks, carbons) = (items(&body["task_list"]), items(&body["cc_list"]));
@@ -150,7 +148,7 @@ fn validate(body: &Value) -> Result<(), ApiError> {
     check_values(body, tasks, carbons)
 }
 
-/// The platform's own example (platform.md#third-party-instances) has a plain name and a plain department.
+/// The platform's own example has a plain name and department (platform.md#third-party-instances).
 fn tolerate_old_names(refused: ApiError) -> Result<(), ApiError> {
     let field = refused.error["field_violations"][0]["field"].as_str();
     if field == Some("title") { Err(refused) } else { Ok(()) }
@@ -215,7 +213,7 @@ fn check_values(body: &Value, tasks: &[Value], carbons: &[Value]) -> Result<(), 
     Ok(())
 }
 
-/// Tells which instances are not in step (platform.md#checking-instances).
+/// Returns the instances whose versions differ (platform.md#checking-instances).
 pub(super) fn check(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let Some(asked) = ask.body["instances"].as_array() else {
         return Err(violation("instances", "is required"));

@@ -1,4 +1,4 @@
-//! Bot messages (platform.md#sending-a-card). They fail by HTTP 200 and a code.
+//! Bot messages (platform.md#sending-a-card). Failures come with HTTP 200 and a code.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,19 @@ use super::{
     tenant::{Card, Tenant},
 };
 
-/// The templates that may have quick approval buttons (platform.md#card-templates).
+/// Templates that allow quick approval buttons (platform.md#card-templates).
 const QUICK: [&str; 8] = ["1008", "1028", "1009", "1010", "1011", "1012", "1013", "1020"];
 
 const STATUSES: [&str; 9] =
     ["APPROVED", "REJECTED", "CANCELLED", "FORWARDED", "ROLLBACK", "ADD", "DELETED", "PROCESSED", "CUSTOM"];
 
-/// The same uuid is sent once within this time.
+/// A uuid is sent only once within this time.
 const UUID_COUNTS_FOR: Duration = Duration::from_secs(3600);
 
 fn refused(msg: &str) -> ApiError {
     ApiError::new(60_001, msg)
 }
 
-/// Sends a card.
 pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
     if is_absent(&body["template_id"]) {
@@ -39,7 +38,7 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     if !items(&body["actions"]).iter().all(complete) {
         return Err(refused("actionUrls incomplete error"));
     }
-    // A map here, and only here (platform.md#sending-a-card).
+    // A map, only in this API (platform.md#sending-a-card).
     if items(&body["i18n_resources"]).iter().any(|resource| !resource["texts"].is_object()) {
         return Err(refused("i18n_resources texts error"));
     }
@@ -64,10 +63,9 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(json!({ "message_id": message_id.to_string() }))
 }
 
-/// Changes what a card shows.
 pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
-    // A text here, although the callback carries it as a number (platform.md#callback-fields).
+    // A string, although the callback carries it as a number (platform.md#callback-fields).
     let Some(id) = body["message_id"].as_str().and_then(|id| id.parse::<u64>().ok()) else {
         return Err(refused("message_id error"));
     };

@@ -1,11 +1,10 @@
-//! The approval center's stand-in: behaves as `docs/platform.md` says, its traps included, so that a newcomer without
-//! a tenant can walk the whole loop, and so that tests of [`crate::center::client`] stand on something that was not
-//! written by reading that client.
+//! An emulator of the approval center. It behaves as `docs/platform.md` describes, including the traps. It lets
+//! newcomers run the whole loop without a tenant.
 //!
-//! Built from the reference alone; nothing of [`crate::center::client`] is used, on purpose. What the reference leaves
-//! open is decided here and marked `OPEN`.
+//! It is built from that reference alone and deliberately shares no code with [`crate::center::client`], so that it
+//! tests the client independently. Behaviour that the reference leaves open is decided here and marked `OPEN`.
 //!
-//! # What it is made of
+//! # Modules
 //! | part | subject |
 //! |---|---|
 //! | `routes` | every API |
@@ -41,32 +40,32 @@ use actix_web::{App, HttpServer, dev::Server, middleware, web};
 
 use tenant::Tenant;
 
-/// What the emulator is like.
+/// Settings of the emulator.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The only app it knows.
+    /// The only app that exists.
     pub app_id: String,
-    /// That app's secret: a fake.
+    /// The app's secret, a fake.
     pub app_secret: String,
-    /// For store apps: the ticket it expects.
+    /// For store apps: the expected ticket.
     pub app_ticket: String,
-    /// For store apps: the tenant it has.
+    /// For store apps: the tenant.
     pub tenant_key: String,
     /// Lifetime of an access token.
     pub token_lifetime: Duration,
-    /// Calls of one API in a second.
+    /// Maximum calls of one API per second.
     pub per_second: u32,
-    /// Calls of one API in a minute.
+    /// Maximum calls of one API per minute.
     pub per_minute: u32,
-    /// Scopes that the app does not have.
+    /// Scopes that the app lacks.
     pub missing_scopes: Vec<String>,
-    /// How long it waits for the answer to a callback: 10 s at Feishu, 5 s at Lark (platform.md#callback-transport).
+    /// Timeout for the response to a callback: 10 s at Feishu, 5 s at Lark (platform.md#callback-transport).
     pub callback_timeout: Duration,
-    /// The users of the tenant, by `user_id`.
+    /// The tenant's users, by `user_id`.
     pub users: Vec<String>,
-    /// How far its clock is ahead of this machine's.
+    /// How far the emulator's clock is ahead of this machine's.
     pub clock_ahead: Duration,
-    /// Names under which it may be asked, beside `localhost` and addresses.
+    /// Host names to accept, in addition to `localhost` and IP addresses.
     pub hosts: Vec<String>,
 }
 
@@ -89,7 +88,7 @@ impl Default for Settings {
     }
 }
 
-/// What every request sees.
+/// State shared by all requests.
 struct Emulator {
     settings: Settings,
     tenant: Mutex<Tenant>,
@@ -102,11 +101,11 @@ impl Emulator {
     }
 }
 
-/// Starts it on a socket that listens already. It runs while the result is polled, keeps everything in memory, and forgets
-/// it at its end.
+/// Starts the emulator on a socket that already listens. It runs while the result is polled, and keeps everything in
+/// memory.
 ///
 /// # Errors
-/// The socket cannot be used, or no HTTP client for callbacks can be made.
+/// The socket cannot be used, or the HTTP client for callbacks cannot be created.
 pub fn serve(settings: Settings, socket: TcpListener) -> io::Result<Server> {
     let client = reqwest::Client::builder()
         .user_agent(concat!("countersign-emulator/", env!("CARGO_PKG_VERSION")))

@@ -1,5 +1,5 @@
-//! An approver presses a button: the real callback (platform.md#callback-transport), and what they see of its answer
-//! (platform.md#callback-answers).
+//! An approver presses a button: sends the real callback (platform.md#callback-transport) and computes what the
+//! approver sees (platform.md#callback-answers).
 
 use std::time::{Duration, Instant};
 
@@ -17,47 +17,47 @@ use crate::{
     secret::Secret,
 };
 
-/// What is shown when nothing better is.
+/// The default message for a failure.
 const FAILED: &str = "提交失败";
 
-/// Of an answer that is kept for looking at.
+/// Bytes of a response kept for inspection.
 const KEPT_BYTES: usize = 4096;
 
-/// Which button.
+/// The button to press.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct Press {
-    /// Of a task in the list: with `task_id`.
+    /// For a task in the list, with `task_id`.
     #[serde(default)]
     instance_id: Option<String>,
     #[serde(default)]
     task_id: Option<String>,
-    /// Of a card, in place of those two.
+    /// For a card, instead of the two ids above.
     #[serde(default)]
     message_id: Option<String>,
     action_type: String,
-    /// Somebody else than the approver, by `user_id`.
+    /// The `user_id` of a user other than the approver.
     #[serde(default)]
     user_id: Option<String>,
     #[serde(default)]
     reason: Option<String>,
-    /// The task was found by searching, not in the list.
+    /// The task was found by search, not in the list.
     #[serde(default)]
     search: bool,
 }
 
-/// What is about to be sent.
+/// A callback ready to send.
 struct Prepared {
     origin: &'static str,
     url: String,
     key: Option<Secret>,
-    /// In the platform's order of members, and without those that are unset (platform.md#types-on-the-wire).
+    /// Members in the platform's order, without unset ones (platform.md#types-on-the-wire).
     body: Vec<u8>,
     user: String,
     card: Option<(u64, Option<String>)>,
 }
 
-/// Presses, and tells what was sent and what the approver sees. The error says why there is nothing to press.
+/// Sends the callback; returns the request and what the approver sees. The error says why there is nothing to press.
 pub(super) async fn press(emulator: web::Data<Emulator>, press: Press) -> Result<Value, String> {
     let prepared = prepare(&emulator.tenant(), &press)?;
     let encrypted = prepared.key.is_some();
@@ -103,20 +103,20 @@ pub(super) async fn press(emulator: web::Data<Emulator>, press: Press) -> Result
     Ok(told)
 }
 
-/// What the approver reads: `Err` if it did not work.
+/// The message for the approver; `Err` for a failure.
 fn seen(status: u16, text: &str) -> Result<String, String> {
     if status == 200 {
         return Ok("提交成功".to_owned());
     }
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    // Above 400, not 400 itself; and the member is a text, not a truth value (platform.md#callback-answers).
+    // Only above 400, excluding 400, and the member is a string, not a boolean (platform.md#callback-answers).
     match body["message"].as_str() {
         Some(message) if status > 400 && body["without_prefix"] == "true" => Err(message.to_owned()),
         _ => Err(FAILED.to_owned()),
     }
 }
 
-/// What the card shows from now on (platform.md#cards-after-a-click).
+/// Updates what the card shows (platform.md#cards-after-a-click).
 fn turn_card(
     tenant: &mut Tenant,
     id: u64,
@@ -126,7 +126,7 @@ fn turn_card(
     let card = tenant.cards.iter_mut().find(|card| card.message_id == id)?;
     match (seen, next_status) {
         (Ok(_), Some(next)) => card.shown = next.to_owned(),
-        // Nothing changes until the sender calls message/update.
+        // The card is unchanged until the sender calls message/update.
         (Ok(_), None) => {}
         (Err(_), _) => card.shown = "DETAIL".to_owned(),
     }
@@ -187,7 +187,7 @@ fn of_task(tenant: &Tenant, press: &Press, instance_id: &str, task_id: &str) -> 
     put("action_type", &json!(press.action_type));
     put("action_context", &task["action_context"]);
     put("user_id", &json!(user));
-    // OPEN: which of the two codes it is; the reference takes the real one to be likelier (Q6).
+    // OPEN: which of the two codes; the reference considers the real one more likely (Q6).
     put("approval_code", &json!(code));
     if press.search {
         put("id", &json!(task_id));
@@ -214,8 +214,7 @@ fn of_card(tenant: &Tenant, press: &Press, message_id: &str) -> Result<Prepared,
     let button = button(&card.body["action_configs"], press)?;
     let callback = &card.body["action_callback"];
     let user = user(tenant, press, &card.body)?;
-    // Exactly the captured members, no approval_code among them, and the id without quotes
-    // (platform.md#callback-origins).
+    // Exactly the captured members: no approval_code, and the id as a number (platform.md#callback-origins).
     let mut body = Map::new();
     let mut put = |key: &str, value: &Value| {
         if !is_absent(value) {

@@ -1,4 +1,4 @@
-//! Every API that the emulator answers.
+//! The emulator's API routes.
 
 use super::{
     api::{Answered, Ask},
@@ -7,14 +7,14 @@ use super::{
     tokens,
 };
 
-/// How an API's failures look.
+/// The failure format of an API.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
-    /// Needs no token, and answers without `data`.
+    /// Needs no token and answers without `data`.
     Token,
     /// HTTP 400 with a code.
     V4,
-    /// HTTP 200 with a code (platform.md#sending-a-card); limited by HTTP 400 (platform.md#rate-limits).
+    /// HTTP 200 with a code (platform.md#sending-a-card); rate limits use HTTP 400 (platform.md#rate-limits).
     Old,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Route {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) family: Family,
-    /// One of them is needed.
+    /// At least one of these scopes is required.
     pub(super) scopes: &'static [&'static str],
     pub(super) act: fn(&mut Tenant, &Ask) -> Answered,
 }
@@ -41,7 +41,7 @@ const CONTACT: &[&str] = &[
     "contact:contact:readonly_as_app",
 ];
 
-/// Every API (platform.md#scopes). The first that fits counts, so a word stands before an id.
+/// All routes (platform.md#scopes). The first match wins, so literal paths precede ids.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[Route] = &[
     Route { method: "POST", path: "/open-apis/auth/v3/tenant_access_token/internal", family: Family::Token, scopes: &[], act: tokens::internal_token },

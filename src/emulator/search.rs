@@ -1,4 +1,4 @@
-//! Looking for instances, and one native instance in full (platform.md#instance-query).
+//! Queries instances, and reads one native instance (platform.md#instance-query).
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const STATUSES: [&str; 6] = ["PENDING", "RECALL", "REJECT", "DELETED", "APPROVED
 const IDS: [&str; 5] =
     ["user_id", "approval_code", "instance_code", "instance_external_id", "group_external_id"];
 
-/// `POST instances/query`. Revoked instances are counted and left out, so that pages are short
+/// `POST instances/query`. Revoked instances count towards the page but are left out, so pages may be short
 /// (platform.md#instance-query).
 pub(super) fn query(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let size = match ask.query("page_size").map(str::parse::<usize>) {
@@ -98,7 +98,7 @@ fn all(tenant: &Tenant, filter: &Value, kind: &str, locale: &str) -> Vec<Found> 
     all
 }
 
-/// Two pairs of filters add to one another; everything else narrows (platform.md#instance-query).
+/// Two pairs of filters are unions; all others narrow the result (platform.md#instance-query).
 fn fits(found: &Found, filter: &Value) -> bool {
     let shown = &found.shown;
     let wanted = |member: &str| filter[member].as_str().filter(|text| !text.is_empty());
@@ -204,14 +204,14 @@ fn native<'t>(tenant: &'t Tenant, code: &str) -> Result<&'t Value, ApiError> {
         .ok_or_else(|| ApiError::new(1_390_003, "instance code not found"))
 }
 
-/// v4: times are texts.
+/// v4: times are strings.
 pub(super) fn get(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let mut instance = native(tenant, &ask.id)?.clone();
     spell_times(&mut instance, &|time| time.to_string().into());
     Ok(instance)
 }
 
-/// v2: times are numbers, members of v4 are missing, and a trip goes by `transportation` (platform.md#form-widgets).
+/// v2: times are numbers, some v4 members are missing, and a trip has `transportation` (platform.md#form-widgets).
 pub(super) fn get_historic(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let code = ask.body["instance_code"].as_str().unwrap_or_default();
     if code.is_empty() {

@@ -1,4 +1,4 @@
-//! The status of tasks (platform.md#task-status): v4 with `page_token`, and the historic v2 with `scroll_id`.
+//! Task status (platform.md#task-status): v4 with `page_token`, and the historic v2 with `scroll_id`.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
 
 const FILTERS: [&str; 4] = ["approval_codes", "instance_ids", "user_ids", "status"];
 
-/// Of the historic API, which does not let one choose.
+/// Fixed page size of the historic API.
 const SCROLLED_AT_ONCE: usize = 20;
 
 /// v4.
@@ -37,7 +37,7 @@ pub(super) fn list(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(json!({ "data": page, "has_more": false }))
 }
 
-/// v2. The same `scroll_id` stands for the whole list; it comes back empty at the end.
+/// v2. One `scroll_id` names the whole list; it is empty at the end.
 pub(super) fn scroll(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let scroll = ask.body["scroll_id"].as_str().filter(|scroll| !scroll.is_empty()).map(str::to_owned);
     let mut cursor = place(tenant, scroll.as_deref(), &ask.body)?;
@@ -68,7 +68,7 @@ fn keep(tenant: &mut Tenant, cursor: PageToken) -> String {
     mark
 }
 
-/// Where the list goes on, or where one begins whose filters are an allowed combination (platform.md#task-status).
+/// The position in the list, or a new list if the filters are an allowed combination (platform.md#task-status).
 fn place(tenant: &Tenant, mark: Option<&str>, body: &Value) -> Result<PageToken, ApiError> {
     if let Some(mark) = mark {
         let cursor = tenant.cursors.get(mark).cloned();
@@ -111,7 +111,7 @@ fn fits(tenant: &Tenant, task: &Value, filter: &Value) -> bool {
         && (items(users).is_empty() || tenant.user_of(task).is_some_and(|user| has(users, &user)))
 }
 
-/// OPEN: an instance that was found by a task's status is shown with those of its tasks that have it.
+/// OPEN: an instance found by task status has only its tasks in that status.
 fn shown(instance: &Instance, filter: &Value, time: impl Fn(i64) -> Value) -> Value {
     let status = filter["status"].as_str().filter(|_| items(&filter["instance_ids"]).is_empty());
     let tasks: Vec<_> = instance

@@ -1,4 +1,4 @@
-//! Everything that is kept: one tenant with one app.
+//! The emulator's state: one tenant with one app.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,32 +10,30 @@ use sha2::{Digest, Sha256};
 
 use super::Settings;
 
-/// An example of a native instance, with every shape a widget's value has (platform.md#form-widgets).
+/// An example native instance with every shape of widget value (platform.md#form-widgets).
 const NATIVE_INSTANCE: &str = include_str!("native_instance.json");
 
-/// The tenant.
 pub(super) struct Tenant {
     pub(super) settings: Settings,
     pub(super) people: Vec<Person>,
     pub(super) definitions: Vec<Definition>,
     pub(super) instances: Vec<Instance>,
-    /// Native instances by code: not made by third parties.
+    /// Native instances (not third-party), by code.
     pub(super) native: BTreeMap<String, Value>,
     pub(super) cards: Vec<Card>,
     pub(super) tokens: Vec<Token>,
-    /// What was asked for in this second and this minute, by API.
+    /// Calls in the current second and minute, by API.
     pub(super) counts: HashMap<&'static str, [Count; 2]>,
-    /// Lists that are being paged through, by their mark.
+    /// Positions in lists being paged through, by page token.
     pub(super) cursors: HashMap<String, PageToken>,
-    /// Failures that were ordered.
+    /// Injected failures.
     pub(super) planned: Vec<Planned>,
-    /// What callbacks were sent, and how they were answered.
+    /// Callbacks sent, with their responses.
     pub(super) callbacks: Vec<Value>,
     pub(super) tickets_sent: u64,
     numbers: u64,
 }
 
-/// A user.
 pub(super) struct Person {
     pub(super) user_id: String,
     pub(super) open_id: String,
@@ -56,7 +54,7 @@ impl Person {
     }
 }
 
-/// A definition: `body` is what was last sent, with switches that were left out set to false.
+/// A definition. `body` is the last one sent; omitted switches are false.
 pub(super) struct Definition {
     pub(super) custom_code: String,
     pub(super) real_code: String,
@@ -64,16 +62,16 @@ pub(super) struct Definition {
     pub(super) body: Value,
 }
 
-/// An instance as it was synchronised.
+/// An instance as synchronised.
 pub(super) struct Instance {
-    /// The platform's own code.
+    /// The platform's code.
     pub(super) code: String,
     pub(super) number: u64,
-    /// The members beside `task_list` and `cc_list`.
+    /// The members except `task_list` and `cc_list`.
     pub(super) body: Value,
     pub(super) tasks: Vec<Value>,
     pub(super) carbons: Vec<Value>,
-    /// Cleaned up permanently (platform.md#versions-and-update-modes).
+    /// Permanently deleted (platform.md#versions-and-update-modes).
     pub(super) gone: bool,
 }
 
@@ -82,7 +80,7 @@ impl Instance {
         self.body[member].as_str().unwrap_or_default()
     }
 
-    /// Shown by the center: not cleaned up, and no id stands for two things (platform.md#unique-ids).
+    /// True if the center shows it: not deleted, and no id is used twice (platform.md#unique-ids).
     pub(super) fn is_visible(&self) -> bool {
         let mut ids: Vec<&str> = std::iter::once(self.text("instance_id"))
             .chain(self.tasks.iter().filter_map(|task| task["task_id"].as_str()))
@@ -95,41 +93,39 @@ impl Instance {
     }
 }
 
-/// A bot message.
 pub(super) struct Card {
     pub(super) message_id: u64,
     pub(super) body: Value,
-    /// What stands on it: `BUTTONS`, `DETAIL`, `ERROR` or a status.
+    /// The card's state: `BUTTONS`, `DETAIL`, `ERROR` or a status.
     pub(super) shown: String,
     pub(super) sent_at: Instant,
 }
 
-/// An access token.
 pub(super) struct Token {
     pub(super) text: String,
     pub(super) expires_at: Instant,
     pub(super) of_app: bool,
 }
 
-/// Calls since the window began.
+/// Calls since the start of the window.
 #[derive(Clone, Copy)]
 pub(super) struct Count {
     pub(super) since: Instant,
     pub(super) calls: u32,
 }
 
-/// Where a list is: what it was asked for, and how many were given.
+/// A position in a list: its filter and the number of items returned.
 #[derive(Clone)]
 pub(super) struct PageToken {
     pub(super) filter: Value,
     pub(super) given: usize,
 }
 
-/// A failure that was ordered for calls whose path ends so.
+/// An injected failure for matching paths.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct Planned {
-    /// What the path has in it.
+    /// A substring of the path.
     pub(super) path: String,
     #[serde(default = "once")]
     pub(super) times: u32,
@@ -171,8 +167,7 @@ impl Tenant {
         }
     }
 
-    /// The next of the platform's numbers: 19 digits, beyond what a double holds exactly
-    /// (platform.md#sending-a-card).
+    /// The next platform number: 19 digits, more than a double can represent exactly (platform.md#sending-a-card).
     pub(super) fn number(&mut self) -> u64 {
         self.numbers += 1_000_003;
         self.numbers
@@ -194,7 +189,7 @@ impl Tenant {
         })
     }
 
-    /// The user_id of whom a body names by `user_id` or `open_id`.
+    /// The user_id of the user that a body names by `user_id` or `open_id`.
     pub(super) fn user_of(&self, body: &Value) -> Option<String> {
         let named = |member: &str| body[member].as_str().filter(|id| !id.is_empty());
         named("user_id").map(str::to_owned).or_else(|| {
@@ -202,7 +197,7 @@ impl Tenant {
         })
     }
 
-    /// A token: while half an hour is left of the last one, the same, else a new one (platform.md#access-tokens).
+    /// Returns the last token while at least half an hour of it is left, else a new one (platform.md#access-tokens).
     pub(super) fn token(&mut self, of_app: bool) -> (String, u64) {
         let lifetime = self.settings.token_lifetime;
         let now = Instant::now();
@@ -222,7 +217,7 @@ impl Tenant {
         self.tokens.iter().any(|token| token.text == text && token.of_app == of_app && now < token.expires_at)
     }
 
-    /// Everything, for looking at. Tokens of definitions and cards are left out.
+    /// The state for inspection, without the tokens of definitions and cards.
     pub(super) fn picture(&self) -> Value {
         let definitions: Vec<_> = self
             .definitions
@@ -303,7 +298,7 @@ pub(super) fn random_hex<const N: usize>() -> String {
     random::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A code as the platform makes them.
+/// A random code in the platform's format.
 pub(super) fn fresh_code() -> String {
     uuid::Builder::from_random_bytes(random()).into_uuid().to_string().to_uppercase()
 }
