@@ -1,4 +1,4 @@
-//! What an answer says: success, a failure with all that the platform tells about it, or something that is no answer of it.
+//! Interprets responses: a success, a failure with the platform's details, or a response that is not the platform's.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The envelope if it worked, else what the platform said. Success is `code` 0 (platform.md#error-codes) and no HTTP
-/// error.
+/// Returns the envelope of a success, else the platform's error. Success means `code` 0 (platform.md#error-codes) and
+/// no HTTP error.
 pub(super) fn judge(
     api: Api,
     http_status: u16,
@@ -60,8 +60,8 @@ pub(super) fn judge(
     })))
 }
 
-/// What an answer is that is none of the platform's, but of something between: a redirect, or a page for people. Of where
-/// a redirect leads no more than the host is told: the rest may be a secret.
+/// Detects responses that something in between sent: a redirect or an HTML page. Reports only the host of a redirect,
+/// since the rest of the URL may hold secrets.
 pub(super) fn foreign(http_status: u16, headers: &HeaderMap, body: &[u8]) -> Option<String> {
     const BETWEEN: &str = "is it a proxy, a login page, or another server than base_url should name?";
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -75,13 +75,13 @@ pub(super) fn foreign(http_status: u16, headers: &HeaderMap, body: &[u8]) -> Opt
     is_html.then(|| format!("it is an HTML page; {BETWEEN}"))
 }
 
-/// Sees that a success has in its `data` what this API answers.
+/// Checks that the `data` of a success has what this API returns.
 pub(super) fn brings(api: Api, data: &Value) -> Result<(), Error> {
     let lacks = |what: String| {
         let problem = format!("it reports success but has {what}; does a proxy or a gateway answer?");
         Err(Error::Unreadable { api, http_status: 200, problem })
     };
-    // What a library fills in for a member that is not set; no id, name or object of the platform looks so.
+    // Defaults that libraries write for unset members. No id, name or object of the platform looks like this.
     let is_unset = |value: Option<&Value>| match value {
         None | Some(Value::Null | Value::Bool(false)) => true,
         Some(Value::String(text)) => text.is_empty() || text == "0",
@@ -102,13 +102,13 @@ pub(super) fn brings(api: Api, data: &Value) -> Result<(), Error> {
     }
 }
 
-/// Reads `data`. What does not fit is told by its place: the text of it may be a secret.
+/// Reads `data`. Errors name the member but do not quote its value, which may be a secret.
 pub(super) fn read<T: DeserializeOwned>(api: Api, data: Value) -> Result<T, Error> {
     T::deserialize(data).map_err(|error| Error::Unreadable {
         api,
         http_status: 200,
         problem: match error.to_string() {
-            // Ours and serde's words about members; those about values quote them.
+            // Our own and serde's messages about members are safe; serde's messages about values quote them.
             text if text.starts_with("missing field") || text.contains("in place of") => text,
             _ => "a member has a type other than documented".to_owned(),
         },

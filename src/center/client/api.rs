@@ -1,4 +1,4 @@
-//! The APIs that are used: method, host, path, and what a success must bring.
+//! The APIs in use: method, host, path, and the required content of a success.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use reqwest::Method;
 
 macro_rules! apis {
     ($($variant:ident = $method:ident $host:ident $path:literal brings $brings:expr),+ $(,)?) => {
-        /// The APIs that are used, each with rate limits of its own.
+        /// The APIs in use. Each has its own rate limits.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Api {
             $(#[doc = concat!("`", stringify!($method), " ", $path, "`")] $variant,)+
         }
 
         impl Api {
-            /// All of them.
+            /// All APIs.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             pub(super) fn method(self) -> Method {
@@ -35,11 +35,11 @@ macro_rules! apis {
     };
 }
 
-/// What the member `data` of a success has in it. A gateway or a proxy that answers `{"code":0}` to everything must not
-/// be taken for the platform: a decision would count as shown, and a list as empty.
+/// What a success must have in `data`. A gateway or proxy that answers `{"code":0}` to everything must not pass for the
+/// platform: a decision would count as shown, and a list as empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brings {
-    /// Its members are looked for elsewhere, or there are none.
+    /// Its members are checked elsewhere, or it has none.
     Nothing,
     /// This member, neither null nor empty.
     Member(&'static str),

@@ -1,4 +1,4 @@
-//! A call: its access token, the request, and a second one with a fresh token if the platform refuses the first token.
+//! A call: access token, request, and one retry with a fresh token if the platform refuses the first.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,7 @@ use super::{
     transport::{Call, Transport},
 };
 
-/// The approval center, and how long a call may take if not as long as is configured. Clones share token, limits and
-/// connections.
+/// The approval center, with an optional shorter deadline. Clones share token, rate limits and connections.
 #[derive(Debug, Clone)]
 pub struct Center(Arc<Shared>, Option<Duration>);
 
@@ -28,32 +27,32 @@ struct Shared {
 }
 
 impl Center {
-    /// Makes a client. Nothing is sent yet. The process must have a TLS provider installed.
+    /// Creates a client without sending anything. The process must have a TLS provider installed.
     ///
     /// # Errors
-    /// Only if cannot create an HTTP client at all.
+    /// The HTTP client cannot be created.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let shared = Shared { transport: Transport::new(settings)?, tokens: Tokens::default() };
         Ok(Self(Arc::new(shared), None))
     }
 
-    /// The same, whose calls take no longer than this with everything. A call that cannot have its turn within this time fails
-    /// at once, and takes nobody else's.
+    /// Returns a client with this deadline for whole calls. A call whose turn would come later fails at once and uses
+    /// up no turn.
     #[must_use]
     pub fn within(&self, call_deadline: Duration) -> Self {
         Self(self.0.clone(), Some(call_deadline.min(self.0.transport.settings().call_deadline)))
     }
 
-    /// What it was made with.
+    /// The settings of this client.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         self.0.transport.settings()
     }
 
-    /// Gets an access token, unless one is at hand, and tells how long it will do.
+    /// Returns the remaining lifetime of the access token. Fetches a token if necessary.
     ///
     /// # Errors
-    /// The platform refuses it, or is away.
+    /// The platform refuses the request or is unreachable.
     pub async fn token_info(&self) -> Result<TokenInfo, Error> {
         Ok(self.token(self.deadline()).await?.info())
     }
@@ -66,7 +65,7 @@ impl Center {
         self.0.tokens.lend(|| token::fetch(&self.0.transport, deadline)).await
     }
 
-    /// Calls and reads the member `data`, which must bring what this API answers (`Api::brings`).
+    /// Makes the call and reads `data`, which must have what this API returns (`Api::brings`).
     pub(super) async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
         let api = call.api;
         let mut envelope = self.call_for_envelope(&call).await?;
@@ -90,7 +89,7 @@ impl Center {
         let lent = self.token(deadline).await?;
         let second = self.0.transport.attempts(call, Some(&lent.token), deadline).await;
         if refused(&second) {
-            // A fresh token does not help here, so it is not the token.
+            // A fresh token is refused too, so the token is not the cause.
             self.0.tokens.acquit(&lent, call.api);
         }
         second

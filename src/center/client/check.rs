@@ -1,6 +1,5 @@
-//! What is wrong with an instance before it is sent, all of it: the platform tells one layer at a time
-//! (platform.md#sync-answers-and-errors), and some faults it does not tell at all
-//! (platform.md#third-party-instances).
+//! Checks an instance before it is sent, and reports all faults. The platform reports one layer at a time
+//! (platform.md#sync-answers-and-errors), and some faults not at all (platform.md#third-party-instances).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +14,8 @@ const MAX_CARBONS: usize = 200;
 const MAX_ACTIONS: usize = 2;
 
 impl ExternalInstance {
-    /// Everything that is wrong, each with the member's name. Empty: the platform has no documented reason to refuse it
-    /// or to show less of it than is there.
+    /// All faults, each with the member's name. If empty, the platform has no documented reason to refuse the instance
+    /// or to show only part of it.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Faults { keys: self.default_keys(), list: Vec::new() };
@@ -50,7 +49,7 @@ impl ExternalInstance {
             faults.add("i18n_resources: exactly one language must be the default one (is_default)");
         }
         for (at, resource) in self.i18n_resources.iter().enumerate() {
-            // The platform takes any text and then never finds it (platform.md#definitions).
+            // The platform accepts any text and then never finds it (platform.md#definitions).
             if !resource.locale.contains('-') {
                 faults.add(format!(
                     "i18n_resources[{at}].locale: {:?} is not like zh-CN, so its texts are never shown",
@@ -114,7 +113,7 @@ impl ExternalInstance {
         }
     }
 
-    /// The same id twice is no error to the platform, but hides what has it (platform.md#unique-ids).
+    /// The platform accepts a duplicate id, but hides the objects that have it (platform.md#unique-ids).
     fn check_ids(&self, faults: &mut Faults) {
         let mut seen = BTreeMap::new();
         let ids = std::iter::once(("instance_id".to_owned(), &self.instance_id))
@@ -185,7 +184,7 @@ impl Faults {
         }
     }
 
-    /// A text that people read is named by a key, and the default language must have it.
+    /// Texts for people are given by key, and the default language must have the key.
     fn key(&mut self, member: &str, key: Option<&str>) {
         let Some(key) = key.filter(|key| !key.is_empty()) else { return };
         if !key.starts_with("@i18n@") {

@@ -1,17 +1,16 @@
-//! The platform's error codes that are known to come from the APIs used here (platform.md#error-codes), each with
-//! what it means for us and how to fix it. The same code may mean something else in another API or another year;
-//! where that is known it says so.
+//! Known error codes of the APIs used here (platform.md#error-codes), with their meaning and a fix. The same code may
+//! mean something else in another API or another year; known cases are noted.
 
-/// What a failed call means.
+/// The meaning of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// A parameter is wrong.
     Parameter,
     /// A member has the wrong JSON type.
     JsonType,
-    /// A member is missing or wrong; the answer names it, one layer at a time.
+    /// A member is missing or wrong. The response names it, one layer at a time.
     Field,
-    /// No definition has this code, or it is of the other pool.
+    /// No definition has this code, or it is from the other pool.
     DefinitionUnknown,
     /// The definition is deleted.
     DefinitionDeleted,
@@ -21,46 +20,46 @@ pub enum Fault {
     InstanceUnknown,
     /// No task has this id.
     TaskUnknown,
-    /// No user has this id, or the app may not see them.
+    /// No user has this id, or the app may not see the user.
     UserUnknown,
-    /// The user's id is of another app, tenant or kind.
+    /// The user id is from another app or tenant, or of another kind.
     UserIdForeign,
-    /// This app or user may not do this.
+    /// The app or the user lacks permission.
     NoPermission,
-    /// The app lacks a scope; the answer lists which would do.
+    /// The app lacks a scope; the response lists sufficient ones.
     ScopeMissing,
-    /// Refused although it may be right: now, or in this order (1390014 says one of two things, by year).
+    /// Refused although it may be valid, now or in this order (1390014 has two meanings, by year).
     TenantOrTooSoon,
-    /// Something failed at the platform; later or slower may do.
+    /// The platform failed; a later or slower request may succeed.
     TryLater,
-    /// Somebody else is changing the same instance.
+    /// Another request is changing the same instance.
     LockConflict,
     /// Too many requests.
     RateLimited,
-    /// The app's quota of the month is spent.
+    /// The app's monthly quota is used up.
     QuotaSpent,
-    /// The app's allow-list of addresses does not have ours.
+    /// Our address is not on the app's allow-list.
     AddressNotAllowed,
-    /// No token came with the request.
+    /// The request had no token.
     TokenMissing,
-    /// The tenant token is invalid or expired, or this API does not exist or does not take one.
+    /// The tenant token is invalid or expired, or this API does not exist or does not accept one.
     TokenInvalid,
     /// The app's secret is wrong.
     AppSecretWrong,
-    /// The app is not known, not enabled, or not authorised in this tenant.
+    /// The app is unknown, disabled, or not authorised in this tenant.
     AppNotUsable,
-    /// The ticket of a store app is wrong or old.
+    /// The ticket of a store app is wrong or outdated.
     AppTicketWrong,
-    /// This path or method is none of the platform's.
+    /// The platform has no such path or method.
     NoSuchApi,
-    /// The API is not offered for this tenant or definition.
+    /// The API is not available for this tenant or definition.
     Unsupported,
     /// A code that this version does not know.
     Unknown,
 }
 
 impl Fault {
-    /// What a code means.
+    /// The meaning of a code.
     #[must_use]
     pub fn of(code: i64) -> Self {
         match code {
@@ -93,7 +92,7 @@ impl Fault {
         }
     }
 
-    /// What a person can do about it, as a sentence; `None` if nothing general can be said.
+    /// How to fix it, as a sentence; `None` if there is no general advice.
     #[must_use]
     pub fn advice(self) -> Option<&'static str> {
         Some(match self {
@@ -145,19 +144,19 @@ impl Fault {
         })
     }
 
-    /// True if nothing was done and the same request may do later.
+    /// True if nothing was done and the same request may succeed later.
     #[must_use]
     pub(super) fn was_not_done(self) -> bool {
         matches!(self, Self::RateLimited | Self::LockConflict)
     }
 
-    /// True if it may or may not have been done, and the same request may do later.
+    /// True if the request may have been executed, and may succeed later.
     #[must_use]
     pub(super) fn is_passing(self) -> bool {
         matches!(self, Self::TryLater)
     }
 
-    /// True if another token may help. Not for a missing one: nobody drops a header only once.
+    /// True if another token may help. Excludes a missing token: a header is not lost just once.
     #[must_use]
     pub(super) fn is_of_the_token(self) -> bool {
         matches!(self, Self::TokenInvalid)

@@ -1,22 +1,22 @@
-//! Which ids belong to one user (platform.md#user-ids).
+//! User ids (platform.md#user-ids).
 
 use serde::{Deserialize, Serialize};
 
 use super::{api::Api, call::Center, error::Error, lenient, transport::Call, words::UserIdType};
 
-/// Users that may be asked for at once.
+/// Maximum users per call.
 const MOST: usize = 50;
 
-/// A user. An id that the app may not read is empty: `user_id` needs a scope of its own.
+/// A user. Ids that the app may not read are empty: `user_id` needs its own scope.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct User {
-    /// In the tenant.
+    /// Id in the tenant.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// In this app.
+    /// Id in this app.
     pub open_id: String,
-    /// With this developer.
+    /// Id for this developer.
     pub union_id: String,
     /// The name.
     pub name: String,
@@ -35,19 +35,19 @@ struct Many {
 }
 
 impl Center {
-    /// The user whom an id of this kind names.
+    /// The user with this id.
     ///
     /// # Errors
-    /// [`super::Fault::UserUnknown`] or [`super::Fault::Parameter`] if there is none whom the app may see.
+    /// [`super::Fault::UserUnknown`] or [`super::Fault::Parameter`] if the app may see no such user.
     pub async fn user(&self, id: &str, kind: &UserIdType) -> Result<User, Error> {
         let call = Call::new(Api::GetUser).segment(id).query("user_id_type", Some(kind));
         self.call(call).await.map(|one: One| one.user)
     }
 
-    /// Those of the users whom the app may see, 50 at the most in one call.
+    /// The users that the app may see, at most 50 per call.
     ///
     /// # Errors
-    /// More than 50, or what the platform refuses.
+    /// More than 50 ids, or the platform refuses the call.
     pub async fn users(&self, ids: &[String], kind: &UserIdType) -> Result<Vec<User>, Error> {
         let api = Api::GetUsers;
         if ids.len() > MOST {

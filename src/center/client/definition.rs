@@ -1,8 +1,8 @@
 //! Third-party approval definitions (platform.md#definitions).
 //!
-//! A definition has two codes (platform.md#two-codes-of-a-definition): the *custom* one, by which it is created and
-//! updated, and the *real* one, which creating returns and every other API wants. Creating with a real code makes a
-//! second definition, which nobody can delete.
+//! A definition has two codes (platform.md#two-codes-of-a-definition): the *custom* code, which creates and updates it,
+//! and the *real* code, which creation returns and every other API requires. Creating with a real code makes a second
+//! definition, which nobody can delete.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,72 +18,71 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// A definition. Serializes with its secrets redacted.
+/// A definition. Secrets are redacted when serialized.
 #[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Definition {
-    /// The key of its name.
+    /// Key of the name.
     pub approval_name: String,
     /// The custom code.
     pub approval_code: String,
-    /// The group's code; required when a definition is created, whatever the documentation says
-    /// (platform.md#definitions).
+    /// The group's code; required on creation, contrary to the documentation (platform.md#definitions).
     #[serde(deserialize_with = "lenient::maybe")]
     pub group_code: Option<String>,
-    /// The key of the group's name; required for a new group.
+    /// Key of the group's name; required for a new group.
     pub group_name: Option<String>,
-    /// The key of its description.
+    /// Key of the description.
     pub description: Option<String>,
-    /// Where it leads, and where its callbacks go.
+    /// Links and callbacks.
     pub external: External,
-    /// Who sees it on the start page; nobody if there is none.
+    /// Who sees it on the start page; nobody if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub viewers: Vec<Viewer>,
     /// The texts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub i18n_resources: Vec<I18n>,
-    /// User ids of those who manage its flow.
+    /// User ids of the flow's managers.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::texts")]
     pub managers: Vec<String>,
 }
 
-/// The block `external` (platform.md#the-external-block). Always sent whole: what an update leaves out falls back to
+/// The block `external` (platform.md#the-external-block). Always sent in full: switches that an update omits revert to
 /// false.
 #[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct External {
-    /// The key of the name of the system it comes from.
+    /// Key of the source system's name.
     pub biz_name: Option<String>,
-    /// A category of one's own.
+    /// A custom category.
     pub biz_type: Option<String>,
-    /// Where it is started on mobile; hidden there without.
+    /// Start link on mobile; hidden there if absent.
     pub create_link_mobile: Option<String>,
-    /// Where it is started on PC; hidden there without.
+    /// Start link on PC; hidden there if absent.
     pub create_link_pc: Option<String>,
     /// Shown on PC.
     pub support_pc: bool,
-    /// Shown on mobile, the only place where there are quick approval buttons in lists.
+    /// Shown on mobile, the only place with quick approval buttons in lists.
     pub support_mobile: bool,
-    /// Many may be marked as read at once.
+    /// Allows marking many as read at once.
     pub support_batch_read: bool,
-    /// Documented as without effect.
+    /// Documented as having no effect.
     pub enable_mark_readed: Option<bool>,
-    /// Documented as without effect.
+    /// Documented as having no effect.
     pub enable_quick_operate: Option<bool>,
-    /// Where quick approval callbacks go.
+    /// URL of the quick approval callbacks.
     #[serde(deserialize_with = "lenient::maybe")]
     pub action_callback_url: Option<String>,
-    /// What the callbacks carry as `token`.
+    /// The callbacks' `token`.
     #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_token: Option<Secret>,
-    /// What the callbacks are encrypted with; plain without.
+    /// Encryption key of the callbacks; plain if absent.
     #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_key: Option<Secret>,
-    /// Approvers may decide many at once.
+    /// Allows deciding many at once.
     pub allow_batch_operate: bool,
-    /// Not counted in the statistics of efficiency.
+    /// Excluded from the efficiency statistics.
     pub exclude_efficiency_statistics: bool,
 }
 
@@ -103,13 +102,13 @@ pub struct Viewer {
 }
 
 impl Definition {
-    /// The text behind one of its keys.
+    /// The text of one of its keys.
     #[must_use]
     pub fn text<'a>(&'a self, key: &'a str, locale: &str) -> &'a str {
         lenient::translate(key, &self.i18n_resources, locale)
     }
 
-    /// As it is sent, secrets and all.
+    /// The request body, with secrets.
     fn body(&self) -> Value {
         let mut body = serde_json::to_value(self).expect("texts, numbers and truth values are JSON");
         reveal(&mut body, "/external/action_callback_token", self.external.action_callback_token.as_ref());
@@ -125,20 +124,20 @@ struct Saved {
 }
 
 impl Center {
-    /// The definition with this real code. It comes with its secrets.
+    /// Reads the definition with this real code, including its secrets.
     ///
     /// # Errors
-    /// [`super::Fault::DefinitionUnknown`] if no definition has it as its real code; the custom code cannot be used here.
+    /// [`super::Fault::DefinitionUnknown`] if no definition has this real code; custom codes are not accepted.
     pub async fn definition(&self, real_code: &str, ids: &UserIdType) -> Result<Definition, Error> {
         self.call(Call::new(Api::GetDefinition).segment(real_code).query("user_id_type", Some(ids))).await
     }
 
-    /// Creates the definition, or updates the one that has its custom code, and returns the real code.
+    /// Creates the definition, or updates the one with its custom code. Returns the real code.
     ///
     /// # Errors
-    /// Whatever the platform refuses. See the module's doc for what it does not.
+    /// The platform refuses the definition. See the module documentation for mistakes that it accepts.
     pub async fn save_definition(&self, definition: &Definition, ids: &UserIdType) -> Result<String, Error> {
-        // Repeating it updates what it has just created.
+        // A repetition updates the definition just created.
         let call = Call::new(Api::SaveDefinition).query("user_id_type", Some(ids)).body(definition.body());
         self.call(call).await.map(|saved: Saved| saved.approval_code)
     }
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The example of the platform's page (platform.md#reading-a-definition), its secrets replaced.
+    /// The platform's example (platform.md#reading-a-definition), with replaced secrets.
     fn example() -> Value {
         json!({
             "approval_name": "@i18n@1", "approval_code": "permission_test", "group_code": "work_group",
@@ -178,7 +177,7 @@ mod tests {
         assert_eq!(definition.viewers[0].viewer_user_id.as_deref(), Some("19a294c2"));
         assert!(definition.external.support_mobile && definition.external.allow_batch_operate);
         assert!(definition.external.action_callback_key.as_ref().unwrap().equals("fake-hush-key"));
-        // Whatever was not read could not be sent again.
+        // Members that were not read could not be sent again.
         assert_eq!(definition.body(), example());
     }
 

@@ -1,4 +1,4 @@
-//! A platform for tests: hands out tokens, and answers every other call as the test says.
+//! A fake platform for tests: issues tokens, and answers all other calls as the test specifies.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,7 +15,7 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// `answer` gets the body of a call that was read whole, and gives that of the answer; `None` breaks the connection off.
+    /// `answer` maps the body of a complete request to that of the response; `None` closes the connection.
     pub(crate) async fn start<F>(answer: impl Fn(String) -> F + Clone + Send + 'static) -> Self
     where
         F: Future<Output = Option<&'static str>> + Send,
@@ -41,7 +41,6 @@ impl Platform {
         Self { address }
     }
 
-    /// A client of it.
     pub(crate) fn center(&self) -> Center {
         rustls::crypto::ring::default_provider().install_default().ok();
         let base_url = format!("http://{}", self.address);
@@ -59,7 +58,7 @@ impl Platform {
     }
 }
 
-/// What the platform says with a code, and nothing more.
+/// A platform error with this code and no details.
 pub(crate) fn failure(http_status: u16, code: i64) -> Error {
     Error::Api(Box::new(ApiError {
         api: Api::ListTasks,
@@ -74,7 +73,7 @@ pub(crate) fn failure(http_status: u16, code: i64) -> Error {
     }))
 }
 
-/// Head and body of a request; `None` if it was not sent whole.
+/// Reads head and body of a request; `None` if it is incomplete.
 async fn read(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut request = Vec::new();
     loop {

@@ -1,72 +1,72 @@
-//! Why a call failed. INVARIANT 6: neither the app's secret nor a token is in any of it.
+//! Errors of calls. INVARIANT 6: they contain neither the app's secret nor a token.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{api::Api, codes::Fault};
 
-/// A call did not do what it was asked to.
+/// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The platform answered that it failed.
+    /// The platform reported a failure.
     #[error("{0}")]
     Api(Box<ApiError>),
-    /// It could not be sent, or its answer did not come.
+    /// The request could not be sent, or no response came.
     #[error("{api}: the approval center at {host} cannot be reached{proxy}")]
     Transport {
-        /// What was called.
+        /// The API called.
         api: Api,
-        /// Where.
+        /// The host.
         host: String,
-        /// The proxy on the way, as [`crate::proxy::words`] tells it.
+        /// The proxy in use, as [`crate::proxy::words`] describes it.
         proxy: String,
-        /// False if it certainly was not sent.
+        /// False if the request was certainly not sent.
         sent: bool,
-        /// Why.
+        /// The cause.
         #[source]
         source: Arc<reqwest::Error>,
     },
-    /// The answer came and is not one of this API.
+    /// The response is not one of this API.
     #[error("{api}: unexpected answer (HTTP {http_status}): {problem}")]
     Unreadable {
-        /// What was called.
+        /// The API called.
         api: Api,
         /// The HTTP status.
         http_status: u16,
-        /// Where it does not fit, without a word of it.
+        /// What does not fit, without quoting it.
         problem: String,
     },
-    /// Its turn would not have come within the deadline.
+    /// The rate limit allows the request only after the deadline.
     #[error("{api}: rate limited beyond the deadline; the next request is possible in {wait:?}")]
     NoTurn {
-        /// What was called.
+        /// The API called.
         api: Api,
-        /// How long it would have had to wait.
+        /// The required wait.
         wait: Duration,
     },
-    /// It would be refused, so it was not sent.
+    /// The request was not sent, because it would be refused.
     #[error("{api}: {problem}")]
     Request {
-        /// What was to be called.
+        /// The API to call.
         api: Api,
-        /// What is wrong with it.
+        /// What is wrong with the request.
         problem: String,
     },
-    /// The platform gives the same page again and again.
+    /// The platform returns the same page repeatedly.
     #[error("{api}: the page token does not change; paging would never end")]
     EndlessPages {
-        /// What was called.
+        /// The API called.
         api: Api,
     },
     /// The ticket of a store app cannot be read.
     #[error("the app_ticket cannot be read: {0}")]
     Ticket(String),
-    /// No HTTP client can be made.
+    /// The HTTP client cannot be created.
     #[error("cannot create an HTTP client")]
     Client(#[source] Arc<reqwest::Error>),
 }
 
 impl Error {
-    /// What it means, if the platform said so by a code.
+    /// The meaning of the platform's code, if it sent one.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         match self {
@@ -82,30 +82,30 @@ impl Error {
     }
 }
 
-/// What the platform said about a failure.
+/// A failure reported by the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// What was called.
+    /// The API called.
     pub api: Api,
-    /// The HTTP status; the historic APIs and messages fail with 200.
+    /// The HTTP status; historic APIs and messages fail with 200.
     pub http_status: u16,
     /// The platform's code, never 0.
     pub code: i64,
-    /// The platform's text, with our own secrets cut out.
+    /// The platform's message, with our secrets removed.
     pub msg: String,
-    /// The id under which the platform's support finds the request.
+    /// The request id for the platform's support.
     pub log_id: Option<String>,
-    /// The members that are wrong.
+    /// The invalid members.
     pub field_violations: Vec<FieldViolation>,
-    /// The scopes of which one would do.
+    /// Scopes, one of which is sufficient.
     pub scopes: Vec<String>,
-    /// Where the platform explains it.
+    /// Help pages of the platform.
     pub help_urls: Vec<String>,
-    /// How long the platform asks to wait.
+    /// The wait that the platform asks for.
     pub wait: Option<Duration>,
 }
 
-/// A member that is wrong.
+/// An invalid member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
     /// Its name.
@@ -115,7 +115,7 @@ pub struct FieldViolation {
 }
 
 impl ApiError {
-    /// What it means.
+    /// The meaning of the code.
     #[must_use]
     pub fn fault(&self) -> Fault {
         Fault::of(self.code)

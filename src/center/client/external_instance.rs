@@ -1,5 +1,5 @@
-//! Third-party instances (platform.md#third-party-instances): what is synchronised to the approval center, and
-//! checking that it is there.
+//! Third-party instances (platform.md#third-party-instances): synchronises them to the approval center and checks that
+//! they are there.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -15,49 +15,49 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// An instance as it is synchronised (platform.md#third-party-instances). Times that are not given are "not yet".
+/// An instance to synchronise (platform.md#third-party-instances). Absent times mean "not yet".
 #[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct ExternalInstance {
     /// The definition's real code.
     pub approval_code: String,
-    /// The instance's status.
+    /// The status.
     pub status: InstanceStatus,
-    /// JSON in a text.
+    /// JSON text.
     pub extra: Option<String>,
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub instance_id: String,
-    /// Where it is looked at.
+    /// Links to the instance.
     pub links: Links,
-    /// A key.
+    /// Key of the title.
     pub title: Option<String>,
-    /// Rows for lists, of which three are shown.
+    /// Rows for lists; three are shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub form: Vec<FormRow>,
-    /// Who started it.
+    /// The initiator.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
-    /// A key, for somebody who is no user.
+    /// Key of the name of an initiator who is not a user.
     pub user_name: Option<String>,
-    /// Who started it.
+    /// The initiator.
     #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
     /// `""` shows the company's name.
     pub department_id: Option<String>,
-    /// A key.
+    /// Key of the department's name.
     pub department_name: Option<String>,
-    /// When it was started.
+    /// Start time.
     pub start_time: Millis,
-    /// When it ended.
+    /// End time.
     pub end_time: Millis,
-    /// Its version: with `UPDATE`, one that is not larger than the last is ignored without a word
+    /// The version. With `UPDATE`, the platform silently ignores a version that is not larger than the last
     /// (platform.md#versions-and-update-modes).
     pub update_time: Millis,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
     pub display_method: Option<String>,
-    /// `UPDATE`, or `REPLACE`, which is the platform's default, compares no versions and deletes what is missing.
+    /// `UPDATE`, or `REPLACE`, which is the platform's default, compares no versions and deletes missing items.
     pub update_mode: Option<String>,
     /// At most 300 (200 at Lark).
     pub task_list: Vec<ExternalTask>,
@@ -66,7 +66,7 @@ pub struct ExternalInstance {
     pub cc_list: Vec<Carbon>,
     /// The texts.
     pub i18n_resources: Vec<I18n>,
-    /// For trusteeship, whose callback is another one (platform.md#trusteeship).
+    /// For trusteeship, which has a different callback (platform.md#trusteeship).
     #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub trusteeship_url_token: Option<Secret>,
     /// For trusteeship: `user_id`.
@@ -75,12 +75,12 @@ pub struct ExternalInstance {
     pub trusteeship_urls: Option<Value>,
     /// For trusteeship.
     pub trusteeship_cache_config: Option<Value>,
-    /// Members that this version does not know. The platform ignores what it does not know; not sent.
+    /// Members that this version does not know. Not sent: the platform ignores unknown members.
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }
 
-/// Where something is looked at; at least one.
+/// Links to an object; at least one is required.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
@@ -93,13 +93,13 @@ pub struct Links {
     pub mobile_link: Option<String>,
 }
 
-/// A row of the form, both keys.
+/// A row of the form.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FormRow {
-    /// A key.
+    /// Key of the name.
     pub name: String,
-    /// A key.
+    /// Key of the value.
     pub value: String,
 }
 
@@ -108,48 +108,48 @@ pub struct FormRow {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct ExternalTask {
-    /// Ours; no other task, carbon copy or instance may have it (platform.md#unique-ids).
+    /// Our id; no other task, carbon copy or instance may have it (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub task_id: String,
-    /// Who is to decide.
+    /// The approver.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
-    /// Who is to decide.
+    /// The approver.
     #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
-    /// A key.
+    /// Key of the title.
     pub title: Option<String>,
-    /// Where it is looked at.
+    /// Links to the task.
     pub links: Links,
-    /// The task's status.
+    /// The status.
     pub status: TaskStatus,
-    /// JSON in a text, such as `{"complete_reason":"approved"}`.
+    /// JSON text, such as `{"complete_reason":"approved"}`.
     pub extra: Option<String>,
-    /// When it was made.
+    /// Creation time.
     pub create_time: Millis,
-    /// When it ended.
+    /// End time.
     pub end_time: Millis,
-    /// Its version. Documented as optional, refused without (platform.md#third-party-instances).
+    /// The version. Documented as optional, but required (platform.md#third-party-instances).
     pub update_time: Millis,
-    /// What the callback carries back.
+    /// The context that the callback returns.
     #[serde(deserialize_with = "lenient::maybe")]
     pub action_context: Option<String>,
-    /// The quick approval buttons: at most two, and none without.
+    /// Quick approval buttons, at most two.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub action_configs: Vec<ActionConfig>,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
     pub display_method: Option<String>,
-    /// Not counted.
+    /// Excluded from statistics.
     pub exclude_statistics: Option<bool>,
-    /// The same in every instance of the definition.
+    /// Node id, the same in every instance of the definition.
     #[serde(deserialize_with = "lenient::maybe")]
     pub node_id: Option<String>,
-    /// A key.
+    /// Key of the node's name.
     pub node_name: Option<String>,
     /// `EXTERNAL_CONSIGN` or `DEFAULT`
     #[serde(deserialize_with = "lenient::maybe")]
     pub generate_type: Option<String>,
-    /// As in [`ExternalInstance::unknown`].
+    /// See [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }
@@ -159,17 +159,17 @@ pub struct ExternalTask {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct ActionConfig {
-    /// `APPROVE`, `REJECT` or a word of one's own.
+    /// `APPROVE`, `REJECT` or a custom word.
     pub action_type: String,
-    /// A key; required for a word of one's own.
+    /// Key of the label; required for a custom word.
     pub action_name: Option<String>,
-    /// A comment is asked for.
+    /// Asks for a comment.
     pub is_need_reason: Option<bool>,
-    /// A comment must be given.
+    /// Requires a comment.
     pub is_reason_required: Option<bool>,
-    /// Files may be added.
+    /// Allows attachments.
     pub is_need_attachment: Option<bool>,
-    /// As in [`ExternalInstance::unknown`].
+    /// See [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }
@@ -179,89 +179,89 @@ pub struct ActionConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Carbon {
-    /// Ours; no other may have it (platform.md#unique-ids).
+    /// Our id; must be unique (platform.md#unique-ids).
     #[serde(deserialize_with = "lenient::text")]
     pub cc_id: String,
-    /// Who gets it.
+    /// The recipient.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
-    /// Who gets it.
+    /// The recipient.
     #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
-    /// Where it is looked at.
+    /// Links to the copy.
     pub links: Links,
-    /// `READ` or `UNREAD`; empty: not known.
+    /// `READ` or `UNREAD`; empty if unknown.
     pub read_status: String,
-    /// JSON in a text.
+    /// JSON text.
     pub extra: Option<String>,
-    /// Its name.
+    /// The title.
     pub title: Option<String>,
-    /// When it was sent.
+    /// Creation time.
     pub create_time: Millis,
-    /// Its version.
+    /// The version.
     pub update_time: Millis,
     /// `BROWSER`, `SIDEBAR`, `NORMAL` or `TRUSTEESHIP`
     pub display_method: Option<String>,
-    /// As in [`ExternalInstance::unknown`].
+    /// See [`ExternalInstance::unknown`].
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }
 
-/// What the platform says to a synchronised instance.
+/// The platform's response to a synchronisation.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Synced {
-    /// The instance, as the platform has understood it.
+    /// The instance as the platform understood it.
     pub data: ExternalInstance,
-    /// What was changed by it, if the platform says so: not on its page, only in its newer SDKs
+    /// The changes, if the platform reports them: undocumented, only in its newer SDKs
     /// (platform.md#sync-answers-and-errors).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_record: Option<ProcessRecord>,
 }
 
-/// What a synchronisation has changed.
+/// The changes of a synchronisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct ProcessRecord {
-    /// Of the instance.
+    /// Instances.
     pub instance: ProcessCount,
-    /// Of its tasks.
+    /// Tasks.
     pub task: ProcessCount,
-    /// Of its carbon copies.
+    /// Carbon copies.
     pub cc: ProcessCount,
 }
 
-/// How many were changed.
+/// Numbers of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct ProcessCount {
-    /// New ones.
+    /// Created.
     pub insert_num: u64,
-    /// Changed ones.
+    /// Updated.
     pub update_num: u64,
-    /// Removed ones.
+    /// Deleted.
     pub delete_num: u64,
 }
 
 impl ProcessRecord {
-    /// True if nothing was changed: every version was not larger than the last.
+    /// True if nothing changed, because no version was larger than the last.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The versions of an instance and its tasks: sent to be checked, and told back where they differ
+/// The versions of an instance and its tasks. A check sends them, and the platform returns those that differ
 /// (platform.md#checking-instances).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct InstanceVersion {
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub instance_id: String,
-    /// Its version; 0 from the platform: it does not know the instance.
+    /// The version; the platform returns 0 for an unknown instance.
     pub update_time: Millis,
-    /// The tasks; must be there, if empty.
+    /// The tasks; required even if empty.
     pub tasks: Vec<TaskVersion>,
 }
 
@@ -269,15 +269,15 @@ pub struct InstanceVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct TaskVersion {
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub task_id: String,
-    /// Its version; 0 from the platform: it does not know the task.
+    /// The version; the platform returns 0 for an unknown task.
     pub update_time: Millis,
 }
 
 impl ExternalInstance {
-    /// What the platform should have of it.
+    /// The versions that the platform should have.
     #[must_use]
     pub fn version(&self) -> InstanceVersion {
         InstanceVersion {
@@ -291,7 +291,7 @@ impl ExternalInstance {
         }
     }
 
-    /// True if sending it twice is as good as once: versions are compared, so an old one overwrites nothing.
+    /// True if the call is idempotent: versions are compared, so an old one overwrites nothing.
     fn is_repeatable(&self) -> bool {
         self.update_mode.as_deref() == Some("UPDATE")
     }
@@ -310,22 +310,21 @@ struct Diff {
 }
 
 impl Center {
-    /// Synchronises an instance. Notifies nobody (platform.md#versions-and-update-modes). An old version is ignored
-    /// and looks like a success, but for
-    /// [`Synced::process_record`].
+    /// Synchronises an instance, without notifications (platform.md#versions-and-update-modes). An old version is
+    /// ignored but reports success; only [`Synced::process_record`] shows it.
     ///
     /// # Errors
-    /// Whatever the platform refuses, one layer of it at a time; [`ExternalInstance::faults`] tells all at once.
+    /// The platform refuses the instance, one layer at a time. [`ExternalInstance::faults`] reports all at once.
     pub async fn sync_instance(&self, instance: &ExternalInstance) -> Result<Synced, Error> {
         let mut call = Call::new(Api::SyncInstance).body(instance.body());
         call.repeatable = instance.is_repeatable();
         self.call(call).await
     }
 
-    /// Those of the instances that the platform has otherwise, with its versions. Empty: all is in step.
+    /// Returns the instances whose versions differ on the platform, with its versions. Empty if all match.
     ///
     /// # Errors
-    /// Whatever the platform refuses. How many it takes at once is not documented; 20 has done.
+    /// The platform refuses the call. The maximum per call is undocumented; 20 works.
     pub async fn check_instances(&self, versions: &[InstanceVersion]) -> Result<Vec<InstanceVersion>, Error> {
         let call = Call::new(Api::CheckInstances).body(json!({ "instances": versions }));
         self.call(call).await.map(|diff: Diff| diff.diff_instances)
@@ -336,7 +335,7 @@ impl Center {
 mod tests {
     use super::*;
 
-    /// The example of the platform's page (platform.md#third-party-instances): among others a number for `end_time`.
+    /// The platform's example (platform.md#third-party-instances). Among others, it has a number as `end_time`.
     fn example() -> Value {
         json!({
             "approval_code": "84C18825-A3D2-41D0-891F-E7A2424C5D48", "instance_id": "3162634", "status": "PENDING",
@@ -371,7 +370,7 @@ mod tests {
         assert_eq!(instance.task_list[0].action_configs[0].is_reason_required, Some(true));
         assert_eq!(instance.end_time, Millis::NEVER);
         let mut expected = example();
-        // The documented type is a text, although the example has a number; and an empty open_id is none.
+        // The documented type is a string, although the example has a number. An empty open_id is absent.
         expected["end_time"] = json!("0");
         expected["task_list"][0]["end_time"] = json!("0");
         expected["cc_list"][0].as_object_mut().unwrap().remove("open_id");

@@ -1,5 +1,5 @@
-//! The status of third-party tasks (platform.md#task-status): v4, a GET with a body, and the historic v2 with
-//! `scroll_id` (platform.md#historic-task-status).
+//! Status of third-party tasks (platform.md#task-status): v4, a GET with a body, and the historic v2 with `scroll_id`
+//! (platform.md#historic-task-status).
 
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
@@ -15,33 +15,33 @@ use super::{
     words::{InstanceStatus, TaskStatus},
 };
 
-/// Codes or ids that may be asked for at once.
+/// Maximum codes or ids per call.
 const MOST: usize = 20;
 
-/// Tasks of a page that may be asked for.
+/// Allowed page sizes.
 const PAGE: std::ops::RangeInclusive<u16> = 1..=500;
 
-/// By what tasks are looked for: the combinations that the platform allows, and no other (platform.md#task-status).
+/// Task filters: only the combinations that the platform allows (platform.md#task-status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskFilter {
-    /// Those of these instances.
+    /// Tasks of these instances.
     Instances(Vec<String>),
-    /// Those of these definitions in this status.
+    /// Tasks of these definitions in this status.
     Definitions {
         /// Real codes.
         approval_codes: Vec<String>,
         /// The task's status.
         status: TaskStatus,
-        /// Only those of these approvers; all if empty. As `user_id`.
+        /// Approvers by `user_id`; all if empty.
         user_ids: Vec<String>,
     },
 }
 
 impl TaskFilter {
-    /// The filter that was meant by what was given.
+    /// Builds the filter from the given values.
     ///
     /// # Errors
-    /// It is none of the allowed combinations, or too many; the text says which there are.
+    /// They are not an allowed combination, or too many; the text lists the combinations.
     pub fn of(
         instance_ids: Vec<String>,
         approval_codes: Vec<String>,
@@ -85,11 +85,11 @@ impl TaskFilter {
     }
 }
 
-/// An instance with its tasks that were found.
+/// An instance with its matching tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct InstanceTasks {
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub instance_id: String,
     /// The platform's number of the instance.
@@ -102,7 +102,7 @@ pub struct InstanceTasks {
     pub status: InstanceStatus,
     /// The instance's version.
     pub update_time: Millis,
-    /// The tasks. There is no telling who decided, or why.
+    /// The tasks. The platform does not report who decided, or why.
     pub tasks: Vec<TaskState>,
 }
 
@@ -110,7 +110,7 @@ pub struct InstanceTasks {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct TaskState {
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub id: String,
     /// The task's status.
@@ -119,7 +119,7 @@ pub struct TaskState {
     pub update_time: Millis,
 }
 
-/// `data` of either version: the list is in its own `data`.
+/// `data` of both versions: the list is in its own `data`.
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "an object")]
 struct Listed {
@@ -132,7 +132,7 @@ struct Listed {
 }
 
 impl Center {
-    /// The pages of tasks that fit (v4). `page_size` is 1 to 500.
+    /// Pages of matching tasks (v4). `page_size` is 1 to 500.
     pub fn task_pages(
         &self,
         filter: &TaskFilter,
@@ -159,7 +159,7 @@ impl Center {
         })
     }
 
-    /// The tasks that fit, by the largest pages (v4).
+    /// Matching tasks, in the largest pages (v4).
     pub fn tasks(
         &self,
         filter: &TaskFilter,
@@ -167,7 +167,7 @@ impl Center {
         items(self.task_pages(filter, *PAGE.end()))
     }
 
-    /// The pages of tasks that fit, by the historic API (v2), whose pages are as large as it likes.
+    /// Pages of matching tasks from the historic API (v2), which chooses the page size.
     pub fn historic_task_pages(
         &self,
         filter: &TaskFilter,
@@ -179,7 +179,7 @@ impl Center {
                 let api = Api::ListTasksHistoric;
                 filter.check().map_err(|problem| Error::Request { api, problem })?;
                 let body = match scroll_id {
-                    // Alone: it stands for the filter as well (platform.md#historic-task-status).
+                    // Sent alone: it also identifies the filter (platform.md#historic-task-status).
                     Some(scroll_id) => json!({ "scroll_id": scroll_id }),
                     None => filter.body(),
                 };

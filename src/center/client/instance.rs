@@ -1,5 +1,4 @@
-//! One instance in full (platform.md#instance-details): v4, and the historic v2 (platform.md#instance-details), which
-//! differ in the spelling of times.
+//! One instance in full (platform.md#instance-details): v4 and the historic v2, which differ in the format of times.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,16 +14,16 @@ use super::{
     words::{InstanceStatus, MomentType, TaskStatus, UserIdType},
 };
 
-/// What may be said when an instance is asked for.
+/// Options for reading an instance.
 #[derive(Debug, Clone, Default)]
 pub struct InstanceOptions {
     /// `zh-CN`, `en-US` or `ja-JP`
     pub locale: Option<String>,
-    /// Who started it, where the platform requires that.
+    /// The initiator, where the platform requires it.
     pub user_id: Option<String>,
-    /// Who started it; of the historic API only.
+    /// The initiator; historic API only.
     pub open_id: Option<String>,
-    /// Which kind of ids to answer with; of v4 only.
+    /// Kind of ids in the response; v4 only.
     pub user_id_type: Option<UserIdType>,
 }
 
@@ -37,32 +36,32 @@ pub struct Instance {
     pub approval_code: String,
     /// The definition's name.
     pub approval_name: String,
-    /// When it was started.
+    /// Start time.
     pub start_time: Millis,
-    /// When it ended.
+    /// End time.
     pub end_time: Millis,
-    /// Who started it.
+    /// The initiator.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// Who started it.
+    /// The initiator.
     pub open_id: String,
-    /// Its number for people.
+    /// The number shown to people.
     #[serde(deserialize_with = "lenient::text")]
     pub serial_number: String,
-    /// The department of who started it.
+    /// The initiator's department.
     pub department_id: String,
-    /// Its status.
+    /// The status.
     pub status: InstanceStatus,
-    /// What it was created with, by which it is found too.
+    /// The uuid given on creation; it identifies the instance too.
     #[serde(deserialize_with = "lenient::text")]
     pub uuid: String,
-    /// The form, as JSON in a text; [`Instance::widgets`] reads it.
+    /// The form as JSON text; [`Instance::widgets`] parses it.
     pub form: String,
-    /// Its tasks.
+    /// The tasks.
     pub task_list: Vec<InstanceTask>,
-    /// Its comments.
+    /// The comments.
     pub comment_list: Vec<Comment>,
-    /// What happened, in order.
+    /// The events, in order.
     pub timeline: Vec<Moment>,
     /// The instance that this one changes.
     #[serde(deserialize_with = "lenient::maybe")]
@@ -70,18 +69,18 @@ pub struct Instance {
     /// The instance that this one revokes.
     #[serde(deserialize_with = "lenient::maybe")]
     pub reverted_instance_code: Option<String>,
-    /// True if it was revoked. Of v4 only.
+    /// True if it was revoked; v4 only.
     pub reverted: Option<bool>,
-    /// Its own code. Of v4 only.
+    /// The instance's own code; v4 only.
     #[serde(deserialize_with = "lenient::maybe")]
     pub instance_code: Option<String>,
 }
 
 impl Instance {
-    /// The form's widgets.
+    /// Parses the form's widgets.
     ///
     /// # Errors
-    /// The text is not a JSON list of objects. That of the platform's own example is not.
+    /// The text is not a JSON list of objects. The platform's own example is not.
     pub fn widgets(&self) -> Result<Vec<Widget>, serde_json::Error> {
         widget::parse(&self.form)
     }
@@ -94,26 +93,26 @@ pub struct InstanceTask {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
     pub id: String,
-    /// Who decides; empty for one that passes or fails by itself.
+    /// The approver; empty if the task passes or fails automatically.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// Who decides.
+    /// The approver.
     pub open_id: String,
-    /// Its status.
+    /// The status.
     pub status: TaskStatus,
-    /// The id of its node.
+    /// Node id.
     pub node_id: String,
-    /// The name of its node.
+    /// Node name.
     pub node_name: String,
-    /// One's own id of its node.
+    /// Custom node id.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient::maybe")]
     pub custom_node_id: Option<String>,
     /// `AND`, `OR`, `AUTO_PASS`, `AUTO_REJECT` or `SEQUENTIAL`
     #[serde(rename = "type")]
     pub kind: String,
-    /// When it began.
+    /// Start time.
     pub start_time: Millis,
-    /// When it ended.
+    /// End time.
     pub end_time: Millis,
 }
 
@@ -124,30 +123,30 @@ pub struct Comment {
     /// The platform's id.
     #[serde(deserialize_with = "lenient::text")]
     pub id: String,
-    /// Whose it is.
+    /// The author.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// Whose it is.
+    /// The author.
     pub open_id: String,
-    /// The words.
+    /// The text.
     pub comment: String,
-    /// When it was written.
+    /// Creation time.
     pub create_time: Millis,
-    /// Of v4 only.
+    /// Attachments; v4 only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
 }
 
-/// A file of a comment or a moment.
+/// A file of a comment or an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct File {
-    /// Where it is, for 12 hours.
+    /// URL, valid for 12 hours.
     #[serde(deserialize_with = "unescaped")]
     pub url: String,
-    /// In bytes.
+    /// Size in bytes.
     pub file_size: u64,
-    /// Its name.
+    /// The name.
     pub title: String,
     /// `image` or `attachment`
     #[serde(rename = "type")]
@@ -159,63 +158,63 @@ fn unescaped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String
     lenient::text(deserializer).map(|text| text.replace("\\u0026", "&"))
 }
 
-/// Something that happened.
+/// An event.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Moment {
-    /// What.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: MomentType,
-    /// When.
+    /// The time.
     pub create_time: Millis,
-    /// By whom.
+    /// The user who caused it.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// By whom.
+    /// The user who caused it.
     pub open_id: String,
-    /// Who got a copy.
+    /// Recipients of a copy.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "lenient::texts")]
     pub user_id_list: Vec<String>,
-    /// Who got a copy.
+    /// Recipients of a copy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub open_id_list: Vec<String>,
-    /// At which task.
+    /// The task.
     #[serde(deserialize_with = "lenient::maybe")]
     pub task_id: Option<String>,
     /// The reason.
     #[serde(deserialize_with = "lenient::maybe")]
     pub comment: Option<String>,
-    /// Who got a copy.
+    /// Recipients of a copy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cc_user_list: Vec<CarbonUser>,
-    /// More, as JSON in a text; [`Moment::ext`] reads it.
+    /// Details as JSON text; [`Moment::ext`] parses it.
     #[serde(deserialize_with = "lenient::text")]
     pub ext: String,
-    /// The key of the node.
+    /// Node key.
     #[serde(deserialize_with = "lenient::maybe")]
     pub node_key: Option<String>,
-    /// Of v4 only.
+    /// Attachments; v4 only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
 }
 
-/// Who got a copy.
+/// A recipient of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct CarbonUser {
-    /// Who.
+    /// The recipient.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
     /// The copy's id.
     #[serde(deserialize_with = "lenient::text")]
     pub cc_id: String,
-    /// Who.
+    /// The recipient.
     pub open_id: String,
 }
 
-/// What [`Moment::ext`] says. What a list means depends on the type: those to whom it was transferred, or who were added or
-/// removed; of a `CC` the single id counts.
+/// The content of [`Moment::ext`]. A list has the users who got a transferred task, or who were added or removed,
+/// depending on the type. For a `CC` the single id counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct MomentExt {
@@ -232,7 +231,7 @@ pub struct MomentExt {
 }
 
 impl Moment {
-    /// The member `ext`, read; `None` if there is none or it is not an object.
+    /// Parses the member `ext`; `None` if it is absent or not an object.
     #[must_use]
     pub fn ext(&self) -> Option<MomentExt> {
         let mut value = serde_json::from_str(&self.ext).ok()?;
@@ -242,11 +241,11 @@ impl Moment {
 }
 
 impl Center {
-    /// The instance with this code, or with this uuid (v4). For native instances; those of third parties are looked for
-    /// by [`Center::instance_pages`].
+    /// Reads the instance with this code or uuid (v4). For native instances; use [`Center::instance_pages`] to find
+    /// third-party ones.
     ///
     /// # Errors
-    /// [`super::Fault::InstanceUnknown`] if there is none.
+    /// [`super::Fault::InstanceUnknown`] if it does not exist.
     pub async fn instance(&self, code: &str, options: &InstanceOptions) -> Result<Instance, Error> {
         let call = Call::new(Api::GetInstance)
             .segment(code)
@@ -256,10 +255,10 @@ impl Center {
         self.call(call).await
     }
 
-    /// The same by the historic API (v2).
+    /// Like [`Center::instance`], with the historic API (v2).
     ///
     /// # Errors
-    /// As [`Center::instance`].
+    /// See [`Center::instance`].
     pub async fn historic_instance(&self, code: &str, options: &InstanceOptions) -> Result<Instance, Error> {
         let mut body = json!({
             "instance_code": code, "locale": options.locale, "user_id": options.user_id, "open_id": options.open_id,
@@ -274,8 +273,7 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    /// The example of the platform's page (platform.md#instance-details), with times as numbers and the broken form
-    /// that stands there.
+    /// The platform's example (platform.md#instance-details), with times as numbers and its broken form.
     fn example() -> Value {
         json!({
             "approval_code": "7C468A54", "approval_name": "Payment", "start_time": 1564590532967_i64, "end_time": 0,
@@ -300,7 +298,7 @@ mod tests {
         })
     }
 
-    /// The same with times as texts, as v4 spells them.
+    /// Converts times to strings, as v4 has them.
     fn times_as_texts(value: &mut Value) {
         match value {
             Value::Object(members) => members.iter_mut().for_each(|(key, value)| {

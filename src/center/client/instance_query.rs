@@ -1,4 +1,4 @@
-//! Looking for instances (platform.md#instance-query). Lags behind, and leaves out revoked ones, so that pages may be
+//! Queries instances (platform.md#instance-query). Results lag behind and omit revoked instances, so pages may be
 //! short.
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -18,43 +18,43 @@ use super::{
     words::{FilterStatus, ListedStatus, UserIdType},
 };
 
-/// How far apart the two times of a filter may be.
+/// Maximum span between the two times of a filter.
 pub const MAX_SPAN: Duration = Duration::from_secs(30 * 86_400);
 
-/// How large a page may be.
+/// Allowed page sizes.
 pub const PAGE_SIZES: RangeInclusive<u16> = 5..=200;
 
-/// By what instances are looked for. Of the first five, one must be given. `approval_code` and `group_external_id` add
-/// to one another, so do `instance_code` and `instance_external_id`; everything else narrows.
+/// Query filter. One of the first five is required. `approval_code` and `group_external_id` form a union, as do
+/// `instance_code` and `instance_external_id`; all others narrow the result.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct InstanceFilter {
-    /// Who started it; the kind of id is a parameter of the call.
+    /// The initiator; the call's parameter names the kind of id.
     pub user_id: Option<String>,
     /// The definition's code.
     pub approval_code: Option<String>,
     /// The platform's code of the instance.
     pub instance_code: Option<String>,
-    /// Ours.
+    /// Our id.
     pub instance_external_id: Option<String>,
     /// Our code of the definition's group.
     pub group_external_id: Option<String>,
-    /// Only third-party instances have one.
+    /// The title; only third-party instances have one.
     pub instance_title: Option<String>,
     /// The status.
     pub instance_status: Option<FilterStatus>,
-    /// Started at or after; both or neither, at most [`MAX_SPAN`] apart.
+    /// Started at or after. Both times or neither are given, at most [`MAX_SPAN`] apart.
     pub instance_start_time_from: Option<Millis>,
     /// Started before.
     pub instance_start_time_to: Option<Millis>,
     /// `zh-CN`, `en-US` or `ja-JP`
     pub locale: Option<String>,
-    /// Revoked ones too; only in the platform's newer SDKs.
+    /// Includes revoked instances; only in the platform's newer SDKs.
     pub with_revoked_instance: Option<bool>,
 }
 
 impl InstanceFilter {
-    /// What the platform would refuse, as a sentence.
+    /// Checks for filters that the platform would refuse. The error is a sentence.
     pub fn check(&self) -> Result<(), String> {
         let ids = [
             &self.user_id,
@@ -84,11 +84,11 @@ impl InstanceFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FoundInstance {
-    /// Its definition.
+    /// The definition.
     pub approval: FoundApproval,
     /// The definition's group.
     pub group: FoundGroup,
-    /// Itself.
+    /// The instance itself.
     pub instance: FoundNode,
 }
 
@@ -96,27 +96,27 @@ pub struct FoundInstance {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FoundApproval {
-    /// Its code.
+    /// The code.
     pub code: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// True for a third party's.
+    /// True for a third-party definition.
     pub is_external: bool,
-    /// What a third party's has beside.
+    /// Additional data of a third-party definition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<FoundExternal>,
-    /// The platform's number of it.
+    /// The platform's number of the definition.
     #[serde(deserialize_with = "lenient::text")]
     pub approval_id: String,
-    /// The URL of its picture.
+    /// URL of the icon.
     pub icon: String,
 }
 
-/// What a third party's definition has beside.
+/// Additional data of a third-party definition.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FoundExternal {
-    /// Many may be marked as read at once.
+    /// Allows marking many as read at once.
     pub batch_cc_read: bool,
 }
 
@@ -124,40 +124,40 @@ pub struct FoundExternal {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FoundGroup {
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub external_id: String,
-    /// Its name.
+    /// The name.
     pub name: String,
 }
 
-/// What is told of a found instance itself.
+/// A found instance without its definition and group.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct FoundNode {
     /// The platform's code.
     pub code: String,
-    /// Ours.
+    /// Our id.
     #[serde(deserialize_with = "lenient::text")]
     pub external_id: String,
-    /// Who started it.
+    /// The initiator.
     #[serde(deserialize_with = "lenient::text")]
     pub user_id: String,
-    /// When it was started.
+    /// Start time.
     pub start_time: Millis,
-    /// When it ended.
+    /// End time.
     pub end_time: Millis,
-    /// In a spelling of its own.
+    /// The status, in this API's own spelling.
     pub status: ListedStatus,
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// JSON in a text.
+    /// JSON text.
     #[serde(deserialize_with = "lenient::text")]
     pub extra: String,
-    /// Its number for people.
+    /// The number shown to people.
     #[serde(deserialize_with = "lenient::text")]
     pub serial_id: String,
-    /// Where it is looked at.
+    /// Links to the instance.
     pub link: Links,
 }
 
@@ -172,7 +172,7 @@ struct Found {
 }
 
 impl Center {
-    /// The pages of instances that fit. `page_size` is one of [`PAGE_SIZES`]; [`Page::total`] counts all pages.
+    /// Pages of matching instances. `page_size` is within [`PAGE_SIZES`]; [`Page::total`] counts all pages.
     pub fn instance_pages(
         &self,
         filter: &InstanceFilter,
@@ -195,7 +195,7 @@ impl Center {
                     .query("user_id_type", Some(ids))
                     .body(serde_json::to_value(&filter).expect("texts and numbers are JSON"));
                 let found: Found = center.call(call).await?;
-                // Without has_more the token means nothing: the platform's own example has one on the last page.
+                // Without has_more the token is meaningless: the platform's own example has one on the last page.
                 let next = found.page_token.filter(|_| found.has_more);
                 Ok(Page { items: found.instance_list, total: found.count, next })
             }
@@ -227,7 +227,7 @@ mod tests {
         let found: Found = serde_json::from_value(text.clone()).unwrap();
         assert_eq!((found.count, found.has_more), (Some(10), false));
         assert_eq!(found.instance_list[0].instance.status, ListedStatus::Pending);
-        // What was not read could not be written again.
+        // Members that were not read could not be written again.
         assert_eq!(serde_json::to_value(&found.instance_list).unwrap(), text["instance_list"]);
     }
 

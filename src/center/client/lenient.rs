@@ -1,13 +1,13 @@
-//! Reading what the platform spells now so, now so: times are texts in v4 and numbers in v2, ids are texts that may be
-//! numbers, texts of languages are a list here and a map there (platform.md#inconsistent-spellings).
+//! Reads the platform's inconsistent formats: times are strings in v4 and numbers in v2, ids are strings or numbers,
+//! and the texts of a language are a list or a map (platform.md#inconsistent-spellings).
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
-/// A point in time in milliseconds since 1970, as the platform counts. Read from a text or a number, written as a text.
-/// 0 stands for "not yet".
+/// A time in milliseconds since 1970, the platform's format. Read from a string or a number, written as a string. 0
+/// means "not yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Millis(pub i64);
 
@@ -15,13 +15,13 @@ impl Millis {
     /// Not yet.
     pub const NEVER: Self = Self(0);
 
-    /// The moment on the calendar; `None` for "not yet" and for what no calendar has.
+    /// The calendar time; `None` for "not yet" and for values out of range.
     #[must_use]
     pub fn timestamp(self) -> Option<crate::time::Timestamp> {
         if self.0 == 0 { None } else { crate::time::Timestamp::from_millisecond(self.0).ok() }
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -50,40 +50,40 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
-/// A text, or a number or truth value by its literal. `null` is the empty text, as absent is.
+/// Reads a string, or the literal of a number or boolean. `null` and absent are the empty string.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(truth) => Ok(truth.to_string()),
         Value::Null => Ok(String::new()),
-        // What it is must not be quoted: it may hold anything.
+        // Do not quote the value: it may hold anything.
         Value::Array(_) | Value::Object(_) => {
             Err(de::Error::custom("a list or an object in place of a text"))
         }
     }
 }
 
-/// As [`text`]; the empty text is absent.
+/// Like [`text`]; the empty string is absent.
 pub(super) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     text(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
-/// As [`maybe`], for what must never be shown.
+/// Like [`maybe`], for secrets.
 pub(super) fn secret<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<crate::secret::Secret>, D::Error> {
     maybe(deserializer).map(|text| text.map(crate::secret::Secret::new))
 }
 
-/// A list of texts, numbers among them by their literal.
+/// Reads a list of strings or numbers.
 pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     struct One(#[serde(deserialize_with = "text")] String);
     Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
 }
 
-/// Stands in place of a secret wherever one would be written. [`reveal`] puts the secret there, for sending only.
+/// Writes a placeholder instead of a secret. [`reveal`] inserts the secret, for sending only.
 pub(super) fn redacted<S: Serializer>(
     secret: &Option<crate::secret::Secret>,
     serializer: S,
@@ -91,10 +91,9 @@ pub(super) fn redacted<S: Serializer>(
     serializer.serialize_str(if secret.is_some() { REDACTED } else { "" })
 }
 
-/// What is written in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Puts a secret where `pointer` points, in a body that is about to be sent. An absent one is left out.
+/// Inserts a secret at `pointer` into a request body. An absent one is left out.
 pub(super) fn reveal(body: &mut Value, pointer: &str, secret: Option<&crate::secret::Secret>) {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return };
     if let Some(Value::Object(parent)) = body.pointer_mut(parent) {
@@ -105,7 +104,7 @@ pub(super) fn reveal(body: &mut Value, pointer: &str, secret: Option<&crate::sec
     }
 }
 
-/// Removes every member that is null: null, absent and unset are the same to the platform.
+/// Removes all null members: null, absent and unset are the same to the platform.
 pub(super) fn prune(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -117,8 +116,8 @@ pub(super) fn prune(value: &mut Value) {
     }
 }
 
-/// The texts of one language, under their keys. Read from a list or a map, written as the list that definitions and
-/// instances want (platform.md#definitions); bot messages want a map, see [`super::I18nMap`].
+/// The texts of one language by key. Read from a list or a map, written as the list that definitions and instances
+/// require (platform.md#definitions). Bot messages require a map, see [`super::I18nMap`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct I18n {
@@ -137,7 +136,7 @@ pub struct I18n {
 pub struct I18nText {
     /// `@i18n@…`
     pub key: String,
-    /// What people read.
+    /// The displayed text.
     #[serde(deserialize_with = "text")]
     pub value: String,
 }
@@ -157,7 +156,7 @@ fn list_or_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<I18nTex
     })
 }
 
-/// What a key stands for: in the wanted language, else in the default one, else in any, else the key itself.
+/// Resolves a key in the wanted language, else in the default one, else in any, else to itself.
 pub(super) fn translate<'a>(key: &'a str, resources: &'a [I18n], locale: &str) -> &'a str {
     let find = |wanted: &dyn Fn(&I18n) -> bool| {
         resources

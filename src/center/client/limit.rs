@@ -1,5 +1,5 @@
-//! Turns: no API is called more often than the platform allows (platform.md#rate-limits), by our own count, and not
-//! at all while the platform has asked us to wait.
+//! Client-side rate limits: no API is called more often than the platform allows (platform.md#rate-limits), or while
+//! the platform asks us to wait.
 
 use std::{
     collections::VecDeque,
@@ -9,30 +9,30 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Calls of one API in one second.
+/// Maximum calls of one API per second.
 pub const PER_SECOND: usize = 50;
 
-/// Calls of one API in one minute.
+/// Maximum calls of one API per minute.
 pub const PER_MINUTE: usize = 1000;
 
-/// The turns of one API. A turn is a point in time; turns are given in order, so that nobody starves.
+/// Schedules the turns of one API. A turn is a point in time. Turns are given in order, so no caller starves.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(Mutex<Turns>);
 
 #[derive(Debug, Default)]
 struct Turns {
-    /// The last [`PER_MINUTE`] turns given, some of them perhaps still to come.
+    /// The last [`PER_MINUTE`] turns given; some may be in the future.
     given: VecDeque<Instant>,
     closed_until: Option<Instant>,
 }
 
 impl Limiter {
-    /// The next turn, not before `now`. If it comes later than `deadline` it is not taken, and `Err` says when it
-    /// would be. A turn that is not used is lost.
+    /// Reserves the next turn, at or after `now`. If it is later than `deadline`, it is not reserved and `Err` has its
+    /// time. An unused turn is lost.
     pub(super) fn turn(&self, now: Instant, deadline: Instant) -> Result<Instant, Instant> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = turns.closed_until.map_or(now, |until| until.max(now));
-        // Any second, wherever it begins, holds at most so many: the turn so many places back is a second ago.
+        // Sliding window: the turn `count` places back must be at least `span` ago.
         for (count, span) in [(PER_SECOND, Duration::from_secs(1)), (PER_MINUTE, Duration::from_secs(60))] {
             if let Some(at) = turns.given.len().checked_sub(count) {
                 turn = turn.max(turns.given[at] + span);
@@ -52,7 +52,7 @@ impl Limiter {
         Ok(turn)
     }
 
-    /// No turn is given before `until`.
+    /// Gives no turn before `until`.
     pub(super) fn close(&self, until: Instant) {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.closed_until = turns.closed_until.max(Some(until));
@@ -75,7 +75,7 @@ mod tests {
         let turns: Vec<_> = (0..3000).map(|_| limiter.turn(start, start + DAY).unwrap()).collect();
         assert_eq!(millis(start, turns[49]), 0);
         assert_eq!(millis(start, turns[50]), 1_000);
-        // 20 seconds of 50 are the thousand of the first minute.
+        // At 50 per second, the first minute's thousand take 20 seconds.
         assert_eq!(millis(start, turns[999]), 19_000);
         assert_eq!(millis(start, turns[1000]), 60_000);
         for (count, span) in [(PER_SECOND, 1), (PER_MINUTE, 60)] {

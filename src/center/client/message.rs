@@ -1,4 +1,4 @@
-//! Cards of the approval bot (platform.md#sending-a-card): sending one, and changing what it shows.
+//! Cards of the approval bot (platform.md#sending-a-card): sends and updates them.
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The texts of one language, with `texts` as the map that messages want: the opposite of definitions and instances.
+/// The texts of one language, with `texts` as the map that messages require, unlike definitions and instances.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct I18nMap(pub I18n);
@@ -31,50 +31,49 @@ impl Serialize for I18nMap {
     }
 }
 
-/// A card to be sent. Serializes with its secrets redacted.
+/// A card to send. Secrets are redacted when serialized.
 #[skip_serializing_none]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Message {
-    /// Which template (platform.md#card-templates): `1008` is the pending task, the only one that can be changed
-    /// later.
+    /// The template (platform.md#card-templates). `1008` is the pending task, the only one that can be updated later.
     #[serde(deserialize_with = "lenient::text")]
     pub template_id: String,
-    /// Who gets it.
+    /// The recipient.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
-    /// Who gets it.
+    /// The recipient.
     #[serde(deserialize_with = "lenient::maybe")]
     pub open_id: Option<String>,
-    /// The same uuid is sent once within an hour. At most 64 characters.
+    /// A uuid is sent only once within an hour. At most 64 characters.
     #[serde(deserialize_with = "lenient::maybe")]
     pub uuid: Option<String>,
-    /// A key.
+    /// Key of the approval's name.
     pub approval_name: Option<String>,
-    /// Whose name stands in the title.
+    /// The user named in the title.
     #[serde(deserialize_with = "lenient::maybe")]
     pub title_user_id: Option<String>,
-    /// The kind of that id; `user_id` if not said, unlike elsewhere.
+    /// The kind of that id; `user_id` by default, unlike elsewhere.
     #[serde(deserialize_with = "lenient::maybe")]
     pub title_user_id_type: Option<String>,
-    /// A key.
+    /// Key of the comment.
     pub comment: Option<String>,
-    /// What it says.
+    /// The content.
     pub content: Option<CardContent>,
-    /// A key.
+    /// Key of the note.
     pub note: Option<String>,
-    /// Who forwards it.
+    /// The forwarding user.
     #[serde(deserialize_with = "lenient::maybe")]
     pub sender_user_id: Option<String>,
-    /// What they say.
+    /// The forwarding user's text.
     pub text: Option<String>,
-    /// Of template 1021.
+    /// Template 1021 only.
     pub custom_title: Option<String>,
-    /// Of template 1021.
+    /// Template 1021 only.
     pub custom_content: Option<String>,
     /// At most two; the first is named `DETAIL`.
     pub actions: Vec<CardAction>,
-    /// Where the buttons lead: independent of the definition's.
+    /// The buttons' callback, independent of the definition's.
     pub action_callback: Option<CardCallback>,
     /// The buttons.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -86,23 +85,23 @@ pub struct Message {
     pub unknown: Map<String, Value>,
 }
 
-/// What a card says.
+/// The content of a card.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct CardContent {
-    /// Who started it.
+    /// The initiator.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id: Option<String>,
-    /// The kind of that id; `user_id` if not said.
+    /// The kind of that id; `user_id` by default.
     #[serde(deserialize_with = "lenient::maybe")]
     pub user_id_type: Option<String>,
-    /// Needed if the user has several.
+    /// Required if the user has several.
     #[serde(deserialize_with = "lenient::maybe")]
     pub department_id: Option<String>,
-    /// A key.
+    /// Key of the user's name.
     pub user_name: Option<String>,
-    /// A key.
+    /// Key of the department's name.
     pub department_name: Option<String>,
     /// At most five.
     pub summaries: Vec<Summary>,
@@ -112,17 +111,17 @@ pub struct CardContent {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct Summary {
-    /// A key.
+    /// Key of the text.
     pub summary: String,
 }
 
-/// A link of a card. All four URLs are needed, each with a scheme.
+/// A link on a card. All four URLs are required, each with a scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct CardAction {
     /// `DETAIL` for the first, else a key.
     pub action_name: String,
-    /// For every other client.
+    /// For all other clients.
     pub url: String,
     /// On Android.
     pub android_url: String,
@@ -132,23 +131,22 @@ pub struct CardAction {
     pub pc_url: String,
 }
 
-/// A button of a card.
+/// A button on a card.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct CardConfig {
-    /// `APPROVE`, `REJECT` or an English word of one's own.
+    /// `APPROVE`, `REJECT` or a custom English word.
     pub action_type: String,
-    /// A key.
+    /// Key of the label.
     pub action_name: Option<String>,
-    /// A comment is asked for.
+    /// Asks for a comment.
     pub is_need_reason: Option<bool>,
-    /// A comment must be given.
+    /// Requires a comment.
     pub is_reason_required: Option<bool>,
-    /// Files may be added.
+    /// Allows attachments.
     pub is_need_attachment: Option<bool>,
-    /// What the card shows after success; without it, it goes on showing the buttons
-    /// (platform.md#cards-after-a-click).
+    /// Status to show after success; without it the card keeps its buttons (platform.md#cards-after-a-click).
     pub next_status: Option<MessageStatus>,
 }
 
@@ -157,33 +155,33 @@ pub struct CardConfig {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct CardCallback {
-    /// Where it goes.
+    /// The URL.
     #[serde(deserialize_with = "lenient::maybe")]
     pub action_callback_url: Option<String>,
-    /// What it carries as `token`.
+    /// The callback's `token`.
     #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_token: Option<Secret>,
-    /// What it is encrypted with.
+    /// The encryption key.
     #[serde(deserialize_with = "lenient::secret", serialize_with = "lenient::redacted")]
     pub action_callback_key: Option<Secret>,
-    /// What it carries back.
+    /// The context that the callback returns.
     #[serde(deserialize_with = "lenient::maybe")]
     pub action_context: Option<String>,
 }
 
-/// What a card is to show from now on. Only of template 1008, and only within 30 days.
+/// A new status for a card. Only for template 1008, and only within 30 days.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct MessageUpdate {
-    /// The message_id that sending it returned: a text of digits, beyond what a double holds exactly.
+    /// The message_id of the card: a string of digits, more than a double can represent exactly.
     #[serde(deserialize_with = "lenient::text")]
     pub message_id: String,
-    /// What it shows.
+    /// The status to show.
     pub status: MessageStatus,
-    /// With `CUSTOM`: a key.
+    /// With `CUSTOM`: key of the status.
     pub status_name: Option<String>,
-    /// With `CUSTOM`: a key.
+    /// With `CUSTOM`: key of the link's name.
     pub detail_action_name: Option<String>,
     /// The texts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -210,21 +208,21 @@ struct Sent {
 }
 
 impl Center {
-    /// Sends a card and returns its `message_id`. One with a [`Message::uuid`] is sent again after a doubt, since the
-    /// platform sends it once.
+    /// Sends a card and returns its `message_id`. A card with a [`Message::uuid`] is retried if its fate is unknown,
+    /// since the platform sends it only once.
     ///
     /// # Errors
-    /// Whatever the platform refuses: by HTTP 200 and a code (platform.md#sending-a-card).
+    /// The platform refuses the card, with HTTP 200 and a code (platform.md#sending-a-card).
     pub async fn send_message(&self, message: &Message) -> Result<String, Error> {
         let mut call = Call::new(Api::SendMessage).body(message.body());
         call.repeatable = message.uuid.is_some();
         self.call(call).await.map(|sent: Sent| sent.message_id)
     }
 
-    /// Changes what a card shows, and returns its `message_id`. Doing it twice is as good as once.
+    /// Updates a card and returns its `message_id`. Idempotent.
     ///
     /// # Errors
-    /// Whatever the platform refuses: by HTTP 200 and a code (platform.md#updating-a-card).
+    /// The platform refuses the update, with HTTP 200 and a code (platform.md#updating-a-card).
     pub async fn update_message(&self, update: &MessageUpdate) -> Result<String, Error> {
         let body = serde_json::to_value(update).expect("texts are JSON");
         self.call(Call::new(Api::UpdateMessage).body(body)).await.map(|sent: Sent| sent.message_id)

@@ -1,18 +1,18 @@
-//! A client of the approval center's own APIs (`docs/platform.md`): what stands round the callback.
+//! Client of the approval center's APIs (`docs/platform.md`).
 //!
-//! Nothing on the accept path comes here (INVARIANT 4). Everything else holds a [`Center`], which is cheap to clone and of
-//! which one per process is enough: its clones share the access token, the rate limits and the connections.
+//! The accept path does not use it (INVARIANT 4). All other code shares one [`Center`] per process. It is cheap to
+//! clone; clones share the access token, the rate limits and the connections.
 //!
-//! # What a call does
-//! 1. Takes the `tenant_access_token` from the cache; if it runs out soon, one caller renews it for all (`token`).
-//! 2. Waits for its turn: 50 a second and 1000 a minute for each API, and as long as the platform says (`limit`).
-//! 3. Sends, within its deadline. The platform says by `code`, not by the HTTP status, whether it worked
+//! # Steps of a call
+//! 1. Takes the `tenant_access_token` from the cache. If it expires soon, one caller renews it for all (`token`).
+//! 2. Waits for its turn: 50 per second and 1000 per minute for each API, and as long as the platform asks (`limit`).
+//! 3. Sends the request within its deadline. The platform reports success by `code`, not by HTTP status
 //!    (platform.md#error-codes).
-//! 4. A token error evicts the token, and the call is made again with a fresh one; not twice, since the platform
-//!    says the same of APIs that do not exist (platform.md#reading-a-definition).
-//! 5. What certainly was not done, and what may be done twice, is tried again until the deadline (`transport`).
+//! 4. On a token error, evicts the token and retries with a fresh one. It retries only once, since the platform reports
+//!    the same error for APIs that do not exist (platform.md#reading-a-definition).
+//! 5. Retries until the deadline if the request certainly was not executed, or is idempotent (`transport`).
 //!
-//! What the platform may add is no error: unknown members are ignored and unknown words are kept (`words`).
+//! Additions by the platform are not errors: unknown members are ignored and unknown words are kept (`words`).
 
 mod answer;
 mod api;

@@ -1,4 +1,4 @@
-//! Lists that come in pages, as streams.
+//! Paged lists as streams.
 
 use std::future::Future;
 
@@ -9,25 +9,26 @@ use super::{api::Api, error::Error};
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What is on it; it may be shorter than asked for, and even empty, although others follow
+    /// The items. A page may be shorter than requested, even empty, although others follow
     /// (platform.md#instance-query).
     pub items: Vec<T>,
-    /// How many there are on all pages, if the platform says so.
+    /// Total of all pages, if the platform reports it.
     pub total: Option<u64>,
-    /// By what the next one is asked for; `None` on the last.
+    /// Mark of the next page; `None` on the last.
     pub next: Option<String>,
 }
 
-/// Whether the platform may give the same mark twice in a row.
+/// Whether the platform may return the same mark twice in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Marks {
-    /// A mark names its page, so the same again would be the same page again and for ever.
+    /// A mark names a page, so a repeated mark would return the same page forever.
     NamePages,
-    /// A mark names the whole list, which the platform keeps the place in. It ends with an empty page at the latest.
+    /// A mark names the whole list, in which the platform keeps the position. The list ends with an empty page at the
+    /// latest.
     NameLists,
 }
 
-/// The pages from the first, each fetched when it is asked for. Ends after the first error.
+/// Streams pages, each fetched on demand. Ends after the first error.
 pub(super) fn pages<T, F, Fetching>(
     api: Api,
     marks: Marks,
@@ -56,7 +57,7 @@ where
     })
 }
 
-/// What is on the pages, one by one.
+/// Streams the items of the pages.
 pub(super) fn items<T>(
     pages: impl Stream<Item = Result<Page<T>, Error>>,
 ) -> impl Stream<Item = Result<T, Error>> {

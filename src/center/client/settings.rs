@@ -1,4 +1,4 @@
-//! Where the approval center is and as whom we speak to it.
+//! The address of the approval center, and the app that connects to it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::secret::Secret;
 /// The section `[approval_center]`.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Scheme and host of the open platform, without a `/` at the end: `https://open.feishu.cn`.
+    /// Scheme and host of the open platform, without a trailing `/`: `https://open.feishu.cn`.
     pub base_url: String,
     /// Scheme and host of the historic APIs: `https://www.feishu.cn`.
     pub historic_base_url: String,
@@ -15,13 +15,13 @@ pub struct Settings {
     pub app_id: String,
     /// `app_secret`
     pub app_secret: Secret,
-    /// Whether it is an app of one's own company or one of the store.
+    /// Internal app or store app.
     pub app_type: AppType,
-    /// How long a connection may take to be made.
+    /// Timeout for connecting.
     pub connect_timeout: Duration,
-    /// How long one request may take.
+    /// Timeout for one request.
     pub request_timeout: Duration,
-    /// How long one call may take with everything: waiting for its turn, the token, and being tried again.
+    /// Deadline for a whole call: waiting for its turn, the token, and retries.
     pub call_deadline: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Platform {
     }
 }
 
-/// The kinds of apps, which differ in how they get their token (platform.md#access-tokens).
+/// The kinds of apps, which obtain their tokens differently (platform.md#access-tokens).
 #[derive(Debug, Clone)]
 pub enum AppType {
     /// 自建应用
@@ -63,13 +63,13 @@ pub enum AppType {
     Store(StoreApp),
 }
 
-/// What an app of the store needs beside its id and secret.
+/// What a store app needs in addition to its id and secret.
 #[derive(Debug, Clone)]
 pub struct StoreApp {
-    /// The tenant that has installed it.
+    /// The tenant that installed the app.
     pub tenant_key: String,
-    /// The ticket that the platform pushes to the app every hour. Of a file if `app_ticket_file` is set.
+    /// The ticket that the platform pushes to the app every hour. From `app_ticket_file` if set.
     pub app_ticket: Secret,
-    /// Read again whenever a ticket is needed, since the platform changes it every hour.
+    /// Read whenever a ticket is needed, since the platform changes it every hour.
     pub app_ticket_file: Option<PathBuf>,
 }

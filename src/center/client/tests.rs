@@ -1,4 +1,4 @@
-//! Calls against a platform that breaks the connection: what is sent again, and what is not.
+//! Calls to a platform that breaks connections: which requests are retried.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{double, *};
 
-/// Breaks off the first calls after they were read whole, and answers the others.
+/// Breaks the connection of the first calls after reading them completely, and answers the others.
 struct Platform {
     inner: double::Platform,
     asked: Arc<AtomicU32>,

@@ -1,10 +1,10 @@
 //! The `tenant_access_token` (platform.md#access-tokens): one cache for all callers.
 //!
-//! - One caller fetches, the others wait for what it gets, a token or a failure.
-//! - It is renewed before it runs out. While the old one still does, only the one who renews waits; and if renewing
-//!   fails, the old one goes on being used.
-//! - A refused token is evicted, unless somebody has renewed it already. An API that refuses the fresh one too does not
-//!   mean the token (platform.md#reading-a-definition), and is not believed again until the token changes.
+//! - One caller fetches, the others wait for its result, a token or an error.
+//! - A token is renewed before it expires. While the old one is valid, only the renewing caller waits. If renewal
+//!   fails, the old one stays in use.
+//! - A refused token is evicted, unless another caller has already renewed it. If an API refuses the fresh one too, the
+//!   token is not the cause (platform.md#reading-a-definition), and its refusals are ignored until the token changes.
 
 use std::{
     collections::HashSet,
@@ -25,31 +25,30 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// The platform gives a new token when less than half an hour is left of the old one (platform.md#access-tokens), so
-/// by now it will, and the old one stays valid for those who have it.
+/// The platform issues a new token when less than half an hour of the old one is left (platform.md#access-tokens), so
+/// at this point it does. The old one stays valid for its users.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
 
-/// After a failed renewal, while the old token still does.
+/// Delay after a failed renewal while the old token is valid.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long the token will do.
+/// Remaining lifetime of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenInfo {
-    /// Until the platform refuses it.
+    /// Time until the platform refuses it.
     pub expires_in: Duration,
 }
 
-/// A fresh token.
 pub(super) struct Fetched {
     pub(super) token: Secret,
     pub(super) lifetime: Duration,
 }
 
-/// A token to be used for one call.
+/// A token for one call.
 #[derive(Debug, Clone)]
 pub(super) struct Lent {
     pub(super) token: Secret,
-    /// Which one it is.
+    /// Identifies the token.
     number: u64,
     expires_at: Instant,
 }
@@ -62,7 +61,7 @@ impl Lent {
 
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    /// Held by the one who fetches.
+    /// Held by the fetching caller.
     fetching: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -70,13 +69,13 @@ pub(super) struct Tokens {
 #[derive(Debug, Default)]
 struct State {
     held: Option<Held>,
-    /// The last token that was evicted: the platform may well give the same one again.
+    /// The last evicted token: the platform may return the same one again.
     evicted: Option<Secret>,
-    /// Fetches that have ended.
+    /// Completed fetches.
     fetches: u64,
-    /// How the last one failed, if it did.
+    /// Error of the last fetch, if it failed.
     failure: Option<Error>,
-    /// APIs that have refused a fresh token.
+    /// APIs that refused a fresh token.
     acquitted: HashSet<Api>,
 }
 
@@ -91,7 +90,7 @@ impl Tokens {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token that does, fetched if need be. If dropped while fetching, the next caller fetches.
+    /// Returns a valid token, and fetches one if necessary. If dropped while fetching, the next caller fetches.
     pub(super) async fn lend<F, Fetching>(&self, fetch: F) -> Result<Lent, Error>
     where
         F: FnOnce() -> Fetching,
@@ -108,7 +107,7 @@ impl Tokens {
         let usable = self.state().usable();
         let _fetching = match (turn, usable) {
             (Ok(turn), _) => turn,
-            // Somebody is renewing it; it still does.
+            // Another caller is renewing it; it is still valid.
             (Err(_), Some(lent)) => return Ok(lent),
             (Err(_), None) => self.fetching.lock().await,
         };
@@ -117,7 +116,7 @@ impl Tokens {
             if let Some(lent) = state.fresh() {
                 return Ok(lent);
             }
-            // The one that was waited for failed; asking the same again at once would be a stampede.
+            // The awaited fetch failed; fetching again at once would cause a stampede.
             if state.fetches != before
                 && let Some(failure) = &state.failure
             {
@@ -128,7 +127,7 @@ impl Tokens {
         self.state().keep(fetched)
     }
 
-    /// Forgets a refused token; true if it makes sense to try with another.
+    /// Evicts a refused token; true if a retry with another one makes sense.
     pub(super) fn evict(&self, refused: &Lent, api: Api) -> bool {
         let mut state = self.state();
         match &state.held {
@@ -140,12 +139,12 @@ impl Tokens {
                 state.evicted = Some(refused.token.clone());
                 true
             }
-            // Somebody else has done so already.
+            // Another caller has already evicted it.
             _ => true,
         }
     }
 
-    /// Notes that an API refuses even a fresh token.
+    /// Records that an API refuses even a fresh token.
     pub(super) fn acquit(&self, refused: &Lent, api: Api) {
         let mut state = self.state();
         if state.held.as_ref().is_some_and(|held| held.lent.number == refused.number) {
@@ -155,13 +154,13 @@ impl Tokens {
 }
 
 impl State {
-    /// The token, if it does and need not be renewed.
+    /// The token, if it is valid and not due for renewal.
     fn fresh(&self) -> Option<Lent> {
         let held = self.held.as_ref().filter(|held| Instant::now() < held.renew_at)?;
         Some(held.lent.clone())
     }
 
-    /// The token, if it does.
+    /// The token, if it is valid.
     fn usable(&self) -> Option<Lent> {
         let held = self.held.as_ref().filter(|held| Instant::now() < held.lent.expires_at)?;
         Some(held.lent.clone())
@@ -197,7 +196,7 @@ impl State {
     }
 }
 
-/// Fetches a token, as the kind of app does it.
+/// Fetches a token for the app's type.
 pub(super) async fn fetch(transport: &Transport, deadline: Instant) -> Result<Fetched, Error> {
     let settings = transport.settings();
     let (id, secret) = (&settings.app_id, settings.app_secret.expose());
@@ -213,7 +212,7 @@ pub(super) async fn fetch(transport: &Transport, deadline: Instant) -> Result<Fe
             if fetched.as_ref().is_err_and(|error| error.fault() == Some(Fault::AppTicketWrong)) {
                 let body = json!({ "app_id": id, "app_secret": secret });
                 let call = Call::new(Api::ResendTicket).body(body);
-                // What matters is why there is no token; that no new ticket was promised is a detail of it.
+                // The caller needs the token's error; a failed request for a new ticket is only a detail.
                 if let Err(error) = transport.attempts(&call, None, deadline).await {
                     tracing::warn!(%error, "cannot request a new app_ticket");
                 }
@@ -233,7 +232,7 @@ fn ticket(app: &StoreApp) -> Result<Secret, Error> {
     }
 }
 
-/// Asks for a token. The answer has its members at the top, not under `data` (platform.md#access-tokens).
+/// Requests a token. The response has its members at the top level, not under `data` (platform.md#access-tokens).
 async fn token(
     transport: &Transport,
     api: Api,
@@ -260,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    /// What the platform does: counts, takes a second, gives token `t-<count>`, or the one that is set.
+    /// A fake platform: counts, takes a second, and issues token `t-<count>` or the fixed one.
     #[derive(Default)]
     struct Platform {
         asked: AtomicU64,

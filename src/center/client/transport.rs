@@ -1,4 +1,4 @@
-//! One request until its final answer: its turn, the request, the answer, and whether it is sent again.
+//! Sends one request until its final answer: rate limits, response, retries.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,26 +19,26 @@ use super::{
 };
 use crate::{loopback, proxy, secret::Secret};
 
-/// A page of 500 tasks has some 200 KiB.
+/// A page of 500 tasks has about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Requests for one call, the first included. With the pauses between them this is some ten seconds.
+/// Requests per call, including the first. With the pauses in between, they take about ten seconds.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// How long to wait when the platform limits and does not say for how long.
+/// Wait when the platform limits without saying for how long.
 const UNSAID_WAIT: Duration = Duration::from_secs(1);
 
-/// The platform counts minutes; a longer wait is a slip of somebody's.
+/// The platform counts in minutes; a longer wait is a mistake.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// What is to be called. No `Debug`: the body may hold secrets.
+/// A call to make. No `Debug`: the body may hold secrets.
 pub(super) struct Call {
     pub(super) api: Api,
-    /// What follows the path, as one segment.
+    /// Appended to the path as one segment.
     pub(super) segment: Option<String>,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Value>,
-    /// True if doing it twice is as good as once, so that it may be repeated although it may have been done.
+    /// True if the call is idempotent, so that it may be retried even if it may have been executed.
     pub(super) repeatable: bool,
 }
 
@@ -63,7 +63,6 @@ impl Call {
     }
 }
 
-/// Connections and rate limits.
 #[derive(Debug)]
 pub(super) struct Transport {
     settings: Settings,
@@ -77,7 +76,7 @@ impl Transport {
             .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(settings.connect_timeout);
-        // What stays on this machine, the emulator, has no business with a proxy.
+        // Loopback URLs, as for the emulator, bypass the proxy.
         if settings.base_url.parse().is_ok_and(|url| loopback::is_url(&url)) {
             http = http.no_proxy();
         }
@@ -130,7 +129,7 @@ impl Transport {
         unreachable!("attempts are counted from one without end")
     }
 
-    /// One request and its answer: the whole envelope, whose `code` is 0.
+    /// Sends one request and returns the whole envelope, whose `code` is 0.
     async fn exchange(&self, call: &Call, token: Option<&Secret>, timeout: Duration) -> Result<Value, Error> {
         let (api, settings) = (call.api, &self.settings);
         let base = match api.host() {
@@ -151,8 +150,7 @@ impl Transport {
             request = request.header(AUTHORIZATION, bearer(api, token)?);
         }
         if let Some(body) = &call.body {
-            // On GET as well: without its body the platform would take a task list for one without filters
-            // (platform.md#task-status).
+            // Also on GET: without its body, the platform would list tasks unfiltered (platform.md#task-status).
             request = request.json(body);
         }
         let mut response = request.send().await.map_err(transport(true))?;
@@ -183,7 +181,7 @@ fn url(base: &str, call: &Call) -> Result<Url, Error> {
     let wrong = || Error::Request { api: call.api, problem: format!("{base} is not a base URL") };
     let mut url: Url = format!("{base}{}", call.api.path()).parse().map_err(|_| wrong())?;
     if let Some(segment) = &call.segment {
-        // A segment of dots would climb out of the path, and none would call another API.
+        // A segment of dots would leave the path, and an empty one would call another API.
         if segment.is_empty() || segment.bytes().all(|byte| byte == b'.') {
             let problem = format!("{segment:?} is not an id");
             return Err(Error::Request { api: call.api, problem });
@@ -204,21 +202,21 @@ fn bearer(api: Api, token: &Secret) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
-/// How long to wait before the same request is sent again; `None` if it is not.
+/// Wait before the same request is sent again; `None` if it is not.
 fn again_after(error: &Error, repeatable: bool, attempt: u32) -> Option<Duration> {
     let (again, base) = match error {
         Error::Api(error) => match error.fault() {
             // The limiter knows how long.
             Fault::RateLimited => return Some(Duration::ZERO),
             fault if fault.was_not_done() => (true, 500),
-            // The platform asks not to synchronise the same instance again at once
+            // The platform asks not to synchronise the same instance again immediately
             // (platform.md#sync-answers-and-errors).
             fault if fault.is_passing() => (repeatable, 1000),
             _ if error.http_status >= 500 => (repeatable, 500),
             _ => (false, 0),
         },
         Error::Transport { sent, .. } => (!sent || repeatable, 250),
-        // A gateway on the way speaks HTML.
+        // Gateways in between answer in HTML.
         Error::Unreadable { http_status, .. } => (repeatable && *http_status >= 500, 500),
         Error::NoTurn { .. }
         | Error::Request { .. }
@@ -228,7 +226,7 @@ fn again_after(error: &Error, repeatable: bool, attempt: u32) -> Option<Duration
     };
     again.then(|| {
         let whole = base * (1 << (attempt - 1).min(4));
-        // Half of it by chance, so that those who failed together do not come back together.
+        // Half of it is random, so that clients that failed together do not retry together.
         let mut chance = [0; 2];
         getrandom::fill(&mut chance).expect("the operating system has random bytes");
         Duration::from_millis(whole / 2 + whole / 2 * u64::from(u16::from_be_bytes(chance)) / 65_536)

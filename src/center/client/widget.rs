@@ -1,5 +1,4 @@
-//! The widgets of a form, and what their values look like (platform.md#form-widgets). A value that is not as
-//! documented is kept as it came.
+//! Form widgets and their values (platform.md#form-widgets). Undocumented values are kept unchanged.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Number, Value};
@@ -9,19 +8,19 @@ use super::lenient;
 /// One widget with its value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Widget {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// One's own id.
+    /// Custom id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_id: Option<String>,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is: it decides what the value looks like.
+    /// The type, which determines the format of the value.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its value.
+    /// The value.
     pub value: WidgetValue,
-    /// More about the value, such as the names of files; a text of quoted names or anything else.
+    /// Details of the value, such as file names: a text of quoted names, or anything else.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub ext: Value,
 }
@@ -45,7 +44,7 @@ pub enum WidgetValue {
     Files(Vec<String>),
     /// `connect`: codes of instances
     Instances(Vec<String>),
-    /// `checkbox`, `checkboxV2`: what is ticked
+    /// `checkbox`, `checkboxV2`: the ticked options
     Options(Vec<String>),
     /// `department`: their open ids
     Departments(Vec<String>),
@@ -67,7 +66,7 @@ pub enum WidgetValue {
     Trip(Trip),
     /// `telephone`
     Telephone(Telephone),
-    /// Of another type, or not as documented: as it came.
+    /// Another type, or an undocumented value, unchanged.
     Other(Value),
 }
 
@@ -83,7 +82,7 @@ macro_rules! shape {
 }
 
 shape! {
-    /// From when to when (RFC 3339), and how many days that is.
+    /// An interval (RFC 3339) and its length in days.
     Interval { start: String, end: String, interval: Option<Number> }
 }
 shape! {
@@ -97,7 +96,7 @@ shape! {
     }
 }
 shape! {
-    /// A leave; `unit` is `DAY` or `HOUR`, of `leaveGroupV2` only.
+    /// A leave; `unit` is `DAY` or `HOUR`, only for `leaveGroupV2`.
     Leave {
         name: String,
         start: String,
@@ -110,7 +109,7 @@ shape! {
     }
 }
 shape! {
-    /// A missed clocking-in.
+    /// A missed clock-in.
     Remedy { time: String, reason: String }
 }
 shape! {
@@ -128,7 +127,7 @@ shape! {
     Work { name: String, start: String, end: String, interval: Option<Number>, reason: String }
 }
 shape! {
-    /// A business trip; `peer` are the user ids of those who go along.
+    /// A business trip; `peer` has the companions' user ids.
     Trip {
         schedule: Vec<TripLeg>,
         interval: Option<Number>,
@@ -138,7 +137,7 @@ shape! {
     }
 }
 shape! {
-    /// A leg of a trip. v4 says `transport` where v2 says `transportation`; `oneRound` is one way or there and back.
+    /// A leg of a trip. v4 has `transport`, v2 has `transportation`; `oneRound` is one way or there and back.
     TripLeg {
         start: String,
         end: String,
@@ -186,7 +185,7 @@ impl<'de> Deserialize<'de> for Widget {
     }
 }
 
-/// Reads a form.
+/// Parses a form.
 pub(super) fn parse(form: &str) -> Result<Vec<Widget>, serde_json::Error> {
     if form.trim().is_empty() {
         return Ok(Vec::new());
@@ -208,7 +207,7 @@ fn of_kind(kind: &str, value: &Value, open_ids: Vec<String>) -> Option<WidgetVal
         T::deserialize(value).ok()
     }
     let texts = || read::<Texts>(value).map(|texts| texts.0);
-    // A shape takes any object; one that has none of its members is something else.
+    // Shapes accept any object, so an empty one is excluded here.
     let object = value.as_object().is_some_and(|members| !members.is_empty());
     match kind {
         "input" | "textarea" | "date" | "radio" | "radioV2" | "address" => {

@@ -1,6 +1,5 @@
-//! The platform's closed lists of words, kept open: a word that this version does not know is an `Other` that reads and
-//! writes as it came. The same thing is spelt differently in different APIs (platform.md#inconsistent-spellings), so
-//! each has its own list.
+//! The platform's closed lists of words, kept open: an unknown word is an `Other`, which reads and writes unchanged.
+//! APIs spell the same thing differently (platform.md#inconsistent-spellings), so each has its own list.
 
 use std::fmt;
 
@@ -12,15 +11,15 @@ macro_rules! words {
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name {
             $(#[doc = concat!("`", $word, "`")] $variant,)+
-            /// A word that this version does not know, as it came.
+            /// A word that this version does not know, unchanged.
             Other(String),
         }
 
         impl $name {
-            /// Every word that is known.
+            /// All known words.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word as the platform spells it.
+            /// The platform's spelling.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
@@ -46,7 +45,7 @@ macro_rules! words {
         }
 
         impl Default for $name {
-            /// No word at all.
+            /// The empty word.
             fn default() -> Self {
                 Self::Other(String::new())
             }
@@ -73,10 +72,10 @@ macro_rules! words {
 }
 
 words! {
-    /// The status of an instance, as it is synchronised (platform.md#third-party-instances) and as instances tell it
+    /// Status of an instance, when synchronised (platform.md#third-party-instances) and when read
     /// (platform.md#instance-details).
     ///
-    /// `external_tasks` documents no `TERMINATED`, native instances neither `HIDDEN` nor `TERMINATED`.
+    /// `external_tasks` documents no `TERMINATED`; native instances have neither `HIDDEN` nor `TERMINATED`.
     InstanceStatus {
         Pending = "PENDING",
         Approved = "APPROVED",
@@ -89,7 +88,7 @@ words! {
 }
 
 words! {
-    /// The status of a task (platform.md#task-status).
+    /// Status of a task (platform.md#task-status).
     TaskStatus {
         Pending = "PENDING",
         Approved = "APPROVED",
@@ -100,7 +99,7 @@ words! {
 }
 
 words! {
-    /// The status by which instances are looked for (platform.md#instance-query): a spelling of its own.
+    /// Status filter of the instance query (platform.md#instance-query), with its own spelling.
     FilterStatus {
         Pending = "PENDING",
         Recall = "RECALL",
@@ -112,7 +111,7 @@ words! {
 }
 
 words! {
-    /// The status of a found instance (platform.md#instance-query): a spelling of its own again.
+    /// Status of a found instance (platform.md#instance-query), again with its own spelling.
     ListedStatus {
         Rejected = "rejected",
         Pending = "pending",
@@ -123,7 +122,7 @@ words! {
 }
 
 impl ListedStatus {
-    /// The same status in the spelling of an instance.
+    /// Converts to the spelling of an instance.
     #[must_use]
     pub fn as_instance(&self) -> InstanceStatus {
         match self {
@@ -138,7 +137,7 @@ impl ListedStatus {
 }
 
 words! {
-    /// What a card can be made to show (platform.md#updating-a-card). Here `CANCELLED` has two L.
+    /// Status that a card can show (platform.md#updating-a-card). Here `CANCELLED` has two Ls.
     MessageStatus {
         Approved = "APPROVED",
         Rejected = "REJECTED",
@@ -153,7 +152,7 @@ words! {
 }
 
 words! {
-    /// What happened in an instance (platform.md#instance-details).
+    /// Type of an event in an instance (platform.md#instance-details).
     MomentType {
         Start = "START",
         Pass = "PASS",
@@ -175,7 +174,7 @@ words! {
 }
 
 words! {
-    /// Which kind of id names a user (platform.md#user-ids).
+    /// Kind of user id (platform.md#user-ids).
     UserIdType {
         OpenId = "open_id",
         UnionId = "union_id",
