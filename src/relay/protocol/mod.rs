@@ -165,7 +165,10 @@ pub(super) enum Effect<C> {
     /// Set whether the ledger keeps fresh commands.
     KeepFresh(bool),
     /// For [`Machine::log_read`].
-    ReadLog { after: Seq, limit: usize },
+    ReadLog {
+        after: Seq,
+        limit: usize,
+    },
     Ask(Question),
     /// For [`Machine::settled`].
     Settle(Settlement),
