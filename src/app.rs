@@ -1,9 +1,9 @@
 //! The composition root: [`App::build`] binds and wires, [`App::run`] serves until stop is requested.
 //!
 //! # Threads
-//! The public listener has its workers, the internal one a separate worker, so health and metrics are answered under
-//! any load of callbacks. The relay has a thread with a separate runtime: it runs at the broker's pace. The ledger has
-//! its own threads. The caller's runtime only waits.
+//! The public listener has its workers and the internal one a separate worker, so any load of callbacks leaves health
+//! and metrics available. The relay has a thread with a separate runtime, since it runs at the broker's pace. The
+//! ledger has its own threads. The caller's runtime only waits.
 
 mod background;
 mod controls;
@@ -175,8 +175,8 @@ impl App {
     /// Serves until `shutdown` resolves, then stops in order. Returns when everything has stopped or the grace has run
     /// out; the log then names what was left running.
     ///
-    /// If dropped, both listeners and the relay stop serving later, in no particular order. Nothing that was answered
-    /// is lost.
+    /// If dropped, both listeners and the relay stop serving later, in no particular order. No answered callback is
+    /// lost.
     ///
     /// # Errors
     /// A listener cannot start, or ended unexpectedly.

@@ -255,8 +255,8 @@ async fn connect(
         .with_client_property("product".into(), "countersign".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
     let runtime = lapin::runtime::default_runtime()?;
-    // Connect before handing over to lapin. lapin would connect on its own thread, which continues after the connect
-    // is given up; and if that fails, the tasks it started leak (4.12.3, `IoLoop::start`): a broker that is away for a
+    // Connect before handing over to lapin. lapin would connect on its own thread, which outlives an abandoned
+    // connect; and if that fails, the tasks it started leak (4.12.3, `IoLoop::start`): a broker that is away for a
     // week would cost some ten thousand of them.
     let opening = async {
         let authority = &uri.authority;
@@ -317,7 +317,7 @@ impl Drop for Socket {
 }
 
 /// Connects as the relay does (same parsing of the URLs, same TLS), only to listen, under a `name` that the broker
-/// shows. Declares nothing. Cancel safe: a dropped call leaves nothing behind.
+/// shows. Declares nothing. Cancel safe.
 ///
 /// # Errors
 /// A URL is missing or unusable, or no broker answers: then the error of the last one.

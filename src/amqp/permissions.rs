@@ -1,13 +1,13 @@
 //! The minimal permissions of the broker's users, as `rabbitmqctl` commands.
 //!
-//! RabbitMQ's permissions are patterns over names, and an exchange and a queue may share a name: a worker must be
-//! allowed to read `countersign.commands`, so it may read the exchange as well, which is half of what a binding takes.
+//! RabbitMQ's permissions are patterns over names, and an exchange and a queue may share a name: a worker must read
+//! the queue `countersign.commands`, so it may read the exchange as well, which is half of what a binding takes.
 //! Therefore the worker gets no topic permissions on the exchange: without them it can neither bind to a topic
 //! exchange nor publish.
 //!
-//! RabbitMQ 4.3 accepts topic permissions only on an exchange that exists, and drops them with the exchange. So the
-//! worker's commands are the last, and the first of them is the one on topics: a shell that stops at an error (`sh
-//! -e`) has then given the worker nothing yet, and countersign what it needs to declare the exchange.
+//! RabbitMQ 4.3 accepts topic permissions only on an existing exchange, and drops them with it. So the worker's
+//! commands come last, the one on topics first: a shell that stops at an error (`sh -e`) has then given the worker
+//! nothing, and countersign the permissions to declare the exchange.
 
 use super::{
     Settings, Topology,
@@ -84,8 +84,7 @@ fn users(settings: &Settings) -> [User; 3] {
         }
     } else {
         // RabbitMQ 4.3 shows an exchange or a queue only to users with some permission on it. Of the three, write
-        // gives only half of a binding on a queue, and a user that publishes commands may write to their exchanges
-        // anyway.
+        // gives only half of a binding on a queue, and a publishing user may write to the exchanges anyway.
         User {
             name: "countersign",
             purpose: "publishes commands, inspects queues, consumes reports; declares nothing, as amqp.topology says"

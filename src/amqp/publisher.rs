@@ -41,8 +41,8 @@ use crate::{
 /// Headers longer than this are left out; the body has the whole value.
 ///
 /// All properties of a message go into one frame, whose size the broker limits (131072 bytes by default, 8192 at the
-/// least from RabbitMQ 4 on). A larger one ends the connection. Such a command would be published again and again, and
-/// nothing after it.
+/// least from RabbitMQ 4 on). A larger frame ends the connection, and such a command would be published again and
+/// again, blocking all later ones.
 const MAX_HEADER_BYTES: usize = 1024;
 
 /// `delivery_mode`: on disk before it is confirmed.

@@ -1,21 +1,20 @@
 //! Exchanges, queues and bindings in one table, the source of both the AMQP declarations and the RabbitMQ definitions
 //! of `countersign topology print`.
 //!
-//! The arguments of a queue are permanent: RabbitMQ refuses to declare it with others. So only what the product cannot
-//! do without is an argument. Everything an operator may want to change belongs in a policy, which changes nothing
-//! else here: `delivery-limit` (how often a message is redelivered before it is dead-lettered; 20 by default from
-//! RabbitMQ 4 on, unlimited before), `max-length`, `dead-letter-strategy` (`at-most-once` by default; `at-least-once`
-//! keeps dead letters in memory until they are confirmed).
+//! The arguments of a queue are permanent: RabbitMQ refuses to declare it with others. So only indispensable settings
+//! are arguments. Everything an operator may want to change belongs in a policy: `delivery-limit` (how often a message
+//! is redelivered before it is dead-lettered; 20 by default from RabbitMQ 4 on, unlimited before), `max-length`,
+//! `dead-letter-strategy` (`at-most-once` by default; `at-least-once` keeps dead letters in memory until they are
+//! confirmed). Such a policy changes nothing else here.
 //!
-//! `x-overflow` is such an argument. Without it a policy or an operator policy with `max-length` drops the oldest
+//! `x-overflow` is indispensable. Without it a policy or an operator policy with `max-length` drops the oldest
 //! messages: commands that were confirmed and that nothing would publish again. With it the broker refuses the newest,
 //! which the ledger keeps. Without a limit it has no effect. It does not protect against `message-ttl` and `expires`,
 //! nor against a policy with its own `overflow`, which takes precedence over the argument of a quorum queue; an
 //! operator policy cannot have one.
 //!
-//! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: several
-//! services on one virtual host share them, and monitoring needs only two names. Both keep the routing key, which
-//! names the endpoint.
+//! The names `countersign.unrouted` and `countersign.dead` are fixed, whatever exchange is configured: services on one
+//! virtual host share them, and monitoring needs only two names. Both keep the routing key, which names the endpoint.
 
 use lapin::ExchangeKind;
 use serde_json::{Map, Value, json};
@@ -29,9 +28,8 @@ pub const UNROUTED: &str = "countersign.unrouted";
 /// Receives commands that a worker rejects or fails at too often.
 pub const DEAD: &str = "countersign.dead";
 
-/// The exchange that workers publish their reports to, with the queue's name as the routing key. With a separate
-/// exchange, workers need no right to publish to the default exchange, which would let them put commands into any
-/// queue.
+/// The exchange for workers' reports, with the queue's name as the routing key. It is separate so that workers need no
+/// right to publish to the default exchange, which would let them put commands into any queue.
 pub const OUTCOMES: &str = "countersign.outcomes";
 
 /// The routing key of the default binding: matches everything.

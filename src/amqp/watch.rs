@@ -2,11 +2,10 @@
 //! whose commands go elsewhere; neither is a queue without consumers, or one with dead letters.
 //!
 //! It uses a separate connection, open only while the relay has one: an error closes a channel or the whole connection
-//! and must not end a publishing session; and where the broker limits the connections of a virtual host, the relay's
-//! has priority.
+//! and must not end a publishing session; and where the broker limits connections, the relay's has priority.
 //!
-//! AMQP cannot query a binding. With `topology = "declare"` each check declares it again, which changes nothing if it
-//! exists. With `"check"` a missing one shows as messages in the queue of unrouted commands.
+//! AMQP cannot query a binding. With `topology = "declare"` each check redeclares it, which is idempotent. With
+//! `"check"` a missing one shows as messages in the queue of unrouted commands.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -2,11 +2,11 @@
 //!
 //! # Why a confirm alone does not determine the outcome
 //! RabbitMQ sends `basic.return` for a command before it confirms it, and returns in publish order. lapin (4.12.3,
-//! `acknowledgement.rs` and `returned_messages.rs`) keeps the returned message in a queue of the channel and attaches
-//! it to *whichever confirm completes next*; and a `basic.ack` with `multiple` completes the publishes it covers in
-//! the order of a hash map. So the confirm of command 7 may carry the return of command 3, and command 3 then looks
-//! confirmed and routed. A return is therefore matched by its `message_id`, and the outcome of a command is reported
-//! only when no confirm that could carry its return is left unread:
+//! `acknowledgement.rs` and `returned_messages.rs`) queues the returned message and attaches it to *whichever confirm
+//! completes next*; and a `basic.ack` with `multiple` completes its publishes in the order of a hash map. So the
+//! confirm of command 7 may carry the return of command 3, and command 3 then looks confirmed and routed. Returns are
+//! therefore matched by `message_id`, and an outcome is reported only when no confirm that could carry its return is
+//! left unread:
 //!
 //! 1. Read the available answers from the front: the *prefix*.
 //! 2. Pass the barrier. lapin completes everything that one ack or nack covers under one lock. Once the lock is
@@ -18,9 +18,9 @@
 //! Step 2 relies on that order: lapin attaches one return to each confirm, first come, first served. So when the whole
 //! prefix is confirmed, all its returns have been attached, unless a return of a later command came before them.
 //!
-//! A return that arrives after that, out of order or against the protocol, is reported as late. lapin attaches it to
-//! the next confirm and to nothing else: if none comes before the session ends, it is lost with the session. RabbitMQ
-//! never does this; a broker would have to violate the protocol.
+//! A return that arrives after that, out of order or against the protocol, is reported as late. lapin attaches it only
+//! to the next confirm: if none comes before the session ends, the return is lost. RabbitMQ never does this; a broker
+//! would have to violate the protocol.
 
 use std::{
     collections::VecDeque,

@@ -63,11 +63,11 @@ pub struct Condition {
 }
 
 impl Controls {
-    /// Applies new settings without a gap: a callback in progress ends with the settings it began with. `relay` is
-    /// given if the relay is to be replaced. Reads the certificate's files and waits for nothing else.
+    /// Applies new settings without a gap: a callback in progress ends with its old settings. `relay` replaces the
+    /// relay, if given. Reads the certificate's files and waits for nothing else.
     ///
-    /// Listener addresses, the number of workers, and the file and sizes of the ledger stay as they are. Returns the
-    /// other keys that also stay unchanged, although a configuration like this one would change them.
+    /// Listener addresses, the number of workers, and the ledger's file and sizes stay unchanged. Returns the other
+    /// keys that differ and stay unchanged.
     ///
     /// # Errors
     /// The certificate cannot be used. Nothing has changed then.

@@ -1,4 +1,4 @@
-//! The limit of open files, and how many of them may be connections of the public listener.
+//! The limit of open files, and the public listener's share of it.
 //!
 //! When all descriptors are taken, nothing can be opened: no broker connection, no ledger file, no scrape. So
 //! strangers at the public listener never get the last ones.
@@ -6,9 +6,8 @@
 use anyhow::bail;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Maximum connections of the public listener, if there are enough descriptors. One costs some 30 KiB. Those of
-/// strangers do not last, but while there are this many nobody else gets in; this leaves room for some thousand new
-/// ones a second.
+/// Maximum connections of the public listener, if descriptors suffice. One costs some 30 KiB. Strangers' connections
+/// are short, but while there are this many nobody else gets in; this leaves room for some thousand new ones a second.
 const MOST_CONNECTIONS: u64 = 16_384;
 
 /// Descriptors kept from the public listener: 256 connections of the internal one, and as many for the ledger, the

@@ -1,11 +1,10 @@
-//! The relay: outbox to broker. It publishes the commands that are pending in the ledger and records their outcome
-//! there.
+//! The relay: outbox to broker. It publishes the ledger's pending commands and records their outcome there.
 //!
 //! # Structure
-//! `protocol` makes the decisions. It is a state machine without I/O: it is fed events and asked for effects. Its doc
-//! has its own entities and invariants. `driver` carries the effects out, between the ledger, a session and the clock;
-//! [`run`] builds session after session. The tests explore the same machine: every state within small bounds, random
-//! walks, and whole lives in virtual time.
+//! `protocol` makes the decisions: a state machine without I/O, fed with events and asked for effects. Its doc has its
+//! own entities and invariants. `driver` carries the effects out, between the ledger, a session and the clock; [`run`]
+//! builds session after session. The tests explore the same machine: every state within small bounds, random walks,
+//! and whole lives in virtual time.
 //!
 //! # Entities
 //! - **Session.** One connection with one channel, from its first publish to its first failure. Sessions are not
@@ -21,23 +20,23 @@
 //!   task.
 //!
 //! # The order of a task
-//! Commands of one task are published in the order of their acceptance. When one is refused, the later ones wait: each
-//! becomes an exception with 0 attempts when its turn comes. They are published in order, one at a time, after the
-//! earlier one was published or parked. An exception also waits while an earlier command may still be in the log's
-//! order, until the cursor could pass that command. Other tasks go on. After [`max_attempts`](Settings::max_attempts)
-//! refusals a command is parked for an operator and its task goes on without it. If an operator requeues it later, it
-//! is published out of order.
+//! Commands of one task are published in the order of their acceptance. When one is refused, the later ones become
+//! exceptions with 0 attempts as their turn comes. They are published in order, one at a time, after the refused one
+//! was published or parked. An exception also waits while an earlier command may still be in the log's order, until
+//! the cursor could pass that command. Other tasks go on. After [`max_attempts`](Settings::max_attempts) refusals a
+//! command is parked for an operator and its task goes on without it. If an operator requeues it later, it is
+//! published out of order.
 //!
 //! One case can break the order and cannot be fixed here: a later command of the same task was already in the window
 //! when the earlier one was refused. It has been sent and may be in the queue.
 //!
 //! # Enrichment
-//! On endpoints that are configured for it, a command is enriched with data from the approval center ([`Enrich`])
-//! before it is published. This is a state of the machine, `protocol::stragglers`, not a stage before it: only the
-//! machine knows which commands may overtake which, and where the cursor has to stay. Commands of other tasks go on;
-//! later ones of the same task wait and are enriched concurrently. Enrichment has a time limit, counted from the
-//! command's first turn. When it expires, the command is published without enrichment. When too many commands are
-//! being enriched, it is published without at once, so a backlog is not held up.
+//! If configured for its endpoint, a command is enriched with data from the approval center ([`Enrich`]) before it is
+//! published. This is a state of the machine, `protocol::stragglers`, not a stage before it: only the machine knows
+//! which commands may overtake which, and where the cursor has to stay. Commands of other tasks go on; later ones of
+//! the same task wait and are enriched concurrently. A time limit counts from the command's first turn. When it
+//! expires, or when too many commands are being enriched, the command is published without enrichment, so a backlog is
+//! not held up.
 //!
 //! When [`max_exceptions`](Settings::max_exceptions) commands wait (a full queue that rejects everything), new ones
 //! stay in the log until some of them are through.
@@ -48,10 +47,10 @@
 //! that is unreachable, flaps or is silent causes no exceptions. See `protocol::suspicion` for the rules.
 //!
 //! # Who may write
-//! Only the relay calls [`Outbox::settle`], with at most one settlement under way. The ledger's list of due exceptions
-//! is out of date while a settlement that moves an exception is not committed, so the relay never reads the list
-//! during a settlement. When a settlement fails, its content is kept and retried about once a second: until stop is
-//! requested, and then until the stop deadline. Commands that are not settled are published again at the next start.
+//! Only the relay calls [`Outbox::settle`], with at most one settlement under way. Until a settlement is committed,
+//! the ledger's list of due exceptions may be out of date, so the relay never reads it during a settlement. A failed
+//! settlement is kept and retried about once a second: until stop is requested, and then until the stop deadline.
+//! Unsettled commands are published again at the next start.
 //!
 //! # Invariants
 //! 3. A command leaves `pending` only by a confirmed, routed publish (or an operator's act): the cursor passes a
@@ -208,9 +207,8 @@ pub struct Shutdown {
 
 /// Publishes until stop is requested.
 ///
-/// Once `stop` is requested nothing new is published. Commands in flight are awaited and settled and the session is
-/// closed, all before the deadline in `stop`. The ledger is needed until this returns: call its
-/// [`flush`](crate::ledger::Lifecycle::flush) after it.
+/// Then publishes nothing new, settles the commands in flight and closes the session, all before the deadline in
+/// `stop`. The ledger is needed until this returns: call its [`flush`](crate::ledger::Lifecycle::flush) after it.
 ///
 /// Runs on the caller's task and spawns none. May be dropped at any time; unsettled commands are published again at
 /// the next start.

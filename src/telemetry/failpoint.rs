@@ -1,8 +1,8 @@
 //! Named points between two steps of a guarantee, where a debug build can be made to crash.
 //!
 //! `COUNTERSIGN_KILL_AT="ledger:committed@37"` kills the process by SIGKILL when it passes that point for the 37th
-//! time. The tests go through all of [`NAMES`] and check each time that nothing that was answered is missing. In a
-//! release build [`reach`] is empty and the variable has no effect.
+//! time. The tests go through all [`NAMES`] and check that nothing answered is missing. In a release build [`reach`]
+//! is empty and the variable has no effect.
 
 /// Every point, in the order in which a command passes them.
 pub const NAMES: [&str; 29] = [

@@ -64,8 +64,8 @@ pub enum Format {
 
 /// Defaults for noisy dependencies. A directive of the configured filter for the same crate takes precedence.
 ///
-/// lapin reports each lost connection several times at error; the relay reports it once, with what it does about it.
-/// actix reports every invalid request from a stranger at error.
+/// lapin reports each lost connection several times at error; the relay logs it once, with its reaction. actix reports
+/// every invalid request from a stranger at error.
 const QUIET: &str = "lapin=off,actix_http=off,actix_server=warn,";
 
 /// Why logging could not be set up.

@@ -2,17 +2,17 @@
 //!
 //! A broker answers some publishes by closing the channel or the connection: the user may not write to that routing
 //! key, the message is larger than the broker takes, or a frame is malformed. Such a command would be published again
-//! at the head of every session, and nothing behind it would ever get through. So:
+//! at the head of every session and block everything behind it. So:
 //!
 //! - A session's end counts only if the broker itself attributes it to a publish
 //!   ([`Failure::blames_publish`](crate::relay::Failure::blames_publish)). A broker that is unreachable, restarts,
 //!   flaps or is silent never causes an exception.
 //! - With several commands in flight it may have been any of them: from then on, as many as were in flight are
 //!   published *one at a time*.
-//! - A command that is alone in flight when that happens is *set aside*: it becomes an exception like a refused one,
-//!   with the broker's message as the reason. Later ones of its task wait for it, all others go on.
-//! - When it is due it is tried alone, with nothing else in flight, and only in a session that is some seconds old:
-//!   each try costs the session.
+//! - A command alone in flight when that happens is *set aside*: it becomes an exception like a refused one, with the
+//!   broker's message as the reason. Later ones of its task wait for it, all others go on.
+//! - When due, it is tried alone, with nothing else in flight, and only in a session that is some seconds old: each
+//!   try costs the session.
 //! - It is parked after `max_attempts` like any other, but only if the broker has confirmed something since it was set
 //!   aside, or if too many exceptions hold up everything else. So a broker that ends the session over everything (a
 //!   permission withdrawn from the whole exchange) parks nothing.

@@ -1,5 +1,5 @@
-//! Filters that are valid but do not do what is meant. `EnvFilter` takes every word that is not a level for the name
-//! of a crate, and then logs everything of that crate and nothing of all others.
+//! Valid filters that do not do what is meant. `EnvFilter` takes every word that is not a level for a crate's name,
+//! and then logs everything of that crate and nothing else.
 
 /// The levels, and their names in other programs.
 const WORDS: [(&str, &str); 22] = [

@@ -1,9 +1,9 @@
-//! Standard error behind a thread: a logging thread puts a line into memory and continues.
+//! Standard error behind a thread: a logging thread only queues its line in memory.
 //!
-//! A callback must not wait for the reader of our log: a pipe that is not drained, or a paused terminal, would stop
-//! every thread at its next line. And one write for many lines costs a fraction of a write for each: a test checks
-//! that 1000 lines take fewer than 500 writes. `tracing-appender` writes each line separately, limits their number
-//! (128 000) but not their bytes, which strangers choose, and does not log how many it has dropped.
+//! A callback must not wait for the reader of our log: an undrained pipe or a paused terminal would stop every thread
+//! at its next line. Batching is also cheaper: a test checks that 1000 lines take fewer than 500 writes.
+//! `tracing-appender` writes each line separately, limits their number (128 000) but not their bytes, which strangers
+//! choose, and does not log how many it has dropped.
 //!
 //! A line is written about a moment after it was logged, at the latest when the [`Flush`] is dropped. A killed process
 //! loses the lines of that time; the ledger does not depend on its log.

@@ -1,4 +1,4 @@
-//! When each credential of each endpoint was last used, and how often: shows when an old one can be removed.
+//! Last use and use count of each endpoint's credentials: shows when an old one can be removed.
 //!
 //! The accept path holds a [`Use`] and does three atomic operations on it. Everything else goes through [`Uses`].
 
