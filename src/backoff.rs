@@ -26,7 +26,7 @@ pub fn random() -> u32 {
     if let Some(number) = seeded::next() {
         return number;
     }
-    // Without a source of randomness the relay still needs a delay.
+    // Without randomness the relay still needs a delay.
     getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 

@@ -75,7 +75,7 @@ impl Broker {
 
     pub(super) fn parse(url: &Secret) -> Result<Self, &'static str> {
         let text = url.expose();
-        // lapin's error message quotes the URL, including the password.
+        // lapin's error quotes the URL, including the password.
         let mut uri: AMQPUri = text.parse().map_err(|_: String| "is not an amqp:// or amqps:// URL")?;
         if let Some(host) = bracketed_host(text) {
             // lapin takes every IPv6 address for "localhost".

@@ -31,7 +31,7 @@ pub(super) struct Link {
     connection: Connection,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
     blocked: bool,
-    /// Last, so the socket outlives everything that still writes to it.
+    /// Last, so the socket outlives its writers.
     socket: Socket,
 }
 
@@ -114,7 +114,7 @@ impl Link {
     pub(super) async fn close(self) {
         let Self { channel, _closed, connection, socket, .. } = self;
         let goodbye = async {
-            // Errors are irrelevant here: the connection is over either way.
+            // Errors are irrelevant: the connection is over either way.
             channel.close(200, "OK".into()).await.ok();
             connection.close(200, "OK".into()).await.ok();
         };
@@ -130,7 +130,7 @@ pub struct Listening {
     /// Held until the end. lapin (4.12.3) closes a channel when its last handle is dropped, and cannot close a
     /// connection while a channel is closing.
     channels: Mutex<Vec<Channel>>,
-    /// Last, so the socket outlives everything that still writes to it.
+    /// Last, so the socket outlives its writers.
     _socket: Socket,
 }
 
@@ -209,7 +209,7 @@ impl Listening {
         let Self { connection, channels, _socket: socket, .. } = self;
         let channels = channels.into_inner().unwrap_or_else(PoisonError::into_inner);
         let goodbye = async {
-            // Errors are irrelevant here: the connection is over either way, even without an answer.
+            // Errors are irrelevant: the connection is over either way, even without an answer.
             for channel in &channels {
                 channel.close(200, "OK".into()).await.ok();
             }

@@ -113,7 +113,7 @@ impl Failure for Error {
 }
 
 impl Error {
-    /// The reply code and text of a broker that answered, but refused or ended the connection.
+    /// The reply code and text with which a broker refused or ended the connection.
     #[must_use]
     pub fn reply(&self) -> Option<(u16, &str)> {
         let source = match self {

@@ -17,7 +17,7 @@ use crate::telemetry::{
     metrics::topology::{Counts, Problem, Role},
 };
 
-/// An exchange or a queue, as it is on the broker.
+/// An exchange or queue on the broker.
 #[derive(Debug)]
 pub struct Examined {
     /// Its name.
@@ -37,7 +37,7 @@ pub struct Examined {
     pub needed: bool,
 }
 
-/// Why something is not as it should be.
+/// A fault of an exchange or queue.
 #[derive(Debug)]
 pub struct Trouble {
     /// The kind.

@@ -179,7 +179,7 @@ impl crate::relay::Session for ConfirmChannel {
         let routing_key = ShortString::from(envelope.routing_key());
         let channel = self.link.channel.clone();
         let exchange = self.exchange.clone();
-        // The first poll queues the frames; the io thread writes many of them in one go.
+        // The first poll queues the frames; the io thread writes them in batches.
         let answer = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await?;

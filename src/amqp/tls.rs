@@ -62,7 +62,7 @@ pub(super) fn connector(settings: &Settings) -> io::Result<RustlsConnector> {
 pub(super) struct Advice {
     /// The problem and what to do.
     pub(super) words: String,
-    /// True if the words are complete: the cause would only add names from the TLS library.
+    /// True if the cause would only add names from the TLS library.
     pub(super) whole: bool,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Exchange {
     pub(super) name: String,
     pub(super) kind: ExchangeKind,
     pub(super) arguments: Arguments,
-    /// Whether publishing commands needs it; `topology = "check"` looks only for those.
+    /// Whether publishing needs it; `topology = "check"` looks only for those.
     pub(super) needed: bool,
 }
 
@@ -115,7 +115,7 @@ fn kept(name: &str, role: Role) -> Queue {
 /// A check covers what publishing needs. The destination of unrouted and dead commands is up to those who define the
 /// topology; without an alternate exchange an unrouted command is returned, which is noticed.
 pub(super) fn plan(settings: &Settings) -> Plan {
-    // Referenced objects come first: a command published a moment later is already routed.
+    // Referenced objects first: a command published a moment later is already routed.
     let exchanges = vec![
         fanout(UNROUTED),
         fanout(DEAD),

@@ -60,7 +60,7 @@ pub struct Watch {
 struct Seen {
     queues: [Option<Counts>; Role::ALL.len()],
     faults: Vec<(Fault, String)>,
-    /// Objects that were missing and exist again.
+    /// Objects that exist again.
     repaired: Vec<String>,
 }
 
@@ -156,7 +156,7 @@ impl Watch {
             match connection.prepare(plan.clone(), &self.settings, &self.existing).await {
                 Ok(_) => {
                     let missing = seen.faults.drain(..).map(|(fault, _)| fault.object);
-                    // An object that was never there is not lost: a service that starts declares at its own pace.
+                    // An object that was never there is not lost: a starting service declares at its own pace.
                     seen.repaired = missing.filter(|object| looks.known.contains(object)).collect();
                 }
                 Err(Error::Topology { object, source, .. }) => {
@@ -176,13 +176,13 @@ impl Watch {
     }
 }
 
-/// State kept from one check to the next.
+/// State kept between checks.
 #[derive(Debug, Default)]
 struct Looks {
     connection: Option<Listening>,
     /// Whether the broker has closed channels of the connection. They are released with it.
     soiled: bool,
-    /// Missing optional queues, by name, with the time of the last query.
+    /// Missing optional queues, with the time of the last query.
     absent: HashMap<String, Instant>,
     /// Objects that were in order at the last check.
     known: HashSet<String>,
@@ -293,7 +293,7 @@ impl From<Seen> for View {
     }
 }
 
-/// Logs changes, each only once.
+/// Logs each change once.
 #[derive(Debug, Default)]
 struct Teller {
     failed: bool,

@@ -50,7 +50,7 @@ pub(super) struct Returned {
 /// From this many publishes on, answers are awaited in batches.
 const MUCH: usize = 32;
 
-/// Publishes in order, each with the future of its answer.
+/// Publishes in order, with their answers.
 pub(super) struct Window<F> {
     slots: VecDeque<Slot<F>>,
     /// Returns that were read and are not yet matched.
@@ -134,7 +134,7 @@ where
         }
     }
 
-    /// True if the answer of a slot is here; otherwise registers a wake-up.
+    /// True if a slot's answer is here; otherwise registers a wake-up.
     fn is_here(&mut self, index: usize, cx: &mut Context<'_>) -> Result<bool, E> {
         let slot = &mut self.slots[index];
         if let Awaited::Future(future) = &mut slot.answer {
@@ -146,7 +146,7 @@ where
         Ok(true)
     }
 
-    /// True if the answer of a slot is here; registers no wake-up.
+    /// The same without a wake-up.
     fn read(&mut self, index: usize) -> Result<bool, E> {
         self.is_here(index, &mut Context::from_waker(Waker::noop()))
     }
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_return_counts_for_its_own_command_in_every_interleaving_of_confirms() {
-        // The broker returned `lost` before it confirmed it; lapin attached the return to the confirm of `carrier`.
+        // The broker returned `lost`; lapin attached the return to the confirm of `carrier`.
         for (publishes, lost_one, carrier) in
             (1..7).flat_map(|n| (0..n).flat_map(move |l| (0..n).map(move |c| (n, l, c))))
         {

@@ -6,7 +6,6 @@ use lapin::ErrorKind;
 use super::{code, topology::OVERFLOW};
 use crate::telemetry::metrics::topology::Problem;
 
-/// The broker's message, if the broker refused.
 fn text(error: &lapin::Error) -> Option<&str> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some(error.get_message().as_str()),
@@ -55,7 +54,6 @@ fn kind(error: &lapin::Error) -> Kind {
     }
 }
 
-/// The problem's kind for the metrics.
 pub(super) fn problem(error: &lapin::Error) -> Problem {
     match kind(error) {
         Kind::Otherwise { .. } => Problem::DeclaredOtherwise,

@@ -17,7 +17,7 @@ const BEHIND: Duration = Duration::from_secs(60);
 /// needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Loads the ledger's uses, then keeps changes there while it is polled.
+/// Loads the ledger's uses, then keeps changes there.
 pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infallible {
     match ledger.credential_uses().await {
         Ok(known) => {
@@ -25,7 +25,7 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
                 metrics.uses.remember(&endpoint, tag, known_since, last_used_at);
             }
         }
-        // Kept uses are merged into the ledger's, so only the display until then is incomplete.
+        // Writes merge with the ledger's uses, so only the display until then is incomplete.
         Err(error) => {
             tracing::warn!("cannot read when credentials were last used: {}", chain(&error));
         }

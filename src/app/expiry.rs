@@ -37,7 +37,7 @@ impl Expiry {
         Self { metrics, client: Mutex::new(client), changed: Notify::new() }
     }
 
-    /// Checks now, and uses another client certificate from now on.
+    /// Switches to another client certificate and checks now.
     pub(super) fn look_again(&self, client: Option<PathBuf>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         self.changed.notify_one();

@@ -203,7 +203,7 @@ impl Relay {
         }
     }
 
-    /// Drops the state of a session. `blame` has the broker's message if it ended the session over a publish.
+    /// Drops a session's state. `blame` has the broker's message if it ended the session over a publish.
     pub(super) fn session_over(&mut self, blame: Option<String>) -> Lost {
         self.metrics.relay.set_connected(false);
         self.metrics.relay.set_blocked(false);
@@ -214,7 +214,7 @@ impl Relay {
         lost
     }
 
-    /// Writes everything unsettled, however long that takes.
+    /// Writes everything unsettled, without a time limit.
     pub(super) async fn settle_all(&mut self) {
         loop {
             let now = self.clock.now();
@@ -357,7 +357,7 @@ impl Relay {
     }
 }
 
-/// Logs the cause; the machine only needs to know that the read failed.
+/// Logs the cause, which the machine does not need.
 fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
     looked.map_err(|error| {
         warn!(error = %chain(&error), "cannot read the ledger; retrying");
@@ -365,7 +365,7 @@ fn readable<T>(looked: Result<T, LookError>) -> Result<T, Unreadable> {
     })
 }
 
-/// Resolves when the future in the slot does; never if the slot is empty. Leaves the slot as it is.
+/// Resolves with the future in the slot; never if it is empty. Leaves the slot as it is.
 async fn under_way<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => future.await,

@@ -110,7 +110,7 @@ impl Preparations {
         }
         let now = Instant::now();
         while self.known.len() >= REMEMBERED {
-            // The lowest is the one most likely to be through.
+            // The lowest is most likely through.
             self.known.pop_first();
         }
         let known = self.known.entry(entry.seq).or_insert(Known { since: now, enrichment: None });
@@ -143,7 +143,7 @@ impl Preparations {
         self.under_way.is_empty()
     }
 
-    /// The next command that is done; never resolves if none is under way. Cancel safe.
+    /// The next completed command; never resolves if none is under way. Cancel safe.
     pub(super) async fn next(&mut self) -> Parcel {
         let Some((entry, enrichment)) = self.under_way.next().await else {
             return std::future::pending().await;

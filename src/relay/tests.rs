@@ -67,7 +67,7 @@ impl Bench {
         Self::start(&Handle::new(), settings())
     }
 
-    /// Waits for a state, for at most an hour of virtual time.
+    /// Waits for a state, at most an hour of virtual time.
     async fn until(&self, what: &str, mut state: impl FnMut(&World) -> bool) {
         let began = Instant::now();
         while !state(&self.world()) {

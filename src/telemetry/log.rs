@@ -173,7 +173,7 @@ impl Switch {
     }
 }
 
-/// The filters of the human-readable and the JSON format.
+/// The human-readable and the JSON filter.
 fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
     let (filter, nothing) = (parse(filter).map_err(Error::Filter)?, EnvFilter::new("off"));
     Ok(if human { (filter, nothing) } else { (nothing, filter) })
@@ -188,7 +188,7 @@ struct Target {
     journal: bool,
 }
 
-/// A subscriber that writes to `writer`, and the switch for its format and filter.
+/// A subscriber for `writer`, and its switch.
 fn layer<W>(
     human: bool,
     target: Target,

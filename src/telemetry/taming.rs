@@ -9,7 +9,7 @@ use std::{
     fmt::{self, Display, Write},
 };
 
-/// True for characters that move the cursor, break the line, or change the writing direction.
+/// True for characters that move the cursor, break lines, or change the writing direction.
 #[must_use]
 pub fn acts(c: char) -> bool {
     // Fast path: called for each character of a log.

@@ -39,7 +39,7 @@ use double::Double;
 const TOKEN: &str = "fake-token";
 const KEY: &str = "fake-key";
 
-/// No test step takes nearly this long; it only keeps a broken one from hanging.
+/// Only keeps a broken test from hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `reached`; fails with `what` on timeout.
@@ -199,7 +199,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}\n{}", self.head, self.body))
     }
 
-    /// Everything except the date, which is the same for all.
+    /// Everything except the date.
     fn but_the_date(&self) -> String {
         let mut head: Vec<_> =
             self.head.lines().filter(|line| !line.to_lowercase().starts_with("date:")).collect();
@@ -226,7 +226,7 @@ impl Connection {
         tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await.unwrap().unwrap()
     }
 
-    /// The next answer's head: the complete answer to `HEAD`, whatever length it states.
+    /// The next head: the whole answer to `HEAD`, whatever length it states.
     async fn head(&mut self) -> Answer {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {

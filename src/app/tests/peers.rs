@@ -1,4 +1,4 @@
-//! Limits on who may send callbacks and how many, and connections after their last answer.
+//! Limits on peers, and connections after their last answer.
 
 use super::*;
 use crate::http::peers::{Mode, Network};

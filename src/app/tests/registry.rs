@@ -56,7 +56,7 @@ impl Registry {
         }
     }
 
-    /// Receives a callback with these members plus action, operator and token; returns the resulting command.
+    /// Receives these members plus action, operator and token; returns the command.
     async fn receive(&self, endpoint: &str, members: &str) -> Result<Value, Refusal> {
         let mut callback = format!(r#"{{{members},"token":"{TOKEN}""#);
         for (name, value) in [("action_type", "APPROVE"), ("user_id", "zhang3")] {

@@ -60,7 +60,7 @@ impl<C: Cargo> Machine<C> {
                         stage: Stage::Resting,
                     };
                     self.note(key, seq, known);
-                    // An operator has requeued it: later ones that are about to be published must come after it.
+                    // An operator has requeued it: later ones about to be published must come after it.
                     self.put_back_retries(|task, later| task == key && later > seq);
                 }
             }
@@ -77,7 +77,7 @@ impl<C: Cargo> Machine<C> {
                     // It should have been due before this one. An operator may have parked it from another process.
                     self.session.missing = Some((key, first));
                 }
-                // Moved out of the way of those that can be published.
+                // Out of the way of those that can be published.
                 let next = first_next.unwrap_or(now.at).max(now.at + TICK);
                 if let Some(known) = self.tasks.get_mut(key, seq) {
                     known.next_attempt_at = Some(next);
@@ -110,11 +110,11 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Takes whether the exception that others wait for is still pending.
+    /// Whether the exception that others wait for is still pending.
     pub(in crate::relay) fn still_pending(&mut self, pending: Result<bool, Unreadable>, now: Moment) {
         let Some(Asking::Pending(key, seq)) = self.asking else { return };
         self.asking = None;
-        // What was learned about it in the meantime is newer than the answer.
+        // Anything learned since is newer than the answer.
         let rests = |known: &Known<C>| matches!(known.stage, Stage::Resting);
         let first = self.tasks.first(key).filter(|(first, known)| *first == seq && rests(known));
         if pending == Ok(false) && first.is_some() && !self.unsettled.mentions(seq) {
@@ -130,7 +130,7 @@ impl<C: Cargo> Machine<C> {
         self.dropped(before.as_ref());
     }
 
-    /// Forgets an exception because it is resolved or parked.
+    /// Forgets a resolved or parked exception.
     pub(super) fn forget(&mut self, key: TaskKey, seq: Seq) {
         let before = self.tasks.remove(key, seq);
         self.dropped(before.as_ref());
@@ -140,7 +140,7 @@ impl<C: Cargo> Machine<C> {
         self.session.held -= usize::from(known.is_some_and(|known| matches!(known.stage, Stage::Held(_))));
     }
 
-    /// Moves an exception to another stage; returns the previous one.
+    /// Moves an exception; returns its previous stage.
     pub(super) fn stage(&mut self, key: TaskKey, seq: Seq, stage: Stage<C>) -> Option<Stage<C>> {
         self.tasks.get_mut(key, seq).map(|known| std::mem::replace(&mut known.stage, stage))
     }

@@ -7,7 +7,7 @@ use super::{
 use crate::{command::Seq, ledger::state::Event};
 
 impl<C: Cargo> Machine<C> {
-    /// The next publish, preparation or read, if there is one.
+    /// The next publish, preparation or read.
     pub(super) fn feed(&mut self, head: Seq, now: Moment) -> Option<Effect<C>> {
         // A late return that is being looked up may hold back its task.
         if self.session.gate == Gate::Blocked || self.late.is_to_be_found() {
@@ -94,7 +94,7 @@ impl<C: Cargo> Machine<C> {
         Effect::Prepare(cargo)
     }
 
-    /// Takes a command back from preparation, complete or not. No effect if it is not awaited any more.
+    /// Takes a command back from preparation, complete or not. No effect if not awaited any more.
     pub(in crate::relay) fn prepared(&mut self, cargo: C) {
         debug_assert!(!cargo.is_raw(), "it is not prepared twice");
         match self.session.preparing.remove(&cargo.seq()) {

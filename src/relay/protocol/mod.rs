@@ -144,7 +144,6 @@ pub(super) struct Moment {
     pub(super) elapsed: Duration,
 }
 
-/// An exception whose turn has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Due<C> {
     pub(super) cargo: C,
@@ -290,7 +289,7 @@ struct Passing<C> {
     stragglers: Stragglers<C>,
     /// Exceptions that are being prepared, with their refusals so far.
     preparing: BTreeMap<Seq, (TaskKey, u32)>,
-    /// Exceptions whose turn has come.
+    /// Exceptions whose turn has come, for the next publishes.
     retries: VecDeque<Due<C>>,
     /// Exceptions known to end sessions whose turn has come: tried one at a time, with nothing else in flight.
     alone: VecDeque<Due<C>>,

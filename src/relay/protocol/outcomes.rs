@@ -63,7 +63,7 @@ impl<C: Cargo> Machine<C> {
         self.tally.last = Some((seq, reason.to_owned()));
     }
 
-    /// Records a new exception of a pending command, or its new state.
+    /// Records an exception or its new state.
     pub(super) fn except(
         &mut self,
         seq: Seq,
@@ -113,7 +113,7 @@ impl<C: Cargo> Machine<C> {
         let mut moved = Vec::new();
         for (seq, known) in self.tasks.of_mut(key) {
             if !next_is_here && matches!(known.stage, Stage::Held(_)) {
-                // Read again when its turn comes: an operator may have acted on it by then.
+                // Read again in its turn: an operator may have acted on it by then.
                 known.stage = Stage::Resting;
                 self.session.held -= 1;
             }
@@ -176,7 +176,7 @@ impl<C: Cargo> Machine<C> {
         true
     }
 
-    /// Returns exceptions to the ledger whose turn has come but that are not with the broker yet.
+    /// Returns exceptions to the ledger that are due but not with the broker yet.
     pub(super) fn put_back_retries(&mut self, which: impl Fn(TaskKey, Seq) -> bool) {
         let session = &mut self.session;
         let mut back = Vec::new();

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use super::Cargo;
 use crate::command::Seq;
 
-/// The commands that were read and not published, and how to get more.
+/// Commands read and not published, and how to get more.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Reading<C> {
     ready: VecDeque<C>,
@@ -33,7 +33,7 @@ enum State {
     Behind,
     /// The table is being read; holds the head as it was before.
     Asked(Seq),
-    /// Everything up to the head was read: the next commands may be fresh.
+    /// The head was reached: the next commands may be fresh.
     CaughtUp,
     /// The fresh commands left a gap; the table has the missing ones.
     Missed,
@@ -48,7 +48,6 @@ pub(super) enum Next {
 }
 
 impl<C> Reading<C> {
-    /// Starts behind this place in the log.
     pub(super) fn from(position: Seq) -> Self {
         Self { ready: VecDeque::new(), position, state: State::Behind }
     }
@@ -77,7 +76,7 @@ impl<C: Cargo> Reading<C> {
         self.ready.is_empty() && !matches!(self.state, State::Asked(_) | State::Paused)
     }
 
-    /// How to get the commands after those that were read.
+    /// How to get the next commands.
     pub(super) fn seek(&mut self, head: Seq) -> Option<Next> {
         match self.state {
             State::CaughtUp if head > self.position => Some(Next::TakeFresh),
@@ -86,7 +85,7 @@ impl<C: Cargo> Reading<C> {
         }
     }
 
-    /// While far behind, reads the next page while this one is with the broker.
+    /// While far behind, reads a page ahead.
     pub(super) fn read_ahead(&mut self, head: Seq, page: usize) -> Option<Next> {
         let wanted = self.state == State::Behind && self.ready.len() < page / 2;
         if wanted { self.read(head) } else { None }
@@ -125,7 +124,7 @@ impl<C: Cargo> Reading<C> {
         };
         let last = read.last().map_or(self.position, Cargo::seq);
         if read.len() < page {
-            // The page covers at least the head; the commands missing from it have exceptions.
+            // The page reaches the head at least; commands missing from it have exceptions.
             self.position = last.max(head);
             self.state = State::CaughtUp;
         } else {

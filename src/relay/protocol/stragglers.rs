@@ -54,7 +54,6 @@ impl<C: Cargo> Stragglers<C> {
         self.count > 0 && self.waiting.contains_key(&key)
     }
 
-    /// Adds a command that is being prepared.
     pub(super) fn prepare(&mut self, seq: Seq, key: TaskKey) {
         self.by_seq.insert(seq, Place::Preparing(key));
         self.wait(seq, key);
@@ -72,7 +71,7 @@ impl<C: Cargo> Stragglers<C> {
         self.count += 1;
     }
 
-    /// Takes a prepared command. No effect if it is not awaited any more.
+    /// Takes a prepared command. No effect if not awaited any more.
     pub(super) fn prepared(&mut self, cargo: C) {
         let seq = cargo.seq();
         let Some(Place::Preparing(key)) = self.by_seq.get(&seq) else { return };
@@ -81,7 +80,7 @@ impl<C: Cargo> Stragglers<C> {
         self.lead(key);
     }
 
-    /// Lets the first command of a task go if it is prepared.
+    /// Lets a task's first command go if it is prepared.
     fn lead(&mut self, key: TaskKey) {
         let first = self.waiting.get(&key).and_then(BTreeSet::first);
         if let Some(first) = first

@@ -41,7 +41,7 @@ impl Suspicion {
         !self.set_aside.is_empty() && self.set_aside.contains(&seq)
     }
 
-    /// True if nothing shows yet that the broker ends the session over this command only.
+    /// True if the broker may end the session over other commands too.
     pub(super) fn is_unproven(&self, seq: Seq) -> bool {
         self.unproven.contains(&seq)
     }
@@ -57,7 +57,6 @@ impl Suspicion {
         }
     }
 
-    /// Forgets all but those that still wait.
     pub(super) fn keep(&mut self, waiting: &BTreeSet<Seq>) {
         self.set_aside.retain(|seq| waiting.contains(seq));
         self.unproven.retain(|seq| waiting.contains(seq));

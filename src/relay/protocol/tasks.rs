@@ -73,7 +73,7 @@ impl<C> Tasks<C> {
         before
     }
 
-    /// Forgets an exception because it is resolved or parked.
+    /// Forgets a resolved or parked exception.
     pub(super) fn remove(&mut self, key: TaskKey, seq: Seq) -> Option<Known<C>> {
         let task = self.by_key.get_mut(&key)?;
         let known = task.remove(&seq)?;
@@ -101,7 +101,7 @@ impl<C> Tasks<C> {
         lead_again
     }
 
-    /// The first exception of a task: the others wait for it.
+    /// The exception that the task's others wait for.
     pub(super) fn first(&self, key: TaskKey) -> Option<(Seq, &Known<C>)> {
         self.by_key.get(&key)?.first_key_value().map(|(seq, known)| (*seq, known))
     }
@@ -110,7 +110,6 @@ impl<C> Tasks<C> {
         self.by_key.get_mut(&key)?.get_mut(&seq)
     }
 
-    /// Moves every exception back to `Resting`.
     pub(super) fn rest_all(&mut self) {
         for known in self.by_key.values_mut().flat_map(BTreeMap::values_mut) {
             known.stage = Stage::Resting;

@@ -23,7 +23,6 @@ impl Unsettled {
         self.through = self.through.max(Some(seq));
     }
 
-    /// A command became an exception, or its exception changed.
     pub(super) fn except(&mut self, exception: Exception) {
         self.cleared.remove(&exception.seq);
         self.exceptions.insert(exception.seq, exception);

@@ -46,7 +46,6 @@ fn entry(seq: Seq, task: u64) -> Entry {
     }
 }
 
-/// State shared by both doubles.
 #[derive(Default)]
 pub(super) struct World {
     // the ledger
@@ -71,7 +70,7 @@ pub(super) struct World {
     pub(super) connects: u32,
     pub(super) sessions: u32,
     pub(super) closed: u32,
-    /// Every publish, in order, of all sessions.
+    /// Every publish of all sessions, in order.
     pub(super) published: Vec<Seq>,
     /// Every command that was ever confirmed.
     pub(super) confirmed: BTreeSet<Seq>,
@@ -128,7 +127,6 @@ impl Handle {
         self.head.send_replace(head);
     }
 
-    /// An operator's act in another process.
     pub(super) fn operator(&self, seq: Seq, state: Exceptional) {
         let next_attempt_at = Timestamp::UNIX_EPOCH;
         let reason = "by an operator".to_owned();
@@ -139,7 +137,6 @@ impl Handle {
         world.exceptions.insert(seq, exception);
     }
 
-    /// Answers the oldest unanswered publish.
     pub(super) fn answer(&self, outcome: BrokerAnswer) {
         let mut world = self.world();
         let open = world.flying.iter_mut().find(|(_, answer)| answer.is_none());

@@ -49,7 +49,7 @@ struct State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A poisoned lock must still work: the panic is about to be logged through it.
+        // A poisoned lock must still work: the panic is logged through it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,7 +96,7 @@ fn write_for_ever(shared: &Shared, mut sink: impl Write) {
         mem::swap(&mut batch, &mut state.waiting);
         state.writing = true;
         drop(state);
-        // There is nowhere to report the error.
+        // The error cannot be reported.
         sink.write_all(&batch).and_then(|()| sink.flush()).ok();
         batch.clear();
         // A flood must not keep its memory allocated.
@@ -122,7 +122,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for &Lines {
-    /// Takes one whole line. The subscriber writes each event with one call.
+    /// Takes a whole line: the subscriber writes each event with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = self.0.state();
         if state.waiting.len() + line.len() > ROOM_BYTES {
@@ -132,7 +132,7 @@ impl Write for &Lines {
         let first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
         drop(state);
-        // Only the first line wakes the thread; it collects the others.
+        // Only the first line wakes the thread.
         if first {
             self.0.filled.notify_one();
         }

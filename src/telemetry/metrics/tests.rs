@@ -7,7 +7,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Every name of our metrics in a text, with the contents of braces after it.
+/// Our metrics in a text, each with the contents of braces after it.
 fn named(text: &str) -> Vec<(&str, &str)> {
     let ours = text.match_indices("countersign_").map(|(at, _)| {
         let rest = &text[at..];

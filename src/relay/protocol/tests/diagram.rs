@@ -33,7 +33,7 @@ fn stage(machine: &Machine<Plain>, seq: Seq) -> &'static str {
     if session.reading.is_ready(seq) { "Ready" } else { "[*]" }
 }
 
-/// Every step of a command in any state within the bounds, except the ends of sessions.
+/// Every step of a command within the bounds, except ends of sessions.
 fn steps(bounds: &Bounds, into: &mut BTreeSet<Step>) {
     let count = bounds.tasks.len();
     let stages =

@@ -65,7 +65,7 @@ proptest! {
     }
 }
 
-/// Walks, then checks that everything gets through; returns the violation.
+/// Returns the violation, also if something does not get through.
 pub(super) fn walk(bounds: &Bounds, choices: &[u16]) -> Result<(), String> {
     let mut world = World::new(bounds);
     let (mut acts, mut done) = (Vec::new(), Vec::new());

@@ -55,7 +55,6 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// A session that has just begun.
     pub(super) fn new(rules: Rules, log: &[u64], cursor: Seq, waiting: &[Seq]) -> Self {
         let mut bench = Self {
             machine: Machine::new(rules),
@@ -105,7 +104,6 @@ impl Bench {
         published
     }
 
-    /// Answers the last question with due exceptions and their refusals.
     pub(super) fn due(&mut self, due: &[(Seq, u32)]) -> Vec<Seq> {
         assert!(matches!(self.asked.pop(), Some(Question::Due { .. })), "it is not asked");
         let due = due.iter().map(|(seq, attempts)| Due { cargo: self.of(*seq), attempts: *attempts });
@@ -149,7 +147,6 @@ impl Bench {
         exceptions.iter().map(|exception| (exception.seq, exception.attempts, rests(exception))).collect()
     }
 
-    /// Ends the session over the command in flight.
     fn end(&mut self) {
         self.machine.lost(Some("406 PRECONDITION_FAILED".to_owned()), at(self.now));
         (self.asked, self.reads) = (Vec::new(), Vec::new());
