@@ -52,7 +52,7 @@ pub struct Settings {
     pub console: console::Settings,
     /// The endpoints.
     pub intake: intake::Settings,
-    /// The file of the client certificate for the broker, if there is one: its expiry is reported.
+    /// File of the client certificate for the broker, whose expiry is reported.
     pub client_certificate: Option<PathBuf>,
     /// Time limit for stopping.
     pub shutdown_grace: Duration,
@@ -65,7 +65,7 @@ const BACKLOG: u32 = 1024;
 /// grace in force ends the waiting for requests.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
 
-/// Background work ends by the deadline, and then still has to leave its thread.
+/// Background work ends by the deadline, then still has to leave its thread.
 const STOP_SLACK: Duration = Duration::from_millis(250);
 
 /// Minimum time for the ledger's writer even after the grace: it only has to commit what it holds.

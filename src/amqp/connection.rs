@@ -209,7 +209,7 @@ impl Listening {
         let Self { connection, channels, _socket: socket, .. } = self;
         let channels = channels.into_inner().unwrap_or_else(PoisonError::into_inner);
         let goodbye = async {
-            // Errors are irrelevant: the connection is over either way, even without an answer.
+            // Errors are irrelevant: the connection is over either way.
             for channel in &channels {
                 channel.close(200, "OK".into()).await.ok();
             }

@@ -18,7 +18,7 @@ use super::{
     words::{advice, overflow_of_existing, refusing_policy},
 };
 
-/// Existing queues with an overflow behavior different from ours, by name, with that behavior. Remembered to avoid a
+/// Existing queues with an overflow behaviour different from ours, by name, with that behaviour. Remembered to avoid a
 /// refusal, and the broker's log line, each time.
 #[derive(Debug, Default)]
 pub struct Existing(Mutex<HashMap<String, Option<String>>>);

@@ -30,7 +30,7 @@ pub struct Examined {
     pub trouble: Option<Trouble>,
     /// False if it could not be compared with what `serve` declares because the user may not configure it.
     pub compared: bool,
-    /// The queue's declared overflow behavior, if that is not to refuse; `Some("")` if none is declared, which means
+    /// The queue's declared overflow behaviour, if that is not to refuse; `Some("")` if none is declared, which means
     /// drop the oldest.
     pub overflow: Option<String>,
     /// Whether commands or reports depend on it.

@@ -146,7 +146,7 @@ where
         Ok(true)
     }
 
-    /// The same without a wake-up.
+    /// Like [`Self::is_here`], without a wake-up.
     fn read(&mut self, index: usize) -> Result<bool, E> {
         self.is_here(index, &mut Context::from_waker(Waker::noop()))
     }

@@ -45,7 +45,7 @@ pub(super) async fn keep_last(ledger: &dyn Ledger, metrics: &Metrics) {
     write(ledger, known(metrics)).await;
 }
 
-/// Whether the credentials changed, or one was used for the first time, or long after its kept use.
+/// Whether the credentials changed, or one's use is new or long after its kept use.
 fn is_behind(kept: &[CredentialUse], known: &[CredentialUse]) -> bool {
     kept.len() != known.len()
         || kept.iter().zip(known).any(|(kept, known)| {

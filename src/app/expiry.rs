@@ -89,7 +89,6 @@ fn read(path: &std::path::Path) -> Option<Facts> {
     Facts::of(path, &certificates::chain(path, &pem).ok()?).ok()
 }
 
-/// The configuration key of the certificate.
 fn key(of: CertificateUse) -> &'static str {
     match of {
         CertificateUse::Http => "http.tls.cert_file",

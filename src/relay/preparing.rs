@@ -38,7 +38,7 @@ const AT_ONCE: usize = 64;
 /// the next session then neither makes them wait nor asks for them again.
 const REMEMBERED: usize = 4096;
 
-/// Enrichment older than this is requested again: a command that was refused in between must not carry stale data.
+/// Older enrichment is requested again: a command refused in between must not carry stale data.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 /// [`Enrich`] keeps the deadline; the relay waits this much longer for an implementation that does not.
@@ -99,7 +99,7 @@ impl Preparations {
         self.enrich.as_ref().and_then(|enrich| enrich.patience(&entry.envelope.endpoint))
     }
 
-    /// Starts to enrich a command unless that is under way. Returns the command if nothing more is to be done for it.
+    /// Starts to enrich a command unless that is under way. Returns a command that needs nothing more.
     pub(super) fn begin(&mut self, parcel: Parcel) -> Option<Parcel> {
         let Parcel { entry, .. } = parcel;
         let (Some(enrich), Some(patience)) = (self.enrich.clone(), self.patience(&entry)) else {

@@ -56,7 +56,7 @@ impl Default for Settings {
 pub enum Format {
     /// Human-readable if stderr is a terminal, otherwise JSON.
     Auto,
-    /// Human-readable; with colors on a terminal.
+    /// Human-readable; with colours on a terminal.
     Human,
     /// One object per line.
     Json,
@@ -182,7 +182,7 @@ fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
 /// Properties of the output.
 #[derive(Debug, Clone, Copy, Default)]
 struct Target {
-    /// A terminal that supports colors.
+    /// A terminal that supports colours.
     colours: bool,
     /// systemd's journal, which reads priorities.
     journal: bool,

@@ -338,7 +338,7 @@ async fn a_body_in_many_small_pieces_is_turned_away_and_one_in_fair_pieces_is_no
     let large = format!("{}{}", callback("t1"), " ".repeat(20_000));
     for (piece, status) in [(1, 413), (40, 200), (1000, 200), (20_000, 200)] {
         let mut connection = Connection::open(service.callbacks).await;
-        // The server may have closed before it reads the rest of a refused request.
+        // The server may close before it reads the rest of a refused request.
         drop(connection.stream.write_all(chunked(piece, &large).as_bytes()).await);
         let answer = connection.answer().await;
         assert_eq!(answer.status, status, "in pieces of {piece}: {}", answer.body);

@@ -174,7 +174,6 @@ fn post(endpoint: &str, body: &str) -> String {
     format!("POST /callbacks/{endpoint} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A plain callback about a task of this name.
 fn callback(task: &str) -> String {
     format!(
         r#"{{"action_type":"APPROVE","user_id":"u1","instance_id":"i1","task_id":"{task}","token":"{TOKEN}"}}"#

@@ -1,24 +1,23 @@
 //! The relay's protocol: a state machine without I/O, clock, log or randomness.
 //!
 //! It is fed events (the methods that take a [`Moment`] or an answer) and asked for effects ([`Machine::next`]) until
-//! there are none. A driver carries the effects out: `relay::driver` in the service; a model checker, a property test
-//! and a simulation in the tests. All drive this same machine.
+//! there are none. The driver that carries them out is `relay::driver` in the service; in the tests it is a model
+//! checker, a property test or a simulation, all with this same machine.
 //!
 //! # Entities
 //! - **Cargo.** A command: the machine reads its place in the log and its task, and passes the rest on.
-//! - **Session.** From [`Machine::begin`] to [`Machine::lost`]. The state of a session ([`Passing`]) is dropped with
-//!   it: the ledger is authoritative.
+//! - **Session.** From [`Machine::begin`] to [`Machine::lost`]. Its state ([`Passing`]) is dropped with it: the ledger
+//!   is authoritative.
 //! - **Exceptions** ([`Tasks`]). The ledger's waiting exceptions and where each one is: resting in the ledger, held
 //!   behind an earlier one of the task, or tried.
-//! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A settlement that fails is
-//!   put back into it.
-//! - **Stragglers.** Commands that are prepared (enriched) before they are published ([`Cargo::is_raw`]), and the
-//!   commands of their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for
-//!   them anyway.
-//! - **Suspicion.** What follows when the broker ends a session over a published command; see [`suspicion`].
+//! - **Unsettled.** What was learned and is not in the ledger yet; outlives the session. A failed settlement is put
+//!   back into it.
+//! - **Stragglers.** Commands that are prepared (enriched) before they are published ([`Cargo::is_raw`]), and those of
+//!   their tasks behind them; see [`stragglers`]. Exceptions are prepared as well; their tasks wait for them anyway.
+//! - **Suspicion.** Handling of commands over which the broker ends the session; see [`suspicion`].
 //!
 //! # The stages of a command
-//! Within a session. When it ends, all commands go back to the ledger (`[*]`), except exceptions that rest. A test
+//! Within a session. When it ends, all commands except resting exceptions go back to the ledger (`[*]`). A test
 //! compares the diagram with every step that the model takes.
 //!
 //! ```mermaid
@@ -102,7 +101,7 @@ use unsettled::Unsettled;
 /// How often the machine wants [`Machine::tick`].
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// Delay before the first retry of a refused command. The broker will not have changed a moment later.
+/// Delay before the first retry: the broker will not have changed a moment later.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// Interval between reminders while settlements fail.
@@ -115,7 +114,7 @@ pub(super) trait Cargo {
     fn seq(&self) -> Seq;
     /// Commands with the same key are published in order.
     fn task_key(&self) -> TaskKey;
-    /// True if something has to be prepared for it before it is published.
+    /// True if it must be prepared before it is published.
     fn is_raw(&self) -> bool {
         false
     }
@@ -127,7 +126,7 @@ pub(super) struct Rules {
     pub(super) max_attempts: u32,
     pub(super) confirm_timeout: Duration,
     pub(super) max_exceptions: usize,
-    /// Maximum number of commands that wait for preparation, their own or that of an earlier command.
+    /// Maximum number of commands waiting for preparation, their own or an earlier one's.
     pub(super) max_stragglers: usize,
     /// How old a session must be before a command known to end sessions is tried.
     pub(super) calm: Duration,
@@ -285,17 +284,17 @@ struct Passing<C> {
     began: Duration,
     in_flight: VecDeque<Flight>,
     reading: Reading<C>,
-    /// Commands of the log's order that others may overtake.
+    /// Commands that others may overtake.
     stragglers: Stragglers<C>,
-    /// Exceptions that are being prepared, with their refusals so far.
+    /// Exceptions being prepared, with their refusals so far.
     preparing: BTreeMap<Seq, (TaskKey, u32)>,
-    /// Exceptions whose turn has come, for the next publishes.
+    /// Exceptions whose turn has come.
     retries: VecDeque<Due<C>>,
-    /// Exceptions known to end sessions whose turn has come: tried one at a time, with nothing else in flight.
+    /// The same, known to end sessions: tried one at a time, with nothing else in flight.
     alone: VecDeque<Due<C>>,
-    /// Number of exceptions held behind an earlier one of their task.
+    /// Number of held exceptions.
     held: usize,
-    /// An exception that others wait for, and that should be due but is not listed.
+    /// An exception that others wait for, due but not listed.
     missing: Option<(TaskKey, Seq)>,
     /// The confirm timeout counts from here if the broker has blocked publishing before.
     patience_from: Duration,
@@ -344,7 +343,7 @@ impl<C: Cargo> Machine<C> {
         }
     }
 
-    /// Starts a session. The cursor and the waiting exceptions are read from the ledger after everything was settled.
+    /// Starts a session. Cursor and waiting exceptions are the ledger's after everything was settled.
     pub(super) fn begin(&mut self, cursor: Seq, waiting: Vec<(TaskKey, Seq)>, now: Moment) {
         self.through = cursor;
         let catch_up = waiting.iter().map(|(_, seq)| *seq).max().unwrap_or(0);

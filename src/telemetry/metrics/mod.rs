@@ -1,4 +1,4 @@
-//! The catalog of metrics: names, meanings and labels. Label sets are closed: endpoint names come from the
+//! The catalogue of metrics: names, meanings and labels. Label sets are closed: endpoint names come from the
 //! configuration, outcomes and results from enums; sender data never becomes a label.
 
 mod callbacks;

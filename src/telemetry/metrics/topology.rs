@@ -46,7 +46,7 @@ impl Role {
 /// Counts of a queue, from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Ready messages. Messages held by a consumer without acknowledgment are not counted.
+    /// Ready messages. Messages held by a consumer without acknowledgement are not counted.
     pub messages: u32,
     /// Consumers.
     pub consumers: u32,
