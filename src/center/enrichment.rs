@@ -1,10 +1,10 @@
-//! Completing commands by what the approval center knows: the relay asks ([`Enrich`]), and what it gets is in
+//! Enriches commands with data from the approval center. The relay requests it through [`Enrich`]; the results are in
 //! [`command::enrichment`](crate::command::enrichment).
 //!
-//! At most two calls for a command: for the operator's ids (contact v3), which are remembered for some minutes, and for the
-//! tasks of the instance (`external_tasks`), which are asked for each time, since they change. Both at once, and both within
-//! the command's deadline: a call whose turn within the rate limits would come later is not made, so that a crowd of commands
-//! takes nobody's turns in vain.
+//! Makes at most two calls per command, concurrently: one for the operator's ids (contact v3), which are cached for
+//! some minutes, and one for the instance's tasks (`external_tasks`), which change and are not cached. Both end within
+//! the command's deadline. A call whose turn within the rate limits would come later is not made, so that a burst of
+//! commands wastes no turns.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use crate::{
     relay::Enrich,
 };
 
-/// What is completed of an endpoint's commands.
+/// What to add to an endpoint's commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The operator's other ids.
@@ -36,34 +36,34 @@ pub struct Settings {
     pub task: bool,
     /// The instance's status.
     pub instance: bool,
-    /// How long a command may wait for it.
+    /// How long a command may wait for the data.
     pub timeout: Duration,
 }
 
-/// How long a user's ids are remembered. They never change; the app's permission to see them may.
+/// How long a user's ids are cached. They never change, but the app's permission to see them may.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
-/// How long it is remembered that a user is not known.
+/// How long it is cached that a user is unknown.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// A center that cannot be reached at all is not asked for so long: commands need not wait to find that out one by one.
+/// Pause after the center was unreachable, so that commands do not each wait to find out.
 const AWAY_FOR: Duration = Duration::from_secs(5);
 
-/// A failure so shortly before the deadline is one of time.
+/// A failure this close to the deadline counts as late.
 const NEARLY: Duration = Duration::from_millis(20);
 
-/// Users remembered. When there are more, all are forgotten: each costs one call then.
+/// Maximum cached users. Beyond it, the cache is cleared, at the cost of one call per user.
 const USERS: usize = 10_000;
 
-/// Completes commands.
+/// Enriches commands.
 #[derive(Debug)]
 pub struct Enricher {
     center: Center,
     endpoints: HashMap<String, Settings>,
     users: Arc<Users>,
-    /// Until then the center counts as away, and is not asked.
+    /// Until then the center counts as unreachable and is not called.
     away_until: Arc<Mutex<Option<Instant>>>,
-    /// Where the calls are made: connections outlive the relay that first used them.
+    /// Runs the calls, so that connections outlive the relay that first used them.
     runtime: Handle,
 }
 
@@ -91,7 +91,7 @@ impl Users {
 }
 
 impl Enricher {
-    /// Completes the commands of these endpoints, by name, with calls made on this runtime.
+    /// Enriches the commands of these endpoints, by name. Calls run on `runtime`.
     #[must_use]
     pub fn new(center: Center, endpoints: HashMap<String, Settings>, runtime: Handle) -> Self {
         Self { center, endpoints, users: Arc::default(), away_until: Arc::default(), runtime }
@@ -117,7 +117,7 @@ impl Enrich for Enricher {
             subject: Subject::of(entry),
             deadline,
         };
-        // A set of one, which ends the task when it is dropped.
+        // A set with one task, which aborts the task when dropped.
         let mut task = JoinSet::new();
         task.spawn_on(asking.ask(), &self.runtime);
         Box::pin(async move {
@@ -127,7 +127,6 @@ impl Enrich for Enricher {
     }
 }
 
-/// What is asked about.
 struct Subject {
     user_id: String,
     approval_code: Option<String>,
@@ -164,14 +163,14 @@ struct Asking {
     deadline: Instant,
 }
 
-/// How asking for one thing ended.
+/// The result of one lookup.
 enum Answer<T> {
-    /// It was not to be asked for.
+    /// Not requested.
     Unwanted,
     /// The center answered; `None` if it does not know.
     Told(Option<T>),
     Late,
-    /// It was not asked: its turn would have come too late.
+    /// Not called: its turn would have come too late.
     Crowded,
     Failed,
 }
@@ -190,8 +189,8 @@ impl<T> Answer<T> {
                     let until = Instant::now() + AWAY_FOR;
                     *away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
                 }
-                // A call ends itself at the deadline, and says so in one way or another; and the token, which one command
-                // gets for all, ends at that one's.
+                // A call ends at the deadline, with one error or another. The token is fetched by one command for all,
+                // and that fetch ends at the deadline of that command.
                 let timed_out = matches!(&error, Error::Transport { source, .. } if source.is_timeout());
                 match error {
                     _ if timed_out || Instant::now() + NEARLY >= deadline => Self::Late,
@@ -231,7 +230,7 @@ enum Lookup {
     Failed,
 }
 
-/// How far a command was completed, by what was asked for.
+/// How far a command was enriched, given its lookups.
 fn status(outcomes: &[Lookup]) -> EnrichmentStatus {
     let any = |outcome| outcomes.contains(&outcome);
     if outcomes.iter().all(|outcome| *outcome == Lookup::Known) {
@@ -274,7 +273,7 @@ impl Asking {
             outcomes.extend(instances.outcome());
         }
         if task {
-            // The instance may be known, and the task not.
+            // The instance may be known without the task.
             outcomes.extend(match instances.outcome() {
                 Some(Lookup::Known) => Some(by_task.unwrap_or(Lookup::Unknown)),
                 other => other,
@@ -309,7 +308,7 @@ impl Asking {
                 let some = |id: String| Some(id).filter(|id| !id.is_empty());
                 Some(OperatorIds { open_id: some(user.open_id), union_id: some(user.union_id) })
             }
-            // The center has answered: there is nobody of this id whom the app may see.
+            // The center answered: the app may see no such user.
             Err(error) if matches!(error.fault(), Some(Fault::UserUnknown | Fault::Parameter)) => None,
             Err(error) => return Err(error),
         };
@@ -317,8 +316,8 @@ impl Asking {
         Ok(known)
     }
 
-    /// The instance with its tasks. Of several with one id the one that has the task, and of those that of the callback's
-    /// code.
+    /// The instance with its tasks. Among several with the same id, prefers one that has the task, then one with the
+    /// callback's code.
     async fn instance(&self) -> Result<Option<InstanceTasks>, Error> {
         let Some(instance_id) = &self.subject.instance_id else { return Ok(None) };
         let filter = TaskFilter::Instances(vec![instance_id.clone()]);

@@ -1,6 +1,6 @@
-//! What stands round the callback: the client of the approval center's APIs, and the work that needs it.
+//! The client of the approval center's APIs, and the features that need it.
 //!
-//! All of it is off unless configured, and nothing on the accept path imports it (INVARIANT 4).
+//! All of it is off unless configured. Nothing on the accept path imports it (INVARIANT 4).
 
 pub mod client;
 pub mod enrichment;

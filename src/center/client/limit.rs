@@ -1,5 +1,5 @@
-//! Client-side rate limits: no API is called more often than the platform allows (platform.md#rate-limits), or while
-//! the platform asks us to wait.
+//! Client-side rate limits: no API is called more often than the platform allows (platform.md#rate-limits), and none
+//! while the platform asks us to wait.
 
 use std::{
     collections::VecDeque,

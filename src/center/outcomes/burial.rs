@@ -1,8 +1,9 @@
-//! Sends to the dead letters what is no report, with the reason in a header.
+//! Dead-letters reports, with the reason in a header.
 //!
-//! The broker does so as well with what is rejected, but says no more than that it was. So a copy with the reason is published
-//! to the exchange of dead letters, and the message is acknowledged once the broker has the copy. Where that cannot be (no such
-//! exchange, no permission, no room) the message is rejected: it goes the broker's way, without the reason, which is in the log.
+//! The broker dead-letters rejected messages too, but without a reason of ours. So a copy with the reason is published
+//! to the dead-letter exchange, and the message is acknowledged once the broker has the copy. If that is impossible (no
+//! such exchange, no permission, no room), the message is rejected. The broker then dead-letters it without the reason,
+//! which is in the log.
 
 use lapin::{
     BasicProperties, Channel,
@@ -17,20 +18,20 @@ use crate::{
     telemetry::log::chain,
 };
 
-/// The header that says why.
+/// The header with the reason.
 pub(super) const REASON: &str = "countersign-refused";
 
-/// `delivery_mode`: on disk before it is confirmed.
+/// `delivery_mode`: written to disk before it is confirmed.
 const PERSISTENT: u8 = 2;
 
-/// All headers together have to fit into one frame.
+/// All headers together must fit into one frame.
 const REASON_CHARS: usize = 1000;
 
-/// The way to the dead letters, on one connection.
+/// Publishes dead letters on one connection.
 pub(super) struct Burial<'a> {
     listening: &'a Listening,
     channel: Option<Channel>,
-    /// Whether it was tried in vain: that is not tried again on this connection, since the broker logs it each time.
+    /// Whether publishing failed. It is not retried on this connection, since the broker logs each attempt.
     closed: bool,
 }
 
@@ -39,7 +40,7 @@ impl<'a> Burial<'a> {
         Self { listening, channel: None, closed: false }
     }
 
-    /// Has a message lie among the dead letters, and no longer where it came from.
+    /// Moves a message to the dead letters.
     pub(super) async fn bury(&mut self, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
         if !self.closed {
             match self.publish(delivery, reason).await {
@@ -60,7 +61,7 @@ impl<'a> Burial<'a> {
         );
     }
 
-    /// True once the broker has the copy in a queue.
+    /// True if the broker has the copy in a queue.
     async fn publish(&mut self, delivery: &Delivery, reason: &str) -> lapin::Result<bool> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
@@ -80,9 +81,9 @@ impl<'a> Burial<'a> {
     }
 }
 
-/// What a message says of itself, with the reason. Not `user_id`, which the broker would compare with ours, nor `expiration`:
-/// a dead letter waits for somebody who looks at it. Nor headers that are the broker's: what it wrote itself (`x-`), and
-/// further routing keys (`CC`, `BCC`), which it would follow with our rights.
+/// The message's properties, with the reason. Omits `user_id`, which the broker would compare with ours, and
+/// `expiration`: a dead letter waits until somebody looks at it. Also omits the broker's headers: those that it wrote
+/// itself (`x-`), and further routing keys (`CC`, `BCC`), which it would follow with our permissions.
 fn copied(properties: &BasicProperties, reason: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {

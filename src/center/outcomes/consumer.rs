@@ -1,4 +1,4 @@
-//! Takes reports from the queue, has the ledger keep them, and then tells the broker.
+//! Consumes reports, stores them in the ledger, and then acknowledges them.
 
 use std::time::Duration;
 
@@ -30,35 +30,35 @@ use crate::{
     telemetry::{failpoint::reach, log::chain, metrics::ReportResult},
 };
 
-/// The name under which the broker shows the connection.
+/// The connection name that the broker displays.
 const CONNECTION: &str = "countersign outcomes";
 
-/// The first wait after a connection was lost, as in the relay.
+/// First delay after a lost connection, as in the relay.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// How long to wait before the ledger is asked again after it failed.
+/// Delay before a failed ledger operation is retried.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
-/// While the ledger keeps nothing, this is said again so often.
+/// How often the log repeats that the ledger stores nothing.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
-/// A session that lasted so long was a good one, whether or not anybody reported anything.
+/// A session that lasted this long was good, with or without reports.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// lapin may never answer if the connection ends in just the wrong moment.
+/// lapin may never answer if the connection ends at the wrong moment.
 const STEP: Duration = Duration::from_secs(10);
 
 /// Why a session ended.
 enum End {
-    /// It is to stop.
+    /// A stop was requested.
     Stopped,
-    /// The broker, by way of lapin.
+    /// The broker, through lapin.
     Lapin(lapin::Error),
-    /// The broker, before there was a session.
+    /// The broker, before the session began.
     Amqp(Error),
-    /// The broker ended the subscription: the queue was deleted.
+    /// The broker cancelled the subscription: the queue was deleted.
     Cancelled,
-    /// The broker did not answer.
+    /// The broker did not respond.
     Silent,
 }
 
@@ -68,7 +68,8 @@ impl From<lapin::Error> for End {
     }
 }
 
-/// Takes reports, through any loss of the broker, until it is to stop. Rings `bell` when there is something to show.
+/// Consumes reports until a stop is requested, and reconnects as needed. Notifies `bell` when there is something to
+/// show.
 pub(super) async fn run(resources: &Resources, broker: &amqp::Settings, settings: &Settings, bell: &Notify) {
     let mut stop = resources.stop.clone();
     let existing = Existing::default();
@@ -141,7 +142,7 @@ struct Subscription<'a> {
 }
 
 impl Subscription<'_> {
-    /// How it ended, and how many reports it took before.
+    /// Returns why the session ended, and how many reports it took.
     async fn serve(mut self, broker: &amqp::Settings, stop: &mut Stop) -> (End, u64) {
         let Err(end) = self.serve_until(broker, stop).await;
         (end, self.taken)
@@ -187,12 +188,12 @@ impl Subscription<'_> {
         Ok(channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?)
     }
 
-    /// Keeps what came, then tells the broker, in its order: what comes again after a crash comes in order as well.
+    /// Stores a batch, then acknowledges it in the broker's order, so that redelivery after a crash keeps the order.
     async fn take(&mut self, batch: Vec<Delivery>, stop: &mut Stop) -> Result<(), End> {
         let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
         let told = tokio::select! {
             told = self.judge_and_keep(read) => told,
-            // A ledger that keeps nothing must not keep us from stopping; what is not acknowledged comes again.
+            // A failing ledger must not block the shutdown. Unacknowledged messages are redelivered.
             () = given_up(stop) => return Err(End::Stopped),
         };
         reach("outcome:kept");
@@ -214,7 +215,7 @@ impl Subscription<'_> {
         Ok(())
     }
 
-    /// Has the ledger keep what may be kept, and write down what may not.
+    /// Stores permitted reports, and records refused ones.
     async fn judge_and_keep(&self, read: Vec<Result<Outcome, String>>) -> Vec<Handled> {
         let mut refusals = Vec::with_capacity(read.len());
         for outcome in &read {
@@ -247,7 +248,7 @@ impl Subscription<'_> {
         told
     }
 
-    /// Why a report may not be kept, if it speaks of an instance that is not its command's to speak of.
+    /// Why a report is not permitted, if its instance does not belong to its command.
     async fn refusal(&self, outcome: &Outcome) -> Option<String> {
         let instance = outcome.instance.as_ref()?;
         let record = self.until_it_works(|| self.resources.ledger.find(outcome.command_id)).await?;
@@ -270,7 +271,7 @@ impl Subscription<'_> {
         self.until_it_works(|| self.resources.ledger.refuse_report(refused())).await;
     }
 
-    /// Asks the ledger until it answers. What is asked for may be asked for again.
+    /// Retries an idempotent ledger operation until it succeeds.
     async fn until_it_works<T, E, F>(&self, ask: impl Fn() -> F) -> T
     where
         E: std::error::Error + 'static,
@@ -291,8 +292,8 @@ impl Subscription<'_> {
         }
     }
 
-    /// Has the ledger keep reports, many by one commit, however long that takes. From the first that it could not keep on all
-    /// are asked for again, so that the last of a command stays the last.
+    /// Stores reports, many per commit, and retries until it succeeds. All reports from the first failure on are
+    /// retried, so that the last of a command stays the last.
     async fn keep(&self, outcomes: &[&Outcome]) -> Vec<Reported> {
         let mut reported = Vec::with_capacity(outcomes.len());
         let mut told: Option<Instant> = None;
@@ -324,10 +325,10 @@ impl Subscription<'_> {
     }
 }
 
-/// What became of a message.
+/// The result of a message.
 struct Handled {
     result: ReportResult,
-    /// Why it goes to the dead letters, if it does: to come again would not make it better.
+    /// Why it is dead-lettered, if it is: redelivery would not help.
     dead: Option<String>,
 }
 
@@ -345,7 +346,7 @@ fn read(body: &[u8]) -> Result<Outcome, String> {
     })
 }
 
-/// Says what became of a report.
+/// Logs the result of a report.
 fn log_report(outcome: &Outcome, reported: Reported) -> Handled {
     let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
     match reported {
@@ -367,7 +368,7 @@ fn log_report(outcome: &Outcome, reported: Reported) -> Handled {
     }
 }
 
-/// Resolves a moment after it is to stop: what the ledger is writing is most likely written by then.
+/// Resolves one second after a stop request. By then the ledger has most likely finished its current write.
 async fn given_up(stop: &mut Stop) {
     requested(stop).await;
     sleep(Duration::from_secs(1)).await;

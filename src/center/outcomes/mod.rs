@@ -1,27 +1,28 @@
-//! Outcomes: what workers report of commands is kept in the ledger and shown to the approver, on the card of the
+//! Outcomes: stores workers' reports on commands in the ledger and shows them to the approver, on the card of the
 //! approval bot and in the instance at the approval center.
 //!
 //! # Entities
-//! - **Report.** A message `approval.outcome/1` in a queue of ours; [`crate::command::outcome`] has its form and the rules
+//! - **Report.** A message `approval.outcome/1` in our queue. [`crate::command::outcome`] has its format and the rules
 //!   by which one repeats or supersedes another.
 //! - **Outcome.** The last report of a command, in the ledger.
-//! - **Showing.** An outcome on its way to one place: the card that the command came from, or the instance that the worker
-//!   gave. It waits, is shown, or is parked for an operator; that stands in the ledger alone.
+//! - **Showing.** An outcome on its way to one place: the card that the command came from, or the instance that the
+//!   worker gave. It waits, is shown, or is parked for an operator. Only the ledger holds this state.
 //!
-//! # How it is made
-//! Two tasks that know of each other only by the ledger and one bell. `consumer` takes reports, on a connection of its own:
-//! neither the relay nor it holds up the other. A report is acknowledged after the commit that holds it. It goes to the dead
-//! letters, with the reason (`burial`), if it is none, if its command is not known, or if it speaks of what is not its
-//! command's (`permit`); the last is in the history of the command as well. `shower` asks the ledger what is to be shown, makes the
-//! calls (`showing`), judges how they ended (`retry`), and writes that down.
+//! # Structure
+//! Two tasks share only the ledger and one notification. `consumer` takes reports on its own connection, so that it and
+//! the relay do not block each other. A report is acknowledged after the commit that stores it. It is dead-lettered
+//! with the reason (`burial`) if it is malformed, if its command is unknown, or if it is not about its own command
+//! (`permit`). The command's history records the last case too. `shower` reads due showings from the ledger, makes the
+//! calls (`showing`), classifies the results (`retry`), and records them.
 //!
-//! # What is promised
-//! - A report that was acknowledged is shown, parked, or superseded by a later one; a crash at any point loses nothing, and at
-//!   most repeats a call that may be repeated.
-//! - What is shown in one place is shown in the order of the reports. A place that is slow holds up no other one, as long as
-//!   fewer than [`Settings::max_calls`] places are.
-//! - Nothing is given up because the center is away, limits, or does not let the app in: that is tried again, at longer and
-//!   longer intervals, until it works. What the center rejects, or fails at too often, is parked with its words.
+//! # Guarantees
+//! - An acknowledged report is shown, parked, or superseded by a later one. A crash at any point loses nothing, and at
+//!   most repeats an idempotent call.
+//! - Each place shows outcomes in the order of the reports. A slow place delays no other, as long as fewer than
+//!   [`Settings::max_calls`] places are slow.
+//! - If the center is unreachable, limits, or denies access to the app, the call is retried at growing intervals until
+//!   it works. If the center rejects the outcome, or the call fails too often, the showing is parked with the center's
+//!   message.
 
 mod burial;
 mod consumer;
@@ -49,20 +50,20 @@ use crate::{
 /// The section `[outcomes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The queue that workers report to. Empty: no outcomes are taken.
+    /// The queue that workers report to. Empty: outcomes are off.
     pub queue: String,
-    /// Reports that may be on their way from the broker to the ledger. At least 1.
+    /// Maximum reports in transit from the broker to the ledger. At least 1.
     pub prefetch: u16,
-    /// Calls to the approval center under way at the same time. At least 1.
+    /// Maximum concurrent calls to the approval center. At least 1.
     pub max_calls: usize,
-    /// Failures that may pass after which a showing is parked. At least 1.
+    /// Transient failures after which a showing is parked. At least 1.
     pub max_attempts: u32,
-    /// What workers may report, by the name of the endpoint. Of an endpoint that is not in it, what their command names.
+    /// What workers may report, by endpoint name. Without an entry, only what the command names.
     pub rules: HashMap<String, Rules>,
 }
 
 impl Settings {
-    /// The queue, if there is one.
+    /// The queue, if configured.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
         Some(&*self.queue).filter(|queue| !queue.is_empty())
@@ -81,19 +82,19 @@ impl Default for Settings {
     }
 }
 
-/// What the outcomes work with.
+/// Shared resources of the outcome tasks.
 #[derive(Clone)]
 pub struct Resources {
-    /// Where reports are kept.
+    /// Stores reports.
     pub ledger: Arc<dyn Ledger>,
-    /// Where it is counted what came of them.
+    /// Counts results.
     pub metrics: Arc<Metrics>,
-    /// When to stop.
+    /// Requests the stop.
     pub stop: Stop,
 }
 
-/// Takes reports and shows them until it is to stop; then takes no more, keeps what it has taken, and gives calls under way
-/// the time that is left. Returns at the latest when that is over. If dropped, nothing is lost.
+/// Consumes and shows reports until a stop is requested. Then it takes no more, stores those already taken, and gives
+/// pending calls the remaining time. Returns when that is over, at the latest. If dropped, nothing is lost.
 pub async fn run(resources: Resources, broker: &amqp::Settings, settings: &Settings, center: &Center) {
     let bell = Notify::new();
     let consuming = consumer::run(&resources, broker, settings, &bell);

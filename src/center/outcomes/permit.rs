@@ -1,17 +1,17 @@
-//! What a report may say of an instance: a worker may only speak of its own command.
+//! Checks reports on instances: a worker may only report on its own command.
 //!
-//! Countersign synchronises with the rights of its app, which reach every instance of the tenant. What a worker reports is
-//! therefore held to the command that it reports of:
+//! Countersign synchronises with the permissions of its app, which cover every instance of the tenant. Reports are
+//! therefore checked against their command:
 //!
-//! 1. **The instance** is the one that the command names. Another one only if the endpoint lists it
-//!    ([`Rules::instances`]): where contexts name no instance, somebody has to say which ones a worker may speak of.
+//! 1. **The instance** is the one that the command names. Another one is allowed only if the endpoint lists it
+//!    ([`Rules::instances`]), for contexts that name no instance.
 //! 2. **The definition** is the one that the command names, or one that the endpoint lists ([`Rules::approval_codes`]):
-//!    callbacks may carry the custom code, or none, where the instance needs the real one. Where neither names any, it is the
-//!    instance alone that binds; the platform lets nobody change the definition of an instance that is there.
-//! 3. **Trusteeship** is not to be spoken of: it would have the platform send decisions to an address of the worker's.
-//! 4. **Links** lead to the hosts that the endpoint lists ([`Rules::link_hosts`]), if it lists any.
+//!    callbacks may carry the custom code, or none, while the instance needs the real one. If neither names a
+//!    definition, only the instance is checked. The platform lets nobody change the definition of an existing instance.
+//! 3. **Trusteeship** is not allowed: the platform would send decisions to an address of the worker's.
+//! 4. **Links** lead to hosts that the endpoint lists ([`Rules::link_hosts`]), if it lists any.
 //!
-//! What is not an instance at all is let through: the center never gets it, and the showing is parked with the reason.
+//! Data that is not an instance passes: the center never gets it, and the showing is parked with the reason.
 
 use regex::Regex;
 use reqwest::Url;
@@ -21,26 +21,26 @@ use crate::{
     command::outcome::Instance,
 };
 
-/// What workers of an endpoint may report, beside what their command names.
+/// What an endpoint's workers may report, in addition to what their command names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
-    /// Definitions whose instances they may speak of, by any of their codes.
+    /// Definitions of permitted instances, by any of their codes.
     pub approval_codes: Vec<String>,
-    /// Instances that they may speak of although the command names another one, or none.
+    /// Instances permitted although the command names another one, or none.
     pub instances: Option<Pattern>,
-    /// Hosts that links may lead to: a name, or `*.` and a name for all below it. Empty: anywhere.
+    /// Permitted hosts of links: a name, or `*.` and a name for all subdomains. Empty: any host.
     pub link_hosts: Vec<String>,
 }
 
-/// A regular expression for a whole text.
+/// A regular expression that must match a whole text.
 #[derive(Debug, Clone)]
 pub struct Pattern(Regex);
 
 impl Pattern {
     /// # Errors
-    /// What is wrong with it.
+    /// The expression is invalid.
     pub fn parse(text: &str) -> Result<Self, regex::Error> {
-        // By itself first, so that it cannot end the group that it is put into.
+        // Parsed alone first, so that it cannot close the group around it.
         Regex::new(text)?;
         Regex::new(&format!("^(?:{text})$")).map(Self)
     }
@@ -54,14 +54,14 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// What of a command its reports are held to.
+/// The parts of a command that its reports are checked against.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Named<'a> {
     pub(super) instance_id: Option<&'a str>,
     pub(super) approval_code: Option<&'a str>,
 }
 
-/// Why a report is refused. The texts quote what the worker wrote, escaped and cut.
+/// Why a report is refused. The texts quote the worker, escaped and truncated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotPermitted {
     #[error(
@@ -84,7 +84,7 @@ pub(super) enum NotPermitted {
     Link { place: &'static str, link: String },
 }
 
-/// Characters of what a worker wrote that are quoted.
+/// Maximum characters quoted from a worker.
 const QUOTED_CHARS: usize = 100;
 
 fn quoted(text: &str) -> String {
@@ -92,7 +92,7 @@ fn quoted(text: &str) -> String {
     format!("{cut:?}")
 }
 
-/// Whether a worker that reports of a command may have this instance synchronised.
+/// Checks whether a worker that reports on a command may have this instance synchronised.
 pub(super) fn check(instance: &Instance, command: Named<'_>, rules: &Rules) -> Result<(), NotPermitted> {
     let Ok(sent) = serde_json::from_str::<ExternalInstance>(instance.json.get()) else { return Ok(()) };
     check_instance(&sent, command, rules)?;
@@ -151,7 +151,8 @@ fn check_links(sent: &ExternalInstance, rules: &Rules) -> Result<(), NotPermitte
     Ok(())
 }
 
-/// Whether every reader of this link goes to one of the hosts. What readers may disagree on leads nowhere.
+/// True if every client that opens this link reaches one of the hosts. Links that clients may parse differently are
+/// false.
 fn leads_to(link: &str, hosts: &[String]) -> bool {
     if link.contains('\\') || link.chars().any(|char| char.is_whitespace() || char.is_control()) {
         return false;
@@ -164,7 +165,7 @@ fn leads_to(link: &str, hosts: &[String]) -> bool {
     hosts.iter().any(|listed| {
         let listed = listed.to_ascii_lowercase();
         match listed.strip_prefix('*') {
-            // `*.example.com`: what ends in `.example.com` and has something before it.
+            // `*.example.com` matches names that end in `.example.com` and have something before it.
             Some(below) => host.len() > below.len() && host.ends_with(below),
             None => host == listed,
         }
@@ -227,7 +228,7 @@ mod tests {
             let other = checked(|it| it["instance_id"] = json!(id), Named::default(), &both);
             assert!(other.is_err(), "{id:?}");
         }
-        // Where nothing says which definition, an instance that the command does not name is of none.
+        // If nothing names a definition, an instance that the command does not name is refused.
         let alone = Rules { instances, ..Rules::default() };
         assert!(checked(|_| {}, Named::default(), &alone).is_err());
     }

@@ -1,5 +1,4 @@
-//! What a failed call to the approval center means for what was to be shown: try again for ever, try again some times, or
-//! set it aside.
+//! Classifies failed calls to the approval center: retry forever, retry a limited number of times, or park.
 
 use std::time::Duration;
 
@@ -8,18 +7,18 @@ use crate::{
     center::client::{Error, Fault},
 };
 
-/// What is to be done after a failure.
+/// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// It tells nothing about the outcome: the center is away or limits, or does not let the app in. Again, until it works.
+    /// Unrelated to the outcome: the center is unreachable, limits, or denies access to the app. Retry until it works.
     Always,
-    /// It may pass. Again, up to a limit.
+    /// Possibly transient. Retry up to a limit.
     Limited,
-    /// The center will never take this. An operator has to look.
+    /// The center will never accept this. An operator must look at it.
     Never,
 }
 
-/// Judges a failure. Every way to fail is named here, so that a new one asks for its place.
+/// Classifies a failure. The match is exhaustive, so that new kinds of failures must be classified.
 pub(super) fn judge(error: &Error) -> Retry {
     match error {
         Error::Api(error) => match error.fault() {
@@ -27,7 +26,7 @@ pub(super) fn judge(error: &Error) -> Retry {
             fault => of_fault(fault),
         },
         Error::Transport { .. } | Error::NoTurn { .. } | Error::Ticket(_) | Error::Client(_) => Retry::Always,
-        // A gateway on the way, or another server in its place, speaks HTML.
+        // A gateway, or another server in its place, answers in HTML.
         Error::Unreadable { .. } | Error::EndlessPages { .. } => Retry::Limited,
         Error::Request { .. } => Retry::Never,
     }
@@ -36,7 +35,7 @@ pub(super) fn judge(error: &Error) -> Retry {
 fn of_fault(fault: Fault) -> Retry {
     match fault {
         Fault::RateLimited | Fault::QuotaSpent => Retry::Always,
-        // Of the app and not of the outcome: once that is fixed, everything that waits goes through.
+        // The app's problem, not the outcome's: once it is fixed, everything that waits succeeds.
         Fault::AddressNotAllowed
         | Fault::TokenMissing
         | Fault::TokenInvalid
@@ -62,21 +61,21 @@ fn of_fault(fault: Fault) -> Retry {
     }
 }
 
-/// The first wait. The client has tried for some seconds already.
+/// The first delay. The client has already retried for some seconds.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// No wait is longer: a center that is back is found within five minutes.
+/// The longest delay, so that a recovered center is found within five minutes.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How long to wait after the `attempts`-th failure in a row (1 is the first); `random` places it in the upper half of what
-/// doubles with every attempt.
+/// The delay after the `attempts`-th failure in a row (1 is the first). `random` selects from the upper half of an
+/// interval that doubles with every attempt.
 pub(super) fn delay(attempts: u32, random: u32) -> Duration {
     let whole = FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST);
     let half = whole / 2;
     half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
-/// [`delay`] by chance.
+/// [`delay`] with a random value.
 pub(super) fn some_delay(attempts: u32) -> Duration {
     delay(attempts, backoff::random())
 }

@@ -1,4 +1,4 @@
-//! Asks the ledger what is to be shown, makes the calls, and writes down how they ended.
+//! Reads due showings from the ledger, makes the calls, and records the results.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -22,39 +22,39 @@ use crate::{
     time::Timestamp,
 };
 
-/// How often the ledger is asked although nobody rang: for what is due again, and for what an operator asked for.
+/// How often the ledger is polled without a notification: for retries, and for requests of an operator.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long to wait before the ledger is asked again after it failed.
+/// Delay before a failed ledger operation is retried.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
-/// Calls under way get so long when it is to stop. They take milliseconds; one that takes longer is most likely waiting for a
-/// center that is away, and is made again after the next start.
+/// Time for pending calls after a stop request. Calls take milliseconds; a longer one most likely waits for an
+/// unreachable center, and is repeated after the next start.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Characters of a reason that the ledger keeps.
+/// Maximum characters of a reason in the ledger.
 const REASON_CHARS: usize = 1000;
 
-/// A card or an instance that a call is under way for.
+/// A card or an instance with a pending call.
 type Place = (Surface, String);
 
-/// What a call came to.
+/// The result of a call.
 struct Done {
     place: Place,
-    /// The reason, if it tells nothing about the outcome: everything that waits would fail by it.
+    /// The reason, if it is unrelated to the outcome: everything that waits would fail with it.
     elsewhere: Option<String>,
 }
 
-/// Shows what waits, until it is to stop.
+/// Shows waiting outcomes until a stop is requested.
 pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Center, bell: &Notify) {
     let mut stop = resources.stop.clone();
     let mut busy: HashSet<Place> = HashSet::new();
     let mut calls = FuturesUnordered::new();
-    // What is wrong elsewhere is told once, and when it is over. For each surface, whose APIs have scopes of their own.
+    // Outages are logged once, and again when they end. They are tracked per surface, whose APIs need different scopes.
     let mut away: HashSet<Surface> = HashSet::new();
     loop {
         if busy.len() < settings.max_calls && stop.borrow().is_none() {
-            // Each busy place may be among them once.
+            // The result may include each busy place once.
             let limit = 2 * settings.max_calls;
             match resources.ledger.showings(Timestamp::now(), limit).await {
                 Ok(due) => {
@@ -103,7 +103,7 @@ pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Cen
     }
 }
 
-/// Makes the call, and has the ledger write down how it ended, however long that takes.
+/// Makes the call and records its result, retrying until the ledger has it.
 async fn attempt(
     resources: &Resources,
     settings: &Settings,
@@ -138,7 +138,7 @@ async fn attempt(
     Done { place, elsewhere }
 }
 
-/// What becomes of a showing that failed.
+/// Decides what to do with a failed showing.
 fn judged(
     problem: &Problem,
     showing: &Showing,
@@ -161,7 +161,7 @@ fn judged(
     (ShowingEnd::Again { at, reason }, ShowingResult::Retried, elsewhere)
 }
 
-/// The center's words, how to fix it, and what else is wrong.
+/// The center's message, a fix, and other faults.
 fn reason(problem: &Problem) -> String {
     let mut reason = chain(&problem.error);
     if let Some(advice) = problem.error.fault().and_then(|fault| fault.advice()) {

@@ -1,4 +1,4 @@
-//! One showing: the call that it takes, and for an instance the version that the center does not ignore.
+//! One showing: its call, and for an instance a version that the center does not ignore.
 
 use std::collections::HashMap;
 
@@ -11,26 +11,26 @@ use crate::{
     ledger::{Showing, Surface},
 };
 
-/// Versions that are tried until one is not ignored. The first is larger than all we ever sent; if somebody else sent a
-/// larger one, the center tells it, and the second is larger than that.
+/// Maximum versions to try until one is not ignored. The first is larger than all we ever sent. If somebody else sent a
+/// larger one, the center reports it, and the second is larger than that.
 const ROUNDS: u32 = 3;
 
-/// How far ahead of the clock a worker's `update_time` may be: its clock may be a little ahead. A larger one would stand over
-/// everything that is reported later, by whomever, and the platform ignores what is not larger without a word.
+/// How far ahead of our clock a worker's `update_time` may be, to allow for clock skew. A larger one would override all
+/// later reports, of any worker: the platform silently ignores versions that are not larger.
 const AHEAD_MS: i64 = 5 * 60_000;
 
-/// What a card has room for beside its title.
+/// Maximum characters on a card, in addition to its title.
 const CARD_CHARS: usize = 60;
 
-/// The keys of the texts of a card.
+/// The key of a card's text.
 const STATUS_KEY: &str = "@i18n@status";
 
-/// Why something was not shown.
+/// Why an outcome was not shown.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// The center's answer, or what stands in its place.
+    /// The center's error, or our own.
     pub(super) error: Error,
-    /// Everything that seems to be wrong with the instance: the center tells one fault at a time.
+    /// All suspected faults of the instance: the center reports one at a time.
     pub(super) faults: Vec<String>,
 }
 
@@ -40,10 +40,10 @@ impl From<Error> for Problem {
     }
 }
 
-/// Shows it. Returns the version with which the instance was synchronised, if it is one. Doing it twice is as good as once.
+/// Shows an outcome. Returns the version with which an instance was synchronised. Idempotent.
 ///
 /// # Errors
-/// Whatever the center refuses; or what cannot be sent at all.
+/// The center refuses it, or it cannot be sent at all.
 pub(super) async fn show(center: &Center, showing: &Showing, now: Millis) -> Result<Option<i64>, Problem> {
     match showing.surface {
         Surface::Card => Ok(center.update_message(&card(showing)).await.map(|_| None)?),
@@ -79,7 +79,7 @@ fn read(showing: &Showing) -> Result<ExternalInstance, Error> {
         let (line, column) = (error.line(), error.column());
         refused(format!("the instance does not fit this API (line {line}, column {column})"))
     })?;
-    // Ignored as in the rest of a report; the center would ignore them as well.
+    // Unknown members are ignored, as in the rest of a report. The center would ignore them as well.
     instance.unknown.clear();
     instance.task_list.iter_mut().for_each(|task| task.unknown.clear());
     instance.cc_list.iter_mut().for_each(|carbon| carbon.unknown.clear());
@@ -90,7 +90,6 @@ fn refused(problem: String) -> Error {
     Error::Request { api: Api::SyncInstance, problem }
 }
 
-/// What the card shows from now on.
 fn card(showing: &Showing) -> MessageUpdate {
     let status = showing.status.unwrap_or_else(|| CardStatus::of(showing.kind, showing.action));
     let custom = status == CardStatus::Custom;
@@ -103,7 +102,7 @@ fn card(showing: &Showing) -> MessageUpdate {
     }
 }
 
-/// The words of a card whose status has none of its own, in the languages of cards (platform.md#sending-a-card).
+/// The texts of a card with a custom status, in the languages of cards (platform.md#sending-a-card).
 fn words(showing: &Showing) -> Vec<I18nMap> {
     let [applied, refused, failed] = [
         ["已处理", "Done", "処理済み"],
@@ -121,7 +120,7 @@ fn words(showing: &Showing) -> Vec<I18nMap> {
         .map(|(locale, title, colon)| {
             let value = match (&showing.message, showing.status) {
                 (None, _) => title.to_owned(),
-                // The worker's own status comes with the worker's own words.
+                // The worker's own status has the worker's text only.
                 (Some(message), Some(_)) => message.clone(),
                 (Some(message), None) => format!("{title}{colon}{message}"),
             };
@@ -131,7 +130,7 @@ fn words(showing: &Showing) -> Vec<I18nMap> {
         .collect()
 }
 
-/// On one line, cut where a card ends.
+/// Converts to one line, truncated to fit a card.
 fn short(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= CARD_CHARS {
@@ -140,7 +139,7 @@ fn short(text: &str) -> String {
     line.chars().take(CARD_CHARS - 1).chain(['…']).collect()
 }
 
-/// Synchronises the instance with a version that is not ignored, and returns that.
+/// Synchronises the instance with a version that is not ignored, and returns that version.
 async fn synchronise(
     center: &Center,
     given: &ExternalInstance,
@@ -158,8 +157,8 @@ async fn synchronise(
         let differing = center.check_instances(&[instance.version()]).await?;
         match larger(&instance, &differing) {
             None if synced.process_record.is_none() || round > 1 => return Ok(version.0),
-            // It says that it changed nothing, and has what we sent: from before, if a crash came between the call and the
-            // commit; or from somebody else, of the same version and with another content, which nothing tells.
+            // The center reports no change and has what we sent. Either we sent it before a crash that prevented the
+            // commit, or somebody else sent the same version with other content, which cannot be detected.
             None => version = above(version)?,
             Some(theirs) if round == ROUNDS => {
                 let problem = format!("it reports {theirs}, larger than our {version}, every time");
@@ -173,8 +172,7 @@ async fn synchronise(
     }
 }
 
-/// What the worker says, unless it says nothing, something that is not larger than what was sent before, or something far
-/// ahead of the clock.
+/// The worker's version, unless it is absent, not larger than the last one sent, or far ahead of the clock.
 fn first_version(given: Millis, last: Option<i64>, now: Millis) -> Result<Millis, Error> {
     let wanted = if given == Millis::NEVER { now } else { given.min(latest(now)) };
     match last {
@@ -183,7 +181,7 @@ fn first_version(given: Millis, last: Option<i64>, now: Millis) -> Result<Millis
     }
 }
 
-/// The largest version that a worker may give.
+/// The largest version that a worker may set.
 fn latest(now: Millis) -> Millis {
     Millis(now.0.saturating_add(AHEAD_MS))
 }
@@ -191,7 +189,7 @@ fn latest(now: Millis) -> Millis {
 /// The next larger version.
 ///
 /// # Errors
-/// There is none: the center would ignore whatever is sent, and say success.
+/// There is none: the center would ignore any update and report success.
 fn above(version: Millis) -> Result<Millis, Error> {
     version.0.checked_add(1).map(Millis).ok_or_else(|| {
         refused(format!(
@@ -200,9 +198,9 @@ fn above(version: Millis) -> Result<Millis, Error> {
     })
 }
 
-/// The instance as it is sent: nothing in it is older than itself, for what is not larger than the center's is ignored one
-/// by one (platform.md#versions-and-update-modes), and nothing is far ahead of the clock unless it has to be. REPLACE
-/// would compare no versions, and delete the tasks that the worker does not speak of.
+/// The instance as sent. Nothing in it is older than the instance, since the center ignores each item that is not
+/// larger than its own (platform.md#versions-and-update-modes). Nothing is far ahead of the clock unless necessary.
+/// REPLACE would compare no versions, and delete tasks that the worker does not mention.
 fn with_version(given: &ExternalInstance, version: Millis, now: Millis) -> ExternalInstance {
     let mut instance = given.clone();
     instance.update_mode = Some("UPDATE".to_owned());
@@ -217,7 +215,7 @@ fn with_version(given: &ExternalInstance, version: Millis, now: Millis) -> Exter
     instance
 }
 
-/// True if the center says that it has changed everything that was sent. One that says nothing is asked.
+/// True if the center reports a change for everything sent. If it reports nothing, the caller asks it.
 fn took_everything(instance: &ExternalInstance, synced: &Synced) -> bool {
     synced.process_record.is_some_and(|record| {
         let took = |count: crate::center::client::ProcessCount| count.insert_num + count.update_num;
@@ -227,7 +225,7 @@ fn took_everything(instance: &ExternalInstance, synced: &Synced) -> bool {
     })
 }
 
-/// The largest version that the center has where it differs from what was sent; `None` if it has what was sent.
+/// The largest version at the center that differs from the one sent; `None` if all match.
 fn larger(instance: &ExternalInstance, differing: &[InstanceVersion]) -> Option<Millis> {
     let sent: HashMap<&str, Millis> =
         instance.task_list.iter().map(|task| (&*task.task_id, task.update_time)).collect();

@@ -1,4 +1,4 @@
-//! The shower between a real ledger and a center that is slow where it is told to be.
+//! The shower between a real ledger and a fake center with controlled delays.
 
 use std::{
     path::Path,
@@ -19,16 +19,15 @@ use crate::{
     },
 };
 
-/// What the center has seen.
 #[derive(Default)]
 struct Seen {
-    /// Cards in the order in which calls for them ended, with the status.
+    /// Cards in the order in which their calls ended, with the status.
     shown: Vec<(String, String)>,
     under_way: usize,
     most_under_way: usize,
 }
 
-/// Answers every call with success, and calls for the card `1` only when it is let go.
+/// Answers every call with success. Calls for the card `1` wait until released.
 struct Platform {
     inner: double::Platform,
     seen: Arc<Mutex<Seen>>,
@@ -130,7 +129,6 @@ async fn report(ledger: &SqliteLedger, command_id: CommandId, word: &str, status
     assert_eq!(reported, Ok(Reported::Kept));
 }
 
-/// The shower, running.
 fn run_shower(
     ledger: &Arc<SqliteLedger>,
     center: Center,

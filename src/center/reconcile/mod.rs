@@ -1,25 +1,25 @@
-//! Comparing what was published with what the approval center shows, and telling which decisions never became visible there.
+//! Compares published commands with the approval center, and reports decisions that never became visible there.
 //!
-//! The center advances nothing by itself (platform.md#parties-and-order-of-calls): a decision is visible only once
-//! the third party has synchronised the instance. If that does not happen, the approver's list shows the task as
-//! pending for ever, and nobody is told.
+//! The center advances nothing on its own (platform.md#parties-and-order-of-calls): a decision is visible only after
+//! the third party has synchronised the instance. Otherwise the approver's list shows the task as pending forever, and
+//! nobody is notified.
 //!
 //! # How
-//! A *pass* ([`pass`]) walks the published commands in order of the log, in pages, from where the pass before ended, up to
-//! those that have been published for [`Settings::after`]. It asks for the tasks of their instances, 20 at a time, and
-//! compares (`verdict`). What is not visible becomes a *finding* in the ledger and is asked for again, after growing gaps,
-//! as long as [`Settings::within`] allows. A page is written in one transaction together with how far it went, so that a
-//! pass that is interrupted anywhere goes on there, at the price of asking for one page twice.
+//! A *pass* ([`pass`]) walks the published commands in log order, in pages. It starts where the last pass ended, and
+//! stops at commands published less than [`Settings::after`] ago. It requests the tasks of their instances, 20 at a
+//! time, and compares (`verdict`). A decision that is not visible becomes a *finding* in the ledger. It is checked
+//! again at growing intervals, within [`Settings::within`]. Each page is written in one transaction with the position,
+//! so an interrupted pass resumes there and requests at most one page twice.
 //!
-//! # What is asked
-//! Tasks are asked for by `instance_ids` alone (platform.md#task-status), which needs no `approval_code`: so it does
-//! not matter which of the two pools (platform.md#two-codes-of-a-definition) a callback's code is of. The code only
-//! decides between several instances of one id. A command without instance or task, such as a card whose context
-//! nothing could be read from, cannot be asked for: [`Verdict::Untellable`].
+//! # Requests
+//! Tasks are requested by `instance_ids` alone (platform.md#task-status), without `approval_code`. So it does not
+//! matter from which of the two pools (platform.md#two-codes-of-a-definition) a callback's code is. The code only
+//! decides between several instances with one id. A command without instance or task, such as a card with an unreadable
+//! context, cannot be checked: [`Verdict::Untellable`].
 //!
-//! # What it costs
-//! Memory for one page. Calls at most every [`Pace::between`]; the client's own limiter stands behind that. Nothing is read on
-//! the accept path, and what is written goes to the ledger's writer as one small change for each page.
+//! # Cost
+//! Memory for one page. Calls at most every [`Pace::between`], in addition to the client's own limits. The accept path
+//! reads nothing. Each page is one small change for the ledger's writer.
 
 mod pass;
 mod verdict;
@@ -36,15 +36,15 @@ use crate::ledger::Verdict;
 /// The section `[reconcile]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a command must have been published before the center is asked for it.
+    /// How long a command must have been published before it is checked.
     pub after: Duration,
-    /// How often a running service does a pass; `None` for never.
+    /// Interval of passes in a running service; `None` for never.
     pub every: Option<Duration>,
-    /// How long after its receipt a command is asked for at the most.
+    /// How long after its receipt a command is checked.
     pub within: Duration,
 }
 
-/// What somebody should do about a finding, as a sentence; `None` if nothing.
+/// What to do about a finding, as a sentence; `None` if nothing.
 #[must_use]
 pub fn advice(verdict: Verdict) -> Option<&'static str> {
     Some(match verdict {

@@ -15,40 +15,40 @@ use crate::{
     time::Timestamp,
 };
 
-/// Commands read, and written of, at once. They are read without their messages.
+/// Commands per page. They are read without their messages.
 const PAGE: usize = 500;
 
-/// Instances that may be asked for at once (platform.md#task-status).
+/// Maximum instances per call (platform.md#task-status).
 const INSTANCES: usize = 20;
 
-/// The longest gap between two checks of one finding.
+/// The longest interval between two checks of one finding.
 const LONGEST_GAP: Duration = Duration::from_secs(86_400);
 
-/// The shortest.
+/// The shortest interval.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 
-/// Which findings a pass asks for again.
+/// Which findings a pass checks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// Those whose time has come.
+    /// Those that are due.
     Due,
-    /// All that are open, given up or not.
+    /// All open ones, given up or not.
     All,
 }
 
-/// How much a pass takes upon itself.
+/// Limits of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// The least time from one call to the next.
+    /// Minimum time between two calls.
     pub between: Duration,
-    /// Pages of each kind, findings and new commands, in one pass; `None` for all.
+    /// Maximum pages of each kind, findings and new commands; `None` for all.
     pub pages: Option<usize>,
 }
 
-/// Why a pass ended before its end. What was written before stays.
+/// Why a pass ended early. Written pages stay.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The center did not answer as it should.
+    /// The center did not answer as expected.
     #[error("cannot query the approval center")]
     Center(#[source] client::Error),
     /// The ledger cannot be read.
@@ -59,33 +59,33 @@ pub enum Error {
     Write(#[from] AcceptError),
 }
 
-/// What a pass came to.
+/// The result of a pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Commands asked for, those that were asked for again included.
+    /// Commands checked, including repeated checks.
     pub commands: u64,
     /// Calls made.
     pub calls: u64,
     /// By verdict, in the order of [`Verdict::ALL`].
     pub verdicts: [u64; Verdict::ALL.len()],
-    /// [`Pace::pages`] ended it; another pass would have something to do.
+    /// [`Pace::pages`] ended the pass, and another one would have something to do.
     pub more: bool,
 }
 
-/// Who is told what a pass does while it does it.
+/// Observes a pass.
 pub trait Witness {
-    /// A page is written: this is the sum so far.
+    /// A page was written; `summary` is the total so far.
     fn passed(&mut self, summary: &Summary);
 
-    /// Somebody should look at this, and nobody was told before.
+    /// A new finding needs attention.
     fn found(&mut self, candidate: &Candidate, finding: &Finding);
 }
 
-/// Asks for all that is to be asked for, within reach and pace. May be dropped at any time: what was not written is asked
-/// for again by the next one.
+/// Checks everything that is due, within reach and pace. May be dropped at any time: the next pass repeats unwritten
+/// pages.
 ///
 /// # Errors
-/// See [`Error`]. A center that is away ends it, since whatever is asked next would fail as well.
+/// See [`Error`]. An unreachable center ends the pass, since further calls would fail too.
 pub async fn pass(
     center: &Center,
     book: &dyn Findings,
@@ -153,7 +153,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Asks for what can be asked for, and compares.
+    /// Requests the tasks of all candidates that can be checked, and compares.
     async fn examine(&mut self, candidates: Vec<Candidate>, reach: Reach) -> Result<Reconciled, Error> {
         let wanted: BTreeSet<&str> = candidates
             .iter()
@@ -166,7 +166,7 @@ impl Walk<'_> {
         for ids in wanted.chunks(INSTANCES) {
             self.ask(ids.to_vec(), &mut answered, &mut not_taken).await?;
         }
-        // By instance: a page may have hundreds, each with hundreds of tasks.
+        // Sorted by instance: a page may have hundreds, each with hundreds of tasks.
         answered.sort_unstable_by(|one, other| one.instance_id.cmp(&other.instance_id));
         let mut reconciled = Reconciled::default();
         for candidate in &candidates {
@@ -177,8 +177,8 @@ impl Walk<'_> {
         Ok(reconciled)
     }
 
-    /// Asks for up to 20 instances. An id that the platform does not take must not hold up the others for ever, so a lot
-    /// that is refused for what it holds is asked for by halves.
+    /// Requests up to 20 instances. An id that the platform rejects must not block the others forever, so a batch
+    /// rejected for its content is split in half.
     async fn ask(
         &mut self,
         ids: Vec<String>,
@@ -257,8 +257,8 @@ impl Walk<'_> {
     }
 }
 
-/// The finding after one more check. It is asked for again after as long as it has been one, so that the gaps double however
-/// often somebody asks in between; unless the command is too old by then.
+/// The finding after another check. The next interval is the age of the finding, so intervals double however often
+/// somebody checks in between. If the command is too old by then, there is no next check.
 fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
     let before = candidate.finding.as_ref();
     let checks = before.map_or(0, |before| before.checks).saturating_add(1);
@@ -279,7 +279,7 @@ fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
     }
 }
 
-/// Those of a sorted list that are of one instance.
+/// The entries of one instance in a sorted list.
 fn of_instance<'a>(answered: &'a [InstanceTasks], instance_id: &str) -> &'a [InstanceTasks] {
     let from = answered.partition_point(|one| one.instance_id.as_str() < instance_id);
     let rest = &answered[from..];
@@ -314,7 +314,7 @@ mod tests {
         loop {
             let finding = found(&candidate, Verdict::Unseen, reach(now));
             let next = finding.next_check_at;
-            // Somebody asks in between, which changes nothing.
+            // An additional check changes nothing.
             candidate.finding = Some(finding);
             let asked = found(&candidate, Verdict::Unseen, reach(now));
             assert_eq!(asked.next_check_at, next);

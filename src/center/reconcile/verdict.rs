@@ -1,4 +1,4 @@
-//! What the center's answer says about a decision.
+//! Compares the center's answer with a decision.
 
 use crate::{
     center::client::{InstanceStatus, InstanceTasks, TaskStatus},
@@ -6,8 +6,7 @@ use crate::{
     ledger::{Verdict, findings::Candidate},
 };
 
-/// What the center shows of a command, with its words for the task and the instance. `answered` is what it answered, of any
-/// instances.
+/// The verdict on a command, with the center's status of task and instance. `answered` may hold any instances.
 #[must_use]
 pub fn compare(
     candidate: &Candidate,
@@ -22,7 +21,7 @@ pub fn compare(
     let with_task = named().filter_map(|instance| {
         instance.tasks.iter().find(|task| task.id == *task_id).map(|task| (instance, task))
     });
-    // An id is unique within a definition. The callback's code may be of the other pool, so that it only prefers.
+    // An id is unique within a definition. The callback's code may be from the other pool, so it is only a preference.
     let preferred = |code: &str| candidate.approval_code.as_deref() == Some(code);
     let Some((instance, task)) = with_task.max_by_key(|(instance, _)| preferred(&instance.approval_code))
     else {
@@ -34,7 +33,7 @@ pub fn compare(
             | InstanceStatus::Deleted
             | InstanceStatus::Hidden
             | InstanceStatus::Terminated => Verdict::Ended,
-            // An instance that is approved while its task is pending: the task was forgotten, and stays in the list.
+            // If the instance is approved while its task is pending, the task was forgotten and stays in the list.
             InstanceStatus::Pending
             | InstanceStatus::Approved
             | InstanceStatus::Rejected

@@ -1,4 +1,4 @@
-//! The passes of a running service.
+//! Runs passes in a service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
     time::Timestamp,
 };
 
-/// Eight calls a second and 480 a minute: half of what the platform allows is left to everybody else.
+/// Eight calls per second, 480 per minute: leaves half of the platform's limit to others.
 const BETWEEN: Duration = Duration::from_millis(125);
 
-/// After so many pages of one kind it is time to look at the other. (500 commands each.)
+/// Pages of one kind (500 commands each) before the other kind is next.
 const PAGES: usize = 40;
 
-/// Findings that have a line of their own in the log, in one pass.
+/// Findings logged one by one per pass.
 const LINES: u64 = 20;
 
-/// While passes fail, this is said again so often.
+/// How often the log repeats that passes fail.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
 
-/// Does pass after pass, [`Settings::every`] apart; without end. May be dropped at any time.
+/// Runs passes [`Settings::every`] apart, forever. May be dropped at any time.
 pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, metrics: Arc<Metrics>) {
     let Some(every) = settings.every else { return std::future::pending().await };
     for verdict in Verdict::ALL {
@@ -66,7 +66,7 @@ pub async fn run(center: Center, ledger: Arc<dyn Ledger>, settings: Settings, me
 }
 
 async fn count_open(ledger: &dyn Findings, metrics: &Metrics) {
-    // An error was logged by those who need the ledger more.
+    // Callers that depend more on the ledger have logged the error.
     let Ok(overview) = ledger.overview().await else { return };
     for (verdict, count) in [
         (Verdict::Unseen, overview.unseen),
@@ -77,7 +77,7 @@ async fn count_open(ledger: &dyn Findings, metrics: &Metrics) {
     }
 }
 
-/// Counts, and writes lines.
+/// Writes metrics and log lines.
 struct Teller<'a> {
     metrics: &'a Metrics,
     counted: Summary,
