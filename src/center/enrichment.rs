@@ -1,10 +1,9 @@
 //! Enriches commands with data from the approval center. The relay requests it through [`Enrich`]; the results are in
 //! [`command::enrichment`](crate::command::enrichment).
 //!
-//! Makes at most two calls per command, concurrently: one for the operator's ids (contact v3), which are cached for
-//! some minutes, and one for the instance's tasks (`external_tasks`), which change and are not cached. Both end within
-//! the command's deadline. A call whose turn within the rate limits would come later is not made, so that a burst of
-//! commands wastes no turns.
+//! Makes at most two calls per command, concurrently and within its deadline: one for the operator's ids (contact v3),
+//! cached for some minutes, and one for the instance's tasks (`external_tasks`), not cached since they change. A call
+//! whose turn within the rate limits would come later is not made, so that a burst of commands wastes no turns.
 
 use std::{
     collections::HashMap,
@@ -163,7 +162,6 @@ struct Asking {
     deadline: Instant,
 }
 
-/// The result of one lookup.
 enum Answer<T> {
     /// Not requested.
     Unwanted,

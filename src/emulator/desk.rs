@@ -33,7 +33,6 @@ async fn press_button(emulator: web::Data<Emulator>, body: web::Json<Press>) -> 
     }
 }
 
-/// Injects a failure into the next calls of an API.
 async fn plan(emulator: web::Data<Emulator>, planned: web::Json<Planned>) -> HttpResponse {
     emulator.tenant().planned.push(planned.into_inner());
     HttpResponse::NoContent().finish()

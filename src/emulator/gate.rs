@@ -49,7 +49,6 @@ pub(super) async fn keep_pages_out<B: MessageBody + 'static>(
     }
 }
 
-/// Answers all requests to the platform's paths.
 pub(super) async fn answer(
     emulator: web::Data<Emulator>,
     request: HttpRequest,

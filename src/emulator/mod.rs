@@ -88,7 +88,6 @@ impl Default for Settings {
     }
 }
 
-/// State shared by all requests.
 struct Emulator {
     settings: Settings,
     tenant: Mutex<Tenant>,

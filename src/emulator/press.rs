@@ -23,7 +23,6 @@ const FAILED: &str = "提交失败";
 /// Bytes of a response kept for inspection.
 const KEPT_BYTES: usize = 4096;
 
-/// The button to press.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct Press {
@@ -46,7 +45,6 @@ pub(super) struct Press {
     search: bool,
 }
 
-/// A callback ready to send.
 struct Prepared {
     origin: &'static str,
     url: String,
@@ -109,7 +107,7 @@ fn seen(status: u16, text: &str) -> Result<String, String> {
         return Ok("提交成功".to_owned());
     }
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    // Only above 400, excluding 400, and the member is a string, not a boolean (platform.md#callback-answers).
+    // Above 400, not 400 itself; the member is a string, not a boolean (platform.md#callback-answers).
     match body["message"].as_str() {
         Some(message) if status > 400 && body["without_prefix"] == "true" => Err(message.to_owned()),
         _ => Err(FAILED.to_owned()),

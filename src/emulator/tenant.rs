@@ -62,7 +62,6 @@ pub(super) struct Definition {
     pub(super) body: Value,
 }
 
-/// An instance as synchronised.
 pub(super) struct Instance {
     /// The platform's code.
     pub(super) code: String,
@@ -107,7 +106,6 @@ pub(super) struct Token {
     pub(super) of_app: bool,
 }
 
-/// Calls since the start of the window.
 #[derive(Clone, Copy)]
 pub(super) struct Count {
     pub(super) since: Instant,
@@ -121,7 +119,6 @@ pub(super) struct PageToken {
     pub(super) given: usize,
 }
 
-/// An injected failure for matching paths.
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct Planned {

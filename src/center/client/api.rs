@@ -35,7 +35,7 @@ macro_rules! apis {
     };
 }
 
-/// What a success must have in `data`. A gateway or proxy that answers `{"code":0}` to everything must not pass for the
+/// Required content of `data`. A gateway or proxy that answers `{"code":0}` to everything must not pass for the
 /// platform: a decision would count as shown, and a list as empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brings {

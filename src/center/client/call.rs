@@ -36,8 +36,7 @@ impl Center {
         Ok(Self(Arc::new(shared), None))
     }
 
-    /// Returns a client with this deadline for whole calls. A call whose turn would come later fails at once and uses
-    /// up no turn.
+    /// A client whose calls have this deadline. A call whose turn would come later fails at once and uses up no turn.
     #[must_use]
     pub fn within(&self, call_deadline: Duration) -> Self {
         Self(self.0.clone(), Some(call_deadline.min(self.0.transport.settings().call_deadline)))

@@ -54,7 +54,7 @@ pub enum Fault {
     NoSuchApi,
     /// The API is not available for this tenant or definition.
     Unsupported,
-    /// A code that this version does not know.
+    /// A code unknown to this version.
     Unknown,
 }
 

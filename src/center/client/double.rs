@@ -73,7 +73,7 @@ pub(crate) fn failure(http_status: u16, code: i64) -> Error {
     }))
 }
 
-/// Reads head and body of a request; `None` if it is incomplete.
+/// Head and body of a request; `None` if incomplete.
 async fn read(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut request = Vec::new();
     loop {

@@ -75,7 +75,7 @@ pub struct ExternalInstance {
     pub trusteeship_urls: Option<Value>,
     /// For trusteeship.
     pub trusteeship_cache_config: Option<Value>,
-    /// Members that this version does not know. Not sent: the platform ignores unknown members.
+    /// Members unknown to this version. Not sent: the platform would ignore them.
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }

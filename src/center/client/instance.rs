@@ -298,7 +298,6 @@ mod tests {
         })
     }
 
-    /// Converts times to strings, as v4 has them.
     fn times_as_texts(value: &mut Value) {
         match value {
             Value::Object(members) => members.iter_mut().for_each(|(key, value)| {

@@ -15,7 +15,7 @@ pub const PER_SECOND: usize = 50;
 /// Maximum calls of one API per minute.
 pub const PER_MINUTE: usize = 1000;
 
-/// Schedules the turns of one API. A turn is a point in time. Turns are given in order, so no caller starves.
+/// Schedules the turns of one API: points in time, given in order so that no caller starves.
 #[derive(Debug, Default)]
 pub(super) struct Limiter(Mutex<Turns>);
 
@@ -27,8 +27,8 @@ struct Turns {
 }
 
 impl Limiter {
-    /// Reserves the next turn, at or after `now`. If it is later than `deadline`, it is not reserved and `Err` has its
-    /// time. An unused turn is lost.
+    /// Reserves the next turn from `now` on. If it is after `deadline`, it is not reserved, and `Err` has its time. An
+    /// unused turn is lost.
     pub(super) fn turn(&self, now: Instant, deadline: Instant) -> Result<Instant, Instant> {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = turns.closed_until.map_or(now, |until| until.max(now));
@@ -52,7 +52,6 @@ impl Limiter {
         Ok(turn)
     }
 
-    /// Gives no turn before `until`.
     pub(super) fn close(&self, until: Instant) {
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         turns.closed_until = turns.closed_until.max(Some(until));

@@ -80,7 +80,7 @@ pub struct Message {
     pub action_configs: Vec<CardConfig>,
     /// The texts.
     pub i18n_resources: Vec<I18nMap>,
-    /// Members that this version does not know; not sent.
+    /// Members unknown to this version; not sent.
     #[serde(flatten, skip_serializing)]
     pub unknown: Map<String, Value>,
 }

@@ -57,7 +57,6 @@ where
     })
 }
 
-/// Streams the items of the pages.
 pub(super) fn items<T>(
     pages: impl Stream<Item = Result<Page<T>, Error>>,
 ) -> impl Stream<Item = Result<T, Error>> {

@@ -44,7 +44,6 @@ pub(super) struct Fetched {
     pub(super) lifetime: Duration,
 }
 
-/// A token for one call.
 #[derive(Debug, Clone)]
 pub(super) struct Lent {
     pub(super) token: Secret,
@@ -73,7 +72,6 @@ struct State {
     evicted: Option<Secret>,
     /// Completed fetches.
     fetches: u64,
-    /// Error of the last fetch, if it failed.
     failure: Option<Error>,
     /// APIs that refused a fresh token.
     acquitted: HashSet<Api>,
@@ -160,7 +158,6 @@ impl State {
         Some(held.lent.clone())
     }
 
-    /// The token, if it is valid.
     fn usable(&self) -> Option<Lent> {
         let held = self.held.as_ref().filter(|held| Instant::now() < held.lent.expires_at)?;
         Some(held.lent.clone())
@@ -196,7 +193,6 @@ impl State {
     }
 }
 
-/// Fetches a token for the app's type.
 pub(super) async fn fetch(transport: &Transport, deadline: Instant) -> Result<Fetched, Error> {
     let settings = transport.settings();
     let (id, secret) = (&settings.app_id, settings.app_secret.expose());

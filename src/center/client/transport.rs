@@ -22,10 +22,10 @@ use crate::{loopback, proxy, secret::Secret};
 /// A page of 500 tasks has about 200 KiB.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
-/// Requests per call, including the first. With the pauses in between, they take about ten seconds.
+/// Requests per call, including the first. With pauses they take about ten seconds.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Wait when the platform limits without saying for how long.
+/// Delay if the platform limits without giving a time.
 const UNSAID_WAIT: Duration = Duration::from_secs(1);
 
 /// The platform counts in minutes; a longer wait is a mistake.
@@ -38,7 +38,7 @@ pub(super) struct Call {
     pub(super) segment: Option<String>,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Value>,
-    /// True if the call is idempotent, so that it may be retried even if it may have been executed.
+    /// True if the call is idempotent: it may be retried even if it was executed.
     pub(super) repeatable: bool,
 }
 
@@ -202,7 +202,7 @@ fn bearer(api: Api, token: &Secret) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
-/// Wait before the same request is sent again; `None` if it is not.
+/// The delay before a retry; `None` for no retry.
 fn again_after(error: &Error, repeatable: bool, attempt: u32) -> Option<Duration> {
     let (again, base) = match error {
         Error::Api(error) => match error.fault() {

@@ -11,7 +11,7 @@ macro_rules! words {
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name {
             $(#[doc = concat!("`", $word, "`")] $variant,)+
-            /// A word that this version does not know, unchanged.
+            /// A word unknown to this version, unchanged.
             Other(String),
         }
 

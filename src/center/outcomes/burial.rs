@@ -1,9 +1,8 @@
 //! Dead-letters reports, with the reason in a header.
 //!
-//! The broker dead-letters rejected messages too, but without a reason of ours. So a copy with the reason is published
-//! to the dead-letter exchange, and the message is acknowledged once the broker has the copy. If that is impossible (no
-//! such exchange, no permission, no room), the message is rejected. The broker then dead-letters it without the reason,
-//! which is in the log.
+//! The broker dead-letters rejected messages too, but without our reason. So a copy with the reason is published to the
+//! dead-letter exchange, and the message is acknowledged once the broker has the copy. If that fails (no such exchange,
+//! no permission, no room), the message is rejected and dead-lettered without the reason, which is in the log.
 
 use lapin::{
     BasicProperties, Channel,
@@ -40,7 +39,6 @@ impl<'a> Burial<'a> {
         Self { listening, channel: None, closed: false }
     }
 
-    /// Moves a message to the dead letters.
     pub(super) async fn bury(&mut self, delivery: &Delivery, reason: &str) -> lapin::Result<()> {
         if !self.closed {
             match self.publish(delivery, reason).await {
@@ -82,8 +80,8 @@ impl<'a> Burial<'a> {
 }
 
 /// The message's properties, with the reason. Omits `user_id`, which the broker would compare with ours, and
-/// `expiration`: a dead letter waits until somebody looks at it. Also omits the broker's headers: those that it wrote
-/// itself (`x-`), and further routing keys (`CC`, `BCC`), which it would follow with our permissions.
+/// `expiration`, since dead letters must not expire. Omits the broker's headers too: its own (`x-`), and further
+/// routing keys (`CC`, `BCC`), which it would follow with our permissions.
 fn copied(properties: &BasicProperties, reason: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(|headers| headers.inner()) {

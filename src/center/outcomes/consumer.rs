@@ -36,7 +36,6 @@ const CONNECTION: &str = "countersign outcomes";
 /// First delay after a lost connection, as in the relay.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// Delay before a failed ledger operation is retried.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often the log repeats that the ledger stores nothing.
@@ -292,8 +291,8 @@ impl Subscription<'_> {
         }
     }
 
-    /// Stores reports, many per commit, and retries until it succeeds. All reports from the first failure on are
-    /// retried, so that the last of a command stays the last.
+    /// Stores reports, many per commit, with retries. From the first failure on, all are retried, so that the last
+    /// report of a command stays the last.
     async fn keep(&self, outcomes: &[&Outcome]) -> Vec<Reported> {
         let mut reported = Vec::with_capacity(outcomes.len());
         let mut told: Option<Instant> = None;
@@ -325,7 +324,6 @@ impl Subscription<'_> {
     }
 }
 
-/// The result of a message.
 struct Handled {
     result: ReportResult,
     /// Why it is dead-lettered, if it is: redelivery would not help.
@@ -346,7 +344,6 @@ fn read(body: &[u8]) -> Result<Outcome, String> {
     })
 }
 
-/// Logs the result of a report.
 fn log_report(outcome: &Outcome, reported: Reported) -> Handled {
     let (command_id, word) = (outcome.command_id, outcome.kind.as_str());
     match reported {
@@ -368,7 +365,7 @@ fn log_report(outcome: &Outcome, reported: Reported) -> Handled {
     }
 }
 
-/// Resolves one second after a stop request. By then the ledger has most likely finished its current write.
+/// Resolves one second after a stop request, when the ledger has most likely finished its current write.
 async fn given_up(stop: &mut Stop) {
     requested(stop).await;
     sleep(Duration::from_secs(1)).await;

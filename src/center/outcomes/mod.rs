@@ -10,9 +10,9 @@
 //!
 //! # Structure
 //! Two tasks share only the ledger and one notification. `consumer` takes reports on its own connection, so that it and
-//! the relay do not block each other. A report is acknowledged after the commit that stores it. It is dead-lettered
-//! with the reason (`burial`) if it is malformed, if its command is unknown, or if it is not about its own command
-//! (`permit`). The command's history records the last case too. `shower` reads due showings from the ledger, makes the
+//! the relay do not block each other. It acknowledges a report after the commit that stores it. It dead-letters, with
+//! the reason (`burial`), reports that are malformed, that name an unknown command, or that are not about their own
+//! command (`permit`, also recorded in the command's history). `shower` reads due showings from the ledger, makes the
 //! calls (`showing`), classifies the results (`retry`), and records them.
 //!
 //! # Guarantees

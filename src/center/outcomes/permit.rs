@@ -7,8 +7,8 @@
 //!    ([`Rules::instances`]), for contexts that name no instance.
 //! 2. **The definition** is the one that the command names, or one that the endpoint lists ([`Rules::approval_codes`]):
 //!    callbacks may carry the custom code, or none, while the instance needs the real one. If neither names a
-//!    definition, only the instance is checked. The platform lets nobody change the definition of an existing instance.
-//! 3. **Trusteeship** is not allowed: the platform would send decisions to an address of the worker's.
+//!    definition, only the instance is checked. The platform lets no one change an instance's definition.
+//! 3. **Trusteeship** is not allowed: the platform would send decisions to an address chosen by the worker.
 //! 4. **Links** lead to hosts that the endpoint lists ([`Rules::link_hosts`]), if it lists any.
 //!
 //! Data that is not an instance passes: the center never gets it, and the showing is parked with the reason.

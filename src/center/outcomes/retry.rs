@@ -7,7 +7,6 @@ use crate::{
     center::client::{Error, Fault},
 };
 
-/// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
     /// Unrelated to the outcome: the center is unreachable, limits, or denies access to the app. Retry until it works.

@@ -25,11 +25,10 @@ use crate::{
 /// How often the ledger is polled without a notification: for retries, and for requests of an operator.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Delay before a failed ledger operation is retried.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time for pending calls after a stop request. Calls take milliseconds; a longer one most likely waits for an
-/// unreachable center, and is repeated after the next start.
+/// unreachable center. It is repeated after the next start.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Maximum characters of a reason in the ledger.
@@ -38,14 +37,12 @@ const REASON_CHARS: usize = 1000;
 /// A card or an instance with a pending call.
 type Place = (Surface, String);
 
-/// The result of a call.
 struct Done {
     place: Place,
     /// The reason, if it is unrelated to the outcome: everything that waits would fail with it.
     elsewhere: Option<String>,
 }
 
-/// Shows waiting outcomes until a stop is requested.
 pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Center, bell: &Notify) {
     let mut stop = resources.stop.clone();
     let mut busy: HashSet<Place> = HashSet::new();
@@ -138,7 +135,6 @@ async fn attempt(
     Done { place, elsewhere }
 }
 
-/// Decides what to do with a failed showing.
 fn judged(
     problem: &Problem,
     showing: &Showing,

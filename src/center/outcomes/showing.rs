@@ -22,7 +22,6 @@ const AHEAD_MS: i64 = 5 * 60_000;
 /// Maximum characters on a card, in addition to its title.
 const CARD_CHARS: usize = 60;
 
-/// The key of a card's text.
 const STATUS_KEY: &str = "@i18n@status";
 
 /// Why an outcome was not shown.

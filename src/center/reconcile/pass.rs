@@ -24,7 +24,6 @@ const INSTANCES: usize = 20;
 /// The longest interval between two checks of one finding.
 const LONGEST_GAP: Duration = Duration::from_secs(86_400);
 
-/// The shortest interval.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 
 /// Which findings a pass checks again.
@@ -257,8 +256,8 @@ impl Walk<'_> {
     }
 }
 
-/// The finding after another check. The next interval is the age of the finding, so intervals double however often
-/// somebody checks in between. If the command is too old by then, there is no next check.
+/// The finding after another check. The next interval is the age of the finding, so intervals double regardless of
+/// extra checks. If the command is too old by then, there is no next check.
 fn found(candidate: &Candidate, verdict: Verdict, reach: Reach) -> Finding {
     let before = candidate.finding.as_ref();
     let checks = before.map_or(0, |before| before.checks).saturating_add(1);

@@ -77,7 +77,6 @@ async fn count_open(ledger: &dyn Findings, metrics: &Metrics) {
     }
 }
 
-/// Writes metrics and log lines.
 struct Teller<'a> {
     metrics: &'a Metrics,
     counted: Summary,
