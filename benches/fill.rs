@@ -19,7 +19,7 @@ const AGO: Duration = Duration::from_secs(600);
 
 async fn fill(file: PathBuf, rows: u64, pending: u64) -> anyhow::Result<()> {
     anyhow::ensure!(!file.exists(), "{} is there already", file.display());
-    let ledger = SqliteLedger::open(&support::settings(file))?;
+    let ledger = SqliteLedger::open(&file, &support::sizing())?;
     // One in each millisecond up to then: ids and times go up, as they do in life.
     let newest = Timestamp::now() - AGO;
     let mut next = 0;

@@ -29,8 +29,8 @@ impl Scratch {
             std::env::var_os("TMPDIR").map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), Into::into);
         let beside: std::path::PathBuf = beside;
         let directory = tempfile::tempdir_in(beside).expect("a directory can be made");
-        let ledger =
-            SqliteLedger::open(&support::settings(directory.path().join("ledger.db"))).expect("a new ledger");
+        let ledger = SqliteLedger::open(&directory.path().join("ledger.db"), &support::sizing())
+            .expect("a new ledger");
         Self { ledger, directory }
     }
 }

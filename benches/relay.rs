@@ -75,8 +75,8 @@ async fn clean(url: &str) {
 async fn drained(url: &str) -> Duration {
     clean(url).await;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
-    let settings = support::settings(directory.path().join("ledger.db"));
-    let ledger = Arc::new(SqliteLedger::open(&settings).expect("a new ledger"));
+    let path = directory.path().join("ledger.db");
+    let ledger = Arc::new(SqliteLedger::open(&path, &support::sizing()).expect("a new ledger"));
     for from in (0..COMMANDS).step_by(1000) {
         let accepts =
             (from..from + 1000).map(|number| ledger.accept(support::acceptance(number, Timestamp::now())));

@@ -94,9 +94,9 @@ impl App {
     ///
     /// # Errors
     /// A port is taken, or the ledger cannot be opened. Nothing is left behind then.
-    pub fn build(
+    pub async fn build(
         settings: &Settings,
-        open_ledger: impl FnOnce() -> anyhow::Result<Arc<dyn Ledger>>,
+        open_ledger: impl Future<Output = anyhow::Result<Arc<dyn Ledger>>>,
         start_relay: Start,
     ) -> anyhow::Result<Self> {
         let max_connections = descriptors::connections()?;
@@ -105,7 +105,7 @@ impl App {
         let console = bind("admin.listen", settings.console.listen)?;
         let addresses = (callbacks.local_addr()?, console.local_addr()?);
 
-        let ledger = open_ledger()?;
+        let ledger = open_ledger.await?;
         let metrics = Metrics::new();
         let draining = Arc::new(AtomicBool::new(false));
         let expiry = Arc::new(Expiry::new(metrics.clone(), settings.client_certificate.clone()));

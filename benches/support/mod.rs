@@ -2,16 +2,16 @@
 
 pub(crate) mod decision;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use countersign::ledger::{Acceptance, Limits, OnConflict, Settings};
+use countersign::ledger::{Acceptance, Limits, OnConflict, Sizing};
 use countersign::time::Timestamp;
 
 use decision::{decision, fingerprint};
 
-/// The settings of a ledger at this place, as `serve` has them by default.
-pub(crate) fn settings(path: PathBuf) -> Settings {
-    Settings { path, queue_capacity: 4096, max_batch: 256, limits: Limits::default() }
+/// As `serve` has them by default.
+pub(crate) fn sizing() -> Sizing {
+    Sizing { queue_capacity: 4096, max_batch: 256, limits: Limits::default() }
 }
 
 /// A decision on its way to the ledger.

@@ -14,7 +14,7 @@ use std::{
 
 use countersign::{
     console::{self, access::Access},
-    ledger::{Limits, Settings, sqlite::SqliteLedger},
+    ledger::{Limits, Sizing, sqlite::SqliteLedger},
     secret::Secret,
     telemetry::metrics::Metrics,
 };
@@ -44,11 +44,11 @@ fn start(token: Option<Secret>) -> SocketAddr {
     let directory = directory.expect("a directory");
     let limits = Limits { min_free_bytes: 0, ..Limits::default() };
     let path = directory.path().join("ledger.db");
-    let settings = Settings { path, queue_capacity: 64, max_batch: 4, limits };
+    let sizing = Sizing { queue_capacity: 64, max_batch: 4, limits };
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("it is bound");
     thread::spawn(move || {
-        let ledger = Arc::new(SqliteLedger::open(&settings).expect("a new ledger"));
+        let ledger = Arc::new(SqliteLedger::open(&path, &sizing).expect("a new ledger"));
         let access = Arc::new(Access::new(&console::Settings { listen: address, token }));
         let draining = Arc::new(AtomicBool::new(false));
         let reasons = vec!["unauthenticated", "malformed"];

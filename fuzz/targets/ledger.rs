@@ -12,7 +12,7 @@ use std::{
 use countersign::{
     command::{Action, Command, CommandId, Fingerprint, TaskRef, id::FingerprintParts},
     ledger::{
-        Accept, Acceptance, Filter, Limits, OnConflict, Receipt, RefusalFilter, Settings,
+        Accept, Acceptance, Filter, Limits, OnConflict, Receipt, RefusalFilter, Sizing,
         sqlite::{Reader, SqliteLedger},
     },
     time::Timestamp,
@@ -20,9 +20,9 @@ use countersign::{
 
 const COMMANDS: usize = 40;
 
-fn settings(path: &Path) -> Settings {
+fn sizing() -> Sizing {
     let limits = Limits { min_free_bytes: 0, ..Limits::default() };
-    Settings { path: path.to_owned(), queue_capacity: 64, max_batch: 4, limits }
+    Sizing { queue_capacity: 64, max_batch: 4, limits }
 }
 
 fn acceptance(number: usize) -> Acceptance {
@@ -72,7 +72,7 @@ struct Template {
 static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("template.db");
-    let ledger = SqliteLedger::open(&settings(&path)).expect("a new ledger");
+    let ledger = SqliteLedger::open(&path, &sizing()).expect("a new ledger");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let ids = (0..COMMANDS)
         .map(|number| {
@@ -135,7 +135,7 @@ pub(super) fn run(data: &[u8]) {
     fs::write(&path, &main).expect("room");
     fs::write(path.with_extension("db-wal"), &wal).expect("room");
     // A new file would be begun where there is none: that one is missing, and not damaged.
-    let opened = SqliteLedger::open(&settings(&path));
+    let opened = SqliteLedger::open(&path, &sizing());
     if whole {
         assert!(opened.is_ok(), "{opened:?}");
     }

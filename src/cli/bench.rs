@@ -25,7 +25,9 @@ use crate::{
         Action, Command as Kept, CommandId, Fingerprint, Origin, TaskRef, id::FingerprintParts, message,
     },
     config::Loaded,
-    ledger::{Accept, Acceptance, Lifecycle, Limits, OnConflict, Receipt, Settings, sqlite::SqliteLedger},
+    ledger::{
+        Accept, Acceptance, Lifecycle, Limits, Location, OnConflict, Receipt, Sizing, sqlite::SqliteLedger,
+    },
     time::Timestamp,
 };
 
@@ -134,7 +136,13 @@ pub(super) fn run(command: BenchCommand, loaded: impl FnOnce() -> Loaded) -> Res
     let directory = match &arguments.directory {
         Some(directory) => directory.clone(),
         None => {
-            let path = loaded().ledger()?.path.clone();
+            let loaded = loaded();
+            let Location::Sqlite(path) = &loaded.ledger()?.location else {
+                return Err(Failure::Usage(
+                    "ledger.url is PostgreSQL, whose disk is another machine's; name a directory to measure one of this machine"
+                        .to_owned(),
+                ));
+            };
             let parent = path.parent().map(Path::to_owned).unwrap_or_default();
             if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent }
         }
@@ -159,13 +167,9 @@ async fn measure(directory: &Path, scratch: &Path, each: Duration) -> Result<Mea
     say(format_args!("measuring in {} for about {} s", directory.display(), (each * 5).as_secs()));
     let file = scratch.join("sync");
     let sync = tokio::task::spawn_blocking(move || syncs(&file, each)).await.context("cannot measure")??;
-    let settings = Settings {
-        path: scratch.join("ledger.db"),
-        queue_capacity: 4096,
-        max_batch: 256,
-        limits: Limits::default(),
-    };
-    let ledger = SqliteLedger::open(&settings).context("cannot open a ledger there")?;
+    let path = scratch.join("ledger.db");
+    let sizing = Sizing { queue_capacity: 4096, max_batch: 256, limits: Limits::default() };
+    let ledger = SqliteLedger::open(&path, &sizing).context("cannot open a ledger there")?;
     let accepted = Cell::new(0_u64);
     let mut group_commit = Vec::new();
     for waiters in WAITERS {
@@ -173,7 +177,7 @@ async fn measure(directory: &Path, scratch: &Path, each: Duration) -> Result<Mea
     }
     ledger.flush().await;
     drop(ledger);
-    let bytes = fs::metadata(&settings.path).context("cannot look at the ledger")?.len();
+    let bytes = fs::metadata(&path).context("cannot look at the ledger")?.len();
     Ok(Measured {
         directory: directory.to_owned(),
         sync,

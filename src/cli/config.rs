@@ -78,7 +78,7 @@ fn check(arguments: &CheckArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     line(format_args!("configuration  {}", file.as_deref().unwrap_or("no file; environment and defaults")))?;
     line(format_args!("callbacks      {}", config.http.listen))?;
     line(format_args!("internal       {}", config.admin.listen))?;
-    line(format_args!("ledger         {}", config.ledger.path.display()))?;
+    line(format_args!("ledger         {}", config.ledger.location))?;
     for endpoint in &config.intake.endpoints {
         let encrypted =
             endpoint.credentials.iter().any(|credential| credential.action_callback_key.is_some());

@@ -10,7 +10,7 @@ use super::{
     block_on,
     center::failure,
     exit::{Exit, Failure},
-    opened::named_by,
+    opened::client,
     output::{counted, is_heard, json, lines, say, table},
     time::ZoneArguments,
 };
@@ -19,9 +19,8 @@ use crate::{
     center::reconcile::{Again, Error, Pace, Summary, Witness, advice, pass},
     config::Loaded,
     ledger::{
-        Verdict,
-        findings::{Candidate, Finding, Findings, Overview, Reach, Which},
-        sqlite::Auditor,
+        Client, Verdict,
+        findings::{Candidate, Finding, Overview, Reach, Which},
     },
     telemetry::log::chain,
     time::{Timestamp, Zone},
@@ -66,13 +65,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let (settings, ledger) = (loaded.reconcile()?, loaded.ledger()?);
+    block_on(compare(arguments, loaded))
+}
+
+async fn compare(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    let settings = loaded.reconcile()?;
     let after = arguments.after.unwrap_or(settings.after);
     let within = arguments.within.unwrap_or(settings.within);
-    let book = Auditor::open(&ledger.path)
-        .with_context(|| format!("cannot read the ledger ({})", named_by(loaded)))?;
+    let ledger = client(loaded).await?;
     if arguments.list {
-        return block_on(tell(&book, arguments, None));
+        return tell(&*ledger, arguments, None).await;
     }
     let Some(settings) = loaded.approval_center()? else {
         return Err(Failure::Usage(
@@ -82,16 +84,14 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     };
     let center = Center::new(settings).map_err(failure)?;
     let reach = move || Reach { now: Timestamp::now(), after, within };
-    block_on(async {
-        let before = book.overview().await.context("cannot read the ledger")?;
-        let mut progress = Progress::new(&before);
-        let pace = Pace { between: Duration::ZERO, pages: None };
-        match pass(&center, &book, reach, Again::All, pace, &mut progress).await {
-            Ok(summary) => tell(&book, arguments, Some(summary)).await,
-            Err(Error::Center(error)) => Err(failure(error)),
-            Err(error) => Err(anyhow!(chain(&error)).into()),
-        }
-    })
+    let before = ledger.overview().await.context("cannot read the ledger")?;
+    let mut progress = Progress::new(&before);
+    let pace = Pace { between: Duration::ZERO, pages: None };
+    match pass(&center, &*ledger, reach, Again::All, pace, &mut progress).await {
+        Ok(summary) => tell(&*ledger, arguments, Some(summary)).await,
+        Err(Error::Center(error)) => Err(failure(error)),
+        Err(error) => Err(anyhow!(chain(&error)).into()),
+    }
 }
 
 struct Progress {
@@ -121,12 +121,12 @@ impl Witness for Progress {
 }
 
 /// Lists open findings page by page, then prints a summary.
-async fn tell(book: &Auditor, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
+async fn tell(ledger: &dyn Client, arguments: &Arguments, passed: Option<Summary>) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
-    let overview = book.overview().await.context("cannot read the ledger")?;
+    let overview = ledger.overview().await.context("cannot read the ledger")?;
     let mut after = 0;
     loop {
-        let found = book.findings(Which::Open, after, PAGE).await.context("cannot read the ledger")?;
+        let found = ledger.findings(Which::Open, after, PAGE).await.context("cannot read the ledger")?;
         let Some(last) = found.last() else { break };
         let first = after == 0;
         after = last.seq;

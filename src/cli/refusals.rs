@@ -1,4 +1,4 @@
-//! `refusals`: why approvers saw 提交失败, read from the ledger's file, whether or not `serve` runs.
+//! `refusals`: why approvers saw 提交失败, read from the ledger, whether or not `serve` runs.
 
 use std::borrow::Cow;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
+    block_on,
     exit::{Exit, Failure},
     opened,
     output::{json, lines, say, table},
@@ -15,7 +16,7 @@ use crate::{
     config::Loaded,
     http::answer::Rule,
     intake::{self, NO_CALLBACK, Refusal},
-    ledger::{ContextTask, Filter, KeptRefusal, RefusalFilter, sqlite::Reader},
+    ledger::{Client, ContextTask, Filter, KeptRefusal, RefusalFilter},
     time::{Timestamp, Zone},
 };
 
@@ -74,9 +75,13 @@ fn words() -> Vec<&'static str> {
 }
 
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
+    block_on(list(arguments, loaded))
+}
+
+async fn list(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let period = arguments.period.period(Timestamp::now(), &zone)?;
-    let reader = opened::reader(loaded)?;
+    let ledger = opened::client(loaded).await?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
     let filter = RefusalFilter {
         id: arguments.id,
@@ -93,8 +98,10 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
         // One more, to detect a next page.
         limit: limit + 1,
     };
-    let look = |filter| reader.refusals(filter).context("cannot list the refused callbacks");
-    let mut found = look(&filter)?;
+    let look = async |filter: RefusalFilter| {
+        ledger.refusals(filter).await.context("cannot list the refused callbacks")
+    };
+    let mut found = look(filter.clone()).await?;
     if let Some(id) = arguments.id
         && found.is_empty()
     {
@@ -123,7 +130,7 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     }
     if arguments.user.is_some() || arguments.task.is_some() || arguments.instance.is_some() {
         let nobodys = RefusalFilter { nobody: true, limit: 1000, ..strangers(&filter) };
-        hint(arguments, period, &zone, look(&nobodys)?.len(), &reader)?;
+        hint(arguments, period, &zone, look(nobodys).await?.len(), &*ledger).await?;
     }
     Ok(Exit::Done)
 }
@@ -215,12 +222,12 @@ fn sentence(intake: Option<&intake::Settings>, endpoint: &str, refusal: Refusal)
 }
 
 /// Mentions what else happened in the period: callbacks with unknown senders, and accepted commands.
-fn hint(
+async fn hint(
     arguments: &Arguments,
     period: Period,
     zone: &Zone,
     nobodys: usize,
-    reader: &Reader,
+    ledger: &dyn Client,
 ) -> Result<(), Failure> {
     let mut span = String::new();
     for (flag, time) in [("--since", period.since), ("--until", period.until)] {
@@ -241,7 +248,7 @@ fn hint(
         limit: 1,
         ..Filter::default()
     };
-    if !reader.list(&filter).context("cannot list the commands")?.is_empty() {
+    if !ledger.list(filter).await.context("cannot list the commands")?.is_empty() {
         let mut who = String::new();
         for (flag, id) in
             [("--user", &arguments.user), ("--task", &arguments.task), ("--instance", &arguments.instance)]

@@ -9,12 +9,17 @@ use super::{
 
 /// Keys that are read only at startup, because they name something held open or size something allocated. A reload
 /// ignores changes to them and reports it. TLS on the public listener may change, but not be added or removed.
-pub const NEEDS_RESTART: [&str; 7] = [
+pub const NEEDS_RESTART: [&str; 12] = [
     "http.listen",
     "http.keep_alive",
     "http.workers",
     "admin.listen",
     "ledger.url",
+    "ledger.url_file",
+    "ledger.password",
+    "ledger.password_file",
+    "ledger.durability",
+    "ledger.trust_storage",
     "ledger.queue_capacity",
     "ledger.max_batch",
 ];

@@ -13,6 +13,7 @@ use super::{
     files::{self, absolute},
     http,
     layers::{self, Entry, Step, Table, Text, Value},
+    ledger,
     origin::Origin,
     read::{Report, Section},
     sections,
@@ -113,7 +114,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     if let (Some(http), Some(internal)) = (&loaded.http, loaded.internal) {
         sections::check_ports(&mut root, http.listen, internal);
     }
-    loaded.ledger = root.table("ledger", sections::ledger);
+    loaded.ledger = root.table("ledger", ledger::ledger);
     loaded.amqp = root.table("amqp", sections::amqp);
     let mut identities = None;
     loaded.log = root.table("log", |section| {
@@ -169,8 +170,9 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
             let longest = |window: fn(&intake::EndpointSettings) -> Duration| {
                 endpoints.iter().map(window).max().unwrap_or_default()
             };
-            ledger.limits.longest_window = longest(|endpoint| endpoint.dedupe_window);
-            ledger.limits.longest_repeats_window = longest(|endpoint| endpoint.repeats_window);
+            let limits = &mut ledger.sizing.limits;
+            limits.longest_window = longest(|endpoint| endpoint.dedupe_window);
+            limits.longest_repeats_window = longest(|endpoint| endpoint.repeats_window);
         }
         loaded.intake = locale.zip(identities).map(|(locale, identities)| intake::Settings {
             endpoints,

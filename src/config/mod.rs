@@ -13,6 +13,7 @@ mod fault;
 mod files;
 mod http;
 mod layers;
+mod ledger;
 mod load;
 mod origin;
 mod read;
@@ -26,7 +27,7 @@ use std::{collections::HashMap, ffi::OsString, net::SocketAddr, path::PathBuf, t
 use crate::{
     amqp,
     center::{client, enrichment, outcomes, reconcile},
-    console, intake, ledger, relay,
+    console, intake, relay,
     telemetry::log,
 };
 
@@ -53,7 +54,7 @@ pub struct Config {
     /// The internal listener.
     pub admin: console::Settings,
     /// The ledger.
-    pub ledger: ledger::Settings,
+    pub ledger: crate::ledger::Settings,
     /// The broker.
     pub amqp: Amqp,
     /// Logs.
@@ -122,7 +123,7 @@ pub struct Loaded {
     http: Option<crate::http::Settings>,
     internal: Option<SocketAddr>,
     admin: Option<console::Settings>,
-    ledger: Option<ledger::Settings>,
+    ledger: Option<crate::ledger::Settings>,
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
     approval_center: Option<Option<client::Settings>>,
@@ -197,7 +198,7 @@ impl Loaded {
     }
 
     /// The ledger.
-    pub fn ledger(&self) -> Result<&ledger::Settings, Faults> {
+    pub fn ledger(&self) -> Result<&crate::ledger::Settings, Faults> {
         self.part(self.ledger.as_ref(), "ledger")
     }
 

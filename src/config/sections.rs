@@ -1,11 +1,10 @@
 //! The sections that occur once.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Amqp,
     certificates::{check_validity, file, identity_fault, identity_files},
-    files::{self, absolute},
     read::Section,
     secrets::Kind,
     show::redact_url,
@@ -19,7 +18,7 @@ use crate::{
     center::outcomes,
     console,
     intake::Locale,
-    ledger, relay,
+    relay,
     secret::Secret,
     telemetry::log::{self, Format},
 };
@@ -89,77 +88,6 @@ pub(super) fn check_ports(root: &mut Section<'_, '_, '_>, public: SocketAddr, in
             "two ports: the internal listener must never be reachable from outside",
         );
     }
-}
-
-pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settings> {
-    let path = section.required("url", "sqlite:PATH, such as \"sqlite:countersign.db\"", sqlite_path);
-    let is_relative = path.as_ref().is_some_and(|path| path.is_relative());
-    let path = path.map(absolute);
-    if let Some(path) = &path {
-        let installed = section.report.beside.as_ref().is_some_and(|beside| beside.starts_with("/etc"));
-        if is_relative && installed {
-            section.warn(
-                "url",
-                format!(
-                    "is relative, so each command looks for the ledger where it is started, this one for {}; an absolute \
-                     path is found by all: url = \"sqlite:/var/lib/countersign/countersign.db\"",
-                    path.display()
-                ),
-            );
-        }
-        match path.parent() {
-            Some(directory) if !directory.is_dir() => section.warn(
-                "url",
-                format!("the directory {} does not exist; serve does not create it", directory.display()),
-            ),
-            _ => {}
-        }
-        if let Some(warning) = files::exposed(path) {
-            section.warn("url", warning);
-        }
-    }
-    let queue_capacity = section.number::<usize>("queue_capacity", 1..=1_000_000);
-    let max_batch = section.number("max_batch", 1..=65_536);
-    let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
-    let retention = section.retention("retention");
-    let min_free_bytes = section.number("min_free_bytes", 0..=u64::MAX >> 1);
-    if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
-        && batch > queue
-    {
-        section.warn("max_batch", "is larger than queue_capacity, so no commit is ever that large");
-    }
-    Some(ledger::Settings {
-        path: path?,
-        queue_capacity: queue_capacity?,
-        max_batch: max_batch?,
-        limits: ledger::Limits {
-            refusals_kept: refusals_kept?,
-            // Set after the endpoints are read.
-            longest_window: Duration::ZERO,
-            longest_repeats_window: Duration::ZERO,
-            retention: retention?,
-            min_free_bytes: min_free_bytes?,
-        },
-    })
-}
-
-/// `sqlite:PATH`. `sqlite://PATH` means the same, so `sqlite:///abs` is `/abs`.
-fn sqlite_path(url: &str) -> Result<PathBuf, String> {
-    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-        return Err("is PostgreSQL, which this version does not support".to_owned());
-    }
-    let path = url.strip_prefix("sqlite:").ok_or("does not begin with sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path.is_empty() || path.ends_with('/') {
-        return Err("names no file".to_owned());
-    }
-    if path == ":memory:" {
-        return Err("is not a file, so nothing would be stored".to_owned());
-    }
-    if path.contains('?') {
-        return Err("has parameters, which are not supported".to_owned());
-    }
-    Ok(PathBuf::from(path))
 }
 
 /// More frequent checks would only fill the broker's log when something is wrong.
@@ -388,33 +316,6 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> (Option<log::Settings>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ledger_url_names_a_file() {
-        for (url, path) in [
-            ("sqlite:countersign.db", "countersign.db"),
-            ("sqlite:/var/lib/c.db", "/var/lib/c.db"),
-            ("sqlite:///var/lib/c.db", "/var/lib/c.db"),
-            ("sqlite://./c.db", "./c.db"),
-        ] {
-            assert_eq!(sqlite_path(url), Ok(PathBuf::from(path)), "{url}");
-        }
-        for url in [
-            "",
-            "sqlite:",
-            "sqlite:///",
-            "sqlite::memory:",
-            "countersign.db",
-            "sqlite:a.db?mode=ro",
-            "mysql://x",
-        ] {
-            assert!(sqlite_path(url).is_err(), "{url}");
-        }
-        assert_eq!(
-            sqlite_path("postgres://h/d").unwrap_err(),
-            "is PostgreSQL, which this version does not support"
-        );
-    }
 
     #[test]
     fn what_is_wrong_with_a_url_does_not_quote_it() {

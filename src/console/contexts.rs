@@ -178,9 +178,12 @@ pub(super) async fn write<T>(writing: impl Future<Output = Result<T, AcceptError
     match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(answer)) => Ok(answer),
         // The writer has already logged the cause.
-        Ok(Err(AcceptError::Overloaded | AcceptError::NoRoom | AcceptError::Unavailable)) => {
-            Err(Problem::ledger_unwritable())
-        }
+        Ok(Err(
+            AcceptError::Overloaded
+            | AcceptError::NoRoom
+            | AcceptError::NotDurable
+            | AcceptError::Unavailable,
+        )) => Err(Problem::ledger_unwritable()),
         Err(_elapsed) => {
             tracing::warn!(timeout = ?WRITE_TIMEOUT, "ledger write timed out");
             Err(Problem::ledger_unwritable())

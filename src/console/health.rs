@@ -42,6 +42,8 @@ enum LedgerCheck {
     Overloaded,
     /// The disk has less free space than `min_free_bytes`.
     NoRoom,
+    /// The server does not keep commits as `ledger.durability` demands.
+    NotDurable,
     /// Nothing can be committed.
     Unavailable,
     /// No commit within [`PROBE_TIMEOUT`].
@@ -51,30 +53,52 @@ enum LedgerCheck {
 /// Probes the ledger and caches the result for a second. Concurrent probers share one probe.
 pub(super) struct WriteProbe {
     ledger: Arc<dyn Ledger>,
-    last: Mutex<Option<(Instant, LedgerCheck)>>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    probe: Option<(Instant, LedgerCheck)>,
+    /// When a probe succeeded.
+    kept_at: Option<Instant>,
+}
+
+impl Last {
+    /// Whether callbacks should come here: a shared server that is away for a moment is missed by all replicas.
+    fn is_ready(&self, tolerance: Duration) -> bool {
+        let is_ok = self.probe.is_some_and(|(_, check)| check == LedgerCheck::Ok);
+        is_ok || self.kept_at.is_some_and(|at| at.elapsed() < tolerance)
+    }
 }
 
 impl WriteProbe {
     pub(super) fn new(ledger: Arc<dyn Ledger>) -> Self {
-        Self { ledger, last: Mutex::new(None) }
+        Self { ledger, last: Mutex::default() }
     }
 
-    async fn look(&self) -> LedgerCheck {
+    /// The check, and whether callbacks should come here.
+    async fn look(&self) -> (LedgerCheck, bool) {
         let mut last = self.last.lock().await;
-        if let Some((at, check)) = *last
+        let tolerance = self.ledger.tolerance();
+        if let Some((at, check)) = last.probe
             && at.elapsed() < PROBE_KEPT
         {
-            return check;
+            return (check, last.is_ready(tolerance));
         }
         let check = match tokio::time::timeout(PROBE_TIMEOUT, self.ledger.probe()).await {
             Ok(Ok(())) => LedgerCheck::Ok,
             Ok(Err(AcceptError::Overloaded)) => LedgerCheck::Overloaded,
             Ok(Err(AcceptError::NoRoom)) => LedgerCheck::NoRoom,
+            Ok(Err(AcceptError::NotDurable)) => LedgerCheck::NotDurable,
             Ok(Err(AcceptError::Unavailable)) => LedgerCheck::Unavailable,
             Err(_elapsed) => LedgerCheck::Timeout,
         };
-        *last = Some((Instant::now(), check));
-        check
+        let now = Instant::now();
+        last.probe = Some((now, check));
+        if check == LedgerCheck::Ok {
+            last.kept_at = Some(now);
+        }
+        (check, last.is_ready(tolerance))
     }
 }
 
@@ -83,10 +107,20 @@ struct Readiness<'a> {
     ready: bool,
     checks: Checks,
     broker: &'static str,
+    /// Of several replicas, the one that publishes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<Leader>,
     /// `null` while unknown.
     topology: Option<&'a View>,
     configuration: Configuration,
     credentials: Vec<Used>,
+}
+
+#[derive(Serialize)]
+struct Leader {
+    name: String,
+    /// It is this process.
+    here: bool,
 }
 
 #[derive(Serialize)]
@@ -103,12 +137,14 @@ pub(super) async fn livez(_: Anyone) -> HttpResponse {
 /// `GET /readyz`: 200 if a callback can be kept now, else 503; the body says which check failed.
 pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
     let draining = desk.draining.load(Ordering::Relaxed);
-    let ledger = desk.probe.look().await;
+    let (ledger, kept) = desk.probe.look().await;
+    let here = desk.ledger.term().borrow().is_some();
     let topology = desk.metrics.topology.last();
     let readiness = Readiness {
-        ready: !draining && ledger == LedgerCheck::Ok,
+        ready: !draining && kept,
         checks: Checks { ledger, accepting: if draining { "draining" } else { "ok" } },
         broker: if desk.metrics.relay.connected() { "connected" } else { "disconnected" },
+        leader: desk.ledger.leader().map(|name| Leader { name, here }),
         topology: topology.as_deref(),
         configuration: desk.access.configuration(),
         credentials: desk.metrics.uses.known(),
@@ -122,6 +158,7 @@ pub(super) async fn readyz(_: Anyone, desk: web::Data<Desk>) -> HttpResponse {
 pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
     let dropped = desk.ledger.refusals_dropped();
     desk.metrics.callbacks.refusals_dropped(dropped.known, dropped.strangers);
+    desk.metrics.ledger.set_leads(desk.ledger.term().borrow().is_some());
     match tokio::time::timeout(STATS_TIMEOUT, desk.ledger.stats()).await {
         Ok(Ok(stats)) => {
             for &state in State::ALL {
@@ -138,6 +175,9 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
                 desk.metrics.ledger.set_remembered(remembered.commands, remembered.forgotten);
             }
             desk.metrics.outcomes.set_waiting(stats.outcomes_pending, stats.outcomes_parked);
+            if let Some(synchronous) = stats.standbys {
+                desk.metrics.ledger.set_standbys(synchronous);
+            }
             desk.metrics.ledger.set_room(stats.size_bytes, stats.wal_bytes, stats.free_bytes);
         }
         Ok(Err(error)) => {

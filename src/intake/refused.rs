@@ -96,7 +96,9 @@ pub(super) fn named(
 pub(super) fn unkept(error: AcceptError) -> Refused {
     let refusal = match error {
         AcceptError::Overloaded => Refusal::Overloaded,
-        AcceptError::NoRoom | AcceptError::Unavailable => Refusal::LedgerUnavailable,
+        AcceptError::NoRoom | AcceptError::NotDurable | AcceptError::Unavailable => {
+            Refusal::LedgerUnavailable
+        }
     };
     Refused::of(refusal, None)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, RefusedCallback};
+use super::{AcceptError, Dropped, RefusedCallback};
 use crate::command::{Command, CommandId, Fingerprint, Registered};
 
 /// What [`Accept::accept`] is asked to keep.
@@ -67,6 +67,9 @@ pub trait Accept: Send + Sync {
     /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller. Strangers have room of
     /// their own, and wait behind all others.
     fn refused(&self, refused: RefusedCallback);
+
+    /// How many refused callbacks were not kept.
+    fn refusals_dropped(&self) -> Dropped;
 
     /// What a callback is registered for, even if it has expired: by the key, else by the bot message. For the accept path: by local
     /// data only, and without waiting for the writer. The cause of an error is logged where it arises.

@@ -9,6 +9,9 @@ pub enum AcceptError {
     /// The disk has less room than [`Limits::min_free_bytes`](super::Limits::min_free_bytes).
     #[error("the ledger's disk is low on space")]
     NoRoom,
+    /// The server does not keep commits as `ledger.durability` demands. The cause is logged.
+    #[error("the ledger's server does not keep commits as ledger.durability demands")]
+    NotDurable,
     /// The disk is full, read-only or broken, or the writer has stopped. The cause is logged by the writer.
     #[error("the ledger cannot store anything now")]
     Unavailable,

@@ -248,6 +248,34 @@ pub trait Findings: Send + Sync {
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>>;
 }
 
+/// Has a part that keeps the comparison.
+pub(super) trait Keeps: Send + Sync {
+    fn findings(&self) -> &dyn Findings;
+}
+
+impl<T: Keeps> Findings for T {
+    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
+        Keeps::findings(self).unasked(reach, limit)
+    }
+
+    fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
+        Keeps::findings(self).findings(which, after, limit)
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        Keeps::findings(self).overview()
+    }
+
+    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
+        Keeps::findings(self).reconciled(reconciled)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, CredentialUse, LookError};
+use super::{AcceptError, CredentialUse};
 use crate::time::Timestamp;
 
 /// What the ledger keeps and leaves; may change while it is open ([`Lifecycle::limit`]).
@@ -59,11 +59,12 @@ pub trait Lifecycle: Send + Sync {
     /// Checks that a commit can be made now, by making one, and that there is room for more.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
 
-    /// What is known of when credentials were used last.
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
-
     /// Merges this with what is known of credentials, and forgets those that are not in it. Resolves after commit.
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>>;
+
+    /// For how long this process may be unable to accept before it should get no more callbacks. Another process can take
+    /// them only if the cause is this process's own: all replicas that lose one server would go at the same time.
+    fn tolerance(&self) -> Duration;
 
     /// Commits what is queued and closes the writer. Accepts that come later are refused as unavailable.
     fn flush(&self) -> BoxFuture<'static, ()>;

@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Dropped, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, history};
+use super::{CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, history};
 use crate::{
     command::{CommandId, Seq, outcome::Kind},
     time::Timestamp,
@@ -44,6 +44,12 @@ pub struct Stats {
     pub wal_bytes: Option<u64>,
     /// What is left on its disk for this user.
     pub free_bytes: Option<u64>,
+    /// Which replica publishes; `None` if none does at this moment, or the ledger has one process only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Synchronous standbys that are connected; `None` if that is not known, or the ledger is a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standbys: Option<u64>,
     /// What is held in memory to know repeats by; `None` of a ledger that somebody else writes.
     #[serde(skip)]
     pub remembered: Option<Remembered>,
@@ -166,9 +172,58 @@ pub trait Lookup: Send + Sync {
     /// Refused callbacks, newest first.
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>>;
 
-    /// How many refused callbacks are not kept.
-    fn refusals_dropped(&self) -> Dropped;
+    /// Of the refused callbacks since `since` that are kept: the newest of each reason, and how many there are; the newest
+    /// reason first.
+    fn refused_since(
+        &self,
+        since: Timestamp,
+    ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>>;
+
+    /// What is known of when credentials were used last.
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
+}
+
+/// Has a part that looks into the ledger.
+pub(super) trait Looks: Send + Sync {
+    fn lookup(&self) -> &dyn Lookup;
+}
+
+impl<T: Looks> Lookup for T {
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        self.lookup().id_at(seq)
+    }
+
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
+        self.lookup().find(command_id)
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
+        self.lookup().list(filter)
+    }
+
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
+        self.lookup().pruned_before()
+    }
+
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
+        self.lookup().refusals(filter)
+    }
+
+    fn refused_since(
+        &self,
+        since: Timestamp,
+    ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
+        self.lookup().refused_since(since)
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.lookup().credential_uses()
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        self.lookup().stats()
+    }
 }

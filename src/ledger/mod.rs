@@ -58,7 +58,7 @@ mod replies;
 pub mod sqlite;
 pub mod state;
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use accept::{Accept, Acceptance, OnConflict, Receipt};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
@@ -76,17 +76,85 @@ pub use outcomes::{
 pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
 pub use state::State;
 
-/// Where the ledger is and how much it may take on.
+use postgres::{PostgresClient, PostgresLedger};
+use sqlite::{SqliteClient, SqliteLedger};
+
+/// Where a ledger is.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// The SQLite file. Its directory must exist and be on a local disk.
-    pub path: PathBuf,
+pub enum Location {
+    /// A SQLite file. Its directory must exist and be on a local disk.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, shared by several replicas.
+    Postgres(postgres::Options),
+}
+
+impl fmt::Display for Location {
+    /// For people. Without passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(f),
+            Self::Postgres(options) => options.address.fmt(f),
+        }
+    }
+}
+
+/// How much a ledger may take on and keeps.
+#[derive(Debug, Clone)]
+pub struct Sizing {
     /// Accepts that may wait for the writer; one more is refused as [`AcceptError::Overloaded`].
     pub queue_capacity: usize,
     /// Accepts in one commit at the most.
     pub max_batch: usize,
     /// What may change while it is open.
     pub limits: Limits,
+}
+
+/// Where the ledger is, and its sizes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it is.
+    pub location: Location,
+    /// Its sizes.
+    pub sizing: Sizing,
+}
+
+/// A ledger, as a command sees it: beside the processes that serve from it, or while none does.
+pub trait Client: Lookup + Findings + OperatorActs {}
+
+impl<T: Lookup + Findings + OperatorActs> Client for T {}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The SQLite file cannot be used.
+    #[error(transparent)]
+    Sqlite(#[from] sqlite::OpenError),
+    /// The PostgreSQL database cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+}
+
+/// Opens a ledger to serve from. A PostgreSQL server that is away is waited for afterwards.
+///
+/// # Errors
+/// What waiting does not help against.
+pub async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, OpenError> {
+    let Settings { location, sizing } = settings;
+    Ok(match location {
+        Location::Sqlite(path) => Arc::new(SqliteLedger::open(path, sizing)?),
+        Location::Postgres(options) => Arc::new(PostgresLedger::open(options, sizing).await?),
+    })
+}
+
+/// Opens a ledger that exists, for a command. Everything it does must be awaited on the runtime that this is called on.
+///
+/// # Errors
+/// It is not there, or away, or not of this program.
+pub async fn open_client(location: &Location) -> Result<Box<dyn Client>, OpenError> {
+    Ok(match location {
+        Location::Sqlite(path) => Box::new(SqliteClient::open(path)?),
+        Location::Postgres(options) => Box::new(PostgresClient::open(options).await?),
+    })
 }
 
 /// All of a ledger, in verbs of the domain. Each part of the program holds the trait of its own verbs, so that it can be tested

@@ -41,9 +41,6 @@ impl From<LookError> for ActError {
 ///
 /// May be dropped while it waits: an act that has begun is carried out.
 pub trait OperatorActs: Send + Sync {
-    /// The id of the command at a place in the log.
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, ActError>>;
-
     /// Has a command published again that is parked or was published. The relay finds it within a second or two.
     ///
     /// [`ActError::Illegal`] for a command that is still pending.

@@ -84,6 +84,10 @@ pub trait Leadership: Send + Sync {
     /// Each term has an outbox of its own. All that was read through it, and [`Outbox::head`], holds for that term only: a
     /// ledger whose server failed over may have forgotten the end of its log. Who publishes begins again with the next.
     fn term(&self) -> watch::Receiver<Term>;
+
+    /// Names the process that leads, as far as this one knows; `None` if it knows of none, or the ledger can have one process
+    /// only.
+    fn leader(&self) -> Option<String>;
 }
 
 /// The outbox, for its one reader.

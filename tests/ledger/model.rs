@@ -205,7 +205,7 @@ impl Bench {
     async fn new(backend: Backend) -> Self {
         let scratch = Scratch::new(backend).await;
         let ledger = open(&scratch).await;
-        let operator = scratch.operator().await;
+        let operator = scratch.client().await;
         Self { scratch, ledger, operator, model: Model::default() }
     }
 

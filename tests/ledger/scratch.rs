@@ -5,10 +5,10 @@ use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 use countersign::{
     command::{Seq, TaskKey},
     ledger::{
-        AcceptError, Due, Entry, Findings, Ledger, Limits, LookError, OperatorActs, Outbox, Settings,
-        Settlement,
+        self, AcceptError, Client, Due, Entry, Ledger, Limits, Location, LookError, Outbox, Settlement,
+        Sizing,
         postgres::{self, PostgresLedger},
-        sqlite::{self, Auditor, SqliteLedger},
+        sqlite::SqliteLedger,
     },
     time::Timestamp,
 };
@@ -133,42 +133,23 @@ impl Scratch {
         match &self.place {
             Place::File(directory) => {
                 let path = path(directory);
-                let settings = Settings { path, queue_capacity, max_batch: 256, limits };
-                Arc::new(SqliteLedger::open(&settings).expect("a healthy ledger"))
+                let opened = SqliteLedger::open(&path, &sizing(limits, queue_capacity));
+                Arc::new(opened.expect("a healthy ledger"))
             }
             Place::Database(url) => {
-                let settings = self.settings(url, limits, queue_capacity);
-                Arc::new(PostgresLedger::open(settings).await.expect("a healthy ledger"))
+                let opened = PostgresLedger::open(&options(url), &sizing(limits, queue_capacity)).await;
+                Arc::new(opened.expect("a healthy ledger"))
             }
         }
     }
 
-    /// Another process, for an operator's acts.
-    pub(crate) async fn operator(&self) -> Box<dyn OperatorActs> {
-        match &self.place {
-            Place::File(directory) => {
-                Box::new(sqlite::SqliteActs::open(&path(directory)).expect("a healthy ledger"))
-            }
-            Place::Database(url) => {
-                Box::new(postgres::PostgresActs::open(server(url)).await.expect("a healthy ledger"))
-            }
-        }
-    }
-
-    /// Another process that compares the ledger with the approval center.
-    pub(crate) async fn auditor(&self) -> Box<dyn Findings> {
-        match &self.place {
-            Place::File(directory) => Box::new(Auditor::open(&path(directory)).expect("a healthy ledger")),
-            Place::Database(url) => {
-                let opened = PostgresLedger::open(self.settings(url, self.limits(), 1)).await;
-                Box::new(opened.expect("a healthy ledger"))
-            }
-        }
-    }
-
-    fn settings(&self, url: &str, limits: Limits, queue_capacity: usize) -> postgres::Settings {
-        let holder = "a test".to_owned();
-        postgres::Settings { server: server(url), queue_capacity, max_batch: 256, limits, holder }
+    /// A command, beside those that serve.
+    pub(crate) async fn client(&self) -> Box<dyn Client> {
+        let location = match &self.place {
+            Place::File(directory) => Location::Sqlite(path(directory)),
+            Place::Database(url) => Location::Postgres(options(url)),
+        };
+        ledger::open_client(&location).await.expect("a healthy ledger")
     }
 
     /// Changes the ledger behind its back, by SQL that each kind understands.
@@ -222,8 +203,16 @@ async fn database() -> String {
     tokio::task::block_in_place(Postgres::shared).database().await
 }
 
-fn server(url: &str) -> postgres::Server {
-    postgres::Server::parse(url).expect("a valid URL")
+fn options(url: &str) -> postgres::Options {
+    postgres::Options {
+        address: postgres::Address::parse(url, None).expect("a valid URL"),
+        demands: postgres::Demands::default(),
+        holder: "a test".to_owned(),
+    }
+}
+
+fn sizing(limits: Limits, queue_capacity: usize) -> Sizing {
+    Sizing { queue_capacity, max_batch: 256, limits }
 }
 
 /// A connection that finds the tables by their names alone, as SQLite does.

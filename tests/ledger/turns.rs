@@ -1,8 +1,11 @@
 //! Two replicas of one ledger, used in turn.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use countersign::{
@@ -77,6 +80,10 @@ impl Accept for Turns {
         self.replicas[1].refused(refused);
     }
 
+    fn refusals_dropped(&self) -> Dropped {
+        self.turn().refusals_dropped()
+    }
+
     fn registered(
         &self,
         key: Option<String>,
@@ -89,6 +96,10 @@ impl Accept for Turns {
 impl Leadership for Turns {
     fn term(&self) -> watch::Receiver<Option<Arc<dyn Outbox>>> {
         self.replicas[0].term()
+    }
+
+    fn leader(&self) -> Option<String> {
+        self.turn().leader()
     }
 }
 
@@ -113,8 +124,15 @@ impl Lookup for Turns {
         self.turn().refusals(filter)
     }
 
-    fn refusals_dropped(&self) -> Dropped {
-        self.turn().refusals_dropped()
+    fn refused_since(
+        &self,
+        since: Timestamp,
+    ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
+        self.turn().refused_since(since)
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.turn().credential_uses()
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
@@ -137,12 +155,12 @@ impl Lifecycle for Turns {
         self.turn().probe()
     }
 
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.turn().credential_uses()
-    }
-
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.turn().keep_credential_uses(uses)
+    }
+
+    fn tolerance(&self) -> Duration {
+        self.turn().tolerance()
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {

@@ -1,8 +1,11 @@
 //! A ledger in memory whose failures are at hand.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{
@@ -48,6 +51,8 @@ pub(in crate::app) struct Double {
     pub(super) story: Arc<Mutex<Vec<&'static str>>>,
     cursor: AtomicU64,
     term: Mutex<Option<watch::Sender<Term>>>,
+    pub(super) tolerance: Mutex<Duration>,
+    pub(super) leader: Mutex<Option<String>>,
 }
 
 impl Double {
@@ -177,6 +182,10 @@ impl crate::ledger::Findings for Double {
 }
 
 impl Accept for Double {
+    fn refusals_dropped(&self) -> Dropped {
+        Dropped::default()
+    }
+
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         self.written(|| {
             let mut log = self.log.lock().unwrap();
@@ -214,6 +223,10 @@ impl Leadership for Double {
     fn term(&self) -> watch::Receiver<Term> {
         let mut term = self.term.lock().unwrap();
         term.get_or_insert_with(|| watch::Sender::new(Some(self.outbox()))).subscribe()
+    }
+
+    fn leader(&self) -> Option<String> {
+        self.leader.lock().unwrap().clone()
     }
 }
 
@@ -334,8 +347,15 @@ impl Lookup for Double {
         self.looked(found.collect())
     }
 
-    fn refusals_dropped(&self) -> Dropped {
-        Dropped::default()
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.looked(self.uses.lock().unwrap().clone())
+    }
+
+    fn refused_since(
+        &self,
+        _since: Timestamp,
+    ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
+        self.looked(Vec::new())
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
@@ -407,12 +427,12 @@ impl Lifecycle for Double {
         self.written(|| ())
     }
 
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.looked(self.uses.lock().unwrap().clone())
-    }
-
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.written(|| *self.uses.lock().unwrap() = uses)
+    }
+
+    fn tolerance(&self) -> Duration {
+        *self.tolerance.lock().unwrap()
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {

@@ -448,3 +448,42 @@ async fn other_paths_and_methods_are_answered_in_json() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_shared_server_that_is_away_for_a_moment_takes_no_replica_out_of_service() {
+    let service = Service::start();
+    *service.ledger.tolerance.lock().unwrap() = Duration::from_secs(3600);
+    service.ledger.fail(Fault::Broken);
+    let never_kept = service.get("/readyz").await;
+    assert_eq!(never_kept.status, 503, "nothing was ever kept");
+    service.ledger.fail(Fault::None);
+    ready_when(&service, "ok").await;
+    service.ledger.fail(Fault::Broken);
+    let said = ready_when(&service, "unavailable").await;
+    assert_eq!(said["ready"], true);
+    *service.ledger.tolerance.lock().unwrap() = Duration::ZERO;
+    assert_eq!(service.get("/readyz").await.status, 503);
+    service.stop().await;
+}
+
+/// Asks until the ledger's check says this word; a probe is kept for a second.
+async fn ready_when(service: &Service, word: &str) -> serde_json::Value {
+    loop {
+        let said = service.get("/readyz").await.json();
+        if said["checks"]["ledger"] == word {
+            return said;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn readyz_and_metrics_say_who_publishes() {
+    let service = Service::start();
+    assert!(service.get("/readyz").await.json().get("leader").is_none(), "there is one process only");
+    *service.ledger.leader.lock().unwrap() = Some("host-a/17".to_owned());
+    let said = service.get("/readyz").await.json();
+    assert_eq!(said["leader"], serde_json::json!({ "name": "host-a/17", "here": true }));
+    assert!(service.get("/metrics").await.body.contains("countersign_leader 1\n"));
+    service.stop().await;
+}

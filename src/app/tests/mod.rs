@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::ready};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -128,7 +128,8 @@ impl Service {
 
     fn with(settings: Settings, relay: Start) -> Self {
         let ledger = Arc::new(Double::default());
-        let app = App::build(&settings, || Ok(ledger.clone() as Arc<dyn Ledger>), relay).unwrap();
+        let opened = ready(Ok(ledger.clone() as Arc<dyn Ledger>));
+        let app = App::build(&settings, opened, relay).now_or_never().expect("nothing to wait for").unwrap();
         let (stop, stopped) = oneshot::channel();
         Self {
             callbacks: app.callbacks_address(),

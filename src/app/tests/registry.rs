@@ -22,8 +22,7 @@ impl Registry {
     /// never asks the registry.
     fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let settings = ledger::Settings {
-            path: directory.path().join("ledger.db"),
+        let sizing = ledger::Sizing {
             queue_capacity: 100,
             max_batch: 100,
             limits: ledger::Limits {
@@ -32,7 +31,7 @@ impl Registry {
                 ..ledger::Limits::default()
             },
         };
-        let ledger = Arc::new(SqliteLedger::open(&settings).unwrap());
+        let ledger = Arc::new(SqliteLedger::open(&directory.path().join("ledger.db"), &sizing).unwrap());
         let with = |name, formats, on_unresolved| EndpointSettings {
             context: context::Settings { formats, on_unresolved },
             ..endpoint(name, None, Locale::En)

@@ -99,15 +99,16 @@ async fn a_port_that_is_taken_is_told_before_the_ledger_is_opened() {
             "http.listen" => settings.http.listen = taken.local_addr().unwrap(),
             _ => settings.console.listen = taken.local_addr().unwrap(),
         }
-        let built = App::build(&settings, || panic!("the ledger is not to be touched"), idle_relay());
-        let error = built.err().unwrap().to_string();
+        let built = App::build(&settings, async { panic!("the ledger is not to be touched") }, idle_relay());
+        let error = built.await.err().unwrap().to_string();
         assert!(error.contains(key) && error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
     }
 }
 
 #[tokio::test]
 async fn a_ledger_that_cannot_be_opened_is_the_error_of_build() {
-    let built = App::build(&settings(), || anyhow::bail!("a newer program wrote it"), idle_relay());
+    let failing = async { anyhow::bail!("a newer program wrote it") };
+    let built = App::build(&settings(), failing, idle_relay()).await;
     assert_eq!(built.err().unwrap().to_string(), "a newer program wrote it");
 }
 

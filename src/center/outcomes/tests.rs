@@ -76,13 +76,8 @@ async fn show(body: String, seen: Arc<Mutex<Seen>>, mut go: watch::Receiver<bool
 }
 
 fn open(directory: &Path) -> Arc<SqliteLedger> {
-    let settings = ledger::Settings {
-        path: directory.join("ledger.db"),
-        queue_capacity: 100,
-        max_batch: 100,
-        limits: Limits::default(),
-    };
-    Arc::new(SqliteLedger::open(&settings).unwrap())
+    let sizing = ledger::Sizing { queue_capacity: 100, max_batch: 100, limits: Limits::default() };
+    Arc::new(SqliteLedger::open(&directory.join("ledger.db"), &sizing).unwrap())
 }
 
 /// A decision on a card.

@@ -106,9 +106,9 @@ impl Results {
 pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let mut results = Results { as_json: arguments.json, zone: arguments.zone.zone()?, wrong: 0, risky: 0 };
     configuration::look(&mut results, loaded)?;
-    ledger::look(&mut results, loaded)?;
-    rotation::look(&mut results, loaded)?;
     block_on(async {
+        ledger::look(&mut results, loaded).await?;
+        rotation::look(&mut results, loaded).await?;
         service::look(&mut results, loaded).await?;
         broker::look(&mut results, arguments, loaded).await?;
         let urls = platform::look(&mut results, arguments, loaded).await?;

@@ -4,28 +4,25 @@ use std::time::Duration;
 
 use super::Results;
 use crate::{
-    cli::{exit::Failure, output::counted},
+    cli::{exit::Failure, opened, output::counted},
     config::Loaded,
     intake::EndpointSettings,
     ledger::CredentialUse,
-    ledger::sqlite::Reader,
     time::Timestamp,
 };
 
 /// A credential unused for this long, while another one was used, is probably obsolete.
 const UNUSED: Duration = Duration::from_secs(7 * 86_400);
 
-pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
-    let (Ok(settings), Ok(endpoints)) = (loaded.ledger(), loaded.endpoints()) else { return Ok(()) };
+pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
+    let Ok(endpoints) = loaded.endpoints() else { return Ok(()) };
     let rotating = || endpoints.iter().filter(|endpoint| endpoint.credentials.len() > 1);
     if rotating().next().is_none() {
         return Ok(());
     }
     // Ledger problems are reported elsewhere.
-    let Some(uses) = Reader::open(&settings.path).ok().and_then(|reader| reader.credential_uses().ok())
-    else {
-        return Ok(());
-    };
+    let Ok(ledger) = opened::client(loaded).await else { return Ok(()) };
+    let Ok(uses) = ledger.credential_uses().await else { return Ok(()) };
     let now = Timestamp::now();
     for endpoint in rotating() {
         let known: Vec<_> = endpoint.credentials.iter().map(|one| find(&uses, endpoint, one.tag())).collect();

@@ -1,4 +1,4 @@
-//! `ledger requeue|park|show-again|prune`: what an operator changes in the ledger's file.
+//! `ledger requeue|park|show-again|prune`: what an operator changes in the ledger.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::{
     cli::{
         exit::{Exit, Failure},
-        opened::operator,
+        opened::client,
         output::{is_heard, json, line, say},
         values::{command_ref, duration},
     },
     command::{CommandId, id::CommandRef},
     config::Loaded,
-    ledger::{ActError, Limits, OperatorActs},
+    ledger::{ActError, Client, Limits, Sizing},
     telemetry::log::chain,
     time::Timestamp,
 };
@@ -69,51 +69,44 @@ pub(in crate::cli) struct PruneArguments {
     json: bool,
 }
 
-pub(super) async fn requeue(
-    arguments: &RequeueArguments,
-    operator: &dyn OperatorActs,
-) -> Result<Exit, Failure> {
+pub(super) async fn requeue(arguments: &RequeueArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
-        let requeued = operator.requeue_parked().await.context("nothing was requeued")?;
+        let requeued = ledger.requeue_parked().await.context("nothing was requeued")?;
         if requeued.is_empty() {
             say("nothing is parked");
         }
         all_done(requeued)
     } else {
-        each(&arguments.command_ids, operator, |id| operator.requeue(id)).await
+        each(&arguments.command_ids, ledger, |id| ledger.requeue(id)).await
     };
     tell("requeued", acts, arguments.json)
 }
 
-pub(super) async fn park(arguments: &ParkArguments, operator: &dyn OperatorActs) -> Result<Exit, Failure> {
-    tell("parked", each(&arguments.command_ids, operator, |id| operator.park(id)).await, arguments.json)
+pub(super) async fn park(arguments: &ParkArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
+    tell("parked", each(&arguments.command_ids, ledger, |id| ledger.park(id)).await, arguments.json)
 }
 
-pub(super) async fn show_again(
-    arguments: &ShowAgainArguments,
-    operator: &dyn OperatorActs,
-) -> Result<Exit, Failure> {
+pub(super) async fn show_again(arguments: &ShowAgainArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let acts = if arguments.all_parked {
-        let ordered = operator.show_parked_again().await.context("nothing is shown again")?;
+        let ordered = ledger.show_parked_again().await.context("nothing is shown again")?;
         if ordered.is_empty() {
             say("no outcome is parked");
         }
         all_done(ordered)
     } else {
-        each(&arguments.command_ids, operator, |id| operator.show_again(id)).await
+        each(&arguments.command_ids, ledger, |id| ledger.show_again(id)).await
     };
     tell("to be shown again", acts, arguments.json)
 }
 
 pub(super) async fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result<Exit, Failure> {
-    let settings = loaded.ledger()?;
-    let limits =
-        Limits { retention: arguments.older_than.or(settings.limits.retention), ..settings.limits.clone() };
+    let Sizing { limits, .. } = &loaded.ledger()?.sizing;
+    let limits = Limits { retention: arguments.older_than.or(limits.retention), ..limits.clone() };
     let Some(before) = limits.horizon(Timestamp::now()) else {
         return Err(Failure::Usage("ledger.retention is \"forever\"; use --older-than".to_owned()));
     };
-    let operator = operator(loaded)?;
-    let prunable = operator.prunable(before).await.context("cannot count the commands")?;
+    let ledger = client(loaded).await?;
+    let prunable = ledger.prunable(before).await.context("cannot count the commands")?;
     let pruned = if arguments.dry_run {
         0
     } else {
@@ -125,7 +118,7 @@ pub(super) async fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result
                 say(format_args!("{pruned} of {prunable} removed"));
             }
         };
-        operator.prune(before, Box::new(progress)).await.context("not all old commands were removed")?
+        ledger.prune(before, Box::new(progress)).await.context("not all old commands were removed")?
     };
     if arguments.json {
         let before = before.to_string();
@@ -148,7 +141,7 @@ fn all_done(commands: Vec<CommandId>) -> Vec<Act> {
 /// Does something to each of these commands.
 async fn each<F: Future<Output = Result<(), ActError>>>(
     commands: &[CommandRef],
-    operator: &dyn OperatorActs,
+    ledger: &dyn Client,
     act: impl Fn(CommandId) -> F,
 ) -> Vec<Act> {
     let mut acts = Vec::with_capacity(commands.len());
@@ -156,7 +149,8 @@ async fn each<F: Future<Output = Result<(), ActError>>>(
         let id = match *command {
             CommandRef::Id(id) => Ok(id),
             CommandRef::Seq(seq) => {
-                operator.id_at(seq).await.and_then(|id| id.ok_or(ActError::NoSuchPlace(seq)))
+                let found = ledger.id_at(seq).await.map_err(ActError::from);
+                found.and_then(|id| id.ok_or(ActError::NoSuchPlace(seq)))
             }
         };
         let done = match id {

@@ -1,4 +1,4 @@
-//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger's file, whether or not `serve` runs.
+//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger, whether or not `serve` runs.
 
 mod acts;
 mod view;
@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::{
     block_on,
     exit::{Exit, Failure},
-    opened::{operator, reader},
+    opened::client,
 };
 use crate::config::Loaded;
 use acts::{ParkArguments, PruneArguments, RequeueArguments, ShowAgainArguments};
@@ -41,13 +41,16 @@ pub(super) enum LedgerCommand {
 }
 
 pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
-    match command {
-        LedgerCommand::List(arguments) => view::list(&arguments, &reader(loaded)?),
-        LedgerCommand::Show(arguments) => view::show(&arguments, &reader(loaded)?),
-        LedgerCommand::Stats(arguments) => view::stats(&arguments, &reader(loaded)?),
-        LedgerCommand::Requeue(arguments) => block_on(acts::requeue(&arguments, &*operator(loaded)?)),
-        LedgerCommand::Park(arguments) => block_on(acts::park(&arguments, &*operator(loaded)?)),
-        LedgerCommand::ShowAgain(arguments) => block_on(acts::show_again(&arguments, &*operator(loaded)?)),
-        LedgerCommand::Prune(arguments) => block_on(acts::prune(&arguments, loaded)),
-    }
+    block_on(async {
+        let ledger = || client(loaded);
+        match command {
+            LedgerCommand::List(arguments) => view::list(&arguments, &*ledger().await?).await,
+            LedgerCommand::Show(arguments) => view::show(&arguments, &*ledger().await?).await,
+            LedgerCommand::Stats(arguments) => view::stats(&arguments, &*ledger().await?).await,
+            LedgerCommand::Requeue(arguments) => acts::requeue(&arguments, &*ledger().await?).await,
+            LedgerCommand::Park(arguments) => acts::park(&arguments, &*ledger().await?).await,
+            LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &*ledger().await?).await,
+            LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded).await,
+        }
+    })
 }

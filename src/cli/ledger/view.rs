@@ -1,4 +1,4 @@
-//! `ledger list|show|stats`: reads the ledger's file.
+//! `ledger list|show|stats`: reads the ledger.
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum, builder::PossibleValuesParser};
@@ -12,9 +12,8 @@ use crate::{
     },
     command::id::CommandRef,
     ledger::{
-        Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
+        Client, Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
         history::{Event, What},
-        sqlite::Reader,
     },
     time::{Timestamp, Zone},
 };
@@ -99,7 +98,7 @@ impl From<StateWord> for State {
     }
 }
 
-pub(super) fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) async fn list(arguments: &ListArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let period = arguments.period.period(Timestamp::now(), &zone)?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
@@ -117,7 +116,7 @@ pub(super) fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, F
         // One more tells whether there is a next page.
         limit: limit + 1,
     };
-    let mut records = reader.list(&filter).context("cannot list the commands")?;
+    let mut records = ledger.list(filter).await.context("cannot list the commands")?;
     let more = records.len() > limit;
     records.truncate(limit);
     if arguments.json {
@@ -137,7 +136,7 @@ pub(super) fn list(arguments: &ListArguments, reader: &Reader) -> Result<Exit, F
     }
     if let (true, Some(last)) = (more, records.last()) {
         say(format_args!("the newest {}; continue with --before {}", records.len(), last.seq));
-    } else if let Some(pruned) = reader.pruned_before().context("cannot list the commands")? {
+    } else if let Some(pruned) = ledger.pruned_before().await.context("cannot list the commands")? {
         say(pruned_before(pruned, &zone));
     }
     Ok(Exit::Done)
@@ -239,16 +238,19 @@ fn told(event: &Event, zone: &Zone) -> [String; 2] {
     [when, what]
 }
 
-pub(super) fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) async fn show(arguments: &ShowArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
     let look = "cannot look the command up";
     let id = match arguments.command {
         CommandRef::Id(id) => Some(id),
-        CommandRef::Seq(seq) => reader.id_at(seq).context(look)?,
+        CommandRef::Seq(seq) => ledger.id_at(seq).await.context(look)?,
     };
-    let found = id.map(|id| reader.find(id)).transpose().context(look)?.flatten();
+    let found = match id {
+        Some(id) => ledger.find(id).await.context(look)?,
+        None => None,
+    };
     let Some(record) = found else {
-        let pruned = reader.pruned_before().context(look)?;
+        let pruned = ledger.pruned_before().await.context(look)?;
         let why = match (id.and_then(|id| id.received_at()), pruned) {
             (Some(received), Some(pruned)) if received < pruned => {
                 format!(": {}", pruned_before(pruned, &zone))
@@ -291,9 +293,9 @@ pub(super) fn show(arguments: &ShowArguments, reader: &Reader) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-pub(super) fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit, Failure> {
+pub(super) async fn stats(arguments: &StatsArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let zone = arguments.zone.zone()?;
-    let stats = reader.stats().context("cannot read the statistics")?;
+    let stats = ledger.stats().await.context("cannot read the statistics")?;
     if arguments.json {
         json(&stats)?;
         return Ok(Exit::Done);
@@ -309,11 +311,19 @@ pub(super) fn stats(arguments: &StatsArguments, reader: &Reader) -> Result<Exit,
         ("head of the log", head.to_string()),
         ("cursor", cursor.to_string()),
         ("refusals kept", refusals.to_string()),
-        ("file", bytes(stats.size_bytes)),
-        ("write-ahead log", bytes(stats.wal_bytes)),
-        ("free on its disk", bytes(stats.free_bytes)),
+        ("size", bytes(stats.size_bytes)),
     ] {
         line(format_args!("{name:<16} {value}"))?;
+    }
+    for (name, value) in [
+        ("write-ahead log", stats.wal_bytes.map(|bytes| format!("{bytes} bytes"))),
+        ("free on its disk", stats.free_bytes.map(|bytes| format!("{bytes} bytes"))),
+        ("leader", stats.leader),
+        ("standbys in sync", stats.standbys.map(|count| count.to_string())),
+    ] {
+        if let Some(value) = value {
+            line(format_args!("{name:<16} {value}"))?;
+        }
     }
     if stats.outcomes_pending + stats.outcomes_parked > 0 {
         let (waiting, parked) = (stats.outcomes_pending, stats.outcomes_parked);

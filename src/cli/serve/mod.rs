@@ -19,8 +19,7 @@ use crate::{
     app::{self, App, Controls, Resources, Start},
     center::client::Center,
     config::{Amqp, Config, Loaded, Sources, load},
-    ledger::{Ledger, sqlite::SqliteLedger},
-    relay,
+    ledger, relay,
     telemetry::log::{self, Log},
 };
 
@@ -77,11 +76,9 @@ async fn serve(
     signals: Signals,
     supervisor: Supervisor,
 ) -> anyhow::Result<()> {
-    let open_ledger = || -> anyhow::Result<Arc<dyn Ledger>> {
-        Ok(Arc::new(SqliteLedger::open(&config.ledger).context("cannot open the ledger")?))
-    };
     let center = workers::center(&config)?;
-    let app = App::build(&settings(&config), open_ledger, relay(&config, center.as_ref()))?;
+    let open_ledger = async { ledger::open(&config.ledger).await.context("cannot open the ledger") };
+    let app = App::build(&settings(&config), open_ledger, relay(&config, center.as_ref())).await?;
     let controls = app.controls();
     controls.exchange_outcomes(workers::outcomes(&config, center.as_ref()));
     controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));

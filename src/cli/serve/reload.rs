@@ -67,7 +67,7 @@ impl Reloader {
         let exchange = (!config.amqp.is_same(&self.config.amqp) || completes_otherwise)
             .then(|| relay(&config, center.as_ref()));
         let exchanged = exchange.is_some();
-        let left = match controls.replace(&settings(&config), config.ledger.limits.clone(), exchange) {
+        let left = match controls.replace(&settings(&config), config.ledger.sizing.limits.clone(), exchange) {
             Ok(left) => left,
             Err(error) => {
                 tracing::error!(

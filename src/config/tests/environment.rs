@@ -98,7 +98,7 @@ fn a_ledger_without_an_absolute_path_is_told_where_the_service_is_installed() {
             warnings: Vec::new(),
             effective: Effective::default(),
         };
-        sections::ledger(&mut Section::root(&tree, &mut report));
+        ledger::ledger(&mut Section::root(&tree, &mut report));
         report.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     let relative = "url = 'sqlite:countersign.db'";

@@ -46,7 +46,7 @@ format = "xml"
         "countersign.toml:5: http.workers: is a number with a fraction; expected a whole number",
         "countersign.toml:6: http.locale: \"de\" is not one of its values; expected zh, en or ja",
         "countersign.toml:8: admin.listen: \":9090\" has no IP address",
-        "countersign.toml:10: ledger.url: \"postgres://db/countersign\" is PostgreSQL, which this version does not support",
+        "countersign.toml:10: ledger.url: names no user; expected postgres://user:password@host:port,host:port/database",
         "countersign.toml:11: ledger.max_batch: 0 is out of range",
         "countersign.toml:13: amqp.exchange: \"\" is the default exchange",
         "countersign.toml:14: amqp.queue: \"amq.gen\" begins with amq.",

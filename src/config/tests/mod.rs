@@ -113,12 +113,19 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(http.unauthenticated_floor, Duration::from_millis(25));
     assert_eq!(config.admin.listen, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.token.is_none());
-    assert_eq!(config.ledger.path, std::env::current_dir().unwrap().join("countersign.db"));
     assert_eq!(
-        (config.ledger.queue_capacity, config.ledger.max_batch, config.ledger.limits.refusals_kept),
+        config.ledger.location.to_string(),
+        std::env::current_dir().unwrap().join("countersign.db").display().to_string()
+    );
+    assert_eq!(
+        (
+            config.ledger.sizing.queue_capacity,
+            config.ledger.sizing.max_batch,
+            config.ledger.sizing.limits.refusals_kept
+        ),
         (4096, 256, 10_000)
     );
-    assert_eq!(config.ledger.limits.longest_window, Duration::from_secs(60));
+    assert_eq!(config.ledger.sizing.limits.longest_window, Duration::from_secs(60));
     let amqp = &config.amqp.broker;
     assert!(amqp.urls.len() == 1 && amqp.urls[0].equals("amqp://guest:guest@127.0.0.1:5672/%2f"));
     assert_eq!(
@@ -174,7 +181,7 @@ fn every_key_of_an_endpoint_is_read() {
     assert_eq!(second.approval_codes, ["A", "采购"]);
     assert_eq!(second.actions, ["APPROVE", "HOLD"]);
     assert_eq!(second.on_conflict, OnConflict::Refuse);
-    assert_eq!(config.ledger.limits.longest_window, Duration::from_secs(300));
+    assert_eq!(config.ledger.sizing.limits.longest_window, Duration::from_secs(300));
     let fields =
         JsonFields { task_id: Some("/t".to_owned()), data: Some(String::new()), ..JsonFields::default() };
     let [Format::Json(found), Format::Opaque] = &*second.context.formats else { panic!("{second:?}") };

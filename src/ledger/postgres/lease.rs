@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(50);
 const CANDIDACY: Duration = Duration::from_millis(500);
 
 /// The milliseconds since 1970, by PostgreSQL's clock.
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 pub(super) struct Lease {
     pub(super) server: Arc<Server>,
@@ -55,12 +55,14 @@ impl Lease {
             let begun = *generation.borrow_and_update();
             match self.take(term, begun).await {
                 Ok(Some(taken)) => {
+                    self.shared.saw_leader(Some(named(&self.holder)));
                     tracing::info!(%term, holder = self.holder, "this process is the leader");
                     let ended = self.hold(term, taken, &mut generation, &mut stop).await;
                     self.shared.end_term();
+                    self.shared.saw_leader(None);
                     tracing::info!(%term, cause = ended, "this process is the leader no longer");
                 }
-                Ok(None) => {}
+                Ok(None) => self.shared.saw_leader(leader(&self.link).await.unwrap_or_default()),
                 Err(error) => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
@@ -78,6 +80,12 @@ impl Lease {
     /// Takes the lease if it is free, or this process had it before and lost a connection. Waits for the standby: all that the leader can read is there then as well, and no
     /// failover takes it back.
     async fn take(&self, term: Uuid, generation: u64) -> Result<Option<Taken>, Error> {
+        let free = format!(
+            "SELECT 1 FROM countersign.relay WHERE id = 1 AND (term IS NULL OR expires_at <= {NOW} OR holder = $1)"
+        );
+        if self.link.query_opt(&free, values![self.holder.as_str()]).await?.is_none() {
+            return Ok(None);
+        }
         let transaction = self.link.begin().await?;
         let taken = transaction
             .query_opt(
@@ -174,6 +182,20 @@ impl Lease {
             }
         }
     }
+}
+
+/// Which process leads now.
+pub(super) async fn leader(link: &Link) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT holder FROM countersign.relay WHERE id = 1 AND term IS NOT NULL AND expires_at > {NOW}"
+    );
+    let row = link.query_opt(&sql, values![]).await?;
+    row.map(|row| Ok(named(row.try_get("holder")?))).transpose()
+}
+
+/// A holder without what makes it unique.
+pub(super) fn named(holder: &str) -> String {
+    holder.rsplit_once(' ').map_or(holder, |(name, _unique)| name).to_owned()
 }
 
 /// What holds when a term begins.

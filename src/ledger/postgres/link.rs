@@ -54,11 +54,23 @@ impl Link {
         Ok(self.query(sql, values).await?.into_iter().next())
     }
 
-    /// [`Link::query`] for a statement that must be on a standby once it has returned, if there is one.
-    pub(super) async fn commit(&self, sql: &str, values: &Values<'_>) -> Result<Vec<Row>, Error> {
+    /// [`Link::query`] for a statement that must be on a standby once it has returned, if there is one. `after` is run once it
+    /// is committed; on its error nobody knows how durable the commit is.
+    pub(super) async fn commit(
+        &self,
+        (sql, values): (&str, &Values<'_>),
+        (after, its): (&str, &Values<'_>),
+    ) -> Result<Vec<Row>, Error> {
         let connection = connected(&self.server, &mut *self.connection.lock().await).await?;
         let before = connection.warnings();
-        let done = within(connection.client.query_typed(sql, values)).await;
+        let client = &connection.client;
+        // Sent together, so that the second costs no round trip.
+        let done = within(async {
+            let (done, after) =
+                tokio::join!(biased; client.query_typed(sql, values), client.query_typed(after, its));
+            done.and_then(|rows| after.map(|_| rows))
+        });
+        let done = done.await;
         let done =
             done.and_then(|rows| if connection.warnings() == before { Ok(rows) } else { Err(Error::Warned) });
         self.keep_if_sound(&connection, done).await

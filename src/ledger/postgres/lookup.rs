@@ -4,7 +4,8 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use super::{
-    Error, findings, history,
+    Error, Replication, findings, history,
+    lease::{NOW, named},
     link::{Link, Transaction},
     outbox::state,
     outcomes,
@@ -209,7 +210,8 @@ pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
             (SELECT count(*) FROM countersign.refusals) AS refusals, {},
             (SELECT sum(pg_total_relation_size(t.oid))::bigint FROM pg_catalog.pg_class t
                 JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-                WHERE n.nspname = 'countersign' AND t.relkind = 'r') AS size_bytes
+                WHERE n.nspname = 'countersign' AND t.relkind = 'r') AS size_bytes,
+            CASE WHEN r.term IS NOT NULL AND r.expires_at > {NOW} THEN r.holder END AS leader
          FROM countersign.relay r CROSS JOIN countersign.log l",
         outcomes::COUNTS
     );
@@ -232,6 +234,8 @@ pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
         wal_bytes: None,
         free_bytes: None,
         remembered: None,
+        leader: row.try_get::<_, Option<&str>>("leader")?.map(named),
+        standbys: Replication::look(link).await?.synchronous,
     })
 }
 

@@ -9,12 +9,17 @@
 //! 200 means as much as a commit of the server does. Nothing that was promised rests on one machine's memory or disk: there is
 //! no spool.
 
+mod address;
+mod blockers;
+mod client;
 mod contexts;
 mod credentials;
+mod durability;
 mod findings;
 mod history;
 mod lease;
 mod link;
+mod looks;
 mod lookup;
 mod operator;
 mod outbox;
@@ -25,6 +30,8 @@ mod registry;
 mod schema;
 mod server;
 mod shared;
+mod standbys;
+mod tls;
 mod values;
 mod verbs;
 mod writer;
@@ -40,28 +47,28 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
+use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
-pub use operator::PostgresActs;
-pub use server::Server;
+pub use address::{Address, AddressFault, SslMode};
+pub use client::{Health, PostgresClient};
+pub use durability::{Demands, Durability};
+pub use standbys::Replication;
 
-use super::{AcceptError, ActError, Limits, LookError};
+use super::{AcceptError, ActError, LookError, Sizing};
 use lease::Lease;
 use link::{Link, Transaction};
+use server::Server;
 use shared::Shared;
 use writer::{Job, Writer};
 
-/// Where the ledger is and how much it may take on.
-#[derive(Debug)]
-pub struct Settings {
+/// Where the database is, and what is demanded of it.
+#[derive(Debug, Clone)]
+pub struct Options {
     /// The servers.
-    pub server: Server,
-    /// Accepts that may wait for the writer; one more is refused as [`AcceptError::Overloaded`].
-    pub queue_capacity: usize,
-    /// Accepts in one commit at the most.
-    pub max_batch: usize,
-    /// What may change while it is open.
-    pub limits: Limits,
+    pub address: Address,
+    /// What 200 shall mean.
+    pub demands: Demands,
     /// Names this process to people who look for the leader, such as a host name. Need not be unique.
     pub holder: String,
 }
@@ -175,25 +182,23 @@ impl PostgresLedger {
     ///
     /// # Errors
     /// What waiting does not help against: a wrong password or database, tables of a newer program.
-    pub async fn open(settings: Settings) -> Result<Self, Error> {
-        let Settings { server, queue_capacity, max_batch, limits, holder } = settings;
+    pub async fn open(options: &Options, sizing: &Sizing) -> Result<Self, Error> {
+        let Options { address, demands, holder } = options;
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("ledger")
             .enable_all()
             .build()
             .map_err(Error::Thread)?;
-        let server = Arc::new(server);
+        let server = Arc::new(Server::new(address.clone()));
         let links = Links::new(&server, runtime.handle().clone());
         let changes = links.changes.clone();
         let made = links.run(async move { schema::migrate(&changes).await }).await;
         let is_made = match made {
             Ok(()) => true,
             Err(error) if error.is_passing() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "PostgreSQL is away; waiting for it"
-                );
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, %address, "PostgreSQL is away; waiting for it, nothing is accepted until then");
                 false
             }
             Err(error) => {
@@ -201,13 +206,16 @@ impl PostgresLedger {
                 return Err(error);
             }
         };
-        let shared = Arc::new(Shared::new(queue_capacity, limits));
+        let shared = Arc::new(Shared::new(sizing.queue_capacity, sizing.limits.clone()));
         let (jobs, receiver) = mpsc::unbounded_channel();
         let writer = Writer {
             link: Link::new(server.clone()),
             jobs: receiver,
+            reads: links.reads.clone(),
             shared: shared.clone(),
-            max_batch: max_batch.max(1),
+            max_batch: sizing.max_batch.max(1),
+            demands: *demands,
+            failing: None,
         };
         runtime.spawn(writer.run());
         let (stop, stopping) = watch::channel(false);
@@ -220,6 +228,7 @@ impl PostgresLedger {
         ));
         let (questions, receiver) = mpsc::unbounded_channel();
         runtime.spawn(registry::run(links.reads.clone(), receiver));
+        runtime.spawn(standbys::run(links.reads.clone(), *demands, stopping.clone()));
         let lease = Lease {
             server: server.clone(),
             link: Link::new(server),
@@ -270,12 +279,21 @@ impl Drop for PostgresLedger {
 /// Why PostgreSQL did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL names no host.
-    #[error("no host is configured")]
-    NoHost,
-    /// The server, or the way to it, said so.
+    /// The server said so, or the way to it failed.
+    #[error("{}", said(.0))]
+    Postgres(tokio_postgres::Error),
+    /// The server does not keep commits as it must. The text says what is missing.
+    #[error("{0}")]
+    NotDurable(String),
+    /// No TLS is possible.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The file of `sslrootcert` cannot be used.
     #[error(transparent)]
-    Postgres(#[from] tokio_postgres::Error),
+    Certificates(#[from] crate::certificates::Error),
+    /// A certificate is to be verified, and there is none to verify it by.
+    #[error("no trusted authority is known on this machine; sslrootcert=FILE in ledger.url names them")]
+    NoAuthorities,
     /// There was no answer in time.
     #[error("PostgreSQL did not answer in time")]
     TimedOut,
@@ -294,6 +312,9 @@ pub enum Error {
     /// A column holds what this program did not write.
     #[error("the column {0} cannot be read")]
     Unreadable(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There are no tables.
+    #[error("the database holds no ledger yet; `countersign serve` makes it")]
+    NoTables,
     /// The schema `countersign` is there, and says nothing of its version.
     #[error("the schema countersign has no version; it is not the ledger of this program")]
     NoVersion,
@@ -309,6 +330,32 @@ pub enum Error {
     },
 }
 
+/// Raised by `durable_v1` (migrations/1.sql).
+const NOT_DURABLE: &str = "ZS001";
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(said) if said.code().code() == NOT_DURABLE => Self::NotDurable(said.message().to_owned()),
+            _ => Self::Postgres(error),
+        }
+    }
+}
+
+/// In one line, and without the names of the library.
+fn said(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        return format!("PostgreSQL says: {} (SQLSTATE {})", said.message(), said.code().code());
+    }
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        words = format!("{words}: {next}");
+        cause = next.source();
+    }
+    words
+}
+
 impl Error {
     /// True if nothing more can be done by this connection.
     fn ends_connection(&self) -> bool {
@@ -317,6 +364,11 @@ impl Error {
             Self::TimedOut => true,
             _ => false,
         }
+    }
+
+    /// True if somebody else held a lock for too long.
+    fn is_lock(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
     /// True if trying again soon may help: the server starts, stops or fails over, or somebody else holds a lock.

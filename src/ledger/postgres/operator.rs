@@ -1,18 +1,18 @@
 //! What an operator does to a ledger, whether or not a service is running.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::{runtime::Handle, time::sleep};
+use tokio::time::sleep;
 
 use super::{
-    Error, Links, Server,
+    Error, PostgresClient,
     link::{Link, Transaction},
-    lookup, outcomes, prune, schema,
+    outcomes, prune,
     values::{Columns, number, uuid, values},
 };
 use crate::{
-    command::{CommandId, Seq},
+    command::CommandId,
     ledger::{
         ActError, OperatorActs, Progress, ShowAgain,
         state::{Event, Exceptional, IllegalMove, State},
@@ -26,33 +26,7 @@ const REQUEUED: &str = "requeued by an operator";
 /// The note of an exception that an operator parked.
 const PARKED: &str = "parked by an operator";
 
-/// Connections for an operator's acts, which are recorded in `operator_acts`.
-#[derive(Debug)]
-pub struct PostgresActs {
-    links: Links,
-}
-
-impl PostgresActs {
-    /// Connects to a ledger. The connections live on the runtime that this is called on.
-    ///
-    /// # Errors
-    /// When PostgreSQL is away, or its tables are of a newer program.
-    pub async fn open(server: Server) -> Result<Self, Error> {
-        let links = Links::new(&Arc::new(server), Handle::current());
-        schema::migrate(&links.changes).await?;
-        Ok(Self { links })
-    }
-}
-
-impl OperatorActs for PostgresActs {
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, ActError>> {
-        let found = self.links.run({
-            let reads = self.links.reads.clone();
-            async move { lookup::id_at(&reads, seq).await }
-        });
-        Box::pin(async move { Ok(found.await?) })
-    }
-
+impl OperatorActs for PostgresClient {
     fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
         self.links.act(move |transaction| async move {
             move_on(&transaction, command_id, Event::Requeue, REQUEUED).await?;

@@ -167,6 +167,19 @@ pub(super) async fn list(link: &Link, filter: &RefusalFilter) -> Result<Vec<Kept
     rows.iter().map(kept).collect()
 }
 
+/// As [`Lookup::refused_since`](crate::ledger::Lookup::refused_since).
+pub(super) async fn since(link: &Link, since: Timestamp) -> Result<Vec<(u64, KeptRefusal)>, Error> {
+    let rows = link
+        .query(
+            "SELECT r.*, newest.n FROM countersign.refusals r JOIN (
+                SELECT max(id) AS id, count(*) AS n FROM countersign.refusals WHERE refused_at >= $1 GROUP BY reason
+             ) newest ON newest.id = r.id ORDER BY r.id DESC",
+            values![since.as_millisecond()],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.seq("n")?, kept(row)?))).collect()
+}
+
 fn kept(row: &Row) -> Result<KeptRefusal, Error> {
     let refused = RefusedCallback {
         refused_at: row.time("refused_at")?,

@@ -17,6 +17,19 @@ const OLDEST_WRITER: i32 = 1;
 /// Held while the tables are made or changed, so that replicas that start together do it once. Any number, always the same.
 const LOCK: i64 = 0x636f_756e_7465_7201;
 
+/// Checks that the tables are there and may be used, and changes nothing.
+///
+/// # Errors
+/// [`Error::NoTables`], and [`Error::TooNew`] if a newer program has changed them so that this one may not write.
+pub(super) async fn check(link: &Link) -> Result<(), Error> {
+    let sql = "SELECT 1 WHERE to_regclass('countersign.schema') IS NOT NULL";
+    link.query_opt(sql, values![]).await?.ok_or(Error::NoTables)?;
+    let sql = "SELECT version, oldest_writer FROM countersign.schema";
+    let row = link.query_opt(sql, values![]).await?.ok_or(Error::NoVersion)?;
+    let (found, oldest_writer): (i32, i32) = (row.try_get("version")?, row.try_get("oldest_writer")?);
+    if oldest_writer > KNOWN { Err(Error::TooNew { found, known: KNOWN }) } else { Ok(()) }
+}
+
 /// Makes the tables, or brings them to the version that this program knows.
 ///
 /// # Errors

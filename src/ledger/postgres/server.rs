@@ -1,4 +1,4 @@
-//! Where PostgreSQL is, and how a connection is made.
+//! How a connection is made, and what its loss means to the others.
 
 use std::{
     fmt,
@@ -11,23 +11,16 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
-use tokio_postgres::{
-    AsyncMessage, Client, Config, NoTls,
-    config::{Host, TargetSessionAttrs},
-};
+use tokio_postgres::{AsyncMessage, Client};
 
-use super::Error;
+use super::{Error, address::Address, tls};
 
 /// A handshake that takes longer is given up, and the next host is tried.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The port if the URL names none.
-const PORT: u16 = 5432;
-
 /// The servers of one database, of which one takes writes.
-pub struct Server {
-    /// One for each host, in the order in which they are tried.
-    hosts: Vec<Config>,
+pub(super) struct Server {
+    address: Address,
     /// Goes up whenever a connection is lost. Another server may be the primary from then on, with another end of the log, so
     /// no connection of an earlier generation is used any more.
     generation: watch::Sender<u64>,
@@ -35,8 +28,7 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The configuration holds a password.
-        f.debug_struct("Server").field("hosts", &self.hosts.len()).finish_non_exhaustive()
+        f.debug_tuple("Server").field(&self.address).finish()
     }
 }
 
@@ -58,40 +50,8 @@ impl Connection {
 }
 
 impl Server {
-    /// Reads a URL: `postgres://user:password@host:port,host:port/database`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(url: &str) -> Result<Self, Error> {
-        let whole: Config = url.parse()?;
-        let hosts = whole.get_hosts().iter().enumerate().map(|(index, host)| {
-            let mut one = Config::new();
-            match host {
-                Host::Tcp(name) => one.host(name),
-                Host::Unix(path) => one.host_path(path),
-            };
-            let port = whole.get_ports().get(index).or(whole.get_ports().first());
-            one.port(port.copied().unwrap_or(PORT));
-            if let Some(user) = whole.get_user() {
-                one.user(user);
-            }
-            if let Some(password) = whole.get_password() {
-                one.password(password);
-            }
-            if let Some(database) = whole.get_dbname() {
-                one.dbname(database);
-            }
-            one.application_name("countersign");
-            one.connect_timeout(PATIENCE);
-            one.target_session_attrs(TargetSessionAttrs::ReadWrite);
-            one
-        });
-        let hosts: Vec<_> = hosts.collect();
-        if hosts.is_empty() {
-            Err(Error::NoHost)
-        } else {
-            Ok(Self { hosts, generation: watch::Sender::new(0) })
-        }
+    pub(super) fn new(address: Address) -> Self {
+        Self { address, generation: watch::Sender::new(0) }
     }
 
     /// The generation of connections, which changes when one is lost.
@@ -111,10 +71,11 @@ impl Server {
     /// Connects to the first host that answers in time and takes writes.
     pub(super) async fn connect(self: &Arc<Self>) -> Result<Connection, Error> {
         let generation = *self.generation.borrow();
-        let mut last = Error::NoHost;
-        for host in &self.hosts {
+        let tls = tls::connector(&self.address)?;
+        let mut last = Error::TimedOut;
+        for host in &self.address.hosts {
             // The library's own limit covers TCP only: a frozen server accepts the connection and never answers.
-            let (client, mut connection) = match timeout(PATIENCE, host.connect(NoTls)).await {
+            let (client, mut connection) = match timeout(PATIENCE, host.connect(tls.clone())).await {
                 Ok(Ok(connected)) => connected,
                 Ok(Err(error)) => {
                     last = error.into();

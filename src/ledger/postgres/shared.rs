@@ -26,6 +26,7 @@ pub(super) struct Shared {
     /// What belongs to the term in which this process is the leader.
     current: Mutex<Option<Current>>,
     pub(super) term: watch::Sender<Term>,
+    leader: Mutex<Option<String>>,
 }
 
 /// What is known within one term only.
@@ -56,6 +57,7 @@ impl Shared {
             fresh_wanted: AtomicBool::new(false),
             current: Mutex::default(),
             term: watch::Sender::new(None),
+            leader: Mutex::default(),
         }
     }
 
@@ -65,6 +67,15 @@ impl Shared {
 
     fn current<T>(&self, act: impl FnOnce(&mut Current) -> T) -> Option<T> {
         self.current.lock().expect("nobody panics with the lock").as_mut().map(act)
+    }
+
+    /// Which process leads, as it was last seen.
+    pub(super) fn leader(&self) -> Option<String> {
+        self.leader.lock().expect("nobody panics with the lock").clone()
+    }
+
+    pub(super) fn saw_leader(&self, leader: Option<String>) {
+        *self.leader.lock().expect("nobody panics with the lock") = leader;
     }
 
     /// A term begins on a server with this end of the log. Nothing that was known before counts any more.

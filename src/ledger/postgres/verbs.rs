@@ -2,24 +2,25 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    PostgresLedger, contexts, credentials, findings, lookup, outcomes, refusals,
+    PostgresLedger, contexts, credentials, outcomes,
     registry::Question,
     writer::{Accepting, Job},
 };
 use crate::{
-    command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
+    command::{CommandId, Registered, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Filter, KeptRefusal, Leadership,
-        Lifecycle, Limits, LookError, Lookup, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback,
-        RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown, Stats, Term,
-        findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
+        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Leadership, Lifecycle, Limits,
+        LookError, Lookup, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration,
+        Reported, ShowAgain, Showing, Shown, Term,
+        findings::{Findings, Keeps},
+        lookup::Looks,
         replies,
     },
     time::Timestamp,
@@ -61,6 +62,10 @@ impl Accept for PostgresLedger {
         }
     }
 
+    fn refusals_dropped(&self) -> Dropped {
+        self.shared.refused.dropped()
+    }
+
     fn registered(
         &self,
         key: Option<String>,
@@ -81,42 +86,15 @@ impl Leadership for PostgresLedger {
     fn term(&self) -> watch::Receiver<Term> {
         self.shared.term.subscribe()
     }
+
+    fn leader(&self) -> Option<String> {
+        self.shared.leader()
+    }
 }
 
-impl Lookup for PostgresLedger {
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
-        self.links
-            .look("look up a command in", move |links| async move { lookup::id_at(&links.reads, seq).await })
-    }
-
-    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        let operation = "look up a command in";
-        self.links
-            .look(operation, move |links| async move { lookup::find(&links.snapshots, command_id).await })
-    }
-
-    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        self.links.look("list commands of", move |links| async move {
-            lookup::list(&links.snapshots, &filter).await
-        })
-    }
-
-    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
-        self.links
-            .look("read the retention of", |links| async move { lookup::pruned_before(&links.reads).await })
-    }
-
-    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        self.links
-            .look("list refusals of", move |links| async move { refusals::list(&links.reads, &filter).await })
-    }
-
-    fn refusals_dropped(&self) -> Dropped {
-        self.shared.refused.dropped()
-    }
-
-    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        self.links.look("read the figures of", |links| async move { lookup::stats(&links.reads).await })
+impl Looks for PostgresLedger {
+    fn lookup(&self) -> &dyn Lookup {
+        &self.links
     }
 }
 
@@ -169,16 +147,17 @@ impl Lifecycle for PostgresLedger {
         })
     }
 
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.links
-            .look("look up the credentials in", |links| async move { credentials::all(&links.reads).await })
-    }
-
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.links.change("note the use of credentials in", move |transaction| async move {
             credentials::keep(&transaction, &uses).await?;
             transaction.commit().await
         })
+    }
+
+    /// A failover takes some seconds, and all replicas miss the primary at the same time: if all went, an approver would see
+    /// the error of the load balancer.
+    fn tolerance(&self) -> Duration {
+        Duration::from_secs(30)
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {
@@ -238,35 +217,8 @@ impl Outcomes for PostgresLedger {
     }
 }
 
-impl Findings for PostgresLedger {
-    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
-        let operation = "read published commands from";
-        self.links.look(operation, move |links| async move {
-            findings::unasked(&links.snapshots, reach, limit).await
-        })
-    }
-
-    fn findings(
-        &self,
-        which: Which,
-        after: Seq,
-        limit: usize,
-    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
-        let operation = "read the findings of";
-        self.links.look(operation, move |links| async move {
-            findings::findings(&links.reads, which, after, limit).await
-        })
-    }
-
-    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
-        self.links
-            .look("count the findings of", |links| async move { findings::overview(&links.snapshots).await })
-    }
-
-    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
-        self.links.change("write findings to", move |transaction| async move {
-            findings::write(&transaction, &reconciled).await?;
-            transaction.commit().await
-        })
+impl Keeps for PostgresLedger {
+    fn findings(&self) -> &dyn Findings {
+        &self.links
     }
 }

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Error,
+    Error, blockers,
+    durability::Demands,
     link::Link,
     shared::Shared,
     values::{Columns, text, uuid, values},
@@ -24,10 +25,14 @@ use crate::{
         AcceptError, Entry, OnConflict, Receipt,
         replies::{Reply, Wakeups},
     },
+    telemetry::log::chain,
 };
 
 /// A callback waits this long for PostgreSQL: the platform gives up after 5 s (platform.md#callback-transport).
 const HOLD: Duration = Duration::from_secs(3);
+
+/// A failure that lasts is logged again after this long.
+const REMIND: Duration = Duration::from_secs(30);
 
 /// Before a batch that failed is sent again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -55,9 +60,13 @@ pub(super) enum Job {
 
 pub(super) struct Writer {
     pub(super) link: Link,
+    pub(super) reads: Link,
     pub(super) jobs: mpsc::UnboundedReceiver<Job>,
     pub(super) shared: Arc<Shared>,
     pub(super) max_batch: usize,
+    pub(super) demands: Demands,
+    /// What failed last, and when that was logged; `None` while commits succeed.
+    pub(super) failing: Option<(String, Instant)>,
 }
 
 impl Writer {
@@ -91,17 +100,43 @@ impl Writer {
     }
 
     /// A batch of nothing is a commit all the same.
-    async fn probe(&self) -> Result<(), AcceptError> {
-        call(&self.link, &[]).await.map(drop).map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "PostgreSQL takes no commits");
+    async fn probe(&mut self) -> Result<(), AcceptError> {
+        let answered = call(&self.link, &[], self.demands).await;
+        self.judged(answered).await.map(drop)
+    }
+
+    /// What a call came to, for callers. Logs the first of several failures, a new cause, and the end.
+    async fn judged<T>(&mut self, answered: Result<T, Error>) -> Result<T, AcceptError> {
+        let error = match answered {
+            Ok(answer) => {
+                if self.failing.take().is_some() {
+                    tracing::info!("PostgreSQL keeps decisions again; callbacks are accepted");
+                }
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        let words = chain(&error);
+        let is_known =
+            self.failing.as_ref().is_some_and(|(known, at)| *known == words && at.elapsed() < REMIND);
+        if !is_known {
+            tracing::error!("PostgreSQL keeps no decisions, callbacks are refused: {words}");
+            if error.is_lock() {
+                blockers::log(&self.reads).await;
+            }
+            self.failing = Some((words, Instant::now()));
+        }
+        Err(if matches!(error, Error::NotDurable(_)) {
+            AcceptError::NotDurable
+        } else {
             AcceptError::Unavailable
         })
     }
 
-    async fn commit(&self, mut batch: Vec<Accepting>) {
+    async fn commit(&mut self, mut batch: Vec<Accepting>) {
         let answered = loop {
             let oldest = batch.iter().map(|one| one.since).min().unwrap_or_else(Instant::now);
-            match call(&self.link, &batch).await {
+            match call(&self.link, &batch, self.demands).await {
                 Ok(answers) => break Ok(answers),
                 Err(error) if error.is_passing() && oldest.elapsed() + AGAIN < HOLD => {
                     tracing::debug!(
@@ -114,15 +149,11 @@ impl Writer {
             }
         };
         self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-        let answers = match answered {
+        let answers = match self.judged(answered).await {
             Ok(answers) => answers,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "PostgreSQL cannot keep commands; callbacks are refused until it can");
+            Err(why) => {
                 let mut wakeups = Wakeups::new();
-                return batch
-                    .into_iter()
-                    .for_each(|one| wakeups.give(one.reply, Err(AcceptError::Unavailable)));
+                return batch.into_iter().for_each(|one| wakeups.give(one.reply, Err(why)));
             }
         };
         let server = answers.first().map(|answer| answer.server);
@@ -182,7 +213,7 @@ impl Answer {
     }
 }
 
-async fn call(link: &Link, batch: &[Accepting]) -> Result<Vec<Answer>, Error> {
+async fn call(link: &Link, batch: &[Accepting], demands: Demands) -> Result<Vec<Answer>, Error> {
     let of = |get: fn(&Accepting) -> Option<&str>| -> Vec<Option<&str>> { batch.iter().map(get).collect() };
     let texts = |get: fn(&Accepting) -> &str| -> Vec<&str> { batch.iter().map(get).collect() };
     let millis = |get: fn(&Accepting) -> Duration| -> Vec<i64> {
@@ -195,10 +226,11 @@ async fn call(link: &Link, batch: &[Accepting]) -> Result<Vec<Answer>, Error> {
     let lead = |one: &Accepting| {
         one.command.command_id.millis().saturating_sub(one.command.received_at.as_millisecond())
     };
+    let (needs_standby, trust_storage) = (demands.needs_standby(), demands.trust_storage);
     let rows = link
-        .commit(
+        .commit((
             "SELECT kind, seq, other, contradicts, repeats, server FROM countersign.accept_v1(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)",
             values![
                 ids,
                 numbers(|one| one.command.received_at.as_millisecond()),
@@ -222,7 +254,11 @@ async fn call(link: &Link, batch: &[Accepting]) -> Result<Vec<Answer>, Error> {
                 bytes(|one| one.body.head()),
                 bytes(|one| one.body.tail()),
                 batch.iter().map(lead).max().unwrap_or(0),
-            ],
+                needs_standby,
+                trust_storage,
+            ]),
+            // Once more: a wait for a standby also ends, without a word, when the list of standbys is emptied.
+            ("SELECT countersign.durable_v1($1, $2)", values![needs_standby, trust_storage]),
         )
         .await?;
     let answer = |(row, one): (&tokio_postgres::Row, &Accepting)| -> Result<Answer, Error> {

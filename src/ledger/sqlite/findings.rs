@@ -1,20 +1,14 @@
 //! The comparison with the approval center: what is read for it and written of it. Both by statements that a running service
 //! and the command line share, so that both may do it at the same time.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-};
-
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
-use tokio::task::spawn_blocking;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    client::SqliteClient,
     columns::{seq, word},
     history,
     reader::Reader,
-    schema::{self, OpenError},
 };
 use crate::{
     command::Seq,
@@ -273,56 +267,9 @@ pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusql
     Ok(())
 }
 
-/// The findings of a ledger that another process may be serving. Each step is one short transaction.
-#[derive(Debug, Clone)]
-pub struct Auditor {
-    reader: Arc<Mutex<Reader>>,
-    connection: Arc<Mutex<Connection>>,
-}
-
-/// Why a ledger cannot be audited.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// It cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// SQLite failed.
-    #[error("the ledger could not be read")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
-impl Auditor {
-    /// Opens a ledger that exists, beside its writer if there is one.
-    ///
-    /// # Errors
-    /// See [`AuditError`].
-    pub fn open(path: &Path) -> Result<Self, AuditError> {
-        let reader = Reader::open(path)?;
-        Ok(Self {
-            reader: Arc::new(Mutex::new(reader)),
-            connection: Arc::new(Mutex::new(schema::open_actor(path)?)),
-        })
-    }
-
-    fn look<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, LookError>> {
-        let reader = self.reader.clone();
-        let failed = |source| LookError { operation: "read the findings of", source };
-        Box::pin(async move {
-            let work = move || look(&reader.lock().expect("nobody panics with the lock"));
-            match spawn_blocking(work).await {
-                Ok(found) => found.map_err(|error| failed(error.into())),
-                Err(ended) => Err(failed(ended.into())),
-            }
-        })
-    }
-}
-
-impl Findings for Auditor {
+impl Findings for SqliteClient {
     fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
-        self.look(move |reader| reader.unasked(reach, limit))
+        self.readers.look("read published commands from", move |reader| reader.unasked(reach, limit))
     }
 
     fn findings(
@@ -331,30 +278,21 @@ impl Findings for Auditor {
         after: Seq,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
-        self.look(move |reader| reader.findings(which, after, limit))
+        self.readers.look("read the findings of", move |reader| reader.findings(which, after, limit))
     }
 
     fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
-        self.look(Reader::overview)
+        self.readers.look("count the findings of", Reader::overview)
     }
 
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
-        let connection = self.connection.clone();
-        let write = move || -> rusqlite::Result<()> {
-            let mut connection = connection.lock().expect("nobody panics with the lock");
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            write(&transaction, &reconciled)?;
-            transaction.commit()
-        };
+        let written = self.act(move |transaction| Ok(write(transaction, &reconciled)?));
         Box::pin(async move {
-            match spawn_blocking(write).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "cannot write findings to the ledger");
-                    Err(AcceptError::Unavailable)
-                }
-                Err(_ended) => Err(AcceptError::Unavailable),
-            }
+            written.await.map_err(|error| {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "cannot write findings to the ledger");
+                AcceptError::Unavailable
+            })
         })
     }
 }

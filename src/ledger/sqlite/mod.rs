@@ -2,6 +2,7 @@
 
 mod changes;
 mod checkpoint;
+mod client;
 mod columns;
 mod contexts;
 mod credentials;
@@ -14,6 +15,7 @@ mod operator;
 mod outcomes;
 mod prune;
 mod reader;
+mod readers;
 mod recall;
 mod refusals;
 mod room;
@@ -40,17 +42,17 @@ use futures_util::future::BoxFuture;
 use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
-pub use findings::{AuditError, Auditor};
-pub use health::{MOST_FAULTS, RefusedLately, Soundness};
-pub use operator::SqliteActs;
+pub use client::SqliteClient;
+pub use health::{MOST_FAULTS, Soundness};
 pub use reader::Reader;
 pub use room::free_bytes;
 pub use schema::OpenError;
 
-use super::{AcceptError, Limits, LookError, Outbox, Settings, Term};
+use super::{AcceptError, Limits, Lookup, Outbox, Sizing, Term, lookup::Looks};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
 use lookup::Lookups;
+use readers::Readers;
 use shared::Shared;
 use waiting::Job;
 use window::{Spans, Window};
@@ -69,8 +71,7 @@ pub struct SqliteLedger {
 struct Doors {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
-    path: Arc<Path>,
-    readers: Arc<Mutex<Vec<Reader>>>,
+    readers: Readers,
     lookups: Arc<Lookups>,
 }
 
@@ -85,7 +86,7 @@ struct Threads {
 
 impl std::fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteLedger").field("path", &self.doors.path).finish_non_exhaustive()
+        f.debug_struct("SqliteLedger").field("path", self.doors.readers.path()).finish_non_exhaustive()
     }
 }
 
@@ -97,26 +98,25 @@ impl SqliteLedger {
     ///
     /// # Errors
     /// See [`OpenError`]. A broken ledger is never opened, repaired or recreated.
-    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
-        let path = &*settings.path;
+    pub fn open(path: &Path, sizing: &Sizing) -> Result<Self, OpenError> {
         let lock = schema::Lock::take(path)?;
         reach("start:locked");
         let connection = schema::open_writer(path)?;
         let started = Instant::now();
-        let Rebuilt { head, window, below, epoch_ms } = rebuild(&connection, spans(&settings.limits), 0)
+        let Rebuilt { head, window, below, epoch_ms } = rebuild(&connection, spans(&sizing.limits), 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;
         let file_failed = |source| OpenError::File { path: path.to_owned(), source };
         let files = Files::of(path).map_err(file_failed)?;
         reach("start:opened");
         let (jobs, receiver) = channel();
-        let shared = Arc::new(Shared::new(head, settings.queue_capacity, settings.limits.clone()));
+        let shared = Arc::new(Shared::new(head, sizing.queue_capacity, sizing.limits.clone()));
         let writer = Writer {
             connection,
             path: path.to_owned(),
             files,
             jobs: receiver,
             shared: shared.clone(),
-            max_batch: settings.max_batch.max(1),
+            max_batch: sizing.max_batch.max(1),
             window,
             started,
             next_seq: head + 1,
@@ -145,7 +145,8 @@ impl SqliteLedger {
         };
         let path: Arc<Path> = path.into();
         let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
-        let doors = Arc::new(Doors { jobs, shared, path, readers: Arc::default(), lookups });
+        let readers = Readers::new(path, shared.clone());
+        let doors = Arc::new(Doors { jobs, shared, readers, lookups });
         let outbox: Arc<dyn Outbox> = doors.clone();
         Ok(Self {
             doors,
@@ -162,32 +163,6 @@ impl SqliteLedger {
 }
 
 impl Doors {
-    /// Runs a look-up on a thread that may block, with a connection from the pool.
-    fn look<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        look: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, LookError>> {
-        let (path, readers) = (self.path.clone(), self.readers.clone());
-        let work = move || -> Result<T, LookError> {
-            let failed = |source| LookError { operation, source };
-            let pooled = readers.lock().expect("nobody panics with the lock").pop();
-            let reader = match pooled {
-                Some(reader) => reader,
-                None => Reader::open(&path).map_err(|error| failed(error.into()))?,
-            };
-            let found = look(&reader).map_err(|error| failed(error.into()))?;
-            // A connection whose look-up failed is not put back.
-            readers.lock().expect("nobody panics with the lock").push(reader);
-            Ok(found)
-        };
-        Box::pin(async move {
-            tokio::task::spawn_blocking(work)
-                .await
-                .unwrap_or_else(|ended| Err(LookError { operation, source: ended.into() }))
-        })
-    }
-
     fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, AcceptError>>) -> Job,
@@ -201,6 +176,12 @@ impl Doors {
             // The writer drops a reply only when it ends.
             answer.await.unwrap_or(Err(AcceptError::Unavailable))
         })
+    }
+}
+
+impl Looks for SqliteLedger {
+    fn lookup(&self) -> &dyn Lookup {
+        &self.doors.readers
     }
 }
 

@@ -1,19 +1,11 @@
 //! What an operator does to a ledger's file, from another process while `serve` runs.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-use tokio::task::spawn_blocking;
 
-use super::{
-    columns, outcomes, prune,
-    schema::{self, OpenError},
-};
+use super::{SqliteClient, columns, outcomes, prune};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
@@ -23,58 +15,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A connection for an operator's acts, which are recorded in `operator_acts`.
-#[derive(Debug)]
-pub struct SqliteActs {
-    connection: Arc<Mutex<Connection>>,
-}
-
-impl From<rusqlite::Error> for ActError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
-impl SqliteActs {
-    /// Opens a ledger that exists, beside its writer if there is one.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Ok(Self { connection: Arc::new(Mutex::new(schema::open_actor(path)?)) })
-    }
-
-    fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, ActError> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, ActError>> {
-        let connection = self.connection.clone();
-        Box::pin(async move {
-            spawn_blocking(move || work(&mut connection.lock().expect("nobody panics with the lock")))
-                .await
-                .unwrap_or_else(|ended| Err(ActError::Failed(Box::new(ended))))
-        })
-    }
-
-    /// One transaction, committed if the act succeeds.
-    fn act<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Connection) -> Result<T, ActError> + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, ActError>> {
-        self.run(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let done = act(&transaction)?;
-            transaction.commit()?;
-            Ok(done)
-        })
-    }
-}
-
-impl OperatorActs for SqliteActs {
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, ActError>> {
-        self.run(move |connection| Ok(columns::id_at(connection, seq)?))
-    }
-
+impl OperatorActs for SqliteClient {
     fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
         self.act(move |transaction| move_on(transaction, command_id, Event::Requeue, REQUEUED))
     }

@@ -367,6 +367,8 @@ impl Reader {
             size_bytes: room.size_bytes,
             wal_bytes: room.wal_bytes,
             free_bytes: room.free_bytes,
+            leader: None,
+            standbys: None,
         })
     }
 }

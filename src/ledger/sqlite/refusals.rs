@@ -3,7 +3,10 @@
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
 use super::{columns::seq, reader::Reader};
-use crate::ledger::{ContextTask, KeptRefusal, RefusalFilter, RefusedCallback};
+use crate::{
+    ledger::{ContextTask, KeptRefusal, RefusalFilter, RefusedCallback},
+    time::Timestamp,
+};
 
 /// Keeps refused callbacks, and drops the oldest of each kind.
 pub(super) fn keep(
@@ -102,6 +105,18 @@ impl Reader {
         );
         let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
         self.connection().prepare(&sql)?.query_map(&*values, kept)?.collect()
+    }
+
+    /// As [`Lookup::refused_since`](crate::ledger::Lookup::refused_since).
+    pub(super) fn refused_since(&self, since: Timestamp) -> rusqlite::Result<Vec<(u64, KeptRefusal)>> {
+        self.connection()
+            .prepare(
+                "SELECT *, n FROM refusals JOIN (
+                    SELECT max(id) AS newest, count(*) AS n FROM refusals WHERE refused_at >= ?1 GROUP BY reason
+                 ) ON id = newest ORDER BY id DESC",
+            )?
+            .query_map([since.as_millisecond()], |row| Ok((seq(row, "n")?, kept(row)?)))?
+            .collect()
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     command::Seq,
-    ledger::{Entry, Limits, refused_queue::RefusedCounts},
+    ledger::{Entry, Limits, Remembered, refused_queue::RefusedCounts},
 };
 
 /// What the writer shares with everybody.
@@ -51,6 +51,13 @@ pub(super) struct Fresh {
 }
 
 impl Shared {
+    pub(super) fn remembered(&self) -> Remembered {
+        Remembered {
+            commands: self.remembered.load(Ordering::Relaxed),
+            forgotten: self.forgotten.load(Ordering::Relaxed),
+        }
+    }
+
     pub(super) fn new(head: Seq, capacity: usize, limits: Limits) -> Self {
         Self {
             waiting: AtomicUsize::new(0),

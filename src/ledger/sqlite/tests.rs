@@ -4,7 +4,7 @@ mod pruning;
 mod versions;
 mod writing;
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use rusqlite::Connection;
 
@@ -27,9 +27,12 @@ impl Scratch {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    fn settings(&self) -> Settings {
-        Settings {
-            path: self.directory.path().join("ledger.db"),
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("ledger.db")
+    }
+
+    fn sizing() -> Sizing {
+        Sizing {
             queue_capacity: 1000,
             max_batch: 256,
             limits: Limits {
@@ -41,15 +44,15 @@ impl Scratch {
     }
 
     fn open(&self) -> SqliteLedger {
-        SqliteLedger::open(&self.settings()).unwrap()
+        SqliteLedger::open(&self.path(), &Self::sizing()).unwrap()
     }
 
     fn sql<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
-        Connection::open(self.settings().path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+        Connection::open(self.path()).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
     fn execute(&self, sql: &str) {
-        Connection::open(self.settings().path).unwrap().execute_batch(sql).unwrap();
+        Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 }
 

@@ -1,6 +1,9 @@
 //! The verbs of the ledger, as jobs for the writer and looks of the readers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
@@ -17,10 +20,9 @@ use super::{
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Leadership, Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
-        RefusedCallback, RefusedReport, Registering, Registration, Remembered, Reported, Settlement,
-        ShowAgain, Showing, Shown, Standing, Stats, Term,
+        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Leadership, Lifecycle,
+        Limits, LookError, Outbox, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering,
+        Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
         replies,
     },
@@ -75,6 +77,10 @@ impl Accept for SqliteLedger {
         }
     }
 
+    fn refusals_dropped(&self) -> Dropped {
+        self.doors.shared.refused.dropped()
+    }
+
     fn registered(
         &self,
         key: Option<String>,
@@ -90,6 +96,10 @@ impl Accept for SqliteLedger {
 impl Leadership for SqliteLedger {
     fn term(&self) -> watch::Receiver<Term> {
         self.term.subscribe()
+    }
+
+    fn leader(&self) -> Option<String> {
+        None
     }
 }
 
@@ -112,68 +122,31 @@ impl Outbox for Doors {
     }
 
     fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>> {
-        self.look("read the cursor of", Reader::cursor)
+        self.readers.look("read the cursor of", Reader::cursor)
     }
 
     fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>> {
-        self.look("read commands from", move |reader| reader.since(seq, limit))
+        self.readers.look("read commands from", move |reader| reader.since(seq, limit))
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>> {
-        self.look("read exceptions from", move |reader| reader.due(now, limit))
+        self.readers.look("read exceptions from", move |reader| reader.due(now, limit))
     }
 
     fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>> {
-        self.look("read waiting tasks from", Reader::waiting_tasks)
+        self.readers.look("read waiting tasks from", Reader::waiting_tasks)
     }
 
     fn standing(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>> {
-        self.look("look up a command in", move |reader| reader.standing(command_id))
+        self.readers.look("look up a command in", move |reader| reader.standing(command_id))
     }
 
     fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>> {
-        self.look("look up a command in", move |reader| reader.is_pending(seq))
+        self.readers.look("look up a command in", move |reader| reader.is_pending(seq))
     }
 
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.ask(|reply| Job::Settle(settlement, reply))
-    }
-}
-
-impl Lookup for SqliteLedger {
-    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
-        self.doors.look("look up a command in", move |reader| reader.id_at(seq))
-    }
-
-    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        self.doors.look("look up a command in", move |reader| reader.find(command_id))
-    }
-
-    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        self.doors.look("list commands of", move |reader| reader.list(&filter))
-    }
-
-    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
-        self.doors.look("read the retention of", Reader::pruned_before)
-    }
-
-    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        self.doors.look("list refusals of", move |reader| reader.refusals(&filter))
-    }
-
-    fn refusals_dropped(&self) -> Dropped {
-        self.doors.shared.refused.dropped()
-    }
-
-    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        let shared = self.doors.shared.clone();
-        self.doors.look("read the figures of", move |reader| {
-            let remembered = Remembered {
-                commands: shared.remembered.load(Ordering::Relaxed),
-                forgotten: shared.forgotten.load(Ordering::Relaxed),
-            };
-            Ok(Stats { remembered: Some(remembered), ..reader.stats()? })
-        })
     }
 }
 
@@ -193,7 +166,9 @@ impl Contexts for SqliteLedger {
     }
 
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
-        self.doors.look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
+        self.doors
+            .readers
+            .look("look up a context in", move |reader| contexts::by_key(reader.connection(), &key))
     }
 }
 
@@ -216,12 +191,12 @@ impl Lifecycle for SqliteLedger {
         self.doors.ask(Job::Probe)
     }
 
-    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
-        self.doors.look("look up the credentials in", Reader::credential_uses)
-    }
-
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.doors.ask(|reply| Job::Change(Change::credentials(uses, reply)))
+    }
+
+    fn tolerance(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn flush(&self) -> BoxFuture<'static, ()> {
@@ -230,7 +205,7 @@ impl Lifecycle for SqliteLedger {
         let lookups = self.doors.lookups.clone();
         let threads = self.threads.lock().expect("nobody panics with the lock").take();
         // Readers would keep the last checkpoint from truncating the log.
-        self.doors.readers.lock().expect("nobody panics with the lock").clear();
+        self.doors.readers.close();
         Box::pin(async move {
             if sent && answer.await.is_err() {
                 tracing::error!("the ledger's writer ended without finishing");
@@ -266,6 +241,7 @@ impl Outcomes for SqliteLedger {
 
     fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>> {
         self.doors
+            .readers
             .look("read outcomes from", move |reader| outcomes::showings(reader.connection(), now, limit))
     }
 
@@ -280,7 +256,7 @@ impl Outcomes for SqliteLedger {
 
 impl Findings for SqliteLedger {
     fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
-        self.doors.look("read published commands from", move |reader| reader.unasked(reach, limit))
+        self.doors.readers.look("read published commands from", move |reader| reader.unasked(reach, limit))
     }
 
     fn findings(
@@ -289,11 +265,11 @@ impl Findings for SqliteLedger {
         after: Seq,
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
-        self.doors.look("read the findings of", move |reader| reader.findings(which, after, limit))
+        self.doors.readers.look("read the findings of", move |reader| reader.findings(which, after, limit))
     }
 
     fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
-        self.doors.look("count the findings of", Reader::overview)
+        self.doors.readers.look("count the findings of", Reader::overview)
     }
 
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {

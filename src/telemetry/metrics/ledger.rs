@@ -22,6 +22,8 @@ pub struct LedgerMetrics {
     free: Gauge,
     remembered: Gauge,
     forgotten: Counter,
+    leader: Gauge,
+    standbys: Family<Label, Gauge>,
 }
 
 impl LedgerMetrics {
@@ -31,6 +33,7 @@ impl LedgerMetrics {
             size: gauge("ledger_size_bytes", "Size of the ledger's database file"),
             wal: gauge("ledger_wal_bytes", "Size of the ledger's write-ahead log"),
             free: gauge("ledger_free_bytes", "Free space on the ledger's disk"),
+            leader: gauge("leader", "1 if this process publishes, 0 if another replica does, or none"),
             remembered: gauge(
                 "repeats_remembered",
                 "Commands in memory, by which repeats and contradictions are known",
@@ -40,6 +43,12 @@ impl LedgerMetrics {
                 "repeats_forgotten",
                 "Commands evicted from memory before repeats_window was over, because there were too many",
                 Counter::default(),
+            ),
+            standbys: registered(
+                registry,
+                "ledger_standbys",
+                "Connected standbys of PostgreSQL, by state, as far as its user may see them",
+                Family::default(),
             ),
             rows: registered(registry, "ledger_rows", "Commands in the ledger, by state", Family::default()),
             oldest_pending: registered(
@@ -68,6 +77,16 @@ impl LedgerMetrics {
                 gauge.set(clamped(bytes));
             }
         }
+    }
+
+    /// Sets whether this process publishes.
+    pub fn set_leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// Sets how many synchronous standbys are connected.
+    pub fn set_standbys(&self, synchronous: u64) {
+        self.standbys.get_or_create(&[("state", "synchronous")]).set(clamped(synchronous));
     }
 
     /// Sets how many commands are remembered, and how many had to be forgotten since the start.

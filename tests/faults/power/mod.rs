@@ -21,7 +21,7 @@ use countersign::command::id::FingerprintParts;
 use countersign::command::{Action, Command, CommandId, Fingerprint, Origin, TaskRef};
 use countersign::ledger::sqlite::SqliteLedger;
 use countersign::ledger::{
-    Accept, Acceptance, Filter, Lifecycle, Limits, Lookup, OnConflict, Receipt as Told, Settings, State,
+    Accept, Acceptance, Filter, Lifecycle, Limits, Lookup, OnConflict, Receipt as Told, Sizing, State,
 };
 use countersign::telemetry::failpoint::NAMES;
 use disk::{Chance, Disk, Left, records};
@@ -180,8 +180,8 @@ impl Failure<'_> {
         let path = directory.path().join("ledger.db");
         self.left.put(&path);
         let limits = Limits { longest_window: WINDOW, ..Limits::default() };
-        let settings = Settings { path, queue_capacity: 16, max_batch: 16, limits };
-        let ledger = match SqliteLedger::open(&settings) {
+        let sizing = Sizing { queue_capacity: 16, max_batch: 16, limits };
+        let ledger = match SqliteLedger::open(&path, &sizing) {
             Ok(ledger) => ledger,
             Err(error) => panic!("{which}: cannot be opened: {error:?}"),
         };

@@ -178,7 +178,7 @@ async fn findings_are_read_when_they_are_due_and_go_with_their_command(backend: 
     let overview = ledger.overview().await.unwrap();
     assert_eq!((overview.unseen, overview.not_found, overview.open()), (1, 1, 2));
 
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     assert_eq!(operator.prune(now, Box::new(|_| ())).await.unwrap(), 3);
     assert_eq!(scratch.count("findings").await, 1, "that of the parked command");
     ledger.reconciled(Reconciled { cleared: vec![3], seen: 1, ..Reconciled::default() }).await.unwrap();
@@ -230,7 +230,7 @@ async fn what_became_of_a_command_is_told_with_it(backend: Backend) {
 async fn an_auditor_beside_the_writer_reads_and_writes_the_same(backend: Backend) {
     let scratch = Scratch::new(backend).await;
     let (ledger, _) = published(&scratch, 3, 60).await;
-    let auditor = scratch.auditor().await;
+    let auditor = scratch.client().await;
     let reach = reach(MINUTE, MINUTE * 600);
     let page = auditor.unasked(reach, 2).await.unwrap();
     assert_eq!((page.candidates.len(), &page), (2, &ledger.unasked(reach, 2).await.unwrap()));

@@ -118,7 +118,7 @@ async fn what_operators_and_workers_did_is_told_in_its_place(backend: Backend) {
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
     let ids = three(&ledger).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     operator.park(ids[0]).await.unwrap();
     ledger.settle(settlement(3)).await.unwrap();
     assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, What::ParkedByOperator]);
@@ -188,7 +188,7 @@ async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_h
     assert_eq!(told(&ledger, ids[1]).await[1].what, unknown);
 
     scratch.age(1_000_000, 3).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     let before = Timestamp::now() - Duration::from_secs(3600);
     assert_eq!(operator.prune(before, Box::new(|_| ())).await.unwrap(), 3);
     for table in ["publish_marks", "publish_events"] {

@@ -54,7 +54,7 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say(backend:
     assert_eq!(parked[0].next_attempt_at, None, "it is not tried again by itself");
     assert!(ledger.find(ids[0]).await.unwrap().unwrap().next_attempt_at.is_some());
     // An operator requeues the parked one, from beside the running writer.
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     assert_eq!(operator.requeue_parked().await.unwrap(), [ids[1]]);
     assert_eq!(states().await[1], State::Pending);
     operator.requeue(ids[2]).await.unwrap();
@@ -127,7 +127,7 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write(backend:
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
     let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    scratch.operator().await.park(id).await.unwrap();
+    scratch.client().await.park(id).await.unwrap();
     let exception = Exception {
         seq: 1,
         state: Exceptional::Retrying,

@@ -212,7 +212,7 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded(backend
     let card = ledger.find(id).await.unwrap().unwrap().outcome.unwrap().card.unwrap();
     assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
 
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     assert_eq!(operator.show_parked_again().await.unwrap(), [id]);
     assert!(operator.show_parked_again().await.unwrap().is_empty());
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
@@ -236,7 +236,7 @@ async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown(backend:
     let due = waiting(&ledger).await;
     settle(&ledger, &due[0], ShowingEnd::Shown { version: Some(7) }).await;
     settle(&ledger, &due[2], parked()).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
     assert_eq!(operator.prunable(tomorrow).await.unwrap(), 2);
     assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 2);

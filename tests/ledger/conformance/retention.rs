@@ -84,7 +84,7 @@ async fn a_log_that_was_pruned_to_its_end_goes_on_counting_where_it_was(backend:
         .unwrap();
     ledger.flush().await;
     close(ledger).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     let before = Timestamp::now();
     assert_eq!(
         operator.prunable(before).await.unwrap(),
@@ -112,7 +112,7 @@ async fn more_than_one_step_is_pruned_in_steps(backend: Backend) {
     ledger.settle(Settlement { through: Some(590), ..Settlement::default() }).await.unwrap();
     ledger.flush().await;
     close(ledger).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     let before = Timestamp::now() + Duration::from_secs(1);
     assert_eq!(operator.prunable(before).await.unwrap(), 590);
     let steps = Arc::new(Mutex::new(Vec::new()));

@@ -180,7 +180,7 @@ async fn a_repeat_of_what_was_pruned_is_none(backend: Backend) {
     close(ledger).await;
     scratch.age(3600, ALL).await;
     let ledger = recalled(&scratch, 1).await;
-    let operator = scratch.operator().await;
+    let operator = scratch.client().await;
     assert_eq!(
         operator.prune(Timestamp::now() - Duration::from_secs(1800), Box::new(|_| ())).await.unwrap(),
         1

@@ -225,6 +225,18 @@ CREATE TABLE countersign.credential_uses (
 CREATE FUNCTION countersign.server_v1() RETURNS bigint LANGUAGE sql STABLE AS
     'SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint';
 
+-- Refuses unless the server keeps commits as demanded. ZS001 is known to the program.
+CREATE FUNCTION countersign.durable_v1(needs_standby boolean, trust_storage boolean) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT trust_storage AND current_setting('fsync') = 'off' THEN
+        RAISE EXCEPTION 'fsync is off, so a crash of PostgreSQL''s machine would lose decisions; ledger.trust_storage = true accepts that'
+            USING ERRCODE = 'ZS001';
+    ELSIF needs_standby AND current_setting('synchronous_standby_names') = '' THEN
+        RAISE EXCEPTION 'synchronous_standby_names is empty, and ledger.durability is "standby"' USING ERRCODE = 'ZS001';
+    END IF;
+END
+$$;
+
 -- Keeps a batch of commands, or finds that they were kept before. No two of a batch may have the same fingerprint or the
 -- same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
 -- takes, so it sees every accept that committed before.
@@ -233,7 +245,7 @@ CREATE FUNCTION countersign.accept_v1(
     approval_codes text[], instance_ids text[], task_ids text[], message_ids text[], task_keys bigint[],
     fingerprints bytea[], fingerprints8 bigint[], decision_keys bytea[], decision_keys8 bigint[],
     windows bigint[], reaches bigint[], refuses boolean[], with_round boolean[], heads bytea[], tails bytea[],
-    lead bigint
+    lead bigint, needs_standby boolean, trust_storage boolean
 ) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -241,6 +253,7 @@ BEGIN
         RAISE EXCEPTION 'accept_v1 needs the isolation level read committed'
             USING HINT = 'Set default_transaction_isolation of this user to "read committed".';
     END IF;
+    PERFORM countersign.durable_v1(needs_standby, trust_storage);
     PERFORM set_config('lock_timeout', '2s', true);
     -- A database may default to less, for others.
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN

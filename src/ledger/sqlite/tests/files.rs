@@ -75,7 +75,7 @@ async fn the_log_restarts_although_the_writer_never_rests() {
 async fn a_log_that_somebody_keeps_from_being_moved_is_no_ledger_to_begin_with() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    let path = scratch.settings().path;
+    let path = scratch.path();
     // What a crash left in the log, of which a reader needs the state before the last commit.
     let other = Connection::open(&path).unwrap();
     other.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
@@ -83,7 +83,7 @@ async fn a_log_that_somebody_keeps_from_being_moved_is_no_ledger_to_begin_with()
     let transaction = reader.transaction().unwrap();
     transaction.query_row("SELECT probed_at FROM cursor", [], |row| row.get::<_, i64>(0)).unwrap();
     other.execute_batch("UPDATE cursor SET probed_at = 2").unwrap();
-    let Err(OpenError::File { source, .. }) = SqliteLedger::open(&scratch.settings()) else {
+    let Err(OpenError::File { source, .. }) = SqliteLedger::open(&scratch.path(), &Scratch::sizing()) else {
         panic!("it is not refused")
     };
     assert!(source.to_string().contains("another process reads it"), "{source}");
@@ -137,7 +137,7 @@ async fn after_flush_nothing_is_accepted_and_one_file_is_left() {
 fn a_ledger_has_one_writer() {
     let scratch = Scratch::new();
     let first = scratch.open();
-    assert!(matches!(SqliteLedger::open(&scratch.settings()), Err(OpenError::Locked { .. })));
+    assert!(matches!(SqliteLedger::open(&scratch.path(), &Scratch::sizing()), Err(OpenError::Locked { .. })));
     drop(first);
     scratch.open();
 }
@@ -148,7 +148,7 @@ async fn a_broken_ledger_is_refused_rather_than_recreated() {
         let scratch = Scratch::new();
         drop(scratch.open());
         prepare(&scratch);
-        let error = SqliteLedger::open(&scratch.settings()).expect_err("must be refused");
+        let error = SqliteLedger::open(&scratch.path(), &Scratch::sizing()).expect_err("must be refused");
         format!("{error}")
     };
     let newer = refused(&|scratch| scratch.execute("PRAGMA user_version = 99"));
@@ -158,12 +158,12 @@ async fn a_broken_ledger_is_refused_rather_than_recreated() {
     for stranger in ["CREATE TABLE notes (text)", "PRAGMA application_id = 1", "PRAGMA user_version = 7"] {
         let scratch = Scratch::new();
         scratch.execute(stranger);
-        let before = fs::read(scratch.settings().path).unwrap();
-        let error = SqliteLedger::open(&scratch.settings()).expect_err(stranger);
+        let before = fs::read(scratch.path()).unwrap();
+        let error = SqliteLedger::open(&scratch.path(), &Scratch::sizing()).expect_err(stranger);
         assert!(matches!(error, OpenError::Foreign { .. }), "{stranger}: {error}");
-        assert_eq!(fs::read(scratch.settings().path).unwrap(), before, "{stranger}: not one byte is changed");
+        assert_eq!(fs::read(scratch.path()).unwrap(), before, "{stranger}: not one byte is changed");
     }
-    let garbage = refused(&|scratch| fs::write(scratch.settings().path, vec![b'x'; 8192]).unwrap());
+    let garbage = refused(&|scratch| fs::write(scratch.path(), vec![b'x'; 8192]).unwrap());
     assert!(garbage.contains("damaged"), "{garbage}");
     let headless =
         refused(&|scratch| scratch.execute("INSERT INTO exceptions VALUES (9, 'parked', 1, 0, 0, '')"));
@@ -171,23 +171,23 @@ async fn a_broken_ledger_is_refused_rather_than_recreated() {
     let cut_off = refused(&|scratch| scratch.execute("UPDATE cursor SET published_through = 7"));
     assert!(cut_off.contains("damaged"), "{cut_off}");
     let halved = refused(&|scratch| {
-        let file = fs::OpenOptions::new().write(true).open(scratch.settings().path).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(scratch.path()).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     });
     assert!(halved.contains("damaged"), "{halved}");
     let orphaned = refused(&|scratch| {
         fs::write(scratch.directory.path().join("ledger.db-wal"), b"something").unwrap();
-        fs::remove_file(scratch.settings().path).unwrap();
+        fs::remove_file(scratch.path()).unwrap();
     });
     assert!(orphaned.contains("damaged"), "{orphaned}");
-    let nowhere = Settings { path: "/nonexistent/ledger.db".into(), ..Scratch::new().settings() };
-    assert!(matches!(SqliteLedger::open(&nowhere), Err(OpenError::File { .. })));
+    let nowhere = Path::new("/nonexistent/ledger.db");
+    assert!(matches!(SqliteLedger::open(nowhere, &Scratch::sizing()), Err(OpenError::File { .. })));
 }
 
 #[tokio::test]
 async fn what_a_failed_start_left_behind_is_taken_over() {
     let scratch = Scratch::new();
-    fs::write(scratch.settings().path, b"").unwrap();
+    fs::write(scratch.path(), b"").unwrap();
     accepted(&scratch.open(), acceptance("a", "APPROVE", None)).await;
 }
 
@@ -213,11 +213,11 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
         let scratch = Scratch::new();
         symlink(&target, scratch.directory.path().join(name)).unwrap();
         // Of what is not there nothing is made, and what is there stays as it is.
-        let error = told(SqliteLedger::open(&scratch.settings()).unwrap_err());
+        let error = told(SqliteLedger::open(&scratch.path(), &Scratch::sizing()).unwrap_err());
         assert!(error.ends_with("it is a symbolic link; name the file itself"), "{error}");
         assert!(!target.exists());
         fs::write(&target, "theirs").unwrap();
-        assert!(SqliteLedger::open(&scratch.settings()).is_err());
+        assert!(SqliteLedger::open(&scratch.path(), &Scratch::sizing()).is_err());
         assert_eq!(fs::read(&target).unwrap(), b"theirs");
         fs::remove_file(&target).unwrap();
     }
@@ -227,7 +227,7 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
     fs::rename(&path, &target).unwrap();
     symlink(&target, &path).unwrap();
     assert!(told(Reader::open(&path).unwrap_err()).contains("it is a symbolic link"));
-    assert!(told(SqliteActs::open(&path).unwrap_err()).contains("it is a symbolic link"));
+    assert!(told(SqliteClient::open(&path).unwrap_err()).contains("it is a symbolic link"));
 
     // A link on the way to it is nobody's business but the operator's.
     let way = elsewhere.path().join("way");

@@ -4,7 +4,7 @@ use super::*;
 
 /// The steps by which SQLite carries a statement out.
 fn plan(scratch: &Scratch, sql: &str, values: impl rusqlite::Params) -> Vec<String> {
-    let connection = Connection::open(scratch.settings().path).unwrap();
+    let connection = Connection::open(scratch.path()).unwrap();
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     statement.query_map(values, |row| row.get(3)).unwrap().map(Result::unwrap).collect()
 }

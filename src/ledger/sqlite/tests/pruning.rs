@@ -13,7 +13,7 @@ fn a_step_removes_so_many_contexts_that_expired_long_ago() {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT 'old-' || i, {old}, 0 FROM n;
          INSERT INTO contexts (key, expires_at, registered_at) VALUES ('lately', {old} + 2 * 86400000, 0), ('for ever', NULL, 0)"
     ));
-    let mut connection = Connection::open(scratch.settings().path).unwrap();
+    let mut connection = Connection::open(scratch.path()).unwrap();
     let step = connection.transaction().unwrap();
     let pruned: Vec<usize> = (0..5).map(|_| contexts::prune(&step, Timestamp::now(), 64).unwrap()).collect();
     assert_eq!(pruned, [64, 64, 64, 8, 0]);
@@ -29,13 +29,13 @@ async fn what_the_window_remembers_stays_even_if_the_clock_makes_it_old() {
     }
     ledger.outbox().settle(Settlement { through: Some(8), ..Settlement::default() }).await.unwrap();
     drop(ledger);
-    let connection = Connection::open(scratch.settings().path).unwrap();
+    let connection = Connection::open(scratch.path()).unwrap();
     let step = prune::step(&connection, 0, 6, Timestamp::MAX, 100).unwrap();
     assert_eq!((step.pruned, step.next), (5, None));
     assert_eq!(scratch.sql::<i64>("SELECT min(seq) FROM commands"), 6);
     drop(connection);
 
-    let reader = Reader::open(&scratch.settings().path).unwrap();
+    let reader = Reader::open(&scratch.path()).unwrap();
     let sixth = reader.list(&Filter { before: Some(7), limit: 1, ..Filter::default() }).unwrap();
     assert_eq!(reader.pruned_before().unwrap(), Some(sixth[0].received_at));
     assert!(reader.find(ids[0]).unwrap().is_none());
@@ -45,7 +45,7 @@ async fn what_the_window_remembers_stays_even_if_the_clock_makes_it_old() {
 async fn without_room_on_the_disk_nothing_is_accepted_until_there_is_room_again() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
-    let limits = scratch.settings().limits;
+    let limits = Scratch::sizing().limits;
     accepted(&ledger, acceptance("before", "APPROVE", None)).await;
     ledger.limit(Limits { min_free_bytes: u64::MAX, ..limits.clone() });
     let deadline = Instant::now() + Duration::from_secs(20);

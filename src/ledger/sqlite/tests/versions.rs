@@ -6,7 +6,7 @@ use super::*;
 fn a_program_that_does_not_know_a_version_says_which_it_knows_and_touches_nothing() {
     let scratch = Scratch::new();
     drop(scratch.open());
-    let path = scratch.settings().path;
+    let path = scratch.path();
     let words = |found, known| {
         format!(
             "the ledger {} has schema version {found}; this program knows versions up to {known}. Run the newer program",
@@ -18,7 +18,10 @@ fn a_program_that_does_not_know_a_version_says_which_it_knows_and_touches_nothin
     scratch.execute(&format!("PRAGMA user_version = {}", schema::MIGRATIONS.len() + 1));
     let before = fs::read(&path).unwrap();
     let known = schema::MIGRATIONS.len();
-    assert_eq!(SqliteLedger::open(&scratch.settings()).unwrap_err().to_string(), words(known + 1, known));
+    assert_eq!(
+        SqliteLedger::open(&scratch.path(), &Scratch::sizing()).unwrap_err().to_string(),
+        words(known + 1, known)
+    );
     assert_eq!(Reader::open(&path).unwrap_err().to_string(), words(known + 1, known));
     assert_eq!(fs::read(&path).unwrap(), before);
 }

@@ -9,7 +9,7 @@ use crate::command::{Grant, Registered};
 async fn a_writer_that_hangs_does_not_answer_and_one_whose_commit_fails_does() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
-    let other = Connection::open(scratch.settings().path).unwrap();
+    let other = Connection::open(scratch.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut answers = ledger.answers();
     let early = tokio::time::timeout(Duration::from_millis(200), &mut answers).await;
@@ -51,9 +51,9 @@ async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_l
 #[tokio::test]
 async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_waiting_for_more() {
     let scratch = Scratch::new();
-    let limits = Limits { refusals_kept: 1000, ..scratch.settings().limits };
-    let settings = Settings { limits, ..scratch.settings() };
-    let ledger = SqliteLedger::open(&settings).unwrap();
+    let limits = Limits { refusals_kept: 1000, ..Scratch::sizing().limits };
+    let sizing = Sizing { limits, ..Scratch::sizing() };
+    let ledger = SqliteLedger::open(&scratch.path(), &sizing).unwrap();
     let began = Instant::now();
     (0..200).for_each(|n| ledger.refused(malformed(n)));
     while scratch.sql::<i64>("SELECT count(*) FROM refusals") < 200 {
@@ -82,7 +82,7 @@ async fn registrations_alone_are_moved_out_of_the_write_ahead_log_too() {
         });
         assert!(matches!(ledger.register(contexts.collect()).await, Ok(Registering::Kept { .. })));
     }
-    let path = scratch.settings().path;
+    let path = scratch.path();
     let deadline = Instant::now() + Duration::from_secs(20);
     while fs::metadata(&path).unwrap().len() <= 4 << 20 {
         assert!(Instant::now() < deadline, "8 MB are not in the database");

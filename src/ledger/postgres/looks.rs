@@ -1,0 +1,87 @@
+//! The looks into the database, for the service and for commands alike.
+
+use futures_util::future::BoxFuture;
+
+use super::{Links, credentials, findings, lookup, refusals};
+use crate::{
+    command::{CommandId, Seq},
+    ledger::{
+        AcceptError, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats,
+        findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
+    },
+    time::Timestamp,
+};
+
+impl Lookup for Links {
+    fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
+        self.look("look up a command in", move |links| async move { lookup::id_at(&links.reads, seq).await })
+    }
+
+    fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
+        let operation = "look up a command in";
+        self.look(operation, move |links| async move { lookup::find(&links.snapshots, command_id).await })
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
+        self.look(
+            "list commands of",
+            move |links| async move { lookup::list(&links.snapshots, &filter).await },
+        )
+    }
+
+    fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
+        self.look("read the retention of", |links| async move { lookup::pruned_before(&links.reads).await })
+    }
+
+    fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
+        self.look("list refusals of", move |links| async move { refusals::list(&links.reads, &filter).await })
+    }
+
+    fn refused_since(
+        &self,
+        since: Timestamp,
+    ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
+        self.look("count refusals of", move |links| async move { refusals::since(&links.reads, since).await })
+    }
+
+    fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
+        self.look("look up the credentials in", |links| async move { credentials::all(&links.reads).await })
+    }
+
+    fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
+        self.look("read the figures of", |links| async move { lookup::stats(&links.reads).await })
+    }
+}
+
+impl Findings for Links {
+    fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>> {
+        let operation = "read published commands from";
+        self.look(
+            operation,
+            move |links| async move { findings::unasked(&links.snapshots, reach, limit).await },
+        )
+    }
+
+    fn findings(
+        &self,
+        which: Which,
+        after: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>> {
+        let operation = "read the findings of";
+        self.look(operation, move |links| async move {
+            findings::findings(&links.reads, which, after, limit).await
+        })
+    }
+
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        self.look("count the findings of", |links| async move { findings::overview(&links.snapshots).await })
+    }
+
+    fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.change("write findings to", move |transaction| async move {
+            findings::write(&transaction, &reconciled).await?;
+            transaction.commit().await
+        })
+    }
+}
