@@ -1,4 +1,4 @@
-//! Keeping commands and refused callbacks: what the accept path needs.
+//! What the accept path needs: keeping commands and refused callbacks.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use futures_util::future::BoxFuture;
 use super::{AcceptError, Dropped, RefusedCallback};
 use crate::command::{Command, CommandId, Fingerprint, Registered};
 
-/// What [`Accept::accept`] is asked to keep.
+/// Input of [`Accept::accept`].
 #[derive(Debug)]
 pub struct Acceptance {
-    /// The command. `conflicts_with` and `repeats` are the ledger's to fill.
+    /// The command. The ledger fills in `conflicts_with` and `repeats`.
     pub command: Command,
-    /// What makes its callback the same as another.
+    /// Identifies the same callback.
     pub fingerprint: Fingerprint,
-    /// How long the same callback is a duplicate. A callback with a round is one for ever.
+    /// How long the same callback is a duplicate. With a round, it always is.
     pub window: Duration,
-    /// How long the same callback, when it is none any more, is told as a repeat of the earlier one; and how long a
-    /// contradiction is.
+    /// How long a later callback names the earlier command: the same one as `repeats`, a conflicting one as
+    /// `conflicts_with`.
     pub repeats_window: Duration,
-    /// What to do with a different action by the same operator on the same task within `window`.
+    /// What to do with a conflict within `window`: another action by the same operator on the same task.
     pub on_conflict: OnConflict,
 }
 
-/// What to do with a decision that contradicts an earlier one.
+/// What to do with a conflicting decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnConflict {
-    /// Keep and publish it, naming the earlier one.
+    /// Keep and publish it, naming the earlier command.
     #[default]
     Publish,
     /// Refuse it.
@@ -44,35 +44,35 @@ pub enum Receipt {
     },
     /// The same callback was committed before; nothing was written.
     Duplicate {
-        /// The id of the command it became then.
+        /// The id of its command.
         command_id: CommandId,
     },
-    /// Contradicts an earlier decision, and conflicts are refused; nothing was written.
+    /// Conflicts with an earlier decision, and conflicts are refused; nothing was written.
     Conflicting {
         /// The earlier command.
         with: CommandId,
     },
 }
 
-/// What the accept path does.
+/// The methods of the accept path.
 ///
-/// May be dropped while it waits: what was handed over is carried out whether or not somebody still waits for the answer.
+/// Cancel safe: what was handed over is carried out even if nobody waits for the answer.
 pub trait Accept: Send + Sync {
-    /// Keeps a command, or finds that it was kept before.
+    /// Keeps a command, or finds that it is already kept.
     ///
-    /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. On an error nothing was promised; the
-    /// command may or may not be there, and its repeat finds out.
+    /// INVARIANT 1: resolves to [`Receipt::Accepted`] only after commit and sync. An error promises nothing: the
+    /// command may or may not be kept, and a retry finds out.
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>>;
 
-    /// Keeps a refused callback, soon and if there is room; never waits and never fails the caller. Strangers have room of
-    /// their own, and wait behind all others.
+    /// Keeps a refused callback soon, if there is room. Never waits and never fails the caller. Strangers have room of
+    /// their own and wait behind all others.
     fn refused(&self, refused: RefusedCallback);
 
     /// How many refused callbacks were not kept.
     fn refusals_dropped(&self) -> Dropped;
 
-    /// What a callback is registered for, even if it has expired: by the key, else by the bot message. For the accept path: by local
-    /// data only, and without waiting for the writer. The cause of an error is logged where it arises.
+    /// What a callback is registered for, even if expired: by key, else by bot message. For the accept path: reads
+    /// local data only, and does not wait for the writer. Errors are logged where they occur.
     fn registered(
         &self,
         key: Option<String>,

@@ -1,4 +1,4 @@
-//! What the approval center shows of published decisions: how far they were compared with it, and what was found.
+//! What the approval center shows of published decisions: how far they were checked, and what was found.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use serde::Serialize;
 use super::{AcceptError, LookError};
 use crate::command::{Action, CommandId, Seq};
 
-/// What the approval center shows of one published decision: a closed list.
+/// What the approval center shows of one published decision. A closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It shows the decision. Nothing is to be done.
+    /// It shows the decision. Nothing to do.
     Seen,
-    /// The task is no longer pending and shows neither decision (`TRANSFERRED`, `DONE`), or the instance has ended without
-    /// it (`CANCELED`, …): somebody else was faster. Nothing is to be done.
+    /// Somebody else was faster: the task is no longer pending and shows neither decision (`TRANSFERRED`, `DONE`), or
+    /// the instance ended without it (`CANCELED`, …). Nothing to do.
     Ended,
-    /// There is nothing to ask for: the command names no instance or no task, its action is a custom one, which no status
-    /// stands for, or the platform does not take the id. Nothing can be done here; give the context an instance and a task.
+    /// It cannot be checked: the command names no instance or no task, its action is custom and has no status, or the
+    /// platform does not accept the id. Nothing to do here; give the context an instance and a task.
     Untellable,
-    /// The task is still `PENDING`: the decision did not become visible. Look whether a worker took the command, and
-    /// whether the third party synchronised the instance after it, with a larger `update_time`.
+    /// The task is still `PENDING`: the decision is not visible. Check that a worker took the command, and that the
+    /// third party then synchronised the instance with a larger `update_time`.
     Unseen,
-    /// The center knows no such instance, or the instance has no such task. Look whether the third party synchronises the
-    /// instance under the ids that the callback or its context name, and by the definition's real code.
+    /// The center has no such instance, or the instance has no such task. Check that the third party synchronises the
+    /// instance under the ids in the callback or its context, and under the definition's real code.
     NotFound,
-    /// The center shows the other decision. Look at the third party's own record of the task: it decides.
+    /// The center shows the other decision. Check the third party's own record of the task: it decides.
     Contradicted,
-    /// Its turn to be asked for came while it was not published (refused by the broker, or parked). It is looked at again.
+    /// It was not published when its turn came (refused by the broker, or parked). It is checked again.
     Unpublished,
 }
 
@@ -43,32 +43,32 @@ impl Verdict {
         self.into()
     }
 
-    /// Those that the center can be asked for, in the order in which people read them.
+    /// All but [`Self::Unpublished`], in display order.
     pub const ALL: [Self; 6] =
         [Self::Seen, Self::Unseen, Self::NotFound, Self::Contradicted, Self::Ended, Self::Untellable];
 
-    /// Those that somebody should look at.
+    /// Those that need attention.
     pub const OPEN: [Self; 3] = [Self::Unseen, Self::NotFound, Self::Contradicted];
 
-    /// True if somebody should look at it.
+    /// True if it needs attention.
     #[must_use]
     pub fn is_open(self) -> bool {
         Self::OPEN.contains(&self)
     }
 }
 
-/// Which published commands are asked for.
+/// Which published commands to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
-    /// Only those that have been published for so long.
+    /// Only commands published for at least this long.
     pub after: Duration,
-    /// Only those that were received no longer ago than this.
+    /// Only commands received at most this long ago.
     pub within: Duration,
 }
 
-/// A published command that the center is asked for. Written as one object, with what was found of it.
+/// A published command to check. Serialized as one object with its finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Candidate {
     /// Its place in the log.
@@ -90,10 +90,10 @@ pub struct Candidate {
     pub instance_id: Option<String>,
     /// As resolved.
     pub task_id: Option<String>,
-    /// False if it is not published, for now.
+    /// False while it is not published.
     #[serde(skip)]
     pub published: bool,
-    /// What was found before.
+    /// The last finding.
     #[serde(flatten)]
     pub finding: Option<Finding>,
 }
@@ -103,7 +103,7 @@ fn word_of<S: serde::Serializer>(action: &Action, serializer: S) -> Result<S::Ok
 }
 
 impl Candidate {
-    /// True if it names what the center can be asked for.
+    /// True if the center can be asked for it.
     #[must_use]
     pub fn can_be_asked(&self) -> bool {
         self.action != Action::Custom && self.instance_id.is_some() && self.task_id.is_some()
@@ -119,18 +119,18 @@ pub struct Finding {
     pub task_status: Option<String>,
     /// The instance's status, in the platform's word.
     pub instance_status: Option<String>,
-    /// How often the center was asked for it.
+    /// How often the center was asked.
     pub checks: u32,
-    /// When it was found for the first time.
+    /// When it was first found.
     pub found_at: Option<Timestamp>,
-    /// When the center was last asked for it.
+    /// When the center was last asked.
     pub checked_at: Option<Timestamp>,
-    /// When it is asked again; `None` if that will not happen by itself.
+    /// When the center is asked again; `None` if not automatically.
     pub next_check_at: Option<Timestamp>,
 }
 
 impl Finding {
-    /// Of a command that was asked for and left no row: the center showed it.
+    /// The finding of a decision that the center showed; it leaves no row.
     #[must_use]
     pub fn seen() -> Self {
         Self {
@@ -145,92 +145,92 @@ impl Finding {
     }
 }
 
-/// The next commands that were never asked for, in order.
+/// The next unchecked commands, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The commands.
     pub candidates: Vec<Candidate>,
-    /// Commands up to here are older than [`Reach::within`] and are never compared.
+    /// Commands up to here are older than [`Reach::within`] and are never checked.
     pub skipped_through: Option<Seq>,
-    /// When all of the page has been asked for, this is how far it goes.
+    /// Checking the whole page covers the log up to here.
     pub through: Seq,
-    /// There are more after it.
+    /// True if more follow.
     pub more: bool,
 }
 
-/// Which findings to read, by place in the log.
+/// Which findings to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// Those whose time to be asked again has come, and that were received after `since`.
+    /// Those received after `since` that are due for another check.
     Due {
-        /// The time.
+        /// The current time.
         now: Timestamp,
-        /// As [`Reach::within`] says.
+        /// See [`Reach::within`].
         since: Timestamp,
     },
-    /// All that somebody should look at.
+    /// All that need attention.
     Open,
-    /// The same, and all that were not published when their turn came.
+    /// These, and all with [`Verdict::Unpublished`].
     Unsettled,
-    /// All with one verdict.
+    /// All with this verdict.
     Of(Verdict),
 }
 
-/// What a step of a comparison came to; written in one transaction. Safe to write twice, and beside another's.
+/// The result of one step, written in one transaction. May be written twice, and concurrently with another step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// As [`Page::skipped_through`].
+    /// See [`Page::skipped_through`].
     pub skipped_through: Option<Seq>,
-    /// Everything up to here was asked for.
+    /// Everything up to here was checked.
     pub through: Option<Seq>,
-    /// New findings, and what became of old ones.
+    /// New and changed findings.
     pub findings: Vec<(Seq, Finding)>,
-    /// Findings that are none any longer.
+    /// Findings to remove.
     pub cleared: Vec<Seq>,
     /// Decisions that the center showed.
     pub seen: u64,
-    /// Commands that came to [`Verdict::Ended`].
+    /// Commands with [`Verdict::Ended`].
     pub ended: u64,
-    /// Commands that came to [`Verdict::Untellable`].
+    /// Commands with [`Verdict::Untellable`].
     pub untellable: u64,
-    /// A pass has come to its end.
+    /// When the pass ended, if it did.
     pub passed_at: Option<Timestamp>,
 }
 
-/// How the comparison stands.
+/// Progress of the comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Overview {
-    /// Commands up to here were asked for.
+    /// Commands up to here were checked.
     pub asked_through: Seq,
-    /// The cursor: commands between the two wait for their turn.
+    /// The cursor. Commands between the two are not checked yet.
     pub published_through: Seq,
-    /// When a pass last came to its end; `None` before the first.
+    /// When the last pass ended; `None` before the first.
     pub passed_at: Option<Timestamp>,
     /// Decisions that the center showed.
     pub seen: u64,
-    /// Decisions that it will never show, for a sound reason.
+    /// Decisions that it will never show, for a valid reason.
     pub ended: u64,
-    /// Decisions that it could not be asked for.
+    /// Decisions that could not be checked.
     pub untellable: u64,
-    /// Open now: still pending at the center.
+    /// Open: still pending at the center.
     pub unseen: u64,
-    /// Open now: not known to the center.
+    /// Open: unknown to the center.
     pub not_found: u64,
-    /// Open now: the other decision at the center.
+    /// Open: the center shows the other decision.
     pub contradicted: u64,
 }
 
 impl Overview {
-    /// Findings that somebody should look at.
+    /// Findings that need attention.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.unseen + self.not_found + self.contradicted
     }
 }
 
-/// The part of a ledger in which the comparison with the approval center is kept. Reading never waits for the writer.
+/// Stores the comparison with the approval center. Reads never wait for the writer.
 pub trait Findings: Send + Sync {
-    /// Up to `limit` commands that were never asked for, within reach.
+    /// Up to `limit` unchecked commands within reach.
     fn unasked(&self, reach: Reach, limit: usize) -> BoxFuture<'static, Result<Page, LookError>>;
 
     /// Up to `limit` findings after a place in the log, in order.
@@ -241,10 +241,10 @@ pub trait Findings: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<Candidate>, LookError>>;
 
-    /// How the comparison stands.
+    /// Progress of the comparison.
     fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>>;
 
-    /// Writes what a step came to. Resolves after commit and sync.
+    /// Writes the result of a step. Resolves after commit and sync.
     fn reconciled(&self, reconciled: Reconciled) -> BoxFuture<'static, Result<(), AcceptError>>;
 }
 

@@ -1,4 +1,4 @@
-//! What happened to one command, from its acceptance to what the approver sees.
+//! What happened to one command, from acceptance to what the approver sees.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// Something that happened to a command. Written as one object with a member `event`.
+/// An event of a command. Serialized as one object with a member `event`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// When; `None` if the ledger does not know.
+    /// When; `None` if unknown.
     pub at: Option<Timestamp>,
     /// What.
     #[serde(flatten)]
@@ -22,68 +22,68 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// It was received; the answer was given after it was committed.
+    /// It was received; the response followed the commit.
     Accepted,
-    /// Its turn came while an earlier command of its task was not published: it waits for that one.
+    /// Its turn came, but it waits for an earlier, unpublished command of its task.
     Waiting,
-    /// The broker refused it, returned it, or ended the session over it.
+    /// The broker refused it, returned it, or ended the session because of it.
     Refused {
-        /// The number of the attempt, since the last requeue.
+        /// The number of the attempt since the last requeue.
         attempt: u32,
         /// The broker's words.
         reason: String,
     },
-    /// The broker confirmed it and it was routed; `at` is when that was noted.
+    /// The broker confirmed and routed it; `at` is when that was recorded.
     Published {
-        /// It was noted at this time or later, and at `at` or before: a second apart at the most.
+        /// Recorded between this time and `at`, at most a second apart.
         not_before: Option<Timestamp>,
-        /// The exchange; `None` if the ledger does not know.
+        /// The exchange; `None` if unknown.
         exchange: Option<String>,
         /// The routing key.
         routing_key: String,
     },
-    /// A worker reported what became of it: the last report, which stands for those before.
+    /// A worker reported the outcome. The last report replaces earlier ones.
     Reported {
-        /// What became of it.
+        /// The outcome.
         outcome: Kind,
         /// How many reports it superseded.
         superseded: u32,
     },
-    /// A worker's report was refused: it spoke of what is not this command's. Of each command the newest are known.
+    /// A worker's report was refused: it named something that is not this command's. Only the newest are kept.
     ReportRefused {
-        /// What the worker says became of the command.
+        /// The outcome that the worker claims.
         outcome: Kind,
         /// Why.
         reason: String,
     },
-    /// The approval center took the outcome.
+    /// The approval center accepted the outcome.
     Shown {
         /// Where it is shown.
         surface: Surface,
-        /// The id of the bot message or of the instance.
+        /// The id of the bot message or instance.
         target: String,
     },
-    /// An operator had it published again.
+    /// An operator requeued it.
     RequeuedByOperator,
-    /// An operator set it aside.
+    /// An operator parked it.
     ParkedByOperator,
     /// An operator had its outcome shown again.
     ShownAgainByOperator,
 }
 
-/// What the broker said of a command as an exception, and whether the cursor had passed it by then.
+/// What the broker said of a command with an exception, and whether the cursor had passed it by then.
 pub(super) type Said = (Event, bool);
 
-/// A report that was refused: when, what it says, and why.
+/// A refused report: when, the claimed outcome, and why.
 pub(super) type RefusedReport = (Timestamp, Kind, String);
 
-/// Whether the cursor passed a command because it was published, and not because it had an exception.
+/// True if the cursor passed a command because it was published, not because it had an exception.
 pub(super) fn left_in_order(seq: Seq, cursor: Seq, said: &[Said], acts: &[Event]) -> bool {
     let first = said.first();
     if seq > cursor || first.is_some_and(|(_, passed)| !passed) {
         return false;
     }
-    // Only what is pending can be parked: an operator who did so before all else took it out of the order.
+    // Only pending commands can be parked, so a park before all else took it out of order.
     let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
     let parked_first = act.is_some_and(|act| {
         act.what == What::ParkedByOperator && first.is_none_or(|(event, _)| act.at <= event.at)
@@ -91,8 +91,8 @@ pub(super) fn left_in_order(seq: Seq, cursor: Seq, said: &[Said], acts: &[Event]
     !parked_first
 }
 
-/// All that is known to have happened to a command, in order of time. `published` is what the mark over its place says, if it
-/// left the log in order.
+/// Everything known to have happened to a command, in order of time. `published` comes from the mark over its place, if
+/// it left the log in order.
 pub(super) fn of(
     received_at: Timestamp,
     outcome: Option<&OutcomeRecord>,
@@ -111,13 +111,13 @@ pub(super) fn of(
         }),
     );
     later.extend(outcome.map(shown).into_iter().flatten());
-    // Stable: what has the same time stays as it was found.
+    // Stable: events with the same time keep their order.
     later.sort_by_key(|event| event.at);
     events.append(&mut later);
     events
 }
 
-/// What became of it at the worker, and at the approval center.
+/// The report and its showings.
 fn shown(outcome: &OutcomeRecord) -> Vec<Event> {
     let what = What::Reported { outcome: outcome.outcome, superseded: outcome.superseded };
     let mut events = vec![Event { at: Some(outcome.reported_at), what }];

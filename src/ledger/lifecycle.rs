@@ -1,4 +1,4 @@
-//! Keeping a ledger open: what the composition and health need.
+//! Running a ledger: what the composition root and health checks need.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use futures_util::future::BoxFuture;
 use super::{AcceptError, CredentialUse};
 use crate::time::Timestamp;
 
-/// What the ledger keeps and leaves; may change while it is open ([`Lifecycle::limit`]).
+/// What the ledger keeps, and how much space it leaves. Can change while it is open ([`Lifecycle::limit`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Refused callbacks kept of each kind; the oldest go first.
+    /// Refused callbacks kept of each kind. The oldest are dropped first.
     pub refusals_kept: u64,
-    /// The longest `dedupe_window` of any endpoint: how far back the window in memory reaches.
+    /// The longest `dedupe_window` of any endpoint: how far back the in-memory window reaches.
     pub longest_window: Duration,
-    /// The longest `repeats_window` of any endpoint: how far back the window reaches as long as there is room. One that is made
-    /// longer while the ledger is open fills as time passes.
+    /// The longest `repeats_window` of any endpoint: how far back the window reaches while there is room. If lengthened
+    /// while the ledger is open, it fills as time passes.
     pub longest_repeats_window: Duration,
-    /// Published commands older than this are pruned; `None` keeps them for ever. Nothing within the longest window is
-    /// pruned, whatever this says, and nothing that is not published.
+    /// Published commands older than this are pruned; `None` keeps them permanently. Commands within the longest window
+    /// and unpublished commands are never pruned.
     pub retention: Option<Duration>,
-    /// With less room than this on its disk nothing is accepted.
+    /// Nothing is accepted while the disk has less free space than this.
     pub min_free_bytes: u64,
 }
 
@@ -37,36 +37,36 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Published commands that were received before this are pruned.
+    /// Published commands received before this are pruned.
     #[must_use]
     pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
-        /// The window counts from the moment of the commit; a command is received a little before.
+        /// The window counts from the commit; a command is received slightly earlier.
         const MARGIN: Duration = Duration::from_secs(60);
         let kept = self.retention?.max(self.longest_window.saturating_add(MARGIN));
         Some(now - kept)
     }
 }
 
-/// What is done to a ledger as a whole.
+/// Operations on the whole ledger.
 pub trait Lifecycle: Send + Sync {
-    /// Changes what is kept and left, from the next commit on. A longer window than before reaches back as far as the log does.
+    /// Changes the limits from the next commit on. A longer window reaches back as far as the log does.
     fn limit(&self, limits: Limits);
 
-    /// Whether the writer still does anything at all, if only refuse: false when it has ended, pending for as long as it
-    /// hangs. For a watchdog.
+    /// Whether the writer still responds, even if only with refusals: false when it has ended, pending while it hangs.
+    /// For a watchdog.
     fn answers(&self) -> BoxFuture<'static, bool>;
 
-    /// Checks that a commit can be made now, by making one, and that there is room for more.
+    /// Checks that commits work, by making one, and that there is room for more.
     fn probe(&self) -> BoxFuture<'static, Result<(), AcceptError>>;
 
-    /// Merges this with what is known of credentials, and forgets those that are not in it. Resolves after commit.
+    /// Merges these uses with the stored ones, and forgets other credentials. Resolves after commit.
     fn keep_credential_uses(&self, uses: Vec<CredentialUse>) -> BoxFuture<'static, Result<(), AcceptError>>;
 
     /// For how long this process may be unable to accept before it should get no more callbacks. Another process can take
     /// them only if the cause is this process's own: all replicas that lose one server would go at the same time.
     fn tolerance(&self) -> Duration;
 
-    /// Commits what is queued and closes the writer. Accepts that come later are refused as unavailable.
+    /// Commits what is queued and closes the writer. Later accepts are refused as unavailable.
     fn flush(&self) -> BoxFuture<'static, ()>;
 }
 

@@ -1,4 +1,4 @@
-//! Looks into the ledger, for people and their programs.
+//! Lookups for people and their programs.
 
 use futures_util::future::BoxFuture;
 
@@ -8,12 +8,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// What the writer holds in memory to know repeats and contradictions by.
+/// What the writer keeps in memory to detect repeats and conflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Remembered {
     /// Commands.
     pub commands: u64,
-    /// Commands that were left out before `repeats_window` was over, because there were too many. Since the start.
+    /// Commands dropped before `repeats_window` ended, because there were too many. Since the start.
     pub forgotten: u64,
 }
 
@@ -22,7 +22,7 @@ pub struct Remembered {
 pub struct Stats {
     /// Commands that the broker has not confirmed.
     pub pending: u64,
-    /// Commands that it has, and that are still kept.
+    /// Commands that it has confirmed and that are still kept.
     pub published: u64,
     /// Commands that wait for an operator.
     pub parked: u64,
@@ -34,15 +34,15 @@ pub struct Stats {
     pub cursor: Seq,
     /// Refused callbacks kept.
     pub refusals: u64,
-    /// Cards and instances whose outcome is not shown yet.
+    /// Cards and instances that do not show their outcome yet.
     pub outcomes_pending: u64,
-    /// Cards and instances whose outcome is parked, and waits for an operator.
+    /// Cards and instances whose outcome is parked.
     pub outcomes_parked: u64,
     /// Size of the database file.
     pub size_bytes: Option<u64>,
-    /// Size of the write-ahead log beside it.
+    /// Size of the write-ahead log.
     pub wal_bytes: Option<u64>,
-    /// What is left on its disk for this user.
+    /// Free space on its disk for this user.
     pub free_bytes: Option<u64>,
     /// Which replica publishes; `None` if none does at this moment, or the ledger has one process only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,12 +50,12 @@ pub struct Stats {
     /// Synchronous standbys that are connected; `None` if that is not known, or the ledger is a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standbys: Option<u64>,
-    /// What is held in memory to know repeats by; `None` of a ledger that somebody else writes.
+    /// What the writer keeps in memory; `None` if another process writes the ledger.
     #[serde(skip)]
     pub remembered: Option<Remembered>,
 }
 
-/// A command as people look at it.
+/// A command as people see it.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Record {
     /// Its place in the log.
@@ -84,15 +84,15 @@ pub struct Record {
     pub next_attempt_at: Option<Timestamp>,
     /// Why it is not published, or what an operator did.
     pub note: Option<String>,
-    /// What a worker reported of it, and how far that is shown.
+    /// What a worker reported, and how far it is shown.
     pub outcome: Option<OutcomeRecord>,
-    /// The rendered message; only where one command is looked at.
+    /// The rendered message; only when one command is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Box<serde_json::value::RawValue>>,
-    /// What the approval center shows of it; only where one command is looked at, and only once it was asked.
+    /// What the approval center shows of it; only when one command is looked up, and only once checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconciliation: Option<Finding>,
-    /// What happened to it, in order of time; only where one command is looked at.
+    /// What happened to it, in order of time; only when one command is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<history::Event>>,
 }
@@ -118,7 +118,7 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Only received before this time.
     pub until: Option<Timestamp>,
-    /// Only with a lower [`Seq`]: the place where the page before ended.
+    /// Only with a lower [`Seq`]: where the previous page ended.
     pub before: Option<Seq>,
     /// At most this many.
     pub limit: usize,
@@ -134,7 +134,7 @@ pub enum OutcomeFilter {
 }
 
 impl OutcomeFilter {
-    /// Every filter, in the order in which people read them.
+    /// Every filter, in display order.
     pub const ALL: [Self; 4] =
         [Self::Last(Kind::Applied), Self::Last(Kind::Refused), Self::Last(Kind::Failed), Self::None];
 
@@ -154,19 +154,19 @@ impl OutcomeFilter {
     }
 }
 
-/// Looks into the ledger.
+/// Lookups in the ledger.
 pub trait Lookup: Send + Sync {
     /// The id of the command at a place in the log.
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>>;
 
-    /// One command with its message and its history.
+    /// One command with its message and history.
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>>;
 
     /// Commands, newest first.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
 
-    /// When the oldest command was received that retention has not reached: of those before it, what was published is gone.
-    /// `None` if nothing was pruned so far.
+    /// When the oldest command that retention has not reached was received: published commands before it are gone.
+    /// `None` if nothing was pruned yet.
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>>;
 
     /// Refused callbacks, newest first.
@@ -179,7 +179,7 @@ pub trait Lookup: Send + Sync {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>>;
 
-    /// What is known of when credentials were used last.
+    /// When each credential was last used.
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
     /// Numbers.

@@ -1,42 +1,41 @@
 //! The ledger: durable accept, sameness, and what the broker has not confirmed yet.
 //!
 //! # Entities
-//! - **Log.** `commands` is append-only. [`Seq`](crate::command::Seq) counts 1, 2, 3 … without gaps; a row holds the rendered message and the
-//!   few columns that people filter by.
-//! - **Cursor.** Everything at or below it is published, unless an exception says otherwise.
-//! - **Exception.** A row beside the log for a command that is not in the state its position says: `retrying` (the
-//!   broker refused it, or it waits for an earlier command of its task), `parked` (an operator must act), `requeued`
-//!   (an operator acted).
-//! - **Window.** What was accepted within `dedupe_window`, and as far as there is room within `repeats_window`, in the writer's
-//!   memory, rebuilt from the tail of the log.
-//!   Fingerprints that have a round are kept for ever, in a table.
-//! - **Context.** A row that the third party registered beforehand: which task a key or a bot message means, and who may
-//!   do what with it. Kept for a week after it expired, so that "expired" can be told from "unknown".
-//! - **Outcome.** What a worker reported of a command, the last word only; and a **showing** for its card and for its
-//!   instance: `waiting`, `shown`, or `parked`. Pruned with the command, which stays as long as a showing waits.
-//!
-//! - **Mark.** When the cursor moved, to the second: when each command below it was published. What the broker said of
-//!   exceptions has rows of its own; see [`history`].
-//! - **Finding.** A row for a published command whose decision the approval center did not show when it was asked; see
-//!   [`findings`]. Commands up to a place in the log were asked for; what has no row was shown.
+//! - **Log.** `commands` is append-only. [`Seq`](crate::command::Seq) counts 1, 2, 3 … without gaps. A row holds the
+//!   rendered message and the few columns people filter by.
+//! - **Cursor.** Everything up to it is published, unless an exception says otherwise.
+//! - **Exception.** A row for a command whose state is not the one its place says: `retrying` (refused by the broker,
+//!   or waiting for an earlier command of its task), `parked` (an operator must act), `requeued` (an operator acted).
+//! - **Window.** What was accepted within `dedupe_window`, and, while there is room, within `repeats_window`. Kept in
+//!   the writer's memory, and rebuilt from the tail of the log. Fingerprints with a round are kept permanently, in a
+//!   table.
+//! - **Context.** A row that the third party registered in advance: which task a key or bot message means, and who may
+//!   do what with it. Kept for a week after it expires, so that "expired" differs from "unknown".
+//! - **Outcome.** A worker's last report on a command, with a **showing** for its card and for its instance: `waiting`,
+//!   `shown` or `parked`. Pruned with the command, which is kept while a showing waits.
+//! - **Mark.** When the cursor moved, to the second, and so when each command below it was published. What the broker
+//!   said of exceptions has its own rows; see [`history`].
+//! - **Finding.** A row for a published command whose decision the approval center did not show; see [`findings`].
+//!   Commands up to a place in the log were checked; those without a row were shown.
 //!
 //! The state of a command is derived ([`state::State::of`]) and never stored twice.
 //!
 //! # Who writes what
-//! One writer thread owns the only connection of `serve` that writes. [`Accept::accept`] appends to the log;
-//! [`Outbox::settle`] moves the cursor and writes exceptions, and only the relay calls it; [`Accept::refused`] keeps the
-//! refused callbacks; [`Contexts::register`] and [`Contexts::unregister`] write the contexts, the verbs of [`Outcomes`] what
-//! workers report, and [`Findings::reconciled`] the findings, which the command line's `reconcile` writes as well. The
-//! writer also prunes: contexts that expired, and published commands older than the retention, in small steps from the
-//! old end. The command line's `ledger requeue` and `park` write exceptions, and `show-again` showings, from another
-//! process, in a transaction of their own; they are found at the next look for what is due.
+//! One writer thread owns the only writing connection of `serve`. [`Accept::accept`] appends to the log.
+//! [`Outbox::settle`] moves the cursor and writes exceptions; only the relay calls it. [`Accept::refused`] keeps
+//! refused callbacks, [`Contexts::register`] and [`Contexts::unregister`] write contexts, the methods of [`Outcomes`]
+//! write reports, and [`Findings::reconciled`] writes findings. The writer also prunes expired contexts, and published
+//! commands older than the retention, in small steps from the oldest on.
+//!
+//! The command line writes from another process, in transactions of its own: `ledger requeue` and `park` write
+//! exceptions, `show-again` showings, `reconcile` findings. The service finds them when it next looks for what is due.
 //!
 //! # Who publishes
-//! Of several processes with one ledger one is the leader at a time ([`Leadership`]). With a SQLite file there is one process,
-//! which always is.
+//! Of several processes with one ledger, one at a time is the leader ([`Leadership`]). A SQLite file has one process,
+//! which always leads.
 //!
 //! # Invariants
-//! 1. A receipt is given only after the transaction that holds the command was committed and synced.
+//! 1. A receipt is given only after the command's transaction was committed and synced.
 //! 2. Sameness is looked up and written in that same transaction.
 //! 3. A command leaves `pending` only by [`Outbox::settle`] or by an operator's recorded act.
 
@@ -103,7 +102,7 @@ impl fmt::Display for Location {
 pub struct Sizing {
     /// Accepts that may wait for the writer; one more is refused as [`AcceptError::Overloaded`].
     pub queue_capacity: usize,
-    /// Accepts in one commit at the most.
+    /// Maximum number of accepts in one commit.
     pub max_batch: usize,
     /// What may change while it is open.
     pub limits: Limits,
@@ -157,8 +156,8 @@ pub async fn open_client(location: &Location) -> Result<Box<dyn Client>, OpenErr
     })
 }
 
-/// All of a ledger, in verbs of the domain. Each part of the program holds the trait of its own verbs, so that it can be tested
-/// with a double that has no others.
+/// The whole ledger. Each part of the program holds only the trait it needs, so that a test double needs no other
+/// methods.
 ///
 /// Every method may be called from any thread.
 pub trait Ledger: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle {}

@@ -1,4 +1,4 @@
-//! What an operator may do to commands, whether or not a service is running.
+//! What an operator may do to commands, with or without a running service.
 
 use futures_util::future::BoxFuture;
 
@@ -20,13 +20,13 @@ pub enum ActError {
     /// The command's state does not allow it.
     #[error(transparent)]
     Illegal(#[from] IllegalMove),
-    /// No worker has reported anything of this command, or this ledger is of a program that asked for no reports.
+    /// No worker has reported on this command, or the ledger is from a program that asked for no reports.
     #[error("no worker has reported an outcome of it")]
     NoOutcome,
-    /// There is an outcome, and nothing of it to show.
+    /// The outcome has nothing to show.
     #[error("it did not come from a card, and its outcome has no instance")]
     NothingToShow,
-    /// The ledger failed; the cause is in `source`.
+    /// The ledger failed.
     #[error("the ledger could not be written")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -37,39 +37,39 @@ impl From<LookError> for ActError {
     }
 }
 
-/// The acts of an operator. Each is one short transaction, and recorded.
+/// An operator's acts. Each is one short, recorded transaction.
 ///
-/// May be dropped while it waits: an act that has begun is carried out.
+/// Cancel safe: an act that has begun is carried out.
 pub trait OperatorActs: Send + Sync {
-    /// Has a command published again that is parked or was published. The relay finds it within a second or two.
+    /// Publishes a parked or published command again. The relay finds it within a second or two.
     ///
-    /// [`ActError::Illegal`] for a command that is still pending.
+    /// [`ActError::Illegal`] if the command is pending.
     fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
 
-    /// Takes a pending command out of the way, until it is requeued.
+    /// Sets a pending command aside until it is requeued.
     ///
-    /// [`ActError::Illegal`] for a command that is not pending.
+    /// [`ActError::Illegal`] if the command is not pending.
     fn park(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
 
-    /// Requeues everything that is parked, or nothing; returns what it was.
+    /// Requeues all parked commands or none; returns their ids.
     fn requeue_parked(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
 
-    /// Shows the outcome of a command again: what of it was rejected or waits; all of it if all of it is shown.
+    /// Shows the outcome of a command again: what was rejected or waits, or everything if everything is shown.
     ///
     /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
 
-    /// Shows every rejected outcome again, or none; returns their commands.
+    /// Shows all rejected outcomes again or none; returns the ids of their commands.
     fn show_parked_again(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
 
-    /// How many published commands that were received before `before` the ledger holds.
+    /// How many published commands received before `before` the ledger holds.
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>>;
 
-    /// Removes the published commands that were received before `before`, the oldest first, and returns how many. What
-    /// is pending or parked stays. After each small transaction `progress` is called with how many it were so far. On an
-    /// error what was removed before stays removed.
+    /// Removes the published commands received before `before`, oldest first, and returns how many. Pending and parked
+    /// commands stay. Calls `progress` after each small transaction with the count so far. On error, what was removed
+    /// stays removed.
     fn prune(&self, before: Timestamp, progress: Progress) -> BoxFuture<'static, Result<u64, ActError>>;
 }
 
-/// Called with a count that grows.
+/// Called with an increasing count.
 pub type Progress = Box<dyn FnMut(u64) + Send>;

@@ -1,4 +1,4 @@
-//! What is to be published, and what became of it: what the relay needs.
+//! What the relay needs: commands to publish, and how publishing ended.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::{
     time::Timestamp,
 };
 
-/// A committed command as the relay needs it.
+/// A committed command, as the relay needs it.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Its place in the log.
     pub seq: Seq,
     /// Commands with the same key are published in order.
     pub task_key: TaskKey,
-    /// What the broker is told beside the body.
+    /// What the broker gets besides the body.
     pub envelope: Envelope,
     /// The rendered message.
     pub body: Vec<u8>,
 }
 
-/// An exception that is due: the command, and how often the broker has refused it.
+/// An exception that is due.
 #[derive(Debug, Clone)]
 pub struct Due {
     /// The command.
@@ -33,35 +33,35 @@ pub struct Due {
     pub attempts: u32,
 }
 
-/// What the relay learned from the broker; written in one transaction.
+/// What the broker answered, written in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Settlement {
     /// Everything up to here was confirmed and routed, or has an exception. Never moves back.
     pub through: Option<Seq>,
-    /// New exceptions, and new states of old ones.
+    /// New and changed exceptions.
     pub exceptions: Vec<Exception>,
-    /// Exceptions whose command was confirmed and routed at last.
+    /// Exceptions whose command was finally confirmed and routed.
     pub cleared: Vec<Seq>,
-    /// The exchange that it was published to, for the history.
+    /// The exchange published to, for the history.
     pub exchange: Option<Arc<str>>,
 }
 
-/// A command that is not in the state its position in the log says.
+/// A command whose state is not the one its place in the log says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Exception {
     /// The command.
     pub seq: Seq,
-    /// What is to happen with it.
+    /// What happens next.
     pub state: state::Exceptional,
-    /// How often the broker has refused it; 0 while it only waits for an earlier command of its task.
+    /// How often the broker refused it; 0 while it only waits for an earlier command of its task.
     pub attempts: u32,
     /// When it is tried again.
     pub next_attempt_at: Timestamp,
-    /// Why, in words for an operator. No secret, nothing of the message.
+    /// Why, for an operator. Contains no secret and nothing of the message.
     pub reason: String,
 }
 
-/// Where a command stands.
+/// Place and state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Its place in the log.
@@ -74,15 +74,15 @@ pub struct Standing {
     pub task_key: TaskKey,
 }
 
-/// The outbox of the term in which this process is the leader, `None` while it is not.
+/// The outbox of the current term; `None` while this process is not the leader.
 pub type Term = Option<Arc<dyn Outbox>>;
 
-/// Who publishes. Of several processes with one ledger one is the leader at a time.
+/// Which process publishes. Of several processes with one ledger, one at a time is the leader.
 pub trait Leadership: Send + Sync {
     /// The current term, and every change of it.
     ///
-    /// Each term has an outbox of its own. All that was read through it, and [`Outbox::head`], holds for that term only: a
-    /// ledger whose server failed over may have forgotten the end of its log. Who publishes begins again with the next.
+    /// Each term has its own outbox. What was read through it, including [`Outbox::head`], is valid in that term only:
+    /// a ledger whose server failed over may have lost the end of its log. The relay starts over with each term.
     fn term(&self) -> watch::Receiver<Term>;
 
     /// Names the process that leads, as far as this one knows; `None` if it knows of none, or the ledger can have one process
@@ -90,41 +90,41 @@ pub trait Leadership: Send + Sync {
     fn leader(&self) -> Option<String>;
 }
 
-/// The outbox, for its one reader.
+/// The outbox, for a single reader.
 ///
-/// May be dropped while it waits: what was handed over is carried out whether or not somebody still waits for the answer.
+/// Cancel safe: what was handed over is carried out even if nobody waits for the answer.
 pub trait Outbox: Send + Sync {
-    /// The highest [`Seq`] that is committed; changes after every commit that appended. Never moves back.
+    /// The highest committed [`Seq`]. Changes after every commit that appended; never moves back.
     fn head(&self) -> watch::Receiver<Seq>;
 
-    /// Takes the commands that were committed lately and are still in memory: in order, possibly with gaps, possibly
-    /// none. For one reader, the relay.
+    /// Takes recently committed commands that are still in memory: in order, possibly with gaps, possibly none. For one
+    /// reader, the relay.
     fn take_fresh(&self) -> Vec<Entry>;
 
-    /// Tells whether anybody takes fresh commands; without a taker none are kept in memory.
+    /// Sets whether somebody takes fresh commands; otherwise none are kept in memory.
     fn keep_fresh(&self, wanted: bool);
 
-    /// The cursor as it stands.
+    /// The current cursor.
     fn cursor(&self) -> BoxFuture<'static, Result<Seq, LookError>>;
 
-    /// Up to `limit` commands after `seq`, in order, exceptions left out.
+    /// Up to `limit` commands after `seq`, in order, without exceptions.
     fn since(&self, seq: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Entry>, LookError>>;
 
-    /// Up to `limit` exceptions to be tried at `now`: those that have been due longest, in order of [`Seq`].
+    /// Up to `limit` exceptions due at `now`: the longest due, in order of [`Seq`].
     ///
-    /// So each has its turn. The first of the log may be due again before there was room for any other.
+    /// So each gets its turn: the first of the log may be due again before there was room for others.
     fn due(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Due>, LookError>>;
 
-    /// Every `retrying` or `requeued` exception, with the key of its task: later commands of these tasks wait.
+    /// Every `retrying` or `requeued` exception with the key of its task. Later commands of these tasks wait.
     fn waiting_tasks(&self) -> BoxFuture<'static, Result<Vec<(TaskKey, Seq)>, LookError>>;
 
-    /// Where a command stands.
+    /// Place and state of a command.
     fn standing(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Standing>, LookError>>;
 
-    /// Whether the command at this place in the log is [`State::Pending`].
+    /// Whether the command at this place is [`State::Pending`].
     fn is_pending(&self, seq: Seq) -> BoxFuture<'static, Result<bool, LookError>>;
 
-    /// Writes what the relay learned. Resolves after commit; the commit may share the sync of the next accepts, since
-    /// a settlement that is lost only means publishing again.
+    /// Writes what the broker answered. Resolves after commit. The commit may share the sync of the next accepts:
+    /// losing a settlement only means publishing again.
     fn settle(&self, settlement: Settlement) -> BoxFuture<'static, Result<(), AcceptError>>;
 }

@@ -1,4 +1,4 @@
-//! What workers report of commands, and the showing of it to the approver.
+//! What workers report of commands, and how it is shown to the approver.
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
@@ -35,18 +35,18 @@ impl Surface {
     }
 }
 
-/// How far showing an outcome has come.
+/// How far the showing of an outcome has come.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, IntoStaticStr, VariantArray, EnumString,
 )]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ShowingState {
-    /// There is nothing to show: the command did not come from a card, and the worker gave no instance.
+    /// Nothing to show: the command did not come from a card, and the worker gave no instance.
     Nothing,
-    /// It is to be shown, now or when it is tried again.
+    /// To be shown, now or at the next attempt.
     Waiting,
-    /// The approval center has it.
+    /// The approval center accepted it.
     Shown,
     /// The approval center rejected it; an operator must act.
     Parked,
@@ -62,7 +62,7 @@ impl ShowingState {
         self.into()
     }
 
-    /// What stands for an outcome as a whole, of the states of its surfaces: the one that somebody has to look at first.
+    /// The state of the whole outcome: of its surfaces' states, the one that needs attention first.
     #[must_use]
     pub fn of_all(states: impl IntoIterator<Item = Self>) -> Self {
         let weight = |state: &Self| match state {
@@ -79,49 +79,49 @@ impl ShowingState {
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reported {
-    /// Committed and synced now; it is to be shown.
+    /// Committed and synced now; to be shown.
     Kept,
     /// The last report of this command said the same; nothing was written.
     Repeat,
-    /// The ledger has no such command, or none any more.
+    /// The ledger does not have the command, or no longer.
     UnknownCommand,
 }
 
-/// Something to be shown now.
+/// A showing that is due.
 #[derive(Debug, Clone)]
 pub struct Showing {
-    /// Grows with every report: what is shown in one place is shown in this order.
+    /// Grows with every report. Each card or instance shows them in this order.
     pub id: i64,
     /// The command.
     pub command_id: CommandId,
     /// Where.
     pub surface: Surface,
-    /// The id of the bot message or of the instance.
+    /// The id of the bot message or instance.
     pub target: String,
-    /// How often it was tried in vain.
+    /// Failed attempts.
     pub attempts: u32,
     /// What the approver decided.
     pub action: Action,
-    /// What became of it.
+    /// The outcome.
     pub kind: Kind,
-    /// What the card is to show, if the worker said so.
+    /// The status for the card, if the worker gave one.
     pub status: Option<CardStatus>,
     /// The worker's words.
     pub message: Option<String>,
-    /// The instance as the worker gave it, if that is what is to be shown.
+    /// The instance as the worker gave it, if that is to be shown.
     pub instance: Option<String>,
-    /// The `update_time` with which this instance was synchronised last.
+    /// The `update_time` of the instance's last synchronisation.
     pub version: Option<i64>,
 }
 
-/// What came of a [`Showing`].
+/// The result of a [`Showing`].
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Which.
+    /// Its id.
     pub id: i64,
     /// Its command.
     pub command_id: CommandId,
-    /// The id of the bot message or of the instance.
+    /// The id of the bot message or instance.
     pub target: String,
     /// How it ended.
     pub end: ShowingEnd,
@@ -130,21 +130,21 @@ pub struct Shown {
 /// How an attempt to show ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShowingEnd {
-    /// The approval center has it.
+    /// The approval center accepted it.
     Shown {
-        /// Of an instance: the `update_time` with which it was synchronised.
+        /// For an instance: the `update_time` it was synchronised with.
         version: Option<i64>,
     },
-    /// It is to be tried again.
+    /// To be tried again.
     Again {
         /// When.
         at: Timestamp,
-        /// Why, in words for an operator. No secret.
+        /// Why, for an operator. Contains no secret.
         reason: String,
     },
     /// It was rejected.
     Parked {
-        /// Why, in words for an operator. No secret.
+        /// Why, for an operator. Contains no secret.
         reason: String,
     },
 }
@@ -153,30 +153,30 @@ pub enum ShowingEnd {
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShowAgain {
-    /// It is shown again, soon.
+    /// It is shown again soon.
     Ordered,
-    /// No worker has reported anything of this command.
+    /// No worker has reported on this command.
     NoOutcome,
-    /// There is an outcome, and nothing of it to show.
+    /// The outcome has nothing to show.
     NothingToShow,
     /// The ledger has no such command.
     UnknownCommand,
 }
 
-/// The outcome of a command as people look at it.
+/// The outcome of a command, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct OutcomeRecord {
-    /// What became of the command.
+    /// The outcome.
     pub outcome: Kind,
-    /// What the card is to show, if the worker said so.
+    /// The status for the card, if the worker gave one.
     pub status: Option<CardStatus>,
     /// The worker's words.
     pub message: Option<String>,
-    /// When it came.
+    /// When it was reported.
     pub reported_at: Timestamp,
-    /// How many other outcomes it has superseded.
+    /// How many outcomes it superseded.
     pub superseded: u32,
-    /// How far showing it has come, of card and instance taken together.
+    /// How far showing it has come, card and instance together.
     pub showing: ShowingState,
     /// The card, if the command came from one.
     pub card: Option<ShowingRecord>,
@@ -184,16 +184,16 @@ pub struct OutcomeRecord {
     pub instance: Option<ShowingRecord>,
 }
 
-/// The showing of an outcome in one place, as people look at it.
+/// The showing of an outcome in one place, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ShowingRecord {
-    /// The id of the bot message or of the instance.
+    /// The id of the bot message or instance.
     pub id: String,
     /// How far it has come.
     pub state: ShowingState,
-    /// When the approval center took it.
+    /// When the approval center accepted it.
     pub shown_at: Option<Timestamp>,
-    /// How often it was tried in vain since it was reported or an operator asked for it.
+    /// Failed attempts since the report or an operator's request.
     pub attempts: u32,
     /// When it is tried again.
     pub next_attempt_at: Option<Timestamp>,
@@ -201,39 +201,38 @@ pub struct ShowingRecord {
     pub note: Option<String>,
 }
 
-/// A report that was refused, of a command that the ledger has.
+/// A refused report of a command that the ledger has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedReport {
     /// The command.
     pub command_id: CommandId,
-    /// What the worker says became of it.
+    /// The outcome that the worker claims.
     pub kind: Kind,
     /// Why it was refused.
     pub reason: String,
 }
 
-/// The part of a ledger that keeps what workers report; see [`super::Ledger`] for what holds of every method.
+/// Stores reports of workers. [`super::Ledger`] says what applies to every method.
 pub trait Outcomes: Send + Sync + 'static {
-    /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. What there is to
-    /// show of it waits from then on.
+    /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. Its showings
+    /// wait from then on.
     ///
     /// Resolves after commit and sync; several reports may share one.
     fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>>;
 
-    /// Writes down that a report of a command was refused, for those who look at the command. Of each command the newest are
-    /// kept. Does nothing if the ledger does not have the command.
+    /// Records that a report was refused, for people who look at the command. Only the newest of each command are kept.
+    /// Does nothing if the ledger does not have the command.
     ///
     /// Resolves after commit and sync.
     fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>>;
 
-    /// Up to `limit` showings to be tried at `now`: of each card and instance the first that waits, if that is due.
+    /// Up to `limit` showings to try at `now`: for each card and instance the first that waits, if it is due.
     fn showings(&self, now: Timestamp, limit: usize) -> BoxFuture<'static, Result<Vec<Showing>, LookError>>;
 
-    /// Writes what came of showings. One that was superseded meanwhile is left as it is, but for the version of its
-    /// instance.
+    /// Writes the results of showings. A superseded showing stays as it is, except for the version of its instance.
     fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>>;
 
-    /// Has the outcome of a command shown again, whatever came of it before, on behalf of an operator.
+    /// Shows the outcome of a command again for an operator, whatever its state.
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>>;
 }
 

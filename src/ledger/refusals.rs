@@ -1,27 +1,27 @@
-//! Refused callbacks, as they are kept and looked for.
+//! Refused callbacks, as they are kept and listed.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// A refused callback, redacted: it holds neither token nor context nor ciphertext.
+/// A refused callback, redacted: without token, context and ciphertext.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RefusedCallback {
     /// When.
     pub refused_at: Timestamp,
-    /// The endpoint's name as asked for, or the whole path if it names none; cut to 64 characters.
+    /// The endpoint's name as requested, or the whole path if it has none; cut to 64 characters.
     pub endpoint: String,
     /// The reason, the same word as in the answer.
     pub reason: String,
-    /// The cause in an operator's words, which the answer does not tell.
+    /// The cause, for operators; not in the answer.
     pub detail: Option<String>,
     /// The peer's address.
     pub peer: Option<String>,
     /// Size of the body as far as it was read.
     pub body_bytes: u64,
-    /// False if the sender knows a configured key or token: the body opened with the key, or carries the token. Only
-    /// then is anything known of what it said. Strangers have room of their own, so that a flood of theirs does not push
-    /// out the others.
+    /// False if the sender knows a configured key or token: the body decrypts with the key or carries the token. Only
+    /// then is its content recorded. Strangers have room of their own, so that a flood of theirs does not push out the
+    /// others.
     pub stranger: bool,
     /// What the body said.
     pub action_type: Option<String>,
@@ -37,7 +37,7 @@ pub struct RefusedCallback {
     pub search_id: Option<String>,
     /// What the body said.
     pub message_id: Option<String>,
-    /// What the context named, as far as it could be read. Where the context itself was refused nothing proves it.
+    /// What the context named, as far as it was readable. If the context itself was refused, this is unproven.
     pub context_task: Option<ContextTask>,
 }
 
@@ -62,25 +62,25 @@ impl ContextTask {
     }
 }
 
-/// How far `around` a time reaches, in both directions: "at about 10:42" was read off a clock with hands.
+/// How far `around` a time reaches, in both directions: people read "about 10:42" off an analog clock.
 pub const AROUND: Duration = Duration::from_secs(300);
 
-/// A refused callback that the ledger has. Written as one object.
+/// A refused callback in the ledger. Serialized as one object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct KeptRefusal {
-    /// Its number: later ones have a higher one.
+    /// Its number. Later ones have higher numbers.
     pub id: u64,
     /// What was refused.
     #[serde(flatten)]
     pub refused: RefusedCallback,
 }
 
-/// Refused callbacks that are not kept, because too many came for the disk, or it failed; since the start.
+/// Refused callbacks that were not kept, because too many came for the disk, or it failed. Since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Of senders who know a key or a token.
+    /// From senders who know a key or token.
     pub known: u64,
-    /// Of strangers.
+    /// From strangers.
     pub strangers: u64,
 }
 
@@ -91,15 +91,15 @@ pub struct RefusalFilter {
     pub id: Option<u64>,
     /// Only for this reason.
     pub reason: Option<String>,
-    /// Only of this endpoint, by the name that was asked for.
+    /// Only of this endpoint, as requested.
     pub endpoint: Option<String>,
     /// Only by this operator.
     pub user_id: Option<String>,
-    /// Only those that do not tell by whom.
+    /// Only those without an operator.
     pub nobody: bool,
-    /// Only about this instance, by the callback itself or by its context.
+    /// Only about this instance, named by the callback or its context.
     pub instance_id: Option<String>,
-    /// Only about this task, by the callback itself, a search, or its context.
+    /// Only about this task, named by the callback, a search, or its context.
     pub task_id: Option<String>,
     /// Only from this card.
     pub message_id: Option<String>,
@@ -107,7 +107,7 @@ pub struct RefusalFilter {
     pub since: Option<Timestamp>,
     /// Only refused before this time.
     pub until: Option<Timestamp>,
-    /// Only with a lower number: the place where the page before ended.
+    /// Only with a lower number: where the previous page ended.
     pub before: Option<u64>,
     /// At most this many.
     pub limit: usize,

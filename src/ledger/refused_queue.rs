@@ -1,4 +1,4 @@
-//! Refused callbacks on their way to the ledger: strangers have room of their own.
+//! Refused callbacks that wait to be written. Strangers have room of their own.
 
 use std::{
     collections::VecDeque,
@@ -7,10 +7,10 @@ use std::{
 
 use super::{Dropped, RefusedCallback};
 
-/// Refused callbacks that may wait to be written, of strangers and of others each; more are dropped, and counted.
+/// Refused callbacks that may wait: so many of strangers, so many of others. More are dropped and counted.
 const REFUSED_WAITING: usize = 1024;
 
-/// How many refused callbacks wait to be written, and how many were dropped; of strangers at index 1.
+/// Refused callbacks that wait or were dropped. Index 1 is strangers.
 #[derive(Default)]
 pub(super) struct RefusedCounts {
     waiting: [AtomicUsize; 2],
@@ -18,7 +18,7 @@ pub(super) struct RefusedCounts {
 }
 
 impl RefusedCounts {
-    /// Makes room for one; false, and counted, if there is none.
+    /// Reserves room for one. If there is none, counts it as dropped and returns false.
     pub(super) fn admit(&self, stranger: bool) -> bool {
         let waiting = &self.waiting[usize::from(stranger)];
         let admitted = waiting.fetch_add(1, Ordering::Relaxed) < REFUSED_WAITING;
@@ -29,27 +29,26 @@ impl RefusedCounts {
         admitted
     }
 
-    /// These wait no longer.
+    /// Frees the room of these.
     pub(super) fn written(&self, refused: &[RefusedCallback]) {
         for one in refused {
             self.waiting[usize::from(one.stranger)].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// One was not written and will not be.
+    /// Counts one that will not be written.
     pub(super) fn drop_one(&self, stranger: bool) {
         self.dropped[usize::from(stranger)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was dropped since the start.
     pub(super) fn dropped(&self) -> Dropped {
         let [known, strangers] = self.dropped.each_ref().map(|count| count.load(Ordering::Relaxed));
         Dropped { known, strangers }
     }
 }
 
-/// Refused callbacks that wait to be written. Those of strangers wait behind all others: a flood of theirs must not drive
-/// out what approvers ask about.
+/// Refused callbacks that wait to be written. Strangers wait behind all others: a flood of theirs must not push out
+/// what approvers ask about.
 #[derive(Default)]
 pub(super) struct RefusedQueue {
     known: VecDeque<RefusedCallback>,
@@ -65,7 +64,7 @@ impl RefusedQueue {
         self.known.is_empty() && self.strangers.is_empty()
     }
 
-    /// Takes up to `limit`, those of strangers last.
+    /// Takes up to `limit`, strangers last.
     pub(super) fn take(&mut self, limit: usize) -> Vec<RefusedCallback> {
         let known = self.known.len().min(limit);
         let strangers = self.strangers.len().min(limit - known);

@@ -1,11 +1,11 @@
-//! Replies to many who wait, with one wake-up for each thread that they wait on.
+//! Replies to many waiting tasks, with one wake-up per thread.
 //!
-//! A commit answers some dozens of callbacks, which wait on a few threads. To wake a task of another thread is a system
-//! call, and often a switch of threads for one answer; to wake a task of one's own thread is a push to a list. So
-//! [`Wakeups`] wakes one of those who wait on a thread, and that one wakes the others when it is polled.
+//! A commit answers some dozens of callbacks, which wait on a few threads. Waking a task on another thread is a system
+//! call, and often a thread switch, per reply. Waking a task on the same thread is a push to a list. So [`Wakeups`]
+//! wakes one task per thread, which wakes the others when it is polled.
 //!
-//! Nobody is forgotten: one that is to wake others does so when polled or when dropped, whichever comes first, and one that
-//! was polled or dropped before is not asked. So it must not be held by somebody who was woken and does neither.
+//! No task is forgotten: that task wakes the others when polled or dropped, whichever comes first. If it was polled or
+//! dropped before, it is not relied on. So do not hold an [`Awaited`] that was woken without polling it.
 
 use std::{
     mem,
@@ -15,7 +15,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-/// A reply to be given once, and who waits for it.
+/// A reply to be given once, and the future that waits for it.
 pub(super) fn reply<T>() -> (Reply<T>, Awaited<T>) {
     let slot = Arc::new(Slot(Mutex::new(State { stage: Stage::Open, waiting: None, others: Vec::new() })));
     (Reply(slot.clone()), Awaited(slot))
@@ -25,26 +25,26 @@ struct Slot<T>(Mutex<State<T>>);
 
 struct State<T> {
     stage: Stage<T>,
-    /// Who was last polled, and on which thread.
+    /// The last waker, and the thread of the poll.
     waiting: Option<(ThreadId, Waker)>,
-    /// Whom to wake next on this thread.
+    /// Tasks on the same thread to wake next.
     others: Vec<Waker>,
 }
 
 enum Stage<T> {
     Open,
     Given(T),
-    /// Nobody gives, or nobody waits any more.
+    /// The reply was taken, or one side was dropped.
     Over,
 }
 
 impl<T> Slot<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing under the lock can panic half-way.
+        // No panic can leave the state half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this one wake others when it is woken; they are handed back if it will not be polled again.
+    /// Makes this task wake `others` when it is woken. Returns them if it will not be polled again.
     fn entrust(&self, others: Vec<Waker>) -> Vec<Waker> {
         let mut state = self.lock();
         match state.stage {
@@ -57,7 +57,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// Gives a reply. If dropped, who waits learns that there will be none.
+/// Gives a reply. If dropped, the waiting task gets `None`.
 pub(super) struct Reply<T>(Arc<Slot<T>>);
 
 impl<T> Drop for Reply<T> {
@@ -110,12 +110,12 @@ impl<T> Drop for Awaited<T> {
     }
 }
 
-/// Replies that are given at about the same time. Everybody is woken at the latest when it is dropped.
+/// Replies given at about the same time. Dropping it wakes all waiting tasks.
 pub(super) struct Wakeups<T> {
     threads: Vec<Thread<T>>,
 }
 
-/// Those of one thread: the first, who wakes the others.
+/// The tasks of one thread. The first wakes the others.
 struct Thread<T> {
     id: ThreadId,
     first: (Arc<Slot<T>>, Waker),
@@ -127,7 +127,7 @@ impl<T> Wakeups<T> {
         Self { threads: Vec::new() }
     }
 
-    /// Gives a reply; nothing happens if nobody waits any more.
+    /// Gives a reply; does nothing if nobody waits any more.
     pub(super) fn give(&mut self, reply: Reply<T>, value: T) {
         let mut state = reply.0.lock();
         if !matches!(state.stage, Stage::Open) {
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// One who waits, and how often it was woken.
+    /// A waiting task, and how often it was woken.
     struct Waits {
         awaited: Option<Awaited<usize>>,
         woken: Arc<Woken>,
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// So many who wait on this thread.
+    /// Tasks that wait on this thread.
     fn waiting(count: usize) -> (Vec<Reply<usize>>, Vec<Waits>) {
         let pairs = (0..count).map(|_| {
             let (reply, awaited) = reply();

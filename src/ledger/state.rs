@@ -22,21 +22,21 @@ use crate::command::Seq;
 pub enum State {
     /// Committed; the broker has not confirmed it yet.
     Pending,
-    /// The broker confirmed it, and it was routed to a queue.
+    /// The broker confirmed it and routed it to a queue.
     Published,
-    /// The broker refused it too often; an operator must act.
+    /// The broker refused it too often, or an operator parked it; an operator must act.
     Parked,
 }
 
-/// What an exception row says.
+/// The state in an exception row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Exceptional {
-    /// To be tried again by itself.
+    /// To be tried again automatically.
     Retrying,
-    /// To be looked at by an operator.
+    /// Waits for an operator.
     Parked,
-    /// To be tried again because an operator said so.
+    /// To be tried again because an operator requeued it.
     Requeued,
 }
 
@@ -55,16 +55,16 @@ pub enum Event {
     Confirmed,
     /// The broker refused or returned it, and it may be tried again.
     Refused,
-    /// The broker refused or returned it once too often.
+    /// The broker refused or returned it too often.
     RefusedPermanently,
-    /// An operator wants it published (again).
+    /// An operator has it published (again).
     Requeue,
-    /// An operator takes it out of the way.
+    /// An operator sets it aside.
     Park,
 }
 
 impl Event {
-    /// What it does to a command, in a word for people.
+    /// The event as a participle, for people.
     #[must_use]
     pub fn as_participle(self) -> &'static str {
         match self {
@@ -98,12 +98,12 @@ impl State {
         }
     }
 
-    /// The exception that `event` leaves behind, `Ok(None)` for none; `Err` if the move is not legal from this state.
+    /// The exception after `event`, `Ok(None)` for none; `Err` if the move is illegal from this state.
     ///
-    /// INVARIANT 3: nothing but a confirmed, routed publish or an operator's act leads out of `pending`.
+    /// INVARIANT 3: only a confirmed, routed publish or an operator's act leads out of `pending`.
     pub fn after(self, event: Event) -> Result<Option<Exceptional>, IllegalMove> {
         match (self, event) {
-            // A confirm of a published or parked command is the late answer to an earlier publish of it.
+            // A confirm of a published or parked command is the late answer to an earlier publish.
             (Self::Pending | Self::Published, Event::Confirmed) => Ok(None),
             (Self::Parked, Event::Confirmed) => Ok(None),
             (Self::Pending | Self::Published, Event::Refused) => Ok(Some(Exceptional::Retrying)),
@@ -117,8 +117,7 @@ impl State {
         }
     }
 
-    /// The exception that a refusal by the broker leaves behind: there is one in every state, `Retrying` if there is
-    /// none by the rules.
+    /// The exception after a refusal by the broker. There always is one: `Retrying` if the rules give none.
     ///
     /// For [`Event::Refused`] and [`Event::RefusedPermanently`].
     #[must_use]
@@ -131,9 +130,9 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a command that is {} cannot be {}", from.as_str(), event.as_participle())]
 pub struct IllegalMove {
-    /// Where the command is.
+    /// The command's state.
     pub from: State,
-    /// What was asked.
+    /// The event.
     pub event: Event,
 }
 

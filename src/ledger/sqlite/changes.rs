@@ -1,4 +1,4 @@
-//! What the writer is asked for that is neither an accept nor the relay's: contexts, outcomes, findings.
+//! Changes for the writer that are neither accepts nor the relay's: contexts, outcomes, findings, credential uses.
 
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
@@ -12,12 +12,12 @@ use crate::{
     },
 };
 
-/// What a large value takes the room of, in rows.
+/// A large value counts as one row for this many bytes.
 const PAGE_BYTES: usize = 4096;
 
 type Reply<A> = oneshot::Sender<Result<A, AcceptError>>;
 
-/// A change on its way to the writer: what is asked for, what came of it, and who waits for the commit.
+/// A change on its way to the writer: the request, its answer, and the caller that waits for the commit.
 pub(super) struct Asked<Q, A> {
     what: Q,
     answer: Option<A>,
@@ -31,12 +31,12 @@ impl<Q, A> Asked<Q, A> {
 
     fn tell(self, committed: bool) {
         let answer = self.answer.filter(|_| committed).ok_or(AcceptError::Unavailable);
-        // A caller that no longer waits asks again, or looks.
+        // A caller that no longer waits retries, or looks it up.
         self.reply.send(answer).ok();
     }
 }
 
-/// A change of what is registered, reported or found. Changes are carried out in the order in which they were asked for.
+/// A change of what is registered, reported or found. Changes are applied in the order of the requests.
 pub(super) enum Change {
     Register(Asked<Vec<Registration>, Registering>),
     Unregister(Asked<String, bool>),
@@ -81,7 +81,7 @@ impl Change {
         Self::Credentials(Asked::new(uses, reply))
     }
 
-    /// Rows that it writes at the most, or pages.
+    /// Maximum number of rows or pages that it writes.
     pub(super) fn rows(&self) -> usize {
         match self {
             Self::Register(asked) => asked.what.len(),
@@ -99,7 +99,6 @@ impl Change {
         }
     }
 
-    /// Carries it out, so that it is committed with the rest of the transaction.
     pub(super) fn apply(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         match self {
             Self::Register(asked) => asked.answer = Some(contexts::register(transaction, &asked.what)?),
@@ -120,7 +119,7 @@ impl Change {
         Ok(())
     }
 
-    /// Tells the caller what came of it, once the commit has succeeded or failed.
+    /// Sends the answer to the caller, after the commit succeeded or failed.
     pub(super) fn tell(self, committed: bool) {
         match self {
             Self::Register(asked) => asked.tell(committed),

@@ -1,4 +1,4 @@
-//! Moving pages from the write-ahead log to the database, beside the writer.
+//! Copying pages from the write-ahead log to the database while the writer runs.
 
 use std::{
     fs,
@@ -17,14 +17,14 @@ use super::{
     shared::Shared,
 };
 
-/// The write-ahead log beyond which the writer itself finishes what the checkpointer began.
+/// Size of the write-ahead log above which the writer itself finishes the checkpoint.
 pub(super) const WAL_FULL_BYTES: u64 = 32 << 20;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// Copies pages from the write-ahead log to the database beside the writer, so that no commit has to.
+/// Copies pages from the write-ahead log to the database, so that no commit has to.
 ///
-/// Watches the room on the disk meanwhile. Ends when `stop` is set and it is unparked.
+/// Also watches the disk space. Ends when `stop` is set and the thread is unparked.
 pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &AtomicBool) {
     const CHECK_EVERY: Duration = Duration::from_millis(200);
     const WORTH_IT_BYTES: u64 = 4 << 20;
@@ -36,7 +36,7 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
         watch.look(path, shared);
         thread::park_timeout(CHECK_EVERY);
         let bytes = fs::metadata(&wal).map(|wal| wal.len()).unwrap_or(0);
-        // The file keeps its size when the log restarts inside it, so size alone says only that there was a lot.
+        // The file keeps its size when the log restarts, so size alone only says that there was a lot.
         let commits = shared.commits.load(Ordering::Relaxed);
         if bytes < WORTH_IT_BYTES || commits == done_at {
             continue;
@@ -48,7 +48,7 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
             Ok(pages) => {
                 reach("checkpoint:done");
                 done_at = commits;
-                // How many of them were moved says nothing: SQLite counts by the log as it was when the checkpoint began,
+                // The number of moved pages says nothing: SQLite counts by the log as it was when the checkpoint began,
                 // and a log restarts only when a commit finds that nothing was appended since.
                 let pages = pages.and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
                 if is_full(pages) {
@@ -56,8 +56,8 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
                 }
                 hindered.note(pages);
             }
-            // A sync of the database that failed must not be tried again: the kernel tells of an error once, and a second
-            // sync that succeeds would let the only good copy of these pages, in the log, be overwritten.
+            // Never retry a failed sync of the database: the kernel reports an error once. A second sync that succeeds
+            // would let the only good copy of these pages, in the log, be overwritten.
             Err(error) if shared.poison_by(&error) => {
                 tracing::error!(%error, "ledger disk failed; nothing is accepted until countersign restarts on a healthy disk");
                 return;
@@ -71,10 +71,10 @@ fn is_full(pages: u64) -> bool {
     pages * PAGE_BYTES > WAL_FULL_BYTES
 }
 
-/// Tells of a log that grows although it is checkpointed: somebody reads the ledger and does not end.
+/// Warns of a log that grows despite checkpoints: a reader does not end.
 #[derive(Default)]
 struct Hindered {
-    /// The log when it was last looked at.
+    /// Size of the log at the last check.
     pages: u64,
     since: Option<Instant>,
     told_at: Option<Instant>,
@@ -82,10 +82,10 @@ struct Hindered {
 
 impl Hindered {
     fn note(&mut self, pages: u64) {
-        /// The writer finishes what is left within a commit, unless somebody hinders it.
+        /// The writer finishes the rest within a commit, unless a reader hinders it.
         const USUAL: Duration = Duration::from_secs(30);
         const QUIET: Duration = Duration::from_secs(600);
-        // A log that is full and does not grow waits for the next commit only, which may be long in coming.
+        // A full log that does not grow only waits for the next commit, which may come late.
         let grown = pages > std::mem::replace(&mut self.pages, pages);
         if !grown || !is_full(pages) {
             self.since = None;
@@ -108,7 +108,7 @@ mod tests {
 
     const FULL: u64 = WAL_FULL_BYTES / PAGE_BYTES;
 
-    /// Told nothing yet, and full for longer than is usual.
+    /// Full for longer than usual, and not reported yet.
     fn hindered() -> Hindered {
         let mut hindered = Hindered::default();
         hindered.note(FULL + 1);

@@ -68,7 +68,7 @@ impl SqliteClient {
         })
     }
 
-    /// One transaction, committed if the act succeeds.
+    /// Runs an act in one transaction, committed if it succeeds.
     pub(super) fn act<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection) -> Result<T, ActError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Values as their columns hold them.
+//! Values as stored in columns.
 
 use std::str::FromStr;
 
@@ -20,12 +20,12 @@ pub(super) fn id_at(connection: &Connection, seq: Seq) -> rusqlite::Result<Optio
         .optional()
 }
 
-/// A place in the log, or any other count.
+/// A [`Seq`], or any other count.
 pub(super) fn seq(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Seq> {
     Ok(row.get::<_, i64>(column)? as Seq)
 }
 
-/// A word of which a newer program may have learned more: one that is not known counts as none.
+/// A word, or `None` if unknown: a newer program may know more.
 pub(super) fn word<T: FromStr>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>> {
     Ok(row.get_ref(column)?.as_str_or_null()?.and_then(|word| word.parse().ok()))
 }

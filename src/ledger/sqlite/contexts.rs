@@ -1,4 +1,4 @@
-//! The registered contexts: how they are written by the writer, found by readers, and pruned.
+//! Registered contexts: written by the writer, found by readers, pruned.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     time::Timestamp,
 };
 
-/// An expired context is kept so long that the approver of an old card reads "expired" and not "unknown".
+/// How long an expired context is kept, so that the approver of an old card reads "expired" and not "unknown".
 const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// All of them or none. Nothing is written before it is known that nothing is in the way: this transaction holds
-/// accepts as well, and taking back a part of it would cost a copy of each page.
+/// Writes all or none. Checks everything before the first write: the transaction holds accepts too, and a partial
+/// rollback would cost a copy of each page.
 pub(super) fn register(
     transaction: &Transaction<'_>,
     registrations: &[Registration],
@@ -36,7 +36,7 @@ pub(super) fn register(
         match holder {
             None => {}
             Some((key, _)) if key == one.key => {}
-            // It gets another one, or none, by this very change.
+            // This change gives that context another message, or none.
             Some((key, _)) if keys.contains(&*key) => freed.push(message_id),
             Some((_, expires_at)) if expires_at.is_some_and(|at| at <= now) => freed.push(message_id),
             Some(_) => return Ok(Registering::MessageTaken { item }),
@@ -93,7 +93,7 @@ fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<
     Ok(known)
 }
 
-/// Removes up to `limit` contexts that expired long ago, the oldest first; returns how many it were.
+/// Removes up to `limit` contexts that expired long ago, oldest first; returns how many.
 pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
     let horizon = now - KEPT_AFTER_EXPIRY;
     transaction
@@ -104,7 +104,7 @@ pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize)
         .execute(params![horizon.as_millisecond(), limit as i64])
 }
 
-/// The context with this key, even if it has expired.
+/// The context with this key, even if expired.
 pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Option<Registration>> {
     connection
         .prepare_cached("SELECT * FROM contexts WHERE key = ?1")?
@@ -112,7 +112,7 @@ pub(super) fn by_key(connection: &Connection, key: &str) -> rusqlite::Result<Opt
         .optional()
 }
 
-/// The context of this bot message, even if it has expired.
+/// The context of this bot message, even if expired.
 pub(super) fn by_message(connection: &Connection, message_id: u64) -> rusqlite::Result<Option<Registration>> {
     connection
         .prepare_cached("SELECT * FROM contexts WHERE message_id = ?1")?
@@ -155,7 +155,7 @@ fn registration(row: &Row<'_>) -> rusqlite::Result<Registration> {
     })
 }
 
-/// Somebody else wrote the row. A list of operators that cannot be read must not become "anybody".
+/// Somebody else wrote the row. An unreadable list of operators must not become "anybody".
 fn unreadable(
     row: &Row<'_>,
     column: &str,

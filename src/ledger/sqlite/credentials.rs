@@ -1,10 +1,10 @@
-//! When credentials were used last.
+//! When credentials were last used.
 
 use rusqlite::{Connection, Transaction, params};
 
 use crate::{ledger::CredentialUse, time::Timestamp};
 
-/// Merges what is given with what is there, and forgets the credentials that are not given: they are configured no more.
+/// Merges the given uses with the stored ones. Removes credentials that are not given: they are no longer configured.
 pub(super) fn keep(transaction: &Transaction<'_>, uses: &[CredentialUse]) -> rusqlite::Result<()> {
     let before = all(transaction)?;
     let is_given = |known: &CredentialUse| {

@@ -1,7 +1,7 @@
-//! The files of an open ledger: whether they are still where the next start will look for them.
+//! Checks that the files of an open ledger are where the next start will look for them.
 //!
-//! A file that was removed or moved away goes on as long as it is open, and so do writes and syncs of it; only nobody finds
-//! it again. Three look-ups of a name cost a few microseconds beside a sync.
+//! Reads, writes and syncs of a removed or moved file still succeed while it is open, but nobody finds it again.
+//! Looking up three names costs a few microseconds, little compared to a sync.
 
 use std::{
     fs, io,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What each file is known by, whatever its name is by now.
+/// The identity of each file, whatever its current name.
 pub(super) struct Files(Vec<Known>);
 
 struct Known {
@@ -19,10 +19,10 @@ struct Known {
 }
 
 impl Files {
-    /// The database, its log, and the index that all processes share; to be called when all of them are open.
+    /// The database, its log, and the shared-memory index. Call it when all of them are open.
     ///
     /// # Errors
-    /// When one cannot be looked at.
+    /// When the metadata of one cannot be read.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let known = ["", "-wal", "-shm"].into_iter().map(|suffix| {
             let mut name = path.as_os_str().to_owned();
@@ -34,7 +34,7 @@ impl Files {
         known.collect::<io::Result<_>>().map(Self)
     }
 
-    /// The first that is not in its place any more, or of which that cannot be found out.
+    /// The first file that is no longer in place, or cannot be checked.
     pub(super) fn missing(&self) -> Option<&Path> {
         let in_place = |known: &Known| {
             fs::metadata(&known.path)

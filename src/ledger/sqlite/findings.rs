@@ -1,5 +1,5 @@
-//! The comparison with the approval center: what is read for it and written of it. Both by statements that a running service
-//! and the command line share, so that both may do it at the same time.
+//! The comparison with the approval center: its reads and writes. A running service and the command line share these
+//! statements, and may run them at the same time.
 
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -19,7 +19,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// No check is put off so far. One that seems to be was written before the clock was set back.
+/// No check is postponed this far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 2 * 86_400_000;
 
 const CANDIDATE: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
@@ -30,9 +30,9 @@ const JOINED: &str =
     "commands c LEFT JOIN exceptions e ON e.seq = c.seq LEFT JOIN findings f ON f.seq = c.seq";
 
 impl Reader {
-    /// As [`Findings::unasked`].
+    /// See [`Findings::unasked`].
     pub(super) fn unasked(&self, reach: Reach, limit: usize) -> rusqlite::Result<Page> {
-        // One read transaction, so that what is read belongs together.
+        // One read transaction, for a consistent view.
         let transaction = self.connection().unchecked_transaction()?;
         let asked = transaction.query_row(
             "SELECT max(asked_through, skipped_through) FROM reconciliation",
@@ -50,7 +50,7 @@ impl Reader {
             .query_map(params![after as i64, head as i64, limit as i64], candidate)?
             .collect::<rusqlite::Result<_>>()?;
         let read = candidates.len();
-        // What was received lately cannot have been published for long, whatever a clock that was set back says.
+        // A recently received command cannot have been published for long, whatever a clock that was set back says.
         let young = before(reach.now, reach.after);
         let ripe = candidates.iter().position(|one| one.received_at.as_millisecond() > young);
         candidates.truncate(ripe.unwrap_or(read));
@@ -64,7 +64,7 @@ impl Reader {
         })
     }
 
-    /// As [`Findings::findings`].
+    /// See [`Findings::findings`].
     pub(super) fn findings(
         &self,
         which: Which,
@@ -94,7 +94,7 @@ impl Reader {
             .collect()
     }
 
-    /// As [`Findings::overview`].
+    /// See [`Findings::overview`].
     ///
     /// # Errors
     /// When SQLite fails.
@@ -132,7 +132,7 @@ impl Reader {
         Ok(overview)
     }
 
-    /// What is known of one command; `None` if the center was not asked for it.
+    /// What is known of one command; `None` if it was not checked.
     pub(super) fn finding(&self, place: Seq) -> rusqlite::Result<Option<Finding>> {
         let connection = self.connection();
         let (asked, found) = connection
@@ -152,13 +152,13 @@ impl Reader {
     }
 }
 
-/// So long ago, in milliseconds since 1970.
+/// The time `ago` before `now`, in milliseconds since 1970.
 fn before(now: Timestamp, ago: std::time::Duration) -> i64 {
     now.as_millisecond().saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Up to here commands have been published for as long as is asked: where the cursor stood that long ago. Of what was
-/// published before it was marked nobody knows, and the time of their receipt has to do.
+/// The last command published for as long as `reach` asks: the cursor at that time. Before the first mark this is
+/// unknown: then the current cursor, and the time of receipt decides.
 fn horizon(connection: &Connection, reach: Reach) -> rusqlite::Result<Seq> {
     let since = before(reach.now, reach.after);
     match history::published_by(connection, since, reach.now.as_millisecond())? {
@@ -167,8 +167,8 @@ fn horizon(connection: &Connection, reach: Reach) -> rusqlite::Result<Seq> {
     }
 }
 
-/// The first place after `after` that was received at `since` or later, `head + 1` if there is none. By halves, since the log
-/// is in order of time but for what a clock does that is set back.
+/// The first place after `after` received at `since` or later, `head + 1` if there is none. Binary search: the log is
+/// in order of time, except where the clock was set back.
 fn first_since(connection: &Connection, after: Seq, head: Seq, since: i64) -> rusqlite::Result<Seq> {
     let mut received = connection
         .prepare_cached("SELECT seq, received_at FROM commands WHERE seq >= ?1 ORDER BY seq LIMIT 1")?;
@@ -214,7 +214,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     })
 }
 
-/// Writes what a step came to. To be called within a transaction.
+/// Writes the result of a step. Call it within a transaction.
 pub(super) fn write(transaction: &Connection, reconciled: &Reconciled) -> rusqlite::Result<()> {
     let Reconciled { skipped_through, through, findings, cleared, seen, ended, untellable, passed_at } =
         reconciled;
@@ -256,7 +256,7 @@ pub(super) fn write(transaction: &Connection, reconciled: &Reconciled) -> rusqli
     Ok(())
 }
 
-/// Forgets what was found of commands in this part of the log that are there no longer. To be called within a transaction.
+/// Removes findings of pruned commands in this part of the log. Call it within a transaction.
 pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(

@@ -10,26 +10,26 @@ use rusqlite::ErrorCode;
 
 use super::reader::Reader;
 
-/// How the pages of a ledger are.
+/// The condition of a ledger's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Soundness {
-    /// All were looked at, and nothing was found.
+    /// All were checked, and nothing was found.
     Sound,
     /// What SQLite found, at most [`MOST_FAULTS`] lines.
     Damaged(Vec<String>),
-    /// The time was over before all were looked at. Nothing had been found, which SQLite tells at the end only.
+    /// The time limit ended the check. SQLite reports faults only at the end, so none are known.
     Unfinished,
 }
 
-/// One broken page makes many complaints.
+/// Lines kept of a check: one broken page causes many.
 pub const MOST_FAULTS: usize = 3;
 
 impl Reader {
-    /// Looks at every page of the file, but not at what indexes say against tables (`PRAGMA quick_check`), for so long at
-    /// the most. Reads the whole file; the log beside it cannot be emptied meanwhile.
+    /// Checks every page of the file for at most `limit`, but not indexes against tables (`PRAGMA quick_check`). Reads
+    /// the whole file; meanwhile the write-ahead log cannot be emptied.
     ///
     /// # Errors
-    /// When SQLite fails over something else than a damaged file.
+    /// When SQLite fails for another reason than a damaged file.
     pub fn quick_check(&self, limit: Duration) -> rusqlite::Result<Soundness> {
         let connection = self.connection();
         let interrupt = connection.get_interrupt_handle();

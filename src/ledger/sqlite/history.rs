@@ -1,7 +1,7 @@
-//! What happened to commands: written with each settlement, read when a person looks at one command.
+//! The history of commands: written with each settlement, read when a person looks at one command.
 //!
-//! A command that is published in the log's order has no row of its own: the mark that covers its place says when. One that
-//! the broker refused, or that waits for such a one, has rows among the events.
+//! A command published in log order has no row of its own: the mark over its place says when. One that the broker
+//! refused, or that waits for such a command, has rows in `publish_events`.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// A mark covers so much time at the most.
+/// Maximum time span of a mark.
 const MARK_MS: i64 = 1000;
 
-/// Events kept of one command: more than the broker may refuse it before it is parked, by default.
+/// Events kept of one command: more than the refusals before it is parked, by default.
 const EVENTS: i64 = 32;
 
-/// A smaller lead of ids is not noted: threads that make them at the same time get theirs in any order.
+/// Smaller leads of ids are not recorded: ids made at the same time by several threads come in any order.
 const LEAD_MS: i64 = 1000;
 
-/// Notes that the cursor moves from `before` to `through`.
+/// Records that the cursor moves from `before` to `through`.
 pub(super) fn mark(
     transaction: &Connection,
     before: Seq,
@@ -35,7 +35,7 @@ pub(super) fn mark(
     now: i64,
 ) -> rusqlite::Result<()> {
     let values = params![before as i64, through as i64, exchange, now];
-    // The clock may have been set back meanwhile: then a mark of its own.
+    // If the clock was set back, this adds a new mark.
     let widened = transaction
         .prepare_cached(&format!(
             "UPDATE publish_marks SET through = ?2, last_at = ?4
@@ -52,7 +52,7 @@ pub(super) fn mark(
     Ok(())
 }
 
-/// Notes an exception that is about to be written: a refusal, or that a command begins to wait.
+/// Records an exception before it is written: a refusal, or that a command starts to wait.
 pub(super) fn excepted(
     transaction: &Connection,
     exception: &Exception,
@@ -68,13 +68,13 @@ pub(super) fn excepted(
     } else if known.is_none() {
         ("waiting", None, None)
     } else {
-        // It was moved to another time.
+        // Only its time changed.
         return Ok(());
     };
     add(transaction, exception.seq, cursor, now, event, attempt, words, None)
 }
 
-/// Notes that the command of an exception was confirmed.
+/// Records that the command of an exception was confirmed.
 pub(super) fn confirmed(
     transaction: &Connection,
     seq: Seq,
@@ -102,7 +102,7 @@ fn add(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![seq as i64, now, event, attempt, seq <= cursor, words, exchange])?;
-    // The first row stays: it tells whether the command was published before.
+    // Keep the first row: it says whether the command was published before.
     transaction
         .prepare_cached(&format!(
             "DELETE FROM publish_events WHERE seq = ?1
@@ -114,8 +114,7 @@ fn add(
     Ok(())
 }
 
-/// Remembers how far a command's id is ahead of its time, where it matters: to find commands by time within the index of
-/// ids.
+/// Records how far a command's id is ahead of its time, to find commands by time in the index of ids.
 pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite::Result<()> {
     let lead = command.command_id.millis().saturating_sub(command.received_at.as_millisecond());
     if lead > LEAD_MS {
@@ -124,12 +123,12 @@ pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite
     Ok(())
 }
 
-/// How many milliseconds the id of a command may be ahead of its time.
+/// How far a command's id may be ahead of its time, in milliseconds.
 pub(super) fn id_lead(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT ms FROM id_lead")?.query_row([], |row| row.get(0))
 }
 
-/// Forgets what happened to commands in this part of the log that are there no longer. To be called within a transaction.
+/// Removes the history of pruned commands in this part of the log. Call it within a transaction.
 pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
@@ -141,8 +140,8 @@ pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusql
     Ok(())
 }
 
-/// The place up to which commands were published by `since`, as far as the ledger knows; what is marked after `now` was
-/// written before the clock was set back, and nobody knows when.
+/// The place up to which commands were published by `since`, as far as the ledger knows. Marks after `now` count too:
+/// they were written before the clock was set back, at an unknown time.
 pub(super) fn published_by(connection: &Connection, since: i64, now: i64) -> rusqlite::Result<Option<Seq>> {
     let marked = connection
         .prepare_cached(
@@ -153,14 +152,13 @@ pub(super) fn published_by(connection: &Connection, since: i64, now: i64) -> rus
     if marked.is_some() {
         return Ok(marked);
     }
-    // What lies before the oldest mark was published earlier: the mark was pruned with what it covered.
+    // What is before the oldest mark was published earlier: its mark was pruned with it.
     connection
         .prepare_cached("SELECT after FROM publish_marks ORDER BY through LIMIT 1")?
         .query_row([], |row| seq(row, 0))
         .optional()
 }
 
-/// All that is known to have happened to a command, in order of time.
 pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<Vec<Event>> {
     let place = record.seq as i64;
     let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
@@ -200,7 +198,6 @@ fn marked(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::R
     Ok(found.flatten().unwrap_or_else(|| published(None, None, None)))
 }
 
-/// What the broker said of a command as an exception, and whether the cursor had passed it by then.
 fn said(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Result<Vec<Said>> {
     let event = |row: &Row<'_>| {
         let at = row.get("at")?;

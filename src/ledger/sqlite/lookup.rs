@@ -1,8 +1,8 @@
 //! Threads that look up registered contexts for the accept path.
 //!
-//! A look-up takes microseconds, and a callback waits for it. Handing each to tokio's blocking pool would start a thread,
-//! with a connection and its cache, for each callback that waits. Here a few threads share one queue, and each takes
-//! all that wait, so that many look-ups share one read transaction as many accepts share one commit.
+//! A lookup takes microseconds, and a callback waits for it. Tokio's blocking pool would start a thread, a connection
+//! and its cache for each. Here a few threads share one queue, and each takes all that wait: many lookups share one
+//! read transaction, as many accepts share one commit.
 
 use std::{
     collections::VecDeque,
@@ -16,27 +16,28 @@ use tokio::sync::oneshot;
 use super::{contexts, reader::Reader};
 use crate::{command::Registered, ledger::AcceptError};
 
-/// More than one, so that a look-up that has to wait for the disk does not hold up all others. On two cores four were not
+/// More than one, so that a lookup that waits for the disk does not block all others. On two cores four were not
 /// faster, and each costs a page cache.
 const THREADS: usize = 2;
 
-/// Room for the inner pages of two million contexts, some 6 MiB: with less, a look-up reads two pages from the system's
-/// cache, with this one. Taken only as it is filled. (Negative: KiB, https://www.sqlite.org/pragma.html#pragma_cache_size)
+/// Room for the inner pages of two million contexts, about 6 MiB: a lookup then reads one page from the system's cache
+/// instead of two. Allocated only as it fills. (Negative: KiB, https://www.sqlite.org/pragma.html#pragma_cache_size)
 const CACHE_KIB: i32 = -8192;
 
-/// Look-ups in one read transaction at the most. A reader that never ends keeps the write-ahead log from restarting.
+/// Maximum number of lookups in one read transaction. A reader that never ends keeps the write-ahead log from
+/// restarting.
 const MAX_BATCH: usize = 64;
 
-/// A callback that waits for what was registered for it.
+/// A callback that waits for its registered context.
 pub(super) struct Question {
     /// Tried first.
     pub(super) key: Option<String>,
-    /// Tried if nothing has the key.
+    /// Tried if no context has the key.
     pub(super) message_id: Option<u64>,
     pub(super) reply: oneshot::Sender<Result<Option<Registered>, AcceptError>>,
 }
 
-/// The threads. They end when it is closed or dropped.
+/// The lookup threads. They end when this is closed or dropped.
 pub(super) struct Lookups {
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -61,7 +62,7 @@ impl Queue {
 }
 
 impl Lookups {
-    /// Starts the threads. Each opens its connection when it is first needed: without a registry there is none.
+    /// Starts the threads. Each opens its connection on first use: without a registry there is none.
     pub(super) fn start(path: &Arc<Path>) -> std::io::Result<Self> {
         let lookups = Self { queue: Arc::default(), threads: Mutex::default() };
         for _ in 0..THREADS {
@@ -73,7 +74,7 @@ impl Lookups {
         Ok(lookups)
     }
 
-    /// Hands over a look-up; once it is closed, the reply is dropped.
+    /// Queues a lookup. Once closed, drops the reply.
     pub(super) fn ask(&self, lookup: Question) {
         let mut state = self.queue.state();
         if !state.closed {
@@ -83,7 +84,7 @@ impl Lookups {
         }
     }
 
-    /// Lets the threads finish what waits, and waits for them.
+    /// Lets the threads finish what waits, and joins them.
     pub(super) fn close(&self) {
         self.queue.state().closed = true;
         self.queue.wake.notify_all();
@@ -115,7 +116,7 @@ fn work(path: &Path, queue: &Queue) {
         if batch.is_empty() {
             return;
         }
-        // Nobody needs to know what a callback is registered for whose sender has hung up.
+        // Nobody needs the answer once the sender has hung up.
         batch.retain(|lookup| !lookup.reply.is_closed());
         match look_up(path, &mut reader, &batch) {
             Ok(found) => {
@@ -126,7 +127,7 @@ fn work(path: &Path, queue: &Queue) {
             Err(error) => {
                 let path = path.display();
                 tracing::error!(error = &*error, %path, "registered contexts cannot be read; callbacks that need them are refused");
-                // A connection that failed is not used again.
+                // Do not reuse a failed connection.
                 reader = None;
                 for lookup in batch {
                     lookup.reply.send(Err(AcceptError::Unavailable)).ok();

@@ -1,4 +1,4 @@
-//! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, readers beside it.
+//! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, separate readers.
 
 mod changes;
 mod checkpoint;
@@ -58,16 +58,16 @@ use waiting::Job;
 use window::{Spans, Window};
 use writer::Writer;
 
-/// The ledger. Dropping it waits until the writer has finished what it was given; [`flush`](super::Lifecycle::flush) does so without
-/// blocking.
+/// The ledger. Dropping it blocks until the writer has finished its queue; [`flush`](super::Lifecycle::flush) waits
+/// without blocking.
 pub struct SqliteLedger {
     doors: Arc<Doors>,
-    /// The one term, which ends with the ledger: nobody else publishes from this file.
+    /// The only term, which ends with the ledger: no other process publishes from this file.
     term: watch::Sender<Term>,
     threads: Mutex<Option<Threads>>,
 }
 
-/// The ways to the writer and the readers.
+/// Access to the writer and the readers.
 struct Doors {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
@@ -93,8 +93,9 @@ impl std::fmt::Debug for SqliteLedger {
 impl SqliteLedger {
     /// Opens or creates the ledger and starts its writer.
     ///
-    /// The time this takes depends on what was accepted within the longest `dedupe_window`, not on the size of the log. What was
-    /// accepted within the longest `repeats_window` is read meanwhile: until then not every repeat is told as one.
+    /// The time depends on what was accepted within the longest `dedupe_window`, not on the size of the log. What was
+    /// accepted within the longest `repeats_window` is read in the background; until then, some repeats are not
+    /// recognised.
     ///
     /// # Errors
     /// See [`OpenError`]. A broken ledger is never opened, repaired or recreated.
@@ -155,7 +156,7 @@ impl SqliteLedger {
         })
     }
 
-    /// The outbox. Nobody else publishes from this file, so it is always this process that leads.
+    /// The outbox. No other process publishes from this file, so this one always leads.
     #[must_use]
     pub fn outbox(&self) -> Arc<dyn Outbox> {
         self.doors.clone()
@@ -185,14 +186,14 @@ impl Looks for SqliteLedger {
     }
 }
 
-/// What the log's tail tells at start.
+/// What the tail of the log says at start.
 struct Rebuilt {
     /// The end of the log.
     head: Seq,
     window: Window,
     /// Commands below this are not in the window yet.
     below: Seq,
-    /// The time since 1970 at which the window's clock showed 0.
+    /// When the window's clock was at 0, in milliseconds since 1970.
     epoch_ms: i64,
 }
 
@@ -204,8 +205,8 @@ fn spans(limits: &Limits) -> Spans {
 /// window's clock.
 fn rebuild(connection: &rusqlite::Connection, spans: Spans, now_ms: i64) -> rusqlite::Result<Rebuilt> {
     let mut window = Window::new(spans);
-    // After the clock was set back the newest row tells the time better than the clock: otherwise all that was accepted
-    // since then would count as of now.
+    // After the clock was set back, the newest row is a better time than the clock. Otherwise everything accepted since
+    // would count as accepted now.
     let newest: Option<i64> = connection
         .query_row("SELECT received_at FROM commands ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
         .optional()?;
@@ -221,7 +222,7 @@ fn rebuild(connection: &rusqlite::Connection, spans: Spans, now_ms: i64) -> rusq
     while let Some(row) = rows.next()? {
         let mut seen = recall::seen(row, epoch_ms)?;
         head.get_or_insert(seen.seq);
-        // The log is in the order of time, whatever the clock said then.
+        // The log is in order of time, whatever the clock said.
         latest = latest.min(seen.at_ms);
         seen.at_ms = latest;
         if latest < horizon {

@@ -1,4 +1,4 @@
-//! What an operator does to a ledger's file, from another process while `serve` runs.
+//! An operator's acts on a ledger file, from another process while `serve` runs.
 
 use std::time::Duration;
 
@@ -72,14 +72,13 @@ impl OperatorActs for SqliteClient {
                     Some(next) => from = next,
                     None => return Ok(pruned),
                 }
-                // The writer of a running service waits for its turn meanwhile.
+                // Lets the writer of a running service have its turn.
                 std::thread::sleep(Duration::from_millis(5));
             }
         })
     }
 }
 
-/// The note of an exception that an operator requeued.
 const REQUEUED: &str = "requeued by an operator";
 
 fn move_on(

@@ -1,4 +1,4 @@
-//! What workers report: how it is written by the writer, found by readers, shown again, and pruned.
+//! Reports of workers: written by the writer, found by readers, shown again, pruned.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
@@ -17,13 +17,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
+/// No attempt is postponed this far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 3_600_000;
 
-/// What an operator's act is called in `operator_acts`.
+/// Name of the act in `operator_acts`.
 pub(super) const SHOW_AGAIN: &str = "show-again";
 
-/// What of a rendered command tells whether it came from a card.
+/// The part of a rendered command that says whether it came from a card.
 #[derive(Deserialize)]
 struct Rendered {
     #[serde(default)]
@@ -56,7 +56,7 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
             outcome.message,
             outcome.instance.as_ref().map(|instance| instance.json.get()),
         ])?;
-    // What the ledger has rendered itself can be read; if it could not, there would be no card to speak of.
+    // The ledger rendered it, so it can be parsed. If not, there is no card.
     let card = serde_json::from_slice::<Rendered>(&command).ok().and_then(|command| command.message_id);
     let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
     for (surface, target) in [(Surface::Card, card.as_ref()), (Surface::Instance, instance)] {
@@ -67,10 +67,9 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
     Ok(Reported::Kept)
 }
 
-/// Reports that were refused, kept of each command: a worker that goes wrong does so again and again.
+/// Refused reports kept per command: a faulty worker fails again and again.
 const REFUSED: i64 = 10;
 
-/// Writes down a report that was refused.
 pub(super) fn refuse(transaction: &Connection, refused: &RefusedReport) -> rusqlite::Result<()> {
     let RefusedReport { command_id, kind, reason } = refused;
     let found: Option<i64> = transaction
@@ -90,7 +89,7 @@ pub(super) fn refuse(transaction: &Connection, refused: &RefusedReport) -> rusql
     Ok(())
 }
 
-/// The reports of a command that were refused, in their order: when, what they say, and why.
+/// The refused reports of a command, in order: when, the claimed outcome, and why.
 pub(super) fn refused(
     connection: &Connection,
     place: i64,
@@ -101,8 +100,8 @@ pub(super) fn refused(
         .collect()
 }
 
-/// The last report of a command, as it was read from its message. One that cannot be read any more is none: this
-/// transaction holds accepts as well, and must not fail over it.
+/// The last report of a command. An unreadable one counts as none: this transaction holds accepts too, and must not
+/// fail because of it.
 fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::Result<Option<Outcome>> {
     let found = transaction
         .prepare_cached("SELECT outcome, status, message, instance FROM outcomes WHERE seq = ?1")?
@@ -122,8 +121,8 @@ fn last(transaction: &Connection, seq: i64, command_id: CommandId) -> rusqlite::
     Ok(found.flatten())
 }
 
-/// Another id for each: what was under way for the report before settles nothing of this one, and of several that wait
-/// for one card or instance the last to be reported is the last to be shown.
+/// Each report gets new ids. So a result for the previous report settles nothing of this one, and of several that wait
+/// for one card or instance, the last reported is shown last.
 fn begin_showing(
     transaction: &Connection,
     seq: i64,
@@ -143,7 +142,7 @@ fn begin_showing(
     Ok(())
 }
 
-/// Writes what came of showings.
+/// Writes the results of showings.
 pub(super) fn settle(transaction: &Connection, shown: &[Shown]) -> rusqlite::Result<()> {
     let now = Timestamp::now().as_millisecond();
     for one in shown {
@@ -168,7 +167,7 @@ pub(super) fn settle(transaction: &Connection, shown: &[Shown]) -> rusqlite::Res
     Ok(())
 }
 
-/// Remembers with which `update_time` an instance was synchronised, whatever has become of the showing meanwhile.
+/// Remembers the `update_time` an instance was synchronised with, whatever became of the showing.
 fn remember_version(transaction: &Connection, shown: &Shown, update_time: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
@@ -181,7 +180,7 @@ fn remember_version(transaction: &Connection, shown: &Shown, update_time: i64) -
     Ok(())
 }
 
-/// Has the outcome of a command shown again, and records that an operator wanted it.
+/// Shows the outcome of a command again, and records the operator's act.
 pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rusqlite::Result<ShowAgain> {
     let found: Option<(i64, bool)> = transaction
         .prepare_cached(
@@ -197,7 +196,7 @@ pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rus
     }
 }
 
-/// Has everything shown again that is parked; returns whose outcomes it is.
+/// Shows all parked outcomes again; returns their commands.
 pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Vec<CommandId>> {
     let parked: Vec<(i64, CommandId)> = transaction
         .prepare(
@@ -212,8 +211,8 @@ pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Ve
     Ok(parked.into_iter().map(|(_, id)| id).collect())
 }
 
-/// True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
-/// refused, the instance is left in peace.
+/// True if there is anything to show. Leaves alone what is already shown while something is not: if the card was
+/// refused, the instance is not shown again.
 fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
     let now = Timestamp::now().as_millisecond();
     let changed = transaction
@@ -232,7 +231,7 @@ fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
     Ok(changed > 0)
 }
 
-/// Removes the outcomes of commands that are gone, which stood between two places in the log.
+/// Removes the outcomes of pruned commands in this part of the log.
 pub(super) fn prune(transaction: &Connection, first: i64, through: i64) -> rusqlite::Result<()> {
     for table in ["outcomes", "showings", "instance_versions", "refused_reports"] {
         transaction
@@ -245,7 +244,7 @@ pub(super) fn prune(transaction: &Connection, first: i64, through: i64) -> rusql
     Ok(())
 }
 
-/// What is to be shown now: of each card and instance the first that waits, if it is due.
+/// Showings to try now: for each card and instance the first that waits, if it is due.
 pub(super) fn showings(
     connection: &Connection,
     now: Timestamp,
@@ -253,7 +252,7 @@ pub(super) fn showings(
 ) -> rusqlite::Result<Vec<Showing>> {
     let now = now.as_millisecond();
     let mut found = Vec::new();
-    // In two searches, each by the index: what is due, and what seems to be put off for too long.
+    // Two searches, each by the index: what is due, and what seems postponed too far.
     for (from, to) in [(i64::MIN, now), (now.saturating_add(FARTHEST_MS), i64::MAX)] {
         let limit = limit.saturating_sub(found.len());
         let mut statement = connection.prepare_cached(
@@ -336,7 +335,7 @@ pub(super) fn record(connection: &Connection, seq: Seq) -> rusqlite::Result<Opti
     Ok(Some(outcome))
 }
 
-/// How many showings wait, and how many are parked.
+/// How many showings wait and how many are parked.
 pub(super) fn count(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     connection
         .prepare_cached(
@@ -346,7 +345,7 @@ pub(super) fn count(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
         .query_row([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
 }
 
-/// How many published commands retention has passed over because their outcome is still to be shown.
+/// How many published commands retention has passed over because their outcome is not shown yet.
 pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(

@@ -1,29 +1,27 @@
-//! Retention: published commands that are old enough leave the log at its old end, a few at a time.
+//! Retention: removes old published commands from the start of the log, a few at a time.
 
 use rusqlite::{Connection, params};
 
 use super::{findings, history, outcomes};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 
-/// Below all of the log.
+/// A `below` for the whole log.
 pub(super) const EVERYWHERE: Seq = i64::MAX as Seq;
 
-/// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// Commands removed.
     pub(super) pruned: usize,
-    /// Where the next step goes on; `None` if everything was looked at that is old enough.
+    /// Where the next step continues; `None` if everything old enough was looked at.
     pub(super) next: Option<Seq>,
 }
 
-/// Looks at up to `limit` commands after `from`, the oldest first, and removes those that were received before `before` and
-/// are published. Stays `below` a place in the log: what the window in memory remembers must be there, whatever the clock
-/// says. To be called within a transaction.
+/// Looks at up to `limit` commands after `from`, oldest first, and removes those that are published and were received
+/// before `before`. Stays `below` a place in the log: the commands in the in-memory window must be there, whatever the
+/// clock says. Call it within a transaction.
 ///
-/// A command that has an exception stays where it is, and the cursor's own rows stay as well: what is not published is
-/// never pruned, however old it is. Nor is a command whose outcome is still to be shown. Ends at the first command that is young enough; after the clock was set back a few
-/// older ones may stand behind it, and wait for their turn.
+/// Commands that are not published, or whose outcome is still to be shown, are never removed, however old they are.
+/// Ends at the first command that is too young. After the clock was set back, a few older ones may follow it; they wait
+/// for their turn.
 pub(super) fn step(
     transaction: &Connection,
     from: Seq,
@@ -31,7 +29,8 @@ pub(super) fn step(
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Step> {
-    // One upper bound, so that the search ends there: of two, SQLite may take the wider one and read all that is pending.
+    // One upper bound, so that the search ends there: with two, SQLite may use the wider one and read everything
+    // pending.
     let rows: Vec<(i64, i64, bool)> = transaction
         .prepare_cached(&format!(
             "SELECT c.seq, c.received_at, {KEPT} FROM commands c
@@ -54,7 +53,7 @@ pub(super) fn step(
     reach("prune:deleted");
     if let Some(through) = through {
         let first = old.first().map_or(&through, |(seq, _, _)| seq);
-        // What an operator did to a command is of interest as long as the command is.
+        // Acts of operators are kept as long as their command.
         transaction
             .prepare_cached(
                 "DELETE FROM operator_acts WHERE seq BETWEEN ?1 AND ?2
@@ -73,11 +72,11 @@ pub(super) fn step(
     Ok(Step { pruned, next })
 }
 
-/// What holds of the rows of `commands c` that stay.
+/// Condition for rows of `commands c` that stay.
 const KEPT: &str = "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
     OR EXISTS (SELECT 1 FROM showings s WHERE s.seq = c.seq AND s.state = 'waiting'))";
 
-/// How many commands [`step`] would remove in all.
+/// How many commands [`step`] would remove in total.
 pub(super) fn count(connection: &Connection, before: Timestamp) -> rusqlite::Result<u64> {
     let young: Option<i64> = connection
         .prepare_cached(

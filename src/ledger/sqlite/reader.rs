@@ -1,4 +1,4 @@
-//! Looks into the ledger, by connections that cannot write.
+//! Lookups in the ledger, by connections that cannot write.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A connection for look-ups. Cheap to keep, not to be shared between threads at the same time.
+/// A connection for lookups. Cheap to keep; not for several threads at the same time.
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
@@ -37,19 +37,19 @@ const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, 
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
     (SELECT published_through FROM cursor) AS published_through";
 
-/// Where commands with ids from `?1` on begin in the log. The index is named because SQLite would walk the log for a minimum.
+/// The first place in the log of ids from `?1` on. The index is named because SQLite would walk the log for a minimum.
 pub(super) const SINCE: &str =
     "SELECT min(seq), ?2 FROM commands INDEXED BY commands_by_id WHERE command_id >= ?1";
 
-/// Between which places in the log commands with ids from `?1` on and below `?2` stand.
+/// The first and last place in the log of ids from `?1` on and below `?2`.
 pub(super) const BETWEEN: &str = "SELECT min(seq), max(seq) FROM commands INDEXED BY commands_by_id
     WHERE command_id >= ?1 AND command_id < ?2";
 
-/// No attempt is ever put off so far. One that seems to be was written before the clock was set back.
+/// No attempt is postponed this far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 600_000;
 
-/// The `?2` exceptions that have been due longest at `?1`. Those put off until after `?3` come first: they are from before
-/// the clock was set back. Two searches, so that the index gives each its order: what more is due is not read.
+/// The `?2` exceptions that have been due longest at `?1`. Those postponed past `?3` come first: they are from before
+/// the clock was set back. Two searches, so that the index orders each and nothing more is read.
 pub(super) const DUE_LONGEST: &str = "SELECT seq FROM (
         SELECT * FROM (SELECT seq, next_attempt_at FROM exceptions WHERE state <> 'parked' AND next_attempt_at > ?3
             ORDER BY next_attempt_at, seq LIMIT ?2)
@@ -59,7 +59,7 @@ pub(super) const DUE_LONGEST: &str = "SELECT seq FROM (
     ORDER BY next_attempt_at <= ?3, next_attempt_at, seq LIMIT ?2";
 
 impl Reader {
-    /// Opens a ledger that exists.
+    /// Opens an existing ledger.
     ///
     /// # Errors
     /// See [`OpenError`]: missing, of another program, of a newer version, damaged.
@@ -68,17 +68,16 @@ impl Reader {
         Ok(Self { connection })
     }
 
-    /// For look-ups that stand beside what they look for.
+    /// For lookups defined in other files.
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// The cursor.
     pub(super) fn cursor(&self) -> rusqlite::Result<Seq> {
         self.connection.query_row("SELECT published_through FROM cursor", [], |row| seq(row, 0))
     }
 
-    /// Up to `limit` commands after `after`, in order, exceptions left out.
+    /// Up to `limit` commands after `after`, in order, without exceptions.
     pub(super) fn since(&self, after: Seq, limit: usize) -> rusqlite::Result<Vec<Entry>> {
         self.connection
             .prepare_cached(&format!(
@@ -90,7 +89,7 @@ impl Reader {
             .collect()
     }
 
-    /// Up to `limit` exceptions that are due: those that have been due longest, in order of the log.
+    /// Up to `limit` exceptions that are due: the longest due, in order of the log.
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> rusqlite::Result<Vec<Due>> {
         let now = now.as_millisecond();
         self.connection
@@ -151,12 +150,12 @@ impl Reader {
         id_at(&self.connection, seq)
     }
 
-    /// One command with its message and its history.
+    /// One command with its message and history.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn find(&self, command_id: CommandId) -> rusqlite::Result<Option<Record>> {
-        // One read transaction, so that what is told belongs together.
+        // One read transaction, for a consistent view.
         let transaction = self.connection.unchecked_transaction()?;
         let found = transaction
             .prepare_cached(&format!(
@@ -183,8 +182,8 @@ impl Reader {
         Ok(record)
     }
 
-    /// When the oldest command was received that retention has not reached: of those before it, what was published is
-    /// gone. `None` if nothing was pruned so far.
+    /// When the oldest command that retention has not reached was received: published commands before it are gone.
+    /// `None` if nothing was pruned yet.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -222,7 +221,7 @@ impl Reader {
             }
         }
         if let Some(message_id) = &filter.message_id {
-            // It is in the message alone. Most rows are passed over by their bytes, before anything is read as JSON.
+            // Only the message has it. Most rows are skipped by their bytes, without parsing JSON.
             let member = format!("\"message_id\":\"{message_id}\"");
             narrow("instr(c.message, ?) > 0", Box::new(member.into_bytes()));
             let member = "json_extract(CAST(c.message AS TEXT), '$.message_id') = ?";
@@ -269,7 +268,7 @@ impl Reader {
             .to_owned(),
         );
         values.push(Box::new(filter.limit as i64));
-        // A state other than published is rare in a long log: begin with the few rows that can have it.
+        // States other than published are rare in a long log: start with the few rows that can have them.
         let from = match filter.state {
             Some(State::Parked) => "exceptions e JOIN commands c ON c.seq = e.seq",
             _ => "commands c LEFT JOIN exceptions e ON e.seq = c.seq",
@@ -284,18 +283,19 @@ impl Reader {
         statement.query_map(&*values, record)?.map(|found| self.with_outcome(found?)).collect()
     }
 
-    /// The places in the log between which all commands stand that were received between two times, both in milliseconds;
-    /// `None` if there are none.
+    /// Places in the log that enclose all commands received between two times, in milliseconds; `None` if there are
+    /// none.
     ///
-    /// No index is by time: it would cost the accept path. That of ids is, but that an id may be of a later time than its
-    /// command; the ledger knows by how much at the most. It holds 24 bytes for each command of that time.
+    /// There is no index by time: it would slow down the accept path. The index of ids serves instead. An id may be
+    /// ahead of its command's time; the ledger knows by how much at most. The index has 24 bytes for each command of
+    /// that time.
     fn between(&self, since: Option<i64>, until: Option<i64>) -> rusqlite::Result<Option<(i64, i64)>> {
         let lead = history::id_lead(&self.connection)?;
         let first = CommandId::floor(since.unwrap_or(i64::MIN));
         let last = CommandId::floor(until.map_or(i64::MAX, |until| until.saturating_add(lead)));
         let bounds = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
         let (first, last) = match (since, until) {
-            // The newest are looked at first, in any case.
+            // The newest come first anyway.
             (Some(_), None) => self
                 .connection
                 .prepare_cached(SINCE)?
@@ -308,21 +308,21 @@ impl Reader {
         Ok(first.zip(last))
     }
 
-    /// What is known of when credentials were used last.
+    /// When credentials were last used.
     ///
     /// # Errors
-    /// When SQLite fails, and where an earlier program wrote the ledger.
+    /// When SQLite fails, and when an older program wrote the ledger.
     pub fn credential_uses(&self) -> rusqlite::Result<Vec<CredentialUse>> {
         credentials::all(&self.connection)
     }
 
-    /// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them
+    /// Numbers, derived from the ends of the log and the exceptions. No row of the log is counted, so a million rows
     /// cost nothing.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn stats(&self) -> rusqlite::Result<Stats> {
-        // One read transaction, so that the numbers belong together.
+        // One read transaction, for consistent numbers.
         let transaction = self.connection.unchecked_transaction()?;
         let (cursor, pruned, head) = transaction.query_row(
             "SELECT published_through, pruned_through, coalesce((SELECT max(seq) FROM commands), 0) FROM cursor",

@@ -59,7 +59,7 @@ impl Readers {
                 None => Reader::open(&path).map_err(|error| failed(error.into()))?,
             };
             let found = look(&reader).map_err(|error| failed(error.into()))?;
-            // A connection whose look-up failed is not put back.
+            // A connection whose lookup failed is not returned to the pool.
             pool.lock().expect("nobody panics with the lock").push(reader);
             Ok(found)
         };

@@ -1,8 +1,8 @@
-//! What was accepted within the longest `repeats_window`, read from the log while the service already accepts.
+//! Reads from the log what was accepted within the longest `repeats_window`, while the service already accepts.
 //!
-//! A thread of its own walks down the log with a connection of its own, and hands the writer some thousands of commands at a
-//! time, the newest first; the writer has nothing to do but to remember them. It ends at the end of the span, when the window
-//! is full, or when the ledger is closed.
+//! A thread with its own connection walks down the log and hands the writer a few thousand commands at a time, newest
+//! first; the writer only has to remember them. It ends at the end of the span, when the window is full, or when the
+//! ledger is closed.
 
 use std::{
     path::Path,
@@ -23,13 +23,13 @@ use super::{
 };
 use crate::command::Seq;
 
-/// Commands handed over at a time. The writer takes some hundred microseconds for them.
+/// Commands handed over at a time. They take the writer some hundred microseconds.
 const TOGETHER: usize = 2048;
 
-/// A pause after each, so that the disk and the writer are there for accepts first.
+/// Pause after each batch, so that disk and writer serve accepts first.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Reads commands below `below`; `epoch_ms` is the time since 1970 at which the window's clock showed 0.
+/// Reads commands below `below`. `epoch_ms` is when the window's clock was at 0, in milliseconds since 1970.
 pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below: Seq, epoch_ms: i64) {
     let (began, mut count) = (Instant::now(), 0);
     let connection = match schema::open_reader(path) {
@@ -52,7 +52,7 @@ pub(super) fn run(path: &Path, jobs: &Sender<Job>, stop: &AtomicBool, mut below:
         below = last.seq;
         count += seen.len();
         let (more, answer) = sync_channel(1);
-        // The writer has ended, or ends.
+        // The writer has ended or is ending.
         if jobs.send(Job::Recall(Older { seen, more })).is_err() {
             return;
         }
@@ -73,7 +73,7 @@ fn page(connection: &Connection, below: Seq, epoch_ms: i64) -> rusqlite::Result<
         .collect()
 }
 
-/// What is remembered of a row of `commands`.
+/// What the window remembers of a row of `commands`.
 pub(super) fn seen(row: &Row<'_>, epoch_ms: i64) -> rusqlite::Result<Seen> {
     let first = |column: &str| -> rusqlite::Result<u64> {
         let bytes = row.get_ref(column)?.as_blob()?;

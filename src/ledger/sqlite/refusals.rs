@@ -1,4 +1,4 @@
-//! Refused callbacks: how they are written by the writer, dropped, and found by readers.
+//! Refused callbacks: written by the writer, dropped, found by readers.
 
 use rusqlite::{Row, Transaction, params, types::ToSql};
 
@@ -49,7 +49,7 @@ pub(super) fn keep(
                AND id <= (SELECT id FROM refusals WHERE strange = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?1)",
         )
         .and_then(|mut prune| {
-            // Each kind by itself, so that a stranger's noise does not push out what approvers ask about.
+            // Each kind separately, so that strangers do not push out what approvers ask about.
             let kept = i64::try_from(kept).unwrap_or(i64::MAX);
             prune.execute(params![kept, true])?;
             prune.execute(params![kept, false])
@@ -58,7 +58,7 @@ pub(super) fn keep(
 }
 
 impl Reader {
-    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
+    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, which are few.
     ///
     /// # Errors
     /// When SQLite fails.

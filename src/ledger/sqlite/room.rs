@@ -1,8 +1,8 @@
-//! Room on the disk: how much the ledger takes, how much is left, and refusing in time.
+//! Disk space: how much the ledger uses, how much is left, and refusing in time.
 //!
-//! A disk that is full to the last byte takes more than callbacks: the broker's and the system's own files stand beside the
-//! ledger more often than not, and a commit that fails half-way is only as good as the file system. So callbacks are
-//! refused while there is still room for what has to be written about those that were kept.
+//! A full disk hurts more than callbacks: the broker and the system often keep files on it too, and a commit that fails
+//! half-way is only as good as the file system. So callbacks are refused while there is still room for the writes that
+//! kept callbacks need.
 
 use std::{
     fs, io,
@@ -13,10 +13,9 @@ use std::{
 
 use super::shared::Shared;
 
-/// How long the queue to the writer is not complained about again.
+/// Minimum time between warnings about the writer's queue.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What the ledger takes on its disk, and what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) size_bytes: Option<u64>,
@@ -25,7 +24,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Looks now. What cannot be found out is `None`.
+    /// Measures now. What cannot be measured is `None`.
     pub(super) fn of(path: &Path) -> Self {
         let size = |path: &Path| match fs::metadata(path) {
             Ok(found) => Some(found.len()),
@@ -36,22 +35,21 @@ impl Room {
     }
 }
 
-/// The write-ahead log of a ledger.
 pub(super) fn wal(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-/// What this process may still write to the file system of a ledger, in bytes; the file need not exist. Root's reserve does not
-/// count. `None` if the file system does not say.
+/// How many bytes this process may still write to the file system of a ledger; the file need not exist. Root's reserve
+/// does not count. `None` if the file system does not say.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let found = rustix::fs::statvfs(directory).ok()?;
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
-/// Watches the disk and the queue, tells once per crossing, and bars the way in when there is no room.
+/// Watches disk and queue, logs once per crossing, and stops accepts when there is no room.
 pub(super) struct Watch {
     low: bool,
     complained_at: Option<Instant>,
@@ -62,7 +60,8 @@ impl Watch {
         Self { low: false, complained_at: None }
     }
 
-    /// Looks at the disk. Called every fraction of a second: between two looks less can be accepted than the minimum holds.
+    /// Checks disk and queue. Called several times a second: between two checks, less can be accepted than the minimum
+    /// holds.
     pub(super) fn look(&mut self, path: &Path, shared: &Shared) {
         let min_free_bytes = shared.limits().min_free_bytes;
         self.look_at(free_bytes(path), min_free_bytes, shared);
@@ -70,7 +69,7 @@ impl Watch {
     }
 
     fn look_at(&mut self, free_bytes: Option<u64>, min_free_bytes: u64, shared: &Shared) {
-        // A file system that does not tell is no reason to refuse: a commit that finds no room is refused anyway.
+        // An unknown size is no reason to refuse: a commit without room is refused anyway.
         let free_bytes = free_bytes.unwrap_or(u64::MAX);
         let barred = shared.no_room.load(Ordering::Relaxed);
         if free_bytes < min_free_bytes {
@@ -85,7 +84,7 @@ impl Watch {
             self.low = true;
             return;
         }
-        // A little more than the minimum, not to go back and forth with every page.
+        // A little above the minimum, so as not to switch back and forth with every page.
         if barred && free_bytes >= min_free_bytes.saturating_add(min_free_bytes / 16) {
             shared.no_room.store(false, Ordering::Relaxed);
             tracing::info!(free_bytes, "ledger disk has space again; callbacks are accepted");

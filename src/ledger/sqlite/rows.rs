@@ -15,17 +15,17 @@ use crate::{
     time::Timestamp,
 };
 
-/// What one commit appended, until it is known whether it succeeded.
+/// What one commit appended, until its result is known.
 #[derive(Default)]
 pub(super) struct Appended {
     pub(super) entries: Vec<Entry>,
     pub(super) remembered: Vec<Displaced>,
 }
 
-/// Looks for the same callback and for a contradiction, and appends the command.
+/// Looks for the same callback and for a conflict, and appends the command.
 ///
-/// INVARIANT 2: the look-ups, the insert, and the entry in `rounds` are one transaction; the window in memory is
-/// extended here, so that a repeat within the same commit is seen too, and cut back if the commit fails.
+/// INVARIANT 2: the lookups, the insert, and the entry in `rounds` are one transaction. The in-memory window is
+/// extended here, so that a repeat within the same commit is found too, and cut back if the commit fails.
 pub(super) fn accept(
     transaction: &Transaction<'_>,
     window: &mut Window,
@@ -40,7 +40,8 @@ pub(super) fn accept(
         Same::Nothing => {}
     }
     if let Some((with, age)) = contradicted(transaction, window, accepting, now_ms)? {
-        // Beyond dedupe_window a task may have been rolled back: a decision is not refused for what was said hours ago.
+        // Beyond `dedupe_window` a task may have been rolled back: do not refuse a decision because of one made hours
+        // ago.
         if accepting.on_conflict == OnConflict::Refuse && age < accepting.window {
             return Ok(Receipt::Conflicting { with });
         }
@@ -66,9 +67,9 @@ pub(super) fn accept(
 /// Whether the same callback was accepted before.
 enum Same {
     Nothing,
-    /// It was, and this one counts no more.
+    /// Yes, and this one does not count.
     Duplicate(CommandId),
-    /// It was, so long ago that this one counts again.
+    /// Yes, but so long ago that this one counts again.
     Earlier(CommandId),
 }
 
@@ -93,14 +94,14 @@ fn same(
         .query_row(params![found.seq as i64, accepting.fingerprint.as_bytes()], |row| row.get(0))
         .optional()?;
     Ok(match command_id {
-        // A key that collides, or a row that was pruned.
+        // A colliding key, or a pruned row.
         None => Same::Nothing,
         Some(command_id) if found.age < accepting.window => Same::Duplicate(command_id),
         Some(command_id) => Same::Earlier(command_id),
     })
 }
 
-/// The newest decision of the same operator on the same task, if it was another one, and how long ago it was made.
+/// The newest decision of the same operator on the same task and its age, if its action differs.
 fn contradicted(
     transaction: &Transaction<'_>,
     window: &Window,
@@ -155,7 +156,7 @@ fn append(transaction: &Transaction<'_>, seq: Seq, accepting: &Accepting) -> rus
     Ok(())
 }
 
-/// Writes what the relay learned, and when.
+/// Writes what the broker answered, and when.
 pub(super) fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> rusqlite::Result<()> {
     let Settlement { through, exceptions, cleared, exchange } = settlement;
     let exchange = exchange.as_deref();
@@ -176,7 +177,7 @@ pub(super) fn settle(transaction: &Transaction<'_>, settlement: &Settlement) -> 
             history::confirmed(transaction, *seq, cursor, exchange, now)?;
         }
     }
-    // An operator's park stands, whatever the relay was about to do: it may have read the exception before.
+    // An operator's park wins over the relay, which may have read the exception before.
     for exception in exceptions {
         history::excepted(transaction, exception, cursor, now)?;
         transaction

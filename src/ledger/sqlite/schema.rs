@@ -1,4 +1,4 @@
-//! The file: who may have it, what it must be, how it is opened, and how it grows from version to version.
+//! The file: who may open it, what it must be, how it is opened, and how it migrates between versions.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -12,14 +12,14 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::telemetry::failpoint::reach;
 
-/// `CSGN`: marks a file as a ledger of ours (SQLite's `application_id`).
+/// `CSGN`: marks a file as a countersign ledger (SQLite's `application_id`).
 pub(super) const APPLICATION_ID: i32 = 0x4353_474E;
 
-/// One step per version, oldest first. A step is never changed once it was released: a new one widens what is there, so
-/// that the program before it still finds its way.
+/// One migration per version, oldest first. A released migration never changes. A new one widens the schema, so that
+/// the previous program still works.
 pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_ledger.sql")];
 
-/// Why a ledger was not opened. It is never "repaired" or recreated: a ledger must not forget.
+/// Why a ledger was not opened. It is never repaired or recreated: a ledger must not forget.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory is missing, or the file cannot be read, written or created.
@@ -31,18 +31,18 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    /// Another `serve` has it.
+    /// Another `serve` holds it.
     #[error("the ledger {path} is in use by another countersign; one ledger has one writer")]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// It is a database of something else.
+    /// It is another program's database.
     #[error("{path} is an SQLite database, but not a ledger of countersign (application id {found:#x})")]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it says it is.
+        /// Its application id.
         found: i32,
     },
     /// A newer program wrote it.
@@ -54,10 +54,10 @@ pub enum OpenError {
         path: PathBuf,
         /// Its version.
         found: usize,
-        /// Ours.
+        /// The newest that this program knows.
         known: usize,
     },
-    /// What it holds contradicts itself.
+    /// Its content is inconsistent.
     #[error(
         "the ledger {path} is damaged: {what}. Restore it from a backup, or move it away and accept the loss"
     )]
@@ -95,7 +95,7 @@ impl OpenError {
     }
 }
 
-/// The right to write to a ledger; given back when dropped, or by the kernel when the process ends.
+/// The right to write to a ledger. Released when dropped, or by the kernel when the process ends.
 #[derive(Debug)]
 pub(super) struct Lock {
     #[expect(dead_code, reason = "the lock lasts as long as the file is open")]
@@ -103,7 +103,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes `<ledger>.lock`. A file of its own, because SQLite's locks on the ledger must stay usable for readers.
+    /// Takes `<ledger>.lock`. A separate file, because SQLite's locks on the ledger must stay usable for readers.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
@@ -117,9 +117,8 @@ impl Lock {
     }
 }
 
-/// Opens a file, and makes it if there is none: for its owner alone, since it holds who decided what. What SQLite puts beside a
-/// database (`-wal`, `-shm`) gets the modes of the database. Of a symbolic link in its place nothing is made, and what it points
-/// at is left alone.
+/// Opens a file, or creates it with access for its owner only: it holds who decided what. SQLite gives `-wal` and
+/// `-shm` the mode of the database. Refuses a symbolic link in its place and leaves the target alone.
 fn create(path: &Path) -> Result<File, OpenError> {
     let opened = OpenOptions::new()
         .create(true)
@@ -133,7 +132,7 @@ fn create(path: &Path) -> Result<File, OpenError> {
     })
 }
 
-/// Opens a database that exists, unless its name is a symbolic link. Links among the directories before it are followed.
+/// Opens an existing database, unless its name is a symbolic link. Links among its parent directories are followed.
 fn connect(path: &Path) -> Result<Connection, OpenError> {
     if is_link(path) {
         return Err(is_a_link(path));
@@ -144,7 +143,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        // Should it become one now.
+        // It may become a link after the check.
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let resolved = in_directory().unwrap_or_else(|| path.to_owned());
     Connection::open_with_flags(resolved, flags).map_err(OpenError::sqlite(path, "open"))
@@ -159,7 +158,7 @@ fn is_a_link(path: &Path) -> OpenError {
     OpenError::File { path: path.to_owned(), source }
 }
 
-/// Opens the connection that writes: creates the file if there is none, checks it, and brings its schema up to date.
+/// Opens the writing connection: creates the file if there is none, checks it, and migrates its schema.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let fresh = match fs::metadata(path) {
         Ok(found) => is_empty(path, found.len())?,
@@ -178,7 +177,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let pragma = |name: &str, value: &str| {
         connection.query_row(&format!("PRAGMA {name} = {value}"), [], |row| row.get::<_, String>(0))
     };
-    // Readers beside one writer, and a commit that appends to one file and syncs it once.
+    // Readers concurrent with one writer, and a commit that appends to one file and syncs it once.
     // https://www.sqlite.org/wal.html
     let mode = pragma("journal_mode", "WAL").map_err(&failed)?;
     if mode != "wal" {
@@ -188,7 +187,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // INVARIANT 1: in WAL mode anything less than FULL does not sync at commit.
     // https://www.sqlite.org/pragma.html#pragma_synchronous
     connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
-    // A checkpoint inside a commit makes that commit's waiters pay for everybody's pages; see `checkpoint.rs`.
+    // A checkpoint inside a commit makes its callers pay for everybody's pages; see `checkpoint.rs`.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(&failed)?;
     connection.pragma_update(None, "cache_size", -8192).map_err(&failed)?;
     connection.pragma_update(None, "trusted_schema", false).map_err(&failed)?;
@@ -202,8 +201,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Whether a database of so many bytes was never begun. Refuses what is left of one: SQLite takes a file of one byte for an
-/// empty one as well (`os_unix.c`, `unixFileSize`), and removes the write-ahead log that stands beside an empty one.
+/// Whether a database of this size is new. Refuses the remains of one: SQLite also takes a file of one byte for an
+/// empty one (`os_unix.c`, `unixFileSize`), and removes the write-ahead log of an empty one.
 fn is_empty(path: &Path, bytes: u64) -> Result<bool, OpenError> {
     if bytes > 1 {
         return Ok(false);
@@ -220,16 +219,17 @@ fn is_empty(path: &Path, bytes: u64) -> Result<bool, OpenError> {
     Err(OpenError::Damaged { path: path.to_owned(), what: what.to_owned() })
 }
 
-/// Moves all that is in the write-ahead log to the database, and syncs it.
+/// Moves everything from the write-ahead log to the database, and syncs it.
 ///
 /// INVARIANT 1: a crash may leave commits in the log that were written and never synced. They are visible, and from now
-/// on they count: as duplicates, as commands to publish. A log whose sync failed may even have a hole that only the
-/// page cache covers, and a commit appended behind it would be lost with it. Written again and synced, they are there.
+/// on they count: as duplicates, as commands to publish. After a failed sync, the log may even have a hole that only
+/// the page cache covers; a commit appended after it would be lost with it. Writing and syncing them again makes them
+/// durable.
 fn settle_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let (pages, moved): (i64, i64) = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
         .map_err(OpenError::sqlite(path, "sync"))?;
-    // A reader may keep the log from being cut, but not from being moved.
+    // A reader may keep the log from being truncated, but not its pages from being moved.
     if moved < pages {
         let source = io::Error::other("another process reads it and does not let its log be moved");
         return Err(OpenError::File { path: path.to_owned(), source });
@@ -237,12 +237,12 @@ fn settle_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Opens a connection that cannot write, to a ledger that exists.
+/// Opens a connection that cannot write, to an existing ledger.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let failed = OpenError::sqlite(path, "open");
     let found = fs::metadata(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
     is_empty(path, found.len())?;
-    // Not SQLITE_OPEN_READ_ONLY: the first reader of a WAL that a crash left behind has to recover its index.
+    // Not SQLITE_OPEN_READ_ONLY: after a crash, the first reader of a WAL must recover its index.
     let connection = connect(path)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
     identify(&connection, path, false)?;
@@ -254,13 +254,13 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Whether the log is moved when a connection closes is for the writer to say: after its disk failed the log may be the
-/// only good copy.
+/// The writer alone decides whether closing a connection moves the log: after its disk failed, the log may be the only
+/// good copy.
 fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
 }
 
-/// Opens a connection for short acts beside the writer.
+/// Opens a connection for short writes while the writer runs.
 pub(super) fn open_actor(path: &Path) -> Result<Connection, OpenError> {
     let connection = open_reader(path)?;
     let failed = OpenError::sqlite(path, "open");
@@ -270,12 +270,12 @@ pub(super) fn open_actor(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Opens the connection that moves pages from the write-ahead log to the database beside the writer.
+/// Opens the connection that checkpoints the write-ahead log.
 pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, OpenError> {
     let connection = open_reader(path)?;
     let failed = OpenError::sqlite(path, "open");
     connection.pragma_update(None, "query_only", false).map_err(&failed)?;
-    // The database has to be synced before the log may be overwritten.
+    // Sync the database before the log may be overwritten.
     connection.pragma_update(None, "synchronous", "FULL").map_err(&failed)?;
     Ok(connection)
 }
@@ -290,7 +290,7 @@ fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), Ope
         let tables: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
             .map_err(&failed)?;
-        // A crash between the creation of the file and the first migration leaves an empty database.
+        // A crash between creating the file and the first migration leaves an empty database.
         if tables > 0 || found != 0 || version != 0 {
             return Err(OpenError::Foreign { path: path.to_owned(), found });
         }
@@ -298,7 +298,7 @@ fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), Ope
     if found == APPLICATION_ID { admit(path, version, MIGRATIONS.len()) } else { Ok(()) }
 }
 
-/// What a program that knows versions up to `known` says to a ledger of version `found`.
+/// Refuses version `found` in a program that knows versions up to `known`.
 pub(super) fn admit(path: &Path, found: usize, known: usize) -> Result<(), OpenError> {
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
@@ -311,7 +311,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(&failed)?;
     let done = usize::try_from(version).unwrap_or(0);
     for (at, step) in MIGRATIONS.iter().enumerate().skip(done) {
-        // Each step with its version number in one transaction: a crash leaves the version before or the one after.
+        // One transaction for each migration and its version number: a crash leaves the version before or after.
         let transaction = connection.transaction().map_err(&failed)?;
         transaction.execute_batch(step).map_err(&failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
@@ -321,7 +321,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Cheap checks for a log that lost its end: a whole check of a large file would take minutes at every start.
+/// Cheap checks for a log that lost its end. A full check of a large file would take minutes at every start.
 fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let failed = OpenError::sqlite(path, "check");
     let damaged = |what: String| Err(OpenError::Damaged { path: path.to_owned(), what });
@@ -394,7 +394,7 @@ mod tests {
     fn a_file_without_a_table_is_taken_over_and_closing_a_reader_leaves_its_log() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger.db");
-        // As a crash between the first pragma and the first migration leaves it.
+        // As left by a crash between the first pragma and the first migration.
         Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap();
         assert_ne!(fs::metadata(&path).unwrap().len(), 0);
         let writer = open_writer(&path).unwrap();

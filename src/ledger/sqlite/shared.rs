@@ -1,4 +1,4 @@
-//! What the writer thread, the checkpointer and everybody who asks them for something know of each other.
+//! State shared by the writer thread, the checkpointer and their callers.
 
 use std::sync::{
     Arc, Mutex, RwLock,
@@ -12,15 +12,14 @@ use crate::{
     ledger::{Entry, Limits, Remembered, refused_queue::RefusedCounts},
 };
 
-/// What the writer shares with everybody.
 pub(super) struct Shared {
-    /// Accepts handed over and not yet answered.
+    /// Accepts queued and not yet answered.
     pub(super) waiting: AtomicUsize,
-    /// The most that [`Self::waiting`] has been since it was last looked at.
+    /// The maximum of [`Self::waiting`] since the last check.
     pub(super) most_waiting: AtomicUsize,
-    /// What [`Self::waiting`] may be.
+    /// Limit of [`Self::waiting`].
     pub(super) capacity: usize,
-    /// Refused callbacks on their way.
+
     pub(super) refused: RefusedCounts,
     /// True while somebody takes fresh commands.
     pub(super) fresh_wanted: AtomicBool,
@@ -28,22 +27,22 @@ pub(super) struct Shared {
     pub(super) head: watch::Sender<Seq>,
     /// Commands in the window, as of the last commit.
     pub(super) remembered: AtomicU64,
-    /// Commands that had to leave the window before their time.
+    /// Commands dropped from the window early.
     pub(super) forgotten: AtomicU64,
-    /// Commits since the start that wrote anything: each makes the write-ahead log grow, whatever it wrote.
+    /// Commits since the start that wrote anything. Each makes the write-ahead log grow.
     pub(super) commits: AtomicU64,
-    /// Set by the checkpointer when the log has grown although it works: the writer has to finish.
+    /// Set by the checkpointer when the log has grown despite its work: the writer must finish.
     pub(super) wal_full: AtomicBool,
-    /// Set by an error after which nobody knows what is on the disk. Nothing is promised from then on: a later sync that
-    /// succeeds says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
+    /// Set by an error after which nobody knows what is on the disk. Nothing is promised any more: a later successful
+    /// sync says nothing about pages whose write failed before (https://lwn.net/Articles/752063/). Nothing is moved
     /// from the log to the database either: the log may be the only good copy.
     pub(super) poisoned: AtomicBool,
-    /// Set while the disk has less room than it must have: nothing is accepted.
+    /// Set while the disk has too little free space: nothing is accepted.
     pub(super) no_room: AtomicBool,
     pub(super) limits: RwLock<Arc<Limits>>,
 }
 
-/// Commands that were committed lately, for the relay.
+/// Recently committed commands, for the relay.
 #[derive(Default)]
 pub(super) struct Fresh {
     pub(super) entries: Vec<Entry>,
@@ -81,7 +80,7 @@ impl Shared {
         Arc::clone(&self.limits.read().expect("nobody panics with the lock"))
     }
 
-    /// Notes an error; true if nothing may be promised any more.
+    /// Records an error; true if nothing may be promised any more.
     pub(super) fn poison_by(&self, error: &rusqlite::Error) -> bool {
         if poisons(error) {
             self.poisoned.store(true, Ordering::Release);
@@ -90,14 +89,14 @@ impl Shared {
     }
 }
 
-/// True if an error leaves it unknown what is on the disk.
+/// True if the error leaves it unknown what is on the disk.
 fn poisons(error: &rusqlite::Error) -> bool {
     use rusqlite::{
         ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure},
         ffi,
     };
-    // The index beside the log is rebuilt from the log, and locks hold no data: a full disk that shows there first
-    // can be cleaned up while we run.
+    // The index of the log is rebuilt from the log, and locks hold no data. A full disk that shows there first can be
+    // cleaned up while we run.
     let extended = error.sqlite_error().map(|error| error.extended_code);
     let harmless = [
         ffi::SQLITE_IOERR_SHMSIZE,

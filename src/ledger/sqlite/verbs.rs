@@ -1,4 +1,4 @@
-//! The verbs of the ledger, as jobs for the writer and looks of the readers.
+//! The ledger's methods, as jobs for the writer and lookups of the readers.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -43,7 +43,7 @@ impl Accept for SqliteLedger {
             return refused(AcceptError::Overloaded);
         }
         let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
-        // Rendered and hashed here, on the caller's core: the writer has only rows to write.
+        // Rendered and hashed on the caller's core: the writer only writes rows.
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
@@ -88,7 +88,7 @@ impl Accept for SqliteLedger {
     ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
         let (reply, answer) = oneshot::channel();
         self.doors.lookups.ask(Question { key, message_id, reply });
-        // A thread drops a reply only when the ledger is closed.
+        // A lookup thread drops a reply only when the ledger is closed.
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
     }
 }
@@ -180,7 +180,7 @@ impl Lifecycle for SqliteLedger {
     fn answers(&self) -> BoxFuture<'static, bool> {
         let (reply, answer) = oneshot::channel();
         let sent = self.doors.jobs.send(Job::Probe(reply)).is_ok();
-        // An error is an answer, too: of a writer whose disk is full, which a restart does not fix.
+        // An error is an answer too: the disk may be full, which a restart does not fix.
         Box::pin(async move { sent && answer.await.is_ok() })
     }
 

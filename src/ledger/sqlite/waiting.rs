@@ -1,4 +1,4 @@
-//! What the writer is asked to do, and what of it goes into the next commits.
+//! Jobs for the writer, and which of them go into the next commits.
 
 use std::{
     collections::VecDeque,
@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Registered contexts written in one commit, unless one change alone has more: a million of them must not
-/// keep accepts waiting for longer than one change.
+/// Rows of changes in one commit, unless a single change has more: a million contexts must not keep accepts waiting for
+/// longer than one change.
 const CHANGED_PER_COMMIT: usize = 256;
 
 /// A command on its way to the log.
@@ -35,7 +35,6 @@ pub(super) struct Accepting {
     pub(super) reply: Reply<Result<Receipt, AcceptError>>,
 }
 
-/// What the writer is asked to do.
 pub(super) enum Job {
     Accept(Box<Accepting>),
     Refused(Box<RefusedCallback>),
@@ -46,32 +45,30 @@ pub(super) enum Job {
     Flush(oneshot::Sender<()>),
 }
 
-/// What goes into the next commits.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) accepts: Vec<Accepting>,
     pub(super) changes: VecDeque<Change>,
     pub(super) probes: Vec<oneshot::Sender<Result<(), AcceptError>>>,
-    /// To be remembered, which writes nothing.
+    /// To be remembered; writes nothing.
     pub(super) older: Option<Older>,
     pub(super) lazy: Lazy,
-    /// Told when all that came before it is done, and nothing is taken any more.
+    /// Answered when everything before it is done; then nothing more is taken.
     pub(super) flush: Option<oneshot::Sender<()>>,
 }
 
-/// Commands for the writer to remember, and where it says whether older ones are wanted.
+/// Commands for the writer to remember, and the reply whether it wants older ones.
 pub(super) struct Older {
     pub(super) seen: Vec<Seen>,
     pub(super) more: std::sync::mpsc::SyncSender<bool>,
 }
 
 impl Waiting {
-    /// True if a commit had no room for all of it.
+    /// True if a commit had no room for everything.
     pub(super) fn left_over(&self) -> bool {
         !self.lazy.is_empty() || !self.changes.is_empty()
     }
 
-    /// Puts a job to the others.
     pub(super) fn take_in(&mut self, job: Job) {
         match job {
             Job::Accept(accepting) => self.accepts.push(*accepting),
@@ -79,13 +76,13 @@ impl Waiting {
             Job::Settle(settlement, reply) => self.lazy.settlements.push((settlement, reply)),
             Job::Change(change) => self.changes.push_back(change),
             Job::Probe(reply) => self.probes.push(reply),
-            // One at a time: the next is sent when this is answered.
+            // One at a time: the next is sent after this reply.
             Job::Recall(older) => self.older = Some(older),
             Job::Flush(reply) => self.flush = Some(reply),
         }
     }
 
-    /// Takes what one commit carries out, in the order in which it was asked for; at least one change if there is any.
+    /// Takes the changes of one commit in order of their requests, at least one if there is any.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         let mut rows = 0;
         let count = self.changes.iter().take_while(|change| {
@@ -97,7 +94,7 @@ impl Waiting {
         self.changes.drain(..count).collect()
     }
 
-    /// Answers everybody who waits, and those whose `changes` were in the commit that failed.
+    /// Refuses everything that waits, and the `changes` of the failed commit.
     pub(super) fn refuse(&mut self, shared: &Shared, changes: Vec<Change>) {
         let Self { accepts, changes: later, probes, older: _, lazy, flush: _ } = self;
         shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
@@ -115,7 +112,7 @@ impl Waiting {
         for reply in probes.drain(..) {
             reply.send(Err(AcceptError::Unavailable)).ok();
         }
-        // Refused callbacks are told for information; what cannot be written now is not worth holding on to.
+        // Refused callbacks are only informational: drop what cannot be written now.
         let dropped = lazy.refused.take(usize::MAX);
         shared.refused.written(&dropped);
         dropped.iter().for_each(|refused| shared.refused.drop_one(refused.stranger));
@@ -123,7 +120,7 @@ impl Waiting {
     }
 }
 
-/// What waits for the next commit without anybody waiting for it urgently.
+/// What waits for the next commit without urgency.
 #[derive(Default)]
 pub(super) struct Lazy {
     pub(super) settlements: Vec<(Settlement, oneshot::Sender<Result<(), AcceptError>>)>,

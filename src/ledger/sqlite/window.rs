@@ -1,18 +1,18 @@
-//! What was accepted lately, in memory: by it the writer knows a repeat and a contradiction.
+//! What was accepted lately, in memory, so that the writer detects repeats and conflicts.
 //!
 //! The platform sends no event id, so every accept asks "was this here before?". An index in the database would be
-//! written at random places by every accept; this costs some fifty bytes of memory for a command instead, and is rebuilt
-//! from the tail of the log at start.
+//! written at random places by every accept. The window costs about fifty bytes of memory per command instead, and is
+//! rebuilt from the tail of the log at start.
 //!
-//! Two spans reach back from now. Within the longest `dedupe_window` nothing is ever left out: a repeat is answered as a
-//! duplicate by it. Within the longest `repeats_window`, which a repeat is only told by, there are [`MOST`] commands at the
-//! most; the oldest go first, and are counted. At start the first span is read before anything is accepted, and the second
-//! is [recalled](Window::recall) bit by bit meanwhile.
+//! It covers two spans. Within the longest `dedupe_window` nothing is ever left out: a repeat is answered as a
+//! duplicate. Within the longest `repeats_window`, which only marks repeats, it holds at most [`MOST`] commands; the
+//! oldest are dropped first, and counted. At start the first span is read before anything is accepted, and the second
+//! is [recalled](Window::recall) in the background.
 //!
-//! Commands stand in a ring in the order of the log. Two tables lead from the first eight bytes of a digest to the newest
-//! command that has it, so a hit is a *candidate*: the caller compares the whole digest with the row. Tables are split, so
-//! that growing one of them holds up a commit for a moment only. Time is monotonic within a process; a clock that is set
-//! back or forward neither prolongs nor ends a span.
+//! Commands are in a ring in log order. Two tables map the first eight bytes of a digest to the newest command that has
+//! it. A hit is a *candidate*: the caller compares the whole digest with the row. Tables are split, so that growing one
+//! delays a commit only briefly. Time is monotonic within a process: setting the clock neither prolongs nor ends a
+//! span.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -20,10 +20,9 @@ use hashbrown::{HashTable, hash_table::Entry};
 
 use crate::command::Seq;
 
-/// Commands that are remembered beyond the longest `dedupe_window`.
+/// Maximum number of commands, unless the longest `dedupe_window` has more.
 pub(super) const MOST: usize = 1_000_000;
 
-/// Parts of a table.
 const PARTS: usize = 64;
 
 /// How far back a window reaches.
@@ -38,20 +37,18 @@ pub(super) struct Spans {
 /// What is remembered of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Its place in the log.
     pub(super) seq: Seq,
     /// When it was seen, on the window's clock.
     pub(super) at_ms: i64,
-    /// The first bytes of its fingerprint.
+    /// First bytes of its fingerprint.
     pub(super) fingerprint: u64,
-    /// The first bytes of the key of its operator and task.
+    /// First bytes of the key of its operator and task.
     pub(super) decision: u64,
 }
 
-/// By what a command is looked for.
+/// What to search by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Its fingerprint.
     Fingerprint,
     /// Its operator and task.
     Decision,
@@ -66,21 +63,22 @@ impl Seen {
     }
 }
 
-/// The newest command with a key, and how long ago it was seen.
+/// The newest command with a key, and its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) seq: Seq,
     pub(super) age: Duration,
 }
 
-/// What a new command took the place of in the tables.
+/// What a new command replaced in the tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Displaced {
     fingerprint: Option<u32>,
     decision: Option<u32>,
 }
 
-/// From a key to the number of the newest command that has it: the low half of it, since they stand together.
+/// Maps a key to the number of the newest command that has it. 32 bits suffice: the numbers in the ring are
+/// consecutive.
 struct Table(Box<[HashTable<u32>]>);
 
 impl Table {
@@ -89,7 +87,7 @@ impl Table {
     }
 
     fn part(&self, key: u64) -> &HashTable<u32> {
-        // Other bits than those by which a part finds its slots.
+        // Not the bits by which a part finds its slots.
         &self.0[(key >> 40) as usize % PARTS]
     }
 
@@ -111,7 +109,7 @@ impl Table {
         }
     }
 
-    /// Takes a number out, if it is the one that the key leads to.
+    /// Removes a number, if the key maps to it.
     fn remove(&mut self, key: u64, number: u32) {
         if let Ok(known) = self.part_mut(key).find_entry(key, |known| *known == number) {
             known.remove();
@@ -119,13 +117,12 @@ impl Table {
     }
 }
 
-/// See the module.
 pub(super) struct Window {
     spans: Spans,
     exact_ms: i64,
     far_ms: i64,
     most: usize,
-    /// The number of the oldest command in the ring; the others follow. Begins in the middle, for what is recalled.
+    /// Number of the oldest command in the ring; the others follow. Starts in the middle, for recalled commands.
     first: u32,
     /// Oldest first.
     ring: VecDeque<Seen>,
@@ -139,7 +136,6 @@ fn millis(span: Duration) -> i64 {
 }
 
 impl Window {
-    /// An empty window.
     pub(super) fn new(spans: Spans) -> Self {
         Self::holding(spans, MOST)
     }
@@ -160,29 +156,27 @@ impl Window {
         window
     }
 
-    /// How far back it reaches.
     pub(super) fn spans(&self) -> Spans {
         self.spans
     }
 
-    /// Reaches so far back from now on. What was forgotten before does not come back.
+    /// Changes how far back it reaches. What was forgotten does not come back.
     pub(super) fn reach(&mut self, spans: Spans) {
         self.spans = spans;
         self.exact_ms = millis(spans.exact);
         self.far_ms = millis(spans.far.max(spans.exact));
     }
 
-    /// Commands that are remembered.
     pub(super) fn len(&self) -> usize {
         self.ring.len()
     }
 
-    /// Commands that had to go before their time.
+    /// Commands dropped early.
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// Forgets what is older than the spans, and the oldest of what is too much. Called once per commit, before it.
+    /// Forgets commands that are too old, and the oldest of too many. Called once per commit, before it.
     pub(super) fn advance(&mut self, now_ms: i64) {
         while let Some(oldest) = self.ring.front() {
             let age = now_ms.saturating_sub(oldest.at_ms);
@@ -199,13 +193,13 @@ impl Window {
         }
     }
 
-    /// The place in the log of the first command within the longest `dedupe_window`.
+    /// Place of the first command within the longest `dedupe_window`.
     pub(super) fn oldest(&self, now_ms: i64) -> Option<Seq> {
         let past = self.ring.partition_point(|seen| now_ms.saturating_sub(seen.at_ms) >= self.exact_ms);
         self.ring.get(past).map(|seen| seen.seq)
     }
 
-    /// Remembers a command that is newer than all others.
+    /// Remembers a command newer than all others.
     pub(super) fn remember(&mut self, seen: Seen) -> Displaced {
         let number = self.first.wrapping_add(self.ring.len() as u32);
         self.ring.push_back(seen);
@@ -220,8 +214,8 @@ impl Window {
         }
     }
 
-    /// Takes back the newest, whose commit failed; `displaced` is what [`remember`](Self::remember) returned of it. Before the
-    /// next [`advance`](Self::advance).
+    /// Removes the newest command, whose commit failed. `displaced` is what [`remember`](Self::remember) returned for
+    /// it. Call it before the next [`advance`](Self::advance).
     pub(super) fn take_back(&mut self, displaced: Displaced) {
         let Some(seen) = self.ring.pop_back() else { return };
         let number = self.first.wrapping_add(self.ring.len() as u32);
@@ -237,11 +231,11 @@ impl Window {
         }
     }
 
-    /// Remembers commands that are older than all others, the newest of them first. False if older ones need not be asked
-    /// for: they are beyond the spans, or too many.
+    /// Remembers commands older than all others, newest first. False if no older ones are needed: they are beyond the
+    /// spans, or too many.
     pub(super) fn recall(&mut self, older: &[Seen], now_ms: i64) -> bool {
         for seen in older {
-            // The log is in the order of time, whatever the clock said then.
+            // The log is in order of time, whatever the clock said.
             let at_ms = self.ring.front().map_or(seen.at_ms, |first| seen.at_ms.min(first.at_ms));
             if self.ring.len() >= self.most || now_ms.saturating_sub(at_ms) >= self.far_ms {
                 return false;
@@ -253,7 +247,7 @@ impl Window {
             for (table, kind) in [(fingerprints, Kind::Fingerprint), (decisions, Kind::Decision)] {
                 let of = |number: u32| ring[number.wrapping_sub(*first) as usize].key(kind);
                 let key = seen.key(kind);
-                // A newer one counts.
+                // A newer one wins.
                 if table.find(key, of).is_none() {
                     table.put(key, number, of);
                 }
@@ -262,7 +256,7 @@ impl Window {
         true
     }
 
-    /// The newest command with this key, or one whose key collides with it.
+    /// The newest command with this key, or with a colliding one.
     pub(super) fn find(&self, kind: Kind, key: u64, now_ms: i64) -> Option<Found> {
         let table = match kind {
             Kind::Fingerprint => &self.fingerprints,
@@ -287,9 +281,9 @@ mod tests {
         Window::new(Spans { exact: MINUTE, far: HOUR })
     }
 
-    /// Fingerprint and decision are the same number.
+    /// Fingerprint and decision are the same.
     fn seen(seq: Seq, at_ms: i64, key: u64) -> Seen {
-        // As digests are: spread over all bits.
+        // Spread over all bits, as digests are.
         let key = spread(key);
         Seen { seq, at_ms, fingerprint: key, decision: key }
     }
@@ -341,7 +335,7 @@ mod tests {
         assert_eq!((found(&window, 9, 5_000), found(&window, 8, 5_000)), (None, Some((101, 5))));
         window.remember(seen(102, 6_000, 9));
         assert_eq!(found(&window, 9, 6_000), Some((102, 0)));
-        // The older one of a key goes, and the newer stays.
+        // The older command of a key goes, and the newer stays.
         window.remember(seen(103, 3_000_000, 7));
         window.advance(3_600_000);
         assert_eq!(found(&window, 7, 3_600_000), Some((103, 600)));
@@ -381,7 +375,7 @@ mod tests {
         }
         assert!(!window.recall(&[seen(88, -3_600_000, 11)], 0), "beyond the span");
         assert_eq!((window.len(), found(&window, 11, 0)), (6, None));
-        // A clock that had been ahead: it was not seen after what came later.
+        // From a clock that was ahead: it cannot be newer than later commands.
         assert!(window.recall(&[seen(80, 5_000, 12)], 0));
         assert_eq!(found(&window, 12, 0), Some((80, 61)));
         let mut small = Window::holding(Spans { exact: MINUTE, far: HOUR }, 2);
@@ -406,7 +400,7 @@ mod tests {
 
     #[test]
     fn it_does_what_a_list_would_do() {
-        // As a list: newest last, and what is too old or too much is taken away in front.
+        // Compare with a list: newest last, and what is too old or too much is removed in front.
         let mut window = Window::holding(Spans { exact: Duration::from_secs(10), far: MINUTE }, 50);
         let mut list: Vec<Seen> = Vec::new();
         let mut random = 1_u64;

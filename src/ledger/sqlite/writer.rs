@@ -1,8 +1,8 @@
 //! The one writer thread: a bounded queue in, many accepts per commit, a reply for each.
 //!
-//! While one commit waits for the disk, the next accepts queue up; they all go into the next commit. So the rate grows
-//! with the load, and one sync is shared by everybody who waited for it. Where the disk is so fast that hardly anybody would
-//! share, commits that follow each other closely begin a millisecond apart; one that comes alone never waits.
+//! While one commit waits for the disk, the next accepts queue up and go into the next commit. So throughput grows with
+//! the load, and all who wait share one sync. Where the disk is so fast that few would share, commits in close
+//! succession begin a millisecond apart; a single one never waits.
 
 use std::{
     path::PathBuf,
@@ -35,25 +35,24 @@ use crate::{
     time::Timestamp,
 };
 
-/// Settlements and refused callbacks wait this long for accepts to share a commit with.
+/// How long settlements and refused callbacks wait for accepts to share a commit with.
 const LAZY: Duration = Duration::from_millis(50);
-/// After a commit that several accepts shared, and that had room for more, the next begins no sooner than so long after it
-/// began.
+/// Minimum time between the starts of two commits, if several accepts shared the first and it had room for more.
 ///
-/// Fewer commits save a fifth of the program's CPU at half load, and cores that are less busy are worth more to the slowest
-/// callbacks than a millisecond. A disk that takes longer to sync sets the pace by itself.
+/// Fewer commits save a fifth of the program's CPU at half load. Less busy cores help the slowest callbacks more than a
+/// millisecond costs. A slower disk sets the pace by itself.
 const APART: Duration = Duration::from_millis(1);
-/// Refused callbacks written in one commit: a flood of them must not keep accepts waiting.
+/// Refused callbacks per commit: a flood of them must not keep accepts waiting.
 const REFUSED_PER_COMMIT: usize = 64;
-/// Fresh commands kept for the relay; beyond that it reads the log.
+/// Fresh commands kept for the relay, in bytes; beyond that it reads the log.
 const FRESH_BYTES: usize = 4 << 20;
-/// Expired contexts removed in one commit, and the pause until the next. Each stands on a page of its own.
+/// Expired contexts removed per commit. Each is on a page of its own.
 const PRUNED_PER_COMMIT: usize = 64;
-/// Published commands looked at in one commit when their time has come. They stand side by side, three or four to a page, and
-/// with the pause five thousand a second can go: as many as could come.
+/// Published commands looked at per commit when they are old enough. They are adjacent, three or four to a page. With
+/// [`PRUNE_PAUSE`], five thousand a second can be removed: as many as can arrive.
 const COMMANDS_PRUNED_PER_COMMIT: usize = 256;
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
-/// When to look again if nothing was left to prune.
+/// When to look again if nothing is left to prune.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
@@ -66,13 +65,13 @@ pub(super) struct Writer {
     pub(super) window: Window,
     pub(super) started: Instant,
     pub(super) next_seq: Seq,
-    /// When to look for contexts that expired long ago, and for commands older than the retention.
+    /// When to prune expired contexts, and commands older than the retention.
     pub(super) prune_at: Instant,
-    /// The commands up to here were looked at in this round of pruning.
+    /// Commands up to here were looked at in this round of pruning.
     pub(super) prune_from: Seq,
 }
 
-/// What one commit is to write.
+/// What one commit writes.
 struct Batch<'a> {
     accepts: &'a mut [Accepting],
     changes: &'a mut [Change],
@@ -85,7 +84,7 @@ struct Batch<'a> {
 /// What one commit did.
 struct Done {
     receipts: Vec<Receipt>,
-    /// Where pruning goes on, and whether it has to at once.
+    /// Where pruning continues, and whether at once.
     pruned: Option<Pruned>,
 }
 
@@ -97,7 +96,7 @@ struct Pruned {
 /// Why a commit promises nothing.
 enum Failed {
     Sqlite(rusqlite::Error),
-    /// It was committed and synced to a file that nobody will find again.
+    /// Committed and synced to a file that nobody will find again.
     Gone(PathBuf),
 }
 
@@ -108,7 +107,6 @@ impl From<rusqlite::Error> for Failed {
 }
 
 impl Writer {
-    /// The time on the window's clock.
     fn now_ms(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
@@ -117,7 +115,7 @@ impl Writer {
         self.shared.poisoned.load(Ordering::Acquire)
     }
 
-    /// Works until it is flushed, or nobody is left to ask for anything.
+    /// Runs until flushed, or until all senders are gone.
     pub(super) fn run(mut self) {
         let mut waiting = Waiting { accepts: Vec::with_capacity(self.max_batch), ..Waiting::default() };
         let mut not_before = Instant::now();
@@ -127,7 +125,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            // Asleep and not at the queue: a caller has nobody to wake.
+            // Sleep here and not on the queue: then callers have no thread to wake.
             thread::sleep(not_before.saturating_duration_since(Instant::now()));
             while let Some(job) = next {
                 waiting.take_in(job);
@@ -138,7 +136,7 @@ impl Writer {
             }
             if let Some(older) = waiting.older.take() {
                 let now_ms = self.now_ms();
-                // Their reader may have been stopped meanwhile.
+                // The reader may have been stopped.
                 older.more.send(self.window.recall(&older.seen, now_ms)).ok();
                 self.count_remembered();
             }
@@ -163,7 +161,7 @@ impl Writer {
         while waiting.left_over() && !self.poisoned() {
             self.commit(&mut waiting);
         }
-        // A clean end leaves one file without a log beside it; if a reader is in the way, the next start does it.
+        // A clean end leaves one file without a log. If a reader is in the way, the next start does it.
         if !self.poisoned()
             && let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         {
@@ -171,12 +169,12 @@ impl Writer {
         }
         drop(self.connection);
         if let Some(reply) = waiting.flush {
-            // Nobody waits any more if the caller's patience ended before.
+            // The caller may have given up.
             reply.send(()).ok();
         }
     }
 
-    /// Waits for something to do, until what waits already has to be done.
+    /// Waits for a job, at most until waiting work is due.
     fn next_job(&self, waiting: &Waiting) -> Result<Job, RecvTimeoutError> {
         let until = match waiting.lazy.since {
             // What the last commit had no room for.
@@ -189,7 +187,7 @@ impl Writer {
 
     fn commit(&mut self, waiting: &mut Waiting) {
         if self.poisoned() {
-            // Else the time to prune would have come for ever.
+            // Otherwise pruning would stay due and the loop would spin.
             self.prune_at = Instant::now() + PRUNE_EVERY;
             waiting.refuse(&self.shared, Vec::new());
             return;
@@ -224,11 +222,11 @@ impl Writer {
                 // INVARIANT 1: the commit has returned, so the sync has.
                 self.shared.waiting.fetch_sub(waiting.accepts.len(), Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                // Before the receipts: a caller that has one finds the command in `head`.
+                // Before the receipts: a caller with a receipt finds the command in `head`.
                 self.hand_on(appended.entries);
                 let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
-                    // An approver whose connection is gone finds the duplicate when the tap is repeated.
+                    // An approver whose connection is gone gets the duplicate at the next tap.
                     wakeups.give(accepting.reply, Ok(receipt));
                 }
                 drop(wakeups);
@@ -265,7 +263,7 @@ impl Writer {
         self.shared.forgotten.store(self.window.forgotten(), Ordering::Relaxed);
     }
 
-    /// Notes and says why a commit failed.
+    /// Records and logs why a commit failed.
     fn tell(&self, failed: &Failed) {
         let path = self.path.display();
         match failed {
@@ -283,8 +281,8 @@ impl Writer {
         }
     }
 
-    /// Reaches so far back from now on. A longer `dedupe_window` is read from the log at once, since answers depend on it; what
-    /// only tells repeats then starts again.
+    /// Changes how far back the window reaches. A longer `dedupe_window` is read from the log at once, since answers
+    /// depend on it; what only marks repeats then starts empty.
     fn reach(&mut self, spans: Spans, now_ms: i64) {
         if spans.exact <= self.window.spans().exact {
             return self.window.reach(spans);
@@ -357,7 +355,7 @@ impl Writer {
         Ok(Done { receipts, pruned })
     }
 
-    /// Tells the relay. Entries go by memory if there is room, and the new head in any case.
+    /// Notifies the relay. Entries are passed in memory if there is room, the new head always.
     fn hand_on(&self, entries: Vec<Entry>) {
         let Some(last) = entries.last() else { return };
         let head = last.seq;
@@ -372,8 +370,8 @@ impl Writer {
         reach("ledger:handed_on");
     }
 
-    /// Finishes a checkpoint that other connections cannot, because the writer keeps appending: for this once it does
-    /// not, so all pages get copied and the log restarts.
+    /// Finishes a checkpoint that the checkpointer cannot, because the writer keeps appending. Here it does not, so all
+    /// pages are copied and the log restarts.
     fn finish_checkpoint(&mut self) {
         let before = Instant::now();
         let done = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {

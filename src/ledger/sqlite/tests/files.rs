@@ -1,4 +1,4 @@
-//! The files on the disk: the log and its checkpoints, the lock; missing, replaced, broken.
+//! The files on disk: the log and its checkpoints, the lock; missing, replaced, broken.
 
 use super::*;
 
@@ -7,7 +7,7 @@ async fn what_a_crash_left_in_the_log_is_moved_and_synced_before_it_counts() {
     let scratch = Scratch::new();
     let ledger = scratch.open();
     let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    // What the disk holds of a process that is killed now.
+    // What the disk holds if the process is killed now.
     let after = Scratch::new();
     for file in ["ledger.db", "ledger.db-wal"] {
         fs::copy(scratch.directory.path().join(file), after.directory.path().join(file)).unwrap();
@@ -30,7 +30,7 @@ async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
         let size = fs::metadata(&wal).unwrap().len();
         steady = if size > largest { 0 } else { steady + 1 };
         largest = largest.max(size);
-        // It was restarted, and went on for a while within what it had. How soon depends on when the checkpointer gets a core.
+        // The log restarted and then stayed within its size. How soon depends on when the checkpointer gets a core.
         if steady > 300 {
             return;
         }
@@ -38,7 +38,7 @@ async fn the_log_does_not_grow_for_ever_although_nothing_is_accepted() {
     panic!("after 300 000 commits the log has {largest} bytes and still grows");
 }
 
-/// Callers that never leave the writer a pause: whatever a checkpoint has moved, there is more in the log by its end.
+/// Callers that give the writer no pause: after every checkpoint there is more in the log.
 #[tokio::test]
 async fn the_log_restarts_although_the_writer_never_rests() {
     const CALLERS: usize = 8;
@@ -63,7 +63,7 @@ async fn the_log_restarts_although_the_writer_never_rests() {
             largest < 8 * checkpoint::WAL_FULL_BYTES,
             "after {taken} accepts the log has {largest} bytes"
         );
-        // Restarted, and gone on within what it had.
+        // Restarted, and stayed within its size.
         if steady > 100 * CALLERS {
             return;
         }
@@ -76,7 +76,7 @@ async fn a_log_that_somebody_keeps_from_being_moved_is_no_ledger_to_begin_with()
     let scratch = Scratch::new();
     drop(scratch.open());
     let path = scratch.path();
-    // What a crash left in the log, of which a reader needs the state before the last commit.
+    // Left in the log by a crash; a reader needs the state before the last commit.
     let other = Connection::open(&path).unwrap();
     other.execute_batch("UPDATE cursor SET probed_at = 1").unwrap();
     let mut reader = Connection::open(&path).unwrap();
@@ -113,7 +113,7 @@ async fn a_file_that_was_removed_or_replaced_is_not_written_to_any_more() {
             }
             let answer = ledger.accept(acceptance("b", "APPROVE", None)).await;
             assert_eq!(answer, Err(AcceptError::Unavailable), "{suffix} {replaced}");
-            // In its place again, but nobody knows what was done to it meanwhile.
+            // In its place again, but nobody knows what happened to it meanwhile.
             fs::rename(&aside, &file).unwrap();
             assert_eq!(ledger.probe().await, Err(AcceptError::Unavailable));
             drop(ledger);
@@ -212,7 +212,7 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
     for name in ["ledger.db", "ledger.db.lock"] {
         let scratch = Scratch::new();
         symlink(&target, scratch.directory.path().join(name)).unwrap();
-        // Of what is not there nothing is made, and what is there stays as it is.
+        // Nothing is created through a link, and an existing target stays as it is.
         let error = told(SqliteLedger::open(&scratch.path(), &Scratch::sizing()).unwrap_err());
         assert!(error.ends_with("it is a symbolic link; name the file itself"), "{error}");
         assert!(!target.exists());
@@ -229,7 +229,7 @@ fn a_symbolic_link_is_neither_a_ledger_nor_its_lock() {
     assert!(told(Reader::open(&path).unwrap_err()).contains("it is a symbolic link"));
     assert!(told(SqliteClient::open(&path).unwrap_err()).contains("it is a symbolic link"));
 
-    // A link on the way to it is nobody's business but the operator's.
+    // Links in its parent path are the operator's business.
     let way = elsewhere.path().join("way");
     symlink(elsewhere.path(), &way).unwrap();
     assert!(Reader::open(&way.join("target")).is_ok());

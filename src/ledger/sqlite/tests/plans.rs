@@ -1,8 +1,7 @@
-//! Which indexes SQLite searches.
+//! Which indexes SQLite uses.
 
 use super::*;
 
-/// The steps by which SQLite carries a statement out.
 fn plan(scratch: &Scratch, sql: &str, values: impl rusqlite::Params) -> Vec<String> {
     let connection = Connection::open(scratch.path()).unwrap();
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

@@ -1,4 +1,4 @@
-//! What is pruned in one step, and room on the disk.
+//! Pruning in steps, and disk space.
 
 use super::*;
 
@@ -54,7 +54,7 @@ async fn without_room_on_the_disk_nothing_is_accepted_until_there_is_room_again(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(ledger.accept(acceptance("t", "APPROVE", None)).await, Err(AcceptError::NoRoom));
-    // What was kept before can still be settled.
+    // Earlier commands can still be settled.
     ledger.outbox().settle(Settlement { through: Some(1), ..Settlement::default() }).await.unwrap();
     ledger.limit(limits);
     while ledger.probe().await.is_err() {

@@ -1,4 +1,4 @@
-//! A schema that this program does not know.
+//! A schema version that this program does not know.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the writer thread does with what it is given.
+//! What the writer thread does with its jobs.
 
 use serde_json::value::RawValue;
 
@@ -31,7 +31,7 @@ async fn a_commit_that_fails_after_commands_were_appended_leaves_no_gap_in_the_l
     scratch.execute("ALTER TABLE exceptions RENAME TO gone");
     let accept = |number: u64| acceptance(&format!("t{number}"), "APPROVE", None);
     let mut kept = 0;
-    // A settlement fails, and what is accepted with it; each may also have a commit of its own.
+    // A settlement fails with the accepts in its commit; each may also get its own commit.
     loop {
         let settlement = Settlement { cleared: vec![1], ..Settlement::default() };
         let (settled, receipt) =
@@ -60,12 +60,12 @@ async fn a_flood_of_refused_callbacks_is_written_in_several_commits_without_wait
         assert!(began.elapsed() < Duration::from_secs(20), "the next prune would take them along");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Once nothing waits nothing is committed.
+    // Without work, nothing is committed.
     let before = ledger.doors.shared.commits.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let commits = ledger.doors.shared.commits.load(Ordering::Relaxed) - before;
     assert!(commits <= 1, "{commits} commits of nothing");
-    // What a commit has no room for is not left behind at the end.
+    // What a commit has no room for is still written at the end.
     (0..500).for_each(|n| ledger.refused(malformed(n)));
     drop(ledger);
     assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM refusals"), 700);
@@ -90,7 +90,7 @@ async fn registrations_alone_are_moved_out_of_the_write_ahead_log_too() {
     }
 }
 
-/// Names a task, permits everything, for ever.
+/// Names a task and permits everything, without expiry.
 fn context(key: &str, data: Box<RawValue>) -> Registration {
     let task = TaskRef { task_id: Some("t".to_owned()), data: Some(data), ..TaskRef::default() };
     Registration {
@@ -101,7 +101,7 @@ fn context(key: &str, data: Box<RawValue>) -> Registration {
     }
 }
 
-/// A callback that was refused for its contents.
+/// A callback refused for its contents.
 fn malformed(body_bytes: u64) -> RefusedCallback {
     RefusedCallback { reason: "malformed".to_owned(), body_bytes, ..RefusedCallback::default() }
 }
