@@ -151,7 +151,11 @@ pub(super) async fn prune(transaction: &Transaction, first: Seq, through: Seq) -
         )
         .await?;
     transaction
-        .execute("DELETE FROM countersign.publish_marks WHERE through <= $1", values![through])
+        .execute(
+            "DELETE FROM countersign.publish_marks m WHERE m.through <= $1
+               AND NOT EXISTS (SELECT 1 FROM countersign.commands c WHERE c.seq > m.after AND c.seq <= m.through)",
+            values![through],
+        )
         .await?;
     Ok(())
 }

@@ -136,7 +136,12 @@ pub(super) fn prune(transaction: &Connection, first: Seq, through: Seq) -> rusql
                AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = publish_events.seq)",
         )?
         .execute(params![first as i64, through as i64])?;
-    transaction.prepare_cached("DELETE FROM publish_marks WHERE through <= ?1")?.execute([through as i64])?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM publish_marks WHERE through <= ?1
+               AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq > after AND c.seq <= through)",
+        )?
+        .execute([through as i64])?;
     Ok(())
 }
 

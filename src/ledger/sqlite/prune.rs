@@ -57,7 +57,7 @@ pub(super) fn step(
         transaction
             .prepare_cached(
                 "DELETE FROM operator_acts WHERE seq BETWEEN ?1 AND ?2
-                   AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = operator_acts.seq)",
+                   AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = operator_acts.seq)",
             )?
             .execute(params![first, through])?;
         outcomes::prune(transaction, *first, through)?;

@@ -25,6 +25,7 @@ fn with_every_series_of_an_alert() -> Arc<Metrics> {
         metrics.callbacks.counter(UNKNOWN_ENDPOINT, outcome).inc();
     }
     ["pending", "published", "parked"].into_iter().for_each(|state| metrics.ledger.set_rows(state, 1));
+    metrics.ledger.set_standbys(1);
     ["unseen", "not_found", "contradicted"]
         .into_iter()
         .for_each(|word| metrics.reconcile.set_findings(word, 1));

@@ -266,3 +266,25 @@ async fn what_was_reported_is_there_after_a_restart(backend: Backend) {
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())]);
     assert_eq!(ledger.report(outcome(id, "applied", None)).await, Ok(Reported::Repeat));
 }
+
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_stays_for_its_outcome_keeps_its_history(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let kept = decided(&ledger, "kept", Some(CARD)).await;
+    let gone = decided(&ledger, "gone", None).await;
+    ledger.settle(Settlement { through: Some(1), ..Settlement::default() }).await.unwrap();
+    scratch.execute("UPDATE publish_marks SET first_at = first_at - 60000, last_at = last_at - 60000").await;
+    ledger.settle(Settlement { through: Some(2), ..Settlement::default() }).await.unwrap();
+    report(&ledger, outcome(kept, "applied", None)).await;
+    assert_eq!(ledger.show_again(kept).await.unwrap(), ShowAgain::Ordered);
+    let operator = scratch.client().await;
+    operator.show_again(kept).await.unwrap();
+    let before = ledger.find(kept).await.unwrap().unwrap().history.unwrap();
+    let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
+    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 1);
+    assert!(ledger.find(gone).await.unwrap().is_none());
+    assert_eq!(ledger.find(kept).await.unwrap().unwrap().history.unwrap(), before);
+    close(ledger).await;
+}
