@@ -1,10 +1,16 @@
 //! Several replicas of one ledger in PostgreSQL: who leads, and what ends a term.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use countersign::ledger::{AcceptError, Ledger, Settlement};
 
-use crate::scratch::{Backend, Scratch};
+use crate::{
+    conformance::acceptance,
+    scratch::{Backend, Scratch},
+};
 
 /// A lease expires after 6 s; this is for machines that are busy.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,6 +43,32 @@ async fn one_leads_and_another_follows_when_it_stops_or_dies() {
     let third = replica(&scratch).await;
     drop(second);
     until(&third, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_gives_the_lease_back_at_once() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    for round in 0..5 {
+        let ledger = replica(&scratch).await;
+        until(&ledger, true).await;
+        assert!(ledger.accept(acceptance(&format!("t{round}"), "APPROVE", None)).await.is_ok());
+        ledger.flush().await;
+        assert_eq!(scratch.numbers("SELECT expires_at FROM relay").await, [0], "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeout() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    let ledger = replica(&scratch).await;
+    let somebody = scratch.connection().await;
+    somebody.batch_execute("BEGIN; SELECT 1 FROM log FOR UPDATE").await.expect("nobody holds it for long");
+    let began = Instant::now();
+    assert_eq!(ledger.accept(acceptance("t1", "APPROVE", None)).await, Err(AcceptError::Unavailable));
+    // The platform gives up after 5 s (platform.md#callback-transport).
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    somebody.batch_execute("COMMIT").await.expect("it is alive");
+    assert!(ledger.accept(acceptance("t1", "APPROVE", None)).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

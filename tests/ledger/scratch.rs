@@ -152,6 +152,14 @@ impl Scratch {
         ledger::open_client(&location).await.expect("a healthy ledger")
     }
 
+    /// A connection to the database, with the ledger's schema.
+    pub(crate) async fn connection(&self) -> tokio_postgres::Client {
+        match &self.place {
+            Place::File(_) => panic!("a file has no connections"),
+            Place::Database(url) => client(url).await,
+        }
+    }
+
     /// Changes the ledger behind its back, by SQL that each kind understands.
     pub(crate) async fn execute(&self, sql: &str) {
         match &self.place {

@@ -79,6 +79,7 @@ impl Link {
     /// Ends this connection for everybody if it failed and is still the one in use.
     async fn keep_if_sound<T>(&self, used: &Arc<Connection>, done: Result<T, Error>) -> Result<T, Error> {
         if done.as_ref().is_err_and(Error::ends_connection) {
+            self.server.lost(used.generation);
             let mut held = self.connection.lock().await;
             if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, used)) {
                 *held = None;

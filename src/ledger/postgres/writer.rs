@@ -34,6 +34,9 @@ const HOLD: Duration = Duration::from_secs(3);
 /// A failure that lasts is logged again after this long.
 const REMIND: Duration = Duration::from_secs(30);
 
+/// What is left of [`HOLD`] for everything but the wait for the lock.
+const SLACK: Duration = Duration::from_millis(500);
+
 /// Before a batch that failed is sent again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -101,7 +104,7 @@ impl Writer {
 
     /// A batch of nothing is a commit all the same.
     async fn probe(&mut self) -> Result<(), AcceptError> {
-        let answered = call(&self.link, &[], self.demands).await;
+        let answered = call(&self.link, &[], self.demands, HOLD - SLACK).await;
         self.judged(answered).await.map(drop)
     }
 
@@ -136,9 +139,10 @@ impl Writer {
     async fn commit(&mut self, mut batch: Vec<Accepting>) {
         let answered = loop {
             let oldest = batch.iter().map(|one| one.since).min().unwrap_or_else(Instant::now);
-            match call(&self.link, &batch, self.demands).await {
+            let patience = HOLD.saturating_sub(oldest.elapsed()).saturating_sub(SLACK).max(AGAIN);
+            match call(&self.link, &batch, self.demands, patience).await {
                 Ok(answers) => break Ok(answers),
-                Err(error) if error.is_passing() && oldest.elapsed() + AGAIN < HOLD => {
+                Err(error) if error.is_passing() && oldest.elapsed() + AGAIN + SLACK < HOLD => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         "a batch of accepts is sent again"
@@ -213,7 +217,13 @@ impl Answer {
     }
 }
 
-async fn call(link: &Link, batch: &[Accepting], demands: Demands) -> Result<Vec<Answer>, Error> {
+/// Waits for the lock of the log for `patience`.
+async fn call(
+    link: &Link,
+    batch: &[Accepting],
+    demands: Demands,
+    patience: Duration,
+) -> Result<Vec<Answer>, Error> {
     let of = |get: fn(&Accepting) -> Option<&str>| -> Vec<Option<&str>> { batch.iter().map(get).collect() };
     let texts = |get: fn(&Accepting) -> &str| -> Vec<&str> { batch.iter().map(get).collect() };
     let millis = |get: fn(&Accepting) -> Duration| -> Vec<i64> {
@@ -230,7 +240,7 @@ async fn call(link: &Link, batch: &[Accepting], demands: Demands) -> Result<Vec<
     let rows = link
         .commit((
             "SELECT kind, seq, other, contradicts, repeats, server FROM countersign.accept_v1(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)",
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
             values![
                 ids,
                 numbers(|one| one.command.received_at.as_millisecond()),
@@ -256,6 +266,7 @@ async fn call(link: &Link, batch: &[Accepting], demands: Demands) -> Result<Vec<
                 batch.iter().map(lead).max().unwrap_or(0),
                 needs_standby,
                 trust_storage,
+                i64::try_from(patience.as_millis()).unwrap_or(i64::MAX),
             ]),
             // Once more: a wait for a standby also ends, without a word, when the list of standbys is emptied.
             ("SELECT countersign.durable_v1($1, $2)", values![needs_standby, trust_storage]),

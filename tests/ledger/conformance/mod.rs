@@ -43,7 +43,7 @@ fn every_ledger(#[case] backend: Backend) {}
 /// All of the log.
 const ALL: Seq = Seq::MAX;
 
-fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) -> Acceptance {
+pub(crate) fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) -> Acceptance {
     let received_at = Timestamp::now();
     let command = Command {
         command_id: CommandId::new(received_at),

@@ -245,7 +245,8 @@ CREATE FUNCTION countersign.accept_v1(
     approval_codes text[], instance_ids text[], task_ids text[], message_ids text[], task_keys bigint[],
     fingerprints bytea[], fingerprints8 bigint[], decision_keys bytea[], decision_keys8 bigint[],
     windows bigint[], reaches bigint[], refuses boolean[], with_round boolean[], heads bytea[], tails bytea[],
-    lead bigint, needs_standby boolean, trust_storage boolean
+    lead bigint, needs_standby boolean, trust_storage boolean,
+    patience_ms bigint
 ) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -254,7 +255,7 @@ BEGIN
             USING HINT = 'Set default_transaction_isolation of this user to "read committed".';
     END IF;
     PERFORM countersign.durable_v1(needs_standby, trust_storage);
-    PERFORM set_config('lock_timeout', '2s', true);
+    PERFORM set_config('lock_timeout', patience_ms || 'ms', true);
     -- A database may default to less, for others.
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
