@@ -17,6 +17,9 @@ const BEHIND: Duration = Duration::from_secs(60);
 /// needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// After a failure, which the ledger logs each time.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// Loads the ledger's uses, then keeps changes there.
 pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infallible {
     match ledger.credential_uses().await {
@@ -33,10 +36,15 @@ pub(super) async fn keep(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infa
     let mut kept: Vec<CredentialUse> = Vec::new();
     loop {
         let known = known(&metrics);
-        if is_behind(&kept, &known) && write(&*ledger, known.clone()).await {
-            kept = known;
+        let mut pause = LOOK_EVERY;
+        if is_behind(&kept, &known) {
+            if write(&*ledger, known.clone()).await {
+                kept = known;
+            } else {
+                pause = AGAIN;
+            }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(pause).await;
     }
 }
 

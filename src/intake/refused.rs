@@ -100,7 +100,7 @@ pub(super) fn unkept(error: AcceptError) -> Refused {
             Refusal::LedgerUnavailable
         }
     };
-    Refused::of(refusal, None)
+    Refused::because(refusal, error.to_string())
 }
 
 pub(super) fn context_refusal(error: ContextError) -> Refusal {

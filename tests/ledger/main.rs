@@ -7,3 +7,4 @@ mod model;
 mod postgres;
 mod scratch;
 mod turns;
+mod versions;

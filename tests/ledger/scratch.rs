@@ -5,10 +5,8 @@ use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 use countersign::{
     command::{Seq, TaskKey},
     ledger::{
-        self, AcceptError, Client, Due, Entry, Ledger, Limits, Location, LookError, Outbox, Settlement,
-        Sizing,
-        postgres::{self, PostgresLedger},
-        sqlite::SqliteLedger,
+        self, AcceptError, Client, Due, Entry, Ledger, Limits, Location, LookError, OpenError, Outbox,
+        Settings, Settlement, Sizing, postgres,
     },
     time::Timestamp,
 };
@@ -130,26 +128,28 @@ impl Scratch {
 
     /// Another process with the same ledger.
     pub(crate) async fn replica(&self, limits: Limits, queue_capacity: usize) -> Arc<dyn Ledger> {
-        match &self.place {
-            Place::File(directory) => {
-                let path = path(directory);
-                let opened = SqliteLedger::open(&path, &sizing(limits, queue_capacity));
-                Arc::new(opened.expect("a healthy ledger"))
-            }
-            Place::Database(url) => {
-                let opened = PostgresLedger::open(&options(url), &sizing(limits, queue_capacity)).await;
-                Arc::new(opened.expect("a healthy ledger"))
-            }
-        }
+        let settings = Settings { location: self.location(), sizing: sizing(limits, queue_capacity) };
+        ledger::open(&settings).await.expect("a healthy ledger")
     }
 
     /// A command, beside those that serve.
     pub(crate) async fn client(&self) -> Box<dyn Client> {
-        let location = match &self.place {
+        self.try_client().await.expect("a healthy ledger")
+    }
+
+    pub(crate) async fn try_replica(&self) -> Result<Arc<dyn Ledger>, OpenError> {
+        ledger::open(&Settings { location: self.location(), sizing: sizing(self.limits(), 100) }).await
+    }
+
+    pub(crate) async fn try_client(&self) -> Result<Box<dyn Client>, OpenError> {
+        ledger::open_client(&self.location()).await
+    }
+
+    fn location(&self) -> Location {
+        match &self.place {
             Place::File(directory) => Location::Sqlite(path(directory)),
             Place::Database(url) => Location::Postgres(options(url)),
-        };
-        ledger::open_client(&location).await.expect("a healthy ledger")
+        }
     }
 
     /// A connection to the database, with the ledger's schema.
