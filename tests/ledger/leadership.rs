@@ -6,6 +6,7 @@ use std::{
 };
 
 use countersign::ledger::{AcceptError, Ledger, Settlement};
+use rstest_reuse::{apply, template};
 
 use crate::{
     conformance::acceptance,
@@ -14,6 +15,12 @@ use crate::{
 
 /// A lease expires after 6 s; this is for machines that are busy.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[template]
+#[rstest::rstest]
+#[case::postgres(Backend::Postgres)]
+#[case::pgbouncer(Backend::Bouncer)]
+fn each_way(#[case] backend: Backend) {}
 
 async fn replica(scratch: &Scratch) -> Arc<dyn Ledger> {
     scratch.replica(scratch.limits(), 100).await
@@ -26,9 +33,10 @@ async fn until(ledger: &Arc<dyn Ledger>, leads: bool) {
     changed.expect("it comes to that").expect("the ledger is there");
 }
 
+#[apply(each_way)]
 #[tokio::test(flavor = "multi_thread")]
-async fn one_leads_and_another_follows_when_it_stops_or_dies() {
-    let scratch = Scratch::new(Backend::Postgres).await;
+async fn one_leads_and_another_follows_when_it_stops_or_dies(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
     let first = replica(&scratch).await;
     until(&first, true).await;
     let second = replica(&scratch).await;
@@ -45,9 +53,10 @@ async fn one_leads_and_another_follows_when_it_stops_or_dies() {
     until(&third, true).await;
 }
 
+#[apply(each_way)]
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stops_gives_the_lease_back_at_once() {
-    let scratch = Scratch::new(Backend::Postgres).await;
+async fn who_stops_gives_the_lease_back_at_once(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
     for round in 0..5 {
         let ledger = replica(&scratch).await;
         until(&ledger, true).await;
@@ -57,9 +66,10 @@ async fn who_stops_gives_the_lease_back_at_once() {
     }
 }
 
+#[apply(each_way)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeout() {
-    let scratch = Scratch::new(Backend::Postgres).await;
+async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeout(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
     let ledger = replica(&scratch).await;
     let somebody = scratch.connection().await;
     somebody.batch_execute("BEGIN; SELECT 1 FROM log FOR UPDATE").await.expect("nobody holds it for long");
@@ -71,10 +81,11 @@ async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeou
     assert!(ledger.accept(acceptance("t1", "APPROVE", None)).await.is_ok());
 }
 
+#[apply(each_way)]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_or_settled_in_a_term_that_is_over_is_refused() {
+async fn what_is_read_or_settled_in_a_term_that_is_over_is_refused(backend: Backend) {
     for over in ["term = gen_random_uuid()", "server = server - 1"] {
-        let scratch = Scratch::new(Backend::Postgres).await;
+        let scratch = Scratch::new(backend).await;
         let ledger = scratch.open().await;
         assert!(ledger.since(0, 10).await.is_ok(), "the term has begun");
         scratch.execute(&format!("UPDATE relay SET {over}")).await;

@@ -1,10 +1,12 @@
 //! The ledgers on real disks and servers, through the doors that the rest of the program uses.
 
 mod conformance;
+mod failover;
 mod leadership;
 mod model;
-#[path = "../it/support/postgres.rs"]
-mod postgres;
 mod scratch;
+#[expect(dead_code, unused_imports, reason = "shared with the tests in `it`, which use all of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
 mod turns;
 mod versions;

@@ -12,7 +12,10 @@ use countersign::{
 };
 use tokio::sync::watch;
 
-use crate::{postgres::Postgres, turns::Turns};
+use crate::{
+    support::{Bouncer, Postgres, postgres_client},
+    turns::Turns,
+};
 
 /// The kinds of ledgers that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,9 @@ pub(crate) enum Backend {
     Sqlite,
     /// A database of PostgreSQL.
     Postgres,
-    /// The same, through two replicas in turn.
+    /// The same, by way of PgBouncer in transaction mode.
+    Bouncer,
+    /// A database of PostgreSQL, through two replicas in turn.
     TwoReplicas,
 }
 
@@ -95,14 +100,22 @@ pub(crate) struct Scratch {
 
 enum Place {
     File(tempfile::TempDir),
-    Database(String),
+    Database { url: String, of_program: String },
 }
 
 impl Scratch {
     pub(crate) async fn new(backend: Backend) -> Self {
         let place = match backend {
             Backend::Sqlite => Place::File(tempfile::tempdir().expect("a directory")),
-            Backend::Postgres | Backend::TwoReplicas => Place::Database(database().await),
+            Backend::Postgres | Backend::TwoReplicas => {
+                let url = database().await;
+                Place::Database { of_program: url.clone(), url }
+            }
+            Backend::Bouncer => {
+                let url = database().await;
+                let bouncer = tokio::task::block_in_place(Bouncer::shared);
+                Place::Database { of_program: bouncer.before_database(&url), url }
+            }
         };
         Self { backend, place }
     }
@@ -119,7 +132,7 @@ impl Scratch {
         let replica = async || self.replica(limits.clone(), queue_capacity).await;
         let first = Handle::of(replica().await).await;
         match self.backend {
-            Backend::Sqlite | Backend::Postgres => first,
+            Backend::Sqlite | Backend::Postgres | Backend::Bouncer => first,
             Backend::TwoReplicas => {
                 Handle::of(Arc::new(Turns::new(first.ledger.clone(), replica().await))).await
             }
@@ -148,7 +161,7 @@ impl Scratch {
     fn location(&self) -> Location {
         match &self.place {
             Place::File(directory) => Location::Sqlite(path(directory)),
-            Place::Database(url) => Location::Postgres(options(url)),
+            Place::Database { of_program, .. } => Location::Postgres(options(of_program)),
         }
     }
 
@@ -156,7 +169,7 @@ impl Scratch {
     pub(crate) async fn connection(&self) -> tokio_postgres::Client {
         match &self.place {
             Place::File(_) => panic!("a file has no connections"),
-            Place::Database(url) => client(url).await,
+            Place::Database { url, .. } => client(url).await,
         }
     }
 
@@ -164,7 +177,7 @@ impl Scratch {
     pub(crate) async fn execute(&self, sql: &str) {
         match &self.place {
             Place::File(directory) => connection(directory).execute_batch(sql).expect("valid SQL"),
-            Place::Database(url) => client(url).await.batch_execute(sql).await.expect("valid SQL"),
+            Place::Database { url, .. } => client(url).await.batch_execute(sql).await.expect("valid SQL"),
         }
     }
 
@@ -177,7 +190,7 @@ impl Scratch {
                 let rows = statement.query_map([], |row| row.get(0)).expect("valid SQL");
                 rows.map(|row| row.expect("a number")).collect()
             }
-            Place::Database(url) => {
+            Place::Database { url, .. } => {
                 let rows = client(url).await.query(sql, &[]).await.expect("valid SQL");
                 rows.iter().map(|row| row.get(0)).collect()
             }
@@ -199,7 +212,7 @@ impl Scratch {
         let (millis, through) = (seconds * 1000, through.min(i64::MAX as u64));
         let also = match &self.place {
             Place::File(_) => String::new(),
-            Place::Database(_) => format!(", at_ms = at_ms - {millis}"),
+            Place::Database { .. } => format!(", at_ms = at_ms - {millis}"),
         };
         let sql =
             format!("UPDATE commands SET received_at = received_at - {millis}{also} WHERE seq <= {through}");
@@ -211,7 +224,7 @@ async fn database() -> String {
     tokio::task::block_in_place(Postgres::shared).database().await
 }
 
-fn options(url: &str) -> postgres::Options {
+pub(crate) fn options(url: &str) -> postgres::Options {
     postgres::Options {
         address: postgres::Address::parse(url, None).expect("a valid URL"),
         demands: postgres::Demands::default(),
@@ -219,13 +232,13 @@ fn options(url: &str) -> postgres::Options {
     }
 }
 
-fn sizing(limits: Limits, queue_capacity: usize) -> Sizing {
+pub(crate) fn sizing(limits: Limits, queue_capacity: usize) -> Sizing {
     Sizing { queue_capacity, max_batch: 256, limits }
 }
 
 /// A connection that finds the tables by their names alone, as SQLite does.
 async fn client(url: &str) -> tokio_postgres::Client {
-    let client = crate::postgres::client(url).await;
+    let client = postgres_client(url).await;
     client.batch_execute("SET search_path = countersign").await.expect("any name will do");
     client
 }

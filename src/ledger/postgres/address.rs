@@ -13,6 +13,9 @@ use crate::{loopback, secret::Secret};
 /// The TCP handshake of one address of a host.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// A way to a host that is silent for so long is looked at, and given up when it stays silent.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// How a connection is protected, in the words of libpq (PostgreSQL, "SSL Mode Descriptions").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case")]
@@ -139,6 +142,8 @@ impl Address {
             });
             one.application_name("countersign");
             one.connect_timeout(CONNECT);
+            one.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 4).keepalives_retries(4);
+            one.tcp_user_timeout(2 * SILENCE);
             one.target_session_attrs(TargetSessionAttrs::ReadWrite);
             one
         };

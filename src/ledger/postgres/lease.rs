@@ -12,11 +12,12 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
     Error, Links,
-    link::Link,
+    link::{Link, Values},
     outbox::TermOutbox,
     prune,
     server::Server,
@@ -123,7 +124,16 @@ impl Lease {
             "UPDATE countersign.relay SET expires_at = {NOW} + $2
              WHERE id = 1 AND term = $1 AND server = countersign.server_v1() RETURNING 1"
         );
-        self.link.query_opt(&sql, values![term, TTL_MS]).await?.ok_or(Error::Deposed).map(drop)
+        self.change(&sql, values![term, TTL_MS]).await?.ok_or(Error::Deposed).map(drop)
+    }
+
+    /// Changes the lease without waiting for the disk or a standby: a failover ends the term, whatever the lease says.
+    async fn change(&self, sql: &str, values: &Values<'_>) -> Result<Option<Row>, Error> {
+        let transaction = self.link.begin().await?;
+        transaction.execute_batch("SET LOCAL synchronous_commit = off").await?;
+        let changed = transaction.query_opt(sql, values).await?;
+        transaction.commit().await?;
+        Ok(changed)
     }
 
     /// Leads; returns why no longer.
@@ -151,7 +161,7 @@ impl Lease {
                 // Readers of the outbox end first.
                 self.shared.end_term();
                 let sql = "UPDATE countersign.relay SET term = NULL, expires_at = 0 WHERE id = 1 AND term = $1";
-                if let Err(error) = self.link.query(sql, values![term]).await {
+                if let Err(error) = self.change(sql, values![term]).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "the lease could not be given back");
                 }
                 "it stops"

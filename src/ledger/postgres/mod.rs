@@ -360,7 +360,8 @@ impl Error {
     /// True if nothing more can be done by this connection.
     fn ends_connection(&self) -> bool {
         match self {
-            Self::Postgres(error) => error.is_closed() || error.as_db_error().is_none(),
+            // A server that has become a standby says so to each statement.
+            Self::Postgres(error) => error.as_db_error().is_none_or(|error| error.code().code() == "25006"),
             Self::TimedOut => true,
             _ => false,
         }

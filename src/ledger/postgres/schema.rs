@@ -55,7 +55,6 @@ pub(super) async fn migrate(link: &Link) -> Result<(), Error> {
     if version >= KNOWN {
         return transaction.roll_back().await;
     }
-    transaction.execute_batch("SET LOCAL lock_timeout = '2s'").await?;
     if !exists {
         transaction.execute_batch("CREATE SCHEMA IF NOT EXISTS countersign").await?;
         transaction

@@ -6,12 +6,15 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     PostgresLedger, contexts, credentials, outcomes,
     registry::Question,
-    writer::{Accepting, Job},
+    writer::{Accepting, HOLD, Job},
 };
 use crate::{
     command::{CommandId, Registered, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
@@ -51,8 +54,11 @@ impl Accept for PostgresLedger {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Unavailable);
         }
-        // The writer drops a reply only when it ends.
-        Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
+        // The writer drops a reply only when it ends. It may be busy with what came before.
+        Box::pin(async move {
+            let answer = timeout(HOLD, answer).await.ok().flatten();
+            answer.unwrap_or(Err(AcceptError::Unavailable))
+        })
     }
 
     fn refused(&self, refused: RefusedCallback) {
@@ -77,7 +83,8 @@ impl Accept for PostgresLedger {
             if !sent {
                 return Err(AcceptError::Unavailable);
             }
-            answer.await.unwrap_or(Err(AcceptError::Unavailable))
+            let answer = timeout(HOLD, answer).await.ok().and_then(Result::ok);
+            answer.unwrap_or(Err(AcceptError::Unavailable))
         })
     }
 }

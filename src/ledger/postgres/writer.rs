@@ -29,13 +29,13 @@ use crate::{
 };
 
 /// A callback waits this long for PostgreSQL: the platform gives up after 5 s (platform.md#callback-transport).
-const HOLD: Duration = Duration::from_secs(3);
+pub(super) const HOLD: Duration = Duration::from_secs(3);
 
 /// A failure that lasts is logged again after this long.
 const REMIND: Duration = Duration::from_secs(30);
 
-/// What is left of [`HOLD`] for everything but the wait for the lock.
-const SLACK: Duration = Duration::from_millis(500);
+/// What is left of [`HOLD`] for everything but the wait for the lock, which ends before the statement is given up.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// Before a batch that failed is sent again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -137,29 +137,35 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut batch: Vec<Accepting>) {
+        let mut failed = None;
         let answered = loop {
-            let oldest = batch.iter().map(|one| one.since).min().unwrap_or_else(Instant::now);
+            let late: Vec<_>;
+            (batch, late) = batch.into_iter().partition(|one| one.since.elapsed() < HOLD);
+            if !late.is_empty() {
+                let error = failed.take().unwrap_or(Error::TimedOut);
+                let judged = self.judged::<()>(Err(error)).await;
+                self.refuse(late, judged.err().unwrap_or(AcceptError::Unavailable));
+            }
+            let Some(oldest) = batch.iter().map(|one| one.since).min() else { return };
             let patience = HOLD.saturating_sub(oldest.elapsed()).saturating_sub(SLACK).max(AGAIN);
             match call(&self.link, &batch, self.demands, patience).await {
                 Ok(answers) => break Ok(answers),
-                Err(error) if error.is_passing() && oldest.elapsed() + AGAIN + SLACK < HOLD => {
+                Err(error) if error.is_passing() => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         "a batch of accepts is sent again"
                     );
+                    failed = Some(error);
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(error) => break Err(error),
             }
         };
-        self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         let answers = match self.judged(answered).await {
             Ok(answers) => answers,
-            Err(why) => {
-                let mut wakeups = Wakeups::new();
-                return batch.into_iter().for_each(|one| wakeups.give(one.reply, Err(why)));
-            }
+            Err(why) => return self.refuse(batch, why),
         };
+        self.shared.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         let server = answers.first().map(|answer| answer.server);
         let mut entries = Vec::new();
         for (one, answer) in batch.iter_mut().zip(&answers) {
@@ -173,6 +179,13 @@ impl Writer {
         for (one, answer) in batch.into_iter().zip(answers) {
             wakeups.give(one.reply, Ok(answer.receipt));
         }
+    }
+
+    /// What was sent before may be kept all the same.
+    fn refuse(&self, refused: Vec<Accepting>, why: AcceptError) {
+        self.shared.waiting.fetch_sub(refused.len(), Ordering::Relaxed);
+        let mut wakeups = Wakeups::new();
+        refused.into_iter().for_each(|one| wakeups.give(one.reply, Err(why)));
     }
 }
 

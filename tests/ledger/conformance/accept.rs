@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_accepted_command_is_on_the_disk_with_its_message(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -19,7 +19,7 @@ async fn an_accepted_command_is_on_the_disk_with_its_message(backend: Backend) {
     assert_eq!(record.command.unwrap().get().as_bytes(), entry.body);
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_and_keeps_nothing(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -28,7 +28,7 @@ async fn a_full_queue_refuses_and_keeps_nothing(backend: Backend) {
     assert_eq!(ledger.stats().await.unwrap().head, 0);
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_fails_promises_nothing_and_forgets_nothing(backend: Backend) {
     let scratch = Scratch::new(backend).await;

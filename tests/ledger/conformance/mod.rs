@@ -40,6 +40,15 @@ use crate::scratch::{Backend, Handle, Scratch, close};
 #[case::two_replicas(Backend::TwoReplicas)]
 fn every_ledger(#[case] backend: Backend) {}
 
+/// Tests of the suite that run by way of PgBouncer as well.
+#[template]
+#[rstest::rstest]
+#[case::sqlite(Backend::Sqlite)]
+#[case::postgres(Backend::Postgres)]
+#[case::pgbouncer(Backend::Bouncer)]
+#[case::two_replicas(Backend::TwoReplicas)]
+fn every_way(#[case] backend: Backend) {}
+
 /// All of the log.
 const ALL: Seq = Seq::MAX;
 

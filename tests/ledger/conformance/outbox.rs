@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -68,7 +68,7 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say(backend:
     assert_eq!(scratch.numbers("SELECT seq FROM operator_acts WHERE act = 'park'").await, [4]);
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exception_from_before_the_clock_was_set_back_is_due_now(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -90,7 +90,7 @@ async fn an_exception_from_before_the_clock_was_set_back_is_due_now(backend: Bac
     }
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_exceptions_that_are_due_those_come_first_that_have_been_due_longest(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -121,7 +121,7 @@ async fn of_the_exceptions_that_are_due_those_come_first_that_have_been_due_long
     }
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_park_stands_whatever_the_relay_was_about_to_write(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -140,7 +140,7 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write(backend:
     assert_eq!(ledger.find(id).await.unwrap().unwrap().state, State::Parked);
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cursor_never_moves_back(backend: Backend) {
     let scratch = Scratch::new(backend).await;
@@ -154,7 +154,7 @@ async fn the_cursor_never_moves_back(backend: Backend) {
     assert_eq!(ledger.cursor().await.unwrap(), 2);
 }
 
-#[apply(every_ledger)]
+#[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
 async fn fresh_commands_reach_a_taker_in_order_and_nobody_else(backend: Backend) {
     let scratch = Scratch::new(backend).await;
