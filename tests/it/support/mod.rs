@@ -20,6 +20,7 @@ pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use certificates::{Authority, Pair, PairFiles};
 pub(crate) use http::{Answer, Line};
 pub(crate) use ports::free as free_port;
+#[allow(unused_imports, reason = "not every test program that has this module uses PostgreSQL")]
 pub(crate) use postgres::{Bouncer, Postgres, PostgresPair, client as postgres_client};
 pub(crate) use program::{Program, Ran, Running, command};
 pub(crate) use proxy::Proxy;
