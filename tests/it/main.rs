@@ -30,6 +30,10 @@ mod restart;
 mod rotation;
 mod runbook;
 mod shutdown;
-#[expect(dead_code, reason = "shared with the other test programs, which use what this one does not")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "shared with the other test programs, which use what this one does not"
+)]
 mod support;
 mod tls;

@@ -13,7 +13,7 @@ use countersign::{
 use tokio::sync::watch;
 
 use crate::{
-    support::{Bouncer, Postgres, postgres_client},
+    support::postgres::{self as server, Bouncer, Postgres},
     turns::Turns,
 };
 
@@ -238,7 +238,7 @@ pub(crate) fn sizing(limits: Limits, queue_capacity: usize) -> Sizing {
 
 /// A connection that finds the tables by their names alone, as SQLite does.
 async fn client(url: &str) -> tokio_postgres::Client {
-    let client = postgres_client(url).await;
+    let client = server::client(url).await;
     client.batch_execute("SET search_path = countersign").await.expect("any name will do");
     client
 }

@@ -9,7 +9,7 @@ mod callback;
 mod certificates;
 mod http;
 mod ports;
-mod postgres;
+pub(crate) mod postgres;
 mod program;
 mod proxy;
 mod worker;
@@ -20,8 +20,6 @@ pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use certificates::{Authority, Pair, PairFiles};
 pub(crate) use http::{Answer, Line};
 pub(crate) use ports::free as free_port;
-#[allow(unused_imports, reason = "not every test program that has this module uses PostgreSQL")]
-pub(crate) use postgres::{Bouncer, Postgres, PostgresPair, client as postgres_client};
 pub(crate) use program::{Program, Ran, Running, command};
 pub(crate) use proxy::Proxy;
 pub(crate) use worker::{Message, Worker};

@@ -6,7 +6,7 @@ use super::{
     PAUSE, SOME, say,
     scene::{SENDERS, Scene, replica},
 };
-use crate::support::{PATIENCE, PostgresPair, Proxy, eventually};
+use crate::support::{PATIENCE, Proxy, eventually, postgres::PostgresPair};
 
 /// The approval center waits 5 s for the answer to a callback.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use scene::{SENDERS, Scene};
 
-use crate::support::PostgresPair;
+use crate::support::postgres::PostgresPair;
 
 /// Enough to be in the middle of things.
 const SOME: usize = 300;

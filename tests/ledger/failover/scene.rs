@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::oracle::{Decision, Figures, Oracle};
 use crate::{
     scratch::{options, sizing},
-    support::{PostgresPair, eventually},
+    support::{eventually, postgres::PostgresPair},
 };
 
 /// Decisions under way at the same time.

@@ -12,7 +12,7 @@ use tokio::{
 use super::scene::replica;
 use crate::{
     conformance::acceptance,
-    support::{PATIENCE, Postgres},
+    support::{PATIENCE, postgres::Postgres},
 };
 
 /// Forwards what a replica and its server say to each other, until it is told to stop: then neither hears anything more, not
