@@ -229,7 +229,7 @@ async fn a_ledger_that_is_not_there_is_named_in_full_with_what_names_another() {
         "{}",
         ran.stderr
     );
-    let advice = "; --config FILE or --set ledger.url=sqlite:PATH names another";
+    let advice = "; --config FILE or --set ledger.url=URL names another";
     assert!(
         ran.stderr.contains("(ledger.url from default; ") && ran.stderr.contains(advice),
         "{}",

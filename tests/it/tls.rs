@@ -104,6 +104,9 @@ async fn an_expired_certificate_fails_the_check_and_the_service_starts_and_says_
         let lines = app.log_lines();
         lines.into_iter().filter(|line| line["message"] == message).collect::<Vec<_>>()
     };
+    // The line may follow the metric.
+    let written = async || told("the certificate has expired").into_iter().next().ok_or(());
+    eventually("the log to say so", written).await;
     let expired = told("the certificate has expired");
     assert_eq!(expired.len(), 1, "at start, then each day: {}", app.stderr());
     assert_eq!(expired[0]["level"], "ERROR");

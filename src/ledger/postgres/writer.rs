@@ -281,7 +281,7 @@ async fn call(
                 trust_storage,
                 i64::try_from(patience.as_millis()).unwrap_or(i64::MAX),
             ]),
-            // Once more: a wait for a standby also ends, without a word, when the list of standbys is emptied.
+            // Again: a wait for a standby also ends, without a word, when the list of standbys is emptied.
             ("SELECT countersign.durable_v1($1, $2)", values![needs_standby, trust_storage]),
         )
         .await?;
