@@ -168,7 +168,13 @@ impl Broker {
     /// A node of a cluster, not started yet. It asks for the other nodes, and makes itself known, on `epmd_port`, which
     /// somebody else serves.
     pub(crate) fn member(name: String, epmd_port: u16, config: &str) -> Self {
-        Self::prepare(name, Some(epmd_port), |_| config.to_owned())
+        Self::prepare(name, Some(epmd_port), |dir| {
+            let cookie = dir.join(".erlang.cookie");
+            std::fs::write(&cookie, "fake-cookie").expect("the node's directory is writable");
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o400);
+            std::fs::set_permissions(&cookie, private).expect("our own file");
+            config.to_owned()
+        })
     }
 
     fn prepare(node_name: String, epmd_port: Option<u16>, more: impl FnOnce(&Path) -> String) -> Self {
