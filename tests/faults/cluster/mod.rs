@@ -39,7 +39,11 @@ impl Scene {
         let queue = Queue { vhost, queue: COMMANDS };
         cluster.make_leader(leads, &queue).await;
         let scene = Self { cluster, urls, queue, app, oracle: Oracle::new() };
-        assert_eq!(scene.connected(), Some(connected));
+        eventually("the program to be connected to the first node", async || match scene.connected() {
+            Some(node) if node == connected => Ok(()),
+            other => Err(other),
+        })
+        .await;
         scene
     }
 
@@ -60,10 +64,10 @@ impl Scene {
         self.app.metric(CONFIRMED).await.map_or(0, |confirmed| confirmed as usize)
     }
 
-    /// Lets something happen while decisions are sent as fast as they are answered; tells the longest time without a
-    /// confirm.
+    /// Lets something happen while some hundreds of decisions a second are sent, of as many tasks; tells the longest time
+    /// without a confirm.
     async fn under_load(&self, happening: impl AsyncFnOnce(&Load)) -> Duration {
-        let load = self.oracle.load(&self.app, 2);
+        let load = self.oracle.load_of(&self.app, 4, 200, Duration::from_millis(5));
         let mut longest = Duration::ZERO;
         let watching = async {
             let (mut confirmed, mut since) = (0, Instant::now());

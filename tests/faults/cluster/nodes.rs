@@ -1,13 +1,14 @@
 //! Three private RabbitMQ nodes that are one cluster, with a wire from each to each.
 
 use super::names;
-use crate::support::{Broker, Vhost, eventually, free_port, off_the_runtime};
+use crate::support::{Broker, PATIENCE, Vhost, eventually, free_port, off_the_runtime};
 use crate::wire::{Flow, Wire};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::OwnedMutexGuard;
@@ -82,12 +83,18 @@ impl Nodes {
                 tokio::spawn(names::serve(eventually("the port is free", bind).await, others));
             });
         }
+        let cluster = Self { nodes, wires, frozen: Default::default(), _runtime: runtime };
+        cluster.start();
+        cluster
+    }
+
+    /// Starts all nodes that do not run, side by side: each waits for the others.
+    fn start(&self) {
         std::thread::scope(|scope| {
-            for node in &nodes {
+            for node in &self.nodes {
                 scope.spawn(|| node.start());
             }
         });
-        Self { nodes, wires, frozen: Default::default(), _runtime: runtime }
     }
 
     fn flow(&self, node: Number, flow: Flow) {
@@ -135,14 +142,14 @@ impl Cluster {
             nodes.flow(node, Flow::Free);
             nodes.thaw(node);
         }
-        off_the_runtime(|| {
-            std::thread::scope(|scope| {
-                for node in &nodes.nodes {
-                    scope.spawn(|| node.start());
-                }
-            });
-        })
-        .await;
+        off_the_runtime(|| nodes.start()).await;
+        if cluster.becomes_whole(Duration::from_secs(20)).await.is_err() {
+            off_the_runtime(|| {
+                nodes.nodes.iter().for_each(Broker::kill);
+                nodes.start();
+            })
+            .await;
+        }
         cluster.handle_partitions(Partitions::PauseMinority).await;
         cluster.until_whole().await;
         cluster
@@ -154,8 +161,18 @@ impl Cluster {
 
     /// Waits until every node runs and sees all others.
     pub(super) async fn until_whole(&self) {
-        let nodes = self.nodes;
-        eventually("the cluster to be whole", async || off_the_runtime(|| nodes.is_whole()).await).await;
+        let whole = self.becomes_whole(PATIENCE).await;
+        whole.expect("the cluster becomes whole");
+    }
+
+    async fn becomes_whole(&self, within: Duration) -> Result<(), String> {
+        let (nodes, deadline) = (self.nodes, Instant::now() + within);
+        loop {
+            match off_the_runtime(|| nodes.is_whole()).await {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                result => return result,
+            }
+        }
     }
 
     /// A new virtual host; its URLs, the one of this node first.
@@ -234,7 +251,8 @@ impl Cluster {
     /// The node that leads a quorum queue of three members; waits until there is one.
     pub(super) async fn leader(&self, asked: Number, queue: &Queue) -> Number {
         eventually("a queue of three members to have a leader", async || {
-            let told = self.try_eval(asked, format!("{}, ra:members({{Name, node()}}).", queue.name())).await?;
+            let told =
+                self.try_eval(asked, format!("{}, ra:members({{Name, node()}}).", queue.name())).await?;
             let (members, leader) = told.rsplit_once(']').ok_or_else(|| told.clone())?;
             let has = |text: &str, node: &Broker| text.contains(&format!("'{}'", node.node_name()));
             let complete = self.nodes.nodes.iter().all(|node| has(members, node));
