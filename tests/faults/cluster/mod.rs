@@ -152,6 +152,7 @@ async fn a_cluster_whose_node_is_killed_under_the_program_is_used_through_anothe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: half a minute"]
 async fn a_node_that_is_frozen_with_connection_and_leader_is_left_for_another() {
     const FAULT: &str = "cluster: the node of connection and leader frozen";
     let scene = Scene::new(0, 0).await;
@@ -160,7 +161,12 @@ async fn a_node_that_is_frozen_with_connection_and_leader_is_left_for_another() 
             scene.cluster.freeze(0).await;
             say_through(FAULT, scene.through(load, 500).await);
             assert_ne!(scene.connected(), Some(0));
+            // What it was sent before comes out of it now, after what was sent again.
             scene.cluster.thaw(0);
+            scene.through(load, 500).await;
+            // Whether it finds the others again by itself is left to chance, even with pause_minority.
+            scene.cluster.kill(0).await;
+            scene.cluster.start(0).await;
             scene.cluster.until_whole().await;
             scene.through(load, 500).await;
         })
@@ -169,6 +175,7 @@ async fn a_node_that_is_frozen_with_connection_and_leader_is_left_for_another() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: half a minute"]
 async fn a_minority_that_is_cut_off_with_the_connection_pauses_and_is_left_for_the_majority() {
     const FAULT: &str = "cluster: the node of connection and leader cut off, pausing";
     let scene = Scene::new(0, 0).await;
@@ -186,6 +193,7 @@ async fn a_minority_that_is_cut_off_with_the_connection_pauses_and_is_left_for_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: half a minute"]
 async fn a_minority_that_is_cut_off_and_goes_on_is_left_for_the_majority() {
     const FAULT: &str = "cluster: the node of connection and leader cut off, not pausing";
     let scene = Scene::new(0, 0).await;
@@ -207,6 +215,7 @@ async fn a_minority_that_is_cut_off_and_goes_on_is_left_for_the_majority() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: a minute"]
 async fn a_cluster_that_is_restarted_node_by_node_loses_nothing() {
     const FAULT: &str = "cluster: restarted node by node";
     let scene = Scene::new(0, 0).await;
