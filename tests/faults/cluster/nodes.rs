@@ -1,7 +1,7 @@
 //! Three private RabbitMQ nodes that are one cluster, with a wire from each to each.
 
 use super::names;
-use crate::support::{Broker, PATIENCE, Vhost, eventually, free_port, off_the_runtime};
+use crate::support::{Broker, PATIENCE, Vhost, eventually, free_port};
 use crate::wire::{Flow, Wire};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -180,12 +180,12 @@ impl Cluster {
         let nodes = self.nodes;
         let vhost: Vhost = off_the_runtime(move || nodes.nodes[first].vhost()).await;
         let in_turn = Self::all().map(|number| (first + number) % SIZE);
-        in_turn.map(|number| vhost.url_through(nodes.nodes[number].address().port())).collect()
+        in_turn.map(|number| vhost.url_through(nodes.nodes[number].amqp_port())).collect()
     }
 
     /// The node at this AMQP port.
     pub(super) fn at_port(&self, port: u16) -> Option<Number> {
-        self.nodes.nodes.iter().position(|node| node.address().port() == port)
+        self.nodes.nodes.iter().position(|node| node.amqp_port() == port)
     }
 
     async fn on(&self, node: Number, work: impl FnOnce(&Broker) + Send + 'static) {
@@ -303,4 +303,12 @@ impl Queue {
 fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
     assert!(sent.expect("kill can be started").success(), "SIG{name} to our own node");
+}
+
+/// Runs blocking work without blocking the test's tasks.
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),
+    }
 }

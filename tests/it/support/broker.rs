@@ -9,6 +9,8 @@
 //! the product's exchanges and queues. Tests that stop a broker always have a private node. Without `AMQP_URL` and
 //! without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
 
+mod member;
+
 use super::{Authority, PATIENCE, eventually, ports};
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -165,18 +167,6 @@ impl Broker {
         broker
     }
 
-    /// A node of a cluster, not started yet. It asks for the other nodes, and makes itself known, on `epmd_port`, which
-    /// somebody else serves.
-    pub(crate) fn member(name: String, epmd_port: u16, config: &str) -> Self {
-        Self::prepare(name, Some(epmd_port), |dir| {
-            let cookie = dir.join(".erlang.cookie");
-            std::fs::write(&cookie, "fake-cookie").expect("the node's directory is writable");
-            let private = std::os::unix::fs::PermissionsExt::from_mode(0o400);
-            std::fs::set_permissions(&cookie, private).expect("our own file");
-            config.to_owned()
-        })
-    }
-
     fn prepare(node_name: String, epmd_port: Option<u16>, more: impl FnOnce(&Path) -> String) -> Self {
         let dir =
             tempfile::Builder::new().prefix("countersign-broker-").tempdir().expect("a directory").keep();
@@ -204,20 +194,7 @@ impl Broker {
         broker
     }
 
-    pub(crate) fn node_name(&self) -> &str {
-        &self.node_name
-    }
-
-    pub(crate) fn epmd_port(&self) -> u16 {
-        self.epmd_port
-    }
-
-    /// Where the other nodes of a cluster connect to.
-    pub(crate) fn dist_address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.dist_port))
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
+    fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.amqp_port))
     }
 
@@ -283,11 +260,6 @@ impl Broker {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-    }
-
-    /// Kills the node with SIGKILL and returns when it is gone. Its data stay.
-    pub(crate) fn kill(&self) {
-        self.end(|| {});
     }
 
     fn end(&self, farewell: impl FnOnce()) {
@@ -648,7 +620,7 @@ impl Vhost {
 }
 
 /// Runs blocking work without blocking the test's tasks.
-pub(crate) async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),

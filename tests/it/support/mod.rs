@@ -14,7 +14,7 @@ mod proxy;
 mod worker;
 
 pub(crate) use app::{App, Config, Endpoint, client, post, quoted};
-pub(crate) use broker::{Broker, Encrypted, Managed, Vhost, off_the_runtime};
+pub(crate) use broker::{Broker, Encrypted, Managed, Vhost};
 pub(crate) use callback::{Callback, envelope, open, seal, seal_blocks};
 pub(crate) use certificates::{Authority, Pair, PairFiles};
 pub(crate) use http::{Answer, Line};
