@@ -98,6 +98,22 @@ impl Failure for Error {
         }
     }
 
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Ended { source, .. } => {
+                let kind = source.as_deref().map(lapin::Error::kind);
+                matches!(kind, Some(ErrorKind::MissingHeartbeatError))
+            }
+            Self::Url { .. }
+            | Self::NoUrl
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Topology { .. }
+            | Self::Channel { .. } => false,
+        }
+    }
+
     fn blames_publish(&self) -> Option<String> {
         match self {
             Self::Ended { source, .. } => source.as_deref().and_then(blame),
@@ -193,6 +209,13 @@ mod tests {
             assert_eq!(ended(said(code, "the broker's words")).blames_publish(), None, "{code}");
         }
         assert_eq!(ended(Box::new(io::Error::from(io::ErrorKind::BrokenPipe).into())).blames_publish(), None);
+    }
+
+    #[test]
+    fn only_missing_heartbeats_are_silence() {
+        assert!(ended(Box::new(ErrorKind::MissingHeartbeatError.into())).is_silence());
+        assert!(!ended(said(320, "shut down")).is_silence());
+        assert!(!ended(Box::new(io::Error::from(io::ErrorKind::ConnectionReset).into())).is_silence());
     }
 
     #[test]

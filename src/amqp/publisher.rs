@@ -88,7 +88,7 @@ impl crate::relay::Publisher for Publisher {
     type Session = ConfirmChannel;
     type Error = Error;
 
-    /// Tries every broker once, starting with the last connected one.
+    /// Tries every broker once, starting with the last connected one unless it was passed over.
     async fn connect(&mut self) -> Result<ConfirmChannel, Error> {
         let mut last = Error::NoUrl;
         for tried in 1..=self.brokers.len() {
@@ -99,7 +99,7 @@ impl crate::relay::Publisher for Publisher {
                     return Ok(ConfirmChannel::new(link, &self.settings, self.connected.clone()));
                 }
                 Err(error) => {
-                    self.next = (self.next + 1) % self.brokers.len();
+                    crate::relay::Publisher::pass_over(self);
                     if tried < self.brokers.len() {
                         warn!(error = %chain(&error), "trying the next broker");
                     }
@@ -108,6 +108,14 @@ impl crate::relay::Publisher for Publisher {
             }
         }
         Err(last)
+    }
+
+    fn brokers(&self) -> usize {
+        self.brokers.len()
+    }
+
+    fn pass_over(&mut self) {
+        self.next = (self.next + 1) % self.brokers.len();
     }
 }
 

@@ -105,8 +105,11 @@ impl Watch {
     ) -> std::convert::Infallible {
         sleep(every.min(SETTLED)).await;
         loop {
-            let looking = self.look(looks);
-            let result = match timeout(self.settings.connect_timeout, looking).await {
+            let looked = match self.connect(looks).await {
+                Ok(()) => timeout(self.settings.connect_timeout, self.look(looks)).await,
+                Err(error) => Ok(Err(error)),
+            };
+            let result = match looked {
                 Ok(Ok(seen)) => {
                     let result = seen.result();
                     teller.seen(&seen);
@@ -134,15 +137,18 @@ impl Watch {
         }
     }
 
+    /// Connects unless connected. Each broker has its own time limit: the first may be the one that does not answer.
+    async fn connect(&self, looks: &mut Looks) -> Result<(), Error> {
+        if looks.connection.is_none() {
+            let brokers = Broker::parse_all(&self.settings.urls)?;
+            looks.connection = Some(Listening::open(&brokers, &self.settings, CONNECTION).await?);
+        }
+        Ok(())
+    }
+
     async fn look(&self, looks: &mut Looks) -> Result<Seen, Error> {
-        let connection = match looks.connection.take() {
-            Some(connection) => connection,
-            None => {
-                Listening::open(&Broker::parse_all(&self.settings.urls)?, &self.settings, CONNECTION).await?
-            }
-        };
-        // Stored immediately: a cancelled check then closes it.
-        let connection = looks.connection.insert(connection);
+        // In its place, so that a cancelled check closes it.
+        let connection = looks.connection.as_ref().expect("connected before");
         let plan = topology::whole_plan(&self.settings);
         let mut looking = Looking {
             connection,

@@ -36,6 +36,14 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How old a session must be before a command known to end sessions is tried: time for all others.
 const CALM: Duration = Duration::from_secs(2);
 
+/// How long a session may stall while there are other brokers to try. Longer than a healthy cluster needs to choose a
+/// new leader for a queue.
+///
+/// A node of a cluster may take commands and confirm none: it is frozen, in a minority, or asks a leader that is out of
+/// reach. Doubled after each round of all brokers without a confirm: those that are merely slow are given the whole
+/// [`Settings::confirm_timeout`], as a single one is.
+const STALL: Duration = Duration::from_secs(10);
+
 /// Maximum number of commands that wait for enrichment, their own or that of an earlier command. More would hold up
 /// the log's order, for at most as long as the first of them takes.
 const MAX_STRAGGLERS: usize = 1024;
@@ -44,7 +52,7 @@ pub(super) enum End<E> {
     /// Stop was requested, and everything is settled.
     Stopped,
     Failed(E),
-    /// The oldest publish had no answer within [`Settings::confirm_timeout`].
+    /// The oldest publish had no answer within [`Settings::confirm_timeout`], or the session stalled.
     Unanswered,
 }
 
@@ -64,6 +72,10 @@ pub(super) struct Relay {
     machine: Machine<Parcel>,
     preparations: Preparations,
     pub(super) confirmed: u64,
+    /// When the broker last confirmed a command.
+    confirmed_at: Instant,
+    /// Sessions in a row that were given up without a confirm.
+    stalled: usize,
     settling: Option<BoxFuture<'static, Result<(), AcceptError>>>,
     asking: Option<BoxFuture<'static, Answer>>,
     reading: Option<BoxFuture<'static, Result<Vec<Entry>, LookError>>>,
@@ -101,6 +113,8 @@ impl Relay {
             clock: Clock::start(),
             machine: Machine::new(rules),
             confirmed: 0,
+            confirmed_at: Instant::now(),
+            stalled: 0,
             settling: None,
             asking: None,
             reading: None,
@@ -114,9 +128,15 @@ impl Relay {
         Shutdown { confirmed: self.confirmed, unanswered, settled }
     }
 
-    /// Publishes through a session until it ends or stop is requested. Nothing may be unsettled at the start.
-    pub(super) async fn serve<S: Session>(&mut self, session: &mut S, stop: &mut Stop) -> End<S::Error> {
-        match self.serve_until(session, stop).await {
+    /// Publishes through a session with one of so many brokers until it ends, stalls, or stop is requested. Nothing may
+    /// be unsettled at the start.
+    pub(super) async fn serve<S: Session>(
+        &mut self,
+        session: &mut S,
+        brokers: usize,
+        stop: &mut Stop,
+    ) -> End<S::Error> {
+        match self.serve_until(session, brokers, stop).await {
             Ok(()) => End::Stopped,
             Err(end) => end,
         }
@@ -125,6 +145,7 @@ impl Relay {
     async fn serve_until<S: Session>(
         &mut self,
         session: &mut S,
+        brokers: usize,
         stop: &mut Stop,
     ) -> Result<(), End<S::Error>> {
         let mut head = self.ledger.head();
@@ -158,7 +179,9 @@ impl Relay {
                 biased;
                 _ = ticks.tick() => {
                     session.look()?;
-                    if self.machine.tick(self.clock.now()) {
+                    let now = self.clock.now();
+                    if self.machine.tick(now) || self.stalls(brokers, now) {
+                        self.stalled += 1;
                         return Err(End::Unanswered);
                     }
                 }
@@ -181,6 +204,19 @@ impl Relay {
                 () = requested(stop), if !stopping => {}
             }
         }
+    }
+
+    /// True if nothing was confirmed for some time, although the oldest publish has had no answer for as long, and there
+    /// are other brokers to try.
+    ///
+    /// A full queue is no stall: the broker refuses at once.
+    fn stalls(&self, brokers: usize, now: Moment) -> bool {
+        if brokers < 2 {
+            return false;
+        }
+        let rounds = u32::try_from(self.stalled / brokers).unwrap_or(u32::MAX);
+        let patience = STALL.saturating_mul(2_u32.saturating_pow(rounds));
+        self.machine.unanswered_for(now) >= patience && self.confirmed_at.elapsed() >= patience
     }
 
     /// Reads the position to continue from. `None` if stop was requested.
@@ -344,7 +380,11 @@ impl Relay {
             }
             self.metrics.relay.confirm_took(self.machine.answered(outcome, now));
         }
-        self.confirmed += confirmed;
+        if confirmed > 0 {
+            self.confirmed += confirmed;
+            self.confirmed_at = Instant::now();
+            self.stalled = 0;
+        }
         self.metrics.relay.published(PublishResult::Confirmed, confirmed);
         if let Some(blocked) = news.blocked.take() {
             self.metrics.relay.set_blocked(blocked);

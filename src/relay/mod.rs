@@ -120,6 +120,12 @@ pub trait Publisher: Send {
     /// Opens a session that is ready to publish. Takes a bounded time. Cancel safe: a dropped call leaves nothing
     /// behind.
     fn connect(&mut self) -> impl Future<Output = Result<Self::Session, Self::Error>> + Send;
+
+    /// The number of brokers that [`connect`](Publisher::connect) chooses from.
+    fn brokers(&self) -> usize;
+
+    /// Makes the next [`connect`](Publisher::connect) try the broker of the last session after all others.
+    fn pass_over(&mut self);
 }
 
 /// A connection to a broker. After an error only [`close`](Session::close) may be called.
@@ -153,6 +159,9 @@ pub trait Session: Send {
 pub trait Failure: Error + Send + Sync + 'static {
     /// True if retrying will not help: the broker or the configuration has to be changed.
     fn needs_operator(&self) -> bool;
+
+    /// True if the broker has fallen silent: connecting to it again may take as long as it can.
+    fn is_silence(&self) -> bool;
 
     /// The broker's message, if it ended the session over a published command: that command would end the next session
     /// as well.
@@ -259,7 +268,7 @@ async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mu
             Ok(mut session) => {
                 relay.metrics.relay.set_connected(true);
                 let confirmed = relay.confirmed;
-                let end = relay.serve(&mut session, stop).await;
+                let end = relay.serve(&mut session, publisher.brokers(), stop).await;
                 let blame = match &end {
                     End::Failed(failure) => failure.blames_publish(),
                     End::Stopped | End::Unanswered => None,
@@ -272,8 +281,16 @@ async fn supervise<P: Publisher>(relay: &mut Relay, publisher: &mut P, stop: &mu
                 relay.settle_all().await;
                 match end {
                     End::Stopped => return info!("the relay has stopped"),
-                    End::Failed(failure) => (true, Some(failure)),
-                    End::Unanswered => (true, None),
+                    End::Failed(failure) => {
+                        if failure.is_silence() {
+                            publisher.pass_over();
+                        }
+                        (true, Some(failure))
+                    }
+                    End::Unanswered => {
+                        publisher.pass_over();
+                        (true, None)
+                    }
                 }
             }
             Err(failure) => (false, Some(failure)),

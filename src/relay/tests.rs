@@ -6,6 +6,7 @@ mod operator;
 mod poison;
 mod preparing;
 mod simulation;
+mod stalls;
 
 use std::{sync::Arc, time::Duration};
 

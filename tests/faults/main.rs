@@ -8,6 +8,7 @@ mod support;
 mod amqps;
 mod broker;
 mod calm;
+mod cluster;
 mod disk;
 mod edge;
 mod edge_tls;

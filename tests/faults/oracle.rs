@@ -233,6 +233,11 @@ impl Oracle {
     /// Sends from `senders` connections at a time until [`Load::stop`]. Each has four tasks of its own, and decides them
     /// in turn, so that the order within a task is known. A sender that finds nobody tries again.
     pub(crate) fn load(&self, app: &App, senders: usize) -> Load {
+        self.load_of(app, senders, 4, Duration::ZERO)
+    }
+
+    /// [`Oracle::load`] with so many tasks for each sender, and a pause after each decision.
+    pub(crate) fn load_of(&self, app: &App, senders: usize, tasks_each: usize, pause: Duration) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
@@ -243,16 +248,18 @@ impl Oracle {
             tasks.spawn(async move {
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let decision = Decision::new(&format!("load-{me}-{}", number % 4), number);
+                    let decision = Decision::new(&format!("load-{me}-{}", number % tasks_each), number);
                     number += 1;
                     let answer = post(&client, &url, decision.body()).await.ok();
                     let kept = answer.as_ref().is_some_and(|answer| answer.status == 200);
                     oracle.note(decision, answer.as_ref(), true);
                     if kept {
                         answered.fetch_add(1, Ordering::Relaxed);
-                    } else {
-                        // Not to spin while the program is away.
-                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    // Not to spin while the program is away.
+                    let pause = if kept { pause } else { Duration::from_millis(5) };
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
                     }
                 }
             });

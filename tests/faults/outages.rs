@@ -3,7 +3,7 @@
 use crate::broker::{account, recovered};
 use crate::oracle::{Figures, Oracle, trickle};
 use crate::rogue::Held;
-use crate::support::{App, Config, Vhost, Worker, eventually};
+use crate::support::{App, Config, Vhost, Worker, eventually, quoted};
 use crate::wire::{Cut, Flow, Side, Wire};
 
 /// The program behind a wire, with deadlines that let a test see them pass.
@@ -165,4 +165,27 @@ async fn a_connection_that_is_closed_in_one_direction_is_given_up_and_nothing_is
     })
     .await;
     let _figures = scene.figures("half-closed, twice on each side").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_brokers_the_one_that_falls_silent_is_left_for_the_other_with_the_ordinary_deadlines() {
+    let vhost = Vhost::new().await;
+    let (first, second) = (Wire::to(vhost.address()).await, Wire::to(vhost.address()).await);
+    // Without heartbeats: nobody but the publisher can notice.
+    let urls =
+        [&first, &second].map(|wire| quoted(&format!("{}?heartbeat=0", vhost.url_through(wire.port()))));
+    let config = Config::new(&vhost)
+        .set("amqp", "check_interval", "\"off\"")
+        .env("COUNTERSIGN__AMQP__URLS", &format!("[{}]", urls.join(", ")));
+    let app = App::with(config).await;
+    let worker = Worker::on(&vhost);
+    let oracle = Oracle::new();
+    trickle(&oracle, &app, async {
+        worker.messages(10).await;
+        first.flow(Flow::Stalled, Flow::Stalled);
+        recovered(&worker, 20, "silent, with another broker to go to").await;
+    })
+    .await;
+    let _figures = account(&oracle, &app, &worker, "silent, with another broker to go to").await;
+    assert_eq!((first.accepted(), second.accepted()), (1, 1), "the silent one is not asked again first");
 }

@@ -1,7 +1,8 @@
 //! Exchanges and queues while the program runs: what is gone, what was there before, what may not be, and what lies in them.
 
 use crate::oracle::Oracle;
-use crate::support::{App, Broker, Callback, Config, Proxy, Vhost, Worker, eventually};
+use crate::support::{App, Broker, Callback, Config, Proxy, Vhost, Worker, eventually, quoted};
+use crate::wire::{Flow, Wire};
 use lapin::ExchangeKind;
 use lapin::options::{
     BasicConsumeOptions, BasicRejectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -296,4 +297,17 @@ async fn a_broker_that_was_never_reached_is_not_said_to_be_lost() {
     })
     .await;
     assert_eq!(topology(&app).await, Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_first_broker_is_silent_the_queues_are_looked_at_through_another() {
+    let vhost = Vhost::new().await;
+    let silent = Wire::to(vhost.address()).await;
+    silent.flow(Flow::Stalled, Flow::Stalled);
+    let urls = [quoted(&vhost.url_through(silent.port())), quoted(vhost.url())];
+    let config = watchful(Config::new(&vhost))
+        .set("amqp", "connect_timeout_ms", "1000")
+        .env("COUNTERSIGN__AMQP__URLS", &format!("[{}]", urls.join(", ")));
+    let app = App::with(config).await;
+    until_metric_is_at_least(&app, &checks("ok"), 2.0).await;
 }

@@ -387,9 +387,18 @@ impl<C: Cargo> Machine<C> {
         let session = &mut self.session;
         self.looking.tick(session.crowded);
         session.reading.tick();
-        let Some(oldest) = session.in_flight.front() else { return false };
-        let since = oldest.sent_at.max(session.patience_from);
-        session.gate != Gate::Blocked && now.elapsed.saturating_sub(since) >= self.rules.confirm_timeout
+        self.unanswered_for(now) >= self.rules.confirm_timeout
+    }
+
+    /// How long the oldest publish has been unanswered. Zero while the broker blocks publishing.
+    pub(super) fn unanswered_for(&self, now: Moment) -> Duration {
+        let session = &self.session;
+        match session.in_flight.front() {
+            Some(oldest) if session.gate != Gate::Blocked => {
+                now.elapsed.saturating_sub(oldest.sent_at.max(session.patience_from))
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// Ends the session; `blame` has the broker's message if it ended the session over a published command.

@@ -70,6 +70,11 @@ pub(super) struct World {
     pub(super) connects: u32,
     pub(super) sessions: u32,
     pub(super) closed: u32,
+    /// Brokers that could be tried instead.
+    pub(super) others: usize,
+    pub(super) passed_over: u32,
+    /// A session that is cut ends because nothing is heard of the broker.
+    pub(super) silent: bool,
     /// Every publish of all sessions, in order.
     pub(super) published: Vec<Seq>,
     /// Every command that was ever confirmed.

@@ -9,6 +9,8 @@
 //! the product's exchanges and queues. Tests that stop a broker always have a private node. Without `AMQP_URL` and
 //! without an installed RabbitMQ the tests fail: a skipped broker test proves nothing.
 
+mod member;
+
 use super::{Authority, PATIENCE, eventually, ports};
 use lapin::options::{
     BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -35,14 +37,17 @@ const BOOT: Duration = Duration::from_secs(180);
 
 /// Waits on its standard input; `keep` or end of file makes it kill the node.
 const WATCHDOG: &str = r#"
-setsid epmd -address 127.0.0.1 -port "$2" </dev/null >>"$1/epmd.log" 2>&1 &
-epmd=$!
+epmd=
+if [ "$4" = own ]; then
+    setsid epmd -address 127.0.0.1 -port "$2" </dev/null >>"$1/epmd.log" 2>&1 &
+    epmd=$!
+fi
 setsid "$3" </dev/null >>"$1/node.log" 2>&1 &
 node=$!
 order=
 read -r order
 kill -s KILL -- "-$node"
-kill -s KILL -- "-$epmd"
+[ -z "$epmd" ] || kill -s KILL -- "-$epmd"
 wait
 [ "$order" = keep ] || rm -rf -- "$1"
 "#;
@@ -84,6 +89,8 @@ pub(crate) struct Broker {
     amqp_port: u16,
     control_port: u16,
     epmd_port: u16,
+    /// Whether `epmd` is started with the node, or somebody else serves names on its port.
+    own_epmd: bool,
     node_name: String,
     dist_port: u16,
     /// The shell that ends the node when its standard input closes.
@@ -154,14 +161,22 @@ impl Broker {
 
     /// [`Broker::boot`] with more configuration, which may name files in the node's directory.
     fn boot_with(more: impl FnOnce(&Path) -> String) -> Self {
+        let name = format!("countersign-{}-{}@localhost", std::process::id(), next());
+        let broker = Self::prepare(name, None, more);
+        broker.start();
+        broker
+    }
+
+    fn prepare(node_name: String, epmd_port: Option<u16>, more: impl FnOnce(&Path) -> String) -> Self {
         let dir =
             tempfile::Builder::new().prefix("countersign-broker-").tempdir().expect("a directory").keep();
         let broker = Self {
             amqp_port: ports::free(),
             control_port: ports::free(),
-            epmd_port: ports::free(),
+            epmd_port: epmd_port.unwrap_or_else(ports::free),
+            own_epmd: epmd_port.is_none(),
             dist_port: ports::free(),
-            node_name: format!("countersign-{}-{}@localhost", std::process::id(), next()),
+            node_name,
             dir,
             watchdog: Mutex::new(None),
         };
@@ -176,8 +191,11 @@ impl Broker {
                 more(&broker.dir)
             ),
         );
-        broker.start();
         broker
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.amqp_port))
     }
 
     /// Starts the node, on the same ports and data as before, and waits until it serves AMQP. Does nothing if it
@@ -200,6 +218,7 @@ impl Broker {
             .arg(&self.dir)
             .arg(self.epmd_port.to_string())
             .arg(server_script())
+            .arg(if self.own_epmd { "own" } else { "" })
             // Its own process group, so that an interrupt on the terminal reaches it only as the end of the pipe.
             .process_group(0)
             .env("HOME", &self.dir)
@@ -233,14 +252,20 @@ impl Broker {
 
     /// Stops the node cleanly and returns when it is gone. Its data stay.
     pub(crate) fn stop(&self) {
+        self.end(|| {
+            self.eval("init:stop().");
+            let deadline = Instant::now() + PATIENCE;
+            // The node's own process serves the control port, which closes with it.
+            while TcpStream::connect(("127.0.0.1", self.control_port)).is_ok() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
+
+    fn end(&self, farewell: impl FnOnce()) {
         let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut child) = watchdog.take() else { return };
-        self.eval("init:stop().");
-        let deadline = Instant::now() + PATIENCE;
-        // The node's own process serves the control port, which closes with it.
-        while TcpStream::connect(("127.0.0.1", self.control_port)).is_ok() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        farewell();
         let mut orders = child.stdin.take().expect("started with a pipe");
         orders.write_all(b"keep\n").expect("the watchdog waits for its order");
         drop(orders);
@@ -281,13 +306,13 @@ impl Broker {
              <<\"guest\">>, <<\"{name}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"tests\">>)."
         ));
         Vhost {
-            url: format!("amqp://guest:guest@127.0.0.1:{}/{name}", self.amqp_port),
-            address: SocketAddr::from(([127, 0, 0, 1], self.amqp_port)),
+            url: format!("amqp://guest:guest@{}/{name}", self.address()),
+            address: self.address(),
             _alone: None,
         }
     }
 
-    fn try_eval(&self, expressions: &str) -> std::io::Result<String> {
+    pub(crate) fn try_eval(&self, expressions: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.control_port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let length = u32::try_from(expressions.len()).expect("expressions are short");

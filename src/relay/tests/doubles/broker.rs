@@ -12,13 +12,20 @@ use crate::{
 #[error("the test says so")]
 pub(in crate::relay::tests) struct Told {
     blame: Option<String>,
+    silent: bool,
 }
 
-const AWAY: Told = Told { blame: None };
+const AWAY: Told = Told { blame: None, silent: false };
+
+const SILENT: Told = Told { blame: None, silent: true };
 
 impl Failure for Told {
     fn needs_operator(&self) -> bool {
         false
+    }
+
+    fn is_silence(&self) -> bool {
+        self.silent
     }
 
     fn blames_publish(&self) -> Option<String> {
@@ -44,6 +51,15 @@ impl Publisher for Handle {
         world.ended = None;
         drop(world);
         Ok(self.clone())
+    }
+
+    fn brokers(&self) -> usize {
+        1 + self.world().others
+    }
+
+    fn pass_over(&mut self) {
+        let mut world = self.world();
+        world.passed_over += 1;
     }
 }
 
@@ -85,10 +101,10 @@ impl Session for Handle {
     fn poll_news(&mut self, cx: &mut Context<'_>, news: &mut News) -> Poll<Result<(), Told>> {
         let mut world = self.world();
         if let Some(blame) = world.ended.clone() {
-            return Poll::Ready(Err(Told { blame: Some(blame) }));
+            return Poll::Ready(Err(Told { blame: Some(blame), silent: false }));
         }
         if world.fails {
-            return Poll::Ready(Err(AWAY));
+            return Poll::Ready(Err(if world.silent { SILENT } else { AWAY }));
         }
         let told = std::mem::take(&mut world.news);
         if told.outcomes.is_empty() && told.late.is_empty() && told.blocked.is_none() {
