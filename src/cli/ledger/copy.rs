@@ -21,7 +21,6 @@ use crate::{
         postgres::Options,
     },
     secret::Secret,
-    telemetry::log::chain,
 };
 
 pub(super) const EXAMPLES: &str = "\
