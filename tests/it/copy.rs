@@ -1,8 +1,9 @@
 //! `ledger copy` with the real program, between a real file and a real PostgreSQL.
 
 use crate::support::{
-    App, Callback, Config, Endpoint, NOWHERE, Postgres, Program, Ran, Vhost, Worker, client, eventually,
-    postgres_client, quoted,
+    App, Callback, Config, Endpoint, NOWHERE, Program, Ran, Vhost, Worker, client, eventually,
+    postgres::{self, Postgres},
+    quoted,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ async fn database() -> String {
 }
 
 async fn numbers(url: &str, sql: &str) -> Vec<i64> {
-    let rows = postgres_client(url).await.query(sql, &[]).await.expect("SQL of ours");
+    let rows = postgres::client(url).await.query(sql, &[]).await.expect("SQL of ours");
     rows.iter().map(|row| row.get(0)).collect()
 }
 

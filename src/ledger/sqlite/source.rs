@@ -147,7 +147,7 @@ impl Source {
         };
         let mut bytes = 0;
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let after = after.map(|place| Key(place));
+        let after = after.map(Key);
         let mut rows = match &after {
             Some(key) => statement.query([key])?,
             None => statement.query([])?,
