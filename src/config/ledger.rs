@@ -14,6 +14,7 @@ use crate::{
         self, Location,
         postgres::{Address, Demands, Durability, Options},
     },
+    secret::Secret,
 };
 
 pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settings> {
@@ -70,6 +71,18 @@ fn ledger_url(url: &str) -> Result<(), String> {
         return Address::parse(url, None).map(drop).map_err(|fault| format!("{fault}; {POSTGRES_URL}"));
     }
     sqlite_path(url).map(drop).map_err(|fault| format!("{fault}; {SQLITE_URL}"))
+}
+
+/// Where a ledger is that a command names by its URL. The error does not quote it.
+pub(crate) fn ledger_location(url: &Secret) -> Result<Location, String> {
+    ledger_url(url.expose())?;
+    if url.expose().starts_with("sqlite:") {
+        return sqlite_path(url.expose()).map(|path| Location::Sqlite(absolute(path)));
+    }
+    let address = Address::parse(url.expose(), None).map_err(|fault| fault.to_string())?;
+    // Who serves from it demands more.
+    let demands = Demands { durability: Durability::Primary, trust_storage: true };
+    Ok(Location::Postgres(Options { address, demands, holder: String::new() }))
 }
 
 /// The URL without its password.

@@ -38,6 +38,7 @@ pub use self::{
     origin::Origin,
     show::Effective,
 };
+pub(crate) use ledger::ledger_location;
 pub(crate) use secrets::read_secret;
 pub(crate) use values::parse_duration;
 

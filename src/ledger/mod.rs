@@ -41,6 +41,7 @@
 
 mod accept;
 mod contexts;
+pub mod copy;
 mod credentials;
 mod error;
 pub mod findings;

@@ -41,7 +41,10 @@ pub const NAMES: [&str; 29] = [
 pub const OUTCOMES: [&str; 5] =
     ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:outcomes"];
 
-/// Passes a point. The name must be in [`NAMES`] or [`OUTCOMES`].
+/// The points of a copy of a ledger, in the order in which it passes them.
+pub const COPY: [&str; 4] = ["copy:begun", "copy:portion", "copy:finished", "copy:marked"];
+
+/// Passes a point. The name must be in [`NAMES`], [`OUTCOMES`] or [`COPY`].
 #[inline]
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -73,7 +76,7 @@ mod armed {
     });
 
     fn is_known(name: &str) -> bool {
-        super::NAMES.contains(&name) || super::OUTCOMES.contains(&name)
+        [&super::NAMES[..], &super::OUTCOMES, &super::COPY].iter().any(|names| names.contains(&name))
     }
 
     pub(super) fn reach(name: &'static str) {

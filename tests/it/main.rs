@@ -8,6 +8,7 @@ mod config;
 mod console;
 mod context;
 mod contract;
+mod copy;
 mod dedupe;
 mod deploy;
 mod descriptors;

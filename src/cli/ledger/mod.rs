@@ -1,6 +1,7 @@
-//! `ledger list|show|stats|requeue|park|show-again|prune`: works on the ledger, whether or not `serve` runs.
+//! `ledger list|show|stats|requeue|park|show-again|prune|copy`: works on the ledger, whether or not `serve` runs.
 
 mod acts;
+mod copy;
 mod view;
 
 use clap::Subcommand;
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::config::Loaded;
 use acts::{ParkArguments, PruneArguments, RequeueArguments, ShowAgainArguments};
+use copy::CopyArguments;
 use view::{ListArguments, ShowArguments, StatsArguments};
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +40,12 @@ pub(super) enum LedgerCommand {
     /// A running service does this itself, by ledger.retention. Pending and parked commands stay. The file does not
     /// shrink: its free pages are reused.
     Prune(PruneArguments),
+    /// Copy a SQLite ledger to a PostgreSQL database, to serve from that
+    ///
+    /// Takes commands with their history, rounds, contexts and all else that is kept; refuses if something is not published
+    /// yet, or if a service uses one of the two. One that is interrupted goes on when it is started again.
+    #[command(after_help = copy::EXAMPLES)]
+    Copy(Box<CopyArguments>),
 }
 
 pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -51,6 +59,7 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
             LedgerCommand::Park(arguments) => acts::park(&arguments, &*ledger().await?).await,
             LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &*ledger().await?).await,
             LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded).await,
+            LedgerCommand::Copy(arguments) => copy::copy(&arguments, loaded).await,
         }
     })
 }

@@ -156,6 +156,12 @@ impl Address {
         Ok(Self { hosts, ssl_mode, root_cert, shown })
     }
 
+    /// True if it has a password, whichever way that was given.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.hosts.iter().any(|host| host.get_password().is_some())
+    }
+
     /// A host on another machine to which a connection may be made that anybody between can read or answer; `None` if there
     /// is none.
     #[must_use]

@@ -31,6 +31,7 @@ mod schema;
 mod server;
 mod shared;
 mod standbys;
+mod target;
 mod tls;
 mod values;
 mod verbs;
@@ -54,6 +55,7 @@ pub use address::{Address, AddressFault, SslMode};
 pub use client::{Health, PostgresClient};
 pub use durability::{Demands, Durability};
 pub use standbys::Replication;
+pub(super) use target::{Held, Target, Under, Way};
 
 use super::{AcceptError, ActError, LookError, Sizing};
 use lease::Lease;
@@ -193,7 +195,7 @@ impl PostgresLedger {
         let server = Arc::new(Server::new(address.clone()));
         let links = Links::new(&server, runtime.handle().clone());
         let changes = links.changes.clone();
-        let made = links.run(async move { schema::migrate(&changes).await }).await;
+        let made = links.run(async move { schema::ready(&changes).await }).await;
         let is_made = match made {
             Ok(()) => true,
             Err(error) if error.is_passing() => {
@@ -255,7 +257,7 @@ async fn made_at_last(link: &Link, mut stop: watch::Receiver<bool>) -> bool {
             () = tokio::time::sleep(PAUSE) => {}
             () = lease::stopped(&mut stop) => return false,
         }
-        match schema::migrate(link).await {
+        match schema::ready(link).await {
             Ok(()) => return true,
             Err(error) if error.is_passing() => {}
             Err(error) => tracing::error!(
@@ -318,6 +320,14 @@ pub enum Error {
     /// The schema `countersign` is there, and says nothing of its version.
     #[error("the schema countersign has no version; it is not the ledger of this program")]
     NoVersion,
+    /// The copy of another ledger into this one is not finished.
+    #[error(
+        "it holds a part of {source_ledger}, whose copy is not finished: `countersign ledger copy` goes on where it stopped"
+    )]
+    HalfCopied {
+        /// The other one.
+        source_ledger: String,
+    },
     /// A newer program has changed the tables.
     #[error(
         "a newer program has changed the ledger's tables: they have version {found}, this program knows {known}"
@@ -372,8 +382,13 @@ impl Error {
         matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
     }
 
+    /// True if a table was asked that is not there.
+    pub(super) fn is_missing_table(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE))
+    }
+
     /// True if trying again soon may help: the server starts, stops or fails over, or somebody else holds a lock.
-    fn is_passing(&self) -> bool {
+    pub(super) fn is_passing(&self) -> bool {
         let Self::Postgres(error) = self else { return matches!(self, Self::TimedOut | Self::Warned) };
         // Classes of SQLSTATE (PostgreSQL, appendix A): connection, transaction rollback, insufficient resources, operator
         // intervention; then a lock that is held by another, and a server that takes no writes.

@@ -20,8 +20,35 @@ const LOCK: i64 = 0x636f_756e_7465_7201;
 /// Checks that the tables are there and may be used, and changes nothing.
 ///
 /// # Errors
-/// [`Error::NoTables`], and [`Error::TooNew`] if a newer program has changed them so that this one may not write.
+/// As [`known`], and [`Error::HalfCopied`].
 pub(super) async fn check(link: &Link) -> Result<(), Error> {
+    known(link).await?;
+    whole(link).await
+}
+
+/// Makes the tables, or brings them to the version that this program knows, and checks that they may be used.
+///
+/// # Errors
+/// As [`migrate`], and [`Error::HalfCopied`].
+pub(super) async fn ready(link: &Link) -> Result<(), Error> {
+    migrate(link).await?;
+    whole(link).await
+}
+
+/// Refuses what is only a part of another ledger.
+async fn whole(link: &Link) -> Result<(), Error> {
+    let sql = "SELECT source FROM countersign.copied WHERE finished_at IS NULL";
+    match link.query_opt(sql, values![]).await? {
+        None => Ok(()),
+        Some(row) => Err(Error::HalfCopied { source_ledger: row.try_get("source")? }),
+    }
+}
+
+/// Checks that the tables are there and of a version that this program knows.
+///
+/// # Errors
+/// [`Error::NoTables`], and [`Error::TooNew`] if a newer program has changed them so that this one may not write.
+pub(super) async fn known(link: &Link) -> Result<(), Error> {
     let sql = "SELECT 1 WHERE to_regclass('countersign.schema') IS NOT NULL";
     link.query_opt(sql, values![]).await?.ok_or(Error::NoTables)?;
     let sql = "SELECT version, oldest_writer FROM countersign.schema";

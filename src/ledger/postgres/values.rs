@@ -49,6 +49,7 @@ typed! {
     Cow<'_, str> => TEXT, TEXT_ARRAY;
     Uuid => UUID, UUID_ARRAY;
     &[u8] => BYTEA, BYTEA_ARRAY;
+    Vec<u8> => BYTEA, BYTEA_ARRAY;
 }
 
 impl<T: Typed> Typed for Option<T> {

@@ -11,6 +11,7 @@ mod findings;
 mod health;
 mod history;
 mod lookup;
+mod moved;
 mod operator;
 mod outcomes;
 mod prune;
@@ -22,6 +23,7 @@ mod room;
 mod rows;
 mod schema;
 mod shared;
+mod source;
 mod verbs;
 mod waiting;
 mod window;
@@ -54,6 +56,7 @@ use files::Files;
 use lookup::Lookups;
 use readers::Readers;
 use shared::Shared;
+pub(super) use source::Source;
 use waiting::Job;
 use window::{Spans, Window};
 use writer::Writer;
@@ -101,6 +104,7 @@ impl SqliteLedger {
     /// See [`OpenError`]. A broken ledger is never opened, repaired or recreated.
     pub fn open(path: &Path, sizing: &Sizing) -> Result<Self, OpenError> {
         let lock = schema::Lock::take(path)?;
+        moved::check(path)?;
         reach("start:locked");
         let connection = schema::open_writer(path)?;
         let started = Instant::now();

@@ -37,6 +37,19 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// It was copied to another place, which is the ledger now.
+    #[error(
+        "the ledger {path} was {words}; set ledger.url to that. To serve from the old one again, without what came after \
+         the copy, remove {note}"
+    )]
+    Moved {
+        /// The file.
+        path: PathBuf,
+        /// Where to, and when.
+        words: String,
+        /// The file that says so.
+        note: PathBuf,
+    },
     /// It is another program's database.
     #[error("{path} is an SQLite database, but not a ledger of countersign (application id {found:#x})")]
     Foreign {
@@ -119,7 +132,7 @@ impl Lock {
 
 /// Opens a file, or creates it with access for its owner only: it holds who decided what. SQLite gives `-wal` and
 /// `-shm` the mode of the database. Refuses a symbolic link in its place and leaves the target alone.
-fn create(path: &Path) -> Result<File, OpenError> {
+pub(super) fn create(path: &Path) -> Result<File, OpenError> {
     let opened = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -344,7 +357,7 @@ fn verify(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn sync_directory(path: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(path: &Path) -> Result<(), OpenError> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

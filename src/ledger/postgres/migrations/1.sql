@@ -220,6 +220,20 @@ CREATE TABLE countersign.credential_uses (
     PRIMARY KEY (endpoint, tag)
 );
 
+-- One row, if this ledger was copied from another (`countersign ledger copy`). Until that is finished, nothing else may
+-- use it.
+CREATE TABLE countersign.copied (
+    id          integer PRIMARY KEY CHECK (id = 1),
+    source      text    NOT NULL,               -- where the other one is, for people
+    content     text    NOT NULL,               -- changes whenever the other one does
+    ahead_ms    bigint  NOT NULL,               -- received_at of its commands less at_ms
+    doing       text    NOT NULL,               -- the table that is being copied
+    place       bytea,                          -- the key of the last row of it
+    rows        bigint  NOT NULL,
+    begun_at    bigint  NOT NULL,
+    finished_at bigint
+);
+
 -- Tells one server from another, and from itself after a restart: a term that began on one ends with it. Behind a pooler a
 -- failover ends no connection of its clients.
 CREATE FUNCTION countersign.server_v1() RETURNS bigint LANGUAGE sql STABLE AS
@@ -261,6 +275,9 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     PERFORM 1 FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
+    IF EXISTS (SELECT 1 FROM countersign.copied c WHERE c.finished_at IS NULL) THEN
+        RAISE EXCEPTION 'a ledger is being copied into this one';
+    END IF;
     RETURN QUERY
     WITH clock AS (
         SELECT l.head, w.wall_ms, l.elapsed_ms + greatest(0, w.wall_ms - l.wall_ms) AS now_ms
