@@ -61,12 +61,13 @@ administer() { # <port> <database> <sql>
         "$postgresql_bin/psql" -X -q -A -t -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$1" -U postgres -d "$2" -c "$3"
 }
 
-# Makes the data of a standby from its primary. Takes a directory that is there away first.
+# Makes the data of a standby from its primary, and does not wait for the disk: only processes are killed here. Takes a
+# directory that is there away first.
 copy_private_postgresql() { # <directory> <port of the primary>
     rm -rf -- "${1:?}"
     make_server_directory "$1"
     # The password goes into the standby's configuration, which only its user may read.
     PGPASSWORD=$superuser_password "${postgresql_user[@]}" "$postgresql_bin/pg_basebackup" -D "$1" \
-        -d "host=127.0.0.1 port=$2 user=postgres" --write-recovery-conf --wal-method=stream --checkpoint=fast \
+        -d "host=127.0.0.1 port=$2 user=postgres" --write-recovery-conf --wal-method=stream --checkpoint=fast --no-sync \
         >"$1.basebackup.log" 2>&1 || die "pg_basebackup failed: $(tail -n 5 "$1.basebackup.log")"
 }
