@@ -6,6 +6,7 @@
 
 broker_is_ours=   # find_or_start_broker: "yes" when the broker goes away again at the end
 rabbitmqctl=      # start_private_rabbitmq: the program that looks into the private node
+epmd_port=        # start_private_epmd
 
 # True when something on the port speaks AMQP 0-9-1 and lets guest/guest in; prints what it says it is. It is the
 # handshake itself up to Connection.Tune, so "ready" means that a client would get in, and not just that a port is open.
@@ -137,15 +138,40 @@ install_rabbitmq() {
 
 # Starts a private node with everything it writes under <directory>; registers its end with at_exit.
 start_private_rabbitmq() { # <directory>
-    local directory=$1 scripts node amqp_port dist_port epmd_port epmd_pid node_pid
-    scripts=$(rabbitmq_scripts) || die "rabbitmq-server is not installed"
+    local directory=$1 amqp_port
     pick_port; amqp_port=$port
-    pick_port; dist_port=$port
-    pick_port; epmd_port=$port
-    node=countersign-$amqp_port@localhost
+    start_private_epmd "$directory"
+    make_private_node "$directory" "$amqp_port" "$(random_hex 20)"
+    say "starting a private RabbitMQ node on 127.0.0.1:$amqp_port (data in $directory)"
+    run_private_node "$directory"
+    at_exit "stop_process $started 20"
+    await_private_node "$directory" "$started" "$amqp_port"
+    AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
+    export AMQP_URL
+    rabbitmqctl=$directory/rabbitmqctl
+    note "ready; look into it with $rabbitmqctl list_queues name messages"
+}
 
+# Starts an epmd for private nodes and leaves its port in $epmd_port. It is started by hand so that it ends with us; a node
+# would leave a daemon behind.
+start_private_epmd() { # <directory>
+    local epmd pid
+    epmd=$(find_epmd) || die "epmd is missing; it comes with Erlang"
+    mkdir -p "$1"
+    pick_port; epmd_port=$port
+    start "$1/epmd.log" env ERL_EPMD_ADDRESS=127.0.0.1 "$epmd" -port "$epmd_port"
+    pid=$started
+    at_exit "stop_process $pid 5"
+    wait_until 10 "$pid" port_is_taken "$epmd_port" || die "epmd did not start: $(tail -n 5 "$1/epmd.log")"
+}
+
+# Writes what the private node countersign-<amqp port>@localhost needs. Nodes with one epmd and one cookie can be a cluster.
+make_private_node() { # <directory> <amqp port> <cookie>
+    local directory=$1 amqp_port=$2 cookie=$3 scripts dist_port
+    scripts=$(rabbitmq_scripts) || die "rabbitmq-server is not installed"
+    pick_port; dist_port=$port
     mkdir -p "$directory"
-    (umask 077 && random_hex 20 >"$directory/.erlang.cookie" && chmod 400 "$directory/.erlang.cookie")
+    (umask 077 && printf '%s' "$cookie" >"$directory/.erlang.cookie" && chmod 400 "$directory/.erlang.cookie")
     echo '[].' >"$directory/enabled_plugins"
     : >"$directory/rabbitmq-env.conf"
     cat >"$directory/rabbitmq.conf" <<-END
@@ -158,7 +184,7 @@ start_private_rabbitmq() { # <directory>
     cat >"$directory/environment" <<-END
 		export HOME='$directory'
 		export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
-		export RABBITMQ_NODENAME=$node RABBITMQ_DIST_PORT=$dist_port
+		export RABBITMQ_NODENAME=countersign-$amqp_port@localhost RABBITMQ_DIST_PORT=$dist_port
 		export RABBITMQ_CONF_ENV_FILE='$directory/rabbitmq-env.conf' RABBITMQ_CONFIG_FILE='$directory/rabbitmq.conf'
 		export RABBITMQ_ENABLED_PLUGINS_FILE='$directory/enabled_plugins'
 		export RABBITMQ_MNESIA_BASE='$directory/data' RABBITMQ_LOG_BASE='$directory/log'
@@ -176,27 +202,15 @@ start_private_rabbitmq() { # <directory>
 	END
     printf '#!/bin/sh\n. %q\nexec %q "$@"\n' "$directory/environment" "$scripts/rabbitmqctl" >"$directory/rabbitmqctl"
     chmod 700 "$directory/start" "$directory/rabbitmqctl"
+}
 
-    say "starting a private RabbitMQ node on 127.0.0.1:$amqp_port (data in $directory)"
-    # Started by hand so that it ends with us; the node would leave a daemon behind.
-    local epmd
-    epmd=$(find_epmd) || die "epmd is missing; it comes with Erlang"
-    start "$directory/epmd.log" env ERL_EPMD_ADDRESS=127.0.0.1 "$epmd" -port "$epmd_port"
-    epmd_pid=$started
-    at_exit "stop_process $epmd_pid 5"
-    wait_until 10 "$epmd_pid" port_is_taken "$epmd_port" || die "epmd did not start: $(tail -n 5 "$directory/epmd.log")"
+# Starts a node that was made, for the first time or again; leaves its process in $started.
+run_private_node() { start "$1/startup.log" "$1/start"; } # <directory>
 
-    start "$directory/startup.log" "$directory/start"
-    node_pid=$started
-    at_exit "stop_process $node_pid 20"
-    if ! wait_until 120 "$node_pid" amqp_answers "$amqp_port"; then
-        tail -n 20 "$directory/startup.log" >&2
-        die "the private RabbitMQ node did not become ready"
-    fi
-    AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
-    export AMQP_URL
-    rabbitmqctl=$directory/rabbitmqctl
-    note "ready; look into it with $rabbitmqctl list_queues name messages"
+await_private_node() { # <directory> <process> <amqp port>
+    wait_until 120 "$2" amqp_answers "$3" && return
+    tail -n 20 "$1/startup.log" >&2
+    die "the private RabbitMQ node on 127.0.0.1:$3 did not become ready"
 }
 
 find_epmd() {

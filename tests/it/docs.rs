@@ -572,13 +572,13 @@ fn a_chinese_page_has_the_sections_the_commands_and_the_keys_of_the_english_one(
     let pages = pages();
     let find = |name: &str| pages.iter().find(|page| page.name == name);
     let mut pairs: Vec<(&Page, &Page)> = Vec::new();
-    for name in ["README", "install", "approval-center", "contexts", "workers", "operations", "faults"] {
+    for name in ["README", "install", "approval-center", "contexts", "workers", "operations", "faults", "replicas"] {
         let (english, chinese) = (format!("docs/{name}.md"), format!("docs/zh-CN/{name}.md"));
         let pair = find(&english).zip(find(&chinese));
         pairs.push(pair.unwrap_or_else(|| panic!("{english} and {chinese} must be there")));
     }
     pairs.extend(find("README.md").zip(find("README.zh-CN.md")));
-    assert_eq!(pairs.len(), 8, "README.md exists in Chinese as well");
+    assert_eq!(pairs.len(), 9, "README.md exists in Chinese as well");
     let mut faults = Vec::new();
     for (english, chinese) in pairs {
         let name = &chinese.name;
