@@ -572,7 +572,9 @@ fn a_chinese_page_has_the_sections_the_commands_and_the_keys_of_the_english_one(
     let pages = pages();
     let find = |name: &str| pages.iter().find(|page| page.name == name);
     let mut pairs: Vec<(&Page, &Page)> = Vec::new();
-    for name in ["README", "install", "approval-center", "contexts", "workers", "operations", "faults", "replicas"] {
+    for name in
+        ["README", "install", "approval-center", "contexts", "workers", "operations", "faults", "replicas"]
+    {
         let (english, chinese) = (format!("docs/{name}.md"), format!("docs/zh-CN/{name}.md"));
         let pair = find(&english).zip(find(&chinese));
         pairs.push(pair.unwrap_or_else(|| panic!("{english} and {chinese} must be there")));
