@@ -302,7 +302,7 @@ mod tests {
             connection
                 .prepare_cached(
                     "INSERT INTO commands VALUES (?1, randomblob(16), ?2, '', '', '', '', NULL, NULL, NULL, 0,
-                        zeroblob(32), zeroblob(16), '{}')",
+                        zeroblob(32), zeroblob(16), x'7b7d')",
                 )
                 .unwrap()
                 .execute(params![seq, time(seq)])
