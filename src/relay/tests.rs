@@ -1,5 +1,6 @@
 //! The loop in virtual time, with an in-memory ledger and a scripted broker.
 
+mod dice;
 mod doubles;
 mod late;
 mod operator;
@@ -22,6 +23,7 @@ use crate::{
     ledger::{State, state::Exceptional},
     telemetry::metrics::Metrics,
 };
+use dice::Dice;
 use doubles::{Handle, World};
 
 fn settings() -> Settings {
@@ -506,18 +508,4 @@ async fn the_grace_period_ends_the_relay_whatever_it_waits_for() {
     let before = Instant::now();
     assert!(bench.stop_within(grace).await.settled);
     assert_eq!(before.elapsed(), Duration::ZERO, "there is nothing to wait for");
-}
-
-/// A small seeded generator.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        // The step and mixing function of SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
 }

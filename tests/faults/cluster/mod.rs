@@ -8,7 +8,7 @@ mod nodes;
 
 use self::nodes::{Cluster, Number, Partitions, Queue};
 use crate::broker::account;
-use crate::oracle::{Figures, Load, Oracle};
+use crate::oracle::{Load, Oracle};
 use crate::support::{App, Config, Worker, eventually, quoted};
 use std::time::{Duration, Instant};
 
@@ -103,134 +103,118 @@ impl Scene {
         began.elapsed()
     }
 
-    /// Reads the queue, once the cluster is whole, and compares.
-    async fn figures(&self, fault: &str, longest_pause: Duration) -> Figures {
-        crate::say(&format!("{fault}: the longest time without a confirm was {longest_pause:.1?}"));
+    /// Waits until commands are published through a fault, and says how long that took.
+    async fn goes_on(&self, load: &Load) {
+        crate::say(&format!("through again after {:.1?}", self.through(load, 500).await));
+    }
+
+    /// Waits until the cluster is whole, and commands are published again.
+    async fn is_whole(&self, load: &Load) {
+        self.cluster.until_whole().await;
+        self.through(load, 500).await;
+    }
+
+    async fn start(&self, node: Number, load: &Load) {
+        self.cluster.start(node).await;
+        self.is_whole(load).await;
+    }
+
+    /// Lets a fault happen under load; then reads the queue, once the cluster is whole, and compares.
+    async fn survives(&self, fault: &str, happening: impl AsyncFnOnce(&Load)) {
+        crate::say(fault);
+        let longest = self.under_load(happening).await;
+        crate::say(&format!("{fault}: the longest time without a confirm was {longest:.1?}"));
         self.cluster.until_whole().await;
         let worker = Worker::at(&self.urls[0], COMMANDS);
-        account(&self.oracle, &self.app, &worker, fault).await
+        let _compared = account(&self.oracle, &self.app, &worker, fault).await;
     }
-}
-
-/// Says how long it took until all that was accepted before a fault, and more, was confirmed.
-fn say_through(fault: &str, took: Duration) {
-    crate::say(&format!("{fault}: through again after {took:.1?}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_whose_queue_loses_its_leader_by_sigkill_goes_on_and_nothing_is_lost() {
-    const FAULT: &str = "cluster: the leader killed";
     let scene = Scene::new(0, 1).await;
-    let pause = scene
-        .under_load(async |load| {
-            scene.cluster.kill(1).await;
-            say_through(FAULT, scene.through(load, 500).await);
-            assert_eq!(scene.connected(), Some(0), "its node was not touched");
-            scene.cluster.start(1).await;
-            scene.cluster.until_whole().await;
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let kill = async |load: &Load| {
+        scene.cluster.kill(1).await;
+        scene.goes_on(load).await;
+        assert_eq!(scene.connected(), Some(0), "its node was not touched");
+        scene.start(1, load).await;
+    };
+    scene.survives("cluster: the leader killed", kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_whose_node_is_killed_under_the_program_is_used_through_another() {
-    const FAULT: &str = "cluster: the node of the connection killed";
     let scene = Scene::new(0, 1).await;
-    let pause = scene
-        .under_load(async |load| {
-            scene.cluster.kill(0).await;
-            say_through(FAULT, scene.through(load, 500).await);
-            assert_ne!(scene.connected(), Some(0));
-            scene.cluster.start(0).await;
-            scene.cluster.until_whole().await;
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let kill = async |load: &Load| {
+        scene.cluster.kill(0).await;
+        scene.goes_on(load).await;
+        assert_ne!(scene.connected(), Some(0));
+        scene.start(0, load).await;
+    };
+    scene.survives("cluster: the node of the connection killed", kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: half a minute"]
 async fn a_node_that_is_frozen_with_connection_and_leader_is_left_for_another() {
-    const FAULT: &str = "cluster: the node of connection and leader frozen";
     let scene = Scene::new(0, 0).await;
-    let pause = scene
-        .under_load(async |load| {
-            scene.cluster.freeze(0).await;
-            say_through(FAULT, scene.through(load, 500).await);
-            assert_ne!(scene.connected(), Some(0));
-            // What it was sent before comes out of it now, after what was sent again.
-            scene.cluster.thaw(0);
-            scene.through(load, 500).await;
-            // Whether it finds the others again by itself is left to chance, even with pause_minority.
-            scene.cluster.kill(0).await;
-            scene.cluster.start(0).await;
-            scene.cluster.until_whole().await;
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let freeze = async |load: &Load| {
+        scene.cluster.freeze(0).await;
+        scene.goes_on(load).await;
+        assert_ne!(scene.connected(), Some(0));
+        // What it was sent before comes out of it now, after what was sent again.
+        scene.cluster.thaw(0);
+        scene.through(load, 500).await;
+        // Whether it finds the others again by itself is left to chance, even with pause_minority.
+        scene.cluster.kill(0).await;
+        scene.start(0, load).await;
+    };
+    scene.survives("cluster: the node of connection and leader frozen", freeze).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: half a minute"]
 async fn a_minority_that_is_cut_off_with_the_connection_pauses_and_is_left_for_the_majority() {
-    const FAULT: &str = "cluster: the node of connection and leader cut off, pausing";
     let scene = Scene::new(0, 0).await;
-    let pause = scene
-        .under_load(async |load| {
-            scene.cluster.cut_off(0);
-            say_through(FAULT, scene.through(load, 500).await);
-            assert_ne!(scene.connected(), Some(0));
-            scene.cluster.reconnect(0);
-            scene.cluster.until_whole().await;
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let cut = async |load: &Load| {
+        scene.cluster.cut_off(0);
+        scene.goes_on(load).await;
+        assert_ne!(scene.connected(), Some(0));
+        scene.cluster.reconnect(0);
+        scene.is_whole(load).await;
+    };
+    scene.survives("cluster: the node of connection and leader cut off, pausing", cut).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: half a minute"]
 async fn a_minority_that_is_cut_off_and_goes_on_is_left_for_the_majority() {
-    const FAULT: &str = "cluster: the node of connection and leader cut off, not pausing";
     let scene = Scene::new(0, 0).await;
     scene.cluster.handle_partitions(Partitions::Ignore).await;
-    let pause = scene
-        .under_load(async |load| {
-            scene.cluster.cut_off(0);
-            say_through(FAULT, scene.through(load, 500).await);
-            assert_ne!(scene.connected(), Some(0));
-            // Two halves that both went on do not become one by themselves.
-            scene.cluster.stop(0).await;
-            scene.cluster.reconnect(0);
-            scene.cluster.start(0).await;
-            scene.cluster.until_whole().await;
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let cut = async |load: &Load| {
+        scene.cluster.cut_off(0);
+        scene.goes_on(load).await;
+        assert_ne!(scene.connected(), Some(0));
+        // Two halves that both went on do not become one by themselves.
+        scene.cluster.stop(0).await;
+        scene.cluster.reconnect(0);
+        scene.start(0, load).await;
+    };
+    scene.survives("cluster: the node of connection and leader cut off, not pausing", cut).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: a minute"]
 async fn a_cluster_that_is_restarted_node_by_node_loses_nothing() {
-    const FAULT: &str = "cluster: restarted node by node";
     let scene = Scene::new(0, 0).await;
-    let pause = scene
-        .under_load(async |load| {
-            for node in Cluster::all() {
-                scene.cluster.stop(node).await;
-                say_through(FAULT, scene.through(load, 500).await);
-                scene.cluster.start(node).await;
-                scene.cluster.until_whole().await;
-                // The next one only when this one has its share of the queue again.
-                scene.leader(node).await;
-            }
-            scene.through(load, 500).await;
-        })
-        .await;
-    let _figures = scene.figures(FAULT, pause).await;
+    let restart = async |load: &Load| {
+        for node in Cluster::all() {
+            scene.cluster.stop(node).await;
+            scene.goes_on(load).await;
+            scene.start(node, load).await;
+            // The next one only when this one has its share of the queue again.
+            scene.leader(node).await;
+        }
+    };
+    scene.survives("cluster: restarted node by node", restart).await;
 }
