@@ -2,7 +2,7 @@
 
 pub(crate) mod decision;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign::ledger::{Acceptance, Limits, OnConflict, Sizing};
 use countersign::time::Timestamp;
@@ -19,6 +19,7 @@ pub(crate) fn acceptance(number: u64, at: Timestamp) -> Acceptance {
     let command = decision(number, at);
     let fingerprint = fingerprint(&command);
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: Duration::from_secs(60),

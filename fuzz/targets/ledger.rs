@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use countersign::{
@@ -53,6 +53,7 @@ fn acceptance(number: usize) -> Acceptance {
         extra: Vec::new(),
     };
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: Duration::from_secs(60),

@@ -99,19 +99,8 @@ impl Failure for Error {
     }
 
     fn is_silence(&self) -> bool {
-        match self {
-            Self::Ended { source, .. } => {
-                let kind = source.as_deref().map(lapin::Error::kind);
-                matches!(kind, Some(ErrorKind::MissingHeartbeatError))
-            }
-            Self::Url { .. }
-            | Self::NoUrl
-            | Self::Connect { .. }
-            | Self::Tls { .. }
-            | Self::ConnectTimeout { .. }
-            | Self::Topology { .. }
-            | Self::Channel { .. } => false,
-        }
+        let Self::Ended { source, .. } = self else { return false };
+        matches!(source.as_deref().map(lapin::Error::kind), Some(ErrorKind::MissingHeartbeatError))
     }
 
     fn blames_publish(&self) -> Option<String> {

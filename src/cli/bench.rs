@@ -267,6 +267,7 @@ fn acceptance(number: u64) -> Acceptance {
         ..FingerprintParts::default()
     });
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: Duration::from_secs(60),

@@ -5,7 +5,7 @@ mod refused;
 mod response;
 mod settings;
 
-use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Instant};
 
 use crate::{
     callback::{self, Credentials, OpenError, Said, Verified},
@@ -142,8 +142,9 @@ impl Intake {
             let detail = "approval_code is not among the approval_codes of the endpoint";
             return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
         }
+        let since = Instant::now();
         let registered = self.registered(settings, callback).await?;
-        match self.commit(endpoint, callback, action_type, user_id, registered.as_ref()).await {
+        match self.commit(endpoint, callback, (action_type, user_id), registered.as_ref(), since).await {
             Err(refused) => Err(Refused { registered, ..refused }),
             kept => kept,
         }
@@ -154,9 +155,9 @@ impl Intake {
         &self,
         endpoint: &Endpoint,
         callback: &Verified,
-        action_type: &str,
-        user_id: &str,
+        (action_type, user_id): (&str, &str),
         registered: Option<&Registered>,
+        since: Instant,
     ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let received_at = Timestamp::now();
@@ -204,6 +205,7 @@ impl Intake {
             extra: callback.extra.clone(),
         };
         let acceptance = Acceptance {
+            since,
             command,
             fingerprint,
             window: settings.dedupe_window,

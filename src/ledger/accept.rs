@@ -1,6 +1,6 @@
 //! What the accept path needs: keeping commands and refused callbacks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -10,6 +10,8 @@ use crate::command::{Command, CommandId, Fingerprint, Registered};
 /// Input of [`Accept::accept`].
 #[derive(Debug)]
 pub struct Acceptance {
+    /// When work on its callback began. A ledger on a server lets the callback wait for 3 s from then at the most.
+    pub since: Instant,
     /// The command. The ledger fills in `conflicts_with` and `repeats`.
     pub command: Command,
     /// Identifies the same callback.

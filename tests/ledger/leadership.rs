@@ -77,6 +77,12 @@ async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeou
     assert_eq!(ledger.accept(acceptance("t1", "APPROVE", None)).await, Err(AcceptError::Unavailable));
     // The platform gives up after 5 s (platform.md#callback-transport).
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // What the look-up of its context took counts as well.
+    let mut late = acceptance("t2", "APPROVE", None);
+    late.since = Instant::now() - Duration::from_secs(2);
+    let began = Instant::now();
+    assert_eq!(ledger.accept(late).await, Err(AcceptError::Unavailable));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     somebody.batch_execute("COMMIT").await.expect("it is alive");
     assert!(ledger.accept(acceptance("t1", "APPROVE", None)).await.is_ok());
 }

@@ -2,7 +2,10 @@
 //!
 //! The model is what the relay's machine is explored with: a log, a cursor, exceptions, and the rule of sameness.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use countersign::{
     command::{
@@ -107,6 +110,7 @@ impl Decision {
             extra: Vec::new(),
         };
         Acceptance {
+            since: Instant::now(),
             command,
             fingerprint,
             window: if self.in_window { Duration::from_secs(60) } else { Duration::ZERO },

@@ -104,6 +104,7 @@ async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> Comm
     };
     let parts = FingerprintParts { endpoint: "purchase", task_id: Some(task_id), ..Default::default() };
     let acceptance = Acceptance {
+        since: std::time::Instant::now(),
         command,
         fingerprint: Fingerprint::of(&parts),
         window: Duration::from_secs(60),

@@ -58,6 +58,7 @@ pub use standbys::Replication;
 pub(super) use target::{Held, Target, Under, Way};
 
 use super::{AcceptError, ActError, LookError, Sizing};
+use crate::certificates;
 use lease::Lease;
 use link::{Link, Transaction};
 use server::Server;
@@ -292,7 +293,7 @@ pub enum Error {
     Tls(#[source] rustls::Error),
     /// The file of `sslrootcert` cannot be used.
     #[error(transparent)]
-    Certificates(#[from] crate::certificates::Error),
+    Certificates(#[from] certificates::Error),
     /// A certificate is to be verified, and there is none to verify it by.
     #[error("no trusted authority is known on this machine; sslrootcert=FILE in ledger.url names them")]
     NoAuthorities,
@@ -360,7 +361,11 @@ fn said(error: &tokio_postgres::Error) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        words = format!("{words}: {next}");
+        let tls = next.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()?.downcast_ref());
+        words = match tls {
+            Some(fault) => return format!("{words}: {}", certificates::plain(fault)),
+            None => format!("{words}: {next}"),
+        };
         cause = next.source();
     }
     words

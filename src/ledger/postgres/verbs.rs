@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -36,7 +36,7 @@ impl Accept for PostgresLedger {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Overloaded);
         }
-        let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
+        let Acceptance { since, command, fingerprint, window, repeats_window, on_conflict } = acceptance;
         let (reply, answer) = replies::reply();
         let accepting = Accepting {
             body: Parts::of(&command),
@@ -47,7 +47,7 @@ impl Accept for PostgresLedger {
             window,
             repeats_window,
             on_conflict,
-            since: Instant::now(),
+            since,
             reply,
         };
         if self.jobs.send(Job::Accept(Box::new(accepting))).is_err() {
@@ -56,7 +56,8 @@ impl Accept for PostgresLedger {
         }
         // The writer drops a reply only when it ends. It may be busy with what came before.
         Box::pin(async move {
-            let answer = timeout(HOLD, answer).await.ok().flatten();
+            let left = HOLD.saturating_sub(since.elapsed());
+            let answer = timeout(left, answer).await.ok().flatten();
             answer.unwrap_or(Err(AcceptError::Unavailable))
         })
     }

@@ -68,8 +68,8 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) max_batch: usize,
     pub(super) demands: Demands,
-    /// What failed last, and when that was logged; `None` while commits succeed.
-    pub(super) failing: Option<(String, Instant)>,
+    /// When a failure was logged last; `None` while commits succeed.
+    pub(super) failing: Option<Instant>,
 }
 
 impl Writer {
@@ -86,6 +86,8 @@ impl Writer {
             while let Some(job) = next {
                 match job {
                     Job::Accept(accepting) => waiting.push_back(*accepting),
+                    // While the server hangs, those that asked have given up.
+                    Job::Probe(reply) if reply.is_closed() => {}
                     Job::Probe(reply) => drop(reply.send(self.probe().await)),
                     Job::Flush(reply) => flush = Some(reply),
                 }
@@ -108,7 +110,7 @@ impl Writer {
         self.judged(answered).await.map(drop)
     }
 
-    /// What a call came to, for callers. Logs the first of several failures, a new cause, and the end.
+    /// What a call came to, for callers. Logs the first of several failures, another now and then, and the end.
     async fn judged<T>(&mut self, answered: Result<T, Error>) -> Result<T, AcceptError> {
         let error = match answered {
             Ok(answer) => {
@@ -119,15 +121,12 @@ impl Writer {
             }
             Err(error) => error,
         };
-        let words = chain(&error);
-        let is_known =
-            self.failing.as_ref().is_some_and(|(known, at)| *known == words && at.elapsed() < REMIND);
-        if !is_known {
-            tracing::error!("PostgreSQL keeps no decisions, callbacks are refused: {words}");
+        if self.failing.is_none_or(|logged_at| logged_at.elapsed() >= REMIND) {
+            tracing::error!("PostgreSQL keeps no decisions, callbacks are refused: {}", chain(&error));
             if error.is_lock() {
                 blockers::log(&self.reads).await;
             }
-            self.failing = Some((words, Instant::now()));
+            self.failing = Some(Instant::now());
         }
         Err(if matches!(error, Error::NotDurable(_)) {
             AcceptError::NotDurable

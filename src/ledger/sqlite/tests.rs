@@ -4,7 +4,11 @@ mod pruning;
 mod versions;
 mod writing;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use rusqlite::Connection;
 
@@ -92,6 +96,7 @@ fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) -> Acceptan
         ..Default::default()
     });
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: Duration::from_secs(60),

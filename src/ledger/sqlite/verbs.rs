@@ -42,7 +42,7 @@ impl Accept for SqliteLedger {
             self.doors.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return refused(AcceptError::Overloaded);
         }
-        let Acceptance { command, fingerprint, window, repeats_window, on_conflict } = acceptance;
+        let Acceptance { since: _, command, fingerprint, window, repeats_window, on_conflict } = acceptance;
         // Rendered and hashed on the caller's core: the writer only writes rows.
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);

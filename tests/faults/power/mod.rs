@@ -27,7 +27,7 @@ use countersign::telemetry::failpoint::NAMES;
 use disk::{Chance, Disk, Left, records};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Longer than any of these tests takes: whatever was answered is a repeat when it comes again.
@@ -262,6 +262,7 @@ fn repeat(decision: &Decision) -> Acceptance {
         extra: Vec::new(),
     };
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: WINDOW,

@@ -88,6 +88,7 @@ pub(crate) fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) 
         ..Default::default()
     });
     Acceptance {
+        since: Instant::now(),
         command,
         fingerprint,
         window: Duration::from_secs(60),
