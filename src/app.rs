@@ -81,6 +81,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     relay: Background,
+    feedback: Background,
     outcomes: Background,
     reconciliation: Background,
     expiry: Arc<Expiry>,
@@ -134,6 +135,7 @@ impl App {
             draining,
             access,
             relay: Background::new("relay", Place::Thread, Some(start_relay)),
+            feedback: Background::new("feedback", Place::Task, None),
             outcomes: Background::new("outcomes", Place::Task, None),
             reconciliation: Background::new("reconciliation", Place::Task, None),
             expiry,
@@ -152,6 +154,7 @@ impl App {
             metrics: self.metrics.clone(),
             draining: self.draining.clone(),
             relay: self.relay.clone(),
+            feedback: self.feedback.clone(),
             outcomes: self.outcomes.clone(),
             reconciliation: self.reconciliation.clone(),
             expiry: self.expiry.clone(),
@@ -181,11 +184,15 @@ impl App {
     /// # Errors
     /// A listener cannot start, or ended unexpectedly.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let start = |background: Background| background.start(self.ledger.clone(), self.metrics.clone());
+        let bell = Arc::default();
+        let start = |background: Background| {
+            background.start(self.ledger.clone(), self.metrics.clone(), Arc::clone(&bell))
+        };
         let mut running = Running {
             callbacks: Listener::start(self.callbacks.0),
             console: Listener::start(self.console.0),
             relay: start(self.relay),
+            feedback: start(self.feedback),
             outcomes: start(self.outcomes),
             reconciliation: start(self.reconciliation),
             ledger: self.ledger,
@@ -247,6 +254,7 @@ struct Running {
     callbacks: Listener,
     console: Listener,
     relay: background::Running,
+    feedback: background::Running,
     outcomes: background::Running,
     reconciliation: background::Running,
     ledger: Arc<dyn Ledger>,
@@ -283,6 +291,7 @@ impl Running {
 
         // Before the writer is closed: it records the outcomes of the last publishes and calls.
         self.relay.end(deadline);
+        self.feedback.end(deadline);
         self.outcomes.end(deadline);
         if !within(deadline + STOP_SLACK, self.relay.ended()).await {
             tracing::warn!(
@@ -292,6 +301,13 @@ impl Running {
         }
 
         reach("stop:relay");
+
+        if !within(deadline + STOP_SLACK, self.feedback.ended()).await {
+            tracing::warn!(
+                step = "feedback",
+                "shutdown grace period expired; what came back and is not kept stays with the broker"
+            );
+        }
 
         if !within(deadline + STOP_SLACK, self.outcomes.ended()).await {
             tracing::warn!(

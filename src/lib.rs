@@ -63,6 +63,7 @@ pub mod config;
 pub mod console;
 pub mod context;
 pub mod emulator;
+pub mod feedback;
 pub mod http;
 pub mod intake;
 pub mod ledger;

@@ -17,7 +17,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Existing, Settings, declare::Declaring, tls, topology};
+use super::{Address, Broker, Error, Existing, Settings, declare::Declaring, tls, topology, words::advice};
 
 /// How long the broker may take to close the connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -189,6 +189,32 @@ impl Listening {
         let channel = channels.last().expect("one is open").clone();
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).extend(channels);
         Ok(channel)
+    }
+
+    /// Declares or looks for the queue of dead letters or of unrouted commands; returns an open channel.
+    ///
+    /// # Errors
+    /// [`Error::Topology`], or the broker opens no channel.
+    pub async fn prepare_dead_letters(
+        &self,
+        queue: &str,
+        settings: &Settings,
+        existing: &Existing,
+    ) -> Result<Channel, Error> {
+        self.prepare(topology::dead_letters_plan(queue), settings, existing).await
+    }
+
+    /// The error of a queue that the broker does not let us consume.
+    #[must_use]
+    pub fn refused_to_consume(&self, queue: &str, source: lapin::Error) -> Error {
+        let object = format!("queue {queue}");
+        Error::Topology {
+            verb: "consume from",
+            broker: self.broker.clone(),
+            advice: advice(&source, &object),
+            object,
+            source: source.into(),
+        }
     }
 
     /// Declares or looks for the queue of workers' reports as `settings` say; returns an open channel.

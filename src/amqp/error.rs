@@ -54,7 +54,7 @@ pub enum Error {
     /// An exchange, queue or binding cannot be declared or does not exist.
     #[error("cannot {verb} {object} on {broker}; {advice}")]
     Topology {
-        /// `declare` or `find`.
+        /// `declare`, `find` or `consume from`.
         verb: &'static str,
         /// The object.
         object: String,

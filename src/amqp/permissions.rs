@@ -91,7 +91,7 @@ fn users(settings: &Settings) -> [User; 3] {
                 .to_owned(),
             configure: NOTHING.to_owned(),
             write: pattern([exchange, queue, UNROUTED, DEAD]),
-            read: pattern(outcomes),
+            read: pattern(outcomes.into_iter().chain([UNROUTED, DEAD].into_iter().filter(|_| settings.collects))),
             no_topics: false,
             tag: None,
         }

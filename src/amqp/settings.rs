@@ -17,6 +17,8 @@ pub struct Settings {
     pub queue: String,
     /// The queue that workers report to, if reports are consumed.
     pub outcomes: Option<String>,
+    /// Whether dead letters and unrouted commands are collected.
+    pub collects: bool,
     /// What to do about exchanges and queues.
     pub topology: Topology,
     /// How often they are checked while connected; `None` for never.
@@ -32,7 +34,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a publisher with these settings would behave the same. A new or removed endpoint makes no difference if
+    /// Whether a publisher with these settings would behave the same. It collects nothing. A new or removed endpoint makes no difference if
     /// its commands are plain.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -41,6 +43,7 @@ impl Settings {
             exchange,
             queue,
             outcomes,
+            collects: _,
             topology,
             check_interval,
             message_type,
@@ -74,6 +77,7 @@ impl Default for Settings {
             exchange: "countersign.commands".to_owned(),
             queue: "countersign.commands".to_owned(),
             outcomes: None,
+            collects: true,
             topology: Topology::Declare,
             check_interval: Some(Duration::from_secs(60)),
             message_type: "approval.command.v1".to_owned(),

@@ -167,6 +167,16 @@ pub(super) fn outcomes_plan(queue: &str) -> Plan {
     }
 }
 
+/// The topology for one of the two queues of messages that nobody took.
+pub(super) fn dead_letters_plan(queue: &str) -> Plan {
+    let role = if queue == UNROUTED { Role::Unrouted } else { Role::Dead };
+    Plan {
+        exchanges: vec![fanout(queue)],
+        queues: vec![Queue { needed: true, ..kept(queue, role) }],
+        bindings: vec![bind(queue, queue, "")],
+    }
+}
+
 impl Plan {
     /// Every exchange and queue, as named in errors.
     pub(super) fn objects(&self) -> impl Iterator<Item = String> {

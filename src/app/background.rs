@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::{
     pin,
     runtime::Runtime,
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -38,6 +38,8 @@ pub struct Resources {
     pub outbox: Arc<dyn Outbox>,
     /// Where the work counts.
     pub metrics: Arc<Metrics>,
+    /// Notified when there is an outcome to show.
+    pub bell: Arc<Notify>,
     /// When to stop.
     pub stop: Stop,
 }
@@ -90,12 +92,12 @@ impl Background {
     }
 
     /// Begins to do what is wanted.
-    pub(super) fn start(self, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Running {
-        let task = tokio::spawn(self.clone().supervise(ledger, metrics));
+    pub(super) fn start(self, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>, bell: Arc<Notify>) -> Running {
+        let task = tokio::spawn(self.clone().supervise(ledger, metrics, bell));
         Running { background: self, task }
     }
 
-    async fn supervise(self, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) {
+    async fn supervise(self, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>, bell: Arc<Notify>) {
         let (work, mut wanted, mut term) = (self.name, self.wanted.subscribe(), ledger.term());
         loop {
             let Wanted { start, end } = wanted.borrow_and_update().clone();
@@ -111,8 +113,13 @@ impl Background {
                 continue;
             };
             let (stop, stopping) = watch::channel(None);
-            let resources =
-                Resources { ledger: ledger.clone(), outbox, metrics: metrics.clone(), stop: stopping };
+            let resources = Resources {
+                ledger: ledger.clone(),
+                outbox,
+                metrics: metrics.clone(),
+                bell: bell.clone(),
+                stop: stopping,
+            };
             let run = self.place.run(work, start, resources);
             pin!(run);
             let ended = loop {
@@ -273,7 +280,8 @@ mod tests {
             let story = Story::default();
             let first = work(&story, ["a", "a."], |told| assert!(told.len() > 1, "the test says so"));
             let background = Background::new("relay", place, Some(first));
-            let mut running = background.clone().start(Arc::new(Double::default()), Metrics::new());
+            let mut running =
+                background.clone().start(Arc::new(Double::default()), Metrics::new(), Arc::default());
             until(&story, &["a", "a"]).await;
             background.exchange(Some(work(&story, ["b", "b."], |_| {})));
             until(&story, &["a", "a", "a.", "b"]).await;
@@ -293,7 +301,7 @@ mod tests {
         for place in [Place::Task, Place::Thread] {
             let (story, ledger) = (Story::default(), Arc::new(Double::default()));
             let background = Background::new("relay", place, Some(work(&story, ["a", "a."], |_| {})));
-            let mut running = background.clone().start(ledger.clone(), Metrics::new());
+            let mut running = background.clone().start(ledger.clone(), Metrics::new(), Arc::default());
             until(&story, &["a"]).await;
             ledger.lead(true);
             until(&story, &["a", "a.", "a"]).await;
@@ -325,7 +333,7 @@ mod tests {
             .boxed()
         });
         let background = Background::new("relay", Place::Task, Some(slow.clone()));
-        let running = background.clone().start(Arc::new(Double::default()), Metrics::new());
+        let running = background.clone().start(Arc::new(Double::default()), Metrics::new(), Arc::default());
         assert_eq!(deadlines.recv().await, Some(None));
         background.exchange(Some(slow.clone()));
         let first = deadlines.recv().await.unwrap().expect("it is to end");

@@ -34,6 +34,7 @@ pub struct Controls {
     pub(super) metrics: Arc<Metrics>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) relay: Background,
+    pub(super) feedback: Background,
     pub(super) outcomes: Background,
     pub(super) reconciliation: Background,
     pub(super) expiry: Arc<Expiry>,
@@ -99,8 +100,13 @@ impl Controls {
         Ok(left)
     }
 
-    /// Replaces the work that takes and shows outcomes, once the current one has ended; `None` for nothing. Returns
-    /// immediately. Does nothing once the service has begun to stop.
+    /// Replaces the work that takes back what comes from the broker, once the current one has ended; `None` for nothing.
+    /// Returns immediately. Does nothing once the service has begun to stop.
+    pub fn exchange_feedback(&self, start: Option<Start>) {
+        self.feedback.exchange(start);
+    }
+
+    /// The same for the work that shows outcomes.
     pub fn exchange_outcomes(&self, start: Option<Start>) {
         self.outcomes.exchange(start);
     }

@@ -1,6 +1,6 @@
 //! The section `[[endpoints]]`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     center, contexts,
@@ -9,13 +9,14 @@ use super::{
     read::Section,
     secrets::Kind,
     sections::LOCALES,
-    values::not_empty,
+    values::{duration_within, not_empty},
 };
 use crate::{
     callback::CredentialSettings,
-    center::{enrichment, outcomes::Rules},
+    center::enrichment,
     command::profile::Profile,
-    intake::{EndpointSettings, Locale, PROBE_ACTION, Refusal},
+    feedback::Rules,
+    intake::{EndpointSettings, LONGEST_WAIT, Locale, PROBE_ACTION, Refusal},
     ledger::OnConflict,
 };
 
@@ -24,6 +25,9 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Repeats to report are held in memory for at most this long, as space permits.
 const LONGEST_REPEATS_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A shorter wait hears no worker.
+const WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST_WAIT;
 
 /// Old and new, for each of two senders.
 const MAX_CREDENTIALS: usize = 4;
@@ -96,6 +100,12 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         Some(plain) => credentials(section, plain),
         None => None,
     };
+    let answer_wait = section.table("answer", |section| {
+        let allowed = "\"off\", or \"2s\", \"500ms\", at least \"100ms\" and at most \"4s\"";
+        section.required("wait", allowed, |text| {
+            if text == "off" { Ok(None) } else { duration_within(text, &WAITS).map(Some) }
+        })
+    });
     let sentences = section.table("sentences", sentences);
     let context = section.table("context", contexts::context);
     let enrichment = section.table("enrichment", center::enrichment);
@@ -111,6 +121,7 @@ pub(super) fn endpoint(section: &mut Section<'_, '_, '_>, default: Locale) -> Op
         dedupe_window: dedupe_window?,
         on_conflict: on_conflict?,
         repeats_window: repeats_window?,
+        answer_wait: answer_wait?,
         context: context?,
     };
     Some(EndpointSection { settings, profile: profile?, enrichment: enrichment?, rules: rules? })

@@ -19,7 +19,7 @@ use super::{
     sections,
     show::Effective,
 };
-use crate::{center::outcomes, intake};
+use crate::{feedback::Rules, intake};
 
 /// The file to read if it exists and no other is named.
 const USUAL_FILE: &str = "countersign.toml";
@@ -123,13 +123,13 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         log
     });
     loaded.approval_center = root.table("approval_center", center::approval_center);
-    let center_is_on = !matches!(loaded.approval_center, Some(None));
-    let taken = loaded.amqp.as_ref().filter(|_| center_is_on).map(|amqp| amqp.broker.queue.clone());
-    loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken, center_is_on));
-    if let (Some(amqp), Some(outcomes), Some(Some(_))) =
-        (&mut loaded.amqp, &loaded.outcomes, &loaded.approval_center)
-    {
-        amqp.broker.outcomes = outcomes.queue().map(str::to_owned);
+    let taken = loaded.amqp.as_ref().map(|amqp| amqp.broker.queue.clone());
+    loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken));
+    if let Some((feedback, _)) = &mut loaded.outcomes {
+        feedback.shows = matches!(loaded.approval_center, Some(Some(_)));
+        if let Some(amqp) = &mut loaded.amqp {
+            amqp.broker.outcomes = feedback.queue().map(str::to_owned);
+        }
     }
     loaded.reconcile = root.table("reconcile", center::reconcile);
     let endpoints =
@@ -140,10 +140,10 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         let (mut list, mut profiles) = (Vec::new(), Vec::new());
         for (place, endpoint) in endpoints.into_iter().enumerate() {
             let endpoints::EndpointSection { settings: endpoint, profile, enrichment, rules } = endpoint;
-            if let Some(outcomes) = &mut loaded.outcomes
-                && rules != outcomes::Rules::default()
+            if let Some((feedback, _)) = &mut loaded.outcomes
+                && rules != Rules::default()
             {
-                outcomes.rules.insert(endpoint.name.clone(), rules);
+                feedback.rules.insert(endpoint.name.clone(), rules);
             }
             if let Some(enrichment) = enrichment {
                 if center_is_off {

@@ -27,7 +27,7 @@ use std::{collections::HashMap, ffi::OsString, net::SocketAddr, path::PathBuf, t
 use crate::{
     amqp,
     center::{client, enrichment, outcomes, reconcile},
-    console, intake, relay,
+    console, feedback, intake, relay,
     telemetry::log,
 };
 
@@ -62,7 +62,9 @@ pub struct Config {
     pub log: log::Settings,
     /// The approval center's own APIs; `None` if unused.
     pub approval_center: Option<client::Settings>,
-    /// Outcomes: workers' reports shown to the approver; unused without `approval_center`.
+    /// What is taken back from the broker.
+    pub feedback: feedback::Settings,
+    /// How outcomes are shown to the approver; unused without `approval_center`.
     pub outcomes: outcomes::Settings,
     /// How published decisions are compared with the approval center; unused without it.
     pub reconcile: reconcile::Settings,
@@ -128,7 +130,7 @@ pub struct Loaded {
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
     approval_center: Option<Option<client::Settings>>,
-    outcomes: Option<outcomes::Settings>,
+    outcomes: Option<(feedback::Settings, outcomes::Settings)>,
     reconcile: Option<reconcile::Settings>,
     enrichment: HashMap<String, enrichment::Settings>,
     intake: Option<intake::Settings>,
@@ -149,6 +151,7 @@ impl Loaded {
     /// The complete configuration, or all faults.
     pub fn config(&self) -> Result<Config, Faults> {
         let all = || {
+            let (feedback, outcomes) = self.outcomes.clone()?;
             Some(Config {
                 shutdown_grace: self.shutdown_grace?,
                 http: self.http.clone()?,
@@ -157,7 +160,8 @@ impl Loaded {
                 amqp: self.amqp.clone()?,
                 log: self.log.clone()?,
                 approval_center: self.approval_center.clone()?,
-                outcomes: self.outcomes.clone()?,
+                feedback,
+                outcomes,
                 reconcile: self.reconcile.clone()?,
                 enrichment: self.enrichment.clone(),
                 intake: self.intake.clone().filter(|intake| !intake.endpoints.is_empty())?,
@@ -216,11 +220,6 @@ impl Loaded {
     /// The approval center's own APIs; `None` if unused.
     pub fn approval_center(&self) -> Result<Option<&client::Settings>, Faults> {
         self.part(self.approval_center.as_ref(), "approval_center").map(Option::as_ref)
-    }
-
-    /// The settings of outcomes.
-    pub fn outcomes(&self) -> Result<&outcomes::Settings, Faults> {
-        self.part(self.outcomes.as_ref(), "outcomes")
     }
 
     /// How decisions are compared with the approval center.

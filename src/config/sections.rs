@@ -16,7 +16,7 @@ use crate::{
         topology::{TAKEN_EXCHANGES, TAKEN_QUEUES},
     },
     center::outcomes,
-    console,
+    console, feedback,
     intake::Locale,
     relay,
     secret::Secret,
@@ -121,6 +121,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             "none, with queue = \"\": if no consumer has bound a queue, every command comes back and is parked",
         );
     }
+    let collects = section.one_of("dead_letters", &[("collect", true), ("leave", false)]);
     let check_interval = section.required(
         "check_interval",
         "\"off\", or \"60s\", \"5m\", at least \"1s\" and at most \"24h\"",
@@ -163,6 +164,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             check_interval: check_interval?,
             message_type: message_type?,
             connect_timeout: connect_timeout?,
+            collects: collects?,
             tls: tls?,
             // Set after the endpoints are read.
             ..amqp::Settings::default()
@@ -177,12 +179,11 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     })
 }
 
-/// `taken` is the command queue. `center_is_on` is whether the approval center is configured.
+/// `taken` is the command queue.
 pub(super) fn outcomes(
     section: &mut Section<'_, '_, '_>,
     taken: Option<String>,
-    center_is_on: bool,
-) -> Option<outcomes::Settings> {
+) -> Option<(feedback::Settings, outcomes::Settings)> {
     let queue = section.required("queue", "up to 255 bytes, not beginning with amq.", |name| {
         let taken = taken.as_deref() == Some(name) && !name.is_empty();
         if TAKEN_QUEUES.contains(&name) || taken {
@@ -193,17 +194,9 @@ pub(super) fn outcomes(
     let prefetch = section.number("prefetch", 1..=2000);
     let max_calls = section.number("max_calls", 1..=64);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
-    if !center_is_on && section.rank("queue").is_some_and(|rank| rank > 0) {
-        section.warn("queue", "has no effect, since [approval_center] has no app_id");
-    }
-    Some(outcomes::Settings {
-        queue: queue?,
-        prefetch: prefetch?,
-        max_calls: max_calls?,
-        max_attempts: max_attempts?,
-        // Set after the endpoints are read.
-        ..outcomes::Settings::default()
-    })
+    // The rest is set after the endpoints are read.
+    let feedback = feedback::Settings { queue: queue?, prefetch: prefetch?, ..feedback::Settings::default() };
+    Some((feedback, outcomes::Settings { max_calls: max_calls?, max_attempts: max_attempts? }))
 }
 
 fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {

@@ -166,6 +166,8 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
                     State::Pending => stats.pending,
                     State::Published => stats.published,
                     State::Parked => stats.parked,
+                    State::Rejected => stats.rejected,
+                    State::Unrouted => stats.unrouted,
                 };
                 desk.metrics.ledger.set_rows(state.as_str(), rows);
             }
@@ -174,6 +176,7 @@ pub(super) async fn metrics(_: Anyone, request: HttpRequest, desk: web::Data<Des
             if let Some(remembered) = stats.remembered {
                 desk.metrics.ledger.set_remembered(remembered.commands, remembered.forgotten);
             }
+            desk.metrics.dead_letters.set_strays(stats.strays);
             desk.metrics.outcomes.set_waiting(stats.outcomes_pending, stats.outcomes_parked);
             if let Some(synchronous) = stats.standbys {
                 desk.metrics.ledger.set_standbys(synchronous);

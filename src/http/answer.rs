@@ -17,6 +17,7 @@ use actix_web::{
 use serde::Serialize;
 use tracing::Level;
 
+use crate::command::CommandId;
 use crate::intake::{Disposition, Kept, Locale, PROBE_WORD, Refusal, Response};
 
 /// How a refusal is answered and logged.
@@ -102,6 +103,15 @@ impl Rule {
                 en: "You have already decided this task differently. Please check it in the business system.",
                 ja: "このタスクには別の判断が登録済みです。業務システムでご確認ください。",
             },
+            // The worker's decision, not a fault of the callback.
+            Refusal::Declined => Self {
+                status: StatusCode::CONFLICT,
+                code: 40901,
+                level: Level::INFO,
+                zh: "业务系统未能执行该审批，请到业务系统中查看原因。",
+                en: "The business system did not carry this out. Please look there for the reason.",
+                ja: "業務システムで処理されませんでした。理由は業務システムでご確認ください。",
+            },
             Refusal::BodyTooLarge => Self {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 code: 41300,
@@ -173,6 +183,15 @@ struct RefusalBody<'a> {
     message: &'a str,
     /// A string, not a bool: the platform expects one.
     without_prefix: &'static str,
+    /// The kept command, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<KeptData>,
+}
+
+#[derive(Serialize)]
+struct KeptData {
+    command_id: CommandId,
+    status: &'static str,
 }
 
 const LOCALES: [Locale; 3] = [Locale::Zh, Locale::En, Locale::Ja];
@@ -181,17 +200,18 @@ const LOCALES: [Locale; 3] = [Locale::Zh, Locale::En, Locale::Ja];
 static REFUSALS: LazyLock<Vec<[Bytes; LOCALES.len()]>> = LazyLock::new(|| {
     let rendered = Refusal::ALL.iter().map(|&refusal| {
         let rule = Rule::of(refusal);
-        LOCALES.map(|locale| render(refusal, rule.sentence(locale)))
+        LOCALES.map(|locale| render(refusal, rule.sentence(locale), None))
     });
     rendered.collect()
 });
 
-fn render(refusal: Refusal, sentence: &str) -> Bytes {
+fn render(refusal: Refusal, sentence: &str, kept: Option<&Kept>) -> Bytes {
     let body = RefusalBody {
         code: Rule::of(refusal).code,
         msg: refusal.as_str(),
         message: sentence,
         without_prefix: "true",
+        data: kept.map(|kept| KeptData { command_id: kept.command_id, status: kept_word(kept) }),
     };
     rendered(&body)
 }
@@ -230,6 +250,7 @@ pub fn probe_body(locale: Locale) -> Bytes {
             Locale::Ja => "これは接続確認です。判断は登録されていません。",
         },
         without_prefix: "true",
+        data: None,
     };
     rendered(&body)
 }
@@ -261,9 +282,13 @@ pub fn response(answered: &Response) -> HttpResponse {
             if *refusal == Refusal::Unauthenticated {
                 response.force_close();
             }
-            response.body(match &answered.sentence {
-                Some(sentence) => render(*refusal, sentence),
-                None => refusal_body(*refusal, answered.locale),
+            response.body(match (&answered.sentence, &answered.kept) {
+                (None, None) => refusal_body(*refusal, answered.locale),
+                (sentence, kept) => {
+                    let sentence = sentence.as_deref();
+                    let sentence = sentence.unwrap_or_else(|| Rule::of(*refusal).sentence(answered.locale));
+                    render(*refusal, sentence, kept.as_ref())
+                }
             })
         }
     }

@@ -26,7 +26,7 @@ use super::{
     telling::{Reporting, Subject},
 };
 use crate::{
-    intake::{About, Disposition, NO_CALLBACK, PROBE_WORD, Received, Refusal, Response, Unheard},
+    intake::{About, Disposition, Kept, NO_CALLBACK, PROBE_WORD, Received, Refusal, Response, Unheard},
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
@@ -238,6 +238,9 @@ fn count(metrics: &Metrics, live: &Live, response: &Response, took: Duration) {
     if response.outcome != Disposition::Probed {
         metrics.callbacks.took(took);
     }
+    if let Some(waited) = response.waited {
+        metrics.callbacks.waited(waited);
+    }
     if let Some(counters) = live.counters(&response.endpoint) {
         match &response.outcome {
             Disposition::Kept(kept) if kept.duplicate => counters.duplicate.inc(),
@@ -284,6 +287,20 @@ fn log(response: &Response, took: Duration, peer: Option<IpAddr>) {
         }
         Disposition::Refused(refusal) => {
             let outcome = refusal.as_str();
+            if let Some(Kept { command_id, .. }) = response.kept {
+                tracing::info!(
+                    endpoint,
+                    outcome,
+                    %command_id,
+                    user_id,
+                    instance_id,
+                    task_id,
+                    duration_us,
+                    peer,
+                    "callback kept; the worker declined it"
+                );
+                return;
+            }
             // tracing fixes the level of an event at its call site.
             macro_rules! refused {
                 ($level:ident) => {

@@ -5,22 +5,33 @@ mod refused;
 mod response;
 mod settings;
 
-use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
 
 use crate::{
     callback::{self, Credentials, OpenError, Said, Verified},
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ResolveInput},
     ledger::{self, Accept, Acceptance, MAX_KEY_BYTES, Receipt},
-    telemetry::metrics::UNKNOWN_ENDPOINT,
+    telemetry::metrics::{UNKNOWN_ENDPOINT, Waited},
     time::Timestamp,
 };
 
 pub use refusal::{NO_CALLBACK, Refusal};
 pub use response::{About, Disposition, Kept, PROBE_ACTION, PROBE_WORD, Received, Response, Unheard};
-pub use settings::{Counted, EndpointSettings, Locale, Settings};
+pub use settings::{Counted, EndpointSettings, LONGEST_WAIT, Locale, Settings};
 
-use refused::{NO_SUCH_ENDPOINT, Refused, about, context_refusal, named, shown, stranger, unkept};
+use refused::{
+    Declined, NO_SUCH_ENDPOINT, Refused, about, context_refusal, declined, named, shown, stranger, unkept,
+};
 
 /// The accept path of all endpoints.
 pub struct Intake {
@@ -31,7 +42,15 @@ pub struct Intake {
     locale: Locale,
     identities: bool,
     ledger: Arc<dyn Accept>,
+    /// A permit for each callback that may wait for its worker.
+    waiting: Semaphore,
 }
+
+/// Callbacks that may wait for their workers at the same time. Each holds a connection.
+const MAX_WAITING: usize = 4096;
+
+/// The platform gives up after 5 s (platform.md#callback-answers); the way there and back takes its share.
+const PLATFORM_PATIENCE: Duration = Duration::from_millis(4500);
 
 struct Endpoint {
     name: Arc<str>,
@@ -66,6 +85,7 @@ impl Intake {
             locale: settings.locale,
             identities: settings.identities,
             ledger,
+            waiting: Semaphore::new(MAX_WAITING),
         }
     }
 
@@ -78,17 +98,21 @@ impl Intake {
         let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
         // Do the same work for an unknown endpoint.
         let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
-        let mut credential = None;
+        let (began, mut credential, mut waited) = (Instant::now(), None, None);
         let (refused, said) = match (callback::open(credentials, body), endpoint) {
             (Ok(verified), Some(known)) => {
                 credential =
                     (verified.action_type.as_deref() != Some(PROBE_ACTION)).then_some(verified.credential);
                 let ended = match verified.action_type.as_deref() {
                     Some(PROBE_ACTION) => Ok((Disposition::Probed, About::default())),
-                    _ => self
-                        .keep(known, &verified)
-                        .await
-                        .map(|(kept, about)| (Disposition::Kept(kept), about)),
+                    _ => match self.keep(known, &verified).await {
+                        Ok((kept, about)) => {
+                            let (declined, how) = self.hear(known, kept, began).await;
+                            waited = how;
+                            declined.map_or(Ok((Disposition::Kept(kept), about)), Err)
+                        }
+                        Err(refused) => Err(refused),
+                    },
                 };
                 match ended {
                     Ok((outcome, about)) => {
@@ -97,6 +121,8 @@ impl Intake {
                             locale: known.settings.locale,
                             sentence: None,
                             outcome,
+                            kept: None,
+                            waited,
                             detail: None,
                             stranger: false,
                             about,
@@ -116,7 +142,26 @@ impl Intake {
             // Nobody has the decoy's credentials.
             (Ok(_), None) => (Refused::because(Refusal::Unauthenticated, NO_SUCH_ENDPOINT), None),
         };
-        Response { credential, ..self.refuse(&sent, refused, said.as_ref()) }
+        Response { credential, waited, ..self.refuse(&sent, refused, said.as_ref()) }
+    }
+
+    /// Waits for what the worker says of a kept command, where the endpoint is configured so. Returns the refusal if the
+    /// worker declined it.
+    ///
+    /// Whatever happens while it waits, 200 is right: the command is kept.
+    async fn hear(
+        &self,
+        endpoint: &Endpoint,
+        kept: Kept,
+        began: Instant,
+    ) -> (Option<Refused>, Option<Waited>) {
+        let Some(wait) = endpoint.settings.answer_wait else { return (None, None) };
+        let Ok(_permit) = self.waiting.try_acquire() else { return (None, Some(Waited::Full)) };
+        let deadline = (Instant::now() + wait).min(began + PLATFORM_PATIENCE);
+        match self.ledger.heard(kept.command_id, deadline.into()).await {
+            Some(heard) => (declined(kept, heard), Some(Waited::Heard)),
+            None => (None, Some(Waited::Nothing)),
+        }
     }
 
     /// Turns a verified callback into a receipt.
@@ -292,12 +337,14 @@ impl Intake {
     }
 
     fn response(&self, endpoint: Option<&Endpoint>, refused: Refused, stranger: bool) -> Response {
-        let Refused { refusal, detail, .. } = refused;
+        let Refused { refusal, detail, declined, .. } = refused;
         let mut response = Response {
             endpoint: endpoint.map_or_else(|| self.unknown.clone(), |endpoint| endpoint.name.clone()),
             locale: self.locale,
             sentence: None,
             outcome: Disposition::Refused(refusal),
+            kept: None,
+            waited: None,
             detail: detail.map(Cow::into_owned),
             stranger,
             about: About::default(),
@@ -306,6 +353,10 @@ impl Intake {
         // Before authentication, neither language nor words may reveal whether the endpoint exists.
         if let Some(endpoint) = endpoint.filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal)) {
             response.word_by(&endpoint.settings);
+        }
+        if let Some(Declined { kept, sentence }) = declined {
+            response.kept = Some(kept);
+            response.sentence = sentence.or(response.sentence);
         }
         response
     }

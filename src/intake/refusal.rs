@@ -23,6 +23,8 @@ pub enum Refusal {
     OperatorNotAllowed,
     /// The callback contradicts an earlier decision, and conflicts are refused.
     Conflicting,
+    /// The command is kept and published, but the worker answered that it will not or could not do it.
+    Declined,
     /// The body is larger than `max_body_bytes`.
     BodyTooLarge,
     /// The body did not arrive within `body_read_timeout_ms`.
@@ -48,7 +50,7 @@ impl Refusal {
     }
 
     /// The refusals that only authenticated senders see, so an endpoint may have its own sentences for them.
-    pub const OF_AUTHENTICATED: [Self; 9] = [
+    pub const OF_AUTHENTICATED: [Self; 10] = [
         Self::Malformed,
         Self::ActionNotAllowed,
         Self::DefinitionNotAllowed,
@@ -56,6 +58,7 @@ impl Refusal {
         Self::ContextExpired,
         Self::OperatorNotAllowed,
         Self::Conflicting,
+        Self::Declined,
         Self::Overloaded,
         Self::LedgerUnavailable,
     ];
@@ -87,6 +90,9 @@ impl Refusal {
             }
             Self::Conflicting => {
                 "`countersign ledger show` with the id in the cause shows the earlier decision."
+            }
+            Self::Declined => {
+                "The decision is kept. The cause has its id and the worker's words; `countersign ledger show` has the rest."
             }
             Self::BodyTooLarge => "Raise `http.max_body_bytes` if such bodies are to pass.",
             Self::TooSlow => {

@@ -1,16 +1,16 @@
 //! Builds refusals: the reason, and the cause for the operator.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     refusal::Refusal,
-    response::{About, Received},
+    response::{About, Kept, Received},
 };
 use crate::{
     callback::{Cause, Said},
-    command::Registered,
+    command::{Registered, outcome::Kind},
     context::{self, ContextError},
-    ledger::{AcceptError, ContextTask},
+    ledger::{AcceptError, ContextTask, Heard},
 };
 
 /// For the operator only.
@@ -22,16 +22,51 @@ pub(super) struct Refused {
     pub(super) detail: Option<Cow<'static, str>>,
     /// The registration for the callback, if it was already looked up.
     pub(super) registered: Option<Registered>,
+    /// For [`Refusal::Declined`].
+    pub(super) declined: Option<Declined>,
+}
+
+/// A kept command that a worker declined.
+pub(super) struct Declined {
+    pub(super) kept: Kept,
+    /// The worker's words, fit for a phone.
+    pub(super) sentence: Option<Arc<str>>,
 }
 
 impl Refused {
     pub(super) fn of(refusal: Refusal, detail: Option<Cow<'static, str>>) -> Self {
-        Self { refusal, detail, registered: None }
+        Self { refusal, detail, registered: None, declined: None }
     }
 
     pub(super) fn because(refusal: Refusal, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::of(refusal, Some(detail.into()))
     }
+}
+
+/// The longest sentence that an approver gets from a worker, in characters.
+const SENTENCE_CHARS: usize = 120;
+
+/// The refusal of a callback whose command a worker declined; `None` if it did what was decided.
+pub(super) fn declined(kept: Kept, heard: Heard) -> Option<Refused> {
+    let Heard { kind, message } = heard;
+    if kind == Kind::Applied {
+        return None;
+    }
+    let message = message.map(|message| {
+        let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        message.split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    let message = message.filter(|message| !message.is_empty());
+    let words = message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    let detail = format!("kept as {}; a worker reported {}{words}", kept.command_id, kind.as_str());
+    let sentence = message.map(|message| match message.char_indices().nth(SENTENCE_CHARS) {
+        Some((end, _)) => format!("{}…", message[..end].trim_end()).into(),
+        None => message.into(),
+    });
+    Some(Refused {
+        declined: Some(Declined { kept, sentence }),
+        ..Refused::because(Refusal::Declined, detail)
+    })
 }
 
 /// Who sent a refused callback, and about what.

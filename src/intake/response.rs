@@ -6,7 +6,7 @@ use super::{
     refusal::Refusal,
     settings::{EndpointSettings, Locale},
 };
-use crate::command::CommandId;
+use crate::{command::CommandId, telemetry::metrics::Waited};
 
 /// The `action_type` of a probe: `countersign doctor` sends it to test address, token and key of an endpoint.
 /// Reserved: no endpoint can allow it.
@@ -80,6 +80,10 @@ pub struct Response {
     pub sentence: Option<Arc<str>>,
     /// Kept, or the one reason why not.
     pub outcome: Disposition,
+    /// The kept command of a [`Refusal::Declined`] callback.
+    pub kept: Option<Kept>,
+    /// How waiting for the worker ended; `None` if nobody waited.
+    pub waited: Option<Waited>,
     /// The cause for the operator, for the log only. Contains no secrets and no context.
     pub detail: Option<String>,
     /// False if the sender is known to have a key or a token of the endpoint.

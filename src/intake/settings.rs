@@ -5,6 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::refusal::Refusal;
 use crate::{callback::CredentialSettings, context, ledger::OnConflict};
 
+/// The longest [`EndpointSettings::answer_wait`].
+pub const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
 /// Endpoint settings that the accept path needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -70,6 +73,9 @@ pub struct EndpointSettings {
     /// Within this window, a repeat that is no longer a duplicate is reported as a repeat, and a contradiction as a
     /// contradiction.
     pub repeats_window: Duration,
+    /// How long an answer is held, after the commit, for the worker's report; `None`: it is not held. At most
+    /// [`LONGEST_WAIT`].
+    pub answer_wait: Option<Duration>,
     /// How contexts are parsed.
     pub context: context::Settings,
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, Dropped, RefusedCallback};
+use super::{AcceptError, Dropped, Heard, RefusedCallback};
 use crate::command::{Command, CommandId, Fingerprint, Registered};
 
 /// Input of [`Accept::accept`].
@@ -80,4 +80,12 @@ pub trait Accept: Send + Sync {
         key: Option<String>,
         message_id: Option<u64>,
     ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>>;
+
+    /// Waits until a worker's report of a command is in the ledger, which it may be already. `None` if there was none by
+    /// the deadline. Never fails, and never takes longer: a ledger that cannot tell is one that has no report.
+    fn heard(
+        &self,
+        command_id: CommandId,
+        deadline: tokio::time::Instant,
+    ) -> BoxFuture<'static, Option<Heard>>;
 }

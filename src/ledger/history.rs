@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{OutcomeRecord, Surface};
+use super::{OutcomeRecord, Surface, Why};
 use crate::{
     command::{Seq, outcome::Kind},
     time::Timestamp,
@@ -41,6 +41,13 @@ pub enum What {
         exchange: Option<String>,
         /// The routing key.
         routing_key: String,
+    },
+    /// It came back: a worker rejected it, a queue dropped it, or no queue was bound for it. Only the newest are kept.
+    CameBack {
+        /// Why.
+        why: Why,
+        /// The queue that it was in.
+        queue: Option<String>,
     },
     /// A worker reported the outcome. The last report replaces earlier ones.
     Reported {
@@ -100,6 +107,7 @@ pub(super) fn of(
     said: Vec<Said>,
     acts: Vec<Event>,
     refused: Vec<RefusedReport>,
+    came_back: Vec<Event>,
 ) -> Vec<Event> {
     let mut events = vec![Event { at: Some(received_at), what: What::Accepted }];
     events.extend(published);
@@ -110,6 +118,7 @@ pub(super) fn of(
             what: What::ReportRefused { outcome, reason },
         }),
     );
+    later.extend(came_back);
     later.extend(outcome.map(shown).into_iter().flatten());
     // Stable: events with the same time keep their order.
     later.sort_by_key(|event| event.at);

@@ -2,7 +2,9 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, history};
+use super::{
+    CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, Stray, history,
+};
 use crate::{
     command::{CommandId, Seq, outcome::Kind},
     time::Timestamp,
@@ -26,6 +28,10 @@ pub struct Stats {
     pub published: u64,
     /// Commands that wait for an operator.
     pub parked: u64,
+    /// Published commands that a worker rejected or a queue dropped, not requeued since, without an outcome.
+    pub rejected: u64,
+    /// Published commands that no queue was bound for, not requeued since, without an outcome.
+    pub unrouted: u64,
     /// When the oldest pending command was received.
     pub oldest_pending_at: Option<Timestamp>,
     /// Highest place in the log.
@@ -34,6 +40,8 @@ pub struct Stats {
     pub cursor: Seq,
     /// Refused callbacks kept.
     pub refusals: u64,
+    /// Dead letters kept that are no command of this ledger.
+    pub strays: u64,
     /// Cards and instances that do not show their outcome yet.
     pub outcomes_pending: u64,
     /// Cards and instances whose outcome is parked.
@@ -182,6 +190,9 @@ pub trait Lookup: Send + Sync {
     /// When each credential was last used.
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
+    /// Up to `limit` strays with a lower id than `before`, newest first.
+    fn strays(&self, before: Option<u64>, limit: usize) -> BoxFuture<'static, Result<Vec<Stray>, LookError>>;
+
     /// Numbers.
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>>;
 }
@@ -221,6 +232,10 @@ impl<T: Looks> Lookup for T {
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
         self.lookup().credential_uses()
+    }
+
+    fn strays(&self, before: Option<u64>, limit: usize) -> BoxFuture<'static, Result<Vec<Stray>, LookError>> {
+        self.lookup().strays(before, limit)
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

@@ -13,6 +13,8 @@
 //!   do what with it. Kept for a week after it expires, so that "expired" differs from "unknown".
 //! - **Outcome.** A worker's last report on a command, with a **showing** for its card and for its instance: `waiting`,
 //!   `shown` or `parked`. Pruned with the command, which is kept while a showing waits.
+//! - **Dead letter.** A published command that came back from the broker. It is open until the command is requeued or
+//!   a worker reports an outcome. One that is no command of this ledger is a **stray**; see [`DeadLetters`].
 //! - **Mark.** When the cursor moved, to the second, and so when each command below it was published. What the broker
 //!   said of exceptions has its own rows; see [`history`].
 //! - **Finding.** A row for a published command whose decision the approval center did not show; see [`findings`].
@@ -24,7 +26,7 @@
 //! One writer thread owns the only writing connection of `serve`. [`Accept::accept`] appends to the log.
 //! [`Outbox::settle`] moves the cursor and writes exceptions; only the relay calls it. [`Accept::refused`] keeps
 //! refused callbacks, [`Contexts::register`] and [`Contexts::unregister`] write contexts, the methods of [`Outcomes`]
-//! write reports, and [`Findings::reconciled`] writes findings. The writer also prunes expired contexts, and published
+//! write reports, [`DeadLetters::collect`] writes dead letters, and [`Findings::reconciled`] writes findings. The writer also prunes expired contexts, and published
 //! commands older than the retention, in small steps from the oldest on.
 //!
 //! The command line writes from another process, in transactions of its own: `ledger requeue` and `park` write
@@ -43,8 +45,10 @@ mod accept;
 mod contexts;
 pub mod copy;
 mod credentials;
+mod dead_letters;
 mod error;
 pub mod findings;
+mod heard;
 pub mod history;
 mod lifecycle;
 mod lookup;
@@ -63,8 +67,10 @@ use std::{fmt, path::PathBuf, sync::Arc};
 pub use accept::{Accept, Acceptance, OnConflict, Receipt};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
 pub use credentials::CredentialUse;
+pub use dead_letters::{Collected, DeadLetter, DeadLetters, MAX_STRAYS, Stray, Why};
 pub use error::{AcceptError, LookError};
 pub use findings::{Finding, Findings, Verdict};
+pub use heard::Heard;
 pub use lifecycle::{Lifecycle, Limits};
 pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
 pub use operator::{ActError, OperatorActs, Progress};
@@ -161,6 +167,12 @@ pub async fn open_client(location: &Location) -> Result<Box<dyn Client>, OpenErr
 /// methods.
 ///
 /// Every method may be called from any thread.
-pub trait Ledger: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle {}
+pub trait Ledger:
+    Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Lifecycle
+{
+}
 
-impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle> Ledger for T {}
+impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Lifecycle> Ledger
+    for T
+{
+}

@@ -214,11 +214,11 @@ pub struct RefusedReport {
 
 /// Stores reports of workers. [`super::Ledger`] says what applies to every method.
 pub trait Outcomes: Send + Sync + 'static {
-    /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. Its showings
-    /// wait from then on.
+    /// Keeps a report, or finds that it says nothing new, by the rules in [`crate::command::outcome`]. If it `shows`,
+    /// its showings wait from then on. It closes a dead letter of the command.
     ///
     /// Resolves after commit and sync; several reports may share one.
-    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>>;
+    fn report(&self, outcome: Outcome, shows: bool) -> BoxFuture<'static, Result<Reported, AcceptError>>;
 
     /// Records that a report was refused, for people who look at the command. Only the newest of each command are kept.
     /// Does nothing if the ledger does not have the command.

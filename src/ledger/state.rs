@@ -8,9 +8,13 @@
 //!                         ▼  │ requeue                            │ requeue
 //!                        parked                pending ◀──────────┘
 //! ```
+//!
+//! A published command that came back from a queue is `rejected` or, if no queue was bound for it, `unrouted`, until it is
+//! requeued or a worker reports its outcome.
 
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
+use super::Why;
 use crate::command::Seq;
 
 /// The state of a command, as people see it.
@@ -26,6 +30,10 @@ pub enum State {
     Published,
     /// The broker refused it too often, or an operator parked it; an operator must act.
     Parked,
+    /// It was published, and a worker rejected it or its queue dropped it; an operator must act.
+    Rejected,
+    /// It was published, and no queue was bound for it; an operator must act.
+    Unrouted,
 }
 
 /// The state in an exception row.
@@ -98,22 +106,34 @@ impl State {
         }
     }
 
+    /// The state of a command for people, if a dead letter of it is open.
+    ///
+    /// The relay needs no more than [`State::of`]: to it the command is published.
+    #[must_use]
+    pub fn or_came_back(self, open: Option<Why>) -> Self {
+        match (self, open) {
+            (Self::Published, Some(why)) => why.state(),
+            _ => self,
+        }
+    }
+
     /// The exception after `event`, `Ok(None)` for none; `Err` if the move is illegal from this state.
     ///
     /// INVARIANT 3: only a confirmed, routed publish or an operator's act leads out of `pending`.
     pub fn after(self, event: Event) -> Result<Option<Exceptional>, IllegalMove> {
         match (self, event) {
             // A confirm of a published or parked command is the late answer to an earlier publish.
-            (Self::Pending | Self::Published, Event::Confirmed) => Ok(None),
-            (Self::Parked, Event::Confirmed) => Ok(None),
-            (Self::Pending | Self::Published, Event::Refused) => Ok(Some(Exceptional::Retrying)),
-            (Self::Pending | Self::Published, Event::RefusedPermanently) => Ok(Some(Exceptional::Parked)),
-            (Self::Parked, Event::Refused | Event::RefusedPermanently) => Ok(Some(Exceptional::Parked)),
-            (Self::Parked | Self::Published, Event::Requeue) => Ok(Some(Exceptional::Requeued)),
+            (_, Event::Confirmed) => Ok(None),
+            (Self::Parked, Event::Refused) | (_, Event::RefusedPermanently) => Ok(Some(Exceptional::Parked)),
+            (_, Event::Refused) => Ok(Some(Exceptional::Retrying)),
+            (Self::Parked | Self::Published | Self::Rejected | Self::Unrouted, Event::Requeue) => {
+                Ok(Some(Exceptional::Requeued))
+            }
             (Self::Pending, Event::Park) => Ok(Some(Exceptional::Parked)),
             (Self::Pending, Event::Requeue)
-            | (Self::Published, Event::Park)
-            | (Self::Parked, Event::Park) => Err(IllegalMove { from: self, event }),
+            | (Self::Published | Self::Parked | Self::Rejected | Self::Unrouted, Event::Park) => {
+                Err(IllegalMove { from: self, event })
+            }
         }
     }
 
@@ -140,17 +160,16 @@ pub struct IllegalMove {
 mod tests {
     use super::*;
 
+    const WORDS: [&str; 5] = ["pending", "published", "parked", "rejected", "unrouted"];
+
     #[test]
     fn the_words_of_the_states_are_a_contract_and_read_back() {
-        assert!(State::ALL.iter().copied().map(State::as_str).eq(["pending", "published", "parked"]));
+        assert!(State::ALL.iter().copied().map(State::as_str).eq(WORDS));
         for &state in State::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("retrying".parse::<State>().is_err());
-        assert_eq!(
-            serde_json::to_value(State::ALL).unwrap(),
-            serde_json::json!(["pending", "published", "parked"])
-        );
+        assert_eq!(serde_json::to_value(State::ALL).unwrap(), serde_json::json!(WORDS));
 
         let exceptional = ["retrying", "parked", "requeued"];
         let variants = [Exceptional::Retrying, Exceptional::Parked, Exceptional::Requeued];
@@ -165,6 +184,18 @@ mod tests {
         assert_eq!(State::of(5, 9, Some(Exceptional::Retrying)), State::Pending);
         assert_eq!(State::of(5, 9, Some(Exceptional::Requeued)), State::Pending);
         assert_eq!(State::of(5, 4, Some(Exceptional::Parked)), State::Parked);
+    }
+
+    #[test]
+    fn a_published_command_that_came_back_says_so_until_it_is_dealt_with() {
+        assert_eq!(State::Published.or_came_back(Some(Why::DeliveryLimit)), State::Rejected);
+        assert_eq!(State::Published.or_came_back(Some(Why::Unrouted)), State::Unrouted);
+        assert_eq!(State::Published.or_came_back(None), State::Published);
+        assert_eq!(State::Pending.or_came_back(Some(Why::Rejected)), State::Pending);
+        for state in [State::Rejected, State::Unrouted] {
+            assert_eq!(state.after(Event::Requeue), Ok(Some(Exceptional::Requeued)));
+            assert!(state.after(Event::Park).is_err());
+        }
     }
 
     #[test]

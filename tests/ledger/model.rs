@@ -296,7 +296,7 @@ impl Bench {
             counts[State::ALL.iter().position(|state| *state == record.state).expect("one of them all")] += 1;
         }
         let stats = ledger.stats().await.expect("a healthy ledger");
-        assert_eq!([stats.pending, stats.published, stats.parked], counts);
+        assert_eq!([stats.pending, stats.published, stats.parked, stats.rejected, stats.unrouted], counts);
         assert_eq!((stats.head, stats.cursor), (model.head(), model.cursor));
         let mut waiting = ledger.waiting_tasks().await.expect("a healthy ledger");
         waiting.sort_unstable_by_key(|(_, seq)| *seq);

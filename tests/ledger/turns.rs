@@ -11,10 +11,10 @@ use std::{
 use countersign::{
     command::{CommandId, Registered, Seq, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Filter, Findings, KeptRefusal,
-        Leadership, Ledger, Lifecycle, Limits, LookError, Lookup, Outbox, Outcomes, Receipt, Record,
-        RefusalFilter, RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain,
-        Showing, Shown, Stats,
+        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
+        Dropped, Filter, Findings, Heard, KeptRefusal, Leadership, Ledger, Lifecycle, Limits, LookError,
+        Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, RefusedReport,
+        Registering, Registration, Reported, ShowAgain, Showing, Shown, Stats, Stray,
         findings::{Candidate, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -56,11 +56,14 @@ in_turn! {
         registration(key: String) -> Result<Option<Registration>, LookError>;
     }
     Outcomes {
-        report(outcome: Outcome) -> Result<Reported, AcceptError>;
+        report(outcome: Outcome, shows: bool) -> Result<Reported, AcceptError>;
         refuse_report(refused: RefusedReport) -> Result<(), AcceptError>;
         showings(now: Timestamp, limit: usize) -> Result<Vec<Showing>, LookError>;
         settle_showings(shown: Vec<Shown>) -> Result<(), AcceptError>;
         show_again(command_id: CommandId) -> Result<ShowAgain, AcceptError>;
+    }
+    DeadLetters {
+        collect(letters: Vec<DeadLetter>) -> Result<Vec<Collected>, AcceptError>;
     }
     Findings {
         unasked(reach: Reach, limit: usize) -> Result<Page, LookError>;
@@ -90,6 +93,14 @@ impl Accept for Turns {
         message_id: Option<u64>,
     ) -> BoxFuture<'static, Result<Option<Registered>, AcceptError>> {
         self.turn().registered(key, message_id)
+    }
+
+    fn heard(
+        &self,
+        command_id: CommandId,
+        deadline: tokio::time::Instant,
+    ) -> BoxFuture<'static, Option<Heard>> {
+        self.turn().heard(command_id, deadline)
     }
 }
 
@@ -133,6 +144,10 @@ impl Lookup for Turns {
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
         self.turn().credential_uses()
+    }
+
+    fn strays(&self, before: Option<u64>, limit: usize) -> BoxFuture<'static, Result<Vec<Stray>, LookError>> {
+        self.turn().strays(before, limit)
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

@@ -129,6 +129,7 @@ impl Outcomes for Double {
     fn report(
         &self,
         _: crate::command::outcome::Outcome,
+        _: bool,
     ) -> BoxFuture<'static, Result<Reported, AcceptError>> {
         self.written(|| Reported::UnknownCommand)
     }
@@ -148,6 +149,15 @@ impl Outcomes for Double {
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         let known = self.records(false).iter().any(|record| record.command_id == command_id);
         self.written(|| if known { ShowAgain::NoOutcome } else { ShowAgain::UnknownCommand })
+    }
+}
+
+impl crate::ledger::DeadLetters for Double {
+    fn collect(
+        &self,
+        _: Vec<crate::ledger::DeadLetter>,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::Collected>, AcceptError>> {
+        unreachable!("no test of the composition collects dead letters")
     }
 }
 
@@ -216,6 +226,14 @@ impl Accept for Double {
             .or_else(|| contexts.iter().find(|one| message_id.is_some() && one.message_id == message_id))
             .map(|one| one.registered.clone());
         self.written(|| found)
+    }
+
+    fn heard(
+        &self,
+        _: CommandId,
+        _: tokio::time::Instant,
+    ) -> BoxFuture<'static, Option<crate::ledger::Heard>> {
+        ready(None).boxed()
     }
 }
 
@@ -355,6 +373,14 @@ impl Lookup for Double {
         &self,
         _since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn strays(
+        &self,
+        _: Option<u64>,
+        _: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::Stray>, LookError>> {
         self.looked(Vec::new())
     }
 

@@ -69,6 +69,7 @@ fn endpoint(name: &str, key: Option<&str>, locale: Locale) -> EndpointSettings {
         dedupe_window: Duration::from_secs(60),
         on_conflict: OnConflict::Refuse,
         repeats_window: Duration::from_secs(3600),
+        answer_wait: None,
         context: context::Settings {
             formats: vec![context::Format::Opaque],
             on_unresolved: context::OnUnresolved::Publish,

@@ -3,10 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::{
@@ -43,7 +40,7 @@ struct Done {
     elsewhere: Option<String>,
 }
 
-pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Center, bell: &Notify) {
+pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Center) {
     let mut stop = resources.stop.clone();
     let mut busy: HashSet<Place> = HashSet::new();
     let mut calls = FuturesUnordered::new();
@@ -87,7 +84,7 @@ pub(super) async fn run(resources: &Resources, settings: &Settings, center: &Cen
                     }
                 }
             }
-            () = bell.notified() => {}
+            () = resources.bell.notified() => {}
             () = sleep(TICK) => {}
         }
     }

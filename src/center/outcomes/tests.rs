@@ -121,7 +121,7 @@ async fn report(ledger: &SqliteLedger, command_id: CommandId, word: &str, status
     let body = json!({ "schema": "approval.outcome/1", "command_id": command_id.to_string(),
         "outcome": word, "status": status });
     let outcome = Outcome::parse(body.to_string().as_bytes()).unwrap();
-    let reported = ledger::Outcomes::report(ledger, outcome).await;
+    let reported = ledger::Outcomes::report(ledger, outcome, true).await;
     assert_eq!(reported, Ok(Reported::Kept));
 }
 
@@ -131,11 +131,11 @@ fn run_shower(
     max_calls: usize,
 ) -> (JoinHandle<()>, watch::Sender<Option<Instant>>) {
     let (stop, stopping) = watch::channel(None);
-    let resources = Resources { ledger: ledger.clone(), metrics: Metrics::new(), stop: stopping };
+    let (metrics, bell) = (Metrics::new(), Arc::default());
+    let resources = Resources { ledger: ledger.clone(), metrics, bell, stop: stopping };
     let settings = Settings { max_calls, ..Settings::default() };
     let task = tokio::spawn(async move {
-        let bell = Notify::new();
-        shower::run(&resources, &settings, &center, &bell).await;
+        shower::run(&resources, &settings, &center).await;
     });
     (task, stop)
 }

@@ -12,7 +12,7 @@ use crate::{
     },
     command::id::CommandRef,
     ledger::{
-        Client, Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface,
+        Client, Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface, Why,
         history::{Event, What},
     },
     time::{Timestamp, Zone},
@@ -86,6 +86,10 @@ enum StateWord {
     Published,
     /// The broker refused it too often, or an operator parked it
     Parked,
+    /// A worker rejected it, or its queue dropped it
+    Rejected,
+    /// No queue was bound for it
+    Unrouted,
 }
 
 impl From<StateWord> for State {
@@ -94,6 +98,8 @@ impl From<StateWord> for State {
             StateWord::Pending => Self::Pending,
             StateWord::Published => Self::Published,
             StateWord::Parked => Self::Parked,
+            StateWord::Rejected => Self::Rejected,
+            StateWord::Unrouted => Self::Unrouted,
         }
     }
 }
@@ -179,7 +185,8 @@ fn outcome(outcome: &OutcomeRecord) -> String {
 fn way(record: &Record) -> String {
     let mut way = vec!["accepted"];
     // A command that is published again has been published before: its worker has spoken.
-    if record.state == State::Published || record.outcome.is_some() {
+    let is_out = matches!(record.state, State::Published | State::Rejected | State::Unrouted);
+    if is_out || record.outcome.is_some() {
         way.push("published");
     }
     if let Some(outcome) = &record.outcome {
@@ -206,6 +213,17 @@ fn outcome_rows(outcome: &OutcomeRecord, zone: &Zone) -> Vec<[String; 2]> {
     rows
 }
 
+fn came_back(why: Why, queue: Option<&str>) -> String {
+    let queue = queue.unwrap_or("that is not known");
+    match why {
+        Why::Rejected => format!("came back: a worker rejected it, queue {queue}"),
+        Why::DeliveryLimit => format!("came back: workers failed at it too often, queue {queue}"),
+        Why::Expired => format!("came back: it waited too long in the queue {queue}"),
+        Why::Overflowed => format!("came back: there were too many in the queue {queue}"),
+        Why::Unrouted => "came back: no queue was bound for it".to_owned(),
+    }
+}
+
 /// When something happened, and what, in words.
 fn told(event: &Event, zone: &Zone) -> [String; 2] {
     let when = event.at.map_or_else(|| "-".to_owned(), |at| zone.show(at));
@@ -222,6 +240,7 @@ fn told(event: &Event, zone: &Zone) -> [String; 2] {
             };
             format!("published to {exchange}, routing key {routing_key}; confirmed by the broker{from}")
         }
+        What::CameBack { why, queue } => came_back(*why, queue.as_deref()),
         What::Reported { outcome, superseded: 0 } => format!("reported by a worker: {}", outcome.as_str()),
         What::Reported { outcome, superseded } => {
             format!("reported by a worker: {} (report {})", outcome.as_str(), superseded + 1)
@@ -300,13 +319,26 @@ pub(super) async fn stats(arguments: &StatsArguments, ledger: &dyn Client) -> Re
         json(&stats)?;
         return Ok(Exit::Done);
     }
-    let Stats { pending, published, parked, oldest_pending_at, head, cursor, refusals, .. } = stats;
+    let Stats {
+        pending,
+        published,
+        parked,
+        rejected,
+        unrouted,
+        oldest_pending_at,
+        head,
+        cursor,
+        refusals,
+        ..
+    } = stats;
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{bytes} bytes"));
     let oldest = oldest_pending_at.map_or_else(|| "-".to_owned(), |at| zone.show(at));
     for (name, value) in [
         ("pending", pending.to_string()),
         ("published", published.to_string()),
         ("parked", parked.to_string()),
+        ("rejected", rejected.to_string()),
+        ("unrouted", unrouted.to_string()),
         ("oldest pending", oldest),
         ("head of the log", head.to_string()),
         ("cursor", cursor.to_string()),
@@ -324,6 +356,9 @@ pub(super) async fn stats(arguments: &StatsArguments, ledger: &dyn Client) -> Re
         if let Some(value) = value {
             line(format_args!("{name:<16} {value}"))?;
         }
+    }
+    if stats.strays > 0 {
+        line(format_args!("{:<16} {}", "strays", stats.strays))?;
     }
     if stats.outcomes_pending + stats.outcomes_parked > 0 {
         let (waiting, parked) = (stats.outcomes_pending, stats.outcomes_parked);

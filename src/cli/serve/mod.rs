@@ -80,6 +80,7 @@ async fn serve(
     let open_ledger = async { ledger::open(&config.ledger).await.context("cannot open the ledger") };
     let app = App::build(&settings(&config), open_ledger, relay(&config, center.as_ref())).await?;
     let controls = app.controls();
+    controls.exchange_feedback(workers::feedback(&config));
     controls.exchange_outcomes(workers::outcomes(&config, center.as_ref()));
     controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
     // Moved, not copied: a reload must drop what it replaces, above all secrets.

@@ -83,13 +83,21 @@ impl Reloader {
         if changes.touch("approval_center") || config.reconcile != self.config.reconcile {
             controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
         }
-        let outcomes = ["amqp", "approval_center", "outcomes"].iter().any(|section| changes.touch(section))
-            || config.outcomes != self.config.outcomes;
-        if outcomes {
+        if changes.touch("amqp") || config.feedback != self.config.feedback {
+            let start = workers::feedback(&config);
+            let on = start.is_some();
+            controls.exchange_feedback(start);
+            tracing::info!(on, "taking outcomes and dead letters restarts with the new configuration");
+        }
+        let shows = config.feedback.queue().is_some();
+        if changes.touch("approval_center")
+            || config.outcomes != self.config.outcomes
+            || shows != self.config.feedback.queue().is_some()
+        {
             let start = workers::outcomes(&config, center.as_ref());
             let on = start.is_some();
             controls.exchange_outcomes(start);
-            tracing::info!(on, "outcomes restart with the new configuration");
+            tracing::info!(on, "showing outcomes restarts with the new configuration");
         }
         tell_changes(&changes);
         if exchanged {

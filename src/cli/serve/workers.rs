@@ -9,6 +9,7 @@ use crate::{
     app::{Resources, Start},
     center::{client::Center, enrichment::Enricher, outcomes, reconcile},
     config::Config,
+    feedback,
     relay::Enrich,
     stop::requested,
 };
@@ -40,13 +41,24 @@ pub(super) fn reconciliation(config: &Config, center: Option<&Center>) -> Option
     }))
 }
 
-/// Receives workers' reports and shows them to approvers; `None` without an approval center or a queue.
+/// Takes back what comes from the broker; `None` if nothing is to be taken.
+pub(super) fn feedback(config: &Config) -> Option<Start> {
+    let (broker, settings) = (config.amqp.broker.clone(), config.feedback.clone());
+    (settings.queue().is_some() || broker.collects).then_some(())?;
+    Some(Arc::new(move |Resources { ledger, metrics, bell, stop, .. }| {
+        let (broker, settings) = (broker.clone(), settings.clone());
+        let resources = feedback::Resources { ledger, metrics, bell, stop };
+        Box::pin(async move { feedback::run(resources, &broker, &settings).await })
+    }))
+}
+
+/// Shows outcomes to approvers; `None` without an approval center or a queue of reports.
 pub(super) fn outcomes(config: &Config, center: Option<&Center>) -> Option<Start> {
-    let center = center.cloned().filter(|_| config.outcomes.queue().is_some())?;
-    let (broker, settings) = (config.amqp.broker.clone(), config.outcomes.clone());
-    Some(Arc::new(move |Resources { ledger, metrics, stop, .. }| {
-        let (broker, settings, center) = (broker.clone(), settings.clone(), center.clone());
-        let resources = outcomes::Resources { ledger, metrics, stop };
-        Box::pin(async move { outcomes::run(resources, &broker, &settings, &center).await })
+    let center = center.cloned().filter(|_| config.feedback.queue().is_some())?;
+    let settings = config.outcomes.clone();
+    Some(Arc::new(move |Resources { ledger, metrics, bell, stop, .. }| {
+        let (settings, center) = (settings.clone(), center.clone());
+        let resources = outcomes::Resources { ledger, metrics, bell, stop };
+        Box::pin(async move { outcomes::run(resources, &settings, &center).await })
     }))
 }

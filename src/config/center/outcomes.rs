@@ -1,7 +1,7 @@
 //! `[endpoints.outcomes]`: what workers may report about the endpoint's commands.
 
 use super::super::{read::Section, values::not_empty};
-use crate::center::outcomes::{Pattern, Rules};
+use crate::feedback::{Pattern, Rules};
 
 /// `codes` are the endpoint's, which also apply to reports.
 pub(in crate::config) fn rules(section: &mut Section<'_, '_, '_>, codes: &[String]) -> Option<Rules> {

@@ -1,7 +1,7 @@
 //! The section `[outcomes]`.
 
 use super::*;
-use crate::center::outcomes::{Pattern, Settings};
+use crate::{center::outcomes, feedback};
 
 const CENTER: &str = "[approval_center]\napp_id = \"cli_1\"\napp_secret = \"fake\"\n";
 
@@ -11,12 +11,14 @@ fn case(section: &str) -> Case {
 
 #[test]
 fn its_defaults_are_those_of_the_module() {
-    assert_eq!(Case::file(SMALL).config().outcomes, Settings::default());
-    let settings =
-        case("queue = \"erp.outcomes\"\nprefetch = 7\nmax_calls = 2\nmax_attempts = 3").config().outcomes;
+    let config = Case::file(SMALL).config();
+    assert_eq!(config.outcomes, outcomes::Settings::default());
+    assert_eq!(config.feedback, feedback::Settings::default());
+    let config = case("queue = \"erp.outcomes\"\nprefetch = 7\nmax_calls = 2\nmax_attempts = 3").config();
+    assert_eq!(config.outcomes, outcomes::Settings { max_calls: 2, max_attempts: 3 });
     let queue = "erp.outcomes".to_owned();
-    let expected = Settings { queue, prefetch: 7, max_calls: 2, max_attempts: 3, rules: HashMap::new() };
-    assert_eq!(settings, expected);
+    let expected = feedback::Settings { queue, prefetch: 7, shows: true, rules: HashMap::new() };
+    assert_eq!(config.feedback, expected);
 }
 
 #[test]
@@ -25,12 +27,12 @@ fn what_workers_may_report_is_said_by_the_endpoint() {
     let config =
         read("approval_codes = [\"REAL\"]\ninstance_pattern = 'PO-[0-9]+'\nlink_hosts = [\"*.example.com\"]")
             .config();
-    let rules = config.outcomes.rules.values().next().unwrap();
+    let rules = config.feedback.rules.values().next().unwrap();
     assert_eq!(
         (&*rules.approval_codes, &*rules.link_hosts),
         (&["REAL".to_owned()][..], &["*.example.com".to_owned()][..])
     );
-    assert_eq!(rules.instances, Some(Pattern::parse("PO-[0-9]+").unwrap()));
+    assert_eq!(rules.instances, Some(feedback::Pattern::parse("PO-[0-9]+").unwrap()));
 
     let broken = read(
         "approval_codes = [\"\"]\ninstance_pattern = 'a)|(b'\nlink_hosts = [\"https://erp.example.com\", \"h:80\", \"*\"]",
@@ -65,18 +67,12 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn without_an_approval_center_it_stands_in_nobodys_way() {
+fn reports_are_taken_without_an_approval_center_and_not_shown() {
     let same = format!("[amqp]\nqueue = \"countersign.outcomes\"\n{SMALL}");
-    assert_eq!(Case::file(&same).faults(), [""; 0]);
-    assert_eq!(case("queue = \"\"").config().outcomes.queue(), None);
-    has(
-        &Case::file(&format!("{CENTER}{same}")).faults(),
-        "default: outcomes.queue: \"countersign.outcomes\" is a queue",
-    );
-    let alone = Case::file(&format!("[outcomes]\nqueue = \"q\"\n{SMALL}"));
-    has(
-        &alone.warnings(),
-        "countersign.toml:2: outcomes.queue: has no effect, since [approval_center] has no app_id",
-    );
+    has(&Case::file(&same).faults(), "default: outcomes.queue: \"countersign.outcomes\" is a queue");
+    assert_eq!(case("queue = \"\"").config().feedback.queue(), None);
+    let alone = Case::file(&format!("[outcomes]\nqueue = \"q\"\n{SMALL}")).config();
+    assert_eq!((alone.feedback.queue(), alone.feedback.shows), (Some("q"), false));
+    assert_eq!(alone.amqp.broker.outcomes.as_deref(), Some("q"));
     assert!(Case::file(SMALL).warnings().iter().all(|warning| !warning.contains("outcomes")));
 }

@@ -6,7 +6,7 @@
 use tokio_postgres::Row;
 
 use super::{
-    Error,
+    Error, dead_letters,
     link::Transaction,
     outcomes::{self, SHOW_AGAIN},
     values::{Columns, number, text, values},
@@ -210,6 +210,7 @@ pub(super) async fn of(transaction: &Transaction, record: &Record) -> Result<Vec
         said,
         acts,
         outcomes::refused(transaction, place).await?,
+        dead_letters::events(transaction, place).await?,
     ))
 }
 

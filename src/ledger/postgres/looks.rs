@@ -2,11 +2,12 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Links, credentials, findings, lookup, refusals};
+use super::{Links, credentials, dead_letters, findings, lookup, refusals};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
         AcceptError, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats,
+        Stray,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -46,6 +47,12 @@ impl Lookup for Links {
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
         self.look("look up the credentials in", |links| async move { credentials::all(&links.reads).await })
+    }
+
+    fn strays(&self, before: Option<u64>, limit: usize) -> BoxFuture<'static, Result<Vec<Stray>, LookError>> {
+        self.look("list strays of", move |links| async move {
+            dead_letters::strays(&links.reads, before, limit).await
+        })
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

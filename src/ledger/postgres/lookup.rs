@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use super::{
-    Error, Replication, findings, history,
+    Error, Replication, dead_letters, findings, history,
     lease::{NOW, named},
     link::{Link, Transaction},
     outbox::state,
@@ -22,9 +22,13 @@ use crate::{
 
 const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
+    (SELECT l.why FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open) AS came_back,
     (SELECT published_through FROM countersign.relay) AS published_through";
 
 const LOG: &str = "countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
+
+const CAME_BACK: &str = "countersign.dead_letters l JOIN countersign.commands c ON c.seq = l.seq
+    LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
 
 const EXCEPTIONS: &str = "countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq";
 
@@ -125,9 +129,21 @@ async fn list_within(transaction: &Transaction, filter: &Filter) -> Result<Vec<R
             (LOG, "c.seq > (SELECT published_through FROM countersign.relay) AND e.seq IS NULL"),
             (EXCEPTIONS, "e.state IN ('retrying', 'requeued')"),
         ],
-        Some(State::Published) => {
-            &[(LOG, "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL")]
-        }
+        Some(State::Published) => &[(
+            LOG,
+            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
+                AND NOT EXISTS (SELECT 1 FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open)",
+        )],
+        Some(State::Rejected) => &[(
+            CAME_BACK,
+            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
+                AND l.is_open AND l.why <> 'unrouted'",
+        )],
+        Some(State::Unrouted) => &[(
+            CAME_BACK,
+            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
+                AND l.is_open AND l.why = 'unrouted'",
+        )],
     };
     // A statement is planned with its values: what is not asked for costs nothing.
     let searches = searches.iter().map(|(from, state)| {
@@ -207,23 +223,29 @@ pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
                  ORDER BY c.seq LIMIT 1),
                 (SELECT c.received_at FROM countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq
                  WHERE e.state <> 'parked' ORDER BY e.seq LIMIT 1)) AS oldest_pending_at,
-            (SELECT count(*) FROM countersign.refusals) AS refusals, {},
+            (SELECT count(*) FROM countersign.refusals) AS refusals, {}, {},
             (SELECT sum(pg_total_relation_size(t.oid))::bigint FROM pg_catalog.pg_class t
                 JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
                 WHERE n.nspname = 'countersign' AND t.relkind = 'r') AS size_bytes,
             CASE WHEN r.term IS NOT NULL AND r.expires_at > {NOW} THEN r.holder END AS leader
-         FROM countersign.relay r CROSS JOIN countersign.log l",
-        outcomes::COUNTS
+         FROM countersign.relay r CROSS JOIN countersign.log l {}",
+        outcomes::COUNTS,
+        dead_letters::COUNTS,
+        dead_letters::OPEN
     );
     let Some(row) = link.query_opt(&sql, values![]).await? else { return Ok(Stats::default()) };
     let (cursor, pruned, head) =
         (row.seq("published_through")?, row.seq("pruned_through")?, row.seq("head")?);
     let (waiting, above) = (row.seq("waiting")?, row.seq("above")?);
     let (kept_below, passed_over) = (row.seq("kept_below")?, row.seq("passed_over")?);
+    let kept_below = kept_below + row.seq("open_unpruned")?;
     Ok(Stats {
         pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
         published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
         parked: row.seq("parked")?,
+        rejected: row.seq("rejected")?,
+        unrouted: row.seq("unrouted")?,
+        strays: row.seq("strays")?,
         oldest_pending_at: row.time_if_any("oldest_pending_at")?,
         head,
         cursor,
@@ -245,7 +267,7 @@ fn record(row: &Row) -> Result<Record, Error> {
         seq: row.seq("seq")?,
         command_id: row.id("command_id")?,
         received_at: row.time("received_at")?,
-        state: state(row)?,
+        state: state(row)?.or_came_back(row.word("came_back")?),
         endpoint: row.try_get("endpoint")?,
         action: row.try_get("action")?,
         user_id: row.try_get("user_id")?,

@@ -14,6 +14,7 @@ mod blockers;
 mod client;
 mod contexts;
 mod credentials;
+mod dead_letters;
 mod durability;
 mod findings;
 mod history;
@@ -57,7 +58,7 @@ pub use durability::{Demands, Durability};
 pub use standbys::Replication;
 pub(super) use target::{Held, Target, Under, Way};
 
-use super::{AcceptError, ActError, LookError, Sizing};
+use super::{AcceptError, ActError, LookError, Sizing, heard::Listeners};
 use crate::certificates;
 use lease::Lease;
 use link::{Link, Transaction};
@@ -152,6 +153,7 @@ pub struct PostgresLedger {
     jobs: mpsc::UnboundedSender<Job>,
     refused: mpsc::UnboundedSender<super::RefusedCallback>,
     questions: mpsc::UnboundedSender<registry::Question>,
+    listeners: Arc<Listeners>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Option<Tasks>>,
     /// `None` once it is dropped.
@@ -232,6 +234,8 @@ impl PostgresLedger {
         let (questions, receiver) = mpsc::unbounded_channel();
         runtime.spawn(registry::run(links.reads.clone(), receiver));
         runtime.spawn(standbys::run(links.reads.clone(), *demands, stopping.clone()));
+        let listeners = Arc::<Listeners>::default();
+        runtime.spawn(outcomes::tell(links.reads.clone(), listeners.clone(), stopping.clone()));
         let lease = Lease {
             server: server.clone(),
             link: Link::new(server),
@@ -246,7 +250,7 @@ impl PostgresLedger {
             }
         });
         let tasks = Mutex::new(Some(Tasks { lease, refusals }));
-        Ok(Self { links, shared, jobs, refused, questions, stop, tasks, runtime: Some(runtime) })
+        Ok(Self { links, shared, jobs, refused, questions, listeners, stop, tasks, runtime: Some(runtime) })
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
 use super::{
-    Error, PostgresClient,
+    Error, PostgresClient, dead_letters,
     link::{Link, Transaction},
     outcomes, prune,
     values::{Columns, number, uuid, values},
@@ -143,6 +143,9 @@ async fn write(
             values![seqs, state.as_str(), now, note],
         )
         .await?;
+    if event == Event::Requeue {
+        dead_letters::close(transaction, &seqs).await?;
+    }
     let act = match event {
         Event::Requeue => "requeue",
         _ => "park",

@@ -1,12 +1,14 @@
 //! What workers report: how it is written, found, shown again, and pruned.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
+use tokio::{sync::watch, time::sleep};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::{
-    Error,
+    Error, dead_letters,
     link::{Link, Transaction},
     values::{Columns, number, text, uuid, values},
 };
@@ -16,8 +18,8 @@ use crate::{
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState,
-        Shown, Surface, history,
+        Heard, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
+        ShowingState, Shown, Surface, heard::Listeners, history,
     },
     time::Timestamp,
 };
@@ -49,7 +51,11 @@ async fn lock(transaction: &Transaction, command_id: CommandId) -> Result<Option
 }
 
 /// Keeps a report, by the rules in `command::outcome`.
-pub(super) async fn report(transaction: &Transaction, outcome: &Outcome) -> Result<Reported, Error> {
+pub(super) async fn report(
+    transaction: &Transaction,
+    outcome: &Outcome,
+    shows: bool,
+) -> Result<Reported, Error> {
     let Some(Locked { seq, card }) = lock(transaction, outcome.command_id).await? else {
         return Ok(Reported::UnknownCommand);
     };
@@ -79,9 +85,10 @@ pub(super) async fn report(transaction: &Transaction, outcome: &Outcome) -> Resu
             ],
         )
         .await?;
+    dead_letters::close(transaction, &[seq]).await?;
     let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
     for (surface, target) in [(Surface::Card, card.as_ref()), (Surface::Instance, instance)] {
-        if let Some(target) = target {
+        if let Some(target) = target.filter(|_| shows) {
             begin_showing(transaction, seq, surface, target, now).await?;
         }
     }
@@ -120,6 +127,44 @@ pub(super) async fn refused(
         )
         .await?;
     rows.iter().map(|row| Ok((row.time("at")?, row.known_word("outcome")?, row.try_get("reason")?))).collect()
+}
+
+/// What the last reports of these commands say.
+pub(super) async fn listeners(
+    link: &Link,
+    commands: Vec<CommandId>,
+) -> Result<Vec<(CommandId, Heard)>, Error> {
+    let ids: Vec<Uuid> = commands.into_iter().map(uuid).collect();
+    let rows = link
+        .query(
+            "SELECT c.command_id, o.outcome, o.message FROM countersign.outcomes o
+                JOIN countersign.commands c ON c.seq = o.seq WHERE c.command_id = ANY($1)",
+            values![ids],
+        )
+        .await?;
+    let heard = |row: &Row| {
+        let heard = Heard { kind: row.known_word("outcome")?, message: row.try_get("message")? };
+        Ok((row.id("command_id")?, heard))
+    };
+    rows.iter().map(heard).collect()
+}
+
+/// Tells those who wait what other replicas have kept, and what was kept before they came.
+pub(super) async fn tell(link: Link, listeners: Arc<Listeners>, mut stop: watch::Receiver<bool>) {
+    /// Another replica's report is heard so much later.
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        tokio::select! {
+            () = listeners.any() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        // Waits are short: what cannot be looked up is looked up again, or answered without.
+        match self::listeners(&link, listeners.commands()).await {
+            Ok(known) => known.iter().for_each(|(id, heard)| listeners.tell(*id, heard)),
+            Err(error) => tracing::debug!(%error, "cannot look for outcomes"),
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// The last report of a command, as it was read from its message. One that cannot be read any more is none.
@@ -394,4 +439,5 @@ pub(super) const COUNTS: &str =
     (SELECT count(*) FROM countersign.showings WHERE state = 'parked') AS outcomes_parked,
     (SELECT count(DISTINCT s.seq) FROM countersign.showings s WHERE s.state = 'waiting'
         AND s.seq <= (SELECT pruned_through FROM countersign.relay)
-        AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = s.seq)) AS passed_over";
+        AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = s.seq)
+        AND NOT EXISTS (SELECT 1 FROM countersign.dead_letters l WHERE l.seq = s.seq AND l.is_open)) AS passed_over";

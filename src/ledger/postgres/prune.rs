@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Error, contexts, findings, history,
+    Error, contexts, dead_letters, findings, history,
     link::{Link, Transaction},
     outcomes,
     shared::Shared,
@@ -71,13 +71,14 @@ pub(super) struct Step {
 
 /// What holds of the rows of `commands c` that need not stay.
 const FREE: &str = "NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = c.seq)
+    AND NOT EXISTS (SELECT 1 FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open)
     AND NOT EXISTS (SELECT 1 FROM countersign.showings s WHERE s.seq = c.seq AND s.state = 'waiting')";
 
 /// Looks at up to `limit` commands after `from`, the oldest first, and removes those that were received before `before` and
 /// are published. `before` leaves the longest window. To be called within a transaction.
 ///
 /// A command that has an exception stays where it is, and what lies beyond the cursor stays as well: what is not published is
-/// never pruned, however old it is. Nor is a command whose outcome is still to be shown. Ends at the first command that is
+/// never pruned, however old it is. Nor is a command that came back and is not dealt with, or whose outcome is still to be shown. Ends at the first command that is
 /// young enough; where clocks disagree a few older ones may stand behind it, and wait for their turn.
 pub(super) async fn step(
     transaction: &Transaction,
@@ -137,6 +138,7 @@ async fn remove(transaction: &Transaction, old: &[i64]) -> Result<usize, Error> 
         )
         .await?;
     outcomes::prune(transaction, first, through).await?;
+    dead_letters::prune(transaction, first, through).await?;
     findings::prune(transaction, first, through).await?;
     history::prune(transaction, first, through).await?;
     transaction

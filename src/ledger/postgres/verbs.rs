@@ -8,20 +8,20 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
-    PostgresLedger, contexts, credentials, outcomes,
+    PostgresLedger, contexts, credentials, dead_letters, outcomes,
     registry::Question,
     writer::{Accepting, HOLD, Job},
 };
 use crate::{
     command::{CommandId, Registered, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Leadership, Lifecycle, Limits,
-        LookError, Lookup, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration,
-        Reported, ShowAgain, Showing, Shown, Term,
+        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
+        Dropped, Heard, Leadership, Lifecycle, Limits, LookError, Lookup, Outcomes, Receipt, RefusedCallback,
+        RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown, Term,
         findings::{Findings, Keeps},
         lookup::Looks,
         replies,
@@ -87,6 +87,10 @@ impl Accept for PostgresLedger {
             let answer = timeout(HOLD, answer).await.ok().and_then(Result::ok);
             answer.unwrap_or(Err(AcceptError::Unavailable))
         })
+    }
+
+    fn heard(&self, command_id: CommandId, deadline: Instant) -> BoxFuture<'static, Option<Heard>> {
+        Box::pin(self.listeners.wait(command_id).until(deadline))
     }
 }
 
@@ -188,10 +192,14 @@ impl Lifecycle for PostgresLedger {
 }
 
 impl Outcomes for PostgresLedger {
-    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+    fn report(&self, outcome: Outcome, shows: bool) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+        let listeners = self.listeners.clone();
         self.links.change("keep an outcome in", move |transaction| async move {
-            let reported = outcomes::report(&transaction, &outcome).await?;
+            let reported = outcomes::report(&transaction, &outcome, shows).await?;
             transaction.commit().await?;
+            if reported == Reported::Kept {
+                listeners.tell(outcome.command_id, &Heard::from(&outcome));
+            }
             Ok(reported)
         })
     }
@@ -221,6 +229,16 @@ impl Outcomes for PostgresLedger {
             let ordered = outcomes::show_again(&transaction, command_id).await?;
             transaction.commit().await?;
             Ok(ordered)
+        })
+    }
+}
+
+impl DeadLetters for PostgresLedger {
+    fn collect(&self, letters: Vec<DeadLetter>) -> BoxFuture<'static, Result<Vec<Collected>, AcceptError>> {
+        self.links.change("keep dead letters in", move |transaction| async move {
+            let collected = dead_letters::collect(&transaction, &letters).await?;
+            transaction.commit().await?;
+            Ok(collected)
         })
     }
 }

@@ -1,14 +1,15 @@
-//! Changes for the writer that are neither accepts nor the relay's: contexts, outcomes, findings, credential uses.
+//! Changes for the writer that are neither accepts nor the relay's: contexts, outcomes, dead letters, findings,
+//! credential uses.
 
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{contexts, credentials, findings, outcomes};
+use super::{contexts, credentials, dead_letters, findings, outcomes};
 use crate::{
     command::{CommandId, outcome::Outcome},
     ledger::{
-        AcceptError, CredentialUse, RefusedReport, Registering, Registration, Reported, ShowAgain, Shown,
-        findings::Reconciled,
+        AcceptError, Collected, CredentialUse, DeadLetter, RefusedReport, Registering, Registration,
+        Reported, ShowAgain, Shown, findings::Reconciled,
     },
 };
 
@@ -40,10 +41,11 @@ impl<Q, A> Asked<Q, A> {
 pub(super) enum Change {
     Register(Asked<Vec<Registration>, Registering>),
     Unregister(Asked<String, bool>),
-    Report(Box<Asked<Outcome, Reported>>),
+    Report(Box<Asked<(Outcome, bool), Reported>>),
     RefuseReport(Asked<RefusedReport, ()>),
     SettleShowings(Asked<Vec<Shown>, ()>),
     ShowAgain(Asked<CommandId, ShowAgain>),
+    Collect(Asked<Vec<DeadLetter>, Vec<Collected>>),
     Reconciled(Asked<Reconciled, ()>),
     Credentials(Asked<Vec<CredentialUse>, ()>),
 }
@@ -57,8 +59,8 @@ impl Change {
         Self::Unregister(Asked::new(key, reply))
     }
 
-    pub(super) fn report(outcome: Outcome, reply: Reply<Reported>) -> Self {
-        Self::Report(Box::new(Asked::new(outcome, reply)))
+    pub(super) fn report(outcome: Outcome, shows: bool, reply: Reply<Reported>) -> Self {
+        Self::Report(Box::new(Asked::new((outcome, shows), reply)))
     }
 
     pub(super) fn refuse_report(refused: RefusedReport, reply: Reply<()>) -> Self {
@@ -71,6 +73,10 @@ impl Change {
 
     pub(super) fn show_again(command_id: CommandId, reply: Reply<ShowAgain>) -> Self {
         Self::ShowAgain(Asked::new(command_id, reply))
+    }
+
+    pub(super) fn collect(letters: Vec<DeadLetter>, reply: Reply<Vec<Collected>>) -> Self {
+        Self::Collect(Asked::new(letters, reply))
     }
 
     pub(super) fn reconciled(reconciled: Reconciled, reply: Reply<()>) -> Self {
@@ -90,10 +96,11 @@ impl Change {
             Self::ShowAgain(_) => 3,
             // An instance may be as large as hundreds of rows, and accepts wait for the same commit.
             Self::Report(asked) => {
-                let instance = asked.what.instance.as_ref().map_or(0, |instance| instance.json.get().len());
+                let instance = asked.what.0.instance.as_ref().map_or(0, |instance| instance.json.get().len());
                 3 + instance / PAGE_BYTES
             }
             Self::SettleShowings(asked) => 2 * asked.what.len(),
+            Self::Collect(asked) => asked.what.iter().map(|letter| 2 + letter.body.len() / PAGE_BYTES).sum(),
             Self::Reconciled(asked) => asked.what.findings.len() + asked.what.cleared.len() + 1,
             Self::Credentials(asked) => asked.what.len(),
         }
@@ -105,13 +112,20 @@ impl Change {
             Self::Unregister(asked) => {
                 asked.answer = Some(contexts::unregister(transaction, &asked.what)?);
             }
-            Self::Report(asked) => asked.answer = Some(outcomes::report(transaction, &asked.what)?),
+            Self::Report(asked) => {
+                let (outcome, shows) = &asked.what;
+                asked.answer = Some(outcomes::report(transaction, outcome, *shows)?);
+            }
             Self::RefuseReport(asked) => asked.answer = Some(outcomes::refuse(transaction, &asked.what)?),
             Self::SettleShowings(asked) => {
                 asked.answer = Some(outcomes::settle(transaction, &asked.what)?);
             }
             Self::ShowAgain(asked) => {
                 asked.answer = Some(outcomes::show_again(transaction, asked.what)?);
+            }
+            Self::Collect(asked) => {
+                let collected = asked.what.iter().map(|letter| dead_letters::collect(transaction, letter));
+                asked.answer = Some(collected.collect::<rusqlite::Result<_>>()?);
             }
             Self::Reconciled(asked) => asked.answer = Some(findings::write(transaction, &asked.what)?),
             Self::Credentials(asked) => asked.answer = Some(credentials::keep(transaction, &asked.what)?),
@@ -128,6 +142,7 @@ impl Change {
             Self::RefuseReport(asked) => asked.tell(committed),
             Self::SettleShowings(asked) => asked.tell(committed),
             Self::ShowAgain(asked) => asked.tell(committed),
+            Self::Collect(asked) => asked.tell(committed),
             Self::Reconciled(asked) => asked.tell(committed),
             Self::Credentials(asked) => asked.tell(committed),
         }
@@ -172,7 +187,11 @@ mod tests {
             Outcome { command_id, kind: Kind::Applied, status: None, message: None, instance }
         };
         for (instance_bytes, rows) in [(None, 3), (Some(4095), 3), (Some(4096), 4), (Some(3 * 4096), 6)] {
-            assert_eq!(Change::report(outcome(instance_bytes), reply()).rows(), rows, "{instance_bytes:?}");
+            assert_eq!(
+                Change::report(outcome(instance_bytes), true, reply()).rows(),
+                rows,
+                "{instance_bytes:?}"
+            );
         }
         let shown =
             Shown { id: 1, command_id, target: "i".to_owned(), end: ShowingEnd::Shown { version: None } };

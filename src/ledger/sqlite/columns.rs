@@ -9,7 +9,7 @@ use rusqlite::{
 
 use crate::{
     command::{Action, CommandId, Seq, TaskKey, outcome::Kind},
-    ledger::{ShowingState, Surface},
+    ledger::{ShowingState, Surface, Why},
     time::Timestamp,
 };
 
@@ -68,4 +68,4 @@ macro_rules! words {
     )+};
 }
 
-words!(Kind, ShowingState, Surface);
+words!(Kind, ShowingState, Surface, Why);

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     columns::seq,
+    dead_letters,
     outcomes::{self, SHOW_AGAIN},
 };
 use crate::{
@@ -181,6 +182,7 @@ pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<V
         said,
         acts,
         outcomes::refused(connection, place)?,
+        dead_letters::events(connection, place)?,
     ))
 }
 

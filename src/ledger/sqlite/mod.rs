@@ -6,6 +6,7 @@ mod client;
 mod columns;
 mod contexts;
 mod credentials;
+mod dead_letters;
 mod files;
 mod findings;
 mod health;
@@ -50,7 +51,7 @@ pub use reader::Reader;
 pub use room::free_bytes;
 pub use schema::OpenError;
 
-use super::{AcceptError, Limits, Lookup, Outbox, Sizing, Term, lookup::Looks};
+use super::{AcceptError, Limits, Lookup, Outbox, Sizing, Term, heard::Listeners, lookup::Looks};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
 use lookup::Lookups;
@@ -76,6 +77,7 @@ struct Doors {
     shared: Arc<Shared>,
     readers: Readers,
     lookups: Arc<Lookups>,
+    listeners: Arc<Listeners>,
 }
 
 struct Threads {
@@ -151,7 +153,7 @@ impl SqliteLedger {
         let path: Arc<Path> = path.into();
         let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
         let readers = Readers::new(path, shared.clone());
-        let doors = Arc::new(Doors { jobs, shared, readers, lookups });
+        let doors = Arc::new(Doors { jobs, shared, readers, lookups, listeners: Arc::default() });
         let outbox: Arc<dyn Outbox> = doors.clone();
         Ok(Self {
             doors,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{SqliteClient, columns, outcomes, prune};
+use super::{SqliteClient, columns, dead_letters, outcomes, prune};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
@@ -117,6 +117,9 @@ fn write(
          ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = 0, next_attempt_at = ?3, changed_at = ?3, note = ?4",
         params![seq as i64, state.as_str(), now, note],
     )?;
+    if event == Event::Requeue {
+        dead_letters::close(transaction, seq as i64)?;
+    }
     let act = match event {
         Event::Requeue => "requeue",
         _ => "park",

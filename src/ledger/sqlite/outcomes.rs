@@ -4,15 +4,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::columns::word;
+use super::{columns::word, dead_letters};
 use crate::{
     command::{
         CommandId, Seq,
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord, ShowingState,
-        Shown, Surface,
+        Heard, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
+        ShowingState, Shown, Surface,
     },
     time::Timestamp,
 };
@@ -31,7 +31,7 @@ struct Rendered {
 }
 
 /// Keeps a report, by the rules in `command::outcome`.
-pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::Result<Reported> {
+pub(super) fn report(transaction: &Connection, outcome: &Outcome, shows: bool) -> rusqlite::Result<Reported> {
     let found: Option<(i64, Vec<u8>)> = transaction
         .prepare_cached("SELECT seq, message FROM commands WHERE command_id = ?1")?
         .query_row([outcome.command_id.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -56,11 +56,12 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome) -> rusqlite::R
             outcome.message,
             outcome.instance.as_ref().map(|instance| instance.json.get()),
         ])?;
+    dead_letters::close(transaction, seq)?;
     // The ledger rendered it, so it can be parsed. If not, there is no card.
     let card = serde_json::from_slice::<Rendered>(&command).ok().and_then(|command| command.message_id);
     let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
     for (surface, target) in [(Surface::Card, card.as_ref()), (Surface::Instance, instance)] {
-        if let Some(target) = target {
+        if let Some(target) = target.filter(|_| shows) {
             begin_showing(transaction, seq, surface, target, now)?;
         }
     }
@@ -98,6 +99,18 @@ pub(super) fn refused(
         .prepare_cached("SELECT at, outcome, reason FROM refused_reports WHERE seq = ?1 ORDER BY id")?
         .query_map([place], |row| Ok((row.get("at")?, row.get("outcome")?, row.get("reason")?)))?
         .collect()
+}
+
+/// What the last report of a command says.
+pub(super) fn heard(connection: &Connection, command_id: CommandId) -> rusqlite::Result<Option<Heard>> {
+    connection
+        .prepare_cached(
+            "SELECT o.outcome, o.message FROM outcomes o JOIN commands c ON c.seq = o.seq WHERE c.command_id = ?1",
+        )?
+        .query_row([command_id.as_bytes().as_slice()], |row| {
+            Ok(Heard { kind: row.get("outcome")?, message: row.get("message")? })
+        })
+        .optional()
 }
 
 /// The last report of a command. An unreadable one counts as none: this transaction holds accepts too, and must not
@@ -351,7 +364,8 @@ pub(super) fn passed_over(connection: &Connection) -> rusqlite::Result<u64> {
         .prepare_cached(
             "SELECT count(DISTINCT s.seq) FROM showings s WHERE s.state = 'waiting'
                AND s.seq <= (SELECT pruned_through FROM cursor)
-               AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = s.seq)",
+               AND NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = s.seq)
+               AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = s.seq AND d.is_open = 1)",
         )?
         .query_row([], |row| row.get::<_, i64>(0))
         .map(|count| count as u64)

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{findings, history, outcomes};
+use super::{dead_letters, findings, history, outcomes};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 
 /// A `below` for the whole log.
@@ -19,7 +19,7 @@ pub(super) struct Step {
 /// before `before`. Stays `below` a place in the log: the commands in the in-memory window must be there, whatever the
 /// clock says. Call it within a transaction.
 ///
-/// Commands that are not published, or whose outcome is still to be shown, are never removed, however old they are.
+/// Commands that are not published, that came back and are not dealt with, or whose outcome is still to be shown, are never removed, however old they are.
 /// Ends at the first command that is too young. After the clock was set back, a few older ones may follow it; they wait
 /// for their turn.
 pub(super) fn step(
@@ -61,6 +61,7 @@ pub(super) fn step(
             )?
             .execute(params![first, through])?;
         outcomes::prune(transaction, *first, through)?;
+        dead_letters::prune(transaction, *first, through)?;
         findings::prune(transaction, *first as Seq, through as Seq)?;
         history::prune(transaction, *first as Seq, through as Seq)?;
         transaction
@@ -74,6 +75,7 @@ pub(super) fn step(
 
 /// Condition for rows of `commands c` that stay.
 const KEPT: &str = "(EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq)
+    OR EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1)
     OR EXISTS (SELECT 1 FROM showings s WHERE s.seq = c.seq AND s.state = 'waiting'))";
 
 /// How many commands [`step`] would remove in total.

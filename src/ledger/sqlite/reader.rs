@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     columns::{id_at, seq, word},
-    credentials, history, outcomes,
+    credentials, dead_letters, history, outcomes,
     room::Room,
     schema::{self, OpenError},
 };
@@ -35,6 +35,7 @@ const STANDING: &str =
 
 const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
+    (SELECT d.why FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1) AS came_back,
     (SELECT published_through FROM cursor) AS published_through";
 
 /// The first place in the log of ids from `?1` on. The index is named because SQLite would walk the log for a minimum.
@@ -262,7 +263,16 @@ impl Reader {
                       OR (e.seq IS NULL AND c.seq > (SELECT published_through FROM cursor)))"
                 }
                 Some(State::Published) => {
-                    "(e.seq IS NULL AND c.seq <= (SELECT published_through FROM cursor))"
+                    "(e.seq IS NULL AND c.seq <= (SELECT published_through FROM cursor)
+                      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1))"
+                }
+                Some(State::Rejected) => {
+                    "(e.seq IS NULL AND d.is_open = 1 AND d.why <> 'unrouted'
+                      AND c.seq <= (SELECT published_through FROM cursor))"
+                }
+                Some(State::Unrouted) => {
+                    "(e.seq IS NULL AND d.is_open = 1 AND d.why = 'unrouted'
+                      AND c.seq <= (SELECT published_through FROM cursor))"
                 }
             }
             .to_owned(),
@@ -271,6 +281,9 @@ impl Reader {
         // States other than published are rare in a long log: start with the few rows that can have them.
         let from = match filter.state {
             Some(State::Parked) => "exceptions e JOIN commands c ON c.seq = e.seq",
+            Some(State::Rejected | State::Unrouted) => {
+                "dead_letters d JOIN commands c ON c.seq = d.seq LEFT JOIN exceptions e ON e.seq = c.seq"
+            }
             _ => "commands c LEFT JOIN exceptions e ON e.seq = c.seq",
         };
         let sql = format!(
@@ -352,11 +365,15 @@ impl Reader {
         )?;
         let (outcomes_pending, outcomes_parked) = outcomes::count(&transaction)?;
         let passed_over = outcomes::passed_over(&transaction)?;
+        let open = dead_letters::open(&transaction)?;
         let room = Room::of(self.connection.path().map_or(Path::new(""), Path::new));
         Ok(Stats {
             pending: (head.saturating_sub(cursor.max(pruned)) + waiting).saturating_sub(above),
-            published: cursor.saturating_sub(pruned).saturating_sub(kept_below) + passed_over,
+            published: cursor.saturating_sub(pruned).saturating_sub(kept_below + open.unpruned) + passed_over,
             parked,
+            rejected: open.rejected,
+            unrouted: open.unrouted,
+            strays: dead_letters::strays_kept(&transaction)?,
             remembered: None,
             oldest_pending_at,
             head,
@@ -401,7 +418,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         seq: seq(row, "seq")?,
         command_id: row.get("command_id")?,
         received_at: row.get("received_at")?,
-        state: state(row)?,
+        state: state(row)?.or_came_back(word(row, "came_back")?),
         endpoint: row.get("endpoint")?,
         action: row.get("action")?,
         user_id: row.get("user_id")?,

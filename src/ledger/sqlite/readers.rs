@@ -7,10 +7,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{reader::Reader, schema::OpenError, shared::Shared};
+use super::{dead_letters, reader::Reader, schema::OpenError, shared::Shared};
 use crate::{
     command::{CommandId, Seq},
-    ledger::{CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats},
+    ledger::{CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats, Stray},
     time::Timestamp,
 };
 
@@ -101,6 +101,10 @@ impl Lookup for Readers {
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
         self.look("look up the credentials in", Reader::credential_uses)
+    }
+
+    fn strays(&self, before: Option<u64>, limit: usize) -> BoxFuture<'static, Result<Vec<Stray>, LookError>> {
+        self.look("list strays of", move |reader| dead_letters::strays(reader.connection(), before, limit))
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {

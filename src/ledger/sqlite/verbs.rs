@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Doors, SqliteLedger,
@@ -20,9 +23,10 @@ use super::{
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Leadership, Lifecycle,
-        Limits, LookError, Outbox, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering,
-        Registration, Reported, Settlement, ShowAgain, Showing, Shown, Standing, Term,
+        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
+        Dropped, Due, Entry, Heard, Leadership, Lifecycle, Limits, LookError, Outbox, Outcomes, Receipt,
+        RefusedCallback, RefusedReport, Registering, Registration, Reported, Settlement, ShowAgain, Showing,
+        Shown, Standing, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
         replies,
     },
@@ -90,6 +94,21 @@ impl Accept for SqliteLedger {
         self.doors.lookups.ask(Question { key, message_id, reply });
         // A lookup thread drops a reply only when the ledger is closed.
         Box::pin(async move { answer.await.unwrap_or(Err(AcceptError::Unavailable)) })
+    }
+
+    fn heard(&self, command_id: CommandId, deadline: Instant) -> BoxFuture<'static, Option<Heard>> {
+        // First, so that a report between this and the look is heard.
+        let place = self.doors.listeners.wait(command_id);
+        let look = self
+            .doors
+            .readers
+            .look("read an outcome from", move |reader| outcomes::heard(reader.connection(), command_id));
+        Box::pin(async move {
+            if let Ok(Ok(Some(known))) = timeout_at(deadline, look).await {
+                return Some(known);
+            }
+            place.until(deadline).await
+        })
     }
 }
 
@@ -225,11 +244,20 @@ impl Lifecycle for SqliteLedger {
 }
 
 impl Outcomes for SqliteLedger {
-    fn report(&self, outcome: Outcome) -> BoxFuture<'static, Result<Reported, AcceptError>> {
+    fn report(&self, outcome: Outcome, shows: bool) -> BoxFuture<'static, Result<Reported, AcceptError>> {
         if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.doors.ask(|reply| Job::Change(Change::report(outcome, reply)))
+        let (command_id, heard) = (outcome.command_id, Heard::from(&outcome));
+        let reported = self.doors.ask(|reply| Job::Change(Change::report(outcome, shows, reply)));
+        let listeners = self.doors.listeners.clone();
+        Box::pin(async move {
+            let reported = reported.await?;
+            if reported == Reported::Kept {
+                listeners.tell(command_id, &heard);
+            }
+            Ok(reported)
+        })
     }
 
     fn refuse_report(&self, refused: RefusedReport) -> BoxFuture<'static, Result<(), AcceptError>> {
@@ -251,6 +279,15 @@ impl Outcomes for SqliteLedger {
 
     fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         self.doors.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
+    }
+}
+
+impl DeadLetters for SqliteLedger {
+    fn collect(&self, letters: Vec<DeadLetter>) -> BoxFuture<'static, Result<Vec<Collected>, AcceptError>> {
+        if self.doors.shared.no_room.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
+        }
+        self.doors.ask(|reply| Job::Change(Change::collect(letters, reply)))
     }
 }
 

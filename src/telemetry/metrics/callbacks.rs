@@ -8,10 +8,24 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{DURATION_BOUNDS, counters, registered};
+use strum::{IntoStaticStr, VariantArray};
+
+use super::{DURATION_BOUNDS, counters, registered, words};
 
 /// The label `endpoint` of callbacks whose endpoint is not configured. No endpoint can have this name.
 pub const UNKNOWN_ENDPOINT: &str = "-";
+
+/// How waiting for a worker's report ended, where the approver hears the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Waited {
+    /// The worker reported.
+    Heard,
+    /// It did not report in time.
+    Nothing,
+    /// Too many callbacks were waiting: answered at once.
+    Full,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallbackLabels {
@@ -30,6 +44,7 @@ pub struct Callbacks {
     answered: Family<CallbackLabels, Counter>,
     duration: Histogram,
     probes: Family<EndpointLabels, Counter>,
+    waited: Box<[Counter]>,
     /// Of known senders and of strangers.
     refusals_dropped: Box<[Counter]>,
 }
@@ -54,6 +69,13 @@ impl Callbacks {
                 "probes",
                 "Probes of countersign doctor answered, by endpoint; they are not counted as callbacks",
                 Family::default(),
+            ),
+            waited: counters(
+                registry,
+                "answers_waited",
+                "Answers that were to wait for the worker's report, by how that ended",
+                "result",
+                words::<Waited>(),
             ),
             refusals_dropped: counters(
                 registry,
@@ -85,6 +107,11 @@ impl Callbacks {
     /// Ends the series of an endpoint's probes. A counter still in use is no longer exported.
     pub fn forget_probe_counter(&self, endpoint: &str) {
         self.probes.remove(&EndpointLabels { endpoint: endpoint.to_owned() });
+    }
+
+    /// Counts an answer that was to wait for the worker's report.
+    pub fn waited(&self, waited: Waited) {
+        self.waited[waited as usize].inc();
     }
 
     /// Records how long a callback took, whatever its outcome.

@@ -2,6 +2,7 @@
 //! configuration, outcomes and results from enums; sender data never becomes a label.
 
 mod callbacks;
+mod dead_letters;
 mod http;
 mod ledger;
 mod outcomes;
@@ -23,6 +24,7 @@ use prometheus_client::{
 use strum::VariantArray;
 
 use callbacks::Callbacks;
+use dead_letters::DeadLetterMetrics;
 use http::Http;
 use ledger::LedgerMetrics;
 use outcomes::Outcomes;
@@ -33,7 +35,8 @@ use topology::Topology;
 use uses::Uses;
 
 pub use {
-    callbacks::UNKNOWN_ENDPOINT,
+    callbacks::{UNKNOWN_ENDPOINT, Waited},
+    dead_letters::LetterResult,
     http::{HandshakeFailure, LimitCause, Misdirected},
     outcomes::{ReportResult, ShowingResult},
     process::CertificateUse,
@@ -57,6 +60,8 @@ pub struct Metrics {
     pub topology: Topology,
     /// Workers' reports, and showing them.
     pub outcomes: Outcomes,
+    /// Messages that nobody took.
+    pub dead_letters: DeadLetterMetrics,
     /// Comparisons with the approval center.
     pub reconcile: Reconcile,
     /// The process itself.
@@ -116,6 +121,7 @@ impl Metrics {
             relay: RelayMetrics::register(&mut registry),
             topology: Topology::register(&mut registry),
             outcomes: Outcomes::register(&mut registry),
+            dead_letters: DeadLetterMetrics::register(&mut registry),
             reconcile: Reconcile::register(&mut registry),
             process: Process::register(&mut registry),
             registry,

@@ -142,7 +142,7 @@ async fn what_operators_and_workers_did_is_told_in_its_place(backend: Backend) {
         message: None,
         instance: Some(instance.unwrap()),
     };
-    assert_eq!(ledger.report(outcome).await, Ok(Reported::Kept));
+    assert_eq!(ledger.report(outcome, true).await, Ok(Reported::Kept));
     let showing = ledger.showings(Timestamp::now(), 9).await.unwrap().remove(0);
     let shown = Shown {
         id: showing.id,

@@ -72,9 +72,9 @@ async fn commands_are_found_by_their_card_and_by_their_outcome(backend: Backend)
     assert_eq!(listed(&ledger, card("7")).await, Vec::<Seq>::new());
 
     let report = |command_id, kind| Outcome { command_id, kind, status: None, message: None, instance: None };
-    assert_eq!(ledger.report(report(ids[0], Kind::Applied)).await, Ok(Reported::Kept));
-    assert_eq!(ledger.report(report(ids[2], Kind::Applied)).await, Ok(Reported::Kept));
-    assert_eq!(ledger.report(report(ids[2], Kind::Failed)).await, Ok(Reported::Kept));
+    assert_eq!(ledger.report(report(ids[0], Kind::Applied), true).await, Ok(Reported::Kept));
+    assert_eq!(ledger.report(report(ids[2], Kind::Applied), true).await, Ok(Reported::Kept));
+    assert_eq!(ledger.report(report(ids[2], Kind::Failed), true).await, Ok(Reported::Kept));
     let expected = [vec![1], vec![], vec![3], vec![2]];
     for (outcome, expected) in OutcomeFilter::ALL.into_iter().zip(expected) {
         let filter = Filter { outcome: Some(outcome), ..Filter::default() };

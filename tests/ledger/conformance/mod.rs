@@ -3,6 +3,7 @@
 
 mod accept;
 mod contexts;
+mod dead_letters;
 mod findings;
 mod history;
 mod listing;

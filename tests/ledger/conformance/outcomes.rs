@@ -24,7 +24,7 @@ fn outcome(command_id: CommandId, kind: &str, instance: Option<(&str, i64)>) -> 
 }
 
 async fn report(ledger: &Handle, outcome: Outcome) {
-    assert_eq!(ledger.report(outcome).await, Ok(Reported::Kept));
+    assert_eq!(ledger.report(outcome, true).await, Ok(Reported::Kept));
 }
 
 async fn waiting(ledger: &Handle) -> Vec<Showing> {
@@ -75,7 +75,7 @@ async fn an_outcome_is_shown_where_there_is_something_to_show_it_on(backend: Bac
     let listed = ledger.list(Filter { limit: 10, ..Filter::default() }).await.unwrap();
     assert!(listed.iter().all(|record| record.outcome.is_some()));
     let unknown = CommandId::new(Timestamp::now());
-    assert_eq!(ledger.report(outcome(unknown, "applied", None)).await, Ok(Reported::UnknownCommand));
+    assert_eq!(ledger.report(outcome(unknown, "applied", None), true).await, Ok(Reported::UnknownCommand));
 }
 
 #[apply(every_ledger)]
@@ -123,9 +123,9 @@ async fn a_repeat_changes_nothing_and_another_outcome_starts_again(backend: Back
     report(&ledger, outcome(id, "failed", Some(("I", 7)))).await;
     let first = waiting(&ledger).await;
     settle(&ledger, &first[0], parked()).await;
-    assert_eq!(ledger.report(outcome(id, "failed", Some(("I", 7)))).await, Ok(Reported::Repeat));
+    assert_eq!(ledger.report(outcome(id, "failed", Some(("I", 7))), true).await, Ok(Reported::Repeat));
     assert_eq!(
-        ledger.report(outcome(id, "failed", None)).await,
+        ledger.report(outcome(id, "failed", None), true).await,
         Ok(Reported::Repeat),
         "what it does not bring stays"
     );
@@ -148,8 +148,8 @@ async fn both_reports_of_one_batch_are_kept_in_their_order(backend: Backend) {
     let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
     let both = tokio::join!(
-        ledger.report(outcome(id, "failed", None)),
-        ledger.report(outcome(id, "applied", None)),
+        ledger.report(outcome(id, "failed", None), true),
+        ledger.report(outcome(id, "applied", None), true),
     );
     assert_eq!(both, (Ok(Reported::Kept), Ok(Reported::Kept)));
     let due = waiting(&ledger).await;
@@ -264,7 +264,7 @@ async fn what_was_reported_is_there_after_a_restart(backend: Backend) {
     close(ledger).await;
     let ledger = scratch.open().await;
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())]);
-    assert_eq!(ledger.report(outcome(id, "applied", None)).await, Ok(Reported::Repeat));
+    assert_eq!(ledger.report(outcome(id, "applied", None), true).await, Ok(Reported::Repeat));
 }
 
 #[apply(every_ledger)]

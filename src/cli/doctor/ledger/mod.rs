@@ -71,6 +71,28 @@ fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
         );
         results.wrong("parked commands", words)?;
     }
+    if stats.rejected > 0 {
+        let words = format!(
+            "{} came back, and nothing says that its decision was carried out: `countersign ledger list --state \
+             rejected` says which; fix the worker, then `countersign ledger requeue`",
+            counted(stats.rejected, "command")
+        );
+        results.wrong("rejected commands", words)?;
+    }
+    if stats.unrouted > 0 {
+        let words = format!(
+            "{} reached no queue: bind one to the exchange, then `countersign ledger requeue --state unrouted`",
+            counted(stats.unrouted, "command")
+        );
+        results.wrong("unrouted commands", words)?;
+    }
+    if stats.strays > 0 {
+        let words = format!(
+            "{} of other senders in the queue of dead letters: `countersign ledger strays` shows them",
+            counted(stats.strays, "message")
+        );
+        results.risky("strays", words)?;
+    }
     if stats.outcomes_parked > 0 {
         let words = format!(
             "{} outcomes were rejected by the approval center, and its cards or lists do not show them: `countersign \

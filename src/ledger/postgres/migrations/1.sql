@@ -220,6 +220,33 @@ CREATE TABLE countersign.credential_uses (
     PRIMARY KEY (endpoint, tag)
 );
 
+-- Published commands that came back: from the queue of dead letters, or because no queue was bound. The newest of each
+-- command are kept.
+CREATE TABLE countersign.dead_letters (
+    id      bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    seq     bigint  NOT NULL,
+    came_at bigint  NOT NULL,
+    died_at bigint,                             -- by the broker's clock, to the second
+    why     text    NOT NULL CHECK (why IN ('rejected', 'delivery_limit', 'expired', 'overflowed', 'unrouted')),
+    queue   text,                               -- that it was in
+    is_open boolean NOT NULL                    -- until it is requeued or a worker reports an outcome
+);
+CREATE INDEX dead_letters_of ON countersign.dead_letters (seq, id);
+CREATE UNIQUE INDEX dead_letters_open ON countersign.dead_letters (seq) WHERE is_open;
+
+-- Dead letters that are no command of this ledger. Kept until an operator removes them; only so many are taken.
+CREATE TABLE countersign.strays (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    came_at     bigint NOT NULL,
+    why         text,                           -- as above, if the broker said so
+    queue       text,
+    reason      text,                           -- why countersign itself refused it: a worker's report
+    message_id  text,
+    type        text,
+    routing_key text   NOT NULL,
+    body        bytea  NOT NULL
+);
+
 -- One row, if this ledger was copied from another (`countersign ledger copy`). Until that is finished, nothing else may
 -- use it.
 CREATE TABLE countersign.copied (

@@ -214,3 +214,30 @@ CREATE TABLE credential_uses (
     last_used_at INTEGER,                       -- NULL: never since then
     PRIMARY KEY (endpoint, tag)
 ) STRICT, WITHOUT ROWID;
+
+-- Published commands that came back: from the queue of dead letters, or because no queue was bound. The newest of each
+-- command are kept.
+CREATE TABLE dead_letters (
+    id      INTEGER PRIMARY KEY,
+    seq     INTEGER NOT NULL,                   -- of the command
+    came_at INTEGER NOT NULL,                   -- milliseconds since 1970
+    died_at INTEGER,                            -- the same, by the broker's clock, to the second
+    why     TEXT    NOT NULL CHECK (why IN ('rejected', 'delivery_limit', 'expired', 'overflowed', 'unrouted')),
+    queue   TEXT,                               -- that it was in
+    is_open INTEGER NOT NULL                    -- 1 until it is requeued or a worker reports an outcome
+) STRICT;
+CREATE INDEX dead_letters_of ON dead_letters (seq, id);
+CREATE UNIQUE INDEX dead_letters_open ON dead_letters (seq) WHERE is_open = 1;
+
+-- Dead letters that are no command of this ledger. Kept until an operator removes them; only so many are taken.
+CREATE TABLE strays (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    came_at     INTEGER NOT NULL,               -- milliseconds since 1970
+    why         TEXT,                           -- as above, if the broker said so
+    queue       TEXT,
+    reason      TEXT,                           -- why countersign itself refused it: a worker's report
+    message_id  TEXT,
+    type        TEXT,
+    routing_key TEXT    NOT NULL,
+    body        BLOB    NOT NULL
+) STRICT;

@@ -308,6 +308,8 @@ impl World {
                 match self.state(seq) {
                     State::Pending => acts.push(Act::Park(seq)),
                     State::Parked | State::Published => acts.push(Act::Requeue(seq)),
+                    // The relay does not know them.
+                    State::Rejected | State::Unrouted => unreachable!("no dead letter is collected"),
                 }
             }
         }

@@ -4,6 +4,8 @@
 //! dead-letter exchange, and the message is acknowledged once the broker has the copy. If that fails (no such exchange,
 //! no permission, no room), the message is rejected and dead-lettered without the reason, which is in the log.
 
+use std::sync::Arc;
+
 use lapin::{
     BasicProperties, Channel,
     message::Delivery,
@@ -27,15 +29,15 @@ const PERSISTENT: u8 = 2;
 const REASON_CHARS: usize = 1000;
 
 /// Publishes dead letters on one connection.
-pub(super) struct Burial<'a> {
-    listening: &'a Listening,
+pub(super) struct Burial {
+    listening: Arc<Listening>,
     channel: Option<Channel>,
     /// Whether publishing failed. It is not retried on this connection, since the broker logs each attempt.
     closed: bool,
 }
 
-impl<'a> Burial<'a> {
-    pub(super) fn new(listening: &'a Listening) -> Self {
+impl Burial {
+    pub(super) fn new(listening: Arc<Listening>) -> Self {
         Self { listening, channel: None, closed: false }
     }
 
