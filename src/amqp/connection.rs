@@ -227,7 +227,7 @@ impl Listening {
         settings: &Settings,
         existing: &Existing,
     ) -> Result<Channel, Error> {
-        self.prepare(topology::outcomes_plan(queue), settings, existing).await
+        self.prepare(topology::outcomes_plan(queue, true), settings, existing).await
     }
 
     /// Closes the connection, within two seconds whether or not the broker answers.

@@ -75,7 +75,8 @@ fn users(settings: &Settings) -> [User; 3] {
         let all = pattern([exchange, queue, UNROUTED, DEAD].into_iter().chain(reports));
         User {
             name: "countersign",
-            purpose: "declares exchanges and queues, publishes commands, consumes reports".to_owned(),
+            purpose: "declares exchanges and queues, publishes commands, consumes reports and dead letters"
+                .to_owned(),
             configure: all.clone(),
             write: all.clone(),
             read: all,
@@ -87,7 +88,7 @@ fn users(settings: &Settings) -> [User; 3] {
         // gives only half of a binding on a queue, and a publishing user may write to the exchanges anyway.
         User {
             name: "countersign",
-            purpose: "publishes commands, inspects queues, consumes reports; declares nothing, as amqp.topology says"
+            purpose: "publishes commands, inspects queues, consumes reports and dead letters; declares nothing, as amqp.topology says"
                 .to_owned(),
             configure: NOTHING.to_owned(),
             write: pattern([exchange, queue, UNROUTED, DEAD]),
@@ -185,8 +186,10 @@ mod tests {
         let checks = lines(&Settings { topology: Topology::Check, ..settings() });
         let (_, rights) = checks[0].split_once("countersign ").unwrap();
         let written = r"'^(countersign\.commands|countersign\.unrouted|countersign\.dead)$'";
-        assert_eq!(rights, format!(r"'^$' {written} '^countersign\.outcomes$'"));
-        let without = lines(&Settings { topology: Topology::None, outcomes: None, ..settings() });
+        let read = r"'^(countersign\.outcomes|countersign\.unrouted|countersign\.dead)$'";
+        assert_eq!(rights, format!("'^$' {written} {read}"));
+        let leaves = Settings { topology: Topology::None, outcomes: None, collects: false, ..settings() };
+        let without = lines(&leaves);
         let (_, rights) = without[0].split_once("countersign ").unwrap();
         assert_eq!(rights, format!("'^$' {written} '^$'"));
         assert!(without[4].ends_with(r"worker '^$' '^$' '^countersign\.commands$'"), "{}", without[4]);

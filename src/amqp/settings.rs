@@ -17,6 +17,9 @@ pub struct Settings {
     pub queue: String,
     /// The queue that workers report to, if reports are consumed.
     pub outcomes: Option<String>,
+    /// Whether the service is incomplete without that queue: somebody asked for it. Otherwise [`Topology::Check`] does
+    /// not look for it.
+    pub outcomes_needed: bool,
     /// Whether dead letters and unrouted commands are collected.
     pub collects: bool,
     /// What to do about exchanges and queues.
@@ -43,6 +46,7 @@ impl Settings {
             exchange,
             queue,
             outcomes,
+            outcomes_needed,
             collects: _,
             topology,
             check_interval,
@@ -62,7 +66,8 @@ impl Settings {
         };
         urls.len() == other.urls.len()
             && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
-            && (exchange, queue, outcomes) == (&other.exchange, &other.queue, &other.outcomes)
+            && (exchange, queue) == (&other.exchange, &other.queue)
+            && (outcomes, outcomes_needed) == (&other.outcomes, &other.outcomes_needed)
             && (topology, check_interval) == (&other.topology, &other.check_interval)
             && (message_type, connect_timeout, tls)
                 == (&other.message_type, &other.connect_timeout, &other.tls)
@@ -77,6 +82,7 @@ impl Default for Settings {
             exchange: "countersign.commands".to_owned(),
             queue: "countersign.commands".to_owned(),
             outcomes: None,
+            outcomes_needed: true,
             collects: true,
             topology: Topology::Declare,
             check_interval: Some(Duration::from_secs(60)),
@@ -114,12 +120,13 @@ mod tests {
     fn a_publisher_is_rebuilt_for_each_setting_that_it_uses() {
         let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
         assert!(settings().is_same(&settings()));
-        let changes: [fn(&mut Settings); 12] = [
+        let changes: [fn(&mut Settings); 13] = [
             |s| s.urls = vec![Secret::new("amqp://u:other-fake@a")],
             |s| s.urls.push(Secret::new("amqp://u:fake@b")),
             |s| s.exchange = "e".to_owned(),
             |s| s.queue = String::new(),
             |s| s.outcomes = Some("q".to_owned()),
+            |s| s.outcomes_needed = false,
             |s| s.topology = Topology::Check,
             |s| s.check_interval = None,
             |s| s.message_type = "t".to_owned(),

@@ -153,14 +153,14 @@ pub(super) fn plan(settings: &Settings) -> Plan {
 
 /// The topology for workers' reports. Messages that are not reports are dead-lettered. The dead-letter queue is
 /// declared here as well: the relay declares it only with its own queue.
-pub(super) fn outcomes_plan(queue: &str) -> Plan {
+pub(super) fn outcomes_plan(queue: &str, needed: bool) -> Plan {
     let direct =
         Exchange { name: OUTCOMES.to_owned(), kind: ExchangeKind::Direct, arguments: &[], needed: false };
     Plan {
         exchanges: vec![fanout(DEAD), direct],
         queues: vec![
             kept(DEAD, Role::Dead),
-            Queue { name: queue.to_owned(), role: Role::Outcomes, arguments: COMMANDS_QUEUE, needed: true },
+            Queue { name: queue.to_owned(), role: Role::Outcomes, arguments: COMMANDS_QUEUE, needed },
         ],
         // The queue's name is the routing key, so several services on one virtual host can each have a queue.
         bindings: vec![bind(DEAD, DEAD, ""), bind(OUTCOMES, queue, queue)],
@@ -198,7 +198,7 @@ impl Plan {
 pub(super) fn whole_plan(settings: &Settings) -> Plan {
     let plan = plan(settings);
     match &settings.outcomes {
-        Some(queue) => plan.and(outcomes_plan(queue)),
+        Some(queue) => plan.and(outcomes_plan(queue, settings.outcomes_needed)),
         None => plan,
     }
 }

@@ -127,8 +127,10 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken));
     if let Some((feedback, _)) = &mut loaded.outcomes {
         feedback.shows = matches!(loaded.approval_center, Some(Some(_)));
+        feedback.needed |= feedback.shows;
         if let Some(amqp) = &mut loaded.amqp {
             amqp.broker.outcomes = feedback.queue().map(str::to_owned);
+            amqp.broker.outcomes_needed = feedback.needed;
         }
     }
     loaded.reconcile = root.table("reconcile", center::reconcile);

@@ -195,7 +195,9 @@ pub(super) fn outcomes(
     let max_calls = section.number("max_calls", 1..=64);
     let max_attempts = section.number("max_attempts", 1..=1_000_000);
     // The rest is set after the endpoints are read.
-    let feedback = feedback::Settings { queue: queue?, prefetch: prefetch?, ..feedback::Settings::default() };
+    let needed = section.rank("queue").is_some_and(|rank| rank > 0);
+    let (queue, prefetch) = (queue?, prefetch?);
+    let feedback = feedback::Settings { queue, needed, prefetch, ..feedback::Settings::default() };
     Some((feedback, outcomes::Settings { max_calls: max_calls?, max_attempts: max_attempts? }))
 }
 

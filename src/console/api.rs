@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Desk, permission::Operator, problem::Problem};
 use crate::{
     command::{CommandId, Seq, id::CommandRef},
-    ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State},
+    ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State, Stray},
     time::{Timestamp, Zone, parse},
 };
 
@@ -29,6 +29,13 @@ struct Commands {
 #[derive(Serialize)]
 struct Refusals {
     refusals: Vec<KeptRefusal>,
+    /// The `before` of the next page; null on the last one.
+    next_before: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Strays {
+    strays: Vec<Stray>,
     /// The `before` of the next page; null on the last one.
     next_before: Option<u64>,
 }
@@ -206,6 +213,27 @@ pub(super) async fn find_refusal(
             "The ledger holds no refused callback with this id; only the newest are kept.",
         )),
     }
+}
+
+/// `GET /api/v1/strays`: newest first.
+pub(super) async fn list_strays(
+    _: Operator,
+    request: HttpRequest,
+    desk: web::Data<Desk>,
+) -> Result<HttpResponse, Problem> {
+    let (mut from, mut most) = (None, DEFAULT_LIMIT);
+    for (name, value) in query(&request)? {
+        match &*name {
+            "before" => from = Some(before(&value)?),
+            "limit" => most = limit(&value)?,
+            _ => return Err(unknown(&name)),
+        }
+    }
+    let mut strays = look(desk.ledger.strays(from, most + 1)).await?;
+    let more = strays.len() > most;
+    strays.truncate(most);
+    let next_before = if more { strays.last().map(|one| one.id) } else { None };
+    Ok(HttpResponse::Ok().json(Strays { strays, next_before }))
 }
 
 /// The query parameters, each at most once and not empty.

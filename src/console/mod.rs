@@ -50,7 +50,7 @@ pub struct Settings {
 /// A route: method, path, and handler. Routes with the same path are adjacent.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 14] = [
+const TABLE: [Entry; 15] = [
     ("GET", "/", || get().to(home)),
     ("GET", "/livez", || get().to(health::livez)),
     ("GET", "/readyz", || get().to(health::readyz)),
@@ -60,6 +60,7 @@ const TABLE: [Entry; 14] = [
     ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
     ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
     ("GET", "/api/v1/refusals/{id}", || get().to(api::find_refusal)),
+    ("GET", "/api/v1/strays", || get().to(api::list_strays)),
     ("GET", "/api/v1/reconciliation", || get().to(reconciliation::get)),
     ("GET", "/api/v1/contexts/{key}", || get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),

@@ -52,8 +52,8 @@ impl Inbox for DeadInbox {
         PREFETCH
     }
 
-    fn is_optional(&self) -> bool {
-        true
+    fn without(&self) -> Option<&'static str> {
+        Some("amqp.dead_letters = \"leave\"")
     }
 
     fn prepare<'a>(

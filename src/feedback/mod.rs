@@ -46,6 +46,8 @@ use reports::ReportInbox;
 pub struct Settings {
     /// The queue that workers report to. Empty: no reports are taken.
     pub queue: String,
+    /// Whether somebody asked for reports: then it is an error if there is no such queue.
+    pub needed: bool,
     /// Maximum reports in transit from the broker to the ledger. At least 1.
     pub prefetch: u16,
     /// Whether outcomes are to be shown at the approval center.
@@ -64,7 +66,13 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: "countersign.outcomes".to_owned(), prefetch: 64, shows: false, rules: HashMap::new() }
+        Self {
+            queue: "countersign.outcomes".to_owned(),
+            needed: false,
+            prefetch: 64,
+            shows: false,
+            rules: HashMap::new(),
+        }
     }
 }
 

@@ -40,8 +40,8 @@ impl Inbox for ReportInbox {
         self.settings.prefetch
     }
 
-    fn is_optional(&self) -> bool {
-        false
+    fn without(&self) -> Option<&'static str> {
+        (!self.settings.needed).then_some("outcomes.queue = \"\"")
     }
 
     fn prepare<'a>(

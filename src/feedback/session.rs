@@ -74,8 +74,8 @@ pub(super) trait Inbox: Send + Sync {
     /// Maximum messages in a batch.
     fn prefetch(&self) -> u16;
 
-    /// Whether the service is complete without this queue.
-    fn is_optional(&self) -> bool;
+    /// The setting that leaves the queue alone, if the service is complete without it.
+    fn without(&self) -> Option<&'static str>;
 
     /// Declares or looks for the queue; returns an open channel.
     fn prepare<'a>(
@@ -129,16 +129,19 @@ pub(super) async fn run(inbox: &impl Inbox, broker: &amqp::Settings, mut stop: S
         let (delay_ms, queue) = (delay.as_millis(), inbox.queue());
         match end {
             End::Stopped => return,
-            End::Amqp(failure) if failure.needs_operator() && inbox.is_optional() => {
+            End::Amqp(failure)
+                if failure.needs_operator()
+                    && let Some(without) = inbox.without() =>
+            {
                 delay = LONG_DELAY;
+                let error = chain(&failure);
                 if failures == 1 {
                     warn!(
                         queue,
-                        error = %chain(&failure),
-                        "cannot collect dead letters; they stay with the broker (amqp.dead_letters = \"leave\" says so on purpose)"
+                        error, without, "cannot consume from a queue; what it holds stays with the broker"
                     );
                 } else {
-                    debug!(queue, error = %chain(&failure), "still cannot collect dead letters");
+                    debug!(queue, error, "still cannot consume from a queue");
                 }
             }
             End::Amqp(failure) if failure.needs_operator() => {

@@ -62,6 +62,9 @@ pub trait OperatorActs: Send + Sync {
     /// Shows all rejected outcomes again or none; returns the ids of their commands.
     fn show_parked_again(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
 
+    /// Removes these strays; returns how many there were.
+    fn remove_strays(&self, ids: Vec<u64>) -> BoxFuture<'static, Result<u64, ActError>>;
+
     /// How many published commands received before `before` the ledger holds.
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>>;
 

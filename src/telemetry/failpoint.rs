@@ -37,14 +37,17 @@ pub const NAMES: [&str; 29] = [
     "stop:ledger",
 ];
 
-/// The points of an outcome, in the order in which an outcome passes them: only with an approval center.
+/// The points of a dead letter, in the order in which it passes them.
+pub const DEAD_LETTERS: [&str; 2] = ["dead:kept", "dead:acknowledged"];
+
+/// The points of an outcome, in the order in which an outcome passes them: all of them only with an approval center.
 pub const OUTCOMES: [&str; 5] =
     ["outcome:kept", "outcome:acknowledged", "outcome:showing", "outcome:shown", "stop:outcomes"];
 
 /// The points of a copy of a ledger, in the order in which it passes them.
 pub const COPY: [&str; 4] = ["copy:begun", "copy:portion", "copy:finished", "copy:marked"];
 
-/// Passes a point. The name must be in [`NAMES`], [`OUTCOMES`] or [`COPY`].
+/// Passes a point. The name must be in [`NAMES`], [`OUTCOMES`], [`DEAD_LETTERS`] or [`COPY`].
 #[inline]
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -76,7 +79,9 @@ mod armed {
     });
 
     fn is_known(name: &str) -> bool {
-        [&super::NAMES[..], &super::OUTCOMES, &super::COPY].iter().any(|names| names.contains(&name))
+        [&super::NAMES[..], &super::OUTCOMES, &super::DEAD_LETTERS, &super::COPY]
+            .iter()
+            .any(|names| names.contains(&name))
     }
 
     pub(super) fn reach(name: &'static str) {

@@ -127,7 +127,7 @@ async fn a_memory_alarm_under_load_costs_time_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_is_deleted_under_load_is_made_again_and_nothing_is_lost() {
     let vhost = Vhost::new().await;
-    let app = App::start(&vhost).await;
+    let app = App::with(Config::new(&vhost).leaving_dead_letters()).await;
     let worker = Worker::on(&vhost);
     let unrouted = Worker::on_queue(&vhost, "countersign.unrouted");
     let oracle = Oracle::new();
@@ -152,7 +152,8 @@ async fn an_exchange_that_is_deleted_under_load_is_made_again_and_nothing_is_los
 async fn a_queue_that_is_unbound_under_load_leaves_the_rest_to_the_alternate_exchange() {
     let vhost = Vhost::new().await;
     // Nobody who binds it again.
-    let app = App::with(Config::new(&vhost).set("amqp", "check_interval", "\"off\"")).await;
+    let config = Config::new(&vhost).leaving_dead_letters().set("amqp", "check_interval", "\"off\"");
+    let app = App::with(config).await;
     let worker = Worker::on(&vhost);
     let unrouted = Worker::on_queue(&vhost, "countersign.unrouted");
     let oracle = Oracle::new();

@@ -14,6 +14,7 @@ mod deploy;
 mod descriptors;
 mod docs;
 mod doctor;
+mod feedback;
 mod formats;
 mod fuzz;
 mod harness;

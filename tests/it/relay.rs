@@ -244,7 +244,8 @@ async fn while_the_broker_blocks_publishing_callbacks_are_accepted_and_published
 async fn what_no_queue_is_bound_for_is_caught_by_the_alternate_exchange() {
     let vhost = Vhost::new().await;
     // Nobody binds it again.
-    let app = App::with(Config::new(&vhost).set("amqp", "check_interval", "\"off\"")).await;
+    let app =
+        App::with(Config::new(&vhost).leaving_dead_letters().set("amqp", "check_interval", "\"off\"")).await;
     // Once a command has arrived this way, the queue is not only declared but bound.
     app.accept(&Callback::list("i", "before")).await;
     vhost.take(COMMANDS).await;
@@ -258,7 +259,7 @@ async fn what_no_queue_is_bound_for_is_caught_by_the_alternate_exchange() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_worker_rejects_goes_to_the_dead_letters() {
     let vhost = Vhost::new().await;
-    let app = App::start(&vhost).await;
+    let app = App::with(Config::new(&vhost).leaving_dead_letters()).await;
     let id = app.accept(&Callback::list("i", "t")).await;
     vhost.until_declared(COMMANDS).await;
     let (_connection, channel) = vhost.channel().await;

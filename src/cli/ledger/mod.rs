@@ -1,7 +1,8 @@
-//! `ledger list|show|stats|requeue|park|show-again|prune|copy`: works on the ledger, whether or not `serve` runs.
+//! `ledger list|show|stats|requeue|park|show-again|strays|prune|copy`: works on the ledger, whether or not `serve` runs.
 
 mod acts;
 mod copy;
+mod strays;
 mod view;
 
 use clap::Subcommand;
@@ -14,6 +15,7 @@ use super::{
 use crate::config::Loaded;
 use acts::{ParkArguments, PruneArguments, RequeueArguments, ShowAgainArguments};
 use copy::CopyArguments;
+use strays::StraysArguments;
 use view::{ListArguments, ShowArguments, StatsArguments};
 
 #[derive(Debug, Subcommand)]
@@ -35,9 +37,14 @@ pub(super) enum LedgerCommand {
     /// A running service finds them within seconds. What waits is tried at once; what is all shown is shown again, which
     /// changes nothing.
     ShowAgain(ShowAgainArguments),
+    /// Show dead letters that are no command of this ledger
+    ///
+    /// They come from the queues of dead letters and of unrouted commands: reports that were refused, and messages of others.
+    #[command(after_help = strays::EXAMPLES)]
+    Strays(StraysArguments),
     /// Remove old published commands from the ledger
     ///
-    /// A running service does this itself, by ledger.retention. Pending and parked commands stay. The file does not
+    /// A running service does this itself, by ledger.retention. What is not published, or came back, stays. The file does not
     /// shrink: its free pages are reused.
     Prune(PruneArguments),
     /// Copy a SQLite ledger to a PostgreSQL database, to serve from that
@@ -58,6 +65,7 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
             LedgerCommand::Requeue(arguments) => acts::requeue(&arguments, &*ledger().await?).await,
             LedgerCommand::Park(arguments) => acts::park(&arguments, &*ledger().await?).await,
             LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &*ledger().await?).await,
+            LedgerCommand::Strays(arguments) => strays::strays(&arguments, &*ledger().await?).await,
             LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded).await,
             LedgerCommand::Copy(arguments) => copy::copy(&arguments, loaded).await,
         }

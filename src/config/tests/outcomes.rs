@@ -17,7 +17,8 @@ fn its_defaults_are_those_of_the_module() {
     let config = case("queue = \"erp.outcomes\"\nprefetch = 7\nmax_calls = 2\nmax_attempts = 3").config();
     assert_eq!(config.outcomes, outcomes::Settings { max_calls: 2, max_attempts: 3 });
     let queue = "erp.outcomes".to_owned();
-    let expected = feedback::Settings { queue, prefetch: 7, shows: true, rules: HashMap::new() };
+    let expected =
+        feedback::Settings { queue, needed: true, prefetch: 7, shows: true, rules: HashMap::new() };
     assert_eq!(config.feedback, expected);
 }
 

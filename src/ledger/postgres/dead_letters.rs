@@ -141,6 +141,11 @@ pub(super) const OPEN: &str = "CROSS JOIN LATERAL (
     FROM countersign.dead_letters l WHERE is_open AND seq <= r.published_through
         AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = l.seq)) d";
 
+pub(super) async fn remove(transaction: &Transaction, ids: Vec<u64>) -> Result<u64, Error> {
+    let ids: Vec<i64> = ids.into_iter().map(number).collect();
+    transaction.execute("DELETE FROM countersign.strays WHERE id = ANY($1)", values![ids]).await
+}
+
 pub(super) async fn strays(link: &Link, before: Option<u64>, limit: usize) -> Result<Vec<Stray>, Error> {
     let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
     let rows = link

@@ -68,6 +68,14 @@ impl OperatorActs for PostgresClient {
         })
     }
 
+    fn remove_strays(&self, ids: Vec<u64>) -> BoxFuture<'static, Result<u64, ActError>> {
+        self.links.act(move |transaction| async move {
+            let removed = dead_letters::remove(&transaction, ids).await?;
+            transaction.commit().await?;
+            Ok(removed)
+        })
+    }
+
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>> {
         let reads = self.links.reads.clone();
         let counted = self.links.run(async move { prune::count(&reads, before).await });

@@ -126,6 +126,15 @@ pub(super) fn strays_kept(connection: &Connection) -> rusqlite::Result<u64> {
     connection.prepare_cached("SELECT count(*) FROM strays")?.query_row([], |row| seq(row, 0))
 }
 
+pub(super) fn remove(transaction: &Connection, ids: &[u64]) -> rusqlite::Result<u64> {
+    let mut statement = transaction.prepare_cached("DELETE FROM strays WHERE id = ?1")?;
+    let mut removed = 0;
+    for id in ids {
+        removed += statement.execute([i64::try_from(*id).unwrap_or(i64::MAX)])? as u64;
+    }
+    Ok(removed)
+}
+
 pub(super) fn strays(
     connection: &Connection,
     before: Option<Seq>,

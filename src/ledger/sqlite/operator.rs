@@ -54,6 +54,10 @@ impl OperatorActs for SqliteClient {
         self.act(|transaction| Ok(outcomes::show_parked_again(transaction)?))
     }
 
+    fn remove_strays(&self, ids: Vec<u64>) -> BoxFuture<'static, Result<u64, ActError>> {
+        self.act(move |transaction| Ok(dead_letters::remove(transaction, &ids)?))
+    }
+
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>> {
         self.run(move |connection| Ok(prune::count(connection, before)?))
     }

@@ -23,6 +23,7 @@ impl Setup {
             .context("format", "\"json\"")
             .context("fields", "{ task_id = \"/task\", round = \"/round\" }");
         let config = Config::bare(vhost.url())
+            .leaving_dead_letters()
             .endpoint(endpoint)
             .set("approval_center", "base_url", &quoted(&center.url))
             .set("approval_center", "app_id", &quoted("cli_emulator"))

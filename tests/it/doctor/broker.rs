@@ -69,7 +69,7 @@ async fn what_is_declared_otherwise_is_wrong_and_nothing_is_made_by_looking() {
 async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is_what_does_drop() {
     let broker = Broker::managed().await;
     let vhost = broker.vhost();
-    let mut app = App::start(&vhost).await;
+    let mut app = App::with(Config::new(&vhost).leaving_dead_letters()).await;
     vhost.until_declared(COMMANDS).await;
     app.kill();
     let (management, control) = (broker.url(), broker.control());

@@ -148,6 +148,11 @@ impl Config {
         self
     }
 
+    /// Leaves dead letters and unrouted commands in their queues.
+    pub(crate) fn leaving_dead_letters(self) -> Self {
+        self.set("amqp", "dead_letters", "\"leave\"")
+    }
+
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
