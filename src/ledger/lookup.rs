@@ -2,7 +2,10 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, history};
+use super::{
+    ActFilter, ActRecord, CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter,
+    State, history,
+};
 use crate::{
     command::{CommandId, Seq, outcome::Kind},
     time::Timestamp,
@@ -97,7 +100,7 @@ pub struct Record {
     pub history: Option<Vec<history::Event>>,
 }
 
-/// Which commands to list; newest first.
+/// Which commands to list; newest first, unless `after` is given.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only in this state.
@@ -120,6 +123,8 @@ pub struct Filter {
     pub until: Option<Timestamp>,
     /// Only with a lower [`Seq`]: where the previous page ended.
     pub before: Option<Seq>,
+    /// Only with a higher [`Seq`], and oldest first.
+    pub after: Option<Seq>,
     /// At most this many.
     pub limit: usize,
 }
@@ -179,6 +184,9 @@ pub trait Lookup: Send + Sync {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>>;
 
+    /// Acts, newest first.
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>>;
+
     /// When each credential was last used.
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
@@ -217,6 +225,10 @@ impl<T: Looks> Lookup for T {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
         self.lookup().refused_since(since)
+    }
+
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.lookup().acts(filter)
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -15,6 +15,7 @@
 //!   `shown` or `parked`. Pruned with the command, which is kept while a showing waits.
 //! - **Mark.** When the cursor moved, to the second, and so when each command below it was published. What the broker
 //!   said of exceptions has its own rows; see [`history`].
+//! - **Act.** A change by a person or a program of theirs: when, by whom, why, and what it changed; see [`Actor`].
 //! - **Finding.** A row for a published command whose decision the approval center did not show; see [`findings`].
 //!   Commands up to a place in the log were checked; those without a row were shown.
 //!
@@ -40,6 +41,7 @@
 //! 3. A command leaves `pending` only by [`Outbox::settle`] or by an operator's recorded act.
 
 mod accept;
+mod acts;
 mod contexts;
 pub mod copy;
 mod credentials;
@@ -55,12 +57,14 @@ pub mod postgres;
 mod refusals;
 mod refused_queue;
 mod replies;
+mod requeue;
 pub mod sqlite;
 pub mod state;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use accept::{Accept, Acceptance, OnConflict, Receipt};
+pub use acts::{ActFilter, ActKind, ActRecord, Actor, Acts, By, MAX_REASON_CHARS, NewAct, Via};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
 pub use credentials::CredentialUse;
 pub use error::{AcceptError, LookError};
@@ -74,6 +78,7 @@ pub use outcomes::{
     ShowingState, Shown, Surface,
 };
 pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
+pub use requeue::{Requeue, RequeueFilter, RequeueStep};
 pub use state::State;
 
 use postgres::{PostgresClient, PostgresLedger};
@@ -161,6 +166,6 @@ pub async fn open_client(location: &Location) -> Result<Box<dyn Client>, OpenErr
 /// methods.
 ///
 /// Every method may be called from any thread.
-pub trait Ledger: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle {}
+pub trait Ledger: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Acts + Lifecycle {}
 
-impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Lifecycle> Ledger for T {}
+impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + Findings + Acts + Lifecycle> Ledger for T {}
