@@ -49,7 +49,7 @@ fn start(token: Option<Secret>) -> SocketAddr {
     let address = socket.local_addr().expect("it is bound");
     thread::spawn(move || {
         let ledger = Arc::new(SqliteLedger::open(&path, &sizing).expect("a new ledger"));
-        let access = Arc::new(Access::new(&console::Settings { listen: address, token }));
+        let access = Arc::new(Access::new(&console::Settings { listen: address, token, tokens: Vec::new() }));
         let draining = Arc::new(AtomicBool::new(false));
         let reasons = vec!["unauthenticated", "malformed"];
         actix_web::rt::System::new().block_on(async {

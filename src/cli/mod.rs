@@ -1,5 +1,6 @@
 //! The command line. Data goes to stdout, messages go to stderr. [`Exit`] lists the exit codes.
 
+mod actor;
 mod bench;
 mod center;
 mod config;

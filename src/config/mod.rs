@@ -20,6 +20,7 @@ mod read;
 mod secrets;
 mod sections;
 mod show;
+mod tokens;
 mod values;
 
 use std::{collections::HashMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};

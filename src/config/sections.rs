@@ -8,6 +8,7 @@ use super::{
     read::Section,
     secrets::Kind,
     show::redact_url,
+    tokens::tokens,
     values::duration_within,
 };
 use crate::{
@@ -51,7 +52,8 @@ pub(super) fn admin(
     listen: Option<SocketAddr>,
 ) -> Option<console::Settings> {
     let token = section.secret("token", "token_file", Kind::Chosen);
-    if matches!(token, Some(None))
+    let tokens = tokens(section, token.as_ref().and_then(Option::as_ref));
+    if matches!((&token, &tokens), (Some(None), Some(tokens)) if tokens.is_empty())
         && let Some(listen) = listen
         && !listen.ip().is_loopback()
     {
@@ -62,7 +64,8 @@ pub(super) fn admin(
         );
         return None;
     }
-    if let (Some(Some(_)), Some(listen)) = (&token, listen)
+    if let (Some(token), Some(tokens), Some(listen)) = (&token, &tokens, listen)
+        && (token.is_some() || !tokens.is_empty())
         && !listen.ip().to_canonical().is_loopback()
     {
         section.warn(
@@ -73,7 +76,7 @@ pub(super) fn admin(
             ),
         );
     }
-    Some(console::Settings { listen: listen?, token: token? })
+    Some(console::Settings { listen: listen?, token: token?, tokens: tokens? })
 }
 
 /// Checks that the two listeners use different ports.

@@ -1,4 +1,4 @@
-//! The API's token, which a reload may replace, and the state of the configuration in force.
+//! The API's tokens, which a reload may replace, and the state of the configuration in force.
 
 use std::{
     fmt,
@@ -8,14 +8,122 @@ use std::{
 
 use serde::Serialize;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use super::Settings;
 use crate::{secret::Secret, time::Timestamp};
+
+/// What the holder of a named token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, EnumString)]
+#[strum(serialize_all = "snake_case")]
+pub enum Role {
+    /// Look at everything.
+    Read,
+    /// Look at everything, and act on commands.
+    Operate,
+    /// Register contexts and look at them, nothing else.
+    Register,
+}
+
+/// What a route needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// To look at commands, refusals, findings and acts.
+    Look,
+    /// To act on commands.
+    Act,
+    /// To look at registered contexts.
+    LookAtContexts,
+    /// To register and remove contexts.
+    Register,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    pub(super) fn suffices(self, need: Need) -> bool {
+        match need {
+            Need::Look => matches!(self, Self::Read | Self::Operate),
+            Need::Act => self == Self::Operate,
+            Need::LookAtContexts => true,
+            Need::Register => self == Self::Register,
+        }
+    }
+}
+
+/// A token with a name.
+#[derive(Debug, Clone)]
+pub struct NamedToken {
+    /// Names its holder in acts.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// The token.
+    pub token: Secret,
+}
+
+/// What acts call the holder of the one token that may do everything.
+pub const ADMIN: &str = "admin";
+
+/// What acts call those who need no token.
+pub const LOOPBACK: &str = "loopback";
+
+/// Who sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) name: String,
+    /// `None` for everything.
+    role: Option<Role>,
+}
+
+impl Holder {
+    pub(super) fn may(&self, need: Need) -> bool {
+        self.role.is_none_or(|role| role.suffices(need))
+    }
+}
+
+/// The tokens in force.
+#[derive(Debug)]
+pub(super) struct Tokens(Vec<(Holder, Secret)>);
+
+impl Tokens {
+    fn of(settings: &Settings) -> Arc<Self> {
+        let admin =
+            settings.token.iter().map(|token| (Holder { name: ADMIN.to_owned(), role: None }, token.clone()));
+        let named = settings.tokens.iter().map(|named| {
+            let holder = Holder { name: named.name.clone(), role: Some(named.role) };
+            (holder, named.token.clone())
+        });
+        Arc::new(Self(admin.chain(named).collect()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whose token this is. Compares with all of them always, so that the time tells nothing.
+    pub(super) fn holder(&self, offered: &str) -> Option<&Holder> {
+        self.0.iter().fold(
+            None,
+            |found, (holder, token)| {
+                if token.equals(offered) { Some(holder) } else { found }
+            },
+        )
+    }
+}
 
 /// Who may use the API, and what `/readyz` reports about the configuration.
 pub struct Access {
     /// The listener's actual address, even if a later configuration differs.
     listen: SocketAddr,
-    token: RwLock<Option<Arc<Secret>>>,
+    tokens: RwLock<Arc<Tokens>>,
     configuration: RwLock<Configuration>,
 }
 
@@ -50,33 +158,34 @@ pub enum ReloadResult {
 }
 
 impl Access {
-    /// Uses the token of these settings, if they have one.
+    /// Uses the tokens of these settings, if they have any.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let configuration =
             Configuration { in_force_since: Timestamp::now(), last_reload: None, restart_needed: Vec::new() };
         Self {
             listen: settings.listen,
-            token: RwLock::new(settings.token.clone().map(Arc::new)),
+            tokens: RwLock::new(Tokens::of(settings)),
             configuration: RwLock::new(configuration),
         }
     }
 
-    /// Replaces the token; `listen` cannot be changed. Returns false and keeps the old token if the settings have
+    /// Replaces the tokens; `listen` cannot be changed. Returns false and keeps the old tokens if the settings have
     /// none but the listener is reachable from other machines, where a token is mandatory.
     ///
-    /// Settings without a token are valid for their own `listen`, which may differ from the address in use.
+    /// Settings without tokens are valid for their own `listen`, which may differ from the address in use.
     #[must_use]
     pub fn replace(&self, settings: &Settings) -> bool {
-        if settings.token.is_none() && !self.listen.ip().is_loopback() {
+        let tokens = Tokens::of(settings);
+        if tokens.is_empty() && !self.listen.ip().is_loopback() {
             return false;
         }
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = settings.token.clone().map(Arc::new);
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
         true
     }
 
-    pub(super) fn token(&self) -> Option<Arc<Secret>> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn tokens(&self) -> Arc<Tokens> {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What `/readyz` reports about the configuration.
@@ -108,20 +217,52 @@ mod tests {
     use super::*;
 
     fn settings(listen: &str, token: Option<&str>) -> Settings {
-        Settings { listen: listen.parse().unwrap(), token: token.map(Secret::new) }
+        Settings { listen: listen.parse().unwrap(), token: token.map(Secret::new), tokens: Vec::new() }
+    }
+
+    fn named(name: &str, role: Role, token: &str) -> NamedToken {
+        NamedToken { name: name.to_owned(), role, token: Secret::new(token) }
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_name_and_opens_what_its_role_says() {
+        let tokens = vec![named("erp", Role::Register, "fake-one"), named("ops", Role::Operate, "fake-two")];
+        let access = Access::new(&Settings { tokens, ..settings("0.0.0.0:9090", Some("fake-token")) });
+        let tokens = access.tokens();
+        let names = ["fake-token", "fake-one", "fake-two"].map(|token| &*tokens.holder(token).unwrap().name);
+        assert_eq!(names, [ADMIN, "erp", "ops"]);
+        assert_eq!(tokens.holder("fake"), None);
+        assert_eq!(tokens.holder(""), None);
+        let needs = [Need::Look, Need::Act, Need::LookAtContexts, Need::Register];
+        let may = |token| needs.map(|need| tokens.holder(token).unwrap().may(need));
+        assert_eq!(may("fake-token"), [true; 4]);
+        assert_eq!(may("fake-one"), [false, false, true, true]);
+        assert_eq!(may("fake-two"), [true, true, true, false]);
+        assert_eq!(needs.map(|need| Role::Read.suffices(need)), [true, false, true, false]);
+        assert!(!format!("{tokens:?}").contains("fake"));
+    }
+
+    #[test]
+    fn a_named_token_is_enough_for_a_listener_that_others_reach() {
+        let open = Access::new(&settings("0.0.0.0:9090", Some("fake-token")));
+        let tokens = vec![named("ops", Role::Read, "fake-two")];
+        assert!(open.replace(&Settings { tokens, ..settings("0.0.0.0:9090", None) }));
+        assert!(open.tokens().holder("fake-token").is_none());
+        assert!(!open.replace(&settings("0.0.0.0:9090", None)));
+        assert!(open.tokens().holder("fake-two").is_some());
     }
 
     #[test]
     fn the_token_may_go_only_where_nobody_else_can_come_in() {
         let local = Access::new(&settings("127.0.0.1:9090", Some("fake-token")));
         assert!(local.replace(&settings("127.0.0.1:9090", None)));
-        assert!(local.token().is_none());
+        assert!(local.tokens().is_empty());
 
         let open = Access::new(&settings("0.0.0.0:9090", Some("fake-token")));
         // Valid as a configuration, but the listener does not move until a restart.
         assert!(!open.replace(&settings("127.0.0.1:9090", None)));
-        assert!(open.token().unwrap().equals("fake-token"));
+        assert!(open.tokens().holder("fake-token").is_some());
         assert!(open.replace(&settings("127.0.0.1:9090", Some("another-fake"))));
-        assert!(open.token().unwrap().equals("another-fake"));
+        assert!(open.tokens().holder("another-fake").is_some());
     }
 }

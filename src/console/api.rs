@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Serialize;
 
-use super::{Desk, permission::Operator, problem::Problem};
+use super::{Desk, permission::Onlooker, problem::Problem};
 use crate::{
     command::{CommandId, Seq, id::CommandRef},
     ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State, Stray},
@@ -42,7 +42,7 @@ struct Strays {
 
 /// The time range of a list, as written in the query.
 #[derive(Default)]
-struct Span {
+pub(super) struct Span {
     since: Option<String>,
     until: Option<String>,
     around: Option<String>,
@@ -51,7 +51,7 @@ struct Span {
 
 impl Span {
     /// Accepts a parameter; false if it does not belong to a time range.
-    fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+    pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
         let place = match name {
             "since" => &mut self.since,
             "until" => &mut self.until,
@@ -67,7 +67,7 @@ impl Span {
     }
 
     /// The first and the last moment.
-    fn bounds(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+    pub(super) fn bounds(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
         let (now, zone) = (Timestamp::now(), self.utc_offset.clone().unwrap_or(Zone::UTC));
         let read = |name: &str, text: &Option<String>| match text {
             None => Ok(None),
@@ -99,7 +99,7 @@ fn unread(name: &str, value: &str, error: impl std::fmt::Display) -> Problem {
 
 /// `GET /api/v1/commands`: newest first.
 pub(super) async fn list_commands(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -133,7 +133,7 @@ pub(super) async fn list_commands(
 
 /// `GET /api/v1/commands/{command_id}`: one command with its message.
 pub(super) async fn find_command(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -165,7 +165,7 @@ pub(super) fn no_such_command() -> Problem {
 
 /// `GET /api/v1/refusals`: newest first.
 pub(super) async fn list_refusals(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -197,7 +197,7 @@ pub(super) async fn list_refusals(
 
 /// `GET /api/v1/refusals/{id}`: one refusal.
 pub(super) async fn find_refusal(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -217,7 +217,7 @@ pub(super) async fn find_refusal(
 
 /// `GET /api/v1/strays`: newest first.
 pub(super) async fn list_strays(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -292,7 +292,7 @@ fn message_id(value: String) -> Result<String, Problem> {
     }
 }
 
-fn before(value: &str) -> Result<Seq, Problem> {
+pub(super) fn before(value: &str) -> Result<Seq, Problem> {
     // The ledger uses signed 64-bit numbers.
     digits(value)
         .filter(|seq| (1..=i64::MAX as u64).contains(seq))

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     Desk,
     api::{look, no_query},
-    permission::{Operator, Registrar},
+    permission::{ContextOnlooker, Registrar},
     problem::Problem,
     registration::{self, Shown},
 };
@@ -41,7 +41,7 @@ struct Registered {
 
 /// `PUT /api/v1/contexts/{key}`: registers a context, or replaces it completely.
 pub(super) async fn put(
-    _: Registrar,
+    Registrar(actor): Registrar,
     request: HttpRequest,
     payload: Payload,
     desk: web::Data<Desk>,
@@ -51,7 +51,7 @@ pub(super) async fn put(
     let body = json_body(&request, payload, MAX_BODY_BYTES).await?;
     let registration = registration::read(&body, key, Timestamp::now())?;
     let shown = serde_json::to_vec(&Shown::from(&registration)).expect("texts and JSON always render");
-    match write(desk.ledger.register(vec![registration])).await? {
+    match write(desk.ledger.register(vec![registration], actor.into())).await? {
         Registering::Kept { replaced } => {
             let status = if replaced == [true] { StatusCode::OK } else { StatusCode::CREATED };
             Ok(HttpResponse::build(status).content_type("application/json").body(shown))
@@ -62,7 +62,7 @@ pub(super) async fn put(
 
 /// `POST /api/v1/contexts:batch`: registers up to a thousand contexts, all or none.
 pub(super) async fn batch(
-    _: Registrar,
+    Registrar(actor): Registrar,
     request: HttpRequest,
     payload: Payload,
     desk: web::Data<Desk>,
@@ -70,7 +70,7 @@ pub(super) async fn batch(
     no_query(&request)?;
     let body = json_body(&request, payload, MAX_BATCH_BYTES).await?;
     let registrations = registration::read_batch(&body, Timestamp::now())?;
-    match write(desk.ledger.register(registrations)).await? {
+    match write(desk.ledger.register(registrations, actor.into())).await? {
         Registering::Kept { replaced } => {
             let all = replaced.len();
             let replaced = replaced.into_iter().filter(|replaced| *replaced).count();
@@ -82,7 +82,7 @@ pub(super) async fn batch(
 
 /// `GET /api/v1/contexts/{key}`: a registered context.
 pub(super) async fn get(
-    _: Operator,
+    _: ContextOnlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
@@ -95,12 +95,12 @@ pub(super) async fn get(
 
 /// `DELETE /api/v1/contexts/{key}`: removes a context.
 pub(super) async fn delete(
-    _: Registrar,
+    Registrar(actor): Registrar,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     no_query(&request)?;
-    if write(desk.ledger.unregister(key(&request)?)).await? {
+    if write(desk.ledger.unregister(key(&request)?, actor.into())).await? {
         return Ok(HttpResponse::NoContent().finish());
     }
     Err(no_such_context())

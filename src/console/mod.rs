@@ -1,9 +1,11 @@
 //! The internal listener: health, metrics, the JSON API for operators, and the registration of contexts by the third
 //! party. It must never be reachable from outside.
 //!
-//! Each route's function declares the permission it needs in its signature: `Anyone`, `Operator` or `Registrar`.
+//! Each route's function declares the permission it needs in its signature: `Anyone`, `Onlooker`, `Operator`,
+//! `ContextOnlooker` or `Registrar`.
 
 pub mod access;
+mod acts;
 mod api;
 mod contexts;
 mod health;
@@ -34,7 +36,7 @@ use actix_web::{
 };
 
 use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
-use access::Access;
+use access::{Access, NamedToken};
 use permission::{Anyone, WrongTokens};
 use problem::Problem;
 
@@ -43,14 +45,16 @@ use problem::Problem;
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The bearer token of the API. If absent, none is required, which is allowed on loopback only.
+    /// The bearer token that may do everything.
     pub token: Option<Secret>,
+    /// Bearer tokens with a name and a role. Without any token none is required, which is allowed on loopback only.
+    pub tokens: Vec<NamedToken>,
 }
 
 /// A route: method, path, and handler. Routes with the same path are adjacent.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 15] = [
+const TABLE: [Entry; 16] = [
     ("GET", "/", || get().to(home)),
     ("GET", "/livez", || get().to(health::livez)),
     ("GET", "/readyz", || get().to(health::readyz)),
@@ -61,6 +65,7 @@ const TABLE: [Entry; 15] = [
     ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
     ("GET", "/api/v1/refusals/{id}", || get().to(api::find_refusal)),
     ("GET", "/api/v1/strays", || get().to(api::list_strays)),
+    ("GET", "/api/v1/acts", || get().to(acts::list)),
     ("GET", "/api/v1/reconciliation", || get().to(reconciliation::get)),
     ("GET", "/api/v1/contexts/{key}", || get().to(contexts::get)),
     ("PUT", "/api/v1/contexts/{key}", || web::put().to(contexts::put)),

@@ -7,7 +7,7 @@ use super::{
     Desk,
     api::{command_id, no_query, no_such_command},
     contexts::write,
-    permission::Registrar,
+    permission::Operator,
     problem::Problem,
 };
 use crate::{
@@ -23,13 +23,13 @@ struct Ordered {
 
 /// `POST /api/v1/commands/{command_id}/show-again`: recorded as an operator's action, and carried out within seconds.
 pub(super) async fn show_again(
-    _: Registrar,
+    Operator(actor): Operator,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
     no_query(&request)?;
     let command_id = command_id(&request, &desk).await?;
-    match write(desk.ledger.show_again(command_id)).await? {
+    match write(desk.ledger.show_again(command_id, actor.into())).await? {
         ShowAgain::Ordered => {
             tracing::info!(%command_id, "operator requested that an outcome is shown again");
             Ok(HttpResponse::Accepted().json(Ordered { command_id, showing: ShowingState::Waiting }))

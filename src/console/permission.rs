@@ -17,8 +17,15 @@ use actix_web::{
     web,
 };
 
-use super::{Desk, problem::Problem};
-use crate::loopback;
+use super::{
+    Desk,
+    access::{LOOPBACK, Need},
+    problem::Problem,
+};
+use crate::{
+    ledger::{Actor, Via},
+    loopback,
+};
 
 /// For information that reveals nothing about any callback.
 pub(super) struct Anyone;
@@ -32,46 +39,77 @@ impl FromRequest for Anyone {
     }
 }
 
-/// For operators: requires the configured token. Without a configured token, everybody on this machine has it.
+/// Finds out who sent a request, and refuses who may not. Without configured tokens, everybody on this machine may.
 ///
 /// In that case a browser on this machine may also send requests for a web page whose name resolves to this address
 /// (DNS rebinding), and the browser would treat the answer as that page's own. But such a request has that name in
 /// `Host`.
-pub(super) struct Operator;
+fn admitted(request: &HttpRequest, need: Need) -> Result<Actor, Problem> {
+    let tokens = desk(request).access.tokens();
+    let name = if tokens.is_empty() {
+        if !header(request, &HOST).is_some_and(loopback::is_authority) {
+            return Err(foreign("Without a token, `Host` must be localhost or a loopback address."));
+        }
+        LOOPBACK
+    } else {
+        let Some(offered) = bearer(request) else { return Err(Problem::unauthorized()) };
+        let Some(holder) = tokens.holder(offered) else {
+            desk(request).wrong_tokens.note(request.peer_addr());
+            return Err(Problem::unauthorized());
+        };
+        if !holder.may(need) {
+            return Err(Problem::not_permitted());
+        }
+        &holder.name
+    };
+    Ok(Actor {
+        name: Some(name.to_owned()),
+        peer: request.peer_addr().map(|peer| peer.ip().to_canonical().to_string()),
+        ..Actor::unnamed(Via::Api)
+    })
+}
 
-impl FromRequest for Operator {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Self::Error>>;
-
-    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        ready(match desk(request).access.token() {
-            Some(token) if bearer(request).is_some_and(|offered| token.equals(offered)) => Ok(Self),
-            Some(_) => {
-                if bearer(request).is_some() {
-                    desk(request).wrong_tokens.note(request.peer_addr());
-                }
-                Err(Problem::unauthorized())
-            }
-            None if header(request, &HOST).is_some_and(loopback::is_authority) => Ok(Self),
-            None => Err(foreign("Without a token, `Host` must be localhost or a loopback address.")),
-        })
+/// [`admitted`] for what changes something: not through a web page open in a browser.
+fn admitted_to_change(request: &HttpRequest, need: Need) -> Result<Actor, Problem> {
+    let actor = admitted(request, need)?;
+    match loopback::foreign_page(request.headers()) {
+        Some(why) => Err(foreign(why)),
+        None => Ok(actor),
     }
 }
 
-/// For changing registrations: an operator, but not through a web page open in a browser.
-pub(super) struct Registrar;
+/// For looking at commands, refusals, findings and acts.
+pub(super) struct Onlooker;
 
-impl FromRequest for Registrar {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Self::Error>>;
+/// For acting on commands.
+pub(super) struct Operator(pub(super) Actor);
 
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let operator = Operator::from_request(request, payload).into_inner();
-        ready(operator.and_then(|Operator| match loopback::foreign_page(request.headers()) {
-            Some(why) => Err(foreign(why)),
-            None => Ok(Self),
-        }))
-    }
+/// For looking at registered contexts.
+pub(super) struct ContextOnlooker;
+
+/// For registering contexts and removing them.
+pub(super) struct Registrar(pub(super) Actor);
+
+/// How each is found in a request.
+macro_rules! permissions {
+    ($($permission:ident: $found:expr;)+) => {$(
+        impl FromRequest for $permission {
+            type Error = Problem;
+            type Future = Ready<Result<Self, Self::Error>>;
+
+            fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
+                let found: fn(&HttpRequest) -> Result<Self, Problem> = $found;
+                ready(found(request))
+            }
+        }
+    )+};
+}
+
+permissions! {
+    Onlooker: |request| admitted(request, Need::Look).map(|_| Onlooker);
+    Operator: |request| admitted_to_change(request, Need::Act).map(Operator);
+    ContextOnlooker: |request| admitted(request, Need::LookAtContexts).map(|_| ContextOnlooker);
+    Registrar: |request| admitted_to_change(request, Need::Register).map(Registrar);
 }
 
 /// Counts wrong tokens. They are logged but not limited: a limit would also lock out a person behind the same proxy

@@ -41,7 +41,15 @@ impl Problem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "Send the token of [admin] as `Authorization: Bearer <token>`.",
+            "Send a token of [admin] as `Authorization: Bearer <token>`.",
+        )
+    }
+
+    pub(super) fn not_permitted() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "not_permitted",
+            "The role of this token in admin.tokens does not permit this.",
         )
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     Desk,
     api::{DEFAULT_LIMIT, digits, limit, look, query, unknown},
-    permission::Operator,
+    permission::Onlooker,
     problem::Problem,
 };
 use crate::{
@@ -28,7 +28,7 @@ struct Reconciliation {
 
 /// The numbers, and the findings, oldest first, because they have waited longest.
 pub(super) async fn get(
-    _: Operator,
+    _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {

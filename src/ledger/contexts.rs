@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, LookError};
+use super::{AcceptError, LookError, acts::By};
 use crate::{command::Registered, time::Timestamp};
 
 /// Longest key in bytes. A longer `action_context` matches no key.
@@ -39,17 +39,18 @@ pub enum Registering {
 
 /// The registered contexts.
 pub trait Contexts: Send + Sync {
-    /// Registers all contexts or none. A context with a known key is replaced as a whole.
+    /// Registers all contexts or none, in one act. A context with a known key is replaced as a whole.
     ///
     /// Resolves after commit and sync: callbacks received from then on find them. Keys within one call must be
     /// distinct.
     fn register(
         &self,
         registrations: Vec<Registration>,
+        by: By,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>>;
 
     /// Removes the context with this key; false if there is none. Resolves after commit and sync.
-    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>>;
+    fn unregister(&self, key: String, by: By) -> BoxFuture<'static, Result<bool, AcceptError>>;
 
     /// The context with this key as registered, even if expired. For people.
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>>;

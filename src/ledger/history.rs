@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{OutcomeRecord, Surface, Why};
+use super::{Actor, OutcomeRecord, Surface, Why, acts::ActKind};
 use crate::{
     command::{Seq, outcome::Kind},
     time::Timestamp,
@@ -71,11 +71,33 @@ pub enum What {
         target: String,
     },
     /// An operator requeued it.
-    RequeuedByOperator,
+    RequeuedByOperator(ByOperator),
     /// An operator parked it.
-    ParkedByOperator,
+    ParkedByOperator(ByOperator),
     /// An operator had its outcome shown again.
-    ShownAgainByOperator,
+    ShownAgainByOperator(ByOperator),
+}
+
+/// By whom, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ByOperator {
+    /// The number of the act.
+    pub act_id: u64,
+    /// By whom.
+    pub actor: Actor,
+    /// Why, in the actor's words.
+    pub reason: Option<String>,
+}
+
+impl What {
+    /// An act on a command.
+    pub(super) fn act(kind: ActKind, by: ByOperator) -> Self {
+        match kind {
+            ActKind::Park => Self::ParkedByOperator(by),
+            ActKind::ShowAgain => Self::ShownAgainByOperator(by),
+            _ => Self::RequeuedByOperator(by),
+        }
+    }
 }
 
 /// What the broker said of a command with an exception, and whether the cursor had passed it by then.
@@ -91,9 +113,9 @@ pub(super) fn left_in_order(seq: Seq, cursor: Seq, said: &[Said], acts: &[Event]
         return false;
     }
     // Only pending commands can be parked, so a park before all else took it out of order.
-    let act = acts.iter().find(|act| act.what != What::ShownAgainByOperator);
+    let act = acts.iter().find(|act| !matches!(act.what, What::ShownAgainByOperator(_)));
     let parked_first = act.is_some_and(|act| {
-        act.what == What::ParkedByOperator && first.is_none_or(|(event, _)| act.at <= event.at)
+        matches!(act.what, What::ParkedByOperator(_)) && first.is_none_or(|(event, _)| act.at <= event.at)
     });
     !parked_first
 }

@@ -3,7 +3,8 @@
 use futures_util::future::BoxFuture;
 
 use super::{
-    CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter, State, Stray, history,
+    ActFilter, ActRecord, CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter,
+    State, Stray, history,
 };
 use crate::{
     command::{CommandId, Seq, outcome::Kind},
@@ -105,7 +106,7 @@ pub struct Record {
     pub history: Option<Vec<history::Event>>,
 }
 
-/// Which commands to list; newest first.
+/// Which commands to list; newest first, unless `after` is given.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only in this state.
@@ -128,6 +129,8 @@ pub struct Filter {
     pub until: Option<Timestamp>,
     /// Only with a lower [`Seq`]: where the previous page ended.
     pub before: Option<Seq>,
+    /// Only with a higher [`Seq`], and oldest first.
+    pub after: Option<Seq>,
     /// At most this many.
     pub limit: usize,
 }
@@ -187,6 +190,9 @@ pub trait Lookup: Send + Sync {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>>;
 
+    /// Acts, newest first.
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>>;
+
     /// When each credential was last used.
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
@@ -228,6 +234,10 @@ impl<T: Looks> Lookup for T {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
         self.lookup().refused_since(since)
+    }
+
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.lookup().acts(filter)
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

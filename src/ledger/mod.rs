@@ -17,6 +17,7 @@
 //!   a worker reports an outcome. One that is no command of this ledger is a **stray**; see [`DeadLetters`].
 //! - **Mark.** When the cursor moved, to the second, and so when each command below it was published. What the broker
 //!   said of exceptions has its own rows; see [`history`].
+//! - **Act.** A change by a person or a program of theirs: when, by whom, why, and what it changed; see [`Actor`].
 //! - **Finding.** A row for a published command whose decision the approval center did not show; see [`findings`].
 //!   Commands up to a place in the log were checked; those without a row were shown.
 //!
@@ -42,6 +43,7 @@
 //! 3. A command leaves `pending` only by [`Outbox::settle`] or by an operator's recorded act.
 
 mod accept;
+mod acts;
 mod contexts;
 pub mod copy;
 mod credentials;
@@ -59,12 +61,14 @@ pub mod postgres;
 mod refusals;
 mod refused_queue;
 mod replies;
+mod requeue;
 pub mod sqlite;
 pub mod state;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use accept::{Accept, Acceptance, OnConflict, Receipt};
+pub use acts::{ActFilter, ActKind, ActRecord, Actor, Acts, By, MAX_REASON_CHARS, NewAct, Via};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
 pub use credentials::CredentialUse;
 pub use dead_letters::{Collected, DeadLetter, DeadLetters, MAX_STRAYS, Stray, Why};
@@ -80,6 +84,7 @@ pub use outcomes::{
     ShowingState, Shown, Surface,
 };
 pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
+pub use requeue::{Requeue, RequeueFilter, RequeueStep};
 pub use state::State;
 
 use postgres::{PostgresClient, PostgresLedger};
@@ -168,11 +173,11 @@ pub async fn open_client(location: &Location) -> Result<Box<dyn Client>, OpenErr
 ///
 /// Every method may be called from any thread.
 pub trait Ledger:
-    Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Lifecycle
+    Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Acts + Lifecycle
 {
 }
 
-impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Lifecycle> Ledger
+impl<T: Accept + Leadership + Lookup + Contexts + Outcomes + DeadLetters + Findings + Acts + Lifecycle> Ledger
     for T
 {
 }

@@ -2,7 +2,12 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{LookError, state::IllegalMove};
+use super::{
+    LookError,
+    acts::{By, NewAct},
+    requeue::{Requeue, RequeueStep},
+    state::{Exceptional, IllegalMove},
+};
 use crate::{
     command::{CommandId, Seq},
     time::Timestamp,
@@ -26,6 +31,12 @@ pub enum ActError {
     /// The outcome has nothing to show.
     #[error("it did not come from a card, and its outcome has no instance")]
     NothingToShow,
+    /// The ledger has no such act, or it requeues nothing.
+    #[error("the ledger has no act {0} that requeues by a filter")]
+    NoSuchAct(u64),
+    /// Another process continues the act.
+    #[error("another process continues the act {0}")]
+    Overtaken(u64),
     /// The ledger failed.
     #[error("the ledger could not be written")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -44,34 +55,56 @@ pub trait OperatorActs: Send + Sync {
     /// Publishes a parked or published command again. The relay finds it within a second or two.
     ///
     /// [`ActError::Illegal`] if the command is pending.
-    fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
+    fn requeue(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>>;
 
     /// Sets a pending command aside until it is requeued.
     ///
     /// [`ActError::Illegal`] if the command is not pending.
-    fn park(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
+    fn park(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>>;
 
-    /// Requeues all parked commands or none; returns their ids.
-    fn requeue_parked(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
+    /// Requeues all parked commands or none, in one act; returns their ids.
+    fn requeue_parked(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
+
+    /// Writes down an act that changes nothing yet, such as [`Requeue::act`]; returns its number.
+    fn begin(&self, act: NewAct) -> BoxFuture<'static, Result<u64, ActError>>;
+
+    /// Requeues the commands of one step, and writes down how far the act has come. Commands that are pending, or gone,
+    /// are passed over.
+    ///
+    /// [`ActError::NoSuchAct`] if there is no such act, [`ActError::Overtaken`] if it is not where the step begins.
+    fn requeue_step(&self, step: RequeueStep) -> BoxFuture<'static, Result<Requeue, ActError>>;
 
     /// Shows the outcome of a command again: what was rejected or waits, or everything if everything is shown.
     ///
     /// [`ActError::NoOutcome`] and [`ActError::NothingToShow`] if there is nothing to show.
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>>;
+    fn show_again(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>>;
 
-    /// Shows all rejected outcomes again or none; returns the ids of their commands.
-    fn show_parked_again(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
+    /// Shows all rejected outcomes again or none, in one act; returns the ids of their commands.
+    fn show_parked_again(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>>;
 
-    /// Removes these strays; returns how many there were.
-    fn remove_strays(&self, ids: Vec<u64>) -> BoxFuture<'static, Result<u64, ActError>>;
+    /// Removes these strays; returns how many there were. One act, if there were any.
+    fn remove_strays(&self, ids: Vec<u64>, by: By) -> BoxFuture<'static, Result<u64, ActError>>;
 
     /// How many published commands received before `before` the ledger holds.
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>>;
 
     /// Removes the published commands received before `before`, oldest first, and returns how many. Pending and parked
     /// commands stay. Calls `progress` after each small transaction with the count so far. On error, what was removed
-    /// stays removed.
-    fn prune(&self, before: Timestamp, progress: Progress) -> BoxFuture<'static, Result<u64, ActError>>;
+    /// stays removed. All of it is one act, if anything was removed.
+    fn prune(
+        &self,
+        before: Timestamp,
+        by: By,
+        progress: Progress,
+    ) -> BoxFuture<'static, Result<u64, ActError>>;
+}
+
+/// The note of an exception that an operator made.
+pub(super) fn note(state: Exceptional) -> &'static str {
+    match state {
+        Exceptional::Parked => "parked by an operator",
+        Exceptional::Retrying | Exceptional::Requeued => "requeued by an operator",
+    }
 }
 
 /// Called with an increasing count.

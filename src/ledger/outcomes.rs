@@ -5,7 +5,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use crate::time::Timestamp;
 use futures_util::future::BoxFuture;
 
-use super::{AcceptError, LookError};
+use super::{AcceptError, LookError, acts::By};
 use crate::command::{
     Action, CommandId,
     outcome::{CardStatus, Kind, Outcome},
@@ -233,7 +233,8 @@ pub trait Outcomes: Send + Sync + 'static {
     fn settle_showings(&self, shown: Vec<Shown>) -> BoxFuture<'static, Result<(), AcceptError>>;
 
     /// Shows the outcome of a command again for an operator, whatever its state.
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>>;
+    fn show_again(&self, command_id: CommandId, by: By)
+    -> BoxFuture<'static, Result<ShowAgain, AcceptError>>;
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, civil};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use input::{NotATime, parse};
 pub use zone::{NoZone, Zone};
@@ -136,6 +136,12 @@ impl Serialize for Timestamp {
     }
 }
 
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// Parses RFC 3339 with date, time and offset. Digits beyond milliseconds are cut off.
 impl FromStr for Timestamp {
     type Err = NotATime;
@@ -163,6 +169,7 @@ mod tests {
             assert_eq!(time.to_string(), shown);
             assert_eq!(serde_json::to_string(&time).unwrap(), format!("{shown:?}"));
             assert_eq!(shown.parse(), Ok(time));
+            assert_eq!(serde_json::from_str::<Timestamp>(&format!("{shown:?}")).unwrap(), time);
         }
         assert_eq!(Timestamp::MIN.to_string(), "0000-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");

@@ -23,7 +23,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use rstest_reuse::apply;
 
 use crate::{
-    conformance::every_ledger,
+    conformance::{by, every_ledger},
     scratch::{Backend, Handle, Scratch, close},
 };
 
@@ -252,7 +252,7 @@ impl Bench {
             Act::Park(number) => self.operate(*number, Event::Park).await,
             Act::Requeue(number) => self.operate(*number, Event::Requeue).await,
             Act::RequeueParked => {
-                let requeued = self.operator.requeue_parked().await.expect("a healthy ledger");
+                let requeued = self.operator.requeue_parked(by()).await.expect("a healthy ledger");
                 let parked: Vec<_> =
                     (1..=self.model.head()).filter(|seq| self.model.state(*seq) == State::Parked).collect();
                 let ids: Vec<_> = parked.iter().map(|seq| self.model.id(*seq)).collect();
@@ -270,8 +270,8 @@ impl Bench {
         let Some(seq) = self.model.pick(number) else { return };
         let id = self.model.id(seq);
         let done = match event {
-            Event::Park => self.operator.park(id).await,
-            _ => self.operator.requeue(id).await,
+            Event::Park => self.operator.park(id, by()).await,
+            _ => self.operator.requeue(id, by()).await,
         };
         match (self.model.state(seq).after(event), done) {
             (Ok(Some(state)), Ok(())) => drop(self.model.exceptions.insert(seq, (state, 0))),

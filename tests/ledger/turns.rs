@@ -11,10 +11,11 @@ use std::{
 use countersign::{
     command::{CommandId, Registered, Seq, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
-        Dropped, Filter, Findings, Heard, KeptRefusal, Leadership, Ledger, Lifecycle, Limits, LookError,
-        Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, RefusedReport,
-        Registering, Registration, Reported, ShowAgain, Showing, Shown, Stats, Stray,
+        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Collected, Contexts, CredentialUse,
+        DeadLetter, DeadLetters, Dropped, Filter, Findings, Heard, KeptRefusal, Leadership, Ledger,
+        Lifecycle, Limits, LookError, Lookup, NewAct, Outbox, Outcomes, Receipt, Record, RefusalFilter,
+        RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown,
+        Stats, Stray,
         findings::{Candidate, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -51,8 +52,8 @@ macro_rules! in_turn {
 
 in_turn! {
     Contexts {
-        register(registrations: Vec<Registration>) -> Result<Registering, AcceptError>;
-        unregister(key: String) -> Result<bool, AcceptError>;
+        register(registrations: Vec<Registration>, by: By) -> Result<Registering, AcceptError>;
+        unregister(key: String, by: By) -> Result<bool, AcceptError>;
         registration(key: String) -> Result<Option<Registration>, LookError>;
     }
     Outcomes {
@@ -60,7 +61,10 @@ in_turn! {
         refuse_report(refused: RefusedReport) -> Result<(), AcceptError>;
         showings(now: Timestamp, limit: usize) -> Result<Vec<Showing>, LookError>;
         settle_showings(shown: Vec<Shown>) -> Result<(), AcceptError>;
-        show_again(command_id: CommandId) -> Result<ShowAgain, AcceptError>;
+        show_again(command_id: CommandId, by: By) -> Result<ShowAgain, AcceptError>;
+    }
+    Acts {
+        record(act: NewAct) -> Result<(), AcceptError>;
     }
     DeadLetters {
         collect(letters: Vec<DeadLetter>) -> Result<Vec<Collected>, AcceptError>;
@@ -140,6 +144,10 @@ impl Lookup for Turns {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
         self.turn().refused_since(since)
+    }
+
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.turn().acts(filter)
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign::ledger::{Ledger, OpenError, postgres};
 
 use crate::{
-    conformance::acceptance,
+    conformance::{acceptance, by},
     scratch::{Backend, Scratch},
 };
 
@@ -41,7 +41,7 @@ async fn a_program_goes_on_beside_a_newer_one_that_only_added() {
     let restarted = scratch.replica(scratch.limits(), 100).await;
     accepts(&restarted, "after a restart").await;
     assert_eq!(scratch.count("commands").await, 3);
-    assert!(scratch.client().await.requeue_parked().await.unwrap().is_empty());
+    assert!(scratch.client().await.requeue_parked(by()).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        Accept, AcceptError, Acceptance, Contexts, CredentialUse, Dropped, Due, Entry, Filter, KeptRefusal,
-        Leadership, Lifecycle, LookError, Lookup, Outbox, Outcomes, Receipt, Record, RefusalFilter,
-        RefusedCallback, Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown,
-        Standing, State, Stats, Term,
+        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Contexts, CredentialUse, Dropped,
+        Due, Entry, Filter, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct, Outbox, Outcomes,
+        Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration, Reported, Settlement,
+        ShowAgain, Showing, Shown, Standing, State, Stats, Term,
     },
     time::Timestamp,
 };
@@ -45,6 +45,7 @@ pub(in crate::app) struct Double {
     log: Mutex<Vec<(Command, Fingerprint)>>,
     refused: Mutex<Vec<RefusedCallback>>,
     contexts: Mutex<Vec<Registration>>,
+    pub(super) acts: Mutex<Vec<NewAct>>,
     pub(super) uses: Mutex<Vec<CredentialUse>>,
     pub(super) probes: AtomicUsize,
     /// What happened, in order: the calls that matter when stopping.
@@ -146,7 +147,7 @@ impl Outcomes for Double {
         self.written(|| ())
     }
 
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+    fn show_again(&self, command_id: CommandId, _: By) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         let known = self.records(false).iter().any(|record| record.command_id == command_id);
         self.written(|| if known { ShowAgain::NoOutcome } else { ShowAgain::UnknownCommand })
     }
@@ -310,7 +311,17 @@ impl Outbox for NoCommands {
     }
 }
 
+impl Acts for Double {
+    fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.written(|| self.acts.lock().unwrap().push(act))
+    }
+}
+
 impl Lookup for Double {
+    fn acts(&self, _: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.looked(Vec::new())
+    }
+
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
         let found = self.records(true).into_iter().find(|record| record.seq == seq);
         self.looked(found.map(|record| record.command_id))
@@ -404,6 +415,7 @@ impl Contexts for Double {
     fn register(
         &self,
         registrations: Vec<Registration>,
+        _: By,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
         self.written(|| {
             let mut contexts = self.contexts.lock().unwrap();
@@ -425,7 +437,7 @@ impl Contexts for Double {
         })
     }
 
-    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
+    fn unregister(&self, key: String, _: By) -> BoxFuture<'static, Result<bool, AcceptError>> {
         self.written(|| {
             let mut contexts = self.contexts.lock().unwrap();
             let before = contexts.len();

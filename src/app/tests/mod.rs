@@ -91,7 +91,7 @@ fn settings() -> Settings {
             tls: None,
             peers: http::peers::Settings::default(),
         },
-        console: console::Settings { listen: loopback(), token: None },
+        console: console::Settings { listen: loopback(), token: None, tokens: Vec::new() },
         intake: intake::Settings {
             endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],
             identities: true,

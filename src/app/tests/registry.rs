@@ -7,7 +7,7 @@ use crate::{
     command::{CommandId, Grant, Registered, ResolvedBy, TaskRef},
     context::{Format, OnUnresolved},
     intake::{Disposition, Intake, Refusal},
-    ledger::{self, Contexts, Lookup, Registering, Registration, sqlite::SqliteLedger},
+    ledger::{self, Actor, Contexts, Lookup, Registering, Registration, Via, sqlite::SqliteLedger},
     time::Timestamp,
 };
 
@@ -49,7 +49,7 @@ impl Registry {
     }
 
     async fn register(&self, one: Registration) -> bool {
-        match self.ledger.register(vec![one]).await {
+        match self.ledger.register(vec![one], Actor::unnamed(Via::Api).into()).await {
             Ok(Registering::Kept { replaced }) => replaced[0],
             other => panic!("expected to be kept, got {other:?}"),
         }
@@ -247,7 +247,7 @@ async fn what_is_replaced_or_removed_counts_from_the_next_callback_on() {
     assert_eq!(registry.receive("registry", K).await.unwrap_err(), Refusal::OperatorNotAllowed);
     let moved = registry.receive("registry", &format!(r#"{K},"user_id":"wang5""#)).await.unwrap();
     assert_eq!((&moved["task"]["task_id"], &moved["task"]["round"]), (&"t2".into(), &"3".into()));
-    assert!(registry.ledger.unregister("k".to_owned()).await.unwrap());
+    assert!(registry.ledger.unregister("k".to_owned(), Actor::unnamed(Via::Api).into()).await.unwrap());
     let gone = registry.receive("registry", &format!(r#"{K},"user_id":"wang5""#)).await;
     assert_eq!(gone.unwrap_err(), Refusal::ContextInvalid);
 }

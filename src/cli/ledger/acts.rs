@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
+        actor::ReasonArguments,
         exit::{Exit, Failure},
         opened::client,
         output::{is_heard, json, line, say},
@@ -28,6 +29,8 @@ pub(in crate::cli) struct RequeueArguments {
     /// All that are parked
     #[arg(long, conflicts_with = "command_ids")]
     all_parked: bool,
+    #[command(flatten)]
+    reason: ReasonArguments,
     /// Print one JSON object per command
     #[arg(long)]
     json: bool,
@@ -38,6 +41,8 @@ pub(in crate::cli) struct ParkArguments {
     /// The commands, by command_id or by place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required = true)]
     command_ids: Vec<CommandRef>,
+    #[command(flatten)]
+    reason: ReasonArguments,
     /// Print one JSON object per command
     #[arg(long)]
     json: bool,
@@ -51,6 +56,8 @@ pub(in crate::cli) struct ShowAgainArguments {
     /// All whose outcome is parked
     #[arg(long, conflicts_with = "command_ids")]
     all_parked: bool,
+    #[command(flatten)]
+    reason: ReasonArguments,
     /// Print one JSON object per command
     #[arg(long)]
     json: bool,
@@ -64,37 +71,43 @@ pub(in crate::cli) struct PruneArguments {
     /// Only count them
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    reason: ReasonArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn requeue(arguments: &RequeueArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
+    let by = arguments.reason.by();
     let acts = if arguments.all_parked {
-        let requeued = ledger.requeue_parked().await.context("nothing was requeued")?;
+        let requeued = ledger.requeue_parked(by).await.context("nothing was requeued")?;
         if requeued.is_empty() {
             say("nothing is parked");
         }
         all_done(requeued)
     } else {
-        each(&arguments.command_ids, ledger, |id| ledger.requeue(id)).await
+        each(&arguments.command_ids, ledger, |id| ledger.requeue(id, by.clone())).await
     };
     tell("requeued", acts, arguments.json)
 }
 
 pub(super) async fn park(arguments: &ParkArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
-    tell("parked", each(&arguments.command_ids, ledger, |id| ledger.park(id)).await, arguments.json)
+    let by = arguments.reason.by();
+    let acts = each(&arguments.command_ids, ledger, |id| ledger.park(id, by.clone())).await;
+    tell("parked", acts, arguments.json)
 }
 
 pub(super) async fn show_again(arguments: &ShowAgainArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
+    let by = arguments.reason.by();
     let acts = if arguments.all_parked {
-        let ordered = ledger.show_parked_again().await.context("nothing is shown again")?;
+        let ordered = ledger.show_parked_again(by).await.context("nothing is shown again")?;
         if ordered.is_empty() {
             say("no outcome is parked");
         }
         all_done(ordered)
     } else {
-        each(&arguments.command_ids, ledger, |id| ledger.show_again(id)).await
+        each(&arguments.command_ids, ledger, |id| ledger.show_again(id, by.clone())).await
     };
     tell("to be shown again", acts, arguments.json)
 }
@@ -118,7 +131,10 @@ pub(super) async fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result
                 say(format_args!("{pruned} of {prunable} removed"));
             }
         };
-        ledger.prune(before, Box::new(progress)).await.context("not all old commands were removed")?
+        ledger
+            .prune(before, arguments.reason.by(), Box::new(progress))
+            .await
+            .context("not all old commands were removed")?
     };
     if arguments.json {
         let before = before.to_string();

@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::{
     cli::{
+        actor::ReasonArguments,
         exit::{Exit, Failure},
         output::{json, lines, say, table},
         time::ZoneArguments,
@@ -31,6 +32,8 @@ pub(in crate::cli) struct StraysArguments {
     #[arg(long, value_name = "ID", conflicts_with_all = ["before", "limit", "json"])]
     remove: Vec<u64>,
     #[command(flatten)]
+    reason: ReasonArguments,
+    #[command(flatten)]
     zone: ZoneArguments,
     /// Print one JSON object per message, with its body
     #[arg(long)]
@@ -39,7 +42,7 @@ pub(in crate::cli) struct StraysArguments {
 
 pub(super) async fn strays(arguments: &StraysArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     if !arguments.remove.is_empty() {
-        return remove(&arguments.remove, ledger).await;
+        return remove(arguments, ledger).await;
     }
     let zone = arguments.zone.zone()?;
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX - 1);
@@ -72,8 +75,9 @@ fn row(stray: &Stray, zone: &Zone) -> [String; 8] {
     ]
 }
 
-async fn remove(ids: &[u64], ledger: &dyn Client) -> Result<Exit, Failure> {
-    let removed = ledger.remove_strays(ids.to_vec()).await.context("cannot remove the strays")?;
+async fn remove(arguments: &StraysArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
+    let (ids, by) = (&arguments.remove, arguments.reason.by());
+    let removed = ledger.remove_strays(ids.clone(), by).await.context("cannot remove the strays")?;
     if removed < ids.len() as u64 {
         let missing = ids.len() as u64 - removed;
         return Err(anyhow!("{missing} of {} are not there; {removed} removed", ids.len()).into());

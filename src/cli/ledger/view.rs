@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 
 use crate::{
     cli::{
+        actor::who,
         exit::{Exit, Failure},
         output::{indented, json, line, lines, say, table},
         time::{PeriodArguments, ZoneArguments},
@@ -13,7 +14,7 @@ use crate::{
     command::id::CommandRef,
     ledger::{
         Client, Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface, Why,
-        history::{Event, What},
+        history::{ByOperator, Event, What},
     },
     time::{Timestamp, Zone},
 };
@@ -119,6 +120,7 @@ pub(super) async fn list(arguments: &ListArguments, ledger: &dyn Client) -> Resu
         since: period.since,
         until: period.until,
         before: arguments.before,
+        after: None,
         // One more tells whether there is a next page.
         limit: limit + 1,
     };
@@ -250,11 +252,16 @@ fn told(event: &Event, zone: &Zone) -> [String; 2] {
         }
         What::Shown { surface: Surface::Card, target } => format!("shown on the card {target}"),
         What::Shown { surface: Surface::Instance, target } => format!("shown in the instance {target}"),
-        What::RequeuedByOperator => "requeued by an operator".to_owned(),
-        What::ParkedByOperator => "parked by an operator".to_owned(),
-        What::ShownAgainByOperator => "an operator has its outcome shown again".to_owned(),
+        What::RequeuedByOperator(by) => format!("requeued by {}", operator(by)),
+        What::ParkedByOperator(by) => format!("parked by {}", operator(by)),
+        What::ShownAgainByOperator(by) => format!("outcome shown again by {}", operator(by)),
     };
     [when, what]
+}
+
+fn operator(by: &ByOperator) -> String {
+    let reason = by.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{} (act {}){reason}", who(&by.actor), by.act_id)
 }
 
 pub(super) async fn show(arguments: &ShowArguments, ledger: &dyn Client) -> Result<Exit, Failure> {

@@ -142,12 +142,14 @@ const fn numbered(table: Table) -> Table {
 
 /// In the order in which they are copied: an exception before its command, so that no command is there as published that
 /// is not.
-pub(in crate::ledger) static TABLES: [Table; 14] = [
+pub(in crate::ledger) static TABLES: [Table; 16] = [
     table("exceptions", "seq", EXCEPTIONS, "changed_at"),
     table("commands", "seq", COMMANDS, "seq"),
     table("rounds", "fingerprint", ROUNDS, "command_id"),
     table("contexts", "key", CONTEXTS, "registered_at"),
-    numbered(table("operator_acts", "id", OPERATOR_ACTS, "id")),
+    numbered(table("acts", "id", ACTS, "changed_at")),
+    numbered(table("act_commands", "id", ACT_COMMANDS, "id")),
+    numbered(table("act_contexts", "id", ACT_CONTEXTS, "id")),
     table("publish_marks", "through", PUBLISH_MARKS, "last_at"),
     numbered(table("publish_events", "id", PUBLISH_EVENTS, "id")),
     table("outcomes", "seq", OUTCOMES, "reported_at"),
@@ -223,10 +225,28 @@ const CONTEXTS: &[Column] = &[
     column("approval_code", Text),
     column("endpoint", Text),
     column("data", Text),
+    column("act_id", Number),
 ];
 
-const OPERATOR_ACTS: &[Column] =
-    &[column("id", Number), column("acted_at", Number), column("seq", Number), column("act", Text)];
+const ACTS: &[Column] = &[
+    column("id", Number),
+    column("at", Number),
+    column("changed_at", Number),
+    column("act", Text),
+    column("via", Text),
+    column("name", Text),
+    column("sudo_user", Text),
+    column("host", Text),
+    column("peer", Text),
+    column("reason", Text),
+    column("count", Number),
+    column("detail", Text),
+];
+
+const ACT_COMMANDS: &[Column] =
+    &[column("id", Number), column("act_id", Number), column("seq", Number), column("at", Number)];
+
+const ACT_CONTEXTS: &[Column] = &[column("id", Number), column("act_id", Number), column("tag", Number)];
 
 const PUBLISH_MARKS: &[Column] = &[
     column("through", Number),

@@ -9,13 +9,13 @@ use serde_json::value::RawValue;
 use tokio_postgres::Row;
 
 use super::{
-    Error,
+    Error, acts,
     link::{Link, Transaction},
     values::{number, values},
 };
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
-    ledger::{Registering, Registration},
+    ledger::{By, NewAct, Registering, Registration},
     time::Timestamp,
 };
 
@@ -30,6 +30,7 @@ const REGISTER: i64 = 0x7265_6769_7374_6572;
 pub(super) async fn register(
     transaction: &Transaction,
     registrations: &[Registration],
+    by: &By,
 ) -> Result<Registering, Error> {
     // A statement of its own: the snapshot of the next one is younger than the lock.
     transaction.query("SELECT pg_advisory_xact_lock($1)", values![REGISTER]).await?;
@@ -60,8 +61,11 @@ pub(super) async fn register(
             )
             .await?;
     }
-    write(transaction, registrations).await?;
-    let replaced = registrations.iter().map(|one| known.contains(one.key.as_bytes())).collect();
+    let replaced: Vec<bool> = registrations.iter().map(|one| known.contains(one.key.as_bytes())).collect();
+    let keys: Vec<&str> = registrations.iter().map(|one| one.key.as_str()).collect();
+    let act = acts::add(transaction, &NewAct::register(by, &keys, &replaced), Timestamp::now()).await?;
+    acts::changed_contexts(transaction, act, keys).await?;
+    write(transaction, registrations, act).await?;
     Ok(Registering::Kept { replaced })
 }
 
@@ -90,7 +94,7 @@ async fn in_the_way(transaction: &Transaction, registrations: &[Registration]) -
     Ok((known, holders))
 }
 
-async fn write(transaction: &Transaction, registrations: &[Registration]) -> Result<(), Error> {
+async fn write(transaction: &Transaction, registrations: &[Registration], act: i64) -> Result<(), Error> {
     let keys: Vec<&[u8]> = registrations.iter().map(|one| one.key.as_bytes()).collect();
     let messages = registrations.iter().map(|one| one.message_id.map(u64::cast_signed));
     let messages: Vec<Option<i64>> = messages.collect();
@@ -110,13 +114,13 @@ async fn write(transaction: &Transaction, registrations: &[Registration]) -> Res
     transaction
         .execute(
             "INSERT INTO countersign.contexts (key, message_id, expires_at, registered_at, instance_id, task_id, round,
-                business_key, operators, actions, approval_code, endpoint, data)
-             SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                business_key, operators, actions, approval_code, endpoint, data, act_id)
+             SELECT *, $14 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              ON CONFLICT (key) DO UPDATE SET message_id = excluded.message_id, expires_at = excluded.expires_at,
                 registered_at = excluded.registered_at, instance_id = excluded.instance_id, task_id = excluded.task_id,
                 round = excluded.round, business_key = excluded.business_key, operators = excluded.operators,
                 actions = excluded.actions, approval_code = excluded.approval_code, endpoint = excluded.endpoint,
-                data = excluded.data",
+                data = excluded.data, act_id = excluded.act_id",
             values![
                 keys,
                 messages,
@@ -131,6 +135,7 @@ async fn write(transaction: &Transaction, registrations: &[Registration]) -> Res
                 texts(|grant| grant.approval_code.as_deref()),
                 texts(|grant| grant.endpoint.as_deref()),
                 texts(|grant| grant.task.data.as_ref().map(|data| data.get())),
+                act,
             ],
         )
         .await?;
@@ -138,11 +143,16 @@ async fn write(transaction: &Transaction, registrations: &[Registration]) -> Res
 }
 
 /// True if there was one with this key.
-pub(super) async fn unregister(transaction: &Transaction, key: &str) -> Result<bool, Error> {
+pub(super) async fn unregister(transaction: &Transaction, key: &str, by: &By) -> Result<bool, Error> {
     let removed = transaction
         .execute("DELETE FROM countersign.contexts WHERE key = $1", values![key.as_bytes()])
         .await?;
-    Ok(removed > 0)
+    if removed == 0 {
+        return Ok(false);
+    }
+    let act = acts::add(transaction, &NewAct::unregister(by, key), Timestamp::now()).await?;
+    acts::changed_contexts(transaction, act, [key]).await?;
+    Ok(true)
 }
 
 /// Removes up to `limit` contexts that expired long ago, the oldest first; returns how many it were.

@@ -50,8 +50,9 @@ async fn collect_one(transaction: &Transaction, letter: &DeadLetter) -> Result<C
                 "INSERT INTO countersign.dead_letters (seq, came_at, died_at, why, queue, is_open)
                  SELECT $1, $2, $3, $4, $5,
                     NOT EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = $1)
-                    AND NOT EXISTS (SELECT 1 FROM countersign.operator_acts a WHERE a.seq = $1
-                        AND a.act = 'requeue' AND a.acted_at > coalesce($3, $2) + {CLOCKS_MS})
+                    AND NOT EXISTS (SELECT 1 FROM countersign.act_commands c
+                        JOIN countersign.acts a ON a.id = c.act_id
+                        WHERE c.seq = $1 AND a.act = 'requeue' AND c.at > coalesce($3, $2) + {CLOCKS_MS})
                  RETURNING is_open"
             ),
             values![
@@ -141,9 +142,11 @@ pub(super) const OPEN: &str = "CROSS JOIN LATERAL (
     FROM countersign.dead_letters l WHERE is_open AND seq <= r.published_through
         AND NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.seq = l.seq)) d";
 
-pub(super) async fn remove(transaction: &Transaction, ids: Vec<u64>) -> Result<u64, Error> {
+/// Removes strays; returns those that were there.
+pub(super) async fn remove(transaction: &Transaction, ids: Vec<u64>) -> Result<Vec<u64>, Error> {
     let ids: Vec<i64> = ids.into_iter().map(number).collect();
-    transaction.execute("DELETE FROM countersign.strays WHERE id = ANY($1)", values![ids]).await
+    let sql = "DELETE FROM countersign.strays WHERE id = ANY($1) RETURNING id";
+    transaction.query(sql, values![ids]).await?.iter().map(|row| row.seq("id")).collect()
 }
 
 pub(super) async fn strays(link: &Link, before: Option<u64>, limit: usize) -> Result<Vec<Stray>, Error> {

@@ -6,9 +6,9 @@
 use tokio_postgres::Row;
 
 use super::{
-    Error, dead_letters,
+    Error, acts, dead_letters,
     link::Transaction,
-    outcomes::{self, SHOW_AGAIN},
+    outcomes,
     values::{Columns, number, text, values},
 };
 use crate::{
@@ -195,7 +195,7 @@ pub(super) async fn of(transaction: &Transaction, record: &Record) -> Result<Vec
     let place = number(record.seq);
     let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
     let said = said(transaction, place, routing_key).await?;
-    let acts = acts(transaction, place).await?;
+    let acts = acts::of_command(transaction, place).await?;
     let row = transaction.query_opt("SELECT published_through FROM countersign.relay", values![]).await?;
     let cursor = row.ok_or(Error::NoVersion)?.seq("published_through")?;
     let published = if history::left_in_order(record.seq, cursor, &said, &acts) {
@@ -258,24 +258,6 @@ async fn said(transaction: &Transaction, place: i64, routing_key: &str) -> Resul
             },
         };
         Ok((Event { at, what }, row.try_get("passed")?))
-    };
-    rows.iter().map(event).collect()
-}
-
-async fn acts(transaction: &Transaction, place: i64) -> Result<Vec<Event>, Error> {
-    let rows = transaction
-        .query(
-            "SELECT acted_at, act FROM countersign.operator_acts WHERE seq = $1 ORDER BY id",
-            values![place],
-        )
-        .await?;
-    let event = |row: &Row| -> Result<Event, Error> {
-        let what = match row.try_get("act")? {
-            "park" => What::ParkedByOperator,
-            SHOW_AGAIN => What::ShownAgainByOperator,
-            _ => What::RequeuedByOperator,
-        };
-        Ok(Event { at: Some(row.time("acted_at")?), what })
     };
     rows.iter().map(event).collect()
 }

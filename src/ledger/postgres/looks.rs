@@ -2,12 +2,12 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Links, credentials, dead_letters, findings, lookup, refusals};
+use super::{Links, acts, credentials, dead_letters, findings, lookup, refusals};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        AcceptError, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats,
-        Stray,
+        AcceptError, ActFilter, ActRecord, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record,
+        RefusalFilter, Stats, Stray,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -43,6 +43,10 @@ impl Lookup for Links {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
         self.look("count refusals of", move |links| async move { refusals::since(&links.reads, since).await })
+    }
+
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.look("list the acts of", move |links| async move { acts::list(&links.reads, &filter).await })
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

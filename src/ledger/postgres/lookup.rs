@@ -110,6 +110,10 @@ async fn list_within(transaction: &Transaction, filter: &Filter) -> Result<Vec<R
     if let Some(before) = filter.before {
         last = last.min(number(before).saturating_sub(1));
     }
+    if let Some(after) = filter.after {
+        first = first.max(number(after).saturating_add(1));
+    }
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
     let outcome = match filter.outcome {
         None => "true",
         Some(OutcomeFilter::None) => "NOT EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq)",
@@ -153,11 +157,12 @@ async fn list_within(transaction: &Transaction, filter: &Filter) -> Result<Vec<R
                 AND ($5 IS NULL OR c.endpoint = $5) AND ($6 IS NULL OR c.instance_id = $6)
                 AND ($7 IS NULL OR c.task_id = $7) AND ($8 IS NULL OR c.user_id = $8)
                 AND ($9 IS NULL OR c.message_id = $9) AND {outcome} AND {state}
-              ORDER BY c.seq DESC LIMIT $11)"
+              ORDER BY c.seq {order} LIMIT $11)"
         )
     });
     let searches: Vec<String> = searches.collect();
-    let sql = format!("SELECT * FROM ({}) found ORDER BY seq DESC LIMIT $11", searches.join(" UNION ALL "));
+    let sql =
+        format!("SELECT * FROM ({}) found ORDER BY seq {order} LIMIT $11", searches.join(" UNION ALL "));
     let asked = |value: &Option<String>| value.as_deref().map(|value| text(value).into_owned());
     let rows = transaction
         .query(

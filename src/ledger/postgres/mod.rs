@@ -9,6 +9,7 @@
 //! 200 means as much as a commit of the server does. Nothing that was promised rests on one machine's memory or disk: there is
 //! no spool.
 
+mod acts;
 mod address;
 mod blockers;
 mod client;

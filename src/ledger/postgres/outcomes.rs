@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    Error, dead_letters,
+    Error, acts, dead_letters,
     link::{Link, Transaction},
     values::{Columns, number, text, uuid, values},
 };
@@ -18,8 +18,8 @@ use crate::{
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        Heard, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
-        ShowingState, Shown, Surface, heard::Listeners, history,
+        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd,
+        ShowingRecord, ShowingState, Shown, Surface, heard::Listeners, history,
     },
     time::Timestamp,
 };
@@ -29,9 +29,6 @@ const FARTHEST_MS: i64 = 3_600_000;
 
 /// Reports that were refused, kept of each command: a worker that goes wrong does so again and again.
 const REFUSED: i64 = 10;
-
-/// What an operator's act is called in `operator_acts`.
-pub(super) const SHOW_AGAIN: &str = "show-again";
 
 /// A command, locked until the transaction ends: what is reported of it, shown and pruned comes one after the other.
 struct Locked {
@@ -252,7 +249,11 @@ async fn remember_version(transaction: &Transaction, shown: &Shown, update_time:
 }
 
 /// Has the outcome of a command shown again, and records that an operator wanted it.
-pub(super) async fn show_again(transaction: &Transaction, command_id: CommandId) -> Result<ShowAgain, Error> {
+pub(super) async fn show_again(
+    transaction: &Transaction,
+    command_id: CommandId,
+    by: &By,
+) -> Result<ShowAgain, Error> {
     let Some(Locked { seq, .. }) = lock(transaction, command_id).await? else {
         return Ok(ShowAgain::UnknownCommand);
     };
@@ -260,15 +261,20 @@ pub(super) async fn show_again(transaction: &Transaction, command_id: CommandId)
         .query_opt("SELECT 1 FROM countersign.outcomes WHERE seq = $1", values![seq])
         .await?
         .is_some();
-    Ok(match reported {
-        false => ShowAgain::NoOutcome,
-        true if order(transaction, seq).await? => ShowAgain::Ordered,
-        true => ShowAgain::NothingToShow,
-    })
+    if !reported {
+        return Ok(ShowAgain::NoOutcome);
+    }
+    let now = Timestamp::now();
+    if !order(transaction, seq, now).await? {
+        return Ok(ShowAgain::NothingToShow);
+    }
+    let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, 1), now).await?;
+    acts::changed(transaction, act, vec![seq], now.as_millisecond()).await?;
+    Ok(ShowAgain::Ordered)
 }
 
 /// Has everything shown again that is parked; returns whose outcomes it is.
-pub(super) async fn show_parked_again(transaction: &Transaction) -> Result<Vec<CommandId>, Error> {
+pub(super) async fn show_parked_again(transaction: &Transaction, by: &By) -> Result<Vec<CommandId>, Error> {
     let parked = transaction
         .query(
             "SELECT c.seq, c.command_id FROM countersign.commands c
@@ -277,35 +283,34 @@ pub(super) async fn show_parked_again(transaction: &Transaction) -> Result<Vec<C
             values![],
         )
         .await?;
-    let mut ids = Vec::with_capacity(parked.len());
+    if parked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = Timestamp::now();
+    let (mut ids, mut places) = (Vec::with_capacity(parked.len()), Vec::with_capacity(parked.len()));
     for row in &parked {
-        order(transaction, row.try_get("seq")?).await?;
+        let place = row.try_get("seq")?;
+        order(transaction, place, now).await?;
+        places.push(place);
         ids.push(row.id("command_id")?);
     }
+    let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, places.len()), now).await?;
+    acts::changed(transaction, act, places, now.as_millisecond()).await?;
     Ok(ids)
 }
 
 /// True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
 /// refused, the instance is left in peace.
-async fn order(transaction: &Transaction, seq: i64) -> Result<bool, Error> {
-    let now = Timestamp::now().as_millisecond();
+async fn order(transaction: &Transaction, seq: i64, now: Timestamp) -> Result<bool, Error> {
     let changed = transaction
         .execute(
             "UPDATE countersign.showings SET state = 'waiting', attempts = 0, next_attempt_at = $2, changed_at = $2,
                 note = 'asked for by an operator'
              WHERE seq = $1 AND (state <> 'shown'
                 OR NOT EXISTS (SELECT 1 FROM countersign.showings o WHERE o.seq = $1 AND o.state <> 'shown'))",
-            values![seq, now],
+            values![seq, now.as_millisecond()],
         )
         .await?;
-    if changed > 0 {
-        transaction
-            .execute(
-                "INSERT INTO countersign.operator_acts (acted_at, seq, act) VALUES ($1, $2, $3)",
-                values![now, seq, SHOW_AGAIN],
-            )
-            .await?;
-    }
     Ok(changed > 0)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
-    Error, contexts, dead_letters, findings, history,
+    Error, acts, contexts, dead_letters, findings, history,
     link::{Link, Transaction},
     outcomes,
     shared::Shared,
@@ -23,9 +23,9 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// Prunes what its time has come for, until it fails; returns why.
 pub(super) async fn run(link: &Link, shared: &Shared) -> &'static str {
-    let mut from = 0;
+    let (mut from, mut acts_from) = (0, 0);
     loop {
-        let more = match round(link, shared, &mut from).await {
+        let more = match round(link, shared, &mut from, &mut acts_from).await {
             Ok(more) => more,
             Err(error) if error.is_passing() => return "the connection to PostgreSQL failed",
             Err(error) => {
@@ -38,17 +38,21 @@ pub(super) async fn run(link: &Link, shared: &Shared) -> &'static str {
 }
 
 /// One transaction; true if there is more to prune.
-async fn round(link: &Link, shared: &Shared, from: &mut Seq) -> Result<bool, Error> {
+async fn round(link: &Link, shared: &Shared, from: &mut Seq, acts_from: &mut u64) -> Result<bool, Error> {
     let now = Timestamp::now();
     let transaction = link.begin().await?;
     let contexts = contexts::prune(&transaction, now, CONTEXTS).await?;
-    let next = match shared.limits().horizon(now) {
-        Some(horizon) => step(&transaction, *from, horizon, ROWS).await?.next,
-        None => None,
+    let (next, next_act) = match shared.limits().horizon(now) {
+        Some(horizon) => (
+            step(&transaction, *from, horizon, ROWS).await?.next,
+            acts::prune(&transaction, *acts_from, horizon, ROWS).await?,
+        ),
+        None => (None, None),
     };
     transaction.commit().await?;
     *from = next.unwrap_or(0);
-    Ok(contexts == CONTEXTS || next.is_some())
+    *acts_from = next_act.unwrap_or(0);
+    Ok(contexts == CONTEXTS || next.is_some() || next_act.is_some())
 }
 
 /// Locks the relay's row until the transaction ends, so that settlements, acts and pruning come one after the other; returns
@@ -129,14 +133,7 @@ async fn remove(transaction: &Transaction, old: &[i64]) -> Result<usize, Error> 
         through = through.max(Some(row.seq("seq")?));
     }
     let Some(through) = through else { return Ok(0) };
-    // What an operator did to a command is of interest as long as the command is.
-    transaction
-        .execute(
-            "DELETE FROM countersign.operator_acts a WHERE a.seq BETWEEN $1 AND $2
-               AND NOT EXISTS (SELECT 1 FROM countersign.commands c WHERE c.seq = a.seq)",
-            values![number(first), number(through)],
-        )
-        .await?;
+    acts::forget_commands(transaction, first, through).await?;
     outcomes::prune(transaction, first, through).await?;
     dead_letters::prune(transaction, first, through).await?;
     findings::prune(transaction, first, through).await?;

@@ -12,16 +12,17 @@ use tokio::{
 };
 
 use super::{
-    PostgresLedger, contexts, credentials, dead_letters, outcomes,
+    PostgresLedger, acts, contexts, credentials, dead_letters, outcomes,
     registry::Question,
     writer::{Accepting, HOLD, Job},
 };
 use crate::{
     command::{CommandId, Registered, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
-        Dropped, Heard, Leadership, Lifecycle, Limits, LookError, Lookup, Outcomes, Receipt, RefusedCallback,
-        RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown, Term,
+        Accept, AcceptError, Acceptance, Acts, By, Collected, Contexts, CredentialUse, DeadLetter,
+        DeadLetters, Dropped, Heard, Leadership, Lifecycle, Limits, LookError, Lookup, NewAct, Outcomes,
+        Receipt, RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain, Showing,
+        Shown, Term,
         findings::{Findings, Keeps},
         lookup::Looks,
         replies,
@@ -114,17 +115,18 @@ impl Contexts for PostgresLedger {
     fn register(
         &self,
         registrations: Vec<Registration>,
+        by: By,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
         self.links.change("register contexts in", move |transaction| async move {
-            let registering = contexts::register(&transaction, &registrations).await?;
+            let registering = contexts::register(&transaction, &registrations, &by).await?;
             transaction.commit().await?;
             Ok(registering)
         })
     }
 
-    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
+    fn unregister(&self, key: String, by: By) -> BoxFuture<'static, Result<bool, AcceptError>> {
         self.links.change("remove a context from", move |transaction| async move {
-            let removed = contexts::unregister(&transaction, &key).await?;
+            let removed = contexts::unregister(&transaction, &key, &by).await?;
             transaction.commit().await?;
             Ok(removed)
         })
@@ -224,9 +226,13 @@ impl Outcomes for PostgresLedger {
         })
     }
 
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+    fn show_again(
+        &self,
+        command_id: CommandId,
+        by: By,
+    ) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
         self.links.change("have an outcome shown again in", move |transaction| async move {
-            let ordered = outcomes::show_again(&transaction, command_id).await?;
+            let ordered = outcomes::show_again(&transaction, command_id, &by).await?;
             transaction.commit().await?;
             Ok(ordered)
         })
@@ -239,6 +245,15 @@ impl DeadLetters for PostgresLedger {
             let collected = dead_letters::collect(&transaction, &letters).await?;
             transaction.commit().await?;
             Ok(collected)
+        })
+    }
+}
+
+impl Acts for PostgresLedger {
+    fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.links.change("record an act in", move |transaction| async move {
+            acts::add(&transaction, &act, Timestamp::now()).await?;
+            transaction.commit().await
         })
     }
 }

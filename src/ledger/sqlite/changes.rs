@@ -4,13 +4,14 @@
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{contexts, credentials, dead_letters, findings, outcomes};
+use super::{acts, contexts, credentials, dead_letters, findings, outcomes};
 use crate::{
     command::{CommandId, outcome::Outcome},
     ledger::{
-        AcceptError, Collected, CredentialUse, DeadLetter, RefusedReport, Registering, Registration,
-        Reported, ShowAgain, Shown, findings::Reconciled,
+        AcceptError, By, Collected, CredentialUse, DeadLetter, NewAct, RefusedReport, Registering,
+        Registration, Reported, ShowAgain, Shown, findings::Reconciled,
     },
+    time::Timestamp,
 };
 
 /// A large value counts as one row for this many bytes.
@@ -39,24 +40,25 @@ impl<Q, A> Asked<Q, A> {
 
 /// A change of what is registered, reported or found. Changes are applied in the order of the requests.
 pub(super) enum Change {
-    Register(Asked<Vec<Registration>, Registering>),
-    Unregister(Asked<String, bool>),
+    Register(Asked<(Vec<Registration>, By), Registering>),
+    Unregister(Asked<(String, By), bool>),
     Report(Box<Asked<(Outcome, bool), Reported>>),
     RefuseReport(Asked<RefusedReport, ()>),
     SettleShowings(Asked<Vec<Shown>, ()>),
-    ShowAgain(Asked<CommandId, ShowAgain>),
+    ShowAgain(Asked<(CommandId, By), ShowAgain>),
     Collect(Asked<Vec<DeadLetter>, Vec<Collected>>),
     Reconciled(Asked<Reconciled, ()>),
     Credentials(Asked<Vec<CredentialUse>, ()>),
+    Act(Box<Asked<NewAct, ()>>),
 }
 
 impl Change {
-    pub(super) fn register(registrations: Vec<Registration>, reply: Reply<Registering>) -> Self {
-        Self::Register(Asked::new(registrations, reply))
+    pub(super) fn register(registrations: Vec<Registration>, by: By, reply: Reply<Registering>) -> Self {
+        Self::Register(Asked::new((registrations, by), reply))
     }
 
-    pub(super) fn unregister(key: String, reply: Reply<bool>) -> Self {
-        Self::Unregister(Asked::new(key, reply))
+    pub(super) fn unregister(key: String, by: By, reply: Reply<bool>) -> Self {
+        Self::Unregister(Asked::new((key, by), reply))
     }
 
     pub(super) fn report(outcome: Outcome, shows: bool, reply: Reply<Reported>) -> Self {
@@ -71,8 +73,12 @@ impl Change {
         Self::SettleShowings(Asked::new(shown, reply))
     }
 
-    pub(super) fn show_again(command_id: CommandId, reply: Reply<ShowAgain>) -> Self {
-        Self::ShowAgain(Asked::new(command_id, reply))
+    pub(super) fn show_again(command_id: CommandId, by: By, reply: Reply<ShowAgain>) -> Self {
+        Self::ShowAgain(Asked::new((command_id, by), reply))
+    }
+
+    pub(super) fn act(act: NewAct, reply: Reply<()>) -> Self {
+        Self::Act(Box::new(Asked::new(act, reply)))
     }
 
     pub(super) fn collect(letters: Vec<DeadLetter>, reply: Reply<Vec<Collected>>) -> Self {
@@ -90,10 +96,12 @@ impl Change {
     /// Maximum number of rows or pages that it writes.
     pub(super) fn rows(&self) -> usize {
         match self {
-            Self::Register(asked) => asked.what.len(),
-            Self::Unregister(_) => 1,
+            // With the act. Its rows about the contexts are adjacent, hundreds to a page.
+            Self::Register(asked) => asked.what.0.len() + 2,
+            Self::Unregister(_) => 3,
             Self::RefuseReport(_) => 2,
-            Self::ShowAgain(_) => 3,
+            Self::ShowAgain(_) => 4,
+            Self::Act(_) => 1,
             // An instance may be as large as hundreds of rows, and accepts wait for the same commit.
             Self::Report(asked) => {
                 let instance = asked.what.0.instance.as_ref().map_or(0, |instance| instance.json.get().len());
@@ -108,9 +116,13 @@ impl Change {
 
     pub(super) fn apply(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         match self {
-            Self::Register(asked) => asked.answer = Some(contexts::register(transaction, &asked.what)?),
+            Self::Register(asked) => {
+                let (registrations, by) = &asked.what;
+                asked.answer = Some(contexts::register(transaction, registrations, by)?);
+            }
             Self::Unregister(asked) => {
-                asked.answer = Some(contexts::unregister(transaction, &asked.what)?);
+                let (key, by) = &asked.what;
+                asked.answer = Some(contexts::unregister(transaction, key, by)?);
             }
             Self::Report(asked) => {
                 let (outcome, shows) = &asked.what;
@@ -121,7 +133,8 @@ impl Change {
                 asked.answer = Some(outcomes::settle(transaction, &asked.what)?);
             }
             Self::ShowAgain(asked) => {
-                asked.answer = Some(outcomes::show_again(transaction, asked.what)?);
+                let (command_id, by) = &asked.what;
+                asked.answer = Some(outcomes::show_again(transaction, *command_id, by)?);
             }
             Self::Collect(asked) => {
                 let collected = asked.what.iter().map(|letter| dead_letters::collect(transaction, letter));
@@ -129,6 +142,10 @@ impl Change {
             }
             Self::Reconciled(asked) => asked.answer = Some(findings::write(transaction, &asked.what)?),
             Self::Credentials(asked) => asked.answer = Some(credentials::keep(transaction, &asked.what)?),
+            Self::Act(asked) => {
+                acts::add(transaction, &asked.what, Timestamp::now())?;
+                asked.answer = Some(());
+            }
         }
         Ok(())
     }
@@ -145,13 +162,13 @@ impl Change {
             Self::Collect(asked) => asked.tell(committed),
             Self::Reconciled(asked) => asked.tell(committed),
             Self::Credentials(asked) => asked.tell(committed),
+            Self::Act(asked) => asked.tell(committed),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::time::Timestamp;
     use serde_json::value::RawValue;
 
     use super::*;
@@ -160,7 +177,7 @@ mod tests {
             Grant, Registered, TaskRef,
             outcome::{Instance, Kind},
         },
-        ledger::{ShowingEnd, findings::Finding},
+        ledger::{ActKind, Actor, ShowingEnd, Via, findings::Finding},
     };
 
     fn reply<A>() -> Reply<A> {
@@ -173,9 +190,11 @@ mod tests {
         let registered = Registered { grant: Grant::unbound(TaskRef::default()), expires_at: None };
         let registered_at = Timestamp::UNIX_EPOCH;
         let one = Registration { key: "k".to_owned(), message_id: None, registered, registered_at };
-        assert_eq!(Change::register(vec![one; 3], reply()).rows(), 3);
-        assert_eq!(Change::unregister("k".to_owned(), reply()).rows(), 1);
-        assert_eq!(Change::show_again(command_id, reply()).rows(), 3);
+        let by = By::from(Actor::unnamed(Via::Api));
+        assert_eq!(Change::register(vec![one; 3], by.clone(), reply()).rows(), 5);
+        assert_eq!(Change::unregister("k".to_owned(), by.clone(), reply()).rows(), 3);
+        assert_eq!(Change::show_again(command_id, by.clone(), reply()).rows(), 4);
+        assert_eq!(Change::act(NewAct::new(ActKind::Reload, &by, 0), reply()).rows(), 1);
         let refused = RefusedReport { command_id, kind: Kind::Applied, reason: String::new() };
         assert_eq!(Change::refuse_report(refused, reply()).rows(), 2);
 

@@ -5,9 +5,10 @@ use std::{collections::HashSet, time::Duration};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
 use serde_json::value::RawValue;
 
+use super::acts;
 use crate::{
     command::{Grant, Registered, ResolvedBy, TaskRef},
-    ledger::{Registering, Registration},
+    ledger::{By, NewAct, Registering, Registration},
     time::Timestamp,
 };
 
@@ -19,6 +20,7 @@ const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) fn register(
     transaction: &Transaction<'_>,
     registrations: &[Registration],
+    by: &By,
 ) -> rusqlite::Result<Registering> {
     let keys: HashSet<&str> = registrations.iter().map(|one| one.key.as_str()).collect();
     let mut messages = HashSet::new();
@@ -47,21 +49,30 @@ pub(super) fn register(
             .prepare_cached("UPDATE contexts SET message_id = NULL WHERE message_id = ?1")?
             .execute([message_id as i64])?;
     }
+    let keys: Vec<&str> = registrations.iter().map(|one| one.key.as_str()).collect();
     let mut replaced = Vec::with_capacity(registrations.len());
+    for key in &keys {
+        replaced.push(transaction.prepare_cached("SELECT 1 FROM contexts WHERE key = ?1")?.exists([key])?);
+    }
+    let act = acts::add(transaction, &NewAct::register(by, &keys, &replaced), Timestamp::now())?;
+    acts::changed_contexts(transaction, act, keys)?;
     for one in registrations {
-        replaced.push(write(transaction, one)?);
+        write(transaction, one, act)?;
     }
     Ok(Registering::Kept { replaced })
 }
 
 /// True if there was one with this key.
-pub(super) fn unregister(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<bool> {
-    Ok(transaction.prepare_cached("DELETE FROM contexts WHERE key = ?1")?.execute([key])? > 0)
+pub(super) fn unregister(transaction: &Transaction<'_>, key: &str, by: &By) -> rusqlite::Result<bool> {
+    if transaction.prepare_cached("DELETE FROM contexts WHERE key = ?1")?.execute([key])? == 0 {
+        return Ok(false);
+    }
+    let act = acts::add(transaction, &NewAct::unregister(by, key), Timestamp::now())?;
+    acts::changed_contexts(transaction, act, [key])?;
+    Ok(true)
 }
 
-/// True if there was one with this key.
-fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<bool> {
-    let known = transaction.prepare_cached("SELECT 1 FROM contexts WHERE key = ?1")?.exists([&one.key])?;
+fn write(transaction: &Transaction<'_>, one: &Registration, act: i64) -> rusqlite::Result<()> {
     let Registered { grant, expires_at } = &one.registered;
     let list = |texts: &Option<Vec<String>>| {
         texts.as_ref().map(|texts| serde_json::to_string(texts).expect("a list of texts always renders"))
@@ -69,11 +80,11 @@ fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<
     transaction
         .prepare_cached(
             "INSERT INTO contexts (key, message_id, expires_at, registered_at, instance_id, task_id, round,
-                business_key, operators, actions, approval_code, endpoint, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                business_key, operators, actions, approval_code, endpoint, data, act_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              ON CONFLICT (key) DO UPDATE SET message_id = ?2, expires_at = ?3, registered_at = ?4, instance_id = ?5,
                 task_id = ?6, round = ?7, business_key = ?8, operators = ?9, actions = ?10, approval_code = ?11,
-                endpoint = ?12, data = ?13",
+                endpoint = ?12, data = ?13, act_id = ?14",
         )?
         .execute(params![
             one.key,
@@ -89,8 +100,9 @@ fn write(transaction: &Transaction<'_>, one: &Registration) -> rusqlite::Result<
             grant.approval_code,
             grant.endpoint,
             grant.task.data.as_ref().map(|data| data.get()),
+            act,
         ])?;
-    Ok(known)
+    Ok(())
 }
 
 /// Removes up to `limit` contexts that expired long ago, oldest first; returns how many.

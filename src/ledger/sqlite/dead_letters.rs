@@ -29,8 +29,8 @@ pub(super) fn collect(transaction: &Connection, letter: &DeadLetter) -> rusqlite
     let is_open: bool = transaction
         .prepare_cached(&format!(
             "SELECT NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = ?1)
-                AND NOT EXISTS (SELECT 1 FROM operator_acts a WHERE a.seq = ?1 AND a.act = 'requeue'
-                    AND a.acted_at > ?2 + {CLOCKS_MS})"
+                AND NOT EXISTS (SELECT 1 FROM act_commands c JOIN acts a ON a.id = c.act_id
+                    WHERE c.seq = ?1 AND a.act = 'requeue' AND c.at > ?2 + {CLOCKS_MS})"
         ))?
         .query_row(params![place, died_at.unwrap_or(now)], |row| row.get(0))?;
     transaction
@@ -126,11 +126,14 @@ pub(super) fn strays_kept(connection: &Connection) -> rusqlite::Result<u64> {
     connection.prepare_cached("SELECT count(*) FROM strays")?.query_row([], |row| seq(row, 0))
 }
 
-pub(super) fn remove(transaction: &Connection, ids: &[u64]) -> rusqlite::Result<u64> {
+/// Removes strays; returns those that were there.
+pub(super) fn remove(transaction: &Connection, ids: &[u64]) -> rusqlite::Result<Vec<u64>> {
     let mut statement = transaction.prepare_cached("DELETE FROM strays WHERE id = ?1")?;
-    let mut removed = 0;
+    let mut removed = Vec::new();
     for id in ids {
-        removed += statement.execute([i64::try_from(*id).unwrap_or(i64::MAX)])? as u64;
+        if statement.execute([i64::try_from(*id).unwrap_or(i64::MAX)])? > 0 {
+            removed.push(*id);
+        }
     }
     Ok(removed)
 }

@@ -5,11 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{
-    columns::seq,
-    dead_letters,
-    outcomes::{self, SHOW_AGAIN},
-};
+use super::{acts, columns::seq, dead_letters, outcomes};
 use crate::{
     command::{Command, Seq, message::routing_key},
     ledger::{
@@ -169,7 +165,7 @@ pub(super) fn of(connection: &Connection, record: &Record) -> rusqlite::Result<V
     let place = record.seq as i64;
     let routing_key = &routing_key(&record.endpoint, record.approval_code.as_deref(), &record.action);
     let said = said(connection, place, routing_key)?;
-    let acts = acts(connection, place)?;
+    let acts = acts::of_command(connection, place)?;
     let cursor = connection
         .prepare_cached("SELECT published_through FROM cursor")?
         .query_row([], |row| seq(row, 0))?;
@@ -227,20 +223,6 @@ fn said(connection: &Connection, place: i64, routing_key: &str) -> rusqlite::Res
             "SELECT at, event, attempt, words, exchange, passed FROM publish_events WHERE seq = ?1 ORDER BY id",
         )?
         .query_map([place], event)?
-        .collect()
-}
-
-fn acts(connection: &Connection, place: i64) -> rusqlite::Result<Vec<Event>> {
-    connection
-        .prepare_cached("SELECT acted_at, act FROM operator_acts WHERE seq = ?1 ORDER BY id")?
-        .query_map([place], |row| {
-            let what = match row.get_ref("act")?.as_str()? {
-                "park" => What::ParkedByOperator,
-                SHOW_AGAIN => What::ShownAgainByOperator,
-                _ => What::RequeuedByOperator,
-            };
-            Ok(Event { at: row.get("acted_at")?, what })
-        })?
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, separate readers.
 
+mod acts;
 mod changes;
 mod checkpoint;
 mod client;
@@ -129,6 +130,7 @@ impl SqliteLedger {
             next_seq: head + 1,
             prune_at: started,
             prune_from: 0,
+            prune_acts_from: 0,
         };
         let writer = thread::Builder::new()
             .name("ledger-writer".to_owned())

@@ -5,27 +5,27 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{SqliteClient, columns, dead_letters, outcomes, prune};
+use super::{SqliteClient, acts, columns, dead_letters, outcomes, prune};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        ActError, OperatorActs, Progress, ShowAgain,
+        ActError, ActKind, By, NewAct, OperatorActs, Progress, Requeue, RequeueStep, ShowAgain, operator,
         state::{Event, Exceptional, IllegalMove, State},
     },
     time::Timestamp,
 };
 
 impl OperatorActs for SqliteClient {
-    fn requeue(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| move_on(transaction, command_id, Event::Requeue, REQUEUED))
+    fn requeue(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| move_on(transaction, command_id, Event::Requeue, &by))
     }
 
-    fn park(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| move_on(transaction, command_id, Event::Park, "parked by an operator"))
+    fn park(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| move_on(transaction, command_id, Event::Park, &by))
     }
 
-    fn requeue_parked(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
-        self.act(|transaction| {
+    fn requeue_parked(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
+        self.act(move |transaction| {
             let parked: Vec<(i64, CommandId)> = transaction
                 .prepare(
                     "SELECT e.seq, c.command_id FROM exceptions e JOIN commands c ON c.seq = e.seq
@@ -33,16 +33,45 @@ impl OperatorActs for SqliteClient {
                 )?
                 .query_map([], |row| Ok((row.get("seq")?, row.get("command_id")?)))?
                 .collect::<rusqlite::Result<_>>()?;
-            let now = Timestamp::now().as_millisecond();
+            if parked.is_empty() {
+                return Ok(Vec::new());
+            }
+            let now = Timestamp::now();
+            let act = acts::add(transaction, &NewAct::new(ActKind::Requeue, &by, parked.len()), now)?;
             for (seq, _) in &parked {
-                write(transaction, *seq as Seq, Exceptional::Requeued, Event::Requeue, REQUEUED, now)?;
+                write(transaction, act, *seq as Seq, Exceptional::Requeued, now.as_millisecond())?;
             }
             Ok(parked.into_iter().map(|(_, id)| id).collect())
         })
     }
 
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| match outcomes::show_again(transaction, command_id)? {
+    fn begin(&self, act: NewAct) -> BoxFuture<'static, Result<u64, ActError>> {
+        self.act(move |transaction| Ok(acts::add(transaction, &act, Timestamp::now())?.cast_unsigned()))
+    }
+
+    fn requeue_step(&self, step: RequeueStep) -> BoxFuture<'static, Result<Requeue, ActError>> {
+        self.act(move |transaction| {
+            let before = acts::requeue(transaction, step.act)?;
+            if before.finished || before.done_through != step.after {
+                return Err(ActError::Overtaken(step.act));
+            }
+            let (act, now) = (step.act.cast_signed(), Timestamp::now());
+            let mut requeued = 0;
+            for &seq in &step.places {
+                let Some(state) = state(transaction, seq)? else { continue };
+                if let Ok(Some(next)) = state.after(Event::Requeue) {
+                    write(transaction, act, seq, next, now.as_millisecond())?;
+                    requeued += 1;
+                }
+            }
+            let after = before.advanced(&step, requeued);
+            acts::advance(transaction, act, after.requeued, Some(&after.detail_text()), now)?;
+            Ok(after)
+        })
+    }
+
+    fn show_again(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
+        self.act(move |transaction| match outcomes::show_again(transaction, command_id, &by)? {
             ShowAgain::Ordered => Ok(()),
             ShowAgain::NoOutcome => Err(ActError::NoOutcome),
             ShowAgain::NothingToShow => Err(ActError::NothingToShow),
@@ -50,27 +79,48 @@ impl OperatorActs for SqliteClient {
         })
     }
 
-    fn show_parked_again(&self) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
-        self.act(|transaction| Ok(outcomes::show_parked_again(transaction)?))
+    fn show_parked_again(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
+        self.act(move |transaction| Ok(outcomes::show_parked_again(transaction, &by)?))
     }
 
-    fn remove_strays(&self, ids: Vec<u64>) -> BoxFuture<'static, Result<u64, ActError>> {
-        self.act(move |transaction| Ok(dead_letters::remove(transaction, &ids)?))
+    fn remove_strays(&self, ids: Vec<u64>, by: By) -> BoxFuture<'static, Result<u64, ActError>> {
+        self.act(move |transaction| {
+            let removed = dead_letters::remove(transaction, &ids)?;
+            if !removed.is_empty() {
+                acts::add(transaction, &NewAct::remove_strays(&by, &removed), Timestamp::now())?;
+            }
+            Ok(removed.len() as u64)
+        })
     }
 
     fn prunable(&self, before: Timestamp) -> BoxFuture<'static, Result<u64, ActError>> {
         self.run(move |connection| Ok(prune::count(connection, before)?))
     }
 
-    fn prune(&self, before: Timestamp, mut progress: Progress) -> BoxFuture<'static, Result<u64, ActError>> {
+    fn prune(
+        &self,
+        before: Timestamp,
+        by: By,
+        mut progress: Progress,
+    ) -> BoxFuture<'static, Result<u64, ActError>> {
         const ROWS: usize = 256;
         self.run(move |connection| {
-            let (mut from, mut pruned) = (0, 0);
+            let (mut from, mut pruned, mut act) = (0, 0, None);
             loop {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 let step = prune::step(&transaction, from, prune::EVERYWHERE, before, ROWS)?;
-                transaction.commit()?;
                 pruned += step.pruned as u64;
+                if step.pruned > 0 {
+                    let now = Timestamp::now();
+                    match act {
+                        Some(act) => acts::advance(&transaction, act, pruned, None, now)?,
+                        None => {
+                            let first = NewAct::prune(&by, before, step.pruned);
+                            act = Some(acts::add(&transaction, &first, now)?);
+                        }
+                    }
+                }
+                transaction.commit()?;
                 progress(pruned);
                 match step.next {
                     Some(next) => from = next,
@@ -83,54 +133,48 @@ impl OperatorActs for SqliteClient {
     }
 }
 
-const REQUEUED: &str = "requeued by an operator";
+/// The state of the command at a place in the log.
+fn state(transaction: &Connection, seq: Seq) -> rusqlite::Result<Option<State>> {
+    transaction
+        .prepare_cached(
+            "SELECT (SELECT published_through FROM cursor) AS cursor, e.state
+             FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.seq = ?1",
+        )?
+        .query_row([seq as i64], |row| {
+            Ok(State::of(seq, columns::seq(row, "cursor")?, columns::word(row, "state")?))
+        })
+        .optional()
+}
 
-fn move_on(
-    transaction: &Connection,
-    command_id: CommandId,
-    event: Event,
-    note: &str,
-) -> Result<(), ActError> {
+fn move_on(transaction: &Connection, command_id: CommandId, event: Event, by: &By) -> Result<(), ActError> {
     let found = transaction
         .query_row(
-            "SELECT c.seq, (SELECT published_through FROM cursor) AS cursor, e.state
-             FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.command_id = ?1",
+            "SELECT seq FROM commands WHERE command_id = ?1",
             [command_id.as_bytes().as_slice()],
-            |row| Ok((columns::seq(row, "seq")?, columns::seq(row, "cursor")?, columns::word(row, "state")?)),
+            |row| columns::seq(row, "seq"),
         )
         .optional()?;
-    let Some((seq, cursor, exception)) = found else { return Err(ActError::NotFound(command_id)) };
-    let state = State::of(seq, cursor, exception);
+    let Some(seq) = found else { return Err(ActError::NotFound(command_id)) };
+    let Some(state) = state(transaction, seq)? else { return Err(ActError::NotFound(command_id)) };
     let Some(next) = state.after(event)? else {
         return Err(ActError::Illegal(IllegalMove { from: state, event }));
     };
-    Ok(write(transaction, seq, next, event, note, Timestamp::now().as_millisecond())?)
+    let kind = if event == Event::Park { ActKind::Park } else { ActKind::Requeue };
+    let now = Timestamp::now();
+    let act = acts::add(transaction, &NewAct::new(kind, by, 1), now)?;
+    Ok(write(transaction, act, seq, next, now.as_millisecond())?)
 }
 
-fn write(
-    transaction: &Connection,
-    seq: Seq,
-    state: Exceptional,
-    event: Event,
-    note: &str,
-    now: i64,
-) -> rusqlite::Result<()> {
-    transaction.execute(
-        "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
-         VALUES (?1, ?2, 0, ?3, ?3, ?4)
-         ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = 0, next_attempt_at = ?3, changed_at = ?3, note = ?4",
-        params![seq as i64, state.as_str(), now, note],
-    )?;
-    if event == Event::Requeue {
+fn write(transaction: &Connection, act: i64, seq: Seq, state: Exceptional, now: i64) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
+             VALUES (?1, ?2, 0, ?3, ?3, ?4)
+             ON CONFLICT (seq) DO UPDATE SET state = ?2, attempts = 0, next_attempt_at = ?3, changed_at = ?3, note = ?4",
+        )?
+        .execute(params![seq as i64, state.as_str(), now, operator::note(state)])?;
+    if state == Exceptional::Requeued {
         dead_letters::close(transaction, seq as i64)?;
     }
-    let act = match event {
-        Event::Requeue => "requeue",
-        _ => "park",
-    };
-    transaction.execute(
-        "INSERT INTO operator_acts (acted_at, seq, act) VALUES (?1, ?2, ?3)",
-        params![now, seq as i64, act],
-    )?;
-    Ok(())
+    acts::changed(transaction, act, seq as i64, now)
 }

@@ -4,24 +4,21 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{columns::word, dead_letters};
+use super::{acts, columns::word, dead_letters};
 use crate::{
     command::{
         CommandId, Seq,
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        Heard, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,
-        ShowingState, Shown, Surface,
+        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd,
+        ShowingRecord, ShowingState, Shown, Surface,
     },
     time::Timestamp,
 };
 
 /// No attempt is postponed this far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 3_600_000;
-
-/// Name of the act in `operator_acts`.
-pub(super) const SHOW_AGAIN: &str = "show-again";
 
 /// The part of a rendered command that says whether it came from a card.
 #[derive(Deserialize)]
@@ -194,7 +191,11 @@ fn remember_version(transaction: &Connection, shown: &Shown, update_time: i64) -
 }
 
 /// Shows the outcome of a command again, and records the operator's act.
-pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rusqlite::Result<ShowAgain> {
+pub(super) fn show_again(
+    transaction: &Connection,
+    command_id: CommandId,
+    by: &By,
+) -> rusqlite::Result<ShowAgain> {
     let found: Option<(i64, bool)> = transaction
         .prepare_cached(
             "SELECT c.seq, EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq) FROM commands c WHERE command_id = ?1",
@@ -204,13 +205,20 @@ pub(super) fn show_again(transaction: &Connection, command_id: CommandId) -> rus
     match found {
         None => Ok(ShowAgain::UnknownCommand),
         Some((_, false)) => Ok(ShowAgain::NoOutcome),
-        Some((seq, true)) if order(transaction, seq)? => Ok(ShowAgain::Ordered),
-        Some(_) => Ok(ShowAgain::NothingToShow),
+        Some((seq, true)) => {
+            let now = Timestamp::now();
+            if !order(transaction, seq, now)? {
+                return Ok(ShowAgain::NothingToShow);
+            }
+            let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, 1), now)?;
+            acts::changed(transaction, act, seq, now.as_millisecond())?;
+            Ok(ShowAgain::Ordered)
+        }
     }
 }
 
 /// Shows all parked outcomes again; returns their commands.
-pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Vec<CommandId>> {
+pub(super) fn show_parked_again(transaction: &Connection, by: &By) -> rusqlite::Result<Vec<CommandId>> {
     let parked: Vec<(i64, CommandId)> = transaction
         .prepare(
             "SELECT DISTINCT s.seq, c.command_id FROM showings s JOIN commands c ON c.seq = s.seq
@@ -218,16 +226,21 @@ pub(super) fn show_parked_again(transaction: &Connection) -> rusqlite::Result<Ve
         )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    if parked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = Timestamp::now();
+    let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, parked.len()), now)?;
     for (seq, _) in &parked {
-        order(transaction, *seq)?;
+        order(transaction, *seq, now)?;
+        acts::changed(transaction, act, *seq, now.as_millisecond())?;
     }
     Ok(parked.into_iter().map(|(_, id)| id).collect())
 }
 
 /// True if there is anything to show. Leaves alone what is already shown while something is not: if the card was
 /// refused, the instance is not shown again.
-fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
-    let now = Timestamp::now().as_millisecond();
+fn order(transaction: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let changed = transaction
         .prepare_cached(
             "UPDATE showings SET state = 'waiting', attempts = 0, next_attempt_at = ?2, changed_at = ?2,
@@ -235,12 +248,7 @@ fn order(transaction: &Connection, seq: i64) -> rusqlite::Result<bool> {
              WHERE seq = ?1 AND (state <> 'shown'
                 OR NOT EXISTS (SELECT 1 FROM showings o WHERE o.seq = ?1 AND o.state <> 'shown'))",
         )?
-        .execute(params![seq, now])?;
-    if changed > 0 {
-        transaction
-            .prepare_cached("INSERT INTO operator_acts (acted_at, seq, act) VALUES (?1, ?2, ?3)")?
-            .execute(params![now, seq, SHOW_AGAIN])?;
-    }
+        .execute(params![seq, now.as_millisecond()])?;
     Ok(changed > 0)
 }
 

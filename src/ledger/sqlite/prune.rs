@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{dead_letters, findings, history, outcomes};
+use super::{acts, dead_letters, findings, history, outcomes};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 
 /// A `below` for the whole log.
@@ -53,13 +53,7 @@ pub(super) fn step(
     reach("prune:deleted");
     if let Some(through) = through {
         let first = old.first().map_or(&through, |(seq, _, _)| seq);
-        // Acts of operators are kept as long as their command.
-        transaction
-            .prepare_cached(
-                "DELETE FROM operator_acts WHERE seq BETWEEN ?1 AND ?2
-                   AND NOT EXISTS (SELECT 1 FROM commands c WHERE c.seq = operator_acts.seq)",
-            )?
-            .execute(params![first, through])?;
+        acts::forget_commands(transaction, *first, through)?;
         outcomes::prune(transaction, *first, through)?;
         dead_letters::prune(transaction, *first, through)?;
         findings::prune(transaction, *first as Seq, through as Seq)?;

@@ -231,6 +231,10 @@ impl Reader {
         if let Some(before) = filter.before {
             narrow("c.seq < ?", Box::new(i64::try_from(before).unwrap_or(i64::MAX)));
         }
+        if let Some(after) = filter.after {
+            narrow("c.seq > ?", Box::new(i64::try_from(after).unwrap_or(i64::MAX)));
+        }
+        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
         let (since, until) =
             (filter.since.map(Timestamp::as_millisecond), filter.until.map(Timestamp::as_millisecond));
         if since.is_some() || until.is_some() {
@@ -287,7 +291,7 @@ impl Reader {
             _ => "commands c LEFT JOIN exceptions e ON e.seq = c.seq",
         };
         let sql = format!(
-            "SELECT {RECORD} FROM {from} WHERE {} ORDER BY c.seq DESC LIMIT ?{}",
+            "SELECT {RECORD} FROM {from} WHERE {} ORDER BY c.seq {order} LIMIT ?{}",
             conditions.join(" AND "),
             values.len()
         );

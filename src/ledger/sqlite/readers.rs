@@ -10,7 +10,10 @@ use futures_util::future::BoxFuture;
 use super::{dead_letters, reader::Reader, schema::OpenError, shared::Shared};
 use crate::{
     command::{CommandId, Seq},
-    ledger::{CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter, Stats, Stray},
+    ledger::{
+        ActFilter, ActRecord, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter,
+        Stats, Stray,
+    },
     time::Timestamp,
 };
 
@@ -97,6 +100,10 @@ impl Lookup for Readers {
         since: Timestamp,
     ) -> BoxFuture<'static, Result<Vec<(u64, KeptRefusal)>, LookError>> {
         self.look("count refusals of", move |reader| reader.refused_since(since))
+    }
+
+    fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
+        self.look("list the acts of", move |reader| reader.acts(&filter))
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -23,10 +23,10 @@ use super::{
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Collected, Contexts, CredentialUse, DeadLetter, DeadLetters,
-        Dropped, Due, Entry, Heard, Leadership, Lifecycle, Limits, LookError, Outbox, Outcomes, Receipt,
-        RefusedCallback, RefusedReport, Registering, Registration, Reported, Settlement, ShowAgain, Showing,
-        Shown, Standing, Term,
+        Accept, AcceptError, Acceptance, Acts, By, Collected, Contexts, CredentialUse, DeadLetter,
+        DeadLetters, Dropped, Due, Entry, Heard, Leadership, Lifecycle, Limits, LookError, NewAct, Outbox,
+        Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration, Reported, Settlement,
+        ShowAgain, Showing, Shown, Standing, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
         replies,
     },
@@ -173,15 +173,16 @@ impl Contexts for SqliteLedger {
     fn register(
         &self,
         registrations: Vec<Registration>,
+        by: By,
     ) -> BoxFuture<'static, Result<Registering, AcceptError>> {
         if self.doors.shared.no_room.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(AcceptError::NoRoom)));
         }
-        self.doors.ask(|reply| Job::Change(Change::register(registrations, reply)))
+        self.doors.ask(|reply| Job::Change(Change::register(registrations, by, reply)))
     }
 
-    fn unregister(&self, key: String) -> BoxFuture<'static, Result<bool, AcceptError>> {
-        self.doors.ask(|reply| Job::Change(Change::unregister(key, reply)))
+    fn unregister(&self, key: String, by: By) -> BoxFuture<'static, Result<bool, AcceptError>> {
+        self.doors.ask(|reply| Job::Change(Change::unregister(key, by, reply)))
     }
 
     fn registration(&self, key: String) -> BoxFuture<'static, Result<Option<Registration>, LookError>> {
@@ -277,8 +278,18 @@ impl Outcomes for SqliteLedger {
         self.doors.ask(|reply| Job::Change(Change::settle_showings(shown, reply)))
     }
 
-    fn show_again(&self, command_id: CommandId) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        self.doors.ask(|reply| Job::Change(Change::show_again(command_id, reply)))
+    fn show_again(
+        &self,
+        command_id: CommandId,
+        by: By,
+    ) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
+        self.doors.ask(|reply| Job::Change(Change::show_again(command_id, by, reply)))
+    }
+}
+
+impl Acts for SqliteLedger {
+    fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.doors.ask(|reply| Job::Change(Change::act(act, reply)))
     }
 }
 

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         command::{Grant, Registered, TaskRef},
-        ledger::Registration,
+        ledger::{Actor, Registration, Via},
     };
 
     fn registering(contexts: usize) -> Change {
@@ -152,13 +152,13 @@ mod tests {
             registered,
             registered_at: Timestamp::UNIX_EPOCH,
         };
-        Change::register(vec![one; contexts], oneshot::channel().0)
+        Change::register(vec![one; contexts], Actor::unnamed(Via::Api).into(), oneshot::channel().0)
     }
 
     #[test]
     fn a_commit_takes_as_many_changes_as_it_has_room_for_and_one_at_least() {
         let mut waiting = Waiting::default();
-        waiting.changes.extend([200, 56, 1, 1000, 255, 1, 1].map(registering));
+        waiting.changes.extend([200, 52, 1, 1000, 251, 1, 1].map(registering));
         let taken: Vec<usize> = (0..5).map(|_| waiting.take_changes().len()).collect();
         assert_eq!(taken, [2, 1, 1, 2, 1]);
         assert!(!waiting.left_over());

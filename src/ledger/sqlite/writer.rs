@@ -19,6 +19,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{
+    acts,
     changes::Change,
     contexts,
     files::Files,
@@ -51,6 +52,8 @@ const PRUNED_PER_COMMIT: usize = 64;
 /// Published commands looked at per commit when they are old enough. They are adjacent, three or four to a page. With
 /// [`PRUNE_PAUSE`], five thousand a second can be removed: as many as can arrive.
 const COMMANDS_PRUNED_PER_COMMIT: usize = 256;
+/// Acts looked at per commit when they are old enough.
+const ACTS_PRUNED_PER_COMMIT: usize = 64;
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// When to look again if nothing is left to prune.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -69,6 +72,8 @@ pub(super) struct Writer {
     pub(super) prune_at: Instant,
     /// Commands up to here were looked at in this round of pruning.
     pub(super) prune_from: Seq,
+    /// The same for acts.
+    pub(super) prune_acts_from: u64,
 }
 
 /// What one commit writes.
@@ -90,6 +95,7 @@ struct Done {
 
 struct Pruned {
     from: Seq,
+    acts_from: u64,
     more: bool,
 }
 
@@ -214,6 +220,7 @@ impl Writer {
         if prune {
             let pruned = done.as_ref().ok().and_then(|done| done.pruned.as_ref());
             self.prune_from = pruned.map_or(0, |pruned| pruned.from);
+            self.prune_acts_from = pruned.map_or(0, |pruned| pruned.acts_from);
             let more = pruned.is_some_and(|pruned| pruned.more);
             self.prune_at = Instant::now() + if more { PRUNE_PAUSE } else { PRUNE_EVERY };
         }
@@ -333,15 +340,16 @@ impl Writer {
         let mut pruned = None;
         if batch.prune {
             let contexts = contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?;
-            let mut next = None;
+            let (mut next, mut next_act) = (None, None);
             if let Some(horizon) = limits.horizon(now) {
                 let below = self.window.oldest(now_ms).unwrap_or(prune::EVERYWHERE);
                 let limit = COMMANDS_PRUNED_PER_COMMIT;
                 next = prune::step(&transaction, self.prune_from, below, horizon, limit)?.next;
+                next_act = acts::prune(&transaction, self.prune_acts_from, horizon, ACTS_PRUNED_PER_COMMIT)?;
             }
             reach("ledger:pruned");
-            let more = contexts == PRUNED_PER_COMMIT || next.is_some();
-            pruned = Some(Pruned { from: next.unwrap_or(0), more });
+            let more = contexts == PRUNED_PER_COMMIT || next.is_some() || next_act.is_some();
+            pruned = Some(Pruned { from: next.unwrap_or(0), acts_from: next_act.unwrap_or(0), more });
         }
         if batch.probe {
             transaction.execute("UPDATE cursor SET probed_at = ?1", [now.as_millisecond()])?;

@@ -38,7 +38,7 @@ fn expiring(mut one: Registration, at: Timestamp) -> Registration {
 }
 
 async fn register(ledger: &Handle, contexts: Vec<Registration>) -> Vec<bool> {
-    match ledger.register(contexts).await {
+    match ledger.register(contexts, by()).await {
         Ok(Registering::Kept { replaced }) => replaced,
         other => panic!("expected to be kept, got {other:?}"),
     }
@@ -128,8 +128,8 @@ async fn a_context_is_replaced_whole_and_removed(backend: Backend) {
     assert_eq!(register(&ledger, vec![context("a", "second")]).await, [true]);
     assert_eq!(task_of(&ledger, "a", None).await.as_deref(), Some("second"));
     assert_eq!(task_of(&ledger, "b", Some(7)).await, None, "the message is no longer said to be its own");
-    assert!(ledger.unregister("a".to_owned()).await.unwrap());
-    assert!(!ledger.unregister("a".to_owned()).await.unwrap());
+    assert!(ledger.unregister("a".to_owned(), by()).await.unwrap());
+    assert!(!ledger.unregister("a".to_owned(), by()).await.unwrap());
     assert_eq!(task_of(&ledger, "a", Some(7)).await, None);
     assert!(ledger.registration("a".to_owned()).await.unwrap().is_none());
     assert_eq!(register(&ledger, vec![of_message("a", 7)]).await, [false]);
@@ -146,7 +146,7 @@ async fn a_message_means_one_context_and_a_batch_is_kept_whole_or_not_at_all(bac
         (1, vec![of_message("x", 9), of_message("y", 9)]),
         (0, vec![of_message("b", 1), of_message("x", 10)]),
     ] {
-        assert_eq!(ledger.register(batch).await, Ok(Registering::MessageTaken { item }));
+        assert_eq!(ledger.register(batch, by()).await, Ok(Registering::MessageTaken { item }));
     }
     for key in ["a", "b", "c"] {
         assert_eq!(task_of(&ledger, key, None).await.as_deref(), Some(key));
@@ -172,7 +172,7 @@ async fn accepts_and_a_flood_of_registrations_are_all_answered(backend: Backend)
     let ledger = scratch.open().await;
     let flood = (0..10).map(|batch| {
         let contexts = (0..300).map(|n| context(&format!("{batch}-{n}"), "t")).collect();
-        ledger.register(contexts)
+        ledger.register(contexts, by())
     });
     let flood: Vec<_> = flood.collect();
     let accepts: Vec<_> =
@@ -184,7 +184,8 @@ async fn accepts_and_a_flood_of_registrations_are_all_answered(backend: Backend)
         assert!(matches!(batch.await, Ok(Registering::Kept { replaced }) if replaced == [false; 300]));
     }
     // What is queued when the ledger is closed is carried out.
-    let last: Vec<_> = (0..9).map(|n| ledger.register(vec![context(&format!("last-{n}"), "t"); 1])).collect();
+    let last: Vec<_> =
+        (0..9).map(|n| ledger.register(vec![context(&format!("last-{n}"), "t"); 1], by())).collect();
     ledger.flush().await;
     for one in last {
         assert!(one.await.is_ok());
@@ -236,8 +237,8 @@ async fn a_registry_that_cannot_be_read_or_written_is_unavailable_until_it_can(b
     scratch.execute("ALTER TABLE contexts RENAME TO gone").await;
     let look = || ledger.registered(Some("a".to_owned()), Some(1));
     assert_eq!(look().await.unwrap_err(), AcceptError::Unavailable);
-    assert_eq!(ledger.register(vec![context("b", "t")]).await, Err(AcceptError::Unavailable));
-    assert_eq!(ledger.unregister("a".to_owned()).await, Err(AcceptError::Unavailable));
+    assert_eq!(ledger.register(vec![context("b", "t")], by()).await, Err(AcceptError::Unavailable));
+    assert_eq!(ledger.unregister("a".to_owned(), by()).await, Err(AcceptError::Unavailable));
     assert!(ledger.registration("a".to_owned()).await.is_err());
     scratch.execute("ALTER TABLE gone RENAME TO contexts").await;
     assert!(look().await.unwrap().is_some());
@@ -248,5 +249,5 @@ async fn a_registry_that_cannot_be_read_or_written_is_unavailable_until_it_can(b
 
     ledger.flush().await;
     assert_eq!(look().await.unwrap_err(), AcceptError::Unavailable);
-    assert_eq!(ledger.register(vec![context("c", "t")]).await, Err(AcceptError::Unavailable));
+    assert_eq!(ledger.register(vec![context("c", "t")], by()).await, Err(AcceptError::Unavailable));
 }

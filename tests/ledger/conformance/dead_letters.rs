@@ -69,8 +69,8 @@ async fn a_command_that_came_back_says_so_until_it_is_requeued_or_has_an_outcome
     assert_eq!((stats.published, stats.rejected, stats.unrouted), (0, 1, 1));
 
     let client = scratch.client().await;
-    assert!(client.park(first).await.is_err());
-    client.requeue(first).await.unwrap();
+    assert!(client.park(first, by()).await.is_err());
+    client.requeue(first, by()).await.unwrap();
     assert_eq!(state(&ledger, first).await, State::Pending);
     ledger.settle(Settlement { cleared: vec![1], ..Settlement::default() }).await.unwrap();
     assert_eq!(state(&ledger, first).await, State::Published);
@@ -91,7 +91,7 @@ async fn a_letter_from_before_a_requeue_or_after_an_outcome_opens_nothing(backen
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
     let [first, second] = two_published(&ledger).await;
-    scratch.client().await.requeue(first).await.unwrap();
+    scratch.client().await.requeue(first, by()).await.unwrap();
     let old = Timestamp::now() - Duration::from_secs(60);
     let late = DeadLetter { died_at: Some(old), ..letter(Some(first), Why::Rejected) };
     assert_eq!(collect(&ledger, late).await, Collected::Closed);
@@ -129,13 +129,13 @@ async fn what_came_back_is_not_pruned(backend: Backend) {
     let client = scratch.client().await;
     let later = Timestamp::now() + Duration::from_secs(3600);
     assert_eq!(client.prunable(later).await.unwrap(), 1);
-    assert_eq!(client.prune(later, Box::new(|_| {})).await.unwrap(), 1);
+    assert_eq!(client.prune(later, by(), Box::new(|_| {})).await.unwrap(), 1);
     assert!(ledger.find(second).await.unwrap().is_none());
     assert_eq!(state(&ledger, first).await, State::Rejected);
     let stats = ledger.stats().await.unwrap();
     assert_eq!((stats.published, stats.rejected), (0, 1));
     assert_eq!(ledger.report(report(first, "applied", ""), false).await, Ok(Reported::Kept));
-    assert_eq!(client.prune(later, Box::new(|_| {})).await.unwrap(), 1);
+    assert_eq!(client.prune(later, by(), Box::new(|_| {})).await.unwrap(), 1);
 }
 
 #[apply(every_ledger)]

@@ -179,7 +179,7 @@ async fn findings_are_read_when_they_are_due_and_go_with_their_command(backend: 
     assert_eq!((overview.unseen, overview.not_found, overview.open()), (1, 1, 2));
 
     let operator = scratch.client().await;
-    assert_eq!(operator.prune(now, Box::new(|_| ())).await.unwrap(), 3);
+    assert_eq!(operator.prune(now, by(), Box::new(|_| ())).await.unwrap(), 3);
     assert_eq!(scratch.count("findings").await, 1, "that of the parked command");
     ledger.reconciled(Reconciled { cleared: vec![3], seen: 1, ..Reconciled::default() }).await.unwrap();
     assert_eq!(scratch.count("findings").await, 0);

@@ -5,7 +5,7 @@ use countersign::{
     command::outcome::{Kind, Outcome},
     ledger::{
         ShowingEnd,
-        history::{Event, What},
+        history::{ByOperator, Event, What},
     },
 };
 
@@ -119,18 +119,17 @@ async fn what_operators_and_workers_did_is_told_in_its_place(backend: Backend) {
     let ledger = scratch.open().await;
     let ids = three(&ledger).await;
     let operator = scratch.client().await;
-    operator.park(ids[0]).await.unwrap();
+    operator.park(ids[0], by()).await.unwrap();
+    let acted = |act_id| ByOperator { act_id, actor: by().actor, reason: by().reason };
+    let park = What::ParkedByOperator(acted(1));
     ledger.settle(settlement(3)).await.unwrap();
-    assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, What::ParkedByOperator]);
-    operator.requeue(ids[0]).await.unwrap();
-    operator.requeue(ids[1]).await.unwrap();
+    assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, park.clone()]);
+    operator.requeue(ids[0], by()).await.unwrap();
+    operator.requeue(ids[1], by()).await.unwrap();
     ledger.settle(Settlement { cleared: vec![1, 2], ..settlement(3) }).await.unwrap();
-    let requeued = What::RequeuedByOperator;
-    assert_eq!(
-        whats(&ledger, ids[0]).await,
-        [What::Accepted, What::ParkedByOperator, requeued.clone(), published()]
-    );
-    assert_eq!(whats(&ledger, ids[1]).await, [What::Accepted, published(), requeued, published()]);
+    let requeued = |act_id| What::RequeuedByOperator(acted(act_id));
+    assert_eq!(whats(&ledger, ids[0]).await, [What::Accepted, park, requeued(2), published()]);
+    assert_eq!(whats(&ledger, ids[1]).await, [What::Accepted, published(), requeued(3), published()]);
 
     let instance = countersign::command::outcome::Instance::of(
         serde_json::value::RawValue::from_string(r#"{"instance_id":"i"}"#.to_owned()).unwrap(),
@@ -190,7 +189,7 @@ async fn what_an_older_program_published_has_no_time_and_what_is_pruned_has_no_h
     scratch.age(1_000_000, 3).await;
     let operator = scratch.client().await;
     let before = Timestamp::now() - Duration::from_secs(3600);
-    assert_eq!(operator.prune(before, Box::new(|_| ())).await.unwrap(), 3);
+    assert_eq!(operator.prune(before, by(), Box::new(|_| ())).await.unwrap(), 3);
     for table in ["publish_marks", "publish_events"] {
         assert_eq!(scratch.count(table).await, 0, "{table}");
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod accept;
+mod acts;
 mod contexts;
 mod dead_letters;
 mod findings;
@@ -23,8 +24,8 @@ use countersign::{
         Action, Command, CommandId, Fingerprint, Origin, ResolvedBy, Seq, TaskRef, id::FingerprintParts,
     },
     ledger::{
-        AcceptError, Acceptance, ActError, Entry, Exception, Filter, Limits, OnConflict, Receipt,
-        RefusalFilter, RefusedCallback, Registering, Registration, Reported, Settlement, Shown, State,
+        AcceptError, Acceptance, ActError, Actor, By, Entry, Exception, Filter, Limits, OnConflict, Receipt,
+        RefusalFilter, RefusedCallback, Registering, Registration, Reported, Settlement, Shown, State, Via,
         state::Exceptional,
     },
     time::Timestamp,
@@ -96,6 +97,13 @@ pub(crate) fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) 
         repeats_window: Duration::from_secs(24 * 3600),
         on_conflict: OnConflict::Publish,
     }
+}
+
+/// Somebody at a command line.
+pub(crate) fn by() -> By {
+    let actor =
+        Actor { name: Some("li4".to_owned()), host: Some("h1".to_owned()), ..Actor::unnamed(Via::Cli) };
+    By { actor, reason: Some("the queue was deleted".to_owned()) }
 }
 
 async fn accepted(ledger: &Handle, acceptance: Acceptance) -> CommandId {

@@ -55,17 +55,22 @@ async fn a_settled_prefix_is_published_and_exceptions_are_what_they_say(backend:
     assert!(ledger.find(ids[0]).await.unwrap().unwrap().next_attempt_at.is_some());
     // An operator requeues the parked one, from beside the running writer.
     let operator = scratch.client().await;
-    assert_eq!(operator.requeue_parked().await.unwrap(), [ids[1]]);
+    assert_eq!(operator.requeue_parked(by()).await.unwrap(), [ids[1]]);
     assert_eq!(states().await[1], State::Pending);
-    operator.requeue(ids[2]).await.unwrap();
-    assert!(matches!(operator.requeue(ids[3]).await, Err(ActError::Illegal(_))));
-    assert!(matches!(operator.requeue(CommandId::new(now)).await, Err(ActError::NotFound(_))));
+    operator.requeue(ids[2], by()).await.unwrap();
+    assert!(matches!(operator.requeue(ids[3], by()).await, Err(ActError::Illegal(_))));
+    assert!(matches!(operator.requeue(CommandId::new(now), by()).await, Err(ActError::NotFound(_))));
     ledger.settle(Settlement { cleared: vec![1, 2, 3], ..Settlement::default() }).await.unwrap();
     assert_eq!(states().await, [State::Published, State::Published, State::Published, State::Pending]);
-    operator.park(ids[3]).await.unwrap();
-    let acts = scratch.numbers("SELECT seq FROM operator_acts WHERE act = 'requeue' ORDER BY id").await;
+    operator.park(ids[3], by()).await.unwrap();
+    let acts = scratch.numbers("SELECT k.seq FROM act_commands k JOIN acts a ON a.id = k.act_id WHERE a.act = 'requeue' ORDER BY k.id").await;
     assert_eq!(acts, [2, 3]);
-    assert_eq!(scratch.numbers("SELECT seq FROM operator_acts WHERE act = 'park'").await, [4]);
+    assert_eq!(
+        scratch
+            .numbers("SELECT k.seq FROM act_commands k JOIN acts a ON a.id = k.act_id WHERE a.act = 'park'")
+            .await,
+        [4]
+    );
 }
 
 #[apply(every_way)]
@@ -127,7 +132,7 @@ async fn an_operators_park_stands_whatever_the_relay_was_about_to_write(backend:
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
     let id = accepted(&ledger, acceptance("a", "APPROVE", None)).await;
-    scratch.client().await.park(id).await.unwrap();
+    scratch.client().await.park(id, by()).await.unwrap();
     let exception = Exception {
         seq: 1,
         state: Exceptional::Retrying,

@@ -198,11 +198,14 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded(backend
     let scratch = Scratch::new(backend).await;
     let ledger = scratch.open().await;
     let id = decided(&ledger, "t1", Some(CARD)).await;
-    assert_eq!(ledger.show_again(id).await, Ok(ShowAgain::NoOutcome));
-    assert_eq!(ledger.show_again(CommandId::new(Timestamp::now())).await, Ok(ShowAgain::UnknownCommand));
+    assert_eq!(ledger.show_again(id, by()).await, Ok(ShowAgain::NoOutcome));
+    assert_eq!(
+        ledger.show_again(CommandId::new(Timestamp::now()), by()).await,
+        Ok(ShowAgain::UnknownCommand)
+    );
     let nothing = decided(&ledger, "t2", None).await;
     report(&ledger, outcome(nothing, "applied", None)).await;
-    assert_eq!(ledger.show_again(nothing).await, Ok(ShowAgain::NothingToShow));
+    assert_eq!(ledger.show_again(nothing, by()).await, Ok(ShowAgain::NothingToShow));
 
     report(&ledger, outcome(id, "applied", Some(("I", 7)))).await;
     let due = waiting(&ledger).await;
@@ -213,14 +216,22 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded(backend
     assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
 
     let operator = scratch.client().await;
-    assert_eq!(operator.show_parked_again().await.unwrap(), [id]);
-    assert!(operator.show_parked_again().await.unwrap().is_empty());
+    assert_eq!(operator.show_parked_again(by()).await.unwrap(), [id]);
+    assert!(operator.show_parked_again(by()).await.unwrap().is_empty());
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
     settle(&ledger, &waiting(&ledger).await[0], ShowingEnd::Shown { version: None }).await;
-    operator.show_again(id).await.unwrap();
+    operator.show_again(id, by()).await.unwrap();
     assert_eq!(places(&ledger).await.len(), 2, "all of it, once all of it was shown");
-    assert!(matches!(operator.show_again(nothing).await, Err(ActError::NothingToShow)));
-    assert_eq!(scratch.numbers("SELECT seq FROM operator_acts WHERE act = 'show-again'").await.len(), 2);
+    assert!(matches!(operator.show_again(nothing, by()).await, Err(ActError::NothingToShow)));
+    assert_eq!(
+        scratch
+            .numbers(
+                "SELECT k.seq FROM act_commands k JOIN acts a ON a.id = k.act_id WHERE a.act = 'show_again'"
+            )
+            .await
+            .len(),
+        2
+    );
 }
 
 #[apply(every_ledger)]
@@ -239,7 +250,7 @@ async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown(backend:
     let operator = scratch.client().await;
     let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
     assert_eq!(operator.prunable(tomorrow).await.unwrap(), 2);
-    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 2);
+    assert_eq!(operator.prune(tomorrow, by(), Box::new(|_| ())).await.unwrap(), 2);
     for table in ["commands", "outcomes", "showings"] {
         assert_eq!(scratch.places(table).await, [2], "{table}");
     }
@@ -247,7 +258,7 @@ async fn an_outcome_goes_with_its_command_which_stays_until_it_is_shown(backend:
     let stats = ledger.stats().await.unwrap();
     assert_eq!((stats.published, stats.outcomes_pending, stats.outcomes_parked), (1, 1, 0));
     settle(&ledger, &due[1], ShowingEnd::Shown { version: Some(7) }).await;
-    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 1);
+    assert_eq!(operator.prune(tomorrow, by(), Box::new(|_| ())).await.unwrap(), 1);
     for table in ["commands", "outcomes", "instance_versions"] {
         assert!(scratch.places(table).await.is_empty(), "{table}");
     }
@@ -278,12 +289,12 @@ async fn a_command_that_stays_for_its_outcome_keeps_its_history(backend: Backend
     scratch.execute("UPDATE publish_marks SET first_at = first_at - 60000, last_at = last_at - 60000").await;
     ledger.settle(Settlement { through: Some(2), ..Settlement::default() }).await.unwrap();
     report(&ledger, outcome(kept, "applied", None)).await;
-    assert_eq!(ledger.show_again(kept).await.unwrap(), ShowAgain::Ordered);
+    assert_eq!(ledger.show_again(kept, by()).await.unwrap(), ShowAgain::Ordered);
     let operator = scratch.client().await;
-    operator.show_again(kept).await.unwrap();
+    operator.show_again(kept, by()).await.unwrap();
     let before = ledger.find(kept).await.unwrap().unwrap().history.unwrap();
     let tomorrow = Timestamp::now() + Duration::from_secs(86_400);
-    assert_eq!(operator.prune(tomorrow, Box::new(|_| ())).await.unwrap(), 1);
+    assert_eq!(operator.prune(tomorrow, by(), Box::new(|_| ())).await.unwrap(), 1);
     assert!(ledger.find(gone).await.unwrap().is_none());
     assert_eq!(ledger.find(kept).await.unwrap().unwrap().history.unwrap(), before);
     close(ledger).await;

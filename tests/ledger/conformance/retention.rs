@@ -90,7 +90,7 @@ async fn a_log_that_was_pruned_to_its_end_goes_on_counting_where_it_was(backend:
         operator.prunable(before).await.unwrap(),
         u64::try_from(scratch.count("commands").await).unwrap()
     );
-    operator.prune(before, Box::new(|_| ())).await.unwrap();
+    operator.prune(before, by(), Box::new(|_| ())).await.unwrap();
     assert_eq!(scratch.count("commands").await, 0);
     let ledger = scratch.open().await;
     let id = accepted(&ledger, acceptance("next", "APPROVE", None)).await;
@@ -118,7 +118,7 @@ async fn more_than_one_step_is_pruned_in_steps(backend: Backend) {
     let steps = Arc::new(Mutex::new(Vec::new()));
     let seen = steps.clone();
     let progress = Box::new(move |so_far| seen.lock().unwrap().push(so_far));
-    assert_eq!(operator.prune(before, progress).await.unwrap(), 590);
+    assert_eq!(operator.prune(before, by(), progress).await.unwrap(), 590);
     assert_eq!(*steps.lock().unwrap(), [256, 512, 590]);
     assert_eq!(scratch.places("commands").await, (591..=600).collect::<Vec<_>>());
 }

@@ -182,7 +182,7 @@ async fn a_repeat_of_what_was_pruned_is_none(backend: Backend) {
     let ledger = recalled(&scratch, 1).await;
     let operator = scratch.client().await;
     assert_eq!(
-        operator.prune(Timestamp::now() - Duration::from_secs(1800), Box::new(|_| ())).await.unwrap(),
+        operator.prune(Timestamp::now() - Duration::from_secs(1800), by(), Box::new(|_| ())).await.unwrap(),
         1
     );
     let again = accepted(&ledger, acceptance("t1", "APPROVE", None)).await;

@@ -66,14 +66,40 @@ CREATE TABLE countersign.rounds (
     command_id  uuid  NOT NULL
 );
 
--- What operators did, by command line or API.
-CREATE TABLE countersign.operator_acts (
-    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    acted_at bigint NOT NULL,
-    seq      bigint NOT NULL,
-    act      text   NOT NULL
+-- What people and their programs changed, by whom and why.
+CREATE TABLE countersign.acts (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         bigint NOT NULL,                 -- when it began
+    changed_at bigint NOT NULL,                 -- when it changed something last
+    act        text   NOT NULL,
+    via        text   NOT NULL,                 -- cli, api, console, signal
+    name       text,                            -- of the user, or of the API token
+    sudo_user  text,
+    host       text,
+    peer       text,
+    reason     text,                            -- in the actor's words
+    count      bigint NOT NULL,                 -- how many commands or contexts it changed
+    detail     text                             -- a JSON object
 );
-CREATE INDEX operator_acts_of ON countersign.operator_acts (seq, id);
+
+-- The commands that acts changed, as long as they are here.
+CREATE TABLE countersign.act_commands (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    act_id bigint NOT NULL,
+    seq    bigint NOT NULL,
+    at     bigint NOT NULL
+);
+CREATE INDEX act_commands_of ON countersign.act_commands (seq, id);
+CREATE INDEX act_commands_by_act ON countersign.act_commands (act_id);
+
+-- The contexts that acts changed.
+CREATE TABLE countersign.act_contexts (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    act_id bigint NOT NULL,
+    tag    bigint NOT NULL                      -- the first 64 bits of the SHA-256 of the key
+);
+CREATE INDEX act_contexts_by_act ON countersign.act_contexts (act_id);
+CREATE INDEX act_contexts_by_tag ON countersign.act_contexts (tag);
 
 -- Refused callbacks, redacted; the oldest of each kind are dropped.
 CREATE TABLE countersign.refusals (
@@ -113,8 +139,10 @@ CREATE TABLE countersign.contexts (
     actions       text,                         -- a JSON list of texts
     approval_code text,
     endpoint      text,
-    data          text                          -- JSON, as it was sent
+    data          text,                         -- JSON, as it was sent
+    act_id        bigint                        -- the act that registered it last
 );
+CREATE INDEX contexts_by_act ON countersign.contexts (act_id) WHERE act_id IS NOT NULL;
 CREATE UNIQUE INDEX contexts_by_message ON countersign.contexts (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX contexts_by_expiry ON countersign.contexts (expires_at) WHERE expires_at IS NOT NULL;
 

@@ -46,14 +46,39 @@ CREATE TABLE rounds (
     command_id  BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What operators did, by command line or API.
-CREATE TABLE operator_acts (
-    id       INTEGER PRIMARY KEY,
-    acted_at INTEGER NOT NULL,
-    seq      INTEGER NOT NULL,
-    act      TEXT    NOT NULL
+-- What people and their programs changed, by whom and why.
+CREATE TABLE acts (
+    id         INTEGER PRIMARY KEY,
+    at         INTEGER NOT NULL,                -- milliseconds since 1970: when it began
+    changed_at INTEGER NOT NULL,                -- and when it changed something last
+    act        TEXT    NOT NULL,
+    via        TEXT    NOT NULL,                -- cli, api, console, signal
+    name       TEXT,                            -- of the user, or of the API token
+    sudo_user  TEXT,
+    host       TEXT,
+    peer       TEXT,
+    reason     TEXT,                            -- in the actor's words
+    count      INTEGER NOT NULL,                -- how many commands or contexts it changed
+    detail     TEXT                             -- a JSON object
 ) STRICT;
-CREATE INDEX operator_acts_of ON operator_acts (seq, id);
+
+-- The commands that acts changed, as long as they are here.
+CREATE TABLE act_commands (
+    id     INTEGER PRIMARY KEY,
+    act_id INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    at     INTEGER NOT NULL                     -- milliseconds since 1970
+) STRICT;
+CREATE INDEX act_commands_of ON act_commands (seq, id);
+CREATE INDEX act_commands_by_act ON act_commands (act_id);
+
+-- The contexts that acts changed. No index by tag: registering would write to a page of it for each context.
+CREATE TABLE act_contexts (
+    id     INTEGER PRIMARY KEY,
+    act_id INTEGER NOT NULL,
+    tag    INTEGER NOT NULL                     -- the first 64 bits of the SHA-256 of the key
+) STRICT;
+CREATE INDEX act_contexts_by_act ON act_contexts (act_id);
 
 -- Refused callbacks, redacted; the oldest of each kind are dropped.
 CREATE TABLE refusals (
@@ -94,13 +119,15 @@ CREATE TABLE contexts (
     actions       TEXT,                         -- a JSON list of texts
     approval_code TEXT,
     endpoint      TEXT,
-    data          TEXT                          -- JSON, as it was sent
+    data          TEXT,                         -- JSON, as it was sent
+    act_id        INTEGER                       -- the act that registered it last
 ) STRICT, WITHOUT ROWID;
 
 -- A message shows one card, so it means one context.
 CREATE UNIQUE INDEX contexts_by_message ON contexts (message_id) WHERE message_id IS NOT NULL;
 
--- For pruning.
+-- For pruning: of acts, and of contexts.
+CREATE INDEX contexts_by_act ON contexts (act_id) WHERE act_id IS NOT NULL;
 CREATE INDEX contexts_by_expiry ON contexts (expires_at) WHERE expires_at IS NOT NULL;
 
 -- How far published commands have been compared with what the approval center shows.

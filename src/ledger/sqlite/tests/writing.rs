@@ -3,7 +3,10 @@
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::command::{Grant, Registered};
+use crate::{
+    command::{Grant, Registered},
+    ledger::{Actor, Via},
+};
 
 #[tokio::test]
 async fn a_writer_that_hangs_does_not_answer_and_one_whose_commit_fails_does() {
@@ -80,7 +83,10 @@ async fn registrations_alone_are_moved_out_of_the_write_ahead_log_too() {
             let data = RawValue::from_string(format!("\"{}\"", "x".repeat(10_000))).unwrap();
             context(&format!("{batch}-{n}"), data)
         });
-        assert!(matches!(ledger.register(contexts.collect()).await, Ok(Registering::Kept { .. })));
+        assert!(matches!(
+            ledger.register(contexts.collect(), Actor::unnamed(Via::Api).into()).await,
+            Ok(Registering::Kept { .. })
+        ));
     }
     let path = scratch.path();
     let deadline = Instant::now() + Duration::from_secs(20);
