@@ -24,10 +24,10 @@
 //!    [`enrichment`](center::enrichment) completes them first.
 //! 7. Confirms without a return advance the cursor over the confirmed prefix. A nack or a return creates an exception.
 //!    After a deadline or a closed channel, publishing restarts at the cursor.
-//! 8. [`feedback`] keeps the workers' reports about the command in the ledger, and takes back the commands that no worker
+//! 8. [`feedback`] keeps the workers' reports about the command in the ledger, and takes back commands that no worker
 //!    took. An endpoint may hold the answer of step 5 for the report: after the commit, and without a remote call.
-//! 9. If `[approval_center]` is configured, [`outcomes`](center::outcomes) shows what was reported on the card and in the
-//!    instance. The loop is closed.
+//! 9. If `[approval_center]` is configured, [`outcomes`](center::outcomes) shows what was reported on the card and in
+//!    the instance. The loop is closed.
 //!
 //! # Map
 //! Flow goes down the list, imports go to leaves. `tests/it/layering` enforces the imports and forbids import cycles
