@@ -24,8 +24,10 @@
 //!    [`enrichment`](center::enrichment) completes them first.
 //! 7. Confirms without a return advance the cursor over the confirmed prefix. A nack or a return creates an exception.
 //!    After a deadline or a closed channel, publishing restarts at the cursor.
-//! 8. If `[approval_center]` is configured, [`outcomes`](center::outcomes) stores the workers' reports about the
-//!    command in the ledger and shows them on the card and in the instance. The loop is closed.
+//! 8. [`feedback`] keeps the workers' reports about the command in the ledger, and takes back commands that no worker
+//!    took. An endpoint may hold the answer of step 5 for the report: after the commit, and without a remote call.
+//! 9. If `[approval_center]` is configured, [`outcomes`](center::outcomes) shows what was reported on the card and in
+//!    the instance. The loop is closed.
 //!
 //! # Map
 //! Flow goes down the list, imports go to leaves. `tests/it/layering` enforces the imports and forbids import cycles
@@ -43,7 +45,8 @@
 //! | [`ledger`] | durable accept, sameness, cursor, exceptions | command |
 //! | [`relay`] | from the ledger to a broker, whichever it is | command ledger |
 //! | [`amqp`] | the one place that knows lapin: connections, topology, publishing | command ledger relay |
-//! | [`center`] | what stands round the callback, off unless configured: [`client`](center::client) of the platform's own APIs, [`enrichment`](center::enrichment), [`outcomes`](center::outcomes), [`reconcile`](center::reconcile) | command ledger relay amqp |
+//! | [`feedback`] | what comes back from the broker, into the ledger: reports, dead letters, unrouted commands | command ledger relay amqp, the client's types |
+//! | [`center`] | what stands round the callback, off unless configured: [`client`](center::client) of the platform's own APIs, [`enrichment`](center::enrichment), [`outcomes`](center::outcomes), [`reconcile`](center::reconcile) | command ledger relay |
 //! | [`emulator`] | the approval center's stand-in, for newcomers and tests | callback, for its cipher |
 //! | [`command`] | the domain, pure | nothing |
 //! | [`config`] | the settings of all modules from file, environment, flags | the settings' modules |

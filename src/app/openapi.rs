@@ -11,6 +11,7 @@ use crate::{
     intake::{Locale, NO_CALLBACK, PROBE_WORD, Refusal},
     ledger::{
         Finding, KeptRefusal, OutcomeRecord, Record, RefusedCallback, ShowingRecord, ShowingState, State,
+        Stray, Why,
     },
     time::Timestamp,
 };
@@ -109,6 +110,8 @@ fn the_closed_lists_are_those_of_the_program() {
     assert_eq!(words(&schemas["Reason"]["enum"]), reasons);
     let states = State::ALL.iter().copied().map(State::as_str).collect();
     assert_eq!(words(&schemas["State"]["enum"]), states);
+    let why = Why::ALL.iter().copied().map(Why::as_str).collect();
+    assert_eq!(words(&schemas["Event"]["properties"]["why"]["enum"]), why);
 }
 
 /// A member added to the ledger's views must be added to the document.
@@ -176,6 +179,17 @@ fn what_the_ledger_shows_has_the_members_of_the_document() {
         message_id: None,
         context_task: None,
     };
+    let stray = Stray {
+        id: 1,
+        came_at: now,
+        why: None,
+        queue: None,
+        reason: None,
+        message_id: None,
+        message_type: None,
+        routing_key: String::new(),
+        body: String::new(),
+    };
     fn shown(value: &impl serde::Serialize) -> BTreeSet<String> {
         serde_json::to_value(value).unwrap().as_object().unwrap().keys().cloned().collect()
     }
@@ -185,6 +199,7 @@ fn what_the_ledger_shows_has_the_members_of_the_document() {
     assert_eq!(shown(&place), documented("Showing"));
     assert_eq!(shown(&Finding::seen()), documented("Finding"));
     assert_eq!(shown(&KeptRefusal { id: 1, refused }), documented("Refused"));
+    assert_eq!(shown(&stray), documented("Stray"));
 }
 
 #[test]

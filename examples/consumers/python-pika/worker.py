@@ -141,7 +141,7 @@ if __name__ == "__main__":
     try:
         main()
     except (pika.exceptions.UnroutableError, pika.exceptions.ChannelClosedByBroker) as problem:
-        # Not routed, or no such exchange: countersign makes both when it has an [approval_center].
+        # Not routed, or no such exchange: countersign makes both unless its outcomes.queue is empty.
         sys.exit(f"cannot consume {options.queue}, or report to {options.report or 'nobody'}: {problem!r}")
     except pika.exceptions.AMQPError as problem:
         sys.exit(f"the broker is away: {problem!r}")  # systemd or Kubernetes starts it again

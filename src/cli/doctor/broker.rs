@@ -189,7 +189,7 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
         }
         Some(Role::Outcomes) if consumers == 0 => {
             let words = format!("{name} has {} and no consumer", counted(messages.into(), "outcome"));
-            results.risky(subject, format!("{words}; is serve running, with this [approval_center]?"))
+            results.risky(subject, format!("{words}; is serve running, with this outcomes.queue?"))
         }
         Some(Role::Outcomes) => results.ok(subject, format!("{name}: {messages} waiting to be taken")),
         // AMQP cannot list bindings. If they are missing, commands end up here.

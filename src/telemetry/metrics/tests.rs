@@ -24,7 +24,10 @@ fn with_every_series_of_an_alert() -> Arc<Metrics> {
         metrics.callbacks.counter("purchase", outcome).inc();
         metrics.callbacks.counter(UNKNOWN_ENDPOINT, outcome).inc();
     }
-    ["pending", "published", "parked"].into_iter().for_each(|state| metrics.ledger.set_rows(state, 1));
+    ["pending", "published", "parked", "rejected", "unrouted"]
+        .into_iter()
+        .for_each(|state| metrics.ledger.set_rows(state, 1));
+    metrics.dead_letters.set_strays(1);
     metrics.ledger.set_standbys(1);
     ["unseen", "not_found", "contradicted"]
         .into_iter()
@@ -147,8 +150,8 @@ fn no_reason_of_a_refusal_is_without_an_alert() {
         .flat_map(|rest| rest.split('"').nth(1).unwrap().split('|'))
         .collect();
     for reason in Refusal::ALL {
-        // Stopping is intentional; limited peers have a separate metric.
-        let exempt = matches!(reason, Refusal::ShuttingDown | Refusal::RateLimited);
+        // Stopping is intentional; limited peers have a separate metric; to decline is the worker's own decision.
+        let exempt = matches!(reason, Refusal::ShuttingDown | Refusal::RateLimited | Refusal::Declined);
         assert_eq!(watched.contains(reason.as_str()), !exempt, "{}", reason.as_str());
     }
 }
@@ -175,6 +178,9 @@ fn the_catalogue_has_the_names_of_the_contract() {
     metrics.outcomes.set_waiting(3, 1);
     metrics.callbacks.refusals_dropped(0, 5);
     metrics.callbacks.refusals_dropped(1, 7);
+    metrics.callbacks.waited(Waited::Full);
+    metrics.dead_letters.collected(LetterResult::Stray);
+    metrics.dead_letters.set_strays(2);
     metrics.reconcile.reconciled("seen", 0);
     metrics.reconcile.set_findings("unseen", 3);
     metrics.reconcile.passed(true);
@@ -203,6 +209,13 @@ fn the_catalogue_has_the_names_of_the_contract() {
         "countersign_callbacks_total{endpoint=\"purchase\",outcome=\"accepted\"} 1",
         "countersign_callback_duration_seconds_count 1",
         "countersign_probes_total{endpoint=\"purchase\"} 1",
+        "countersign_answers_waited_total{result=\"heard\"} 0",
+        "countersign_answers_waited_total{result=\"nothing\"} 0",
+        "countersign_answers_waited_total{result=\"full\"} 1",
+        "countersign_dead_letters_total{result=\"open\"} 0",
+        "countersign_dead_letters_total{result=\"closed\"} 0",
+        "countersign_dead_letters_total{result=\"stray\"} 1",
+        "countersign_ledger_strays 2",
         "countersign_ledger_rows{state=\"pending\"} 7",
         "countersign_ledger_oldest_pending_seconds 0.0",
         "countersign_publishes_total{result=\"returned\"} 2",
