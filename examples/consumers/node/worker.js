@@ -49,7 +49,7 @@ function signedBy(key, [id, time, signatures], body) {
 
 /** Throws unless one of the keys has signed the message. Headers other than these three are not signed. */
 function checkSignature(message) {
-  const [id, time, signatures] = ["id", "timestamp", "signature"].map((name) => message.properties.headers[`webhook-${name}`]);
+  const [id, time, signatures] = ["id", "timestamp", "signature"].map((name) => message.properties.headers?.[`webhook-${name}`]);
   if (!id || !time || !signatures) throw new Error("not signed");
   const headers = [id, time, String(signatures).split(" ")];
   if (!keys.some((key) => signedBy(key, headers, message.content))) throw new Error("not signed by a key that is known here");
