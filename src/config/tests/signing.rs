@@ -70,7 +70,7 @@ fn a_key_that_is_there_twice_or_one_too_many_is_a_fault() {
         keys(&format!("{{ secret = '{ED25519}' }}, {{ secret = '{HMAC}' }}, {{ secret = '{SEED}' }}"));
     has(&twice.faults(), "countersign.toml:2: amqp.signing.keys: [2] is the same as an earlier one");
     let many: Vec<_> = (0..5)
-        .map(|byte| crate::amqp::signing::SigningKey::hmac_text(&[byte; 32]))
+        .map(|byte| amqp::signing::SigningKey::hmac_text(&[byte; 32]))
         .map(|secret| format!("{{ secret = '{}' }}", secret.expose()))
         .collect();
     has(
