@@ -1,7 +1,7 @@
-//! The relay into a real quorum queue: from the ledger to the settled confirm.
+//! The relay into a real quorum queue: from the ledger to the settled confirm; and what signing adds to a publish.
 //!
 //! environment: `AMQP_URL`, a broker to use (its queue `countersign.bench.relay` is deleted); without it a private one is
-//! started. `COUNTERSIGN_BENCH_NO_BROKER=1` leaves this out.
+//! started. `COUNTERSIGN_BENCH_NO_BROKER=1` leaves out what needs it.
 
 mod support;
 
@@ -13,7 +13,11 @@ use std::{
 };
 
 use countersign::{
-    amqp,
+    amqp::{
+        self,
+        signing::{self, SigningKey},
+    },
+    command::CommandId,
     ledger::{Accept, Lifecycle, sqlite::SqliteLedger},
     relay::{self},
     secret::Secret,
@@ -71,8 +75,34 @@ async fn clean(url: &str) {
     connection.close(200, "done".into()).await.expect("closed");
 }
 
+/// Keys by which commands are signed, by the name of the measurement.
+fn keys() -> [(&'static str, Vec<SigningKey>); 4] {
+    let key = |text: Secret| SigningKey::parse(&text).expect("it was made for this");
+    let (hmac, ed25519) = (key(SigningKey::hmac_text(&[1; 32])), key(SigningKey::ed25519_text(&[1; 32])));
+    let rotating = vec![ed25519.clone(), key(SigningKey::ed25519_text(&[2; 32]))];
+    [
+        ("unsigned", Vec::new()),
+        ("hmac-sha256", vec![hmac]),
+        ("ed25519", vec![ed25519]),
+        ("ed25519-twice", rotating),
+    ]
+}
+
+/// What signing adds to one publish, for a body as long as an ordinary command.
+fn sign(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sign");
+    let (id, body) =
+        (CommandId::parse("019a0000-0000-7000-8000-000000000001").expect("an id"), vec![b'a'; 800]);
+    for (name, keys) in keys().iter().skip(1) {
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| signing::headers(keys, id, Timestamp::now(), &body))
+        });
+    }
+    group.finish();
+}
+
 /// Has a relay publish a backlog of [`COMMANDS`]; returns how long it took from its start to the last settled confirm.
-async fn drained(url: &str) -> Duration {
+async fn drained(url: &str, signing: Vec<SigningKey>) -> Duration {
     clean(url).await;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
     let path = directory.path().join("ledger.db");
@@ -86,6 +116,7 @@ async fn drained(url: &str) -> Duration {
         urls: vec![Secret::new(url)],
         exchange: NAME.to_owned(),
         queue: NAME.to_owned(),
+        signing,
         ..amqp::Settings::default()
     })
     .expect("the URL is one");
@@ -126,20 +157,22 @@ fn drain(criterion: &mut Criterion) {
     let runtime = support::runtime();
     let mut group = criterion.benchmark_group("relay");
     group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(COMMANDS));
-    group.bench_function("drain", |bencher| {
-        bencher.iter_custom(|count| {
-            runtime.block_on(async {
-                let mut took = Duration::ZERO;
-                for _ in 0..count {
-                    took += drained(&broker.url).await;
-                }
-                took
-            })
+    for (name, keys) in keys() {
+        group.bench_function(format!("drain/{name}"), |bencher| {
+            bencher.iter_custom(|count| {
+                runtime.block_on(async {
+                    let mut took = Duration::ZERO;
+                    for _ in 0..count {
+                        took += drained(&broker.url, keys.clone()).await;
+                    }
+                    took
+                })
+            });
         });
-    });
+    }
     group.finish();
     runtime.block_on(clean(&broker.url));
 }
 
-criterion_group!(benches, drain);
+criterion_group!(benches, sign, drain);
 criterion_main!(benches);

@@ -4,17 +4,22 @@ usage: examples_broker.py depth QUEUE COUNT SECONDS      waits until COUNT messa
        examples_broker.py consumers QUEUE COUNT SECONDS  waits until there are COUNT consumers
        examples_broker.py disturb QUEUE                  adds one copy of a message that waits, and two poisoned ones,
                                                          and a plain command where the messages are calls for Celery
+       examples_broker.py forge QUEUE                    adds two messages that nobody has signed: a copy of one that waits with
+                                                         its own signatures and another decision, and one without signatures
        examples_broker.py drain QUEUE                    takes all messages; prints message_id and reason of each
 
-The broker is that of AMQP_URL. Exits 1, with what was seen last, if the time is over.
+The broker is that of AMQP_URL. What `disturb` adds is signed with SIGNING_SECRET, so that workers refuse it for what it is.
+Exits 1, with what was seen last, if the time is over.
 """
 
 import json
 import os
 import sys
 import time
+from datetime import datetime, timezone
 
 import pika
+from standardwebhooks.webhooks import Webhook
 
 
 def wait(channel, queue, attribute, wanted, seconds):
@@ -35,21 +40,47 @@ def publish(channel, queue, properties, body):
 def disturb(channel, queue):
     channel.confirm_delivery()
     method, properties, body = channel.basic_get(queue)
-    publish(channel, queue, properties, body)  # the same once more, as after a lost acknowledgement
+    publish(channel, queue, properties, body)  # the same again, as after a lost acknowledgement
     channel.basic_nack(method.delivery_tag)
 
     # Poison, in the very dress of the real ones: cut off in the middle, and a schema that nobody knows.
-    publish(channel, queue, poisoned(properties, "poison-cut"), body[: len(body) // 2])
+    cut = body[: len(body) // 2]
+    publish(channel, queue, signed(poisoned(properties, "poison-cut"), cut), cut)
     command = body.replace(b'"approval.command/1"', b'"approval.command/9"').replace(
         properties.message_id.encode(), b"poison-schema"
     )
     assert json.loads(command) != json.loads(body)
-    publish(channel, queue, poisoned(properties, "poison-schema"), command)
+    publish(channel, queue, signed(poisoned(properties, "poison-schema"), command), command)
     if "task" in properties.headers:
         plain = poisoned(properties, "poison-plain")
         for name in ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "origin"):
             del plain.headers[name]
-        publish(channel, queue, plain, json.dumps(json.loads(body)[0][0]).encode())
+        command = json.dumps(json.loads(body)[0][0]).encode()
+        publish(channel, queue, signed(plain, command), command)
+
+
+def forge(channel, queue):
+    channel.confirm_delivery()
+    method, properties, body = channel.basic_get(queue)
+    channel.basic_nack(method.delivery_tag)
+    assert properties.headers["webhook-id"] == properties.message_id
+    own = properties.message_id.encode()
+    # With all headers of the real one, so that nothing but the decision differs.
+    forged = body.replace(b'"approve"', b'"custom"').replace(b'"reject"', b'"custom"')
+    assert forged != body
+    publish(channel, queue, properties, forged)
+    unsigned = poisoned(properties, "poison-unsigned")
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        del unsigned.headers[name]
+    publish(channel, queue, unsigned, body.replace(own, b"poison-unsigned"))
+
+
+def signed(properties, body):
+    now = datetime.now(timezone.utc)
+    properties.headers.update({"webhook-id": properties.message_id, "webhook-timestamp": str(int(now.timestamp()))})
+    signature = Webhook(os.environ["SIGNING_SECRET"]).sign(properties.message_id, now, body.decode())
+    properties.headers["webhook-signature"] = signature
+    return properties
 
 
 def poisoned(properties, message_id):
@@ -85,7 +116,7 @@ def main():
         attribute = {"depth": "message_count", "consumers": "consumer_count"}[what]
         wait(channel, queue, attribute, int(numbers[0]), float(numbers[1]))
     else:
-        {"disturb": disturb, "drain": drain}[what](channel, queue)
+        {"disturb": disturb, "forge": forge, "drain": drain}[what](channel, queue)
     connection.close()
 
 

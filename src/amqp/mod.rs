@@ -12,6 +12,7 @@ mod examine;
 mod permissions;
 mod publisher;
 mod settings;
+pub mod signing;
 pub mod tls;
 pub mod topology;
 mod url;

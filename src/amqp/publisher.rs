@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::{
     Broker, Error, Existing, Settings,
     connection::{Link, Turn},
+    signing::{self, SigningKey},
     watch::Watch,
     window::{Answer, Returned, Window},
 };
@@ -36,6 +37,7 @@ use crate::{
     ledger::Entry,
     relay::News,
     telemetry::log::chain,
+    time::Timestamp,
 };
 
 /// Headers longer than this are left out; the body has the whole value.
@@ -43,7 +45,7 @@ use crate::{
 /// All properties of a message go into one frame, whose size the broker limits (131072 bytes by default, 8192 at the
 /// least from RabbitMQ 4 on). A larger frame ends the connection, and such a command would be published again and
 /// again, blocking all later ones.
-const MAX_HEADER_BYTES: usize = 1024;
+pub(super) const MAX_HEADER_BYTES: usize = 1024;
 
 /// `delivery_mode`: on disk before it is confirmed.
 const PERSISTENT: u8 = 2;
@@ -128,6 +130,7 @@ pub struct ConfirmChannel {
     exchange: ShortString,
     message_type: String,
     profiles: HashMap<String, Profile>,
+    signing: Vec<SigningKey>,
     _connected: Connected,
 }
 
@@ -156,6 +159,7 @@ impl ConfirmChannel {
             exchange: short(settings.exchange.as_str()),
             message_type: settings.message_type.clone(),
             profiles: settings.profiles.clone(),
+            signing: settings.signing.clone(),
         }
     }
 
@@ -177,6 +181,10 @@ impl crate::relay::Session for ConfirmChannel {
         let command_id = envelope.command_id;
         let profile = self.profiles.get(&*envelope.endpoint).unwrap_or(&Profile::Plain);
         let mut form = profile.form(&envelope, &self.message_type, &body);
+        if !self.signing.is_empty() {
+            let signed = signing::headers(&self.signing, command_id, Timestamp::now(), &form.body);
+            form.headers.extend(signed);
+        }
         let wrapped = match std::mem::take(&mut form.body) {
             Cow::Owned(wrapped) => Some(wrapped),
             Cow::Borrowed(_) => None,

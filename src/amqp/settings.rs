@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::tls;
+use super::{signing::SigningKey, tls};
 use crate::{command::profile::Profile, secret::Secret};
 
 /// Settings of the publisher.
@@ -30,6 +30,8 @@ pub struct Settings {
     pub message_type: String,
     /// The profile of an endpoint's commands, by endpoint name. The default is [`Profile::Plain`].
     pub profiles: HashMap<String, Profile>,
+    /// Each signs every command. Empty: commands are not signed.
+    pub signing: Vec<SigningKey>,
     /// Time limit for connecting to one broker, up to the first publish.
     pub connect_timeout: Duration,
     /// For `amqps://`.
@@ -52,6 +54,7 @@ impl Settings {
             check_interval,
             message_type,
             profiles,
+            signing,
             connect_timeout,
             tls,
         } = self;
@@ -66,6 +69,8 @@ impl Settings {
         };
         urls.len() == other.urls.len()
             && urls.iter().zip(&other.urls).all(|(one, other)| one.equals(other.expose()))
+            && signing.len() == other.signing.len()
+            && signing.iter().zip(&other.signing).all(|(one, other)| one.is_same(other))
             && (exchange, queue) == (&other.exchange, &other.queue)
             && (outcomes, outcomes_needed) == (&other.outcomes, &other.outcomes_needed)
             && (topology, check_interval) == (&other.topology, &other.check_interval)
@@ -88,6 +93,7 @@ impl Default for Settings {
             check_interval: Some(Duration::from_secs(60)),
             message_type: "approval.command.v1".to_owned(),
             profiles: HashMap::new(),
+            signing: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             tls: tls::Settings::default(),
         }
@@ -118,9 +124,11 @@ mod tests {
 
     #[test]
     fn a_publisher_is_rebuilt_for_each_setting_that_it_uses() {
-        let settings = || Settings { urls: vec![Secret::new("amqp://u:fake@a")], ..Settings::default() };
+        let key = || SigningKey::parse(&SigningKey::hmac_text(&[1; 32])).unwrap();
+        let urls = || vec![Secret::new("amqp://u:fake@a")];
+        let settings = || Settings { urls: urls(), signing: vec![key()], ..Settings::default() };
         assert!(settings().is_same(&settings()));
-        let changes: [fn(&mut Settings); 13] = [
+        let changes: [fn(&mut Settings); 15] = [
             |s| s.urls = vec![Secret::new("amqp://u:other-fake@a")],
             |s| s.urls.push(Secret::new("amqp://u:fake@b")),
             |s| s.exchange = "e".to_owned(),
@@ -134,6 +142,8 @@ mod tests {
             |s| s.tls.ca_file = Some("ca.pem".into()),
             |s| drop(s.profiles.insert("purchase".to_owned(), celery())),
             |s| s.urls.clear(),
+            |s| s.signing.clear(),
+            |s| s.signing = vec![SigningKey::parse(&SigningKey::hmac_text(&[2; 32])).unwrap()],
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let mut changed = settings();

@@ -1,16 +1,15 @@
-//! `encrypt`, `decrypt`, `keygen`.
+//! `encrypt`, `decrypt`.
 
 use std::{io::Read, path::PathBuf};
 
 use anyhow::{Context, anyhow};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 use serde_json::json;
 
 use super::{
     credentials::{choose, random, secret_from},
     exit::{Exit, Failure},
-    output::{exactly, is_seen, json, line, say},
+    output::{exactly, line, say},
 };
 use crate::{
     callback::{
@@ -60,13 +59,6 @@ pub(super) struct EncryptArguments {
 pub(super) struct DecryptArguments {
     #[command(flatten)]
     key: KeyArguments,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct KeygenArguments {
-    /// Print JSON instead of TOML
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) fn encrypt(arguments: &EncryptArguments, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -172,24 +164,6 @@ fn known<'l>(arguments: &KeyArguments, loaded: &'l Loaded) -> Result<Known<'l>, 
         return Err(Failure::Usage(format!("the endpoint {} has no action_callback_key", endpoint.name)));
     }
     Ok(Known { keys, endpoint: Some(endpoint) })
-}
-
-pub(super) fn keygen(arguments: &KeygenArguments) -> Result<Exit, Failure> {
-    // 256 bits each, in characters that need no escaping in TOML, JSON, a shell or a URL.
-    let [token, key] = [(); 2].map(|()| URL_SAFE_NO_PAD.encode(random::<32>()));
-    if arguments.json {
-        json(&json!({ "action_callback_token": token, "action_callback_key": key }))?;
-        return Ok(Exit::Done);
-    }
-    line(format_args!(
-        "credentials = [ {{ action_callback_token = \"{token}\", action_callback_key = \"{key}\" }} ]"
-    ))?;
-    if is_seen() {
-        say(
-            "The line goes into [[endpoints]]; the same two values go into the approval definition or the bot message.",
-        );
-    }
-    Ok(Exit::Done)
 }
 
 #[cfg(test)]

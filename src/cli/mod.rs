@@ -11,6 +11,7 @@ mod doctor;
 mod emulator;
 mod exit;
 mod healthcheck;
+mod keygen;
 mod ledger;
 mod opened;
 mod output;
@@ -112,8 +113,8 @@ enum CliCommand {
     Encrypt(crypt::EncryptArguments),
     /// Decrypt a callback from stdin
     Decrypt(crypt::DecryptArguments),
-    /// Generate a token and a key
-    Keygen(crypt::KeygenArguments),
+    /// Generate a token and a key, or a key that signs commands
+    Keygen(keygen::Arguments),
     /// Sign and verify contexts of format jwt
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -212,7 +213,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Emulator(arguments) => emulator::run(&arguments),
         CliCommand::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
         CliCommand::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),
-        CliCommand::Keygen(arguments) => crypt::keygen(&arguments),
+        CliCommand::Keygen(arguments) => keygen::run(&arguments),
         CliCommand::Context(command) => context::run(command, || sources.load_telling()),
         CliCommand::Topology(command) => topology::run(&command, &sources.load_telling()),
         CliCommand::Schema(arguments) => schema::run(&arguments),

@@ -20,7 +20,10 @@ use super::{
     output::{json, say},
 };
 use crate::{
-    amqp::{self, Settings, listen_in},
+    amqp::{
+        self, Settings, listen_in,
+        signing::{Signed, SigningKey, check},
+    },
     config::Loaded,
 };
 
@@ -38,7 +41,10 @@ Examples:
   countersign tail --count 1 | jq                     wait for one command and exit
 
 Prints `ready` on stderr once it is subscribed. Takes nothing from the consumers: it has a queue of
-its own, which RabbitMQ deletes when the command exits. Exits with 69 if the broker is unavailable.";
+its own, which RabbitMQ deletes when the command exits. Exits with 69 if the broker is unavailable.
+
+Where commands are signed ([amqp.signing]) it checks the signatures, by the keys of this configuration:
+--headers shows `signature`, which is valid, invalid or none; what is not valid is told on stderr.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -46,7 +52,7 @@ pub(super) struct Arguments {
     /// Binding key, in the syntax of topic exchanges; may be repeated
     #[arg(long, value_name = "PATTERN", default_value = "#")]
     binding: Vec<String>,
-    /// Print an object with routing_key, properties, headers and body instead of the body alone
+    /// Print an object with routing_key, properties, headers, signature and body instead of the body alone
     #[arg(long)]
     headers: bool,
     /// Exit after this many commands
@@ -90,7 +96,7 @@ async fn follow(
             }
             None => return Err(Failure::Unavailable(anyhow!("the broker ended the subscription"))),
         };
-        print(&delivery, arguments.headers)?;
+        print(&delivery, arguments.headers, signature(&delivery, &amqp.signing))?;
         seen += 1;
         // lapin may never answer if the connection ends at this moment.
         let acked = tokio::time::timeout(PATIENCE, delivery.acker.ack(BasicAckOptions::default())).await;
@@ -173,12 +179,27 @@ async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel
         .await
 }
 
-fn print(delivery: &Delivery, headers: bool) -> Result<(), Failure> {
+/// `None` if commands are not signed.
+fn signature(delivery: &Delivery, keys: &[SigningKey]) -> Option<Signed> {
+    let headers = delivery.properties.headers().as_ref();
+    let header = |name: &str| match headers?.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        _ => None,
+    };
+    (!keys.is_empty()).then(|| check(keys, header, &delivery.data))
+}
+
+fn print(delivery: &Delivery, headers: bool, signature: Option<Signed>) -> Result<(), Failure> {
     let body = body(&delivery.data);
+    let properties = &delivery.properties;
+    let signature: Option<&'static str> = signature.map(Into::into);
+    if let Some(state @ ("invalid" | "none")) = signature {
+        let id = text_of(properties.message_id()).unwrap_or_default();
+        say(format_args!("signature {state}: message_id {id:?}"));
+    }
     if !headers {
         return json(&body);
     }
-    let properties = &delivery.properties;
     let headers = properties.headers().as_ref().map_or_else(Map::new, |table| {
         table.inner().iter().map(|(name, value)| (name.to_string(), value_of(value))).collect()
     });
@@ -196,6 +217,7 @@ fn print(delivery: &Delivery, headers: bool) -> Result<(), Failure> {
             "correlation_id": text_of(properties.correlation_id()),
         }),
         headers,
+        signature,
         body: &body,
     })
 }
@@ -206,6 +228,8 @@ struct Described<'a> {
     redelivered: bool,
     properties: Value,
     headers: Map<String, Value>,
+    /// `None` if commands are not signed.
+    signature: Option<&'static str>,
     /// Raw: keeps digits and member order.
     body: &'a RawValue,
 }

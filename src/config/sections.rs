@@ -7,13 +7,14 @@ use super::{
     certificates::{check_validity, file, identity_fault, identity_files},
     read::Section,
     secrets::Kind,
-    show::redact_url,
+    show::{REDACTED, redact_url},
     tokens::tokens,
     values::duration_within,
 };
 use crate::{
     amqp::{
         self, Topology,
+        signing::{MAX_KEYS, SigningKey},
         topology::{TAKEN_EXCHANGES, TAKEN_QUEUES},
     },
     center::outcomes,
@@ -158,6 +159,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
     {
         section.warn("tls", "has no effect, since no URL begins with amqps://");
     }
+    let signing = section.table("signing", amqp_signing);
     Some(Amqp {
         broker: amqp::Settings {
             urls: urls?,
@@ -168,6 +170,7 @@ pub(super) fn amqp(section: &mut Section<'_, '_, '_>) -> Option<Amqp> {
             message_type: message_type?,
             connect_timeout: connect_timeout?,
             collects: collects?,
+            signing: signing?,
             tls: tls?,
             // Set after the endpoints are read.
             ..amqp::Settings::default()
@@ -223,6 +226,38 @@ fn amqp_tls(section: &mut Section<'_, '_, '_>) -> Option<amqp::tls::Settings> {
         _ => section.fault("ca_file", error.to_string(), ""),
     }
     None
+}
+
+/// What signs commands. Keys that are faulty themselves are not compared with one another.
+fn amqp_signing(section: &mut Section<'_, '_, '_>) -> Option<Vec<SigningKey>> {
+    let keys = section.tables("keys", signing_key)?;
+    let twice = (1..keys.len()).find(|at| keys[..*at].iter().any(|other| other.is_same(&keys[*at])));
+    if let Some(at) = twice {
+        section.fault("keys", format!("[{at}] is the same as an earlier one"), "a key of its own");
+        return None;
+    }
+    if keys.len() > MAX_KEYS {
+        let expected = format!("up to {MAX_KEYS}: the old one and the new one are enough while rotating");
+        section.fault("keys", format!("has {} keys", keys.len()), expected);
+        return None;
+    }
+    Some(keys)
+}
+
+fn signing_key(section: &mut Section<'_, '_, '_>) -> Option<SigningKey> {
+    let check = |text: &str| match SigningKey::parse(&Secret::new(text)) {
+        Ok(_) => Ok(()),
+        Err(unusable) => Err(format!("{unusable}; `countersign keygen --signing ed25519` makes a good one")),
+    };
+    // The prefix tells which kind it is.
+    let show = |text: &str| format!("{}_{REDACTED}", text.split('_').next().unwrap_or_default());
+    match section.secret_shown("secret", "secret_file", Kind::Given, check, show)? {
+        Some(secret) => SigningKey::parse(&secret).ok(),
+        None => {
+            section.fault("secret", "is missing", "whsec_… (HMAC-SHA256) or whsk_… (Ed25519)");
+            None
+        }
+    }
 }
 
 /// RabbitMQ reserves names that begin with `amq.` and refuses to declare them.

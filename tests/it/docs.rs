@@ -379,6 +379,10 @@ impl Files {
                     "key_file" | "client_key_file" => self.pair.key.clone(),
                     "ca_file" | "client_ca_file" => self.authority.pem(),
                     "url_file" => "amqp://127.0.0.1:1".to_owned(),
+                    // Of all secrets, only those that sign commands have a form.
+                    "secret_file" if path.ends_with("signing-key") => {
+                        "whsec_c2lnbmluZy1mYWtlLWZha2UtZmFrZS1mYWtlLWZha2U=".to_owned()
+                    }
                     _ => "fake-secret-of-more-than-32-bytes-here".to_owned(),
                 };
                 let made = self.dir.path().join(key);

@@ -5,6 +5,9 @@ use crate::support::{
 };
 use serde_json::Value;
 
+/// Base64 of a key that signs commands.
+const SIGNING: &str = "c2lnbmluZy1mYWtlLWZha2UtZmFrZS1mYWtlLWZha2U=";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn away_from_a_terminal_every_line_is_a_json_object() {
     let vhost = Vhost::new().await;
@@ -53,6 +56,7 @@ async fn no_secret_and_no_ciphertext_is_logged_at_any_level_and_no_context_at_in
         let config = Config::with_url(vhost.url())
             .endpoint(Endpoint::plain("strict").set("on_conflict", "\"refuse\""))
             .set("admin", "token", "\"fake-admin-token\"")
+            .set("amqp.signing", "keys", &format!("[ {{ secret = \"whsec_{SIGNING}\" }} ]"))
             .set("log", "filter", &format!("\"{filter}\""));
         let mut app = App::with(config).await;
         let callback = Callback::list("i", "t").context("a-private-context");
@@ -77,7 +81,7 @@ async fn no_secret_and_no_ciphertext_is_logged_at_any_level_and_no_context_at_in
         let log = app.stderr();
         let outer: Value = serde_json::from_slice(&sealed).unwrap();
         let ciphertext = &outer["encrypt"].as_str().unwrap()[..40];
-        for secret in [TOKEN, KEY, "fake-admin-token", "guessed-", ciphertext] {
+        for secret in [TOKEN, KEY, "fake-admin-token", SIGNING, "guessed-", ciphertext] {
             assert!(!log.contains(secret), "{secret} is in the log at {filter}: {}", around(&log, secret));
         }
         assert!(

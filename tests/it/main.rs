@@ -32,6 +32,7 @@ mod restart;
 mod rotation;
 mod runbook;
 mod shutdown;
+mod signing;
 #[expect(
     dead_code,
     unused_imports,

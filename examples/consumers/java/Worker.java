@@ -10,9 +10,18 @@ import com.rabbitmq.client.Channel;
 import com.rabbitmq.client.Connection;
 import com.rabbitmq.client.ConnectionFactory;
 import com.rabbitmq.client.Delivery;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.MessageDigest;
+import java.security.Signature;
+import java.security.spec.X509EncodedKeySpec;
+import java.util.Base64;
 import java.util.Collections;
 import java.util.HashMap;
+import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -20,6 +29,8 @@ import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
 
 public class Worker {
     private static final int PREFETCH = 20;
@@ -42,7 +53,65 @@ public class Worker {
         Poison(String problem) { super(problem); }
     }
 
+    /** If there are any, only what one of them has signed is taken: whsec_… or whpk_…, separated by blanks. Two while
+     *  rotating. */
+    private static final List<String> KEYS =
+            List.of(System.getenv().getOrDefault("VERIFY_KEYS", "").split(" ")).stream().filter(key -> !key.isBlank()).toList();
+
+    /** What all Ed25519 public keys begin with, before their 32 bytes (RFC 8410). */
+    private static final byte[] ED25519 = HexFormat.of().parseHex("302a300506032b6570032100");
+
+    private static byte[] joined(byte[] head, byte[] rest) {
+        ByteArrayOutputStream both = new ByteArrayOutputStream();
+        both.writeBytes(head);
+        both.writeBytes(rest);
+        return both.toByteArray();
+    }
+
+    /** In Java without a library. Maven Central has com.standardwebhooks:standardwebhooks for HMAC-SHA256: use its `sign`, since
+     *  its `verify` refuses what is older than five minutes, and a command may wait in a queue for days. */
+    private static boolean signedBy(String key, byte[] content, String signature) throws GeneralSecurityException {
+        String[] parts = signature.split(",", 2);
+        if (parts.length < 2) return false;
+        byte[] given, known = Base64.getDecoder().decode(key.substring(key.indexOf('_') + 1));
+        try {
+            given = Base64.getDecoder().decode(parts[1]);
+        } catch (IllegalArgumentException problem) {
+            return false;
+        }
+        if (key.startsWith("whsec_") && parts[0].equals("v1")) {
+            Mac mac = Mac.getInstance("HmacSHA256");
+            mac.init(new SecretKeySpec(known, "HmacSHA256"));
+            return MessageDigest.isEqual(mac.doFinal(content), given);
+        }
+        if (!key.startsWith("whpk_") || !parts[0].equals("v1a") || given.length != 64) return false;
+        Signature verifier = Signature.getInstance("Ed25519");
+        verifier.initVerify(KeyFactory.getInstance("Ed25519").generatePublic(new X509EncodedKeySpec(joined(ED25519, known))));
+        verifier.update(content);
+        return verifier.verify(given);
+    }
+
+    /** Throws unless one of the keys has signed the message. Headers other than these three are not signed. */
+    private static void verify(Delivery message) throws Poison {
+        Map<String, Object> headers = message.getProperties().getHeaders();
+        if (headers == null) headers = Map.of();
+        Object id = headers.get("webhook-id"), time = headers.get("webhook-timestamp"), all = headers.get("webhook-signature");
+        if (id == null || time == null || all == null) throw new Poison("not signed");
+        byte[] content = joined((id + "." + time + ".").getBytes(StandardCharsets.UTF_8), message.getBody());
+        for (String signature : all.toString().split(" ")) {
+            for (String key : KEYS) {
+                try {
+                    if (signedBy(key, content, signature)) return;
+                } catch (GeneralSecurityException problem) {
+                    // A signature that is none, or one by another key.
+                }
+            }
+        }
+        throw new Poison("not signed by a key that is known here");
+    }
+
     private static JsonNode read(Delivery message) throws Poison {
+        if (!KEYS.isEmpty()) verify(message);
         JsonNode command;
         try {
             command = JSON.readTree(message.getBody());

@@ -1,7 +1,9 @@
 // A worker for countersign's commands, with amqplib. See ../README.md.
+import { createPublicKey, timingSafeEqual, verify } from "node:crypto";
 import { appendFileSync, closeSync, existsSync, fsyncSync, openSync, readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { connect } from "amqplib";
+import { Webhook } from "standardwebhooks";
 
 const { values: options } = parseArgs({
   options: {
@@ -24,8 +26,38 @@ function remember(messageId) {
   handled.add(messageId);
 }
 
+// If there are any, only what one of them has signed is taken: whsec_… or whpk_…, separated by blanks. Two while rotating.
+const keys = (process.env.VERIFY_KEYS ?? "").split(" ").filter((key) => key);
+
+/** What all Ed25519 public keys begin with, before their 32 bytes (RFC 8410). */
+const ED25519 = Buffer.from("302a300506032b6570032100", "hex");
+
+function signedBy(key, [id, time, signatures], body) {
+  if (!key.startsWith("whpk_")) {
+    // Not Webhook.verify(), which refuses what is older than five minutes: a command may wait in a queue for days, and
+    // `handled` tells what comes again.
+    const wanted = Buffer.from(new Webhook(key).sign(id, new Date(Number(time) * 1000), body));
+    return signatures.map((text) => Buffer.from(text)).some((one) => one.length === wanted.length && timingSafeEqual(one, wanted));
+  }
+  const der = Buffer.concat([ED25519, Buffer.from(key.slice("whpk_".length), "base64")]);
+  const publicKey = createPublicKey({ key: der, format: "der", type: "spki" });
+  const content = Buffer.concat([Buffer.from(`${id}.${time}.`), body]);
+  return signatures
+    .filter((text) => text.startsWith("v1a,"))
+    .some((text) => verify(null, content, publicKey, Buffer.from(text.slice("v1a,".length), "base64")));
+}
+
+/** Throws unless one of the keys has signed the message. Headers other than these three are not signed. */
+function checkSignature(message) {
+  const [id, time, signatures] = ["id", "timestamp", "signature"].map((name) => message.properties.headers?.[`webhook-${name}`]);
+  if (!id || !time || !signatures) throw new Error("not signed");
+  const headers = [id, time, String(signatures).split(" ")];
+  if (!keys.some((key) => signedBy(key, headers, message.content))) throw new Error("not signed by a key that is known here");
+}
+
 /** The command; throws if the message is none. */
 function read(message) {
+  if (keys.length) checkSignature(message);
   const text = new TextDecoder("utf-8", { fatal: true }).decode(message.content);
   const command = JSON.parse(text); // ids are strings, so nothing is lost in a double
   if (command?.schema !== "approval.command/1") throw new Error("not an approval.command/1");

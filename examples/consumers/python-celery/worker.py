@@ -5,21 +5,59 @@ The endpoint has to say profile = "celery": a plain command is no call of a task
 """
 
 import argparse
+import hmac
 import os
 import signal
 import sqlite3
 import sys
 import threading
 import time
+from base64 import b64decode
+from datetime import datetime, timezone
 
 from celery import Celery
 from celery.exceptions import Reject
 from celery.worker.consumer import Consumer
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from kombu import Queue
+from standardwebhooks.webhooks import Webhook
 
 QUEUE = os.environ.get("QUEUE", "countersign.commands")
 STORE = os.environ.get("STORE", "handled.db")
 REPORT = os.environ.get("REPORT")  # tell countersign what became of each command: countersign.outcomes
+# If there are any, only what one of them has signed is taken: whsec_… or whpk_…, separated by blanks. Two while rotating.
+KEYS = os.environ.get("VERIFY_KEYS", "").split()
+
+
+def verify(headers, body):
+    """ValueError unless one of KEYS has signed the message. Headers other than these three are not signed."""
+    try:
+        message_id, time, signatures = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+        at = datetime.fromtimestamp(int(time), timezone.utc)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        raise ValueError("not signed") from None
+    if not any(signed_by(key, message_id, at, signatures.split(" "), body) for key in KEYS):
+        raise ValueError("not signed by a key that is known here")
+
+
+def signed_by(key, message_id, at, signatures, body):
+    if not key.startswith("whpk_"):
+        # Not Webhook.verify(), which refuses what is older than five minutes: a command may wait in a queue for days, and
+        # `handled` tells what comes again.
+        wanted = Webhook(key).sign(message_id, at, body.decode("utf-8", "replace"))
+        return any(hmac.compare_digest(wanted.encode(), signature.encode()) for signature in signatures)
+    public = Ed25519PublicKey.from_public_bytes(b64decode(key[len("whpk_") :]))
+    content = f"{message_id}.{int(at.timestamp())}.".encode() + body
+    for signature in signatures:
+        kind, _, signature = signature.partition(",")
+        try:
+            if kind == "v1a":
+                public.verify(b64decode(signature), content)
+                return True
+        except (InvalidSignature, ValueError):
+            pass  # by another key, or no signature at all
+    return False
 
 
 class KeepPoison(Consumer):
@@ -32,7 +70,18 @@ class KeepPoison(Consumer):
 
     def create_task_handler(self, *arguments, **options):
         receive = super().create_task_handler(*arguments, **options)
-        return lambda message: receive(message) if "task" in message.headers else self.on_unknown_message(None, message)
+
+        def handle(message):
+            if KEYS:
+                try:
+                    # kombu may have decoded it, by its content_encoding, which is utf-8.
+                    verify(message.headers, message.body.encode() if isinstance(message.body, str) else bytes(message.body))
+                except ValueError as problem:
+                    message.reject()
+                    return tell(f"rejected {message.properties.get('message_id')}: {problem}")
+            return receive(message) if "task" in message.headers else self.on_unknown_message(None, message)
+
+        return handle
 
     def on_decode_error(self, message, exc):
         message.reject()

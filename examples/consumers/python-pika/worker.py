@@ -2,13 +2,19 @@
 """A worker for countersign's commands, with pika. See ../README.md."""
 
 import argparse
+import hmac
 import json
 import os
 import signal
 import sqlite3
 import sys
+from base64 import b64decode
+from datetime import datetime, timezone
 
 import pika
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from standardwebhooks.webhooks import Webhook
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--queue", default="countersign.commands")
@@ -18,6 +24,9 @@ arguments.add_argument("--idle", type=float, help="end after so many seconds wit
 arguments.add_argument("--report", metavar="QUEUE", help="tell countersign what became of each command: countersign.outcomes")
 options = arguments.parse_args()
 
+# If there are any, only what one of them has signed is taken: whsec_… or whpk_…, separated by blanks. Two while rotating.
+KEYS = os.environ.get("VERIFY_KEYS", "").split()
+
 stopping = False
 
 
@@ -26,8 +35,40 @@ def stop(_signal, _frame):
     stopping = True
 
 
+def verify(headers, body):
+    """ValueError unless one of KEYS has signed the message. Headers other than these three are not signed."""
+    try:
+        message_id, time, signatures = (headers[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
+        at = datetime.fromtimestamp(int(time), timezone.utc)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        raise ValueError("not signed") from None
+    if not any(signed_by(key, message_id, at, signatures.split(" "), body) for key in KEYS):
+        raise ValueError("not signed by a key that is known here")
+
+
+def signed_by(key, message_id, at, signatures, body):
+    if not key.startswith("whpk_"):
+        # Not Webhook.verify(), which refuses what is older than five minutes: a command may wait in a queue for days, and
+        # `handled` tells what comes again.
+        wanted = Webhook(key).sign(message_id, at, body.decode("utf-8", "replace"))
+        return any(hmac.compare_digest(wanted.encode(), signature.encode()) for signature in signatures)
+    public = Ed25519PublicKey.from_public_bytes(b64decode(key[len("whpk_") :]))
+    content = f"{message_id}.{int(at.timestamp())}.".encode() + body
+    for signature in signatures:
+        kind, _, signature = signature.partition(",")
+        try:
+            if kind == "v1a":
+                public.verify(b64decode(signature), content)
+                return True
+        except (InvalidSignature, ValueError):
+            pass  # by another key, or no signature at all
+    return False
+
+
 def read(properties, body):
     """The command; ValueError if it is none."""
+    if KEYS:
+        verify(properties.headers, body)
     command = json.loads(body)  # what is not JSON, or not UTF-8, is a ValueError too
     if not isinstance(command, dict) or command.get("schema") != "approval.command/1":
         raise ValueError("not an approval.command/1")

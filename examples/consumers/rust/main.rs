@@ -5,6 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context, bail, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -13,10 +14,13 @@ use lapin::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         BasicRejectOptions, ConfirmSelectOptions,
     },
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
+use ring::signature::{ED25519, UnparsedPublicKey};
 use rusqlite::Transaction;
 use serde::Deserialize;
+use standardwebhooks::Webhook;
+use subtle::ConstantTimeEq;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What this worker needs of a command. Members that it does not know may come at any time, and are ignored.
@@ -43,8 +47,56 @@ struct Task {
     task_id: Option<String>,
 }
 
-fn read(message_id: &str, body: &[u8]) -> anyhow::Result<Command> {
-    let command: Command = serde_json::from_slice(body)?;
+/// What messages are verified with.
+enum Key {
+    /// `whsec_…`
+    Secret(Webhook),
+    /// `whpk_…`
+    Public(Vec<u8>),
+}
+
+/// If there are any, only what one of them has signed is taken: `whsec_…` or `whpk_…`, separated by blanks. Two while rotating.
+fn keys() -> anyhow::Result<Vec<Key>> {
+    let texts = std::env::var("VERIFY_KEYS").unwrap_or_default();
+    let keys = texts.split_whitespace().map(|text| match text.strip_prefix("whpk_") {
+        Some(public) => Ok(Key::Public(STANDARD.decode(public).context("VERIFY_KEYS")?)),
+        None => Ok(Key::Secret(Webhook::new(text).context("VERIFY_KEYS")?)),
+    });
+    keys.collect()
+}
+
+/// Fails unless one of the keys has signed the message. Headers other than these three are not signed.
+fn verify(keys: &[Key], delivery: &Delivery) -> anyhow::Result<()> {
+    let header = |name: &str| match delivery.properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        _ => None,
+    };
+    let id = header("webhook-id").context("not signed")?;
+    let time: i64 = header("webhook-timestamp").and_then(|text| text.parse().ok()).context("not signed")?;
+    let signatures = header("webhook-signature").context("not signed")?;
+    let content = [format!("{id}.{time}.").as_bytes(), &delivery.data].concat();
+    let is_by = |key: &Key, signature: &str| match key {
+        // Not `Webhook::verify`, which refuses what is older than five minutes: a command may wait in a queue for days, and
+        // the table `handled` tells what comes again.
+        Key::Secret(webhook) => webhook
+            .sign(id, time, &delivery.data)
+            .is_ok_and(|wanted| wanted.as_bytes().ct_eq(signature.as_bytes()).into()),
+        Key::Public(public) => {
+            let signature = signature.strip_prefix("v1a,").and_then(|text| STANDARD.decode(text).ok());
+            let public = UnparsedPublicKey::new(&ED25519, public);
+            signature.is_some_and(|signature| public.verify(&content, &signature).is_ok())
+        }
+    };
+    let valid = signatures.split(' ').any(|signature| keys.iter().any(|key| is_by(key, signature)));
+    ensure!(valid, "not signed by a key that is known here");
+    Ok(())
+}
+
+fn read(keys: &[Key], message_id: &str, delivery: &Delivery) -> anyhow::Result<Command> {
+    if !keys.is_empty() {
+        verify(keys, delivery)?;
+    }
+    let command: Command = serde_json::from_slice(&delivery.data)?;
     ensure!(command.schema == "approval.command/1", "not an approval.command/1");
     ensure!(command.command_id == message_id, "not a whole command");
     Ok(command)
@@ -108,10 +160,11 @@ fn message_id(delivery: &Delivery) -> String {
 async fn settle(
     database: &mut rusqlite::Connection,
     reports: Option<&Reports>,
+    keys: &[Key],
     delivery: Delivery,
 ) -> anyhow::Result<()> {
     let id = message_id(&delivery);
-    match read(&id, &delivery.data) {
+    match read(keys, &id, &delivery) {
         Ok(command) => {
             // SQLite blocks this thread, which has nothing else to do.
             let word = if handle(database, &command)? { "handled" } else { "duplicate" };
@@ -169,6 +222,7 @@ async fn main() -> anyhow::Result<()> {
         seconds => Duration::from_secs(seconds),
     };
 
+    let keys = keys()?;
     let mut database = rusqlite::Connection::open(option("store", "handled.db"))?;
     database.execute("CREATE TABLE IF NOT EXISTS handled (message_id TEXT PRIMARY KEY)", [])?;
 
@@ -202,7 +256,7 @@ async fn main() -> anyhow::Result<()> {
             _ = tokio::signal::ctrl_c() => break,
             delivery = tokio::time::timeout(idle, deliveries.next()) => match delivery {
                 Err(_idle) => break,
-                Ok(Some(delivery)) => settle(&mut database, reports.as_ref(), delivery?).await?,
+                Ok(Some(delivery)) => settle(&mut database, reports.as_ref(), &keys, delivery?).await?,
                 Ok(None) => bail!("the broker has ended the consumer"),
             },
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Results;
 use crate::{
+    amqp::signing::SigningKey,
     certificates::{self, Facts, Validity},
     cli::exit::Failure,
     config::Loaded,
@@ -24,7 +25,24 @@ pub(super) fn look(results: &mut Results, loaded: &Loaded) -> Result<(), Failure
         );
         results.ok("configuration", from)?;
     }
+    signing(results, loaded)?;
     certificates(results, loaded)
+}
+
+/// Which keys sign commands; here is where an operator finds the public keys of workers again.
+fn signing(results: &mut Results, loaded: &Loaded) -> Result<(), Failure> {
+    let Ok(amqp) = loaded.amqp() else { return Ok(()) };
+    let told = |key: &SigningKey| match key.public_key() {
+        None => "HMAC-SHA256".to_owned(),
+        Some(public) => format!("Ed25519, public key {public}"),
+    };
+    let keys = amqp.broker.signing.iter().enumerate();
+    let keys: Vec<_> = keys.map(|(at, key)| format!("[{at}] {}", told(key))).collect();
+    if keys.is_empty() {
+        Ok(())
+    } else {
+        results.ok("signing", format!("commands are signed: {}", keys.join("; ")))
+    }
 }
 
 /// Dates of our own certificates are already reported above.

@@ -8,6 +8,7 @@ mod faults;
 mod outcomes;
 mod secrets;
 mod shown;
+mod signing;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

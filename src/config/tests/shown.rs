@@ -90,13 +90,13 @@ fn a_command_gets_its_section_whatever_is_wrong_elsewhere() {
 /// Every key that is read, by section, as listed by the unknown-key fault.
 fn known_keys() -> Vec<(String, String)> {
     let text = format!(
-        "zzzzzzzz = 1\n[http]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[ledger]\nzzzzzzzz = 1\n[amqp]\nzzzzzzzz = 1\n\
+        "zzzzzzzz = 1\n[http]\nzzzzzzzz = 1\n[admin]\nzzzzzzzz = 1\n[ledger]\nzzzzzzzz = 1\n[amqp]\nzzzzzzzz = 1\n[[amqp.signing.keys]]\nzzzzzzzz = 1\n\
          [log]\nzzzzzzzz = 1\n[approval_center]\nzzzzzzzz = 1\n{SMALL}zzzzzzzz = 1\n[endpoints.context]\nzzzzzzzz = 1\nfields = {{ zzzzzzzz = 1 }}\n"
     )
     .replace("many-bytes\" }", "many-bytes\", zzzzzzzz = 1 }");
     let loaded = Case::file(&text).load();
     let faults: Vec<_> = loaded.faults().iter().filter(|fault| fault.key.ends_with("zzzzzzzz")).collect();
-    assert_eq!(faults.len(), 11, "every table of the configuration is here: {faults:#?}");
+    assert_eq!(faults.len(), 12, "every table of the configuration is here: {faults:#?}");
     faults
         .iter()
         .flat_map(|fault| {

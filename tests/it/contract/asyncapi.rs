@@ -173,13 +173,15 @@ async fn the_headers_it_lists_are_those_that_are_produced() {
         "approvalCommandMassTransit",
     ] {
         let message = &document["components"]["messages"][name];
-        let produced: BTreeSet<String> = every_golden()
+        let mut produced: BTreeSet<String> = every_golden()
             .into_iter()
             .filter(|(_, content_type, headers, _)| message_of(&document, content_type, headers) == message)
             .flat_map(|(_, _, headers, _)| {
                 headers.as_object().expect("a table").keys().cloned().collect::<Vec<_>>()
             })
             .collect();
+        // Golden files are not signed, since a signature has a time; `messages` looks at messages that are.
+        produced.extend(["webhook-id", "webhook-timestamp", "webhook-signature"].map(str::to_owned));
         assert_eq!(listed_headers(&message["headers"]), produced, "{name}");
     }
 }

@@ -12,7 +12,9 @@ fn content_type(message: &Message) -> String {
 }
 
 fn config(vhost: &Vhost) -> Config {
+    let key = "[ { secret = \"whsec_c2lnbmluZy1mYWtlLWZha2UtZmFrZS1mYWtlLWZha2U=\" } ]";
     Config::bare(vhost.url())
+        .set("amqp.signing", "keys", key)
         .endpoint(Endpoint::encrypted("purchase").set("actions", r#"["APPROVE", "REJECT", "HOLD"]"#))
         .endpoint(Endpoint::plain("j").context("format", "\"json\"").context("fields", FIELDS))
         .endpoint(Endpoint::plain("events").set("profile", "\"cloudevents\""))
