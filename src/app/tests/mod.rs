@@ -98,6 +98,7 @@ fn settings() -> Settings {
             locale: Locale::Zh,
         },
         client_certificate: None,
+        shutdown_delay: Duration::ZERO,
         shutdown_grace: Duration::from_secs(5),
     }
 }

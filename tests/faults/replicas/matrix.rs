@@ -16,6 +16,7 @@ async fn a_follower(fault: &str, begin: impl Fn(&mut Scene, usize), end: impl As
         let leader = scene.leader().await;
         begin(scene, 1 - leader);
         scene.goes_on(traffic, Instant::now(), fault).await;
+        scene.until_refused_no_more().await;
         assert_eq!(scene.leader().await, leader, "it was not touched");
         end(scene, 1 - leader).await;
         scene.goes_on(traffic, Instant::now(), "it is back").await;
@@ -46,7 +47,11 @@ async fn a_follower_that_is_cut_off_from_postgresql_is_passed_over() {
         (0..2).for_each(|number| scene.ways(follower).postgres(number, flow));
     };
     let cut = |scene: &mut Scene, follower: usize| flow(scene, follower, Flow::Stalled);
-    let reconnect = async |scene: &mut Scene, follower: usize| flow(scene, follower, Flow::Free);
+    let reconnect = async |scene: &mut Scene, follower: usize| {
+        let shown = scene.replicas[follower].get("/readyz").await;
+        assert_eq!(shown.status, 200, "the balancer knew before it called itself unready: {}", shown.text());
+        flow(scene, follower, Flow::Free);
+    };
     a_follower("replicas: a follower cut off from PostgreSQL", cut, reconnect).await;
 }
 
@@ -76,7 +81,7 @@ async fn a_leader_that_is_cut_off_from_the_broker_takes_callbacks_and_publishes_
         scene.ways(leader).broker(0, Flow::Free);
         scene.goes_on(traffic, Instant::now(), "it is back").await;
     };
-    let figures = Scene::begin().await.survives("replicas: the leader cut off from the broker", cut).await;
+    let (figures, _) = Scene::begin().await.survives("replicas: the leader cut off from the broker", cut).await;
     assert!(figures.refused.is_empty(), "callbacks need no broker: {figures}");
 }
 
@@ -179,9 +184,8 @@ async fn a_node(
         cluster.until_whole().await;
         scene.goes_on(traffic, Instant::now(), "the node is back").await;
     };
-    let figures = scene.survives(fault, happening).await;
+    let (figures, _) = scene.survives(fault, happening).await;
     assert!(figures.refused.is_empty(), "{fault}: callbacks need no broker: {figures}");
-    drop(figures);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,9 @@
 mod balancer;
 mod matrix;
 mod scene;
+mod starting;
 mod traffic;
+mod upgrade;
 
 use self::scene::Scene;
 use self::traffic::Traffic;

@@ -1,7 +1,7 @@
 //! Two replicas behind a balancer, on a pair of PostgreSQLs and a broker, with a wire on each way that leads from a replica.
 
 use super::balancer::Balancer;
-use super::traffic::Traffic;
+use super::traffic::{Pace, Traffic};
 use crate::oracle::{Figures, Oracle};
 use crate::say;
 use crate::support::postgres::PostgresPair;
@@ -31,7 +31,7 @@ pub(super) struct Scene {
     /// Without it the queue is read only at the end.
     worker: Option<Worker>,
     /// Where the queue is read at the end.
-    read_at: String,
+    pub(super) read_at: String,
     ways: [Ways; 2],
     /// Of the ledger, past all wires.
     pub(super) ledger: String,
@@ -192,12 +192,26 @@ impl Scene {
         ));
     }
 
+    /// Waits until nobody is refused any more.
+    pub(super) async fn until_refused_no_more(&self) {
+        /// Longer than a replica holds a callback, and than the balancer waits for it.
+        const QUIET: Duration = Duration::from_secs(5);
+        let (mut refused, mut since) = (self.oracle.refused(), Instant::now());
+        eventually_within(BOUND, "the balancer to pass over the replica", async || {
+            if self.oracle.refused() > refused {
+                (refused, since) = (self.oracle.refused(), Instant::now());
+            }
+            if since.elapsed() > QUIET { Ok(()) } else { Err(refused) }
+        })
+        .await;
+    }
+
     /// Lets something happen under load; then compares what was answered with what came.
     pub(super) async fn survives(
         mut self,
         fault: &str,
         happening: impl AsyncFnOnce(&mut Self, &Traffic),
-    ) -> Figures {
+    ) -> (Figures, Pace) {
         let traffic = Traffic::begin(&self.oracle, &self.balancer.url());
         self.goes_on(&traffic, Instant::now(), "before").await;
         let watch = self.worker.as_ref().map(Watch::over);
@@ -208,15 +222,16 @@ impl Scene {
         let [replica, _] = &self.replicas;
         let figures = self.oracle.account(replica, &worker).await.check(fault);
         say(&format!(
-            "{fault}: the longest time without a 200 was {:.1?}, without a command {silent:.1?}; the slowest answer took {:.1?}",
-            pace.gap, pace.slowest
+            "{fault}: the longest time without a 200 was {:.1?}, without a command {silent:.1?}; the slowest answer took {:.1?}; \
+             connections without an answer: {}",
+            pace.gap, pace.slowest, pace.unanswered
         ));
         assert_eq!(figures.parked, 0, "{fault}");
         let known = |reason: &String| {
             reason.starts_with("the balancer's 50") || ["ledger_unavailable", "shutting_down"].contains(&&**reason)
         };
         assert!(figures.refused.keys().all(known), "{fault}: each refusal has a reason of its own: {figures}");
-        figures
+        (figures, pace)
     }
 }
 

@@ -20,6 +20,7 @@ const REPEATED: usize = 10;
 struct Book {
     answered: Vec<Instant>,
     slowest: Duration,
+    unanswered: usize,
 }
 
 /// Senders that go on until [`Traffic::end`].
@@ -35,6 +36,8 @@ pub(super) struct Pace {
     pub(super) gap: Duration,
     /// From a callback to its answer, whatever that was.
     pub(super) slowest: Duration,
+    /// Callbacks whose connection broke.
+    pub(super) unanswered: usize,
 }
 
 impl Traffic {
@@ -102,7 +105,7 @@ impl Traffic {
         self.senders.join_all().await;
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = book.answered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
-        Pace { gap, slowest: book.slowest }
+        Pace { gap, slowest: book.slowest, unanswered: book.unanswered }
     }
 }
 
@@ -123,6 +126,7 @@ impl Sender {
         {
             let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
             book.slowest = book.slowest.max(now - sent);
+            book.unanswered += usize::from(answer.is_none());
             if kept {
                 book.answered.push(now);
             }
