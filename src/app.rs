@@ -10,6 +10,7 @@ mod controls;
 mod credentials;
 mod descriptors;
 mod expiry;
+mod handover;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
@@ -228,6 +229,7 @@ impl App {
             never = self.gate.watch() => match never {},
             never = self.gate.sum_up() => match never {},
             never = self.expiry.keep_telling(&self.gate) => match never {},
+            never = handover::hand_on(running.ledger.clone(), running.metrics.clone()) => match never {},
             never = credentials::keep(running.ledger.clone(), running.metrics.clone()) => match never {},
         };
         self.leaving.store(true, Ordering::Relaxed);

@@ -2,16 +2,20 @@
 //!
 //! The leader killed or frozen and the primary killed are in the module above.
 
-use super::scene::{BOUND, SOME, Scene};
+use super::scene::Scene;
 use super::traffic::Traffic;
 use crate::cluster::nodes::{Cluster, Queue};
 use crate::say;
-use crate::support::eventually;
+use crate::support::{Config, eventually};
 use crate::wire::Flow;
 use std::time::Instant;
 
 /// Lets something happen to a replica that does not lead.
-async fn a_follower(fault: &str, begin: impl Fn(&mut Scene, usize), end: impl AsyncFnOnce(&mut Scene, usize)) {
+async fn a_follower(
+    fault: &str,
+    begin: impl Fn(&mut Scene, usize),
+    end: impl AsyncFnOnce(&mut Scene, usize),
+) {
     let happening = async |scene: &mut Scene, traffic: &Traffic| {
         let leader = scene.leader().await;
         begin(scene, 1 - leader);
@@ -73,15 +77,21 @@ async fn a_leader_that_is_cut_off_from_postgresql_is_followed_though_it_reaches_
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: half a minute"]
-async fn a_leader_that_is_cut_off_from_the_broker_takes_callbacks_and_publishes_when_it_is_back() {
+async fn a_leader_that_is_cut_off_from_the_broker_is_followed_by_one_that_is_not() {
+    // Not to wait for half a minute until it knows.
+    let configure = |config: Config| config.set("amqp", "confirm_timeout_ms", "3000");
+    let scene = Scene::configured(configure).await;
     let cut = async |scene: &mut Scene, traffic: &Traffic| {
         let leader = scene.leader().await;
         scene.ways(leader).broker(0, Flow::Stalled);
-        traffic.until_answered(10 * SOME, BOUND).await;
+        let since = Instant::now();
+        let took = scene.until_leads(1 - leader).await;
+        say(&format!("the other leads after {took:.1?}"));
+        scene.goes_on(traffic, since, "the leader cut off").await;
         scene.ways(leader).broker(0, Flow::Free);
         scene.goes_on(traffic, Instant::now(), "it is back").await;
     };
-    let (figures, _) = Scene::begin().await.survives("replicas: the leader cut off from the broker", cut).await;
+    let (figures, _) = scene.survives("replicas: the leader cut off from the broker", cut).await;
     assert!(figures.refused.is_empty(), "callbacks need no broker: {figures}");
 }
 
@@ -115,11 +125,7 @@ async fn a_primary_that_is_cut_off_and_its_standby_promoted_lose_nothing() {
 }
 
 /// Lets something happen to the standby, without which nothing is answered 200.
-async fn the_standby(
-    fault: &str,
-    begin: impl AsyncFnOnce(&mut Scene),
-    end: impl AsyncFnOnce(&mut Scene),
-) {
+async fn the_standby(fault: &str, begin: impl AsyncFnOnce(&mut Scene), end: impl AsyncFnOnce(&mut Scene)) {
     let happening = async |scene: &mut Scene, traffic: &Traffic| {
         begin(scene).await;
         eventually("callbacks to be refused", async || {
@@ -164,11 +170,7 @@ async fn without_a_standby_that_is_cut_off_nothing_is_promised() {
 }
 
 /// Lets something happen to the node of RabbitMQ that leads the queue, and that the leader is connected to.
-async fn a_node(
-    fault: &str,
-    begin: impl AsyncFnOnce(&Cluster),
-    end: impl AsyncFnOnce(&Cluster),
-) {
+async fn a_node(fault: &str, begin: impl AsyncFnOnce(&Cluster), end: impl AsyncFnOnce(&Cluster)) {
     let cluster = Cluster::whole().await;
     let urls = cluster.vhost(0).await;
     let scene = Scene::before_cluster(&urls).await;

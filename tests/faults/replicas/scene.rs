@@ -228,9 +228,13 @@ impl Scene {
         ));
         assert_eq!(figures.parked, 0, "{fault}");
         let known = |reason: &String| {
-            reason.starts_with("the balancer's 50") || ["ledger_unavailable", "shutting_down"].contains(&&**reason)
+            reason.starts_with("the balancer's 50")
+                || ["ledger_unavailable", "shutting_down"].contains(&&**reason)
         };
-        assert!(figures.refused.keys().all(known), "{fault}: each refusal has a reason of its own: {figures}");
+        assert!(
+            figures.refused.keys().all(known),
+            "{fault}: each refusal has a reason of its own: {figures}"
+        );
         (figures, pace)
     }
 }

@@ -44,7 +44,10 @@ async fn a_third_replica_that_dies_at_its_start_or_starts_in_a_failover_disturbs
         // Ready is what it is only when it has kept something.
         let (third, ()) = tokio::join!(App::with(config), fail_over);
         scene.goes_on(traffic, Instant::now(), "a third replica started in a failover").await;
-        assert_eq!(third.post("purchase", Callback::list("i", "probe").token("wrong").encrypted(KEY)).await.status, 403);
+        assert_eq!(
+            third.post("purchase", Callback::list("i", "probe").token("wrong").encrypted(KEY)).await.status,
+            403
+        );
     };
     drop(scene.survives("replicas: a third one starts", start).await);
 }
