@@ -2,17 +2,16 @@
 
 use crate::oracle::{Decision, Oracle};
 use crate::support::{client, eventually_within, post};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// So many that those who wait for a replica that says nothing leave enough others.
-const SENDERS: usize = 24;
-/// After each answer: some 300 callbacks in a second are sent while all is well.
-const PAUSE: Duration = Duration::from_millis(75);
-/// Each sender has so many tasks of its own, and decides them in turn.
-const TASKS_EACH: usize = 4;
+/// So many approvers decide one task after the other. With the pause that makes some 200 callbacks in a second, also while many
+/// of them wait for a replica that says nothing: nobody waits for an approver before tapping, in life.
+const SENDERS: usize = 500;
+/// After each answer.
+const PAUSE: Duration = Duration::from_millis(2500);
 /// Every so many-th decision that was kept is sent again, and has to be known.
 const REPEATED: usize = 10;
 
@@ -26,7 +25,7 @@ struct Book {
 /// Senders that go on until [`Traffic::end`].
 pub(super) struct Traffic {
     book: Arc<Mutex<Book>>,
-    stop: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
     senders: JoinSet<()>,
 }
 
@@ -43,36 +42,24 @@ pub(super) struct Pace {
 impl Traffic {
     /// Begins to send to this URL, and tells the oracle.
     pub(super) fn begin(oracle: &Oracle, url: &str) -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let (book, stop) = (Arc::<Mutex<Book>>::default(), Arc::new(AtomicBool::new(false)));
+        let (book, stop) = (Arc::<Mutex<Book>>::default(), watch::Sender::new(false));
         let mut senders = JoinSet::new();
         let client = client();
-        for _ in 0..SENDERS {
-            let me = NEXT.fetch_add(1, Ordering::Relaxed);
-            let sender = Sender {
+        for me in 0..SENDERS {
+            let mut sender = Sender {
                 oracle: oracle.clone(),
                 client: client.clone(),
                 url: url.to_owned(),
                 book: Arc::clone(&book),
+                stop: stop.subscribe(),
             };
-            let stop = Arc::clone(&stop);
+            let share = u32::try_from(me).expect("few") * PAUSE / u32::try_from(SENDERS).expect("few");
             senders.spawn(async move {
-                for number in 0.. {
-                    let decision = Decision::new(&format!("traffic-{me}-{}", number % TASKS_EACH), number);
-                    // The next decision of a task only when it is known that this one counts: so its order is known.
-                    while !sender.send(&decision, true).await {
-                        if stop.load(Ordering::Relaxed) {
-                            return;
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    if number % REPEATED == 0 {
-                        sender.send(&decision, false).await;
-                    }
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    tokio::time::sleep(PAUSE).await;
+                let mut number = 0;
+                let mut goes_on = sender.pause(share).await;
+                while goes_on {
+                    goes_on = sender.decide(me, number).await;
+                    number += 1;
                 }
             });
         }
@@ -101,7 +88,7 @@ impl Traffic {
 
     /// Stops sending, and waits for the answers that are under way.
     pub(super) async fn end(self) -> Pace {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
         self.senders.join_all().await;
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = book.answered.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
@@ -114,9 +101,30 @@ struct Sender {
     client: reqwest::Client,
     url: String,
     book: Arc<Mutex<Book>>,
+    stop: watch::Receiver<bool>,
 }
 
 impl Sender {
+    /// Makes a decision on this sender's own task, again and again until it is known to count: so the order of the task is known.
+    /// False if it is to stop.
+    async fn decide(&mut self, me: usize, number: usize) -> bool {
+        let decision = Decision::new(&format!("traffic-{me}"), number);
+        while !self.send(&decision, true).await {
+            if !self.pause(PAUSE).await {
+                return false;
+            }
+        }
+        if (me + number).is_multiple_of(REPEATED) {
+            self.send(&decision, false).await;
+        }
+        self.pause(PAUSE).await
+    }
+
+    /// False if it is to stop.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await.is_err()
+    }
+
     /// Sends a decision and tells the oracle; true if it was answered 200.
     async fn send(&self, decision: &Decision, in_turn: bool) -> bool {
         let sent = Instant::now();
