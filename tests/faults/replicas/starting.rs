@@ -24,7 +24,7 @@ async fn a_third_replica_that_dies_at_its_start_or_starts_in_a_failover_disturbs
     let scene = Scene::begin().await;
     let start = async |scene: &mut Scene, traffic: &Traffic| {
         let (leader, since) = (scene.leader().await, Instant::now());
-        let config = configuration(&scene.ledger, &[scene.read_at.clone()]);
+        let config = configuration(&scene.ledger, std::slice::from_ref(&scene.read_at));
         let mut served = 0;
         for kill in 0..KILLS {
             let said = start_and_kill(&config, Duration::from_millis(25) * kill).await;
