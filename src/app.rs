@@ -10,6 +10,7 @@ mod controls;
 mod credentials;
 mod descriptors;
 mod expiry;
+mod handover;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
@@ -54,7 +55,9 @@ pub struct Settings {
     pub intake: intake::Settings,
     /// File of the client certificate for the broker, whose expiry is reported.
     pub client_certificate: Option<PathBuf>,
-    /// Time limit for stopping.
+    /// For so long after the request to stop callbacks are still taken, and the service says that it is unready.
+    pub shutdown_delay: Duration,
+    /// Time limit for stopping, after the delay.
     pub shutdown_grace: Duration,
 }
 
@@ -78,13 +81,17 @@ pub struct App {
     console: (Server, SocketAddr),
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
+    /// Callbacks are refused.
     draining: Arc<AtomicBool>,
+    /// The service is to stop, now or after the delay.
+    leaving: Arc<AtomicBool>,
     access: Arc<Access>,
     relay: Background,
     feedback: Background,
     outcomes: Background,
     reconciliation: Background,
     expiry: Arc<Expiry>,
+    shutdown_delay: Arc<Mutex<Duration>>,
     shutdown_grace: Arc<Mutex<Duration>>,
     serving: watch::Sender<bool>,
 }
@@ -109,6 +116,7 @@ impl App {
         let ledger = open_ledger.await?;
         let metrics = Metrics::new();
         let draining = Arc::new(AtomicBool::new(false));
+        let leaving = Arc::new(AtomicBool::new(false));
         let expiry = Arc::new(Expiry::new(metrics.clone(), settings.client_certificate.clone()));
         let intake = Arc::new(Intake::new(&settings.intake, ledger.clone()));
         let endpoints = settings.intake.counted();
@@ -122,7 +130,7 @@ impl App {
             access.clone(),
             ledger.clone(),
             metrics.clone(),
-            draining.clone(),
+            leaving.clone(),
             Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
         )
         .context("cannot serve the internal listener")?;
@@ -133,12 +141,14 @@ impl App {
             ledger,
             metrics,
             draining,
+            leaving,
             access,
             relay: Background::new("relay", Place::Thread, Some(start_relay)),
             feedback: Background::new("feedback", Place::Task, None),
             outcomes: Background::new("outcomes", Place::Task, None),
             reconciliation: Background::new("reconciliation", Place::Task, None),
             expiry,
+            shutdown_delay: Arc::new(Mutex::new(settings.shutdown_delay)),
             shutdown_grace: Arc::new(Mutex::new(settings.shutdown_grace)),
             serving: watch::channel(false).0,
         })
@@ -152,12 +162,13 @@ impl App {
             access: self.access.clone(),
             ledger: self.ledger.clone(),
             metrics: self.metrics.clone(),
-            draining: self.draining.clone(),
+            leaving: self.leaving.clone(),
             relay: self.relay.clone(),
             feedback: self.feedback.clone(),
             outcomes: self.outcomes.clone(),
             reconciliation: self.reconciliation.clone(),
             expiry: self.expiry.clone(),
+            shutdown_delay: self.shutdown_delay.clone(),
             shutdown_grace: self.shutdown_grace.clone(),
             serving: self.serving.subscribe(),
         }
@@ -202,6 +213,15 @@ impl App {
         tracing::info!(callbacks = %self.callbacks.1, internal = %self.console.1, "serving");
         self.serving.send_replace(true);
 
+        let shutdown = async {
+            shutdown.await;
+            self.leaving.store(true, Ordering::Relaxed);
+            let delay = *self.shutdown_delay.lock().expect("nobody panics with the lock");
+            if !delay.is_zero() {
+                tracing::info!(?delay, "unready; callbacks are taken until the balancer has noticed");
+                tokio::time::sleep(delay).await;
+            }
+        };
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             ended = running.callbacks.ended() => Err(ended.context("the public listener ended")),
@@ -209,8 +229,10 @@ impl App {
             never = self.gate.watch() => match never {},
             never = self.gate.sum_up() => match never {},
             never = self.expiry.keep_telling(&self.gate) => match never {},
+            never = handover::hand_on(running.ledger.clone(), running.metrics.clone()) => match never {},
             never = credentials::keep(running.ledger.clone(), running.metrics.clone()) => match never {},
         };
+        self.leaving.store(true, Ordering::Relaxed);
         let grace = *self.shutdown_grace.lock().expect("nobody panics with the lock");
         running.stop(grace).await;
         self.gate.sum_up_now();
@@ -269,7 +291,7 @@ impl Running {
         let deadline = began + grace;
         tracing::info!(?grace, "stopping");
 
-        // Unready, and refusing: senders of callbacks that still arrive are asked to retry.
+        // Refusing: senders of callbacks that still arrive are asked to retry.
         self.draining.store(true, Ordering::Relaxed);
         reach("stop:draining");
 

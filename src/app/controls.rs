@@ -32,12 +32,13 @@ pub struct Controls {
     pub(super) access: Arc<Access>,
     pub(super) ledger: Arc<dyn Ledger>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) draining: Arc<AtomicBool>,
+    pub(super) leaving: Arc<AtomicBool>,
     pub(super) relay: Background,
     pub(super) feedback: Background,
     pub(super) outcomes: Background,
     pub(super) reconciliation: Background,
     pub(super) expiry: Arc<Expiry>,
+    pub(super) shutdown_delay: Arc<Mutex<Duration>>,
     pub(super) shutdown_grace: Arc<Mutex<Duration>>,
     pub(super) serving: watch::Receiver<bool>,
 }
@@ -51,7 +52,7 @@ impl fmt::Debug for Controls {
 /// The service's condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Refuses new callbacks and finishes those in progress.
+    /// Has begun to stop.
     pub draining: bool,
     /// Commands that the broker has not confirmed; `None` if the ledger could not report it.
     pub pending: Option<u64>,
@@ -93,6 +94,7 @@ impl Controls {
         if !self.access.replace(&settings.console) {
             left.push("admin.token");
         }
+        *self.shutdown_delay.lock().expect("nobody panics with the lock") = settings.shutdown_delay;
         *self.shutdown_grace.lock().expect("nobody panics with the lock") = settings.shutdown_grace;
         if relay.is_some() {
             self.relay.exchange(relay);
@@ -134,7 +136,7 @@ impl Controls {
     /// Whether the service has begun to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Whether the ledger's writer is responsive; see [`answers`](ledger::Lifecycle::answers).

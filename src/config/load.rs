@@ -97,6 +97,7 @@ pub fn load(sources: &Sources) -> Loaded {
 
 fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
     let mut root = Section::root(tree, report);
+    loaded.shutdown_delay = root.millis("shutdown_delay_ms", 0..=600_000);
     loaded.shutdown_grace = root.millis("shutdown_grace_ms", 0..=600_000);
     // Before the sections, which contain secrets.
     let allow_weak = root.flag("allow_weak_secrets");

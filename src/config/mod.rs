@@ -49,7 +49,9 @@ pub const REFERENCE: &str = include_str!("default.toml");
 /// The settings of `serve`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Time limit of a shutdown.
+    /// How long callbacks are taken after the request to stop.
+    pub shutdown_delay: Duration,
+    /// Time limit of a shutdown, after the delay.
     pub shutdown_grace: Duration,
     /// The public listener.
     pub http: crate::http::Settings,
@@ -123,6 +125,7 @@ pub struct Loaded {
     pub effective: Effective,
     faults: Vec<Fault>,
     lapsed: Vec<Fault>,
+    shutdown_delay: Option<Duration>,
     shutdown_grace: Option<Duration>,
     http: Option<crate::http::Settings>,
     internal: Option<SocketAddr>,
@@ -154,6 +157,7 @@ impl Loaded {
         let all = || {
             let (feedback, outcomes) = self.outcomes.clone()?;
             Some(Config {
+                shutdown_delay: self.shutdown_delay?,
                 shutdown_grace: self.shutdown_grace?,
                 http: self.http.clone()?,
                 admin: self.admin.clone()?,

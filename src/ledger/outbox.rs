@@ -88,6 +88,10 @@ pub trait Leadership: Send + Sync {
     /// Names the process that leads, as far as this one knows; `None` if it knows of none, or the ledger can have one process
     /// only.
     fn leader(&self) -> Option<String>;
+
+    /// Ends the term if this process leads, and leaves the lead to others for some seconds; then it takes it again if nobody has.
+    /// False if it does not lead, or no other process can.
+    fn resign(&self) -> bool;
 }
 
 /// The outbox, for a single reader.

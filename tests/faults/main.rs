@@ -20,6 +20,7 @@ mod oracle;
 mod outages;
 mod permissions;
 mod power;
+mod replicas;
 mod rogue;
 mod shim;
 mod topology;

@@ -179,6 +179,12 @@ impl Oracle {
     pub(crate) fn note(&self, decision: Decision, answer: Option<&Answer>, in_turn: bool) {
         let fate = match answer {
             Some(answer) if answer.status == 200 => Fate::Kept(answer.command_id()),
+            // The balancer's own words: it cannot know either.
+            Some(answer) if answer.reason().is_empty() => {
+                let who = format!("the balancer's {}", answer.status);
+                *self.book().refused.entry(who).or_default() += 1;
+                Fate::Unknown
+            }
             // The ledger cannot say whether a commit that failed half-way is there after the next start.
             Some(answer) if answer.reason() == "ledger_unavailable" => {
                 *self.book().refused.entry(answer.reason()).or_default() += 1;

@@ -28,6 +28,7 @@ mod probe;
 mod refusals;
 mod refuse;
 mod relay;
+mod replicas;
 mod restart;
 mod rotation;
 mod runbook;

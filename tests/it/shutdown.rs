@@ -68,6 +68,22 @@ async fn while_it_drains_it_is_not_ready_and_finishes_the_request_under_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn within_the_delay_it_is_not_ready_and_takes_callbacks_all_the_same() {
+    // The test does not wait for its end.
+    let config = Config::with_url(crate::support::NOWHERE).set("", "shutdown_delay_ms", "600000");
+    let mut app = App::with(config).await;
+    app.terminate();
+    eventually("/readyz to say 503", async || match app.get("/readyz").await {
+        answer if answer.status == 503 => Ok(()),
+        answer => Err(answer.text()),
+    })
+    .await;
+    assert_eq!(app.get("/readyz").await.json()["checks"]["accepting"], "draining");
+    app.accept(&Callback::list("i", "t")).await;
+    assert!(app.runs(), "the balancer is given its time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_finishes_does_not_hold_up_the_stop_beyond_the_grace_period() {
     let vhost = Vhost::new().await;
     let config =

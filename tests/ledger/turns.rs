@@ -116,6 +116,10 @@ impl Leadership for Turns {
     fn leader(&self) -> Option<String> {
         self.turn().leader()
     }
+
+    fn resign(&self) -> bool {
+        self.replicas[0].resign()
+    }
 }
 
 impl Lookup for Turns {

@@ -54,6 +54,7 @@ pub(in crate::app) struct Double {
     term: Mutex<Option<watch::Sender<Term>>>,
     pub(super) tolerance: Mutex<Duration>,
     pub(super) leader: Mutex<Option<String>>,
+    resigned: AtomicUsize,
 }
 
 impl Double {
@@ -247,11 +248,21 @@ impl Leadership for Double {
     fn leader(&self) -> Option<String> {
         self.leader.lock().unwrap().clone()
     }
+
+    fn resign(&self) -> bool {
+        self.resigned.fetch_add(1, Ordering::Relaxed);
+        true
+    }
 }
 
 impl Double {
     fn outbox(&self) -> Arc<dyn Outbox> {
         Arc::new(NoCommands { story: self.story.clone() })
+    }
+
+    /// How often the lead was given away.
+    pub(in crate::app) fn resigned(&self) -> usize {
+        self.resigned.load(Ordering::Relaxed)
     }
 
     /// Another term begins, or none.

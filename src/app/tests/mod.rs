@@ -98,6 +98,7 @@ fn settings() -> Settings {
             locale: Locale::Zh,
         },
         client_certificate: None,
+        shutdown_delay: Duration::ZERO,
         shutdown_grace: Duration::from_secs(5),
     }
 }
@@ -117,6 +118,7 @@ struct Service {
     internal: SocketAddr,
     ledger: Arc<Double>,
     draining: Arc<AtomicBool>,
+    leaving: Arc<AtomicBool>,
     controls: Arc<Controls>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
@@ -137,6 +139,7 @@ impl Service {
             internal: app.console_address(),
             ledger,
             draining: app.draining.clone(),
+            leaving: app.leaving.clone(),
             controls: Arc::new(app.controls()),
             stop,
             running: tokio::spawn(app.run(async {
@@ -163,6 +166,7 @@ impl Service {
 
     /// Only sets the flag, as the first step of stopping does.
     fn drain(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
         self.draining.store(true, Ordering::Relaxed);
     }
 

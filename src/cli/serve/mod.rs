@@ -133,6 +133,7 @@ fn settings(config: &Config) -> app::Settings {
         console: config.admin.clone(),
         intake: config.intake.clone(),
         client_certificate: config.amqp.broker.tls.identity.as_ref().map(|(cert, _)| cert.clone()),
+        shutdown_delay: config.shutdown_delay,
         shutdown_grace: config.shutdown_grace,
     }
 }

@@ -106,6 +106,7 @@ fn has(lines: &[String], expected: &str) {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let config = Case::file(SMALL).config();
+    assert_eq!(config.shutdown_delay, Duration::ZERO);
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
     let http = &config.http;
     assert_eq!(http.listen, "0.0.0.0:8080".parse().unwrap());

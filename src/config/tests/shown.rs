@@ -40,7 +40,7 @@ fn no_secret_is_ever_shown() {
 #[test]
 fn what_is_shown_reads_as_the_same_configuration() {
     let text = r#"
-        shutdown_grace_ms = 500
+        shutdown_delay_ms = 500
         [amqp]
         urls = ["amqp://u:fake@a/v", "amqps://b"]
         [[endpoints]]
@@ -57,7 +57,7 @@ fn what_is_shown_reads_as_the_same_configuration() {
         fields = { task_id = "/t" }
     "#;
     let shown = Case::file(text).load().effective.to_toml(true);
-    assert!(shown.starts_with("shutdown_grace_ms = 500  # "), "{shown}");
+    assert!(shown.starts_with("shutdown_delay_ms = 500  # "), "{shown}");
     assert!(
         shown.contains(
             "\nallow_weak_secrets = false  # default\n\n[http]\nlisten = \"0.0.0.0:8080\"  # default\n"

@@ -34,6 +34,10 @@ const RENEW: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 /// Whether the lease of another has expired is looked at this often.
 const CANDIDACY: Duration = Duration::from_millis(500);
+/// One that has resigned leaves the lease to others for so long: each of them looks several times.
+const ABSTINENCE: Duration = Duration::from_secs(5);
+
+const RESIGNED: &str = "it does not reach the broker";
 
 /// The milliseconds since 1970, by PostgreSQL's clock.
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -51,6 +55,7 @@ impl Lease {
     /// Leads whenever nobody else does, until `stop` is set; then the lease is given back.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow_and_update() {
+            let mut pause = CANDIDACY;
             let term = Uuid::from_bytes(rand_bytes());
             let mut generation = self.server.generation();
             let begun = *generation.borrow_and_update();
@@ -62,6 +67,9 @@ impl Lease {
                     self.shared.end_term();
                     self.shared.saw_leader(None);
                     tracing::info!(%term, cause = ended, "this process is the leader no longer");
+                    if ended == RESIGNED {
+                        pause = ABSTINENCE;
+                    }
                 }
                 Ok(None) => self.shared.saw_leader(leader(&self.link).await.unwrap_or_default()),
                 Err(error) => {
@@ -72,7 +80,7 @@ impl Lease {
                 }
             }
             tokio::select! {
-                () = sleep(CANDIDACY) => {}
+                () = sleep(pause) => {}
                 () = stopped(&mut stop) => {}
             }
         }
@@ -158,14 +166,22 @@ impl Lease {
             ended = prune::run(&self.links.changes, &self.shared) => ended,
             _ = generation.changed() => "a connection to PostgreSQL was lost",
             () = stopped(stop) => {
-                // Readers of the outbox end first.
-                self.shared.end_term();
-                let sql = "UPDATE countersign.relay SET term = NULL, expires_at = 0 WHERE id = 1 AND term = $1";
-                if let Err(error) = self.change(sql, values![term]).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the lease could not be given back");
-                }
+                self.give_back(term).await;
                 "it stops"
             }
+            () = self.shared.resigned.notified() => {
+                self.give_back(term).await;
+                RESIGNED
+            }
+        }
+    }
+
+    async fn give_back(&self, term: Uuid) {
+        // Readers of the outbox end first.
+        self.shared.end_term();
+        let sql = "UPDATE countersign.relay SET term = NULL, expires_at = 0 WHERE id = 1 AND term = $1";
+        if let Err(error) = self.change(sql, values![term]).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the lease could not be given back");
         }
     }
 

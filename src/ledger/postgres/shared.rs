@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     command::Seq,
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     current: Mutex<Option<Current>>,
     pub(super) term: watch::Sender<Term>,
     leader: Mutex<Option<String>>,
+    /// The term is to end.
+    pub(super) resigned: Notify,
 }
 
 /// What is known within one term only.
@@ -58,6 +60,7 @@ impl Shared {
             current: Mutex::default(),
             term: watch::Sender::new(None),
             leader: Mutex::default(),
+            resigned: Notify::new(),
         }
     }
 

@@ -103,6 +103,14 @@ impl Leadership for PostgresLedger {
     fn leader(&self) -> Option<String> {
         self.shared.leader()
     }
+
+    fn resign(&self) -> bool {
+        let leads = self.shared.term.borrow().is_some();
+        if leads {
+            self.shared.resigned.notify_waiters();
+        }
+        leads
+    }
 }
 
 impl Looks for PostgresLedger {

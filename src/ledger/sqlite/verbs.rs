@@ -120,6 +120,10 @@ impl Leadership for SqliteLedger {
     fn leader(&self) -> Option<String> {
         None
     }
+
+    fn resign(&self) -> bool {
+        false
+    }
 }
 
 impl Outbox for Doors {

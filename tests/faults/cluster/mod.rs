@@ -4,7 +4,8 @@
 //! Nobody consumes until the fault is over: what is compared is the queue itself, in its order.
 
 mod names;
-mod nodes;
+/// The nodes, shared with the tests of replicas.
+pub(crate) mod nodes;
 
 use self::nodes::{Cluster, Number, Partitions, Queue};
 use crate::broker::account;

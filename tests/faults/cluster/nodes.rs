@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OwnedMutexGuard;
 
 /// One of the nodes, from 0.
-pub(super) type Number = usize;
+pub(crate) type Number = usize;
 
 const SIZE: usize = 3;
 
@@ -23,7 +23,7 @@ const NET_TICKTIME_S: u32 = 8;
 
 /// How a node treats a minority that it is in.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Partitions {
+pub(crate) enum Partitions {
     /// It stops serving clients until it meets the others again.
     PauseMinority,
     /// It goes on as if nothing was. RabbitMQ's default.
@@ -41,7 +41,7 @@ struct Nodes {
 }
 
 /// The cluster, for one test at a time, until dropped.
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     nodes: &'static Nodes,
     _turn: OwnedMutexGuard<()>,
 }
@@ -131,7 +131,7 @@ impl Nodes {
 
 impl Cluster {
     /// Waits for the cluster of this test process, and until it is whole.
-    pub(super) async fn whole() -> Self {
+    pub(crate) async fn whole() -> Self {
         static TURN: OnceLock<Arc<tokio::sync::Mutex<()>>> = OnceLock::new();
         static NODES: OnceLock<Nodes> = OnceLock::new();
         let turn = Arc::clone(TURN.get_or_init(Arc::default)).lock_owned().await;
@@ -155,12 +155,12 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn all() -> std::ops::Range<Number> {
+    pub(crate) fn all() -> std::ops::Range<Number> {
         0..SIZE
     }
 
     /// Waits until every node runs and sees all others.
-    pub(super) async fn until_whole(&self) {
+    pub(crate) async fn until_whole(&self) {
         let whole = self.becomes_whole(PATIENCE).await;
         whole.expect("the cluster becomes whole");
     }
@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// A new virtual host; its URLs, the one of this node first.
-    pub(super) async fn vhost(&self, first: Number) -> Vec<String> {
+    pub(crate) async fn vhost(&self, first: Number) -> Vec<String> {
         let nodes = self.nodes;
         let vhost: Vhost = off_the_runtime(move || nodes.nodes[first].vhost()).await;
         let in_turn = Self::all().map(|number| (first + number) % SIZE);
@@ -184,7 +184,7 @@ impl Cluster {
     }
 
     /// The node at this AMQP port.
-    pub(super) fn at_port(&self, port: u16) -> Option<Number> {
+    pub(crate) fn at_port(&self, port: u16) -> Option<Number> {
         self.nodes.nodes.iter().position(|node| node.amqp_port() == port)
     }
 
@@ -199,22 +199,22 @@ impl Cluster {
     }
 
     /// Kills a node with SIGKILL.
-    pub(super) async fn kill(&self, node: Number) {
+    pub(crate) async fn kill(&self, node: Number) {
         self.on(node, Broker::kill).await;
     }
 
     /// Stops a node as a service manager does.
-    pub(super) async fn stop(&self, node: Number) {
+    pub(crate) async fn stop(&self, node: Number) {
         self.on(node, Broker::stop).await;
     }
 
     /// Starts a node that was killed or stopped.
-    pub(super) async fn start(&self, node: Number) {
+    pub(crate) async fn start(&self, node: Number) {
         self.on(node, Broker::start).await;
     }
 
     /// Stops the node's process in its tracks. Its sockets stay open, and the kernel takes connections for it.
-    pub(super) async fn freeze(&self, node: Number) {
+    pub(crate) async fn freeze(&self, node: Number) {
         let pid = self.eval(node, "list_to_integer(os:getpid()).".to_owned()).await;
         let pid = pid.parse().expect("a process id");
         self.nodes.frozen[node].store(pid, Ordering::Relaxed);
@@ -222,22 +222,22 @@ impl Cluster {
     }
 
     /// Ends [`Cluster::freeze`].
-    pub(super) fn thaw(&self, node: Number) {
+    pub(crate) fn thaw(&self, node: Number) {
         self.nodes.thaw(node);
     }
 
     /// Cuts a node off from the others, without a word to any of them. Clients still reach it.
-    pub(super) fn cut_off(&self, node: Number) {
+    pub(crate) fn cut_off(&self, node: Number) {
         self.nodes.flow(node, Flow::Stalled);
     }
 
     /// Ends [`Cluster::cut_off`]. What was held up arrives.
-    pub(super) fn reconnect(&self, node: Number) {
+    pub(crate) fn reconnect(&self, node: Number) {
         self.nodes.flow(node, Flow::Free);
     }
 
     /// Sets what all nodes do in a partition.
-    pub(super) async fn handle_partitions(&self, how: Partitions) {
+    pub(crate) async fn handle_partitions(&self, how: Partitions) {
         let how = match how {
             Partitions::PauseMinority => "pause_minority",
             Partitions::Ignore => "ignore",
@@ -249,7 +249,7 @@ impl Cluster {
     }
 
     /// The node that leads a quorum queue of three members; waits until there is one.
-    pub(super) async fn leader(&self, asked: Number, queue: &Queue) -> Number {
+    pub(crate) async fn leader(&self, asked: Number, queue: &Queue) -> Number {
         eventually("a queue of three members to have a leader", async || {
             let told =
                 self.try_eval(asked, format!("{}, ra:members({{Name, node()}}).", queue.name())).await?;
@@ -263,7 +263,7 @@ impl Cluster {
     }
 
     /// Makes a node the leader of a quorum queue.
-    pub(super) async fn make_leader(&self, node: Number, queue: &Queue) {
+    pub(crate) async fn make_leader(&self, node: Number, queue: &Queue) {
         let (name, target) = (queue.name(), self.nodes.nodes[node].node_name());
         let transfer = format!(
             "{name}, {{ok, _, Leader}} = ra:members({{Name, node()}}), ra:transfer_leadership(Leader, {{Name, '{target}'}})."
@@ -284,9 +284,9 @@ impl Cluster {
 }
 
 /// A quorum queue.
-pub(super) struct Queue {
-    pub(super) vhost: String,
-    pub(super) queue: &'static str,
+pub(crate) struct Queue {
+    pub(crate) vhost: String,
+    pub(crate) queue: &'static str,
 }
 
 impl Queue {

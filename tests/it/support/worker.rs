@@ -102,6 +102,12 @@ impl Worker {
         self.look().messages.len()
     }
 
+    /// [`Worker::count`], for a task that may outlive the worker.
+    pub(crate) fn counter(&self) -> impl Fn() -> usize + Send + use<> {
+        let seen = Arc::clone(&self.seen);
+        move || seen.lock().unwrap_or_else(PoisonError::into_inner).messages.len()
+    }
+
     fn look(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 pub(crate) use bouncer::Bouncer;
 pub(crate) use pair::PostgresPair;
 use server::Server;
+pub(crate) use watchdog::Watchdog;
 
 /// A private server.
 pub(crate) struct Postgres {

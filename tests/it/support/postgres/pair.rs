@@ -74,6 +74,27 @@ impl PostgresPair {
         block_in_place(|| self.primary().kill());
     }
 
+    /// Which of [`addresses`](Self::addresses) is the primary.
+    pub(crate) fn primary_number(&self) -> usize {
+        self.primary
+    }
+
+    /// Ends all processes of the standby at once.
+    pub(crate) fn kill_standby(&self) {
+        block_in_place(|| self.other().kill());
+    }
+
+    /// Starts the standby again where it was killed, and waits until it has all.
+    pub(crate) async fn revive_standby(&self) {
+        block_in_place(|| self.other().start());
+        self.standby_follows().await;
+    }
+
+    /// Stops all processes of the standby where they are.
+    pub(crate) fn freeze_standby(&self) {
+        block_in_place(|| self.other().freeze());
+    }
+
     /// Starts the primary again where it was killed.
     pub(crate) fn revive_primary(&self) {
         block_in_place(|| self.primary().start());

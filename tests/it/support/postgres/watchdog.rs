@@ -34,7 +34,7 @@ until rm -rf -- "$dir"; do sleep 1; done
 "#;
 
 /// A directory, and the program that works there.
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     dir: PathBuf,
     orders: Mutex<ChildStdin>,
     _shell: Child,
@@ -42,7 +42,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Makes a directory; the program is not started yet. In its arguments `{dir}` is the directory.
-    pub(super) fn new(name: &str, program: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn new(name: &str, program: &Path, arguments: &[&str]) -> Self {
         let prefix = format!("countersign-{name}-");
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("a directory").keep();
         if is_root() {
@@ -67,24 +67,24 @@ impl Watchdog {
         Self { dir, orders, _shell: shell }
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Starts the program, as soon as the run before has ended.
-    pub(super) fn start(&self) {
+    pub(crate) fn start(&self) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.write_all(b"start\n").expect("the shell reads");
     }
 
     /// Writes a file that the program can read.
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let mut file = File::create(self.dir.join(name)).expect("the directory is ours");
         file.write_all(text.as_bytes()).expect("there is room");
     }
 
     /// What the program has said.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 }
