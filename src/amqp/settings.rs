@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a publisher with these settings would behave the same. It collects nothing. A new or removed endpoint makes no difference if
+    /// Whether a publisher with these settings would behave the same. `collects` makes no difference to it. A new or removed endpoint makes no difference if
     /// its commands are plain.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

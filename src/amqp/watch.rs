@@ -349,7 +349,9 @@ impl Teller {
     }
 
     fn tell_lying(&mut self, role: Role, seen: &Seen) {
-        let Some(Counts { messages, .. }) = seen.queue(role) else { return };
+        let Some(Counts { messages, consumers }) = seen.queue(role) else { return };
+        // What somebody takes, like ourselves, is on its way.
+        let messages = if consumers > 0 { 0 } else { messages };
         let before = self.lying.insert(role, messages).unwrap_or_default();
         let queue = role.as_str();
         if messages > before {

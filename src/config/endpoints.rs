@@ -263,6 +263,23 @@ pub(super) fn check_enrichment(root: &mut Section<'_, '_, '_>, tree: &Table, pla
     );
 }
 
+/// Reports an endpoint whose answers would wait for reports that nobody takes.
+pub(super) fn check_answer(root: &mut Section<'_, '_, '_>, tree: &Table, place: usize) {
+    let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };
+    let Some(Value::Table(endpoint)) = list.get(place).map(|entry| &entry.value) else { return };
+    let Some(answer) = endpoint.get("answer") else { return };
+    let wait = match &answer.value {
+        Value::Table(table) => table.get("wait"),
+        _ => None,
+    };
+    root.fault_of(
+        &format!("endpoints[{place}].answer.wait"),
+        "waits for workers' reports, and outcomes.queue is empty: nobody takes them",
+        "\"off\", or the name of a queue in outcomes.queue",
+        &wait.unwrap_or(answer).origin,
+    );
+}
+
 /// Checks that names are unique, regardless of other endpoint faults.
 pub(super) fn check_names(root: &mut Section<'_, '_, '_>, tree: &Table) {
     let Some(Value::List(list)) = tree.get("endpoints").map(|entry| &entry.value) else { return };

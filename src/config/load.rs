@@ -154,6 +154,10 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
                 }
                 loaded.enrichment.insert(endpoint.name.clone(), enrichment);
             }
+            let no_reports = loaded.outcomes.as_ref().is_some_and(|(feedback, _)| feedback.queue().is_none());
+            if no_reports && endpoint.answer_wait.is_some() {
+                endpoints::check_answer(&mut root, tree, place);
+            }
             list.push(endpoint);
             profiles.push(profile);
         }

@@ -234,11 +234,13 @@ impl Callback<'_> {
 }
 
 fn count(metrics: &Metrics, live: &Live, response: &Response, took: Duration) {
-    // Probes are counted separately from callbacks, where no alert watches.
+    // Probes are counted separately from callbacks, where no alert watches. The wait for a worker is not work.
     if response.outcome != Disposition::Probed {
-        metrics.callbacks.took(took);
+        metrics
+            .callbacks
+            .took(took.saturating_sub(response.waited.map_or(Duration::ZERO, |(_, waited)| waited)));
     }
-    if let Some(waited) = response.waited {
+    if let Some((waited, _)) = response.waited {
         metrics.callbacks.waited(waited);
     }
     if let Some(counters) = live.counters(&response.endpoint) {

@@ -154,14 +154,16 @@ impl Intake {
         endpoint: &Endpoint,
         kept: Kept,
         began: Instant,
-    ) -> (Option<Refused>, Option<Waited>) {
+    ) -> (Option<Refused>, Option<(Waited, Duration)>) {
         let Some(wait) = endpoint.settings.answer_wait else { return (None, None) };
-        let Ok(_permit) = self.waiting.try_acquire() else { return (None, Some(Waited::Full)) };
-        let deadline = (Instant::now() + wait).min(began + PLATFORM_PATIENCE);
-        match self.ledger.heard(kept.command_id, deadline.into()).await {
-            Some(heard) => (declined(kept, heard), Some(Waited::Heard)),
-            None => (None, Some(Waited::Nothing)),
-        }
+        let Ok(_permit) = self.waiting.try_acquire() else {
+            return (None, Some((Waited::Full, Duration::ZERO)));
+        };
+        let kept_at = Instant::now();
+        let deadline = (kept_at + wait).min(began + PLATFORM_PATIENCE);
+        let heard = self.ledger.heard(kept.command_id, deadline.into()).await;
+        let how = if heard.is_some() { Waited::Heard } else { Waited::Nothing };
+        (heard.and_then(|heard| declined(kept, heard)), Some((how, kept_at.elapsed())))
     }
 
     /// Turns a verified callback into a receipt.

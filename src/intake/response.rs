@@ -1,6 +1,6 @@
 //! The input and the output of the accept path.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     refusal::Refusal,
@@ -82,8 +82,8 @@ pub struct Response {
     pub outcome: Disposition,
     /// The kept command of a [`Refusal::Declined`] callback.
     pub kept: Option<Kept>,
-    /// How waiting for the worker ended; `None` if nobody waited.
-    pub waited: Option<Waited>,
+    /// How waiting for the worker ended, and how long it took; `None` if nobody waited.
+    pub waited: Option<(Waited, Duration)>,
     /// The cause for the operator, for the log only. Contains no secrets and no context.
     pub detail: Option<String>,
     /// False if the sender is known to have a key or a token of the endpoint.

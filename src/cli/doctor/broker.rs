@@ -195,8 +195,9 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
         // AMQP cannot list bindings. If they are missing, commands end up here.
         Some(Role::Unrouted) if messages > 0 => {
             let words = format!("commands that found no queue, in {name}: {messages}");
-            let advice =
-                format!("bind {} to {} with \"#\", then move them", settings.queue, settings.exchange);
+            let (queue, exchange) = (&settings.queue, &settings.exchange);
+            let then = if settings.collects { "start serve, which takes them" } else { "move them" };
+            let advice = format!("bind {queue} to {exchange} with \"#\", then {then}");
             results.wrong(subject, format!("{words}; {advice}"))
         }
         Some(Role::Unrouted) => results.ok(subject, "no command was without a queue"),
@@ -205,7 +206,11 @@ fn object(results: &mut Results, settings: &Settings, one: &Examined, granting: 
             let words = format!("messages in {name}: {messages}; doctor does not touch them");
             let why = "The header x-death of each says why: rejected by a worker, delivery_limit (delivered too often), expired, \
                        or maxlen (the queue was full)";
-            results.risky(subject, format!("{words}. {why}; look at them, fix that, and move them back"))
+            let advice = match settings.collects {
+                true => "serve takes them into the ledger: is it running, and may its user read the queue?",
+                false => "look at them, fix that, and move them back",
+            };
+            results.risky(subject, format!("{words}. {why}; {advice}"))
         }
         Some(Role::Dead) => results.ok(subject, "none"),
         _ => {

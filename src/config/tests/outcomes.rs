@@ -53,6 +53,22 @@ fn what_workers_may_report_is_said_by_the_endpoint() {
 }
 
 #[test]
+fn an_answer_waits_only_for_reports_that_somebody_takes() {
+    let wait = |outcomes: &str, wait: &str| {
+        Case::file(&format!("{outcomes}\n{SMALL}\n[endpoints.answer]\nwait = \"{wait}\"\n"))
+    };
+    let of = |case: Case| case.config().intake.endpoints[0].answer_wait;
+    assert_eq!(of(Case::file(SMALL)), None);
+    assert_eq!(of(wait("", "off")), None);
+    assert_eq!(of(wait("", "1500ms")), Some(Duration::from_millis(1500)));
+    for short_or_long in ["99ms", "4001ms", "soon"] {
+        has(&wait("", short_or_long).faults(), "answer.wait: ");
+    }
+    let deaf = wait("[outcomes]\nqueue = \"\"", "1s").faults();
+    has(&deaf, "answer.wait: waits for workers' reports, and outcomes.queue is empty");
+}
+
+#[test]
 fn all_that_is_wrong_is_told_at_once() {
     let found =
         case("queue = \"countersign.dead\"\nprefetch = 0\nmax_calls = 65\nmax_attempts = 0\nspeed = 1")

@@ -142,7 +142,7 @@ const fn numbered(table: Table) -> Table {
 
 /// In the order in which they are copied: an exception before its command, so that no command is there as published that
 /// is not.
-pub(in crate::ledger) static TABLES: [Table; 16] = [
+pub(in crate::ledger) static TABLES: [Table; 18] = [
     table("exceptions", "seq", EXCEPTIONS, "changed_at"),
     table("commands", "seq", COMMANDS, "seq"),
     table("rounds", "fingerprint", ROUNDS, "command_id"),
@@ -155,6 +155,8 @@ pub(in crate::ledger) static TABLES: [Table; 16] = [
     table("outcomes", "seq", OUTCOMES, "reported_at"),
     numbered(table("showings", "id", SHOWINGS, "changed_at")),
     numbered(table("refused_reports", "id", REFUSED_REPORTS, "id")),
+    numbered(table("dead_letters", "id", DEAD_LETTERS, "is_open || came_at")),
+    numbered(table("strays", "id", STRAYS, "id")),
     table("instance_versions", "instance_id", INSTANCE_VERSIONS, "update_time"),
     table("findings", "seq", FINDINGS, "checked_at"),
     numbered(table("refusals", "id", REFUSALS, "id")),
@@ -295,6 +297,28 @@ const REFUSED_REPORTS: &[Column] = &[
     column("at", Number),
     column("outcome", Text),
     column("reason", Text),
+];
+
+const DEAD_LETTERS: &[Column] = &[
+    column("id", Number),
+    column("seq", Number),
+    column("came_at", Number),
+    column("died_at", Number),
+    column("why", Text),
+    column("queue", Text),
+    column("is_open", Flag),
+];
+
+const STRAYS: &[Column] = &[
+    column("id", Number),
+    column("came_at", Number),
+    column("why", Text),
+    column("queue", Text),
+    column("reason", Text),
+    column("message_id", Text),
+    column("type", Text),
+    column("routing_key", Text),
+    column("body", Bytes),
 ];
 
 const INSTANCE_VERSIONS: &[Column] =

@@ -276,6 +276,30 @@ fn push(row: &Row<'_>, at: usize, kind: Kind, values: &mut Values) -> rusqlite::
 mod tests {
     use super::*;
 
+    /// What one ledger has beside the rows that are copied: the relay's place, and what belongs to the file.
+    const NOT_COPIED: [&str; 3] = ["cursor", "reconciliation", "id_lead"];
+
+    #[test]
+    fn every_column_of_every_table_is_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = schema::open_writer(&directory.path().join("ledger.db")).unwrap();
+        let columns: Vec<(String, String)> = connection
+            .prepare(
+                "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c
+                 WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'",
+            )
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        for (table, column) in columns.iter().filter(|(table, _)| !NOT_COPIED.contains(&&**table)) {
+            let known = TABLES.iter().find(|known| known.name == table);
+            let known = known.unwrap_or_else(|| panic!("{table} is not copied"));
+            assert!(known.columns.iter().any(|one| one.from.contains(&**column)), "{table}.{column}");
+        }
+    }
+
     #[test]
     fn a_place_reads_back_as_the_key_that_it_was() {
         let connection = Connection::open_in_memory().unwrap();
