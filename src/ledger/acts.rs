@@ -241,7 +241,17 @@ mod tests {
 
     #[test]
     fn the_words_are_a_contract_and_read_back() {
-        let words = ["requeue", "park", "show_again", "register", "unregister", "prune", "reload", "login"];
+        let words = [
+            "requeue",
+            "park",
+            "show_again",
+            "register",
+            "unregister",
+            "remove_strays",
+            "prune",
+            "reload",
+            "login",
+        ];
         assert!(ActKind::ALL.iter().copied().map(ActKind::as_str).eq(words));
         assert!(ActKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));
         assert_eq!(serde_json::to_value(ActKind::ALL).unwrap(), json!(words));

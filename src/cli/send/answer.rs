@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_with::skip_serializing_none;
 
-use super::tally::millis;
+use super::{tally::millis, worker::Worker};
 use crate::{proxy, telemetry::log::chain};
 
 #[skip_serializing_none]
@@ -23,6 +23,8 @@ pub(super) struct Answer {
     /// The sentence for the approver, or why there was no answer.
     pub(super) message: Option<String>,
     pub(super) elapsed_ms: f64,
+    /// Absent if it was not waited for.
+    pub(super) worker: Option<Worker>,
 }
 
 pub(super) async fn post(
@@ -51,6 +53,7 @@ pub(super) async fn post(
                 chain(&error.without_url())
             )),
             elapsed_ms: millis(began.elapsed()),
+            worker: None,
         },
     }
 }
@@ -65,6 +68,7 @@ fn read(task_id: Option<String>, status: u16, bytes: &[u8], elapsed_ms: f64) -> 
         command_id: text("/data/command_id"),
         message: text("/message"),
         elapsed_ms,
+        worker: None,
     }
 }
 

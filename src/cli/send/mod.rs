@@ -8,6 +8,7 @@ mod plan;
 mod tally;
 mod template;
 mod verify;
+mod worker;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,16 +19,18 @@ use serde::Serialize;
 use super::{
     Trust, block_on, client,
     exit::{Exit, Failure},
-    exposed,
+    exposed, opened,
     output::{json, line, say, say_lines},
     reachable, url,
+    values::duration,
 };
-use crate::config::Loaded;
+use crate::{command::outcome::Kind, config::Loaded};
 use answer::post;
 use body::Origin;
 use load::LoadArguments;
 use plan::Plan;
 use tally::{Given, Summary, Tally};
+use worker::Awaited;
 
 /// The platform waits 5 to 10 s (platform.md#callback-transport). A little more shows answers that come too late for
 /// it.
@@ -42,6 +45,7 @@ Examples:
   countersign send --origin card --task PO-77/n2    as from the bot's card, with a context that names the task
   countersign send --action REJECT --instance PO-77 --task n2 --reason 'too dear'
   countersign send --count 1000 --connections 8     a thousand tasks
+  countersign send --wait 10s                       and what does the worker say?
   countersign send --dry-run | countersign decrypt  what is inside an encrypted callback
   countersign send --plain                          see how a plain callback is refused
   countersign send --rate 500 --duration 30s        a load of 500 in each second
@@ -52,8 +56,8 @@ Token and key are those of the endpoint's first credential in the configuration,
 environment (COUNTERSIGN_ACTION_CALLBACK_TOKEN, COUNTERSIGN_ACTION_CALLBACK_KEY), or of files.
 With a key the callback is encrypted.
 
-Prints one JSON line per answer. Exits with 0 if all were answered 200, 1 if one was refused,
-69 if one was not answered; then nothing more is sent.
+Prints one JSON line per answer; with --wait it has what the worker reported, or null. Exits with 0 if all were answered 200, 1 if one was refused,
+69 if one was not answered; then nothing more is sent. With --wait, also 1 if one was not applied in time.
 
 With --rate, --duration, --verify or --summary it is a load generator: it prints no answers,
 continues when one is missing, and prints counts and latencies at the end (--json: as one JSON
@@ -117,6 +121,9 @@ pub(super) struct Arguments {
     /// Number of connections [default: 1; as a load generator 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: Option<u16>,
+    /// After each answer wait this long for what the worker reports, by the ledger of the configuration
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["rate", "duration", "verify", "summary", "dry_run"])]
+    wait: Option<Duration>,
     /// Print the bodies, one a line, and send nothing. A plain body shows the token
     #[arg(long)]
     dry_run: bool,
@@ -158,35 +165,54 @@ pub(super) fn run(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failur
     }
     let amqp = if arguments.load.verifies() { Some(&loaded.amqp()?.broker) } else { None };
     block_on(async {
-        let summary = if arguments.load.wanted() {
-            load::run(&plan, &url, amqp).await?
+        let (summary, all_applied) = if arguments.load.wanted() {
+            (load::run(&plan, &url, amqp).await?, true)
         } else {
             let trust = Trust::of(arguments.ca_file.as_deref(), arguments.url.is_none());
-            send(&plan, &url, &client(&url, trust, PATIENCE)?).await?
+            let worker = match arguments.wait {
+                Some(wait) => Some(Awaited::new(opened::client(loaded).await?, wait)),
+                None => None,
+            };
+            send(&plan, &url, &client(&url, trust, PATIENCE)?, worker.as_ref()).await?
         };
         if arguments.json {
             json(&LastLine { summary: &summary })?;
         } else {
             say_lines(&summary.words());
         }
-        Ok(summary.exit())
+        Ok(if all_applied { summary.exit() } else { Exit::Failed })
     })
 }
 
-/// Sends the callbacks and prints each answer. Stops at the first missing answer.
-async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> Result<Summary, Failure> {
+/// Sends the callbacks and prints each answer. Stops at the first missing answer. Returns false as well if a worker that was
+/// waited for has not applied its command.
+async fn send(
+    plan: &Plan<'_>,
+    url: &reqwest::Url,
+    client: &reqwest::Client,
+    worker: Option<&Awaited>,
+) -> Result<(Summary, bool), Failure> {
     let count = plan.arguments.count.unwrap_or(1);
     let connections = plan.arguments.connections.unwrap_or(1);
-    let mut tally = Tally::start();
+    let (mut tally, mut all_applied) = (Tally::start(), true);
     let mut answers = stream::iter(0..count)
-        .map(|number| post(client, url, plan.task_told(number), plan.body(number)))
+        .map(async |number| {
+            let answer = post(client, url, plan.task_told(number), plan.body(number)).await;
+            match worker {
+                Some(worker) => worker.report(answer).await,
+                None => Ok(answer),
+            }
+        })
         .buffer_unordered(usize::from(connections));
     while let Some(answer) = answers.next().await {
+        let answer = answer?;
         json(&answer)?;
         match answer.http_status {
             Some(status) => {
                 let latency = Duration::from_secs_f64(answer.elapsed_ms / 1e3);
                 tally.answered(status, &answer.outcome, latency);
+                let applied = Some(Kind::Applied.as_str());
+                all_applied &= answer.worker.as_ref().is_none_or(|worker| worker.outcome == applied);
             }
             None => drop(tally.unanswered(answer.message.as_deref().unwrap_or_default())),
         }
@@ -200,5 +226,5 @@ async fn send(plan: &Plan<'_>, url: &reqwest::Url, client: &reqwest::Client) -> 
     drop(answers);
     let given = Given { run: plan.run.clone(), connections: u64::from(connections), rate_wanted: None };
     let unsent = count - tally.sent();
-    Ok(tally.summary(given, unsent, None))
+    Ok((tally.summary(given, unsent, None), all_applied))
 }

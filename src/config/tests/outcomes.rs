@@ -62,10 +62,12 @@ fn an_answer_waits_only_for_reports_that_somebody_takes() {
     assert_eq!(of(wait("", "off")), None);
     assert_eq!(of(wait("", "1500ms")), Some(Duration::from_millis(1500)));
     for short_or_long in ["99ms", "4001ms", "soon"] {
-        has(&wait("", short_or_long).faults(), "answer.wait: ");
+        let found = wait("", short_or_long).faults();
+        assert!(found.iter().any(|fault| fault.contains("answer.wait: ")), "{found:?}");
     }
     let deaf = wait("[outcomes]\nqueue = \"\"", "1s").faults();
-    has(&deaf, "answer.wait: waits for workers' reports, and outcomes.queue is empty");
+    let words = "answer.wait: waits for workers' reports, and outcomes.queue is empty";
+    assert!(deaf.iter().any(|fault| fault.contains(words)), "{deaf:?}");
 }
 
 #[test]
