@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
     console::access::{Access, ReloadResult},
     http::Gate,
     intake::Intake,
-    ledger::{self, Ledger},
+    ledger::{self, AcceptError, Ledger, NewAct},
     telemetry::metrics::Metrics,
     time::Timestamp,
 };
@@ -122,6 +123,11 @@ impl Controls {
     pub fn reloaded(&self, result: ReloadResult, restart_needed: Vec<String>) {
         self.metrics.process.reloaded(result == ReloadResult::Applied);
         self.access.reloaded(result, restart_needed);
+    }
+
+    /// Writes an act down. Harmless to drop: what is on its way is written.
+    pub fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
+        self.ledger.record(act)
     }
 
     /// Resolves when both listeners serve and the ledger is open; never if the service ends first.

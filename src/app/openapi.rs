@@ -10,8 +10,8 @@ use crate::{
     http::{self, answer},
     intake::{Locale, NO_CALLBACK, PROBE_WORD, Refusal},
     ledger::{
-        Finding, KeptRefusal, OutcomeRecord, Record, RefusedCallback, ShowingRecord, ShowingState, State,
-        Stray, Why,
+        ActKind, ActRecord, Actor, Finding, KeptRefusal, OutcomeRecord, Record, RefusedCallback,
+        ShowingRecord, ShowingState, State, Stray, Via, Why,
     },
     time::Timestamp,
 };
@@ -112,6 +112,8 @@ fn the_closed_lists_are_those_of_the_program() {
     assert_eq!(words(&schemas["State"]["enum"]), states);
     let why = Why::ALL.iter().copied().map(Why::as_str).collect();
     assert_eq!(words(&schemas["Event"]["properties"]["why"]["enum"]), why);
+    let acts = ActKind::ALL.iter().copied().map(ActKind::as_str).collect();
+    assert_eq!(words(&schemas["ActKind"]["enum"]), acts);
 }
 
 /// A member added to the ledger's views must be added to the document.
@@ -190,6 +192,23 @@ fn what_the_ledger_shows_has_the_members_of_the_document() {
         routing_key: String::new(),
         body: String::new(),
     };
+    let actor = Actor {
+        name: Some(String::new()),
+        sudo_user: Some(String::new()),
+        host: Some(String::new()),
+        peer: Some(String::new()),
+        ..Actor::unnamed(Via::Cli)
+    };
+    let act = ActRecord {
+        id: 1,
+        at: now,
+        changed_at: now,
+        act: ActKind::Park,
+        actor: actor.clone(),
+        reason: None,
+        count: 1,
+        detail: None,
+    };
     fn shown(value: &impl serde::Serialize) -> BTreeSet<String> {
         serde_json::to_value(value).unwrap().as_object().unwrap().keys().cloned().collect()
     }
@@ -198,6 +217,8 @@ fn what_the_ledger_shows_has_the_members_of_the_document() {
     assert_eq!(shown(&outcome), documented("Outcome"));
     assert_eq!(shown(&place), documented("Showing"));
     assert_eq!(shown(&Finding::seen()), documented("Finding"));
+    assert_eq!(shown(&actor), documented("Actor"));
+    assert_eq!(shown(&act), documented("Act"));
     assert_eq!(shown(&KeptRefusal { id: 1, refused }), documented("Refused"));
     assert_eq!(shown(&stray), documented("Stray"));
 }

@@ -1,6 +1,7 @@
 //! The command line. Data goes to stdout, messages go to stderr. [`Exit`] lists the exit codes.
 
 mod actor;
+mod audit;
 mod bench;
 mod center;
 mod config;
@@ -100,6 +101,8 @@ enum CliCommand {
     Ledger(ledger::LedgerCommand),
     /// List refused callbacks with their reasons: why approvers saw 提交失败
     Refusals(Box<refusals::Arguments>),
+    /// List what was changed, by whom and why: requeued, parked, shown again, registered, pruned, reloaded
+    Audit(Box<audit::Arguments>),
     /// Use the approval center's APIs: definitions, tasks, instances, cards
     #[command(subcommand)]
     Center(center::CenterCommand),
@@ -206,6 +209,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Send(arguments) => send::run(&arguments, &sources.load_telling()),
         CliCommand::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),
         CliCommand::Ledger(command) => ledger::run(command, &sources.load_telling()),
+        CliCommand::Audit(arguments) => audit::run(&arguments, &sources.load_telling()),
         CliCommand::Refusals(arguments) => refusals::run(&arguments, &sources.load_telling()),
         CliCommand::Center(command) => center::run(command, &sources.load_telling()),
         CliCommand::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),

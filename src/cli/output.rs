@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Write},
 };
 
 use anyhow::Context;
@@ -63,6 +63,20 @@ fn write(bytes: &[u8]) -> Result<(), Failure> {
 pub(super) fn draw(line: impl Display) {
     let mut stderr = io::stderr().lock();
     write!(stderr, "\r\x1b[K{}", Tamed(line)).and_then(|()| stderr.flush()).ok();
+}
+
+/// True if there is somebody at a terminal to ask.
+pub(super) fn can_ask() -> bool {
+    is_heard() && io::stdin().is_terminal()
+}
+
+/// Asks on the terminal; true if the answer is yes.
+pub(super) fn agreed(question: impl Display) -> Result<bool, Failure> {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{} [y/N] ", Tamed(question)).and_then(|()| stderr.flush()).ok();
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(["y", "yes"].contains(&&*answer.trim().to_lowercase()))
 }
 
 /// True if stderr is a terminal.

@@ -1,6 +1,7 @@
 //! What happened to one command, from acceptance to what the approver sees.
 
 use serde::Serialize;
+use serde_with::skip_serializing_none;
 
 use super::{Actor, OutcomeRecord, Surface, Why, acts::ActKind};
 use crate::{
@@ -79,6 +80,7 @@ pub enum What {
 }
 
 /// By whom, and why.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ByOperator {
     /// The number of the act.

@@ -97,8 +97,12 @@ async fn lived(vhost: &Vhost) -> App {
             "UPDATE commands SET received_at = received_at - {} WHERE seq = 1;
              UPDATE commands SET received_at = received_at - {} WHERE seq = 2;
              INSERT INTO exceptions VALUES (3, 'parked', 5, 0, 1790000000000, 'nobody is bound');
-             INSERT INTO operator_acts (acted_at, seq, act) VALUES
-                (1790000000000, 3, 'park'), (1790000001000, 4, 'requeue'), (1790000002000, 4, 'show_again');
+             INSERT INTO acts (id, at, changed_at, act, via, name, sudo_user, host, peer, reason, count, detail) VALUES
+                (11, 1790000000000, 1790000000000, 'park', 'cli', 'li4', 'wang5', 'h1', NULL, '为什么', 1, NULL),
+                (12, 1790000001000, 1790000003000, 'requeue', 'cli', 'li4', NULL, 'h1', NULL, NULL, 2, '{{\"a\":1}}'),
+                (13, 1790000002000, 1790000002000, 'show_again', 'api', 'ops', NULL, NULL, '192.0.2.7', NULL, 1, NULL);
+             INSERT INTO act_commands (act_id, seq, at) VALUES (11, 3, 1790000000000), (12, 4, 1790000001000),
+                (12, 5, 1790000003000), (13, 4, 1790000002000);
              INSERT INTO publish_events (seq, at, event, attempt, passed, words, exchange) VALUES
                 (3, 1790000000000, 'waiting', NULL, 0, NULL, NULL),
                 (3, 1790000000500, 'refused', 1, 0, 'no' || char(0) || 'queue', NULL),
@@ -163,6 +167,8 @@ async fn told(app: &App, ledger: &str) -> Vec<String> {
     for seq in 1..=5 {
         told.push(run(&["ledger", "show", &seq.to_string(), "--json"]).await);
     }
+    told.push(run(&["audit", "--json"]).await);
+    told.push(run(&["audit", "--json", "--context", "key-1"]).await);
     let mut stats: Value = serde_json::from_str(&run(&["ledger", "stats", "--json"]).await).expect("JSON");
     let members = stats.as_object_mut().expect("an object");
     members.retain(|name, _| {

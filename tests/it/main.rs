@@ -1,6 +1,7 @@
 //! The whole program against a real RabbitMQ, one file per part of the contract.
 
 mod accept;
+mod audit;
 mod cases;
 mod center;
 mod cli;
@@ -29,6 +30,7 @@ mod refusals;
 mod refuse;
 mod relay;
 mod replicas;
+mod requeue;
 mod restart;
 mod rotation;
 mod runbook;
@@ -41,3 +43,4 @@ mod signing;
 )]
 mod support;
 mod tls;
+mod tokens;

@@ -207,7 +207,7 @@ async fn the_whole_history_of_a_command_is_shown() {
     eventually("the history to tell both publishes and the operator's act", async || {
         let shown = show().await;
         let at = |words: &str| shown.find(words);
-        let in_order = at("accepted").is_some() && at(published) < at("requeued by an operator");
+        let in_order = at("accepted").is_some() && at(published) < at("requeued by ");
         if in_order && shown.matches(published).count() == 2 { Ok(()) } else { Err(shown) }
     })
     .await;

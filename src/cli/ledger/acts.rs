@@ -1,4 +1,4 @@
-//! `ledger requeue|park|show-again|prune`: what an operator changes in the ledger.
+//! `ledger park|show-again|prune`: what an operator changes in the ledger.
 
 use std::time::{Duration, Instant};
 
@@ -20,21 +20,6 @@ use crate::{
     telemetry::log::chain,
     time::Timestamp,
 };
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct RequeueArguments {
-    /// The commands, by command_id or by place in the log
-    #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
-    command_ids: Vec<CommandRef>,
-    /// All that are parked
-    #[arg(long, conflicts_with = "command_ids")]
-    all_parked: bool,
-    #[command(flatten)]
-    reason: ReasonArguments,
-    /// Print one JSON object per command
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ParkArguments {
@@ -76,20 +61,6 @@ pub(in crate::cli) struct PruneArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-pub(super) async fn requeue(arguments: &RequeueArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
-    let by = arguments.reason.by();
-    let acts = if arguments.all_parked {
-        let requeued = ledger.requeue_parked(by).await.context("nothing was requeued")?;
-        if requeued.is_empty() {
-            say("nothing is parked");
-        }
-        all_done(requeued)
-    } else {
-        each(&arguments.command_ids, ledger, |id| ledger.requeue(id, by.clone())).await
-    };
-    tell("requeued", acts, arguments.json)
 }
 
 pub(super) async fn park(arguments: &ParkArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
@@ -148,14 +119,14 @@ pub(super) async fn prune(arguments: &PruneArguments, loaded: &Loaded) -> Result
 }
 
 /// What was asked for, and what came of it.
-type Act = (CommandRef, Result<(), ActError>);
+pub(super) type Act = (CommandRef, Result<(), ActError>);
 
-fn all_done(commands: Vec<CommandId>) -> Vec<Act> {
+pub(super) fn all_done(commands: Vec<CommandId>) -> Vec<Act> {
     commands.into_iter().map(|id| (CommandRef::Id(id), Ok(()))).collect()
 }
 
 /// Does something to each of these commands.
-async fn each<F: Future<Output = Result<(), ActError>>>(
+pub(super) async fn each<F: Future<Output = Result<(), ActError>>>(
     commands: &[CommandRef],
     ledger: &dyn Client,
     act: impl Fn(CommandId) -> F,
@@ -179,7 +150,7 @@ async fn each<F: Future<Output = Result<(), ActError>>>(
 }
 
 /// Tells what became of each command.
-fn tell(done: &str, acts: Vec<Act>, as_json: bool) -> Result<Exit, Failure> {
+pub(super) fn tell(done: &str, acts: Vec<Act>, as_json: bool) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for (command, act) in acts {
         let command_id = command.to_string();

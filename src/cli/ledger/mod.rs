@@ -2,6 +2,7 @@
 
 mod acts;
 mod copy;
+mod requeue;
 mod strays;
 mod view;
 
@@ -13,8 +14,9 @@ use super::{
     opened::client,
 };
 use crate::config::Loaded;
-use acts::{ParkArguments, PruneArguments, RequeueArguments, ShowAgainArguments};
+use acts::{ParkArguments, PruneArguments, ShowAgainArguments};
 use copy::CopyArguments;
+use requeue::RequeueArguments;
 use strays::StraysArguments;
 use view::{ListArguments, ShowArguments, StatsArguments};
 
@@ -29,7 +31,8 @@ pub(super) enum LedgerCommand {
     /// Requeue commands that are parked or published, so that they are published again
     ///
     /// A running service finds them within seconds. Their message_id stays the same.
-    Requeue(RequeueArguments),
+    #[command(after_help = requeue::EXAMPLES)]
+    Requeue(Box<RequeueArguments>),
     /// Park pending commands until they are requeued
     Park(ParkArguments),
     /// Show outcomes again that the approval center rejected
@@ -62,7 +65,7 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
             LedgerCommand::List(arguments) => view::list(&arguments, &*ledger().await?).await,
             LedgerCommand::Show(arguments) => view::show(&arguments, &*ledger().await?).await,
             LedgerCommand::Stats(arguments) => view::stats(&arguments, &*ledger().await?).await,
-            LedgerCommand::Requeue(arguments) => acts::requeue(&arguments, &*ledger().await?).await,
+            LedgerCommand::Requeue(arguments) => requeue::requeue(&arguments, &*ledger().await?).await,
             LedgerCommand::Park(arguments) => acts::park(&arguments, &*ledger().await?).await,
             LedgerCommand::ShowAgain(arguments) => acts::show_again(&arguments, &*ledger().await?).await,
             LedgerCommand::Strays(arguments) => strays::strays(&arguments, &*ledger().await?).await,

@@ -4,9 +4,10 @@ mod notify;
 mod reload;
 mod workers;
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{notify::Supervisor, reload::Reloader};
@@ -19,7 +20,8 @@ use crate::{
     app::{self, App, Controls, Resources, Start},
     center::client::Center,
     config::{Amqp, Config, Loaded, Sources, load},
-    ledger, relay,
+    ledger::{self, NewAct},
+    relay,
     telemetry::log::{self, Log},
 };
 
@@ -96,6 +98,23 @@ async fn serve(
     }
 }
 
+/// How long an act may take to be written.
+const RECORDING: Duration = Duration::from_secs(30);
+
+/// The reload holds whether or not it is written down.
+async fn record(controls: &Controls, act: NewAct) {
+    match tokio::time::timeout(RECORDING, controls.record(act)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the reload is not among the acts of the ledger");
+        }
+        Err(_elapsed) => {
+            tracing::warn!(timeout = ?RECORDING, "the reload may not be among the acts of the ledger");
+        }
+    }
+}
+
 /// Runs alongside serving: notifies the supervisor and handles SIGHUP.
 async fn attend(
     controls: &Controls,
@@ -107,14 +126,24 @@ async fn attend(
     controls.serving().await;
     supervisor.ready(&controls.condition().await);
     let obey = async {
-        // Signals received during a reload cause one more reload, which reads the latest files.
-        while hangup.recv().await.is_some() {
+        // Not waited for: a ledger that hangs must not keep the next reload waiting.
+        let mut recording = FuturesUnordered::new();
+        loop {
+            let signal = tokio::select! {
+                signal = hangup.recv() => signal,
+                Some(()) = recording.next(), if !recording.is_empty() => continue,
+            };
+            // Signals received during a reload cause one more reload, which reads the latest files.
+            if signal.is_none() {
+                break;
+            }
             if controls.is_draining() {
                 tracing::info!(signal = "SIGHUP", "shutting down; reload ignored");
                 continue;
             }
             supervisor.reloading();
-            reloader.reload(controls, log).await;
+            let act = reloader.reload(controls, log).await;
+            recording.push(record(controls, act));
             supervisor.ready(&controls.condition().await);
         }
         std::future::pending::<Infallible>().await

@@ -1,11 +1,15 @@
 //! SIGHUP: reads and checks the whole configuration again, then applies either everything that can change while the
 //! service runs, or nothing.
 
+use serde_json::{Value, json};
+
 use super::{relay, settings, workers};
 use crate::{
     app::{Controls, ReloadResult},
     center::client::Center,
-    config::{Changes, Config, Effective, Faults, Loaded, Sources, load},
+    cli::actor::host,
+    config::{Changes, Config, Effective, Fault, Faults, Loaded, Sources, load},
+    ledger::{ActKind, Actor, NewAct, Via},
     telemetry::log::{Log, chain},
 };
 
@@ -28,9 +32,9 @@ impl Reloader {
         Self { sources, at_start: loaded.effective.clone(), last: loaded.effective, config, center }
     }
 
-    /// Reads, checks and applies the configuration, and logs the result. If dropped midway, completed steps stay in
-    /// effect.
-    pub(super) async fn reload(&mut self, controls: &Controls, log: &Log) {
+    /// Reads, checks and applies the configuration, logs the result, and returns the act. If dropped midway, completed
+    /// steps stay in effect.
+    pub(super) async fn reload(&mut self, controls: &Controls, log: &Log) -> NewAct {
         tracing::info!(signal = "SIGHUP", "reloading the configuration");
         let sources = self.sources.clone();
         // The files may be on a disk that hangs.
@@ -38,20 +42,21 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(panicked) => {
                 tracing::error!("reading the configuration failed: {}", chain(&panicked));
-                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+                return rejected(controls, &[]);
             }
         };
         let config = match loaded.config() {
             Ok(config) => config,
             Err(faults) => {
                 tell_faults(&faults);
-                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+                let keys: Vec<&str> = faults.0.iter().filter_map(Fault::key).collect();
+                return rejected(controls, &keys);
             }
         };
-        self.apply(config, loaded, controls, log);
+        self.apply(config, loaded, controls, log)
     }
 
-    fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) {
+    fn apply(&mut self, config: Config, loaded: Loaded, controls: &Controls, log: &Log) -> NewAct {
         let changes = self.last.changes_to(&loaded.effective);
         let center =
             if changes.touch("approval_center") { workers::center(&config) } else { Ok(self.center.clone()) };
@@ -59,7 +64,7 @@ impl Reloader {
             Ok(center) => center,
             Err(error) => {
                 tracing::error!("new configuration rejected: {}", chain(error.as_ref()));
-                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+                return rejected(controls, &[]);
             }
         };
         let completes_otherwise = config.enrichment != self.config.enrichment
@@ -74,7 +79,7 @@ impl Reloader {
                     "new configuration not applied; the previous one stays in use: {}",
                     chain(error.as_ref())
                 );
-                return controls.reloaded(ReloadResult::Rejected, Vec::new());
+                return rejected(controls, &[]);
             }
         };
         for warning in &loaded.warnings {
@@ -114,12 +119,41 @@ impl Reloader {
             tracing::error!("log settings not applied: {}", chain(&error));
         }
         (self.config, self.center) = (config, center);
+        let act = applied(&changes, &restart);
         controls.reloaded(ReloadResult::Applied, restart);
         tracing::info!(
             changed = changes.keys.len() + changes.endpoints_added.len() + changes.endpoints_removed.len(),
             "configuration applied"
         );
+        act
     }
+}
+
+/// Keys that an act names at the most: a change of everything is told by the log.
+const MAX_KEYS: usize = 50;
+
+fn rejected(controls: &Controls, faults: &[&str]) -> NewAct {
+    controls.reloaded(ReloadResult::Rejected, Vec::new());
+    let faults = &faults[..faults.len().min(MAX_KEYS)];
+    act(json!({ "result": ReloadResult::Rejected, "faults": faults }))
+}
+
+/// Names the changed keys, never their values.
+fn applied(changes: &Changes, restart: &[String]) -> NewAct {
+    let keys: Vec<&str> = changes.keys.iter().map(|change| change.key.as_str()).take(MAX_KEYS).collect();
+    let first = |names: &[String]| names[..names.len().min(MAX_KEYS)].to_vec();
+    act(json!({
+        "result": ReloadResult::Applied,
+        "changed": keys,
+        "endpoints_added": first(&changes.endpoints_added),
+        "endpoints_removed": first(&changes.endpoints_removed),
+        "restart_needed": first(restart),
+    }))
+}
+
+fn act(detail: Value) -> NewAct {
+    let actor = Actor { host: Some(host()), ..Actor::unnamed(Via::Signal) };
+    NewAct { kind: ActKind::Reload, by: actor.into(), detail: Some(detail), count: 0 }
 }
 
 fn tell_faults(faults: &Faults) {

@@ -1,6 +1,7 @@
 //! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, separate readers.
 
 mod acts;
+mod audit;
 mod changes;
 mod checkpoint;
 mod client;

@@ -130,6 +130,12 @@ impl Running {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sends what Ctrl-C sends.
+    pub(crate) fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill can be started").success(), "SIGINT to our own child");
+    }
+
     /// Its exit code, once it has exited.
     pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
         self.child.try_wait().expect("our own child").map(|status| status.code())
