@@ -218,7 +218,7 @@ impl App {
             self.leaving.store(true, Ordering::Relaxed);
             let delay = *self.shutdown_delay.lock().expect("nobody panics with the lock");
             if !delay.is_zero() {
-                tracing::info!(?delay, "unready; callbacks are taken until the balancer has noticed");
+                tracing::info!(after = ?delay, "stopping; until then unready, and callbacks are taken");
                 tokio::time::sleep(delay).await;
             }
         };

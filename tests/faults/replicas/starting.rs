@@ -4,14 +4,32 @@ use super::scene::{BOUND, Scene, configuration};
 use super::traffic::Traffic;
 use crate::say;
 use crate::support::postgres::PostgresPair;
-use crate::support::{App, Callback, KEY, NOWHERE, Program, eventually_within, free_port, quoted};
+use crate::support::{
+    App, Callback, Config, KEY, NOWHERE, Program, Running, eventually_within, free_port, quoted,
+};
 use std::time::{Duration, Instant};
 
-/// Starts a replica and kills it so long afterwards; tells what it had said by then.
-async fn start_and_kill(config: &crate::support::Config, after: Duration) -> Vec<String> {
+const MADE: &str = "the ledger's tables are ready";
+
+fn start(config: &Config) -> Running {
     let listen = || quoted(&format!("127.0.0.1:{}", free_port()));
     let file = config.clone().set("http", "listen", &listen()).set("admin", "listen", &listen()).write();
-    let running = Program::new(["serve"]).config(&file).start();
+    Program::new(["serve"]).config(&file).start()
+}
+
+async fn time_to_make_tables(config: &Config) -> Duration {
+    let (running, since) = (start(config), Instant::now());
+    eventually_within(BOUND, "the tables to be made", async || {
+        let said = running.lines();
+        if said.iter().any(|line| line.contains(MADE)) { Ok(()) } else { Err(said) }
+    })
+    .await;
+    since.elapsed()
+}
+
+/// Starts a replica and kills it so long afterwards; tells what it had said by then.
+async fn start_and_kill(config: &Config, after: Duration) -> Vec<String> {
+    let running = start(config);
     // Not waits for anything: the moment of the kill is meant to be any.
     tokio::time::sleep(after).await;
     running.lines()
@@ -55,17 +73,23 @@ async fn a_third_replica_that_dies_at_its_start_or_starts_in_a_failover_disturbs
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: a minute"]
 async fn a_first_start_that_is_killed_in_its_migration_is_finished_by_the_others() {
+    const KILLS: u32 = 12;
     let mut pair = PostgresPair::boot(true).await;
-    for round in 0..12 {
+    let takes = time_to_make_tables(&configuration(&pair.database().await, &[NOWHERE.to_owned()])).await;
+    let mut made = 0;
+    for kill in 0..KILLS {
         let ledger = pair.database().await;
         let config = || configuration(&ledger, &[NOWHERE.to_owned()]);
         let dying = config();
-        let kill = start_and_kill(&dying, Duration::from_millis(50) * round);
-        let (first, second, said) = tokio::join!(App::with(config()), App::with(config()), kill);
-        let made = said.iter().any(|line| line.contains("the ledger's tables are ready"));
-        say(&format!("round {round}: killed {} it made the tables", if made { "after" } else { "before" }));
+        // It begins a moment before the others, which wait for it.
+        let kill = start_and_kill(&dying, takes * kill / (KILLS - 3));
+        let (said, first, second) = tokio::join!(kill, App::with(config()), App::with(config()));
+        made += usize::from(said.iter().any(|line| line.contains(MADE)));
         works(&[first, second]).await;
     }
+    say(&format!(
+        "of {KILLS} that were killed in their first start, of {takes:.1?}, {made} had made the tables"
+    ));
     for round in 0..4 {
         let ledger = pair.database().await;
         let config = || configuration(&ledger, &[NOWHERE.to_owned()]);
