@@ -130,9 +130,39 @@ async fn an_unrouted_command_is_sent_on_once_a_queue_is_bound() {
     let none = || (QueueBindOptions::default(), FieldTable::default());
     let (options, arguments) = none();
     channel.queue_bind(COMMANDS.into(), COMMANDS.into(), "#".into(), options, arguments).await.unwrap();
-    ledger(&app, &["requeue", &id]).await;
+    ledger(&app, &["requeue", "--unrouted", "--yes", "--reason", "the queue is bound again"]).await;
     assert_eq!(vhost.take(COMMANDS).await.message_id(), id);
     until_state(&app, &id, "published").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_waits_for_what_the_worker_says() {
+    let vhost = Vhost::new().await;
+    let app = App::start(&vhost).await;
+    vhost.until_declared(OUTCOMES).await;
+    let send = |wait: &str| {
+        Program::new([
+            "send",
+            "--endpoint",
+            "purchase",
+            "--url",
+            &app.callback_url("purchase"),
+            "--wait",
+            wait,
+        ])
+        .config(app.file())
+        .run()
+    };
+    let (sent, id) = tokio::join!(send("20s"), answer_next(&vhost, "refused", Some("no budget")));
+    let sent = sent.ended_with(1);
+    let line: Value = serde_json::from_str(sent.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(line["command_id"], id);
+    assert_eq!(line["worker"], json!({ "outcome": "refused", "message": "no budget" }));
+    let (sent, _) = tokio::join!(send("20s"), answer_next(&vhost, "applied", None));
+    sent.ended_with(0);
+    let line: Value =
+        serde_json::from_str(send("0s").await.ended_with(1).stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(line["worker"]["outcome"], Value::Null);
 }
 
 /// The reasons of the broker, each by a queue that has no other.

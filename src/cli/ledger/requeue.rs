@@ -27,10 +27,11 @@ Examples:
   countersign ledger requeue --all-parked
   countersign ledger requeue --state published --since 10:00 --until 10:30 --dry-run
   countersign ledger requeue --state published --since 10:00 --until 10:30 --reason 'the queue was deleted'
+  countersign ledger requeue --unrouted --reason 'the queue is bound again'
   countersign ledger requeue --resume 17
 
-By a filter it takes those that are parked; --state published takes those that the broker had already, and
-workers get them again, with the same message_id. They go in the order of the log, --rate a second, and are
+By a filter it takes those that are parked; --state rejected or unrouted takes those that came back, and
+--state published those that the broker had already: workers get them again, with the same message_id. They go in the order of the log, --rate a second, and are
 one act. It can be interrupted, and continued with --resume.";
 
 /// Places of the log that one look takes in, where most commands are of interest.
@@ -46,7 +47,7 @@ const STEP: u64 = 200;
 pub(in crate::cli) struct RequeueArguments {
     /// The commands, by command_id or by place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref, conflicts_with_all = FILTERS,
-        required_unless_present_any = ["all_parked", "resume", "state", "endpoint", "task", "instance", "user",
+        required_unless_present_any = ["all_parked", "resume", "state", "unrouted", "endpoint", "task", "instance", "user",
             "since", "until", "around"])]
     command_ids: Vec<CommandRef>,
     /// All that are parked, at once
@@ -59,6 +60,9 @@ pub(in crate::cli) struct RequeueArguments {
     /// Those in this state; may be repeated [default: parked]
     #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(states()))]
     state: Vec<String>,
+    /// Those that no queue was bound for: short for --state unrouted
+    #[arg(long, conflicts_with = "state")]
+    unrouted: bool,
     /// Only of this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
@@ -91,7 +95,8 @@ pub(in crate::cli) struct RequeueArguments {
     json: bool,
 }
 
-const FILTERS: [&str; 8] = ["state", "endpoint", "task", "instance", "user", "since", "until", "around"];
+const FILTERS: [&str; 9] =
+    ["state", "unrouted", "endpoint", "task", "instance", "user", "since", "until", "around"];
 
 fn states() -> Vec<&'static str> {
     RequeueFilter::possible_states().map(State::as_str).collect()
@@ -121,7 +126,8 @@ fn filter(arguments: &RequeueArguments) -> Result<RequeueFilter, Failure> {
     let period = arguments.period.period(Timestamp::now(), &zone)?;
     let mut states = arguments.state.clone();
     if states.is_empty() {
-        states.push(State::Parked.as_str().to_owned());
+        let state = if arguments.unrouted { State::Unrouted } else { State::Parked };
+        states.push(state.as_str().to_owned());
     }
     let filter = RequeueFilter {
         states,
