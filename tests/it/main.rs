@@ -1,8 +1,10 @@
 //! The whole program against a real RabbitMQ, one file per part of the contract.
 
 mod accept;
+mod backup;
 mod cases;
 mod center;
+mod check;
 mod cli;
 mod config;
 mod console;
@@ -32,6 +34,7 @@ mod replicas;
 mod restart;
 mod rotation;
 mod runbook;
+mod salvage;
 mod shutdown;
 mod signing;
 #[expect(

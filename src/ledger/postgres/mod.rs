@@ -11,6 +11,7 @@
 
 mod acts;
 mod address;
+mod audit;
 mod blockers;
 mod client;
 mod contexts;
@@ -19,6 +20,7 @@ mod dead_letters;
 mod durability;
 mod findings;
 mod history;
+mod import;
 mod lease;
 mod link;
 mod looks;
@@ -54,8 +56,10 @@ use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
 pub use address::{Address, AddressFault, SslMode};
+pub(super) use audit::Audit as PostgresAudit;
 pub use client::{Health, PostgresClient};
 pub use durability::{Demands, Durability};
+pub(super) use import::Import as PostgresImport;
 pub use standbys::Replication;
 pub(super) use target::{Held, Target, Under, Way};
 

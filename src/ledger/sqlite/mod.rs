@@ -1,6 +1,8 @@
 //! The ledger in one SQLite file: bundled SQLite, WAL, `synchronous=FULL`, one writer thread, separate readers.
 
 mod acts;
+mod audit;
+mod backup;
 mod changes;
 mod checkpoint;
 mod client;
@@ -12,17 +14,22 @@ mod files;
 mod findings;
 mod health;
 mod history;
+mod import;
 mod lookup;
 mod moved;
 mod operator;
 mod outcomes;
+mod pages;
 mod prune;
 mod reader;
 mod readers;
 mod recall;
+mod record;
 mod refusals;
+mod restore;
 mod room;
 mod rows;
+mod salvage;
 mod schema;
 mod shared;
 mod source;
@@ -46,15 +53,20 @@ use futures_util::future::BoxFuture;
 use rusqlite::OptionalExtension;
 use tokio::sync::{oneshot, watch};
 
+pub(super) use audit::Audit as SqliteAudit;
+pub use backup::{BackupError, Made, back_up};
 pub use client::SqliteClient;
 pub use health::{MOST_FAULTS, Soundness};
 pub use reader::Reader;
+pub use restore::{Pending, Restoring, Waiting, prepare};
 pub use room::free_bytes;
+pub use salvage::{SalvageError, Salvaged, salvage};
 pub use schema::OpenError;
 
 use super::{AcceptError, Limits, Lookup, Outbox, Sizing, Term, heard::Listeners, lookup::Looks};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
+pub(super) use import::Import as SqliteImport;
 use lookup::Lookups;
 use readers::Readers;
 use shared::Shared;
