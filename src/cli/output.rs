@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, BufWriter, IsTerminal, Write},
 };
 
 use anyhow::Context;
@@ -42,6 +42,31 @@ pub(super) fn lines(text: &str) -> Result<(), Failure> {
 /// Writes raw bytes for a program, but escapes them on a terminal.
 pub(super) fn exactly(bytes: &[u8]) -> Result<(), Failure> {
     if is_seen() { line(String::from_utf8_lossy(bytes)) } else { write(bytes) }
+}
+
+/// Standard output for a long document: as it is for a program, harmless on a terminal.
+pub(super) fn document() -> impl Write {
+    BufWriter::with_capacity(1 << 20, Document { is_seen: is_seen() })
+}
+
+struct Document {
+    is_seen: bool,
+}
+
+impl Write for Document {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stdout = io::stdout().lock();
+        if self.is_seen {
+            stdout.write_all(taming::lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        } else {
+            stdout.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 /// A count with its noun, in the singular or the plural: `1 call`, `2 calls`.

@@ -44,10 +44,12 @@
 
 mod accept;
 mod acts;
+pub mod check;
 mod contexts;
 pub mod copy;
 mod credentials;
 mod dead_letters;
+pub mod dump;
 mod error;
 pub mod findings;
 mod heard;

@@ -47,7 +47,18 @@ pub const OUTCOMES: [&str; 5] =
 /// The points of a copy of a ledger, in the order in which it passes them.
 pub const COPY: [&str; 4] = ["copy:begun", "copy:portion", "copy:finished", "copy:marked"];
 
-/// Passes a point. The name must be in [`NAMES`], [`OUTCOMES`], [`DEAD_LETTERS`] or [`COPY`].
+/// The points of a backup and of a restore of a ledger's file, in the order in which each passes them.
+pub const BACKUP: [&str; 7] = [
+    "backup:copying",
+    "backup:copied",
+    "backup:synced",
+    "backup:named",
+    "restore:aside",
+    "restore:moved",
+    "restore:named",
+];
+
+/// Passes a point. The name must be in [`NAMES`], [`OUTCOMES`], [`DEAD_LETTERS`], [`COPY`] or [`BACKUP`].
 #[inline]
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -79,7 +90,7 @@ mod armed {
     });
 
     fn is_known(name: &str) -> bool {
-        [&super::NAMES[..], &super::OUTCOMES, &super::DEAD_LETTERS, &super::COPY]
+        [&super::NAMES[..], &super::OUTCOMES, &super::DEAD_LETTERS, &super::COPY, &super::BACKUP]
             .iter()
             .any(|names| names.contains(&name))
     }

@@ -2,8 +2,10 @@
 
 mod accept;
 mod audit;
+mod backup;
 mod cases;
 mod center;
+mod check;
 mod cli;
 mod config;
 mod console;
@@ -34,6 +36,7 @@ mod requeue;
 mod restart;
 mod rotation;
 mod runbook;
+mod salvage;
 mod shutdown;
 mod signing;
 #[expect(

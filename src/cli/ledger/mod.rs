@@ -1,8 +1,11 @@
-//! `ledger list|show|stats|requeue|park|show-again|strays|prune|copy`: works on the ledger, whether or not `serve` runs.
+//! `countersign ledger …`: works on the ledger, whether or not `serve` runs.
 
 mod acts;
+mod backup;
+mod check;
 mod copy;
 mod requeue;
+mod salvage;
 mod strays;
 mod view;
 
@@ -15,8 +18,11 @@ use super::{
 };
 use crate::config::Loaded;
 use acts::{ParkArguments, PruneArguments, ShowAgainArguments};
+use backup::{BackupArguments, RestoreArguments};
+use check::CheckArguments;
 use copy::CopyArguments;
 use requeue::RequeueArguments;
+use salvage::{ImportArguments, SalvageArguments};
 use strays::StraysArguments;
 use view::{ListArguments, ShowArguments, StatsArguments};
 
@@ -56,6 +62,33 @@ pub(super) enum LedgerCommand {
     /// yet, or if a service uses one of the two. One that is interrupted goes on when it is started again.
     #[command(after_help = copy::EXAMPLES)]
     Copy(Box<CopyArguments>),
+    /// Copy a SQLite ledger to a file, while a service uses it
+    ///
+    /// Takes one consistent state without holding up callbacks, checks it, and gives it its name only then. A backup that is
+    /// interrupted leaves nothing under that name.
+    #[command(after_help = backup::EXAMPLES)]
+    Backup(BackupArguments),
+    /// Put a backup in the place of a SQLite ledger that no service uses
+    ///
+    /// Checks the backup, parks what is pending in it so that nothing is published twice, and moves the old files aside. Tells
+    /// since when decisions are missing.
+    #[command(after_help = backup::EXAMPLES)]
+    Restore(RestoreArguments),
+    /// Check pages, tables and invariants of the ledger
+    ///
+    /// Reads everything as of one moment, also beside a running service. Exits with 1 if something is wrong, and says what it
+    /// means.
+    Check(CheckArguments),
+    /// Write what can be read of a damaged SQLite ledger as JSON lines
+    ///
+    /// Leaves the file as it is. Exits with 1 if something could not be read, and says what.
+    #[command(after_help = salvage::EXAMPLES)]
+    Salvage(SalvageArguments),
+    /// Take what was salvaged into a new, empty ledger, of either kind
+    ///
+    /// All of it or nothing. Then checks the ledger.
+    #[command(after_help = salvage::EXAMPLES)]
+    Import(ImportArguments),
 }
 
 pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failure> {
@@ -71,6 +104,11 @@ pub(super) fn run(command: LedgerCommand, loaded: &Loaded) -> Result<Exit, Failu
             LedgerCommand::Strays(arguments) => strays::strays(&arguments, &*ledger().await?).await,
             LedgerCommand::Prune(arguments) => acts::prune(&arguments, loaded).await,
             LedgerCommand::Copy(arguments) => copy::copy(&arguments, loaded).await,
+            LedgerCommand::Backup(arguments) => backup::backup(&arguments, loaded).await,
+            LedgerCommand::Restore(arguments) => backup::restore(&arguments, loaded).await,
+            LedgerCommand::Check(arguments) => check::check(&arguments, loaded).await,
+            LedgerCommand::Salvage(arguments) => salvage::salvage(&arguments),
+            LedgerCommand::Import(arguments) => salvage::import(&arguments, loaded).await,
         }
     })
 }

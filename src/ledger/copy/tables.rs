@@ -28,6 +28,8 @@ pub(in crate::ledger) enum Kind {
 pub(in crate::ledger) struct Column {
     pub(in crate::ledger) name: &'static str,
     pub(in crate::ledger) from: &'static str,
+    /// The column in SQLite; `None` if the value is made of others.
+    pub(in crate::ledger) own: Option<&'static str>,
     pub(in crate::ledger) kind: Kind,
 }
 
@@ -120,11 +122,17 @@ pub(in crate::ledger) struct Reconciliation {
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, from: name, kind }
+    Column { name, from: name, own: Some(name), kind }
 }
 
-const fn from(name: &'static str, from: &'static str, kind: Kind) -> Column {
-    Column { name, from, kind }
+/// A value that SQLite has only as a part of others.
+const fn made(name: &'static str, from: &'static str, kind: Kind) -> Column {
+    Column { name, from, own: None, kind }
+}
+
+/// A column that has another name or type in SQLite.
+const fn other(name: &'static str, own: &'static str, from: &'static str, kind: Kind) -> Column {
+    Column { name, from, own: Some(own), kind }
 }
 
 const fn table(
@@ -189,10 +197,14 @@ const EXCEPTIONS: &[Column] = &[
     column("note", Text),
 ];
 
+/// Nothing where the message is damaged: a copy must not end there.
+const MESSAGE_ID: &str = "CASE WHEN json_valid(CAST(message AS TEXT))
+    THEN CAST(json_extract(CAST(message AS TEXT), '$.message_id') AS TEXT) END";
+
 const COMMANDS: &[Column] = &[
     column("seq", Number),
     column("command_id", Id),
-    from("at_ms", "received_at", At),
+    made("at_ms", "received_at", At),
     column("received_at", Number),
     column("endpoint", Text),
     column("action", Text),
@@ -202,19 +214,19 @@ const COMMANDS: &[Column] = &[
     column("instance_id", Text),
     column("task_id", Text),
     // In SQLite only the message has it.
-    from("message_id", "CAST(json_extract(CAST(message AS TEXT), '$.message_id') AS TEXT)", Text),
+    made("message_id", MESSAGE_ID, Text),
     column("task_key", Number),
     column("fingerprint", Bytes),
-    from("fingerprint8", "fingerprint", First8),
+    made("fingerprint8", "fingerprint", First8),
     column("decision_key", Bytes),
-    from("decision_key8", "decision_key", First8),
+    made("decision_key8", "decision_key", First8),
     column("message", Bytes),
 ];
 
 const ROUNDS: &[Column] = &[column("fingerprint", Bytes), column("command_id", Id)];
 
 const CONTEXTS: &[Column] = &[
-    from("key", "CAST(key AS BLOB)", Bytes),
+    other("key", "key", "CAST(key AS BLOB)", Bytes),
     column("message_id", Number),
     column("expires_at", Number),
     column("registered_at", Number),
@@ -349,7 +361,7 @@ const REFUSALS: &[Column] = &[
     column("instance_id", Text),
     column("task_id", Text),
     column("message_id", Text),
-    from("stranger", "strange", Flag),
+    other("stranger", "strange", "strange", Flag),
     column("search_id", Text),
     column("context_instance_id", Text),
     column("context_task_id", Text),

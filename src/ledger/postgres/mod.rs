@@ -19,6 +19,8 @@ mod dead_letters;
 mod durability;
 mod findings;
 mod history;
+mod import;
+mod inspection;
 mod lease;
 mod link;
 mod looks;
@@ -56,6 +58,8 @@ use tokio_util::task::TaskTracker;
 pub use address::{Address, AddressFault, SslMode};
 pub use client::{Health, PostgresClient};
 pub use durability::{Demands, Durability};
+pub(super) use import::Import as PostgresImport;
+pub(super) use inspection::Inspection as PostgresInspection;
 pub use standbys::Replication;
 pub(super) use target::{Held, Target, Under, Way};
 

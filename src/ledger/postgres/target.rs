@@ -107,15 +107,8 @@ impl Target {
                 values![demands.needs_standby(), demands.trust_storage],
             )
             .await?;
-        let clock = "UPDATE countersign.log SET wall_ms = w.wall_ms,
-                elapsed_ms = elapsed_ms + greatest(0, w.wall_ms - log.wall_ms)
-             FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS wall_ms) w
-             RETURNING elapsed_ms";
-        let clock: i64 =
-            transaction.query_opt(clock, values![]).await?.ok_or(Error::NoVersion)?.try_get(0)?;
+        let ahead_ms = ahead(&transaction, census.ends.newest).await?;
         let now = Timestamp::now().as_millisecond();
-        // After the clock was set back, the newest row is a better time than the clock.
-        let ahead_ms = now.max(census.ends.newest.unwrap_or(i64::MIN)) - clock;
         transaction
             .execute(
                 "INSERT INTO countersign.copied (id, source, content, ahead_ms, doing, place, rows, begun_at)
@@ -151,41 +144,7 @@ impl Target {
             transaction.roll_back().await?;
             return Ok(false);
         }
-        let times = portion.columns.iter().zip(table.columns).map(|(values, column)| match values {
-            Values::Number(times) if column.kind == Kind::At => {
-                Some(times.iter().map(|at| at.map(|at| at.saturating_sub(way.ahead_ms))).collect::<Vec<_>>())
-            }
-            _ => None,
-        });
-        let times: Vec<_> = times.collect();
-        let texts: Vec<_> = portion.columns.iter().map(without_zero_bytes).collect();
-        let values: Vec<(&(dyn ToSql + Sync), Type)> = portion
-            .columns
-            .iter()
-            .zip(&times)
-            .zip(&texts)
-            .map(|((values, times), texts)| match (values, times, texts) {
-                (_, Some(times), _) => typed(times),
-                (_, _, Some(texts)) => typed(texts),
-                (Values::Number(values), ..) => typed(values),
-                (Values::Count(values), ..) => typed(values),
-                (Values::Flag(values), ..) => typed(values),
-                (Values::Text(values), ..) => typed(values),
-                (Values::Bytes(values), ..) => typed(values),
-                (Values::Id(values), ..) => typed(values),
-            })
-            .collect();
-        let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
-        let places: Vec<String> = (1..=names.len()).map(|place| format!("${place}")).collect();
-        let sql = format!(
-            "INSERT INTO countersign.{} ({}) {} SELECT * FROM unnest({}) {}",
-            table.name,
-            names.join(", "),
-            if table.is_numbered { "OVERRIDING SYSTEM VALUE" } else { "" },
-            places.join(", "),
-            table.if_there,
-        );
-        transaction.execute(&sql, &values).await?;
+        insert(&transaction, table, portion, way.ahead_ms).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -212,37 +171,7 @@ impl Target {
             transaction.roll_back().await?;
             return Ok(false);
         }
-        for table in TABLES.iter().filter(|table| table.is_numbered) {
-            let least = if table.name == "showings" { ends.last_showing } else { 0 };
-            let sql = format!(
-                "SELECT setval(pg_get_serial_sequence('countersign.{name}', 'id'), l.last)
-                 FROM (SELECT greatest($1, (SELECT max(id) FROM countersign.{name})) AS last) l WHERE l.last > 0",
-                name = table.name
-            );
-            transaction.query(&sql, values![least]).await?;
-        }
-        let reconciliation = &ends.reconciliation;
-        let [seen, ended, untellable] = reconciliation.counts;
-        transaction
-            .execute(
-                "UPDATE countersign.reconciliation SET skipped_through = $1, asked_through = $2, passed_at = $3,
-                    seen = $4, ended = $5, untellable = $6",
-                values![
-                    reconciliation.skipped_through,
-                    reconciliation.asked_through,
-                    reconciliation.passed_at,
-                    seen,
-                    ended,
-                    untellable
-                ],
-            )
-            .await?;
-        transaction
-            .execute(
-                "UPDATE countersign.log SET head = $1, id_lead_ms = greatest(id_lead_ms, $2)",
-                values![ends.head, ends.id_lead],
-            )
-            .await?;
+        settle(&transaction, ends).await?;
         transaction
             .execute(
                 "UPDATE countersign.relay SET published_through = $1, pruned_through = $2, term = NULL, holder = NULL,
@@ -291,8 +220,101 @@ impl Target {
     }
 }
 
+/// Adds rows to a table. By `ahead_ms` the receiving machine's clock is ahead of the log's.
+pub(super) async fn insert(
+    transaction: &Transaction,
+    table: &Table,
+    portion: &Portion,
+    ahead_ms: i64,
+) -> Result<(), Error> {
+    let times = portion.columns.iter().zip(table.columns).map(|(values, column)| match values {
+        Values::Number(times) if column.kind == Kind::At => {
+            Some(times.iter().map(|at| at.map(|at| at.saturating_sub(ahead_ms))).collect::<Vec<_>>())
+        }
+        _ => None,
+    });
+    let times: Vec<_> = times.collect();
+    let texts: Vec<_> = portion.columns.iter().map(without_zero_bytes).collect();
+    let values: Vec<(&(dyn ToSql + Sync), Type)> = portion
+        .columns
+        .iter()
+        .zip(&times)
+        .zip(&texts)
+        .map(|((values, times), texts)| match (values, times, texts) {
+            (_, Some(times), _) => typed(times),
+            (_, _, Some(texts)) => typed(texts),
+            (Values::Number(values), ..) => typed(values),
+            (Values::Count(values), ..) => typed(values),
+            (Values::Flag(values), ..) => typed(values),
+            (Values::Text(values), ..) => typed(values),
+            (Values::Bytes(values), ..) => typed(values),
+            (Values::Id(values), ..) => typed(values),
+        })
+        .collect();
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+    let places: Vec<String> = (1..=names.len()).map(|place| format!("${place}")).collect();
+    let sql = format!(
+        "INSERT INTO countersign.{} ({}) {} SELECT * FROM unnest({}) {}",
+        table.name,
+        names.join(", "),
+        if table.is_numbered { "OVERRIDING SYSTEM VALUE" } else { "" },
+        places.join(", "),
+        table.if_there,
+    );
+    transaction.execute(&sql, &values).await?;
+    Ok(())
+}
+
+/// Writes the single values but the cursor, and has rows be numbered from where they end.
+pub(super) async fn settle(transaction: &Transaction, ends: &Ends) -> Result<(), Error> {
+    for table in TABLES.iter().filter(|table| table.is_numbered) {
+        let least = if table.name == "showings" { ends.last_showing } else { 0 };
+        let sql = format!(
+            "SELECT setval(pg_get_serial_sequence('countersign.{name}', 'id'), l.last)
+             FROM (SELECT greatest($1, (SELECT max(id) FROM countersign.{name})) AS last) l WHERE l.last > 0",
+            name = table.name
+        );
+        transaction.query(&sql, values![least]).await?;
+    }
+    let reconciliation = &ends.reconciliation;
+    let [seen, ended, untellable] = reconciliation.counts;
+    transaction
+        .execute(
+            "UPDATE countersign.reconciliation SET skipped_through = $1, asked_through = $2, passed_at = $3,
+                seen = $4, ended = $5, untellable = $6",
+            values![
+                reconciliation.skipped_through,
+                reconciliation.asked_through,
+                reconciliation.passed_at,
+                seen,
+                ended,
+                untellable
+            ],
+        )
+        .await?;
+    transaction
+        .execute(
+            "UPDATE countersign.log SET head = $1, id_lead_ms = greatest(id_lead_ms, $2)",
+            values![ends.head, ends.id_lead],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Brings the log's clock up to now; returns by how much the clock of a machine that received `newest` is ahead of it.
+pub(super) async fn ahead(transaction: &Transaction, newest: Option<i64>) -> Result<i64, Error> {
+    let clock = "UPDATE countersign.log SET wall_ms = w.wall_ms,
+            elapsed_ms = elapsed_ms + greatest(0, w.wall_ms - log.wall_ms)
+         FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS wall_ms) w
+         RETURNING elapsed_ms";
+    let clock: i64 = transaction.query_opt(clock, values![]).await?.ok_or(Error::NoVersion)?.try_get(0)?;
+    let now = Timestamp::now().as_millisecond();
+    // After the clock was set back, the newest row is a better time than the clock.
+    Ok(now.max(newest.unwrap_or(i64::MIN)) - clock)
+}
+
 /// What is there, as one transaction sees it.
-async fn held(transaction: &Transaction) -> Result<Held, Error> {
+pub(super) async fn held(transaction: &Transaction) -> Result<Held, Error> {
     let sql = "SELECT source, content, ahead_ms, doing, place, rows, finished_at FROM countersign.copied";
     if let Some(row) = transaction.query_opt(sql, values![]).await? {
         return Ok(Held::Copy(Under {

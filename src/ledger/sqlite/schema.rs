@@ -269,7 +269,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 
 /// The writer alone decides whether closing a connection moves the log: after its disk failed, the log may be the only
 /// good copy.
-fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn keep_log_at_close(connection: &Connection) -> rusqlite::Result<bool> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
 }
 
@@ -293,7 +293,7 @@ pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), OpenError> {
+pub(super) fn identify(connection: &Connection, path: &Path, fresh: bool) -> Result<(), OpenError> {
     let failed = OpenError::sqlite(path, "read");
     let number =
         |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i32>(0));
@@ -319,7 +319,7 @@ pub(super) fn admit(path: &Path, found: usize, known: usize) -> Result<(), OpenE
     Ok(())
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = OpenError::sqlite(path, "migrate");
     let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(&failed)?;
     let done = usize::try_from(version).unwrap_or(0);

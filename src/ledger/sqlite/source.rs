@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Rows of a portion.
-const ROWS: usize = 2000;
+pub(super) const ROWS: usize = 2000;
 /// A portion ends when its texts have grown to this.
 const BYTES: usize = 2 << 20;
 /// Places in the log of which one earliest time is remembered.
@@ -58,7 +58,7 @@ impl Source {
     }
 
     pub(in crate::ledger) fn census(&self) -> rusqlite::Result<Census> {
-        let ends = self.ends()?;
+        let ends = ends(&self.connection)?;
         let mut content = format!("{} {} {}", ends.cursor, ends.pruned, ends.head);
         let mut rows = Vec::with_capacity(TABLES.len());
         for table in &TABLES {
@@ -91,38 +91,26 @@ impl Source {
         })
     }
 
-    fn ends(&self) -> rusqlite::Result<Ends> {
-        let reconciliation = self.connection.query_row(
-            "SELECT skipped_through, asked_through, passed_at, seen, ended, untellable FROM reconciliation",
-            [],
-            |row| {
-                Ok(Reconciliation {
-                    skipped_through: row.get(0)?,
-                    asked_through: row.get(1)?,
-                    passed_at: row.get(2)?,
-                    counts: [row.get(3)?, row.get(4)?, row.get(5)?],
-                })
-            },
-        )?;
-        self.connection.query_row(
-            "SELECT published_through, pruned_through, coalesce((SELECT max(seq) FROM commands), 0),
-                (SELECT ms FROM id_lead), (SELECT received_at FROM commands ORDER BY seq DESC LIMIT 1),
-                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'showings'), 0)
-             FROM cursor",
-            [],
-            |row| {
-                let (pruned, last): (i64, i64) = (row.get(1)?, row.get(2)?);
-                Ok(Ends {
-                    cursor: row.get(0)?,
-                    pruned,
-                    head: last.max(pruned),
-                    id_lead: row.get(3)?,
-                    newest: row.get(4)?,
-                    last_showing: row.get(5)?,
-                    reconciliation,
-                })
-            },
-        )
+    /// The single values.
+    pub(in crate::ledger) fn ends(&self) -> rusqlite::Result<Ends> {
+        ends(&self.connection)
+    }
+
+    /// The state in the exception of a place in the log, if it has one.
+    pub(in crate::ledger) fn exception(&self, seq: i64) -> rusqlite::Result<Option<String>> {
+        self.connection
+            .prepare_cached("SELECT state FROM exceptions WHERE seq = ?1")?
+            .query_row([seq], |row| row.get(0))
+            .optional()
+    }
+
+    /// The rows after a place, with times as they are; `None` if there are none.
+    pub(in crate::ledger) fn rows(
+        &self,
+        table: &Table,
+        after: Option<&Place>,
+    ) -> rusqlite::Result<Option<Portion>> {
+        portion(&self.connection, table, after, ROWS)
     }
 
     /// The rows after a place; `None` if there are none.
@@ -131,41 +119,8 @@ impl Source {
         table: &Table,
         after: Option<&Place>,
     ) -> rusqlite::Result<Option<Portion>> {
-        let mut selected: Vec<&str> = table.columns.iter().map(|column| column.from).collect();
-        selected.push(table.key);
-        let condition = if after.is_some() { format!("WHERE {} > ?1", table.key) } else { String::new() };
-        let sql = format!(
-            "SELECT {} FROM {} {condition} ORDER BY {} LIMIT {ROWS}",
-            selected.join(", "),
-            table.name,
-            table.key
-        );
-        let mut portion = Portion {
-            rows: 0,
-            columns: table.columns.iter().map(|column| Values::none_of(column.kind)).collect(),
-            last: Place::new(),
-        };
-        let mut bytes = 0;
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let after = after.map(Key);
-        let mut rows = match &after {
-            Some(key) => statement.query([key])?,
-            None => statement.query([])?,
-        };
-        while bytes < BYTES
-            && let Some(row) = rows.next()?
-        {
-            for (at, (column, values)) in table.columns.iter().zip(&mut portion.columns).enumerate() {
-                bytes += push(row, at, column.kind, values)?;
-            }
-            portion.last = place(row.get_ref(table.columns.len())?);
-            portion.rows += 1;
-        }
-        drop(rows);
-        drop(statement);
-        if portion.rows == 0 {
-            return Ok(None);
-        }
+        let portion = portion(&self.connection, table, after, ROWS)?;
+        let Some(mut portion) = portion else { return Ok(None) };
         if let Some(at) = table.columns.iter().position(|column| column.kind == Kind::At) {
             self.in_order_of_time(&mut portion, at)?;
         }
@@ -220,8 +175,88 @@ impl Source {
     }
 }
 
+/// The single values.
+pub(super) fn ends(connection: &Connection) -> rusqlite::Result<Ends> {
+    let reconciliation = connection.query_row(
+        "SELECT skipped_through, asked_through, passed_at, seen, ended, untellable FROM reconciliation",
+        [],
+        |row| {
+            Ok(Reconciliation {
+                skipped_through: row.get(0)?,
+                asked_through: row.get(1)?,
+                passed_at: row.get(2)?,
+                counts: [row.get(3)?, row.get(4)?, row.get(5)?],
+            })
+        },
+    )?;
+    connection.query_row(
+        "SELECT published_through, pruned_through, coalesce((SELECT max(seq) FROM commands), 0),
+            (SELECT ms FROM id_lead), (SELECT received_at FROM commands ORDER BY seq DESC LIMIT 1),
+            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'showings'), 0)
+         FROM cursor",
+        [],
+        |row| {
+            let (pruned, last): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(Ends {
+                cursor: row.get(0)?,
+                pruned,
+                head: last.max(pruned),
+                id_lead: row.get(3)?,
+                newest: row.get(4)?,
+                last_showing: row.get(5)?,
+                reconciliation,
+            })
+        },
+    )
+}
+
+/// Up to so many rows after a place, with times as they are; `None` if there are none.
+pub(super) fn portion(
+    connection: &Connection,
+    table: &Table,
+    after: Option<&Place>,
+    limit: usize,
+) -> rusqlite::Result<Option<Portion>> {
+    let mut selected: Vec<&str> = table.columns.iter().map(|column| column.from).collect();
+    selected.push(table.key);
+    let condition = if after.is_some() { format!("WHERE {} > ?1", table.key) } else { String::new() };
+    let sql = format!(
+        "SELECT {} FROM {} {condition} ORDER BY {} LIMIT {limit}",
+        selected.join(", "),
+        table.name,
+        table.key
+    );
+    let mut portion = Portion {
+        rows: 0,
+        columns: table.columns.iter().map(|column| Values::none_of(column.kind)).collect(),
+        last: Place::new(),
+    };
+    let mut bytes = 0;
+    let mut statement = connection.prepare_cached(&sql)?;
+    let after = after.map(Key);
+    let mut rows = match &after {
+        Some(key) => statement.query([key])?,
+        None => statement.query([])?,
+    };
+    while bytes < BYTES
+        && let Some(row) = rows.next()?
+    {
+        for (at, (column, values)) in table.columns.iter().zip(&mut portion.columns).enumerate() {
+            bytes += push(row, at, column.kind, values)?;
+        }
+        portion.last = place(row.get_ref(table.columns.len())?);
+        portion.rows += 1;
+    }
+    drop(rows);
+    drop(statement);
+    if portion.rows == 0 {
+        return Ok(None);
+    }
+    Ok(Some(portion))
+}
+
 /// A place as a value of SQLite.
-struct Key<'a>(&'a Place);
+pub(super) struct Key<'a>(pub(super) &'a Place);
 
 impl ToSql for Key<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -234,7 +269,7 @@ impl ToSql for Key<'_> {
     }
 }
 
-fn place(key: ValueRef<'_>) -> Place {
+pub(super) fn place(key: ValueRef<'_>) -> Place {
     match key {
         ValueRef::Integer(key) => [&b"i"[..], &key.to_be_bytes()].concat(),
         ValueRef::Text(key) => [b"t", key].concat(),

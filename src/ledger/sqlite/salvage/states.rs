@@ -1,0 +1,141 @@
+//! The states of commands that were read from a damaged file.
+//!
+//! A command is published again only if it is certainly not published: it is pending if nothing speaks against it, published if
+//! that is certain, and otherwise parked, so that an operator decides.
+
+use rusqlite::{Connection, params};
+
+use super::{Taken, Tally};
+use crate::time::Timestamp;
+
+const NOTE: &str = "salvaged from a damaged ledger: it is not known whether it was published. requeue publishes it with the same message_id";
+
+pub(super) struct States {
+    pub(super) head: i64,
+    pub(super) pruned: i64,
+    pub(super) unknown: u64,
+    pub(super) cursor_is_known: bool,
+}
+
+/// The places that have a command.
+pub(super) fn present(connection: &Connection) -> rusqlite::Result<Taken> {
+    let mut taken = Taken::default();
+    let mut statement = connection.prepare("SELECT seq FROM commands ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        taken.add(row.get(0)?);
+    }
+    Ok(taken)
+}
+
+/// Writes the cursor, and an exception for each command whose state is not known.
+pub(super) fn decide(
+    connection: &Connection,
+    tally: &Tally,
+    has_cursor: bool,
+    last_in_index: i64,
+) -> rusqlite::Result<States> {
+    let is_whole = |table: &str| {
+        !tally
+            .bad_pages
+            .values()
+            .any(|damaged| damaged == table || damaged == "the list of tables" && !has_cursor)
+            && !tally.damaged.contains(table)
+            && tally.unreadable.get(table).is_none_or(|rows| *rows == 0)
+    };
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let marked = number("SELECT coalesce(max(through), 0) FROM publish_marks")?;
+    let last = number("SELECT coalesce(max(seq), 0) FROM commands")?;
+    let (mut cursor, mut pruned) = (marked, 0);
+    if has_cursor {
+        cursor = number("SELECT published_through FROM cursor")?;
+        pruned = number("SELECT pruned_through FROM cursor")?;
+    } else if last > 0 {
+        pruned = (number("SELECT min(seq) FROM commands")? - 1).min(cursor);
+    }
+    // A mark is written with the cursor, so without the cursor the last one is it.
+    let cursor_is_known = has_cursor || (is_whole("publish_marks") && marked > 0);
+    // Without its mark a cursor may be ahead of commands that were lost since; it is kept, since it is true.
+    let head = last.max(last_in_index).max(marked).max(cursor).max(pruned);
+    connection.execute(
+        "INSERT OR REPLACE INTO cursor VALUES (1, ?1, ?2, coalesce((SELECT probed_at FROM cursor), 0))",
+        params![cursor, pruned],
+    )?;
+    let mut unknown = 0;
+    let now = Timestamp::now().as_millisecond();
+    let mut park = |which: &str| -> rusqlite::Result<()> {
+        let sql = format!(
+            "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
+             SELECT c.seq, 'parked', 0, ?1, ?1, ?2 FROM commands c
+             WHERE NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq) AND {which}"
+        );
+        unknown += connection.execute(&sql, params![now, NOTE])? as u64;
+        Ok(())
+    };
+    if !cursor_is_known {
+        park(&format!("c.seq > {cursor}"))?;
+    }
+    if !is_whole("exceptions") {
+        if ["publish_events", "acts", "act_commands"].into_iter().all(is_whole) {
+            // Every exception has left a row there. The last says that it is over, or it is not known.
+            park(
+                "EXISTS (SELECT 1 FROM act_commands a JOIN acts o ON o.id = a.act_id
+                    WHERE a.seq = c.seq AND o.act IN ('park', 'requeue')
+                    AND a.at > coalesce((SELECT max(at) FROM publish_events p WHERE p.seq = c.seq AND p.event = 'published'), -1)
+                 UNION ALL SELECT 1 FROM publish_events p WHERE p.seq = c.seq AND p.event <> 'published'
+                    AND p.id = (SELECT max(id) FROM publish_events l WHERE l.seq = c.seq))",
+            )?;
+        } else {
+            park("1")?;
+        }
+    }
+    Ok(States { head, pruned, unknown, cursor_is_known })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ledger::sqlite::schema;
+
+    /// A log of eight, published up to the sixth, with a history; returns those that are parked then.
+    fn parked(damaged: &[&str], has_cursor: bool) -> (Vec<i64>, bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = schema::open_writer(&directory.path().join("ledger.db")).unwrap();
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 8)
+                 INSERT INTO commands SELECT n, randomblob(16), n, '', '', '', '', NULL, NULL, NULL, 0, zeroblob(32),
+                    zeroblob(16), x'7b7d' FROM n;
+                 UPDATE cursor SET published_through = 6;
+                 INSERT INTO publish_marks VALUES (6, 0, 5, 5, NULL);
+                 INSERT INTO publish_events (seq, at, event, passed) VALUES (2, 1, 'refused', 0), (3, 1, 'refused', 0),
+                    (3, 2, 'published', 0), (4, 1, 'waiting', 0), (4, 2, 'published', 0);
+                 INSERT INTO acts (id, at, changed_at, act, via, count) VALUES (1, 3, 3, 'requeue', 'cli', 1), (2, 3, 3, 'show_again', 'cli', 1);
+                 INSERT INTO act_commands (act_id, seq, at) VALUES (1, 4, 3), (2, 5, 3)",
+            )
+            .unwrap();
+        let bad_pages: BTreeMap<u32, String> =
+            (2..).zip(damaged.iter().map(|table| (*table).to_owned())).collect();
+        let tally = Tally { bad_pages, ..Tally::default() };
+        let states = decide(&connection, &tally, has_cursor, 0).unwrap();
+        let mut statement =
+            connection.prepare("SELECT seq FROM exceptions WHERE state = 'parked' ORDER BY seq").unwrap();
+        let parked = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        (parked, states.cursor_is_known)
+    }
+
+    #[test]
+    fn only_what_is_not_known_is_parked() {
+        let all: Vec<i64> = (1..=8).collect();
+        assert_eq!(parked(&[], true), (vec![], true));
+        assert_eq!(parked(&["commands"], true), (vec![], true));
+        // 2 was refused and may still be; 4 was requeued after it was published.
+        assert_eq!(parked(&["exceptions"], true), (vec![2, 4], true));
+        assert_eq!(parked(&["exceptions", "publish_events"], true), (all, true));
+        // The last mark is the cursor.
+        assert_eq!(parked(&["cursor"], false), (vec![], true));
+        assert_eq!(parked(&["cursor", "publish_marks"], false), (vec![7, 8], false));
+    }
+}
