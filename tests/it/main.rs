@@ -44,3 +44,4 @@ mod signing;
 mod support;
 mod tls;
 mod tokens;
+mod traces;
