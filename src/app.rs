@@ -37,7 +37,7 @@ use crate::{
     http::{self, Gate},
     intake::{self, Intake, NO_CALLBACK, Refusal},
     ledger::Ledger,
-    telemetry::{failpoint::reach, metrics::Metrics},
+    telemetry::{failpoint::reach, metrics::Metrics, traces},
 };
 use background::{Background, Place};
 pub use background::{Resources, Start};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// Time limit for stopping, after the delay.
     pub shutdown_grace: Duration,
+    /// Where spans go; `None` for nowhere.
+    pub traces: Option<traces::Settings>,
 }
 
 /// Length of the accept queue, if the kernel allows it: connections that arrive within one stall.
@@ -73,6 +75,9 @@ const STOP_SLACK: Duration = Duration::from_millis(250);
 
 /// Minimum time for the ledger's writer even after the grace: it only has to commit what it holds.
 const FLUSH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// Maximum time for the last spans.
+const SPANS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The service, bound and wired, but not serving yet.
 pub struct App {
@@ -115,6 +120,10 @@ impl App {
 
         let ledger = open_ledger.await?;
         let metrics = Metrics::new();
+        if let Some(settings) = &settings.traces {
+            traces::start(settings, &metrics.spans)
+                .context("cannot set up the collector's client (traces)")?;
+        }
         let draining = Arc::new(AtomicBool::new(false));
         let leaving = Arc::new(AtomicBool::new(false));
         let expiry = Arc::new(Expiry::new(metrics.clone(), settings.client_certificate.clone()));
@@ -353,6 +362,13 @@ impl Running {
         }
 
         reach("stop:ledger");
+
+        // After everything that makes spans. Nothing of the service depends on them, so a silent collector must not make a
+        // stop long.
+        let patience = deadline.min(Instant::now() + SPANS_PATIENCE);
+        if !within(patience, traces::flush()).await {
+            tracing::warn!(step = "traces", "the collector does not answer; the last spans are lost");
+        }
 
         // Last, so that health was accurate throughout. Nobody waits for an answer here.
         if !within(flush_deadline, self.console.handle.stop(false)).await {

@@ -30,6 +30,7 @@ pub(crate) fn decision(number: u64, at: Timestamp) -> Command {
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     }
 }
 

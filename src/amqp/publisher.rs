@@ -25,6 +25,7 @@ use super::{
     Broker, Error, Existing, Settings,
     connection::{Link, Turn},
     signing::{self, SigningKey},
+    spans::Publishing,
     watch::Watch,
     window::{Answer, Returned, Window},
 };
@@ -177,7 +178,9 @@ impl crate::relay::Session for ConfirmChannel {
     type Error = Error;
 
     fn publish(&mut self, entry: Entry) -> Result<(), Error> {
-        let Entry { envelope, body, .. } = entry;
+        let Entry { mut envelope, body, .. } = entry;
+        let publishing = Publishing::of(&envelope, self.exchange.as_str(), body.len());
+        envelope.trace = publishing.context().or(envelope.trace);
         let command_id = envelope.command_id;
         let profile = self.profiles.get(&*envelope.endpoint).unwrap_or(&Profile::Plain);
         let mut form = profile.form(&envelope, &self.message_type, &body);
@@ -201,7 +204,9 @@ impl crate::relay::Session for ConfirmChannel {
             let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
             drop(body);
             drop(channel);
-            Ok(answer(confirm.await?))
+            let answer = answer(confirm.await?);
+            publishing.end(&answer);
+            Ok(answer)
         };
         self.window.push(command_id, Box::pin(answer)).map_err(|error| self.ended(Some(error)))
     }
@@ -303,6 +308,7 @@ mod tests {
             approval_code: None,
             instance_id: Some("people_1234".to_owned()),
             task_id: None,
+            trace: None,
         }
     }
 

@@ -254,6 +254,7 @@ fn decision(number: u64) -> Kept {
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     }
 }
 

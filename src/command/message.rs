@@ -1,11 +1,15 @@
 //! The published form of a command: a contract with consumers in other languages and other teams.
 //!
-//! Within `approval.command/1` changes are additive only. Every member is always present; absent values are `null`.
+//! Within `approval.command/1` changes are additive only. Every member but `traceparent` is always present; absent values are
+//! `null`.
 //! The golden files in `tests/fixtures/commands/` check this.
 
 use std::sync::Arc;
 
-use crate::time::Timestamp;
+use crate::{
+    telemetry::traces::{self, TraceContext},
+    time::Timestamp,
+};
 use serde::{
     Serialize,
     ser::{SerializeMap, Serializer},
@@ -35,6 +39,8 @@ pub struct Envelope {
     pub instance_id: Option<String>,
     /// Header `task_id`.
     pub task_id: Option<String>,
+    /// Header `traceparent`; `None` for one that starts at the command.
+    pub trace: Option<TraceContext>,
 }
 
 impl Envelope {
@@ -49,7 +55,14 @@ impl Envelope {
             approval_code: command.approval_code.clone(),
             instance_id: command.task.instance_id.clone(),
             task_id: command.task.task_id.clone(),
+            trace: command.trace,
         }
+    }
+
+    /// The parent of the next step of this command's trace.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.trace.unwrap_or_else(|| traces::of_callback(None, self.command_id.as_bytes()))
     }
 
     /// See [`routing_key`].
@@ -79,7 +92,7 @@ impl Envelope {
                 headers.push((name, value.clone()));
             }
         }
-        headers.push(("traceparent", traceparent(self.command_id)));
+        headers.push(("traceparent", self.trace().to_string()));
         headers.push(("cloudEvents_specversion", "1.0".to_owned()));
         headers.push(("cloudEvents_source", format!("/callbacks/{}", self.endpoint)));
         headers.push(("cloudEvents_type", message_type.to_owned()));
@@ -130,22 +143,20 @@ pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) ->
     key
 }
 
-/// A W3C trace context that starts at the command. The platform sends none, so the command id serves as trace id: a
-/// command published again after a crash keeps it, and a trace leads to the command.
-fn traceparent(command_id: CommandId) -> String {
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
-    let bytes = command_id.as_bytes();
-    for byte in bytes {
-        push_hex(*byte, &mut text);
-    }
-    text.push('-');
-    for byte in &bytes[8..] {
-        push_hex(*byte, &mut text);
-    }
-    text.push_str("-00");
-    text
+/// The trace context in a rendered body, which has it as its last member; `None` if the callback brought none.
+///
+/// Kept there, because a command published again after a crash, or by another replica, must continue the same trace. No
+/// sender can forge it: what is foreign in a body stands within `extra`, and without the member that ends with `}}`.
+#[must_use]
+pub fn trace_of(body: &[u8]) -> Option<TraceContext> {
+    let text = body.strip_suffix(b"\"}")?;
+    let (rest, value) = text.split_at_checked(text.len().checked_sub(TRACEPARENT_LENGTH)?)?;
+    rest.ends_with(TRACEPARENT.as_bytes()).then_some(())?;
+    TraceContext::parse(std::str::from_utf8(value).ok()?)
 }
+
+const TRACEPARENT: &str = ",\"traceparent\":\"";
+const TRACEPARENT_LENGTH: usize = 55;
 
 fn escape(text: &str, into: &mut String) {
     for byte in text.bytes() {
@@ -192,7 +203,8 @@ impl Parts {
         debug_assert!(command.conflicts_with.is_none() && command.repeats.is_none(), "they are to be filled");
         let body = render(command);
         let extra = serde_json::to_vec(&Extra(&command.extra)).expect("it was rendered once already");
-        let tail = body.len() - ",\"extra\":}".len() - extra.len();
+        let trace = command.trace.map_or(0, |_| TRACEPARENT.len() + TRACEPARENT_LENGTH + "\"".len());
+        let tail = body.len() - ",\"extra\":}".len() - extra.len() - trace;
         let head = tail - "null".len() - BETWEEN.len() - "null".len();
         debug_assert!(body[..head].ends_with(b"\"conflicts_with\":"), "the order of the members");
         Self { body, head, tail }
@@ -238,6 +250,9 @@ struct Body<'a> {
     conflicts_with: Option<CommandId>,
     repeats: Option<CommandId>,
     extra: Extra<'a>,
+    /// The last one, see [`trace_of`]. Left out if absent: without traces nothing of the message is different.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<TraceContext>,
 }
 
 #[derive(Serialize)]
@@ -321,6 +336,7 @@ impl<'a> Body<'a> {
             conflicts_with: command.conflicts_with,
             repeats: command.repeats,
             extra: Extra(&command.extra),
+            traceparent: command.trace,
         }
     }
 }
@@ -358,6 +374,28 @@ mod tests {
     #[test]
     fn the_card_of_the_reference_renders_as_its_golden_file() {
         golden("card", &samples::card());
+    }
+
+    #[test]
+    fn the_trace_of_a_request_is_the_last_member_and_is_read_from_there() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let command = samples::traced();
+        golden("list_traced", &command);
+        let body = render(&command);
+        assert!(body.ends_with(format!(",\"traceparent\":\"{text}\"}}").as_bytes()));
+        assert_eq!(trace_of(&body), TraceContext::parse(text));
+        // What senders write stands within `extra`.
+        let forged = Command {
+            extra: vec![("traceparent".to_owned(), raw(&format!("\"{text}\"")))],
+            ..samples::card()
+        };
+        for body in [render(&forged), render(&samples::card()), b"{}".to_vec(), b"\"}".to_vec(), Vec::new()] {
+            assert_eq!(trace_of(&body), None);
+        }
+    }
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use strum::IntoStaticStr;
 
-use crate::time::Timestamp;
+use crate::{telemetry::traces::TraceContext, time::Timestamp};
 use serde_json::value::RawValue;
 
 pub use id::{CommandId, Fingerprint, Seq, TaskKey};
@@ -60,6 +60,8 @@ pub struct Command {
     pub repeats: Option<CommandId>,
     /// Members unknown to this version, verbatim and in order.
     pub extra: Vec<(String, Box<RawValue>)>,
+    /// The trace that the callback belongs to, if its request said so. A command without one starts a trace of its own.
+    pub trace: Option<TraceContext>,
 }
 
 /// What to do with the task.

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, value::RawValue};
 
+use crate::telemetry::traces::TraceContext;
+
 use super::{Action, Attachment, Command, CommandId, Origin, ResolvedBy, TaskRef};
 
 /// Compares with the golden file of that name, or writes it if `COUNTERSIGN_WRITE_GOLDEN` is set.
@@ -39,6 +41,7 @@ pub(crate) fn card() -> Command {
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     }
 }
 
@@ -97,6 +100,12 @@ pub(crate) fn list() -> Command {
         extra: vec![("new_member".to_owned(), raw(r#"{"a":[1,2.50]}"#))],
         ..card()
     }
+}
+
+/// [`list`], of a request that belongs to a trace.
+pub(crate) fn traced() -> Command {
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    Command { trace, ..list() }
 }
 
 pub(crate) fn search_custom() -> Command {

@@ -9,7 +9,7 @@ use super::{
 
 /// Keys that are read only at startup, because they name something held open or size something allocated. A reload
 /// ignores changes to them and reports it. TLS on the public listener may change, but not be added or removed.
-pub const NEEDS_RESTART: [&str; 12] = [
+pub const NEEDS_RESTART: [&str; 17] = [
     "http.listen",
     "http.keep_alive",
     "http.workers",
@@ -22,6 +22,11 @@ pub const NEEDS_RESTART: [&str; 12] = [
     "ledger.trust_storage",
     "ledger.queue_capacity",
     "ledger.max_batch",
+    "traces.endpoint",
+    "traces.headers",
+    "traces.headers_file",
+    "traces.sample_percent",
+    "traces.timeout_ms",
 ];
 
 /// One key whose effective value differs. Secrets are redacted, so both texts may look the same.

@@ -18,6 +18,7 @@ use super::{
     read::{Report, Section},
     sections,
     show::Effective,
+    traces,
 };
 use crate::{feedback::Rules, intake};
 
@@ -123,6 +124,7 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         identities = whether;
         log
     });
+    loaded.traces = root.table("traces", traces::traces);
     loaded.approval_center = root.table("approval_center", center::approval_center);
     let taken = loaded.amqp.as_ref().map(|amqp| amqp.broker.queue.clone());
     loaded.outcomes = root.table("outcomes", |section| sections::outcomes(section, taken));

@@ -21,6 +21,7 @@ mod secrets;
 mod sections;
 mod show;
 mod tokens;
+mod traces;
 mod values;
 
 use std::{collections::HashMap, ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
@@ -29,7 +30,7 @@ use crate::{
     amqp,
     center::{client, enrichment, outcomes, reconcile},
     console, feedback, intake, relay,
-    telemetry::log,
+    telemetry::{self, log},
 };
 
 pub use self::{
@@ -63,6 +64,8 @@ pub struct Config {
     pub amqp: Amqp,
     /// Logs.
     pub log: log::Settings,
+    /// Where spans go; `None` for nowhere.
+    pub traces: Option<telemetry::traces::Settings>,
     /// The approval center's own APIs; `None` if unused.
     pub approval_center: Option<client::Settings>,
     /// What is taken back from the broker.
@@ -133,6 +136,7 @@ pub struct Loaded {
     ledger: Option<crate::ledger::Settings>,
     amqp: Option<Amqp>,
     log: Option<log::Settings>,
+    traces: Option<Option<telemetry::traces::Settings>>,
     approval_center: Option<Option<client::Settings>>,
     outcomes: Option<(feedback::Settings, outcomes::Settings)>,
     reconcile: Option<reconcile::Settings>,
@@ -164,6 +168,7 @@ impl Loaded {
                 ledger: self.ledger.clone()?,
                 amqp: self.amqp.clone()?,
                 log: self.log.clone()?,
+                traces: self.traces.clone()?,
                 approval_center: self.approval_center.clone()?,
                 feedback,
                 outcomes,

@@ -1,6 +1,9 @@
 //! The inbox of workers' reports.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use lapin::{Channel, message::Delivery, options::BasicAckOptions};
@@ -14,10 +17,17 @@ use super::{
 };
 use crate::{
     amqp::{self, Error, Existing, Listening},
-    command::outcome::{Kind, Outcome},
+    command::{
+        CommandId,
+        outcome::{Kind, Outcome},
+    },
     ledger::{RefusedReport, Reported},
     stop::Stop,
-    telemetry::{failpoint::reach, metrics::ReportResult},
+    telemetry::{
+        failpoint::reach,
+        metrics::ReportResult,
+        traces::{self, Span},
+    },
 };
 
 pub(super) struct ReportInbox {
@@ -74,7 +84,9 @@ impl ReportInbox {
         batch: Vec<Delivery>,
         stop: &mut Stop,
     ) -> Result<(), End> {
+        let began = Instant::now();
         let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
+        let about: Vec<_> = read.iter().map(about).collect();
         let told = tokio::select! {
             told = self.judge_and_keep(read) => told,
             // A failing ledger must not block the shutdown. Unacknowledged messages are redelivered.
@@ -84,7 +96,7 @@ impl ReportInbox {
         if told.iter().any(|told| told.is_kept()) {
             self.resources.bell.notify_one();
         }
-        for (delivery, Handled { result, dead }) in batch.iter().zip(told) {
+        for ((delivery, about), Handled { result, dead }) in batch.iter().zip(about).zip(told) {
             self.resources.metrics.outcomes.reported(result);
             tell(async {
                 match dead {
@@ -93,9 +105,47 @@ impl ReportInbox {
                 }
             })
             .await?;
+            if let Some(about) = about {
+                // Boxed: most reports have no span, and the future that carries it would be large.
+                Box::pin(self.trace(delivery, about, result, began.elapsed())).await;
+            }
         }
         reach("outcome:acknowledged");
         Ok(())
+    }
+
+    /// Makes the span of a report: below what the worker says, otherwise below the callback of its command.
+    async fn trace(
+        &self,
+        delivery: &Delivery,
+        (command_id, kind): (CommandId, Kind),
+        result: ReportResult,
+        took: Duration,
+    ) {
+        let of_command = async || {
+            let found = self.resources.ledger.find(command_id).await.ok().flatten();
+            found.map(|record| record.trace())
+        };
+        let parent = match amqp::trace_of(delivery) {
+            Some(parent) => Some(parent),
+            // A lost span must not delay an outcome: the ledger is asked one time.
+            None => of_command().await,
+        };
+        let name = format!("process {}", self.queue());
+        let span = parent.and_then(|parent| Span::below(parent, traces::Kind::Consumer, name));
+        let Some(span) = span.map(|span| span.for_the_last(took)) else { return };
+        let word: &'static str = result.into();
+        let span = span
+            .with("messaging.system", "rabbitmq")
+            .with("messaging.operation.type", "process")
+            .with("messaging.operation.name", "process")
+            .with("messaging.destination.name", self.queue().to_owned())
+            .with("messaging.message.body.size", delivery.data.len())
+            .with("countersign.command_id", command_id.to_string())
+            .with("countersign.reported", kind.as_str())
+            .with("countersign.outcome", word);
+        let is_faulty = matches!(result, ReportResult::NotPermitted | ReportResult::UnknownCommand);
+        if is_faulty { span.failed(word) } else { span }.end();
     }
 
     /// Keeps permitted reports, and records refused ones.
@@ -155,6 +205,12 @@ impl ReportInbox {
         let refused = || RefusedReport { command_id, kind, reason: reason.to_owned() };
         until_it_works(|| self.resources.ledger.refuse_report(refused())).await;
     }
+}
+
+/// What the span of a report says of it; `None` if there is none.
+fn about(read: &Result<Outcome, String>) -> Option<(CommandId, Kind)> {
+    let outcome = read.as_ref().ok().filter(|_| traces::is_on())?;
+    Some((outcome.command_id, outcome.kind))
 }
 
 struct Handled {

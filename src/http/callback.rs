@@ -22,6 +22,7 @@ use super::{
     gate::{Gate, Live},
     limits::Limited,
     peers::Mode,
+    spans,
     target::{self, Target},
     telling::{Reporting, Subject},
 };
@@ -30,6 +31,7 @@ use crate::{
     telemetry::{
         failpoint::reach,
         metrics::{LimitCause, Metrics},
+        traces::TraceContext,
     },
     time::Timestamp,
 };
@@ -50,6 +52,8 @@ pub(super) async fn receive(
         began: Instant::now(),
         peer: tcp.map(|tcp| live.peers.peer(tcp, request.headers())),
         endpoint: asked_for,
+        trace: spans::incoming(request.headers()),
+        scheme: if request.app_config().secure() { "https" } else { "http" },
         live: &live,
         gate,
     };
@@ -103,13 +107,15 @@ struct Callback<'a> {
     /// The sender. Behind a trusted proxy this is not the TCP peer.
     peer: Option<IpAddr>,
     endpoint: &'a str,
+    trace: Option<TraceContext>,
+    scheme: &'static str,
     live: &'a Live,
     gate: &'a Gate,
 }
 
 impl Callback<'_> {
     async fn receive(&self, request: &HttpRequest, mut payload: web::Payload) -> HttpResponse {
-        let Self { live, gate, peer, endpoint, .. } = *self;
+        let Self { live, gate, peer, endpoint, trace, .. } = *self;
         if gate.is_draining() {
             return self.unread(self.unheard(Refusal::ShuttingDown), payload);
         }
@@ -136,7 +142,7 @@ impl Callback<'_> {
         let response = if self.is_allowed() {
             let content_encoding =
                 request.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
-            live.intake.receive(Received { endpoint, body: &body, content_encoding, peer }).await
+            live.intake.receive(Received { endpoint, body: &body, content_encoding, peer, trace }).await
         } else {
             // Read and delayed like any other, so that not even a stranger can tell.
             let detail = Some("the peer is not in http.allowed_peers");
@@ -229,6 +235,8 @@ impl Callback<'_> {
         count(&self.gate.metrics, self.live, response, took);
         if told == Reporting::Whole {
             log(response, took, self.peer);
+            // Like the log: of a flood, what is summed up there has no spans either.
+            spans::tell(response, took, self.trace, self.scheme);
         }
     }
 }

@@ -26,6 +26,7 @@ mod limits;
 mod listener;
 pub mod peers;
 mod slots;
+mod spans;
 mod stream;
 mod target;
 mod telling;

@@ -21,7 +21,10 @@ use crate::{
     command::{Action, Command, CommandId, Fingerprint, Registered, id::FingerprintParts},
     context::{self, ResolveInput},
     ledger::{self, Accept, Acceptance, MAX_KEY_BYTES, Receipt},
-    telemetry::metrics::{UNKNOWN_ENDPOINT, Waited},
+    telemetry::{
+        metrics::{UNKNOWN_ENDPOINT, Waited},
+        traces::{self, Kind, Span, TraceContext},
+    },
     time::Timestamp,
 };
 
@@ -66,6 +69,14 @@ struct Sent<'a> {
     peer: Option<IpAddr>,
 }
 
+/// What a callback brings to its commit.
+struct Begun {
+    /// When work on it began.
+    since: Instant,
+    /// The trace that its request belongs to.
+    incoming: Option<TraceContext>,
+}
+
 impl Intake {
     /// Prepares the endpoints: hashes keys and tokens once.
     #[must_use]
@@ -105,7 +116,7 @@ impl Intake {
                     (verified.action_type.as_deref() != Some(PROBE_ACTION)).then_some(verified.credential);
                 let ended = match verified.action_type.as_deref() {
                     Some(PROBE_ACTION) => Ok((Disposition::Probed, About::default())),
-                    _ => match self.keep(known, &verified).await {
+                    _ => match self.keep(known, &verified, received.trace).await {
                         Ok((kept, about)) => {
                             let (declined, how) = self.hear(known, kept, began).await;
                             waited = how;
@@ -167,7 +178,12 @@ impl Intake {
     }
 
     /// Turns a verified callback into a receipt.
-    async fn keep(&self, endpoint: &Endpoint, callback: &Verified) -> Result<(Kept, About), Refused> {
+    async fn keep(
+        &self,
+        endpoint: &Endpoint,
+        callback: &Verified,
+        incoming: Option<TraceContext>,
+    ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let Some(action_type) =
             callback.action_type.as_ref().filter(|action| settings.actions.contains(action))
@@ -189,9 +205,9 @@ impl Intake {
             let detail = "approval_code is not among the approval_codes of the endpoint";
             return Err(Refused::because(Refusal::DefinitionNotAllowed, detail));
         }
-        let since = Instant::now();
+        let begun = Begun { since: Instant::now(), incoming };
         let registered = self.registered(settings, callback).await?;
-        match self.commit(endpoint, callback, (action_type, user_id), registered.as_ref(), since).await {
+        match self.commit(endpoint, callback, (action_type, user_id), registered.as_ref(), begun).await {
             Err(refused) => Err(Refused { registered, ..refused }),
             kept => kept,
         }
@@ -204,7 +220,7 @@ impl Intake {
         callback: &Verified,
         (action_type, user_id): (&str, &str),
         registered: Option<&Registered>,
-        since: Instant,
+        Begun { since, incoming }: Begun,
     ) -> Result<(Kept, About), Refused> {
         let settings = &endpoint.settings;
         let received_at = Timestamp::now();
@@ -232,8 +248,10 @@ impl Intake {
         } else {
             About::default()
         };
+        let command_id = CommandId::new(received_at);
+        let trace = traces::of_callback(incoming, command_id.as_bytes());
         let command = Command {
-            command_id: CommandId::new(received_at),
+            command_id,
             endpoint: endpoint.name.clone(),
             received_at,
             action: Action::of(action_type),
@@ -250,6 +268,7 @@ impl Intake {
             conflicts_with: None,
             repeats: None,
             extra: callback.extra.clone(),
+            trace: incoming.map(|_| trace),
         };
         let acceptance = Acceptance {
             since,
@@ -259,8 +278,14 @@ impl Intake {
             repeats_window: settings.repeats_window,
             on_conflict: settings.on_conflict,
         };
+        let span = Span::below(trace, Kind::Internal, "commit");
         match self.ledger.accept(acceptance).await {
-            Ok(Receipt::Accepted { command_id }) => Ok((Kept { command_id, duplicate: false }, about)),
+            Ok(Receipt::Accepted { command_id }) => {
+                if let Some(span) = span {
+                    span.with("countersign.command_id", command_id.to_string()).end();
+                }
+                Ok((Kept { command_id, duplicate: false }, about))
+            }
             Ok(Receipt::Duplicate { command_id }) => Ok((Kept { command_id, duplicate: true }, about)),
             Ok(Receipt::Conflicting { with }) => {
                 Err(Refused::because(Refusal::Conflicting, format!("contradicts {with}")))

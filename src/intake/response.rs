@@ -6,7 +6,10 @@ use super::{
     refusal::Refusal,
     settings::{EndpointSettings, Locale},
 };
-use crate::{command::CommandId, telemetry::metrics::Waited};
+use crate::{
+    command::CommandId,
+    telemetry::{metrics::Waited, traces::TraceContext},
+};
 
 /// The `action_type` of a probe: `countersign doctor` sends it to test address, token and key of an endpoint.
 /// Reserved: no endpoint can allow it.
@@ -27,6 +30,8 @@ pub struct Received<'a> {
     pub content_encoding: Option<&'a str>,
     /// The sender.
     pub peer: Option<IpAddr>,
+    /// The trace that the request belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// A callback refused without evaluation: too large, too slow, while draining, or because of its sender.

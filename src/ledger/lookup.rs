@@ -7,7 +7,8 @@ use super::{
     State, Stray, history,
 };
 use crate::{
-    command::{CommandId, Seq, outcome::Kind},
+    command::{CommandId, Seq, message, outcome::Kind},
+    telemetry::traces::{self, TraceContext},
     time::Timestamp,
 };
 
@@ -104,6 +105,15 @@ pub struct Record {
     /// What happened to it, in order of time; only when one command is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<history::Event>>,
+}
+
+impl Record {
+    /// The parent of the next step of the command's trace. Only of one that was looked up alone.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        let kept = self.command.as_ref().and_then(|command| message::trace_of(command.get().as_bytes()));
+        kept.unwrap_or_else(|| traces::of_callback(None, self.command_id.as_bytes()))
+    }
 }
 
 /// Which commands to list; newest first, unless `after` is given.

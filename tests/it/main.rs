@@ -47,3 +47,4 @@ mod signing;
 mod support;
 mod tls;
 mod tokens;
+mod traces;

@@ -108,6 +108,7 @@ impl Decision {
             conflicts_with: None,
             repeats: None,
             extra: Vec::new(),
+            trace: None,
         };
         Acceptance {
             since: Instant::now(),

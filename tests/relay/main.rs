@@ -42,6 +42,7 @@ fn entry(seq: u64, endpoint: &str) -> Entry {
             action: Action::Approve,
             approval_code: None,
             instance_id: Some(format!("po-{seq}")),
+            trace: None,
             task_id: None,
         },
         body: format!("{{\"seq\":{seq}}}").into_bytes(),

@@ -92,6 +92,7 @@ fn settings() -> Settings {
             peers: http::peers::Settings::default(),
         },
         console: console::Settings { listen: loopback(), token: None, tokens: Vec::new() },
+        traces: None,
         intake: intake::Settings {
             endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],
             identities: true,

@@ -71,6 +71,7 @@ impl Registry {
                 body: callback.as_bytes(),
                 content_encoding: None,
                 peer: None,
+                trace: None,
             })
             .await;
         match response.outcome {

@@ -1,6 +1,9 @@
 //! Reads due showings from the ledger, makes the calls, and records the results.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
@@ -15,7 +18,12 @@ use crate::{
     center::client::{Center, Millis},
     ledger::{Showing, ShowingEnd, Shown, Surface},
     stop::requested,
-    telemetry::{failpoint::reach, log::chain, metrics::ShowingResult},
+    telemetry::{
+        failpoint::reach,
+        log::chain,
+        metrics::ShowingResult,
+        traces::{self, Kind, Span},
+    },
     time::Timestamp,
 };
 
@@ -105,6 +113,7 @@ async fn attempt(
     showing: Showing,
     place: Place,
 ) -> Done {
+    let began = Instant::now();
     reach("outcome:showing");
     let ended = show(center, &showing, Millis(Timestamp::now().as_millisecond())).await;
     reach("outcome:shown");
@@ -113,6 +122,7 @@ async fn attempt(
         Err(problem) => judged(&problem, &showing, settings.max_attempts),
     };
     tell(&showing, &end);
+    trace(resources, &showing, result, began.elapsed()).await;
     let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target, end };
     let mut stop = resources.stop.clone();
     loop {
@@ -164,6 +174,24 @@ fn reason(problem: &Problem) -> String {
         reason = format!("{reason}. The instance: {}", problem.faults.join("; "));
     }
     reason.chars().take(REASON_CHARS).collect()
+}
+
+/// Makes the span of one attempt, below the callback of its command.
+async fn trace(resources: &Resources, showing: &Showing, result: ShowingResult, took: Duration) {
+    if !traces::is_on() {
+        return;
+    }
+    let (command_id, surface) = (showing.command_id, showing.surface.as_str());
+    let Ok(Some(record)) = resources.ledger.find(command_id).await else { return };
+    let Some(span) = Span::below(record.trace(), Kind::Client, format!("show {surface}")) else { return };
+    let word: &'static str = result.into();
+    let span = span
+        .for_the_last(took)
+        .with("countersign.command_id", command_id.to_string())
+        .with("countersign.surface", surface)
+        .with("countersign.reported", showing.kind.as_str())
+        .with("countersign.outcome", word);
+    if matches!(result, ShowingResult::Shown) { span } else { span.failed(word) }.end();
 }
 
 fn tell(showing: &Showing, end: &ShowingEnd) {

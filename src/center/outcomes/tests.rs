@@ -101,6 +101,7 @@ async fn decided(ledger: &SqliteLedger, message_id: &str, task_id: &str) -> Comm
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     };
     let parts = FingerprintParts { endpoint: "purchase", task_id: Some(task_id), ..Default::default() };
     let acceptance = Acceptance {

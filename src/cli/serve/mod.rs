@@ -164,6 +164,7 @@ fn settings(config: &Config) -> app::Settings {
         client_certificate: config.amqp.broker.tls.identity.as_ref().map(|(cert, _)| cert.clone()),
         shutdown_delay: config.shutdown_delay,
         shutdown_grace: config.shutdown_grace,
+        traces: config.traces.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ mod outcomes;
 mod secrets;
 mod shown;
 mod signing;
+mod traces;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 

@@ -14,7 +14,10 @@ use super::{
     values::{Columns, number, text, uuid, values},
 };
 use crate::{
-    command::{CommandId, Seq, TaskKey, message::Envelope},
+    command::{
+        CommandId, Seq, TaskKey,
+        message::{self, Envelope},
+    },
     ledger::{
         AcceptError, Due, Entry, LookError, Outbox, Settlement, Standing,
         state::{Exceptional, State},
@@ -166,6 +169,7 @@ async fn within(links: &Links, look: &str, values: &Values<'_>) -> Result<Vec<Ro
 }
 
 fn entry(row: &Row) -> Result<Entry, Error> {
+    let body: Vec<u8> = row.try_get("message")?;
     Ok(Entry {
         seq: row.seq("seq")?,
         task_key: row.task_key("task_key")?,
@@ -177,8 +181,9 @@ fn entry(row: &Row) -> Result<Entry, Error> {
             approval_code: row.try_get("approval_code")?,
             instance_id: row.try_get("instance_id")?,
             task_id: row.try_get("task_id")?,
+            trace: message::trace_of(&body),
         },
-        body: row.try_get("message")?,
+        body,
     })
 }
 

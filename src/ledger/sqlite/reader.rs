@@ -12,7 +12,10 @@ use super::{
     schema::{self, OpenError},
 };
 use crate::{
-    command::{CommandId, Seq, TaskKey, message::Envelope},
+    command::{
+        CommandId, Seq, TaskKey,
+        message::{self, Envelope},
+    },
     ledger::{
         CredentialUse, Due, Entry, Filter, OutcomeFilter, Record, Standing, Stats,
         state::{Exceptional, State},
@@ -395,6 +398,7 @@ impl Reader {
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let body: Vec<u8> = row.get("message")?;
     Ok(Entry {
         seq: seq(row, "seq")?,
         task_key: row.get("task_key")?,
@@ -406,8 +410,9 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             approval_code: row.get("approval_code")?,
             instance_id: row.get("instance_id")?,
             task_id: row.get("task_id")?,
+            trace: message::trace_of(&body),
         },
-        body: row.get("message")?,
+        body,
     })
 }
 

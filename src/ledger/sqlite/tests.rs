@@ -86,6 +86,7 @@ fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) -> Acceptan
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     };
     let fingerprint = Fingerprint::of(&FingerprintParts {
         endpoint: "purchase",

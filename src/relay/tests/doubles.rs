@@ -40,6 +40,7 @@ fn entry(seq: Seq, task: u64) -> Entry {
             action: Action::Approve,
             approval_code: None,
             instance_id: None,
+            trace: None,
             task_id: None,
         },
         body: br#"{"n":1}"#.to_vec(),

@@ -9,6 +9,7 @@ mod outcomes;
 mod process;
 mod reconcile;
 mod relay;
+mod spans;
 #[cfg(test)]
 mod tests;
 pub mod topology;
@@ -41,6 +42,7 @@ pub use {
     outcomes::{ReportResult, ShowingResult},
     process::CertificateUse,
     relay::PublishResult,
+    spans::Spans,
 };
 
 /// All metrics of one process.
@@ -64,6 +66,8 @@ pub struct Metrics {
     pub dead_letters: DeadLetterMetrics,
     /// Comparisons with the approval center.
     pub reconcile: Reconcile,
+    /// Spans for the collector.
+    pub spans: Spans,
     /// The process itself.
     pub process: Process,
 }
@@ -123,6 +127,7 @@ impl Metrics {
             outcomes: Outcomes::register(&mut registry),
             dead_letters: DeadLetterMetrics::register(&mut registry),
             reconcile: Reconcile::register(&mut registry),
+            spans: Spans::register(&mut registry),
             process: Process::register(&mut registry),
             registry,
         })

@@ -260,6 +260,7 @@ fn repeat(decision: &Decision) -> Acceptance {
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     };
     Acceptance {
         since: Instant::now(),

@@ -1,6 +1,7 @@
 //! Outcomes: a worker's reports appear on the card and in the instance of the emulator.
 
 mod permitted;
+mod traces;
 
 use super::{Center, FAILED, instance, messages};
 use crate::support::{App, Callback, Config, Endpoint, Program, Proxy, Vhost, Worker, eventually, quoted};

@@ -80,6 +80,7 @@ pub(crate) fn acceptance(task_id: &str, action_type: &str, round: Option<&str>) 
         conflicts_with: None,
         repeats: None,
         extra: Vec::new(),
+        trace: None,
     };
     let fingerprint = Fingerprint::of(&FingerprintParts {
         endpoint: "purchase",
