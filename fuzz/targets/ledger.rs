@@ -50,6 +50,7 @@ fn acceptance(number: usize) -> Acceptance {
         search_id: None,
         conflicts_with: None,
         repeats: None,
+        trace: None,
         extra: Vec::new(),
     };
     Acceptance {

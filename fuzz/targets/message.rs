@@ -54,6 +54,7 @@ pub(super) fn run(data: &[u8]) {
         search_id: text(&callback.id),
         conflicts_with: None,
         repeats: None,
+        trace: None,
         extra: callback.extra.clone(),
     };
 

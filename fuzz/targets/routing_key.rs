@@ -17,6 +17,7 @@ fn key(endpoint: &str, code: Option<&str>, action: Action) -> String {
         approval_code: code.map(str::to_owned),
         instance_id: None,
         task_id: None,
+        trace: None,
     };
     envelope.routing_key()
 }

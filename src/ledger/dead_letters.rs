@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use super::{AcceptError, State};
+use super::AcceptError;
 use crate::{command::CommandId, time::Timestamp};
 
 /// Why a message is where nobody took it. The broker's words are in
@@ -35,16 +35,6 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
-
-    /// The state of a published command that came back for this reason, until it is requeued or a worker reports an
-    /// outcome.
-    #[must_use]
-    pub fn state(self) -> State {
-        match self {
-            Self::Unrouted => State::Unrouted,
-            Self::Rejected | Self::DeliveryLimit | Self::Expired | Self::Overflowed => State::Rejected,
-        }
-    }
 }
 
 /// A message that nobody took, as it came from its queue.
@@ -74,7 +64,7 @@ pub struct DeadLetter {
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
-    /// Its command is now [`State::Rejected`] or [`State::Unrouted`].
+    /// Its command now counts as rejected or unrouted, as soon as it counts as published.
     Open,
     /// It is recorded in the history of its command. The state stays: the command was requeued after that, or a worker
     /// has reported its outcome.

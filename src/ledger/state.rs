@@ -112,7 +112,10 @@ impl State {
     #[must_use]
     pub fn or_came_back(self, open: Option<Why>) -> Self {
         match (self, open) {
-            (Self::Published, Some(why)) => why.state(),
+            (Self::Published, Some(Why::Unrouted)) => Self::Unrouted,
+            (Self::Published, Some(Why::Rejected | Why::DeliveryLimit | Why::Expired | Why::Overflowed)) => {
+                Self::Rejected
+            }
             _ => self,
         }
     }

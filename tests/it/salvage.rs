@@ -59,6 +59,7 @@ fn acceptance(number: u64, at: Timestamp, comment: usize) -> Acceptance {
         search_id: None,
         conflicts_with: None,
         repeats: None,
+        trace: None,
         extra: Vec::new(),
     };
     let parts = FingerprintParts {

@@ -23,7 +23,7 @@ use crate::{
     config::Loaded,
     ledger::{
         Location,
-        check::{self, Fault, Report},
+        check::{self, Checked, Fault},
         sqlite::{self, BackupError, Made, Pending, Waiting},
     },
     time::Timestamp,
@@ -85,7 +85,7 @@ fn file(loaded: &Loaded, work: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Looks at a copy. Prints what is wrong.
-async fn sound(copy: &Path, as_json: bool) -> Result<Report, Failure> {
+async fn sound(copy: &Path, as_json: bool) -> Result<Checked, Failure> {
     let mut faults = Faults::new(as_json);
     let mut shown = progress("rows looked at");
     let looked = {
@@ -112,7 +112,7 @@ pub(super) async fn backup(arguments: &BackupArguments, loaded: &Loaded) -> Resu
         return Err(words.into());
     }
     let bytes = made.keep(arguments.force).with_context(|| format!("cannot back up {}", from.display()))?;
-    let Report { tables, head, cursor, newest, .. } = report;
+    let Checked { tables, head, cursor, newest, .. } = report;
     let (rows, seconds, to) = (rows(&tables), began.elapsed().as_secs_f64(), arguments.file.display());
     if arguments.json {
         json(&json!({

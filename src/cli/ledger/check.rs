@@ -19,7 +19,7 @@ use crate::{
     config::Loaded,
     ledger::{
         Location,
-        check::{self, Fault, Kind, Report},
+        check::{self, Checked, Fault, Kind},
     },
 };
 
@@ -136,7 +136,7 @@ async fn at_file(
     file: &std::path::Path,
     tell: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<Report, check::Error> {
+) -> Result<Checked, check::Error> {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     if std::fs::metadata(PathBuf::from(log)).is_ok_and(|log| log.len() > 0) {
@@ -146,8 +146,8 @@ async fn at_file(
     }
 }
 
-fn tell(report: &Report, place: &str, took: Duration, as_json: bool) -> Result<(), Failure> {
-    let Report { faults, tables, head, cursor, pruned, newest } = report;
+fn tell(report: &Checked, place: &str, took: Duration, as_json: bool) -> Result<(), Failure> {
+    let Checked { faults, tables, head, cursor, pruned, newest } = report;
     if as_json {
         return json(&json!({
             "ledger": place, "faults": faults, "rows": rows(tables), "tables": by_name(tables), "head": head, "cursor": cursor,

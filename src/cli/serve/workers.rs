@@ -48,7 +48,7 @@ pub(super) fn feedback(config: &Config) -> Option<Start> {
     Some(Arc::new(move |Resources { ledger, metrics, bell, stop, .. }| {
         let (broker, settings) = (broker.clone(), settings.clone());
         let resources = feedback::Resources { ledger, metrics, bell, stop };
-        Box::pin(async move { feedback::run(resources, &broker, &settings).await })
+        Box::pin(async move { Box::pin(feedback::run(resources, &broker, &settings)).await })
     }))
 }
 

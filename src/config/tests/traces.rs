@@ -68,7 +68,10 @@ fn all_faults_are_told_at_once_and_quote_no_header() {
         let faults = traces(&format!("endpoint = 'https://c'\nheaders = '{headers}'")).faults();
         assert!(faults.iter().any(|fault| fault.contains("traces.headers: [0] ")), "{faults:?}");
     }
-    has(&traces("headers = 'a=b'").faults(), "countersign.toml:2: traces.headers: is given without an endpoint");
+    has(
+        &traces("headers = 'a=b'").faults(),
+        "countersign.toml:2: traces.headers: is given without an endpoint",
+    );
 }
 
 #[test]

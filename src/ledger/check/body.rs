@@ -73,6 +73,7 @@ impl Body {
             search_id: body.search_id,
             conflicts_with: None,
             repeats: None,
+            trace: None,
             extra: Vec::new(),
         };
         Ok((command, body.action))

@@ -47,7 +47,7 @@ pub enum Error {
 
 /// What was looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct Checked {
     /// What was found.
     pub faults: u64,
     /// Rows, by the name of their table.
@@ -129,12 +129,18 @@ pub async fn check(
     location: &Location,
     told: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
+<<<<<<< ours
 ) -> Result<Report, Error> {
     match Inspection::open(location).await {
         Ok(inspection) => look(inspection, told, progress).await,
+=======
+) -> Result<Checked, Error> {
+    match Audit::open(location).await {
+        Ok(audit) => look(audit, told, progress).await,
+>>>>>>> theirs
         Err(Error::Open(sqlite::OpenError::Damaged { path, what })) => {
             told(&Fault { kind: Kind::File, place: path.display().to_string(), what });
-            Ok(Report { faults: 1, ..Report::default() })
+            Ok(Checked { faults: 1, ..Checked::default() })
         }
         Err(error) => Err(error),
     }
@@ -148,16 +154,21 @@ pub async fn check_copy(
     path: &Path,
     told: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
+<<<<<<< ours
 ) -> Result<Report, Error> {
     look(Inspection::Sqlite(SqliteInspection::still(path)?), told, progress).await
+=======
+) -> Result<Checked, Error> {
+    look(Audit::Sqlite(SqliteAudit::still(path)?), told, progress).await
+>>>>>>> theirs
 }
 
 async fn look(
     mut inspection: Inspection,
     told: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<Report, Error> {
-    let mut report = Report::default();
+) -> Result<Checked, Error> {
+    let mut report = Checked::default();
     let mut tell = |faults: Vec<Fault>| {
         faults.iter().for_each(&mut *told);
         faults.len() as u64

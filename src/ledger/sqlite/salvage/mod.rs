@@ -136,6 +136,7 @@ pub fn salvage(
         let transaction = connection.unchecked_transaction()?;
         let mut trees = Trees::new(&pages, &transaction, &shapes, &Shape::all(&old)?)?;
         trees.walk(&mut progress)?;
+        states::rounds(&transaction)?;
         let (has_cursor, present) = (trees.has_cursor(), states::present(&transaction)?);
         let index_head = trees.last_in_index();
         let tally = trees.tally();

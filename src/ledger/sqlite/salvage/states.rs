@@ -17,6 +17,16 @@ pub(super) struct States {
     pub(super) cursor_is_known: bool,
 }
 
+/// Adds the rounds that commands name, where their own rows are lost.
+pub(super) fn rounds(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT OR IGNORE INTO rounds SELECT fingerprint, command_id FROM commands
+         WHERE json_extract(CAST(message AS TEXT), '$.task.round') IS NOT NULL",
+        [],
+    )?;
+    Ok(())
+}
+
 /// The places that have a command.
 pub(super) fn present(connection: &Connection) -> rusqlite::Result<Taken> {
     let mut taken = Taken::default();
