@@ -44,22 +44,22 @@ async fn ledger(app: &App, arguments: &[&str]) -> String {
 async fn next(channel: &Channel, queue: &str) -> Delivery {
     let consumer =
         channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
-    consumer.await.unwrap().next().await.unwrap().unwrap()
+    consumer.await.expect("consuming").next().await.expect("a delivery").expect("a sound one")
 }
 
 async fn reject_next(vhost: &Vhost, queue: &str) -> Delivery {
     vhost.until_declared(queue).await;
     let (_connection, channel) = vhost.channel().await;
     let delivery = next(&channel, queue).await;
-    delivery.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+    delivery.acker.reject(BasicRejectOptions { requeue: false }).await.expect("rejected");
     // The rejection must not be lost with the connection.
-    channel.close(200, "OK".into()).await.unwrap();
+    channel.close(200, "OK".into()).await.expect("closed");
     delivery
 }
 
 async fn report(vhost: &Vhost, report: &Value) {
     let (_connection, channel) = vhost.channel().await;
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
     eventually("a queue that takes the report", async || {
         let body = report.to_string();
@@ -67,7 +67,7 @@ async fn report(vhost: &Vhost, report: &Value) {
         let published = channel
             .basic_publish(OUTCOMES.into(), OUTCOMES.into(), options, body.as_bytes(), properties)
             .await;
-        let confirm = published.unwrap().await.unwrap();
+        let confirm = published.expect("published").await.expect("confirmed");
         if confirm.is_ack() && confirm.take_message().is_none() { Ok(()) } else { Err("it came back") }
     })
     .await;
@@ -288,10 +288,10 @@ async fn answer_next(vhost: &Vhost, word: &str, message: Option<&str>) -> String
     vhost.until_declared(COMMANDS).await;
     let (_connection, channel) = vhost.channel().await;
     let delivery = next(&channel, COMMANDS).await;
-    let id = delivery.properties.message_id().as_ref().unwrap().to_string();
+    let id = delivery.properties.message_id().as_ref().expect("an id").to_string();
     report(vhost, &outcome(&id, word, message)).await;
-    delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
-    channel.close(200, "OK".into()).await.unwrap();
+    delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
+    channel.close(200, "OK".into()).await.expect("closed");
     id
 }
 

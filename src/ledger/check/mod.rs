@@ -129,15 +129,9 @@ pub async fn check(
     location: &Location,
     told: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
-<<<<<<< ours
-) -> Result<Report, Error> {
+) -> Result<Checked, Error> {
     match Inspection::open(location).await {
         Ok(inspection) => look(inspection, told, progress).await,
-=======
-) -> Result<Checked, Error> {
-    match Audit::open(location).await {
-        Ok(audit) => look(audit, told, progress).await,
->>>>>>> theirs
         Err(Error::Open(sqlite::OpenError::Damaged { path, what })) => {
             told(&Fault { kind: Kind::File, place: path.display().to_string(), what });
             Ok(Checked { faults: 1, ..Checked::default() })
@@ -154,13 +148,8 @@ pub async fn check_copy(
     path: &Path,
     told: &mut (dyn FnMut(&Fault) + Send),
     progress: &mut (dyn FnMut(u64) + Send),
-<<<<<<< ours
-) -> Result<Report, Error> {
-    look(Inspection::Sqlite(SqliteInspection::still(path)?), told, progress).await
-=======
 ) -> Result<Checked, Error> {
-    look(Audit::Sqlite(SqliteAudit::still(path)?), told, progress).await
->>>>>>> theirs
+    look(Inspection::Sqlite(SqliteInspection::still(path)?), told, progress).await
 }
 
 async fn look(
