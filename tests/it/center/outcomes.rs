@@ -525,3 +525,32 @@ async fn the_whole_loop_with_a_worker_that_reports() {
         (&json!("APPROVED"), &json!("APPROVED"))
     );
 }
+
+/// The approver of the emulator presses, waits, and reads the worker's sentence.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_approver_at_the_center_reads_what_the_worker_says() {
+    let vhost = Vhost::new().await;
+    let center = Center::start().await;
+    let endpoint = Endpoint::encrypted("purchase")
+        .credentials(&[("fake-token-number-1", Some("fake-key-number-1"))])
+        .set("answer", "{ wait = \"4s\" }");
+    let app = App::with(Config::bare(vhost.url()).endpoint(endpoint)).await;
+    vhost.until_declared(QUEUE).await;
+    let card = messages::send(&center, &messages::card(&app.callback_url("purchase"), false)).await;
+    let (_connection, channel) = vhost.channel().await;
+    let worker = async {
+        vhost.until_declared("countersign.commands").await;
+        let options = lapin::options::BasicConsumeOptions::default();
+        let consumer =
+            channel.basic_consume("countersign.commands".into(), "w".into(), options, Default::default());
+        let mut commands = consumer.await.expect("consuming");
+        let command = futures_util::StreamExt::next(&mut commands).await.expect("a command").expect("sound");
+        let id = command.properties.message_id().as_ref().expect("an id").to_string();
+        let refused = with(outcome(&id, "refused"), "message", json!("预算不足，请先追加预算。"));
+        report(&vhost, refused.to_string().as_bytes()).await;
+    };
+    let (pressed, ()) = tokio::join!(center.press(&["--message", &card]), worker);
+    let told = pressed.ended_with(FAILED).json();
+    assert_eq!((&told["http_status"], &told["accepted"]), (&json!(409), &json!(false)));
+    assert_eq!(told["shown"], "预算不足，请先追加预算。");
+}
