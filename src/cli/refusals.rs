@@ -203,10 +203,11 @@ fn explain(found: &[KeptRefusal], intake: Option<&intake::Settings>) {
         match reason.parse::<Refusal>() {
             Ok(refusal) => {
                 let sentence = sentence(intake, &refused.endpoint, refusal);
-                say(format_args!(
-                    "{reason}: the approver read \u{201c}{sentence}\u{201d} {}",
-                    refusal.advice()
-                ));
+                let whose = match refusal {
+                    Refusal::Declined => "the approver read the worker's message or, without one,",
+                    _ => "the approver read",
+                };
+                say(format_args!("{reason}: {whose} \u{201c}{sentence}\u{201d} {}", refusal.advice()));
             }
             Err(_) => say(format_args!(
                 "{reason}: no callback, so no approver saw it; somebody asked for a path by another method than POST"

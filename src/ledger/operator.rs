@@ -52,7 +52,7 @@ impl From<LookError> for ActError {
 ///
 /// Cancel safe: an act that has begun is carried out.
 pub trait OperatorActs: Send + Sync {
-    /// Publishes a parked or published command again. The relay finds it within a second or two.
+    /// Publishes a parked or published command again, or one that came back. The relay finds it within a second or two.
     ///
     /// [`ActError::Illegal`] if the command is pending.
     fn requeue(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>>;

@@ -78,8 +78,7 @@ fn ago(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn used(known_days: u64, last_days: Option<u64>) -> CredentialUse {
-        let now = Timestamp::now();
+    fn used_at(now: Timestamp, known_days: u64, last_days: Option<u64>) -> CredentialUse {
         let days = |days: u64| Duration::from_secs(86_400 * days);
         CredentialUse {
             endpoint: "purchase".to_owned(),
@@ -91,7 +90,9 @@ mod tests {
 
     #[test]
     fn an_old_credential_is_idle_when_the_new_one_is_used_and_it_is_not() {
+        // One moment for all: a day is no longer a day a millisecond later.
         let now = Timestamp::now();
+        let used = |known_days, last_days| used_at(now, known_days, last_days);
         let idle = |one: CredentialUse, other: CredentialUse| is_idle(&one, &[Some(&one), Some(&other)], now);
         assert!(idle(used(90, Some(9)), used(10, Some(0))));
         assert!(idle(used(90, None), used(10, Some(0))));
