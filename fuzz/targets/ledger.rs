@@ -52,6 +52,7 @@ fn acceptance(number: usize) -> Acceptance {
         repeats: None,
         trace: None,
         extra: Vec::new(),
+        trace: None,
     };
     Acceptance {
         since: Instant::now(),
