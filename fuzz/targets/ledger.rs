@@ -52,7 +52,6 @@ fn acceptance(number: usize) -> Acceptance {
         repeats: None,
         trace: None,
         extra: Vec::new(),
-        trace: None,
     };
     Acceptance {
         since: Instant::now(),

@@ -56,7 +56,6 @@ pub(super) fn run(data: &[u8]) {
         repeats: None,
         trace: None,
         extra: callback.extra.clone(),
-        trace: None,
     };
 
     let body = render(&command);
