@@ -7,7 +7,7 @@ use countersign::{
     callback::{CredentialSettings, Credentials, open},
     command::{
         Action, Command, CommandId, TaskRef,
-        message::{Envelope, render},
+        message::{Envelope, render, trace_of},
         profile::Profile,
     },
     secret::Secret,
@@ -59,6 +59,7 @@ pub(super) fn run(data: &[u8]) {
     };
 
     let body = render(&command);
+    assert_eq!(trace_of(&body), None, "no sender writes the trace of a command");
     let told: Value = serde_json::from_slice(&body).expect("what is published is JSON for everybody");
     let says = |pointer: &str, wanted: &Option<String>| {
         assert_eq!(told.pointer(pointer).and_then(Value::as_str), wanted.as_deref(), "{pointer}");

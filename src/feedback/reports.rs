@@ -106,8 +106,7 @@ impl ReportInbox {
             })
             .await?;
             if let Some(about) = about {
-                // Boxed: most reports have no span, and the future that carries it would be large.
-                Box::pin(self.trace(delivery, about, result, began.elapsed())).await;
+                self.trace(delivery, about, result, began.elapsed()).await;
             }
         }
         reach("outcome:acknowledged");

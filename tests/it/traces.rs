@@ -128,7 +128,7 @@ async fn refused_repeated_and_unpublished_callbacks_have_spans_that_say_so() {
     let refused = by_outcome("action_not_allowed").await;
     assert_eq!((&*refused.attributes["http.response.status_code"], refused.failed), ("422", false));
     let stranger = by_outcome("unauthenticated").await;
-    assert_eq!(stranger.attributes["countersign.endpoint"], "unknown");
+    assert_eq!(stranger.attributes["countersign.endpoint"], "-");
     assert_eq!(collector.resource()["service.name"], "countersign");
     for head in collector.heads() {
         assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");

@@ -129,7 +129,7 @@ async fn work(
             if !batch.is_empty() {
                 post.send(std::mem::take(&mut batch)).await;
             }
-            // Whoever asked may have given up.
+            // Nobody may be left who waits for it.
             done.send(()).ok();
         } else {
             post.send(std::mem::take(&mut batch)).await;
