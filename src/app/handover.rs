@@ -29,7 +29,10 @@ pub(super) async fn hand_on(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> I
         } else if away_since.get_or_insert_with(Instant::now).elapsed() >= patience {
             away_since = None;
             if ledger.resign() {
-                tracing::warn!(waited = ?patience, "the leader does not reach the broker; another replica may lead");
+                tracing::warn!(
+                    waited_s = patience.as_secs(),
+                    "the leader does not reach the broker; another replica may lead"
+                );
                 patience = (2 * patience).min(LONGEST_PATIENCE);
             }
         }

@@ -101,6 +101,7 @@ async fn nothing_a_sender_writes_becomes_a_label() {
             "context_expired",
             "operator_not_allowed",
             "conflicting",
+            "declined",
             "body_too_large",
             "too_slow",
             "rate_limited",

@@ -3,7 +3,7 @@
 use super::{
     Error,
     link::{Link, Transaction},
-    prune,
+    relay_row,
     values::{Columns, number, text, uuid, values},
 };
 use crate::{
@@ -22,7 +22,7 @@ pub(super) async fn collect(
     letters: &[DeadLetter],
 ) -> Result<Vec<Collected>, Error> {
     // Acts and settlements wait until the end, so that a letter is not opened while its command is being requeued.
-    prune::lock(transaction).await?;
+    relay_row::lock(transaction).await?;
     let mut collected = Vec::with_capacity(letters.len());
     for letter in letters {
         collected.push(collect_one(transaction, letter).await?);

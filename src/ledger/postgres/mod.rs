@@ -31,6 +31,7 @@ mod outcomes;
 mod prune;
 mod refusals;
 mod registry;
+mod relay_row;
 mod schema;
 mod server;
 mod shared;

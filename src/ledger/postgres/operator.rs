@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     Error, PostgresClient, acts, dead_letters,
     link::{Link, Transaction},
-    outcomes, prune,
+    outcomes, prune, relay_row,
     values::{Columns, number, uuid, values},
 };
 use crate::{
@@ -120,7 +120,7 @@ async fn move_on(
     event: Event,
     by: &By,
 ) -> Result<(), ActError> {
-    let cursor = prune::lock(transaction).await?;
+    let cursor = relay_row::lock(transaction).await?;
     let found = transaction
         .query_opt(
             "SELECT c.seq, e.state FROM countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq
@@ -142,7 +142,7 @@ async fn move_on(
 
 /// Requeues everything that is parked; returns what it was. To be called within a transaction.
 async fn requeue_parked(transaction: &Transaction, by: &By) -> Result<Vec<CommandId>, ActError> {
-    prune::lock(transaction).await?;
+    relay_row::lock(transaction).await?;
     let parked = transaction
         .query(
             "SELECT e.seq, c.command_id FROM countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq
@@ -163,7 +163,7 @@ async fn requeue_parked(transaction: &Transaction, by: &By) -> Result<Vec<Comman
 /// Requeues those commands of a step that may be. To be called within a transaction.
 async fn requeue_step(transaction: &Transaction, step: &RequeueStep) -> Result<Requeue, ActError> {
     // In the order in which settlements and pruning lock.
-    let cursor = prune::lock(transaction).await?;
+    let cursor = relay_row::lock(transaction).await?;
     let before = acts::requeue(transaction, step.act).await?;
     if before.finished || before.done_through != step.after {
         return Err(ActError::Overtaken(step.act));

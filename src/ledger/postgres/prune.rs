@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::{
     Error, acts, contexts, dead_letters, findings, history,
     link::{Link, Transaction},
-    outcomes,
+    outcomes, relay_row,
     shared::Shared,
     values::{Columns, number, values},
 };
@@ -55,15 +55,6 @@ async fn round(link: &Link, shared: &Shared, from: &mut Seq, acts_from: &mut u64
     Ok(contexts == CONTEXTS || next.is_some() || next_act.is_some())
 }
 
-/// Locks the relay's row until the transaction ends, so that settlements, acts and pruning come one after the other; returns
-/// the cursor.
-pub(super) async fn lock(transaction: &Transaction) -> Result<Seq, Error> {
-    let relay = transaction
-        .query_opt("SELECT published_through FROM countersign.relay WHERE id = 1 FOR UPDATE", values![])
-        .await?;
-    relay.map_or(Ok(0), |row| row.seq("published_through"))
-}
-
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
@@ -90,7 +81,7 @@ pub(super) async fn step(
     before: Timestamp,
     limit: usize,
 ) -> Result<Step, Error> {
-    let cursor = lock(transaction).await?;
+    let cursor = relay_row::lock(transaction).await?;
     let rows = transaction
         .query(
             "SELECT c.seq, c.received_at FROM countersign.commands c

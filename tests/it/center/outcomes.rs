@@ -549,7 +549,7 @@ async fn the_approver_at_the_center_reads_what_the_worker_says() {
         let refused = with(outcome(&id, "refused"), "message", json!("预算不足，请先追加预算。"));
         report(&vhost, refused.to_string().as_bytes()).await;
     };
-    let (pressed, ()) = tokio::join!(center.press(&["--message", &card]), worker);
+    let (pressed, ()) = tokio::join!(async { center.press(&["--message", &card]).await }, worker);
     let told = pressed.ended_with(FAILED).json();
     assert_eq!((&told["http_status"], &told["accepted"]), (&json!(409), &json!(false)));
     assert_eq!(told["shown"], "预算不足，请先追加预算。");

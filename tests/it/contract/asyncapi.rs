@@ -148,9 +148,14 @@ async fn every_golden_outcome_is_a_message_of_the_document() {
 }
 
 #[tokio::test]
-async fn without_an_approval_center_there_is_no_queue_of_outcomes() {
-    let printed = Program::new(["topology", "print"]).run().await.ended_with(0).stdout;
-    assert!(!printed.contains("outcomes"), "{printed}");
+async fn only_a_service_that_takes_no_reports_has_no_queue_of_outcomes() {
+    let print = async |set: &[&str]| {
+        let arguments = [&["topology", "print"][..], set].concat();
+        Program::new(arguments).run().await.ended_with(0).stdout
+    };
+    assert!(print(&[]).await.contains("countersign.outcomes"));
+    let without = print(&["--set", "outcomes.queue="]).await;
+    assert!(!without.contains("outcomes"), "{without}");
 }
 
 #[tokio::test]
