@@ -114,7 +114,10 @@ async fn nothing_a_sender_writes_becomes_a_label() {
     let outcomes = label_values(&text, "countersign_callbacks_total", "outcome");
     assert!(outcomes.is_subset(&known), "{outcomes:?}");
     let states = label_values(&text, "countersign_ledger_rows", "state");
-    assert_eq!(states, BTreeSet::from(["pending", "published", "parked"].map(str::to_owned)));
+    assert_eq!(
+        states,
+        BTreeSet::from(["pending", "published", "parked", "rejected", "unrouted"].map(str::to_owned))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_with::skip_serializing_none;
 
-use super::{tally::millis, worker::Worker};
+use super::tally::millis;
 use crate::{proxy, telemetry::log::chain};
 
 #[skip_serializing_none]
@@ -25,6 +25,13 @@ pub(super) struct Answer {
     pub(super) elapsed_ms: f64,
     /// Absent if it was not waited for.
     pub(super) worker: Option<Worker>,
+}
+
+/// What the worker reported; nulls if there was no report in time.
+#[derive(Debug, Serialize)]
+pub(super) struct Worker {
+    pub(super) outcome: Option<&'static str>,
+    pub(super) message: Option<String>,
 }
 
 pub(super) async fn post(

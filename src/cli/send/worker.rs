@@ -3,21 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::answer::Answer;
+use super::answer::{Answer, Worker};
 use crate::{cli::exit::Failure, command::CommandId, ledger::Client};
 
 /// How often the ledger is asked.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// What the worker reported; nulls if there was no report in time.
-#[derive(Debug, Serialize)]
-pub(super) struct Worker {
-    pub(super) outcome: Option<&'static str>,
-    message: Option<String>,
-}
 
 /// A ledger that is asked for reports.
 pub(super) struct Awaited {
