@@ -24,7 +24,8 @@ impl Scene {
     async fn with_heartbeat(seconds: u32, settings: &[(&str, &str)]) -> Self {
         let vhost = Vhost::new().await;
         let wire = Wire::to(vhost.address()).await;
-        let config = Config::with_url(&format!("{}?heartbeat={seconds}", vhost.url_through(wire.port())));
+        let url = format!("{}?heartbeat={seconds}", vhost.url_through(wire.port()));
+        let config = Config::with_url(&url).only_publishing();
         let app =
             App::with(settings.iter().fold(config, |config, (key, value)| config.set("amqp", key, value)))
                 .await;
@@ -175,6 +176,7 @@ async fn of_two_brokers_the_one_that_falls_silent_is_left_for_the_other_with_the
     let urls =
         [&first, &second].map(|wire| quoted(&format!("{}?heartbeat=0", vhost.url_through(wire.port()))));
     let config = Config::new(&vhost)
+        .only_publishing()
         .set("amqp", "check_interval", "\"off\"")
         .env("COUNTERSIGN__AMQP__URLS", &format!("[{}]", urls.join(", ")));
     let app = App::with(config).await;

@@ -87,7 +87,7 @@ impl Shared {
 
 /// Without the connection that looks after the queues.
 pub(crate) fn alone(config: Config) -> Config {
-    config.set("amqp", "check_interval", "\"off\"")
+    config.only_publishing().set("amqp", "check_interval", "\"off\"")
 }
 
 impl Rogue {

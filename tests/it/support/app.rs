@@ -153,6 +153,11 @@ impl Config {
         self.set("amqp", "dead_letters", "\"leave\"")
     }
 
+    /// Takes nothing back from the broker: the relay's connection is the only one that lasts.
+    pub(crate) fn only_publishing(self) -> Self {
+        self.leaving_dead_letters().set("outcomes", "queue", "\"\"")
+    }
+
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
