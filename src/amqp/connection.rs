@@ -17,7 +17,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{Address, Broker, Error, Existing, Settings, declare::Declaring, tls, topology, words::advice};
+use super::{Address, Broker, Error, Settings, declare::Declaring, tls, topology, words::advice};
 
 /// How long the broker may take to close the connection.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -43,30 +43,22 @@ pub(super) enum Turn {
 impl Link {
     /// Connects to one broker, applies the topology, and opens a channel in confirm mode, all within
     /// [`Settings::connect_timeout`].
-    pub(super) async fn open(
-        broker: &Broker,
-        settings: &Settings,
-        existing: &Existing,
-    ) -> Result<Self, Error> {
+    pub(super) async fn open(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let limit = settings.connect_timeout;
-        let opening = Self::open_unbounded(broker, settings, existing);
+        let opening = Self::open_unbounded(broker, settings);
         timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(Error::ConnectTimeout { broker: broker.address.clone(), limit }))
     }
 
-    async fn open_unbounded(
-        broker: &Broker,
-        settings: &Settings,
-        existing: &Existing,
-    ) -> Result<Self, Error> {
+    async fn open_unbounded(broker: &Broker, settings: &Settings) -> Result<Self, Error> {
         let address = || broker.address.clone();
         let socket = Socket::default();
         let connection = connect(&broker.uri, &socket.0, settings, "countersign")
             .await
             .map_err(|source| unconnected(broker, settings, source))?;
         let events = Box::pin(connection.events_listener());
-        let declaring = Declaring::begin(&connection, &broker.address, existing).await?;
+        let declaring = Declaring::begin(&connection, &broker.address, &settings.existing).await?;
         let mut closed = declaring.carry_out(topology::plan(settings), settings.topology).await?;
         let channel = closed.pop().expect("one is open");
         channel
@@ -178,13 +170,8 @@ impl Listening {
     }
 
     /// Declares or looks for a table as `settings` say; returns an open channel.
-    pub(super) async fn prepare(
-        &self,
-        plan: topology::Plan,
-        settings: &Settings,
-        existing: &Existing,
-    ) -> Result<Channel, Error> {
-        let declaring = Declaring::begin(&self.connection, &self.broker, existing).await?;
+    pub(super) async fn prepare(&self, plan: topology::Plan, settings: &Settings) -> Result<Channel, Error> {
+        let declaring = Declaring::begin(&self.connection, &self.broker, &settings.existing).await?;
         let channels = declaring.carry_out(plan, settings.topology).await?;
         let channel = channels.last().expect("one is open").clone();
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).extend(channels);
@@ -195,13 +182,8 @@ impl Listening {
     ///
     /// # Errors
     /// [`Error::Topology`], or the broker opens no channel.
-    pub async fn prepare_dead_letters(
-        &self,
-        queue: &str,
-        settings: &Settings,
-        existing: &Existing,
-    ) -> Result<Channel, Error> {
-        self.prepare(topology::dead_letters_plan(queue), settings, existing).await
+    pub async fn prepare_dead_letters(&self, queue: &str, settings: &Settings) -> Result<Channel, Error> {
+        self.prepare(topology::dead_letters_plan(queue), settings).await
     }
 
     /// The error of a queue that the broker does not let us consume.
@@ -221,13 +203,8 @@ impl Listening {
     ///
     /// # Errors
     /// [`Error::Topology`], or the broker opens no channel.
-    pub async fn prepare_outcomes(
-        &self,
-        queue: &str,
-        settings: &Settings,
-        existing: &Existing,
-    ) -> Result<Channel, Error> {
-        self.prepare(topology::outcomes_plan(queue, true), settings, existing).await
+    pub async fn prepare_outcomes(&self, queue: &str, settings: &Settings) -> Result<Channel, Error> {
+        self.prepare(topology::outcomes_plan(queue, true), settings).await
     }
 
     /// Closes the connection, within two seconds whether or not the broker answers.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use lapin::{
@@ -19,9 +19,9 @@ use super::{
 };
 
 /// Existing queues with an overflow behaviour different from ours, by name, with that behaviour. Remembered to avoid a
-/// refusal, and the broker's log line, each time.
-#[derive(Debug, Default)]
-pub struct Existing(Mutex<HashMap<String, Option<String>>>);
+/// refusal, and the broker's log line, each time. Clones share what they know.
+#[derive(Debug, Clone, Default)]
+pub struct Existing(Arc<Mutex<HashMap<String, Option<String>>>>);
 
 impl Existing {
     fn known(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {

@@ -7,7 +7,6 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -22,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Broker, Error, Existing, Settings,
+    Broker, Error, Settings,
     connection::{Link, Turn},
     signing::{self, SigningKey},
     spans::Publishing,
@@ -57,7 +56,6 @@ pub struct Publisher {
     settings: Settings,
     brokers: Vec<Broker>,
     next: usize,
-    existing: Arc<Existing>,
     connected: watch::Sender<bool>,
 }
 
@@ -71,19 +69,13 @@ impl Publisher {
         if brokers.is_empty() {
             return Err(Error::NoUrl);
         }
-        Ok(Self {
-            settings,
-            brokers,
-            next: 0,
-            existing: Arc::default(),
-            connected: watch::Sender::new(false),
-        })
+        Ok(Self { settings, brokers, next: 0, connected: watch::Sender::new(false) })
     }
 
     /// Watches exchanges and queues while this publisher has a session.
     #[must_use]
     pub fn watch(&self) -> Watch {
-        Watch::new(self.settings.clone(), self.existing.clone(), self.connected.subscribe())
+        Watch::new(self.settings.clone(), self.connected.subscribe())
     }
 }
 
@@ -96,7 +88,7 @@ impl crate::relay::Publisher for Publisher {
         let mut last = Error::NoUrl;
         for tried in 1..=self.brokers.len() {
             let broker = &self.brokers[self.next];
-            match Link::open(broker, &self.settings, &self.existing).await {
+            match Link::open(broker, &self.settings).await {
                 Ok(link) => {
                     info!(broker = %broker.address, "connected to the broker");
                     return Ok(ConfirmChannel::new(link, &self.settings, self.connected.clone()));
@@ -296,6 +288,8 @@ fn short(text: impl Into<String>) -> ShortString {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::command::Action;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{signing::SigningKey, tls};
+use super::{Existing, signing::SigningKey, tls};
 use crate::{command::profile::Profile, secret::Secret};
 
 /// Settings of the publisher.
@@ -36,6 +36,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// For `amqps://`.
     pub tls: tls::Settings,
+    /// What all connections with these settings have learned of existing queues.
+    pub existing: Existing,
 }
 
 impl Settings {
@@ -50,6 +52,7 @@ impl Settings {
             outcomes,
             outcomes_needed,
             collects: _,
+            existing: _,
             topology,
             check_interval,
             message_type,
@@ -96,6 +99,7 @@ impl Default for Settings {
             signing: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             tls: tls::Settings::default(),
+            existing: Existing::default(),
         }
     }
 }

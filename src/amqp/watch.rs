@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Broker, Error, Existing, Listening, Settings, Topology,
+    Broker, Error, Listening, Settings, Topology,
     declare::{look_for_exchange, look_for_queue},
     topology::{self, Plan},
     words::problem,
@@ -52,7 +52,6 @@ const ABSENT_FOR: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Watch {
     settings: Settings,
-    existing: Arc<Existing>,
     connected: watch::Receiver<bool>,
 }
 
@@ -65,8 +64,8 @@ struct Seen {
 }
 
 impl Watch {
-    pub(super) fn new(settings: Settings, existing: Arc<Existing>, connected: watch::Receiver<bool>) -> Self {
-        Self { settings, existing, connected }
+    pub(super) fn new(settings: Settings, connected: watch::Receiver<bool>) -> Self {
+        Self { settings, connected }
     }
 
     /// Checks as soon as there is a session, then every [`Settings::check_interval`], until `stop` is requested.
@@ -159,7 +158,7 @@ impl Watch {
         };
         let mut seen = looking.look_around().await?;
         if looking.declares {
-            match connection.prepare(plan.clone(), &self.settings, &self.existing).await {
+            match connection.prepare(plan.clone(), &self.settings).await {
                 Ok(_) => {
                     let missing = seen.faults.drain(..).map(|(fault, _)| fault.object);
                     // An object that was never there is not lost: a starting service declares at its own pace.

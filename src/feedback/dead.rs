@@ -17,11 +17,14 @@ use super::{
     session::{End, Inbox, given_up, tell, until_it_works},
 };
 use crate::{
-    amqp::{self, Error, Existing, Listening, topology::UNROUTED},
+    amqp::{self, Error, Listening, topology::UNROUTED},
     command::{CommandId, outcome::Outcome},
     ledger::{Collected, DeadLetter, MAX_STRAYS, Why},
     stop::Stop,
-    telemetry::{failpoint::reach, metrics::LetterResult},
+    telemetry::{
+        failpoint::reach,
+        metrics::{LetterResult, Metrics},
+    },
     time::Timestamp,
 };
 
@@ -39,6 +42,10 @@ pub(super) struct DeadInbox {
 
 impl Inbox for DeadInbox {
     type Session = ();
+
+    fn metrics(&self) -> &Metrics {
+        &self.resources.metrics
+    }
 
     fn connection(&self) -> &'static str {
         if self.queue == UNROUTED { "countersign unrouted" } else { "countersign dead letters" }
@@ -60,9 +67,8 @@ impl Inbox for DeadInbox {
         &'a self,
         listening: &'a Listening,
         broker: &'a amqp::Settings,
-        existing: &'a Existing,
     ) -> BoxFuture<'a, Result<Channel, Error>> {
-        Box::pin(listening.prepare_dead_letters(self.queue, broker, existing))
+        Box::pin(listening.prepare_dead_letters(self.queue, broker))
     }
 
     fn begin(&self, _: &Arc<Listening>) {}

@@ -16,7 +16,7 @@ use super::{
     session::{End, Inbox, given_up, keep_all, tell, until_it_works},
 };
 use crate::{
-    amqp::{self, Error, Existing, Listening},
+    amqp::{self, Error, Listening},
     command::{
         CommandId,
         outcome::{Kind, Outcome},
@@ -25,7 +25,7 @@ use crate::{
     stop::Stop,
     telemetry::{
         failpoint::reach,
-        metrics::ReportResult,
+        metrics::{Metrics, ReportResult},
         traces::{self, Span},
     },
 };
@@ -37,6 +37,10 @@ pub(super) struct ReportInbox {
 
 impl Inbox for ReportInbox {
     type Session = Burial;
+
+    fn metrics(&self) -> &Metrics {
+        &self.resources.metrics
+    }
 
     fn connection(&self) -> &'static str {
         "countersign outcomes"
@@ -58,9 +62,8 @@ impl Inbox for ReportInbox {
         &'a self,
         listening: &'a Listening,
         broker: &'a amqp::Settings,
-        existing: &'a Existing,
     ) -> BoxFuture<'a, Result<Channel, Error>> {
-        Box::pin(listening.prepare_outcomes(self.queue(), broker, existing))
+        Box::pin(listening.prepare_outcomes(self.queue(), broker))
     }
 
     fn begin(&self, listening: &Arc<Listening>) -> Burial {

@@ -16,12 +16,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    amqp::{self, Error, Existing, Listening, listen_in},
+    amqp::{self, Error, Listening, listen_in},
     backoff,
     ledger::AcceptError,
     relay::Failure,
     stop::{Stop, requested},
-    telemetry::log::chain,
+    telemetry::{log::chain, metrics::Metrics},
 };
 
 /// First delay after a lost connection, as in the relay.
@@ -65,6 +65,9 @@ impl From<lapin::Error> for End {
 
 /// What a session does with the messages of its queue.
 pub(super) trait Inbox: Send + Sync {
+    /// What tells whether the relay is connected.
+    fn metrics(&self) -> &Metrics;
+
     /// The connection name that the broker displays.
     fn connection(&self) -> &'static str;
 
@@ -82,7 +85,6 @@ pub(super) trait Inbox: Send + Sync {
         &'a self,
         listening: &'a Listening,
         broker: &'a amqp::Settings,
-        existing: &'a Existing,
     ) -> BoxFuture<'a, Result<Channel, Error>>;
 
     /// What it needs for one session.
@@ -102,9 +104,13 @@ pub(super) trait Inbox: Send + Sync {
 
 /// Takes messages until a stop is requested, and connects again as needed.
 pub(super) async fn run(inbox: &impl Inbox, broker: &amqp::Settings, mut stop: Stop) {
-    let existing = Existing::default();
     let mut failures = 0;
     loop {
+        // Where the broker allows few connections, the relay's comes first.
+        tokio::select! {
+            () = until_relay_is_connected(inbox) => {}
+            () = requested(&mut stop) => return,
+        }
         let connected = tokio::select! {
             connected = listen_in(broker, inbox.connection()) => connected,
             () = requested(&mut stop) => return,
@@ -113,7 +119,7 @@ pub(super) async fn run(inbox: &impl Inbox, broker: &amqp::Settings, mut stop: S
             Ok(listening) => {
                 let (listening, began) = (Arc::new(listening), Instant::now());
                 let mut taken = 0;
-                let Err(end) = serve(inbox, broker, &listening, &existing, &mut taken, &mut stop).await;
+                let Err(end) = serve(inbox, broker, &listening, &mut taken, &mut stop).await;
                 if let Some(listening) = Arc::into_inner(listening) {
                     listening.close("the queue is no longer consumed").await;
                 }
@@ -166,15 +172,20 @@ pub(super) async fn run(inbox: &impl Inbox, broker: &amqp::Settings, mut stop: S
     }
 }
 
+async fn until_relay_is_connected(inbox: &impl Inbox) {
+    while !inbox.metrics().relay.connected() {
+        sleep(FIRST_DELAY).await;
+    }
+}
+
 async fn serve(
     inbox: &impl Inbox,
     broker: &amqp::Settings,
     listening: &Arc<Listening>,
-    existing: &Existing,
     taken: &mut usize,
     stop: &mut Stop,
 ) -> Result<std::convert::Infallible, End> {
-    let subscribing = timeout(broker.connect_timeout, subscribe(inbox, broker, listening, existing));
+    let subscribing = timeout(broker.connect_timeout, subscribe(inbox, broker, listening));
     let mut deliveries = tokio::select! {
         subscribed = subscribing => subscribed.map_err(|_elapsed| End::Silent)??,
         () = requested(stop) => return Err(End::Stopped),
@@ -202,9 +213,8 @@ async fn subscribe(
     inbox: &impl Inbox,
     broker: &amqp::Settings,
     listening: &Listening,
-    existing: &Existing,
 ) -> Result<Consumer, End> {
-    let channel = inbox.prepare(listening, broker, existing).await.map_err(End::Amqp)?;
+    let channel = inbox.prepare(listening, broker).await.map_err(End::Amqp)?;
     channel.basic_qos(inbox.prefetch(), BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let consumer = channel.basic_consume(inbox.queue().into(), "".into(), options, FieldTable::default());

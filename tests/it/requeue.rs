@@ -103,8 +103,16 @@ async fn killed_and_continued(config: Config, vhost: &Vhost, commands: usize, ra
     let mut second = by_task(&worker);
     assert_eq!(second.remove("late"), Some(vec![late]), "once");
     for (task, ids) in &first {
-        let twice = [ids.clone(), ids.clone()].concat();
-        assert_eq!(second.get(task), Some(&twice), "{task}: each once more, in their order");
+        let came = second.remove(task).unwrap_or_default();
+        assert_eq!(came.iter().take(ids.len()).collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
+        // A term that ends on a busy machine publishes again what it has not settled: more often than twice is allowed.
+        let mut again = Vec::new();
+        for id in &came[ids.len()..] {
+            if !again.contains(id) {
+                again.push(id.clone());
+            }
+        }
+        assert_eq!(&again, ids, "{task}: each once more, in their order");
     }
     let finished = act(&app, id).await;
     assert_eq!(
