@@ -65,10 +65,12 @@ async fn run(rounds: u64, time: Duration) {
     let server = tokio::task::block_in_place(Postgres::shared);
     let pair = PostgresPair::boot(true).await;
     let sqlite = open(Location::Sqlite(directory.path().join("ledger.db"))).await;
-    let (one, two, with_standby) =
-        (server.database().await, server.database().await, pair.database().await);
+    let (one, two, with_standby) = (server.database().await, server.database().await, pair.database().await);
     let contestants = [
-        Contestant { name: "plain inserts, 1 connection", what: What::Raw(raw(&server.database().await).await) },
+        Contestant {
+            name: "plain inserts, 1 connection",
+            what: What::Raw(raw(&server.database().await).await),
+        },
         Contestant { name: "SQLite", what: What::Ledgers(vec![sqlite]) },
         Contestant { name: "PostgreSQL, 1 replica", what: What::Ledgers(replicas(&one, 1).await) },
         Contestant { name: "PostgreSQL, 2 replicas", what: What::Ledgers(replicas(&two, 2).await) },
@@ -108,7 +110,8 @@ impl Contestant {
         let done = match &self.what {
             What::Raw(client) => inserts(client, waiting, began, time).await,
             What::Ledgers(ledgers) => {
-                let done = ledgers.iter().flat_map(|ledger| (0..waiting).map(|_| accepts(ledger, began, time)));
+                let done =
+                    ledgers.iter().flat_map(|ledger| (0..waiting).map(|_| accepts(ledger, began, time)));
                 join_all(done).await.into_iter().sum()
             }
         };

@@ -1,10 +1,5 @@
 //! Declares, or looks for, the objects in the table of [`topology`](super::topology).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-
 use lapin::{
     Channel, Connection,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -13,21 +8,12 @@ use lapin::{
 use tracing::warn;
 
 use super::{
-    Address, Error, Topology,
+    Address, Error, Existing, Topology,
     topology::{Arguments, Binding, Exchange, OVERFLOW, Plan, Queue},
     words::{advice, overflow_of_existing, refusing_policy},
 };
 
-/// Existing queues with an overflow behaviour different from ours, by name, with that behaviour. Remembered to avoid a
-/// refusal, and the broker's log line, each time. Clones share what they know.
-#[derive(Debug, Clone, Default)]
-pub struct Existing(Arc<Mutex<HashMap<String, Option<String>>>>);
-
 impl Existing {
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The arguments of the queue's last declaration, or those for its first.
     fn arguments(&self, queue: &Queue) -> FieldTable {
         let known = self.known();

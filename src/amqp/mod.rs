@@ -9,6 +9,7 @@ mod connection;
 mod declare;
 mod error;
 mod examine;
+mod existing;
 mod permissions;
 mod publisher;
 mod settings;
@@ -23,9 +24,9 @@ mod words;
 
 pub use broker::{Login, fault_of_url, login_of_url, oddities_of_url, sent_in_clear, vhost_of_url};
 pub use connection::{Listening, listen_in};
-pub use declare::Existing;
 pub use error::Error;
 pub use examine::{Examined, Trouble, examine};
+pub use existing::Existing;
 pub use permissions::permissions;
 pub use publisher::{ConfirmChannel, Publisher};
 pub use settings::{Settings, Topology};

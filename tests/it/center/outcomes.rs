@@ -488,7 +488,13 @@ async fn the_broker_may_be_away_at_the_start_and_lose_the_queue_later() {
 async fn a_queue_that_is_only_looked_for_is_not_made() {
     let vhost = Vhost::new().await;
     let center = Center::start().await;
-    let app = App::with(config(&vhost, &center.url).set("amqp", "topology", "\"check\"")).await;
+    let mut app = App::with(config(&vhost, &center.url).set("outcomes", "queue", "\"\"")).await;
+    vhost.until_declared("countersign.commands").await;
+    app.reconfigure(|config| {
+        config.set("outcomes", "queue", &quoted(QUEUE)).set("amqp", "topology", "\"check\"")
+    });
+    app.kill();
+    app.restart().await;
     eventually("a line about the queue", async || {
         let log = app.stderr();
         if log.contains("cannot find queue countersign.outcomes") { Ok(()) } else { Err(log) }

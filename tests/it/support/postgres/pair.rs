@@ -117,9 +117,15 @@ impl PostgresPair {
         self.client("postgres").await.batch_execute(all).await.expect("an administrator may");
     }
 
+    /// What a primary with a standby has in its settings.
+    fn synchronous(&self) -> &'static str {
+        if self.is_synchronous { "synchronous_standby_names = '*'" } else { "" }
+    }
+
     /// Has the primary refuse to write, as a standby does, without ending a session.
     pub(crate) async fn demote_primary(&self) {
-        block_in_place(|| self.primary().configure("default_transaction_read_only = on"));
+        let settings = format!("{}\ndefault_transaction_read_only = on", self.synchronous());
+        block_in_place(|| self.primary().configure(&settings));
         self.primary().reload();
         let client = self.client("postgres").await;
         eventually("the primary to be read only", async || {
@@ -151,8 +157,7 @@ impl PostgresPair {
             server.configure("");
             server.start();
         });
-        let synchronous = if self.is_synchronous { "synchronous_standby_names = '*'" } else { "" };
-        self.primary().configure(synchronous);
+        self.primary().configure(self.synchronous());
         self.primary().reload();
         self.standby_follows().await;
     }
