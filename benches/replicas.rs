@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench replicas -- [ROUNDS] [SECONDS]`, by default 5 rounds of 2 s for each cell.
 
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[expect(dead_code, reason = "the other benchmarks use the rest")]
 #[path = "support/mod.rs"]
 mod bench;
 #[expect(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
