@@ -4,6 +4,7 @@ mod conformance;
 mod failover;
 mod leadership;
 mod model;
+mod plans;
 mod scratch;
 #[expect(dead_code, unused_imports, reason = "shared with the tests in `it`, which use all of it")]
 #[path = "../it/support/mod.rs"]

@@ -309,6 +309,9 @@ $$;
 -- Keeps a batch of commands, or finds that they were kept before. No two of a batch may have the same fingerprint or the
 -- same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
 -- takes, so it sees every accept that committed before.
+--
+-- Every lookup is LATERAL with a LIMIT, so that it is made by an index for each command. A join would be planned as a scan
+-- while the table is small, and that plan is kept until statistics are gathered, however much the log grows until then.
 CREATE FUNCTION countersign.accept_v1(
     ids uuid[], received bigint[], endpoints text[], actions text[], action_types text[], user_ids text[],
     approval_codes text[], instance_ids text[], task_ids text[], message_ids text[], task_keys bigint[],
@@ -325,6 +328,8 @@ BEGIN
     END IF;
     PERFORM countersign.durable_v1(needs_standby, trust_storage);
     PERFORM set_config('lock_timeout', patience_ms || 'ms', true);
+    -- One plan fits all batches, and making it takes longer than carrying it out.
+    PERFORM set_config('plan_cache_mode', 'force_generic_plan', true);
     -- A database may default to less, for others.
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
@@ -356,8 +361,13 @@ BEGIN
             CASE WHEN NOT i.with_round THEN same.command_id END AS earlier,
             decision.command_id AS decided, decision.age AS decided_ago
         FROM item i CROSS JOIN clock
-        LEFT JOIN countersign.commands own ON own.command_id = i.id
-        LEFT JOIN countersign.rounds round ON i.with_round AND round.fingerprint = i.fingerprint
+        LEFT JOIN LATERAL (
+            SELECT c.seq FROM countersign.commands c WHERE c.command_id = i.id LIMIT 1
+        ) own ON true
+        LEFT JOIN LATERAL (
+            SELECT r.command_id FROM countersign.rounds r
+            WHERE i.with_round AND r.fingerprint = i.fingerprint LIMIT 1
+        ) round ON true
         LEFT JOIN LATERAL (
             SELECT c.command_id, clock.now_ms - c.at_ms AS age FROM countersign.commands c
             WHERE c.fingerprint8 = i.fingerprint8 AND c.at_ms > clock.now_ms - i.reach
