@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Desk,
-    api::{DEFAULT_LIMIT, Span, before, limit, look, query, unknown},
+    api::{DEFAULT_LIMIT, Span, before, limit, look, page, query, unknown},
     permission::Onlooker,
     problem::Problem,
 };
@@ -44,10 +44,7 @@ pub(super) async fn list(
     (filter.since, filter.until) = span.bounds()?;
     let limit = filter.limit;
     filter.limit += 1;
-    let mut acts = look(desk.ledger.acts(filter)).await?;
-    let more = acts.len() > limit;
-    acts.truncate(limit);
-    let next_before = if more { acts.last().map(|act| act.id) } else { None };
+    let (acts, next_before) = page(look(desk.ledger.acts(filter)).await?, limit, |act| act.id);
     Ok(HttpResponse::Ok().json(Acts { acts, next_before }))
 }
 

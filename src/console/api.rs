@@ -121,13 +121,9 @@ pub(super) async fn list_commands(
         }
     }
     (filter.since, filter.until) = span.bounds()?;
-    // One row more than requested shows whether there is a next page.
     let limit = filter.limit;
     filter.limit += 1;
-    let mut commands = look(desk.ledger.list(filter)).await?;
-    let more = commands.len() > limit;
-    commands.truncate(limit);
-    let next_before = if more { commands.last().map(|record| record.seq) } else { None };
+    let (commands, next_before) = page(look(desk.ledger.list(filter)).await?, limit, |one| one.seq);
     Ok(HttpResponse::Ok().json(Commands { commands, next_before }))
 }
 
@@ -188,10 +184,7 @@ pub(super) async fn list_refusals(
     (filter.since, filter.until) = span.bounds()?;
     let limit = filter.limit;
     filter.limit += 1;
-    let mut refusals = look(desk.ledger.refusals(filter)).await?;
-    let more = refusals.len() > limit;
-    refusals.truncate(limit);
-    let next_before = if more { refusals.last().map(|one| one.id) } else { None };
+    let (refusals, next_before) = page(look(desk.ledger.refusals(filter)).await?, limit, |one| one.id);
     Ok(HttpResponse::Ok().json(Refusals { refusals, next_before }))
 }
 
@@ -229,10 +222,7 @@ pub(super) async fn list_strays(
             _ => return Err(unknown(&name)),
         }
     }
-    let mut strays = look(desk.ledger.strays(from, most + 1)).await?;
-    let more = strays.len() > most;
-    strays.truncate(most);
-    let next_before = if more { strays.last().map(|one| one.id) } else { None };
+    let (strays, next_before) = page(look(desk.ledger.strays(from, most + 1)).await?, most, |one| one.id);
     Ok(HttpResponse::Ok().json(Strays { strays, next_before }))
 }
 
@@ -304,6 +294,14 @@ pub(super) fn limit(value: &str) -> Result<usize, Problem> {
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| (1..=MAX_LIMIT).contains(limit))
         .ok_or_else(|| Problem::bad_parameter("limit", format!("Must be a number from 1 to {MAX_LIMIT}.")))
+}
+
+/// Cuts a list to a page, and returns where the next one begins. One row more than requested shows whether there is one.
+pub(super) fn page<T>(mut rows: Vec<T>, limit: usize, place: impl Fn(&T) -> u64) -> (Vec<T>, Option<u64>) {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(place);
+    (rows, next)
 }
 
 /// Parses digits only; `parse` alone would also accept a sign.
