@@ -48,7 +48,7 @@ pub struct DeadLetter {
     pub queue: Option<String>,
     /// When it left that queue, by the broker's clock, to the second.
     pub died_at: Option<Timestamp>,
-    /// Why countersign itself refused it, if it is a worker's report.
+    /// Why countersign itself refused it, if it is a worker's report, and how much of its body is kept, if not all.
     pub reason: Option<String>,
     /// AMQP property `message_id`.
     pub message_id: Option<String>,
@@ -56,7 +56,7 @@ pub struct DeadLetter {
     pub message_type: Option<String>,
     /// Its routing key.
     pub routing_key: String,
-    /// Its body.
+    /// Its body, or the beginning of it.
     pub body: Vec<u8>,
 }
 
@@ -78,9 +78,9 @@ pub enum Collected {
 /// How many strays are kept. One more is left with the broker.
 pub const MAX_STRAYS: u64 = 10_000;
 
-/// How long after a requeue the broker's clock may say that a letter died, if it died before: clocks differ, and the
-/// broker counts whole seconds.
-pub(super) const CLOCKS_MS: i64 = 2000;
+/// How long before a requeue a letter may have died, by the broker's clock, and still count as one that died after it:
+/// the two clocks differ. A letter that is open by mistake is seen; one that is closed by mistake is lost.
+pub(super) const CLOCKS_MS: i64 = 60_000;
 
 /// Letters kept of each command: a worker that rejects it does so again.
 pub(super) const LETTERS: i64 = 10;
@@ -96,7 +96,7 @@ pub struct Stray {
     pub why: Option<Why>,
     /// The queue that it was in before.
     pub queue: Option<String>,
-    /// Why countersign refused it, if it is a worker's report.
+    /// Why countersign refused it, if it is a worker's report, and how much of its body is kept, if not all.
     pub reason: Option<String>,
     /// AMQP property `message_id`.
     pub message_id: Option<String>,
@@ -105,7 +105,7 @@ pub struct Stray {
     pub message_type: Option<String>,
     /// Its routing key.
     pub routing_key: String,
-    /// Its body. What is not UTF-8 is replaced.
+    /// Its body, or the beginning of it. What is not UTF-8 is replaced.
     pub body: String,
 }
 

@@ -30,6 +30,8 @@ pub(super) async fn collect(
     Ok(collected)
 }
 
+/// A letter is open, unless its command was requeued since it died, or a worker has reported an outcome since the last
+/// requeue.
 async fn collect_one(transaction: &Transaction, letter: &DeadLetter) -> Result<Collected, Error> {
     let now = Timestamp::now().as_millisecond();
     let found = match letter.command_id {
@@ -43,24 +45,32 @@ async fn collect_one(transaction: &Transaction, letter: &DeadLetter) -> Result<C
     let Some(row) = found else { return stray(transaction, letter, now).await };
     let place: i64 = row.try_get("seq")?;
     let died_at = letter.died_at.map(Timestamp::as_millisecond);
-    close(transaction, &[place]).await?;
-    let row = transaction
-        .query_opt(
+    let rows = transaction
+        .query(
             &format!(
-                "INSERT INTO countersign.dead_letters (seq, came_at, died_at, why, queue, is_open)
-                 SELECT $1, $2, $3, $4, $5,
-                    NOT EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = $1)
-                    AND NOT EXISTS (SELECT 1 FROM countersign.act_commands c
-                        JOIN countersign.acts a ON a.id = c.act_id
-                        WHERE c.seq = $1 AND a.act = 'requeue' AND c.at > coalesce($3, $2) + {CLOCKS_MS})
-                 RETURNING is_open"
+                "SELECT requeued_at <= $2 + {CLOCKS_MS} AND NOT EXISTS (SELECT 1 FROM countersign.outcomes o
+                    WHERE o.seq = $1 AND o.reported_at > requeued_at) AS is_open
+                 FROM (SELECT coalesce(max(c.at), 0) AS requeued_at FROM countersign.act_commands c
+                    JOIN countersign.acts a ON a.id = c.act_id WHERE c.seq = $1 AND a.act = 'requeue') r"
             ),
+            values![place, died_at.unwrap_or(now)],
+        )
+        .await?;
+    let is_open = rows.first().map_or(Ok(true), |row| row.try_get("is_open"))?;
+    if is_open {
+        close(transaction, &[place]).await?;
+    }
+    transaction
+        .execute(
+            "INSERT INTO countersign.dead_letters (seq, came_at, died_at, why, queue, is_open)
+             VALUES ($1, $2, $3, $4, $5, $6)",
             values![
                 place,
                 now,
                 died_at,
                 letter.why.unwrap_or(Why::Rejected).as_str(),
-                letter.queue.as_deref().map(text)
+                letter.queue.as_deref().map(text),
+                is_open,
             ],
         )
         .await?;
@@ -71,8 +81,7 @@ async fn collect_one(transaction: &Transaction, letter: &DeadLetter) -> Result<C
             values![place, LETTERS],
         )
         .await?;
-    let is_open = row.map(|row| row.try_get::<_, bool>("is_open")).transpose()?;
-    Ok(if is_open == Some(true) { Collected::Open } else { Collected::Closed })
+    Ok(if is_open { Collected::Open } else { Collected::Closed })
 }
 
 async fn stray(transaction: &Transaction, letter: &DeadLetter, now: i64) -> Result<Collected, Error> {
@@ -97,7 +106,8 @@ async fn stray(transaction: &Transaction, letter: &DeadLetter, now: i64) -> Resu
     Ok(if kept > 0 { Collected::Stray } else { Collected::Full })
 }
 
-/// The commands are dealt with: they are published again, or a worker has reported their outcome.
+/// The commands are dealt with: they are published again, or a worker has reported their outcome. Or newer letters of
+/// them are about to be open: one is at a time.
 pub(super) async fn close(transaction: &Transaction, places: &[i64]) -> Result<(), Error> {
     let sql = "UPDATE countersign.dead_letters SET is_open = false WHERE seq = ANY($1) AND is_open";
     transaction.execute(sql, values![places.to_vec()]).await?;

@@ -61,6 +61,8 @@ pub(super) async fn report(
         message: outcome.message.as_deref().map(|message| text(message).into_owned()),
         ..outcome.clone()
     };
+    // By a repeat too: it may be the worker's answer to a requeue.
+    dead_letters::close(transaction, &[seq]).await?;
     if last(transaction, seq, outcome.command_id).await?.is_some_and(|last| outcome.repeats(&last)) {
         return Ok(Reported::Repeat);
     }
@@ -82,7 +84,6 @@ pub(super) async fn report(
             ],
         )
         .await?;
-    dead_letters::close(transaction, &[seq]).await?;
     let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
     for (surface, target) in [(Surface::Card, card.as_ref()), (Surface::Instance, instance)] {
         if let Some(target) = target.filter(|_| shows) {

@@ -13,7 +13,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// Keeps a letter with its command, or among the strays.
+/// Keeps a letter with its command, or among the strays. It is open, unless its command was requeued since it died, or a
+/// worker has reported an outcome since the last requeue.
 pub(super) fn collect(transaction: &Connection, letter: &DeadLetter) -> rusqlite::Result<Collected> {
     let now = Timestamp::now().as_millisecond();
     let place: Option<i64> = match letter.command_id {
@@ -25,14 +26,17 @@ pub(super) fn collect(transaction: &Connection, letter: &DeadLetter) -> rusqlite
     };
     let Some(place) = place else { return stray(transaction, letter, now) };
     let died_at = letter.died_at.map(Timestamp::as_millisecond);
-    close(transaction, place)?;
     let is_open: bool = transaction
         .prepare_cached(&format!(
-            "SELECT NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = ?1)
-                AND NOT EXISTS (SELECT 1 FROM act_commands c JOIN acts a ON a.id = c.act_id
-                    WHERE c.seq = ?1 AND a.act = 'requeue' AND c.at > ?2 + {CLOCKS_MS})"
+            "SELECT requeued_at <= ?2 + {CLOCKS_MS}
+                AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = ?1 AND o.reported_at > requeued_at)
+             FROM (SELECT coalesce(max(c.at), 0) AS requeued_at FROM act_commands c JOIN acts a ON a.id = c.act_id
+                WHERE c.seq = ?1 AND a.act = 'requeue')"
         ))?
         .query_row(params![place, died_at.unwrap_or(now)], |row| row.get(0))?;
+    if is_open {
+        close(transaction, place)?;
+    }
     transaction
         .prepare_cached(
             "INSERT INTO dead_letters (seq, came_at, died_at, why, queue, is_open) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -69,7 +73,8 @@ fn stray(transaction: &Connection, letter: &DeadLetter, now: i64) -> rusqlite::R
     Ok(Collected::Stray)
 }
 
-/// The command is dealt with: it is published again, or a worker has reported its outcome.
+/// The command is dealt with: it is published again, or a worker has reported its outcome. Or a newer letter of it is
+/// about to be open: one is at a time.
 pub(super) fn close(transaction: &Connection, place: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("UPDATE dead_letters SET is_open = 0 WHERE seq = ?1 AND is_open = 1")?

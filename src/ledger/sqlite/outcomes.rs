@@ -34,6 +34,8 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome, shows: bool) -
         .query_row([outcome.command_id.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((seq, command)) = found else { return Ok(Reported::UnknownCommand) };
+    // By a repeat too: it may be the worker's answer to a requeue.
+    dead_letters::close(transaction, seq)?;
     if last(transaction, seq, outcome.command_id)?.is_some_and(|last| outcome.repeats(&last)) {
         return Ok(Reported::Repeat);
     }
@@ -53,7 +55,6 @@ pub(super) fn report(transaction: &Connection, outcome: &Outcome, shows: bool) -
             outcome.message,
             outcome.instance.as_ref().map(|instance| instance.json.get()),
         ])?;
-    dead_letters::close(transaction, seq)?;
     // The ledger rendered it, so it can be parsed. If not, there is no card.
     let card = serde_json::from_slice::<Rendered>(&command).ok().and_then(|command| command.message_id);
     let instance = outcome.instance.as_ref().map(|instance| &instance.instance_id);
