@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     Resources,
     burial::REASON,
-    session::{End, Inbox, given_up, tell, until_it_works},
+    session::{End, Inbox, Taken, given_up, tell, until_it_works},
 };
 use crate::{
     amqp::{self, Error, Listening, topology::UNROUTED},
@@ -28,8 +28,11 @@ use crate::{
     time::Timestamp,
 };
 
-/// Messages in one commit. There are few, unless something is wrong.
-const PREFETCH: u16 = 64;
+/// Messages in one commit. There are few, unless something is wrong. On PostgreSQL, settlements wait for the commit.
+const PREFETCH: u16 = 16;
+
+/// What is kept of a body: more than any command has.
+const BODY_BYTES: usize = 256 << 10;
 
 pub(super) struct DeadInbox {
     pub(super) resources: Resources,
@@ -41,7 +44,8 @@ pub(super) struct DeadInbox {
 }
 
 impl Inbox for DeadInbox {
-    type Session = ();
+    /// Whether it has said that there is no room.
+    type Session = bool;
 
     fn metrics(&self) -> &Metrics {
         &self.resources.metrics
@@ -71,36 +75,55 @@ impl Inbox for DeadInbox {
         Box::pin(listening.prepare_dead_letters(self.queue, broker))
     }
 
-    fn begin(&self, _: &Arc<Listening>) {}
+    fn begin(&self, _: &Arc<Listening>) -> bool {
+        false
+    }
 
     fn take<'a>(
         &'a self,
-        (): &'a mut (),
+        has_said: &'a mut bool,
         batch: Vec<Delivery>,
         stop: &'a mut Stop,
-    ) -> BoxFuture<'a, Result<(), End>> {
-        Box::pin(self.keep_and_tell(batch, stop))
+    ) -> BoxFuture<'a, Result<Taken, End>> {
+        Box::pin(self.keep_and_tell(has_said, batch, stop))
     }
 }
 
 impl DeadInbox {
-    async fn keep_and_tell(&self, batch: Vec<Delivery>, stop: &mut Stop) -> Result<(), End> {
+    async fn keep_and_tell(
+        &self,
+        has_said: &mut bool,
+        batch: Vec<Delivery>,
+        stop: &mut Stop,
+    ) -> Result<Taken, End> {
         let letters: Vec<_> = batch.iter().map(|delivery| read(delivery, self.why, &self.reports)).collect();
         let collected = tokio::select! {
             collected = until_it_works(|| self.resources.ledger.collect(letters.clone())) => collected,
             () = given_up(stop) => return Err(End::Stopped),
         };
         reach("dead:kept");
+        let mut is_full = false;
         for ((delivery, letter), collected) in batch.iter().zip(&letters).zip(collected) {
-            self.log(letter, collected);
             if collected == Collected::Full {
-                return Err(End::Full);
+                is_full = true;
+                continue;
             }
+            log(letter, collected);
             self.count(collected);
             tell(async { delivery.acker.ack(BasicAckOptions::default()).await.map(drop) }).await?;
         }
         reach("dead:acknowledged");
-        Ok(())
+        if !is_full {
+            return Ok(Taken::Whole);
+        }
+        if !std::mem::replace(has_said, true) {
+            error!(
+                strays = MAX_STRAYS,
+                queue = self.queue,
+                "too many strays; dead letters stay with the broker until some are removed (`countersign ledger strays`)"
+            );
+        }
+        Ok(Taken::Partly)
     }
 
     fn count(&self, collected: Collected) {
@@ -112,38 +135,30 @@ impl DeadInbox {
         };
         self.resources.metrics.dead_letters.collected(result);
     }
+}
 
-    fn log(&self, letter: &DeadLetter, collected: Collected) {
-        let (why, queue) = (letter.why.map(Why::as_str), letter.queue.as_deref());
-        match (collected, letter.command_id) {
-            (Collected::Open, Some(command_id)) => {
-                warn!(%command_id, why, queue, "command came back; fix the cause, then run `countersign ledger requeue`");
-            }
-            (Collected::Closed, Some(command_id)) => {
-                info!(%command_id, why, queue, "command came back, but it was requeued or has an outcome");
-            }
-            (Collected::Open | Collected::Closed | Collected::Stray, _) => {
-                let (message_id, message_type) =
-                    (letter.message_id.as_deref(), letter.message_type.as_deref());
-                warn!(
-                    message_id,
-                    message_type,
-                    why,
-                    queue,
-                    reason = letter.reason,
-                    "dead letter that is no command of this ledger; kept among the strays"
-                );
-            }
-            (Collected::Full, _) => {
-                error!(
-                    strays = MAX_STRAYS,
-                    queue = self.queue,
-                    "too many strays; dead letters stay with the broker until some are removed (`countersign ledger strays`)"
-                );
-            }
+fn log(letter: &DeadLetter, collected: Collected) {
+    let (why, queue) = (letter.why.map(Why::as_str), letter.queue.as_deref());
+    match (collected, letter.command_id) {
+        (Collected::Open, Some(command_id)) => {
+            warn!(%command_id, why, queue, "command came back; fix the cause, then run `countersign ledger requeue`");
         }
-        debug!(bytes = letter.body.len(), routing_key = letter.routing_key, "dead letter taken");
+        (Collected::Closed, Some(command_id)) => {
+            info!(%command_id, why, queue, "command came back, but it was requeued or has an outcome");
+        }
+        (Collected::Open | Collected::Closed | Collected::Stray | Collected::Full, _) => {
+            let (message_id, message_type) = (letter.message_id.as_deref(), letter.message_type.as_deref());
+            warn!(
+                message_id,
+                message_type,
+                why,
+                queue,
+                reason = letter.reason,
+                "dead letter that is no command of this ledger; kept among the strays"
+            );
+        }
     }
+    debug!(bytes = letter.body.len(), routing_key = letter.routing_key, "dead letter taken");
 }
 
 /// What a message says of itself, and what the broker adds.
@@ -156,6 +171,12 @@ fn read(delivery: &Delivery, why: Option<Why>, reports: &str) -> DeadLetter {
     // A report may carry the id of its command.
     let is_report =
         reason.is_some() || death.queue.as_deref() == Some(reports) || Outcome::parse(&delivery.data).is_ok();
+    let (kept, bytes) = (delivery.data.len().min(BODY_BYTES), delivery.data.len());
+    let cut = (kept < bytes).then(|| format!("its body has {bytes} bytes, of which {kept} are kept"));
+    let reason = match (reason, cut) {
+        (Some(reason), Some(cut)) => Some(format!("{reason}; {cut}")),
+        (reason, cut) => reason.or(cut),
+    };
     DeadLetter {
         command_id: message_id.as_deref().filter(|_| !is_report).and_then(CommandId::parse),
         why: why.or(death.why),
@@ -165,7 +186,7 @@ fn read(delivery: &Delivery, why: Option<Why>, reports: &str) -> DeadLetter {
         message_id,
         message_type: properties.kind().as_ref().map(|kind| kind.as_str().to_owned()),
         routing_key: delivery.routing_key.to_string(),
-        body: delivery.data.clone(),
+        body: delivery.data[..kept].to_vec(),
     }
 }
 

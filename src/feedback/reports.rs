@@ -13,7 +13,7 @@ use super::{
     Resources, Rules, Settings,
     burial::Burial,
     permit::{Named, check},
-    session::{End, Inbox, given_up, keep_all, tell, until_it_works},
+    session::{End, Inbox, Taken, given_up, keep_all, tell, until_it_works},
 };
 use crate::{
     amqp::{self, Error, Listening},
@@ -75,7 +75,7 @@ impl Inbox for ReportInbox {
         burial: &'a mut Burial,
         batch: Vec<Delivery>,
         stop: &'a mut Stop,
-    ) -> BoxFuture<'a, Result<(), End>> {
+    ) -> BoxFuture<'a, Result<Taken, End>> {
         Box::pin(self.keep_and_tell(burial, batch, stop))
     }
 }
@@ -86,7 +86,7 @@ impl ReportInbox {
         burial: &mut Burial,
         batch: Vec<Delivery>,
         stop: &mut Stop,
-    ) -> Result<(), End> {
+    ) -> Result<Taken, End> {
         let began = Instant::now();
         let read: Vec<_> = batch.iter().map(|delivery| read(&delivery.data)).collect();
         let about: Vec<_> = read.iter().map(about).collect();
@@ -99,21 +99,27 @@ impl ReportInbox {
         if told.iter().any(|told| told.is_kept()) {
             self.resources.bell.notify_one();
         }
-        for ((delivery, about), Handled { result, dead }) in batch.iter().zip(about).zip(told) {
-            self.resources.metrics.outcomes.reported(result);
+        for (delivery, Handled { result, dead }) in batch.iter().zip(&told) {
+            self.resources.metrics.outcomes.reported(*result);
             tell(async {
                 match dead {
-                    Some(reason) => burial.bury(delivery, &reason).await,
+                    Some(reason) => burial.bury(delivery, reason).await,
                     None => delivery.acker.ack(BasicAckOptions::default()).await.map(drop),
                 }
             })
             .await?;
-            if let Some(about) = about {
-                self.trace(delivery, about, result, began.elapsed()).await;
-            }
         }
         reach("outcome:acknowledged");
-        Ok(())
+        let took = began.elapsed();
+        let spans = async {
+            for ((delivery, about), Handled { result, .. }) in batch.iter().zip(about).zip(told) {
+                if let Some(about) = about {
+                    self.trace(delivery, about, result, took).await;
+                }
+            }
+        };
+        traces::within_patience(spans).await;
+        Ok(Taken::Whole)
     }
 
     /// Makes the span of a report: below what the worker says, otherwise below the callback of its command.
@@ -124,14 +130,12 @@ impl ReportInbox {
         result: ReportResult,
         took: Duration,
     ) {
-        let of_command = async || {
-            let found = self.resources.ledger.find(command_id).await.ok().flatten();
-            found.map(|record| record.trace())
-        };
         let parent = match amqp::trace_of(delivery) {
             Some(parent) => Some(parent),
-            // A lost span must not delay an outcome: the ledger is asked one time.
-            None => of_command().await,
+            None => {
+                let found = self.resources.ledger.find(command_id).await.ok().flatten();
+                found.map(|record| record.trace())
+            }
         };
         let name = format!("process {}", self.queue());
         let span = parent.and_then(|parent| Span::below(parent, traces::Kind::Consumer, name));

@@ -1,6 +1,6 @@
 //! A session with one queue: connects, subscribes, takes messages in batches, and connects again when it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -12,7 +12,7 @@ use lapin::{
     options::{BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -53,8 +53,16 @@ pub(super) enum End {
     Cancelled,
     /// The broker did not respond.
     Silent,
-    /// The inbox has no room. It has said so.
+    /// For [`LONG_DELAY`] the inbox had no room for some messages. They go back to their queue.
     Full,
+}
+
+/// Whether a batch was taken.
+pub(super) enum Taken {
+    /// All of it.
+    Whole,
+    /// Not those that the inbox has no room for. The session keeps them from the next consumer, and goes on.
+    Partly,
 }
 
 impl From<lapin::Error> for End {
@@ -99,7 +107,7 @@ pub(super) trait Inbox: Send + Sync {
         session: &'a mut Self::Session,
         batch: Vec<Delivery>,
         stop: &'a mut Stop,
-    ) -> BoxFuture<'a, Result<(), End>>;
+    ) -> BoxFuture<'a, Result<Taken, End>>;
 }
 
 /// Takes messages until a stop is requested, and connects again as needed.
@@ -163,7 +171,7 @@ pub(super) async fn run(inbox: &impl Inbox, broker: &amqp::Settings, mut stop: S
             End::Silent => {
                 warn!(delay_ms, failures, queue, "broker does not respond while consuming; reconnecting");
             }
-            End::Full => delay = LONG_DELAY,
+            End::Full => debug!(queue, "looking again whether there is room for what a queue holds"),
         }
         tokio::select! {
             () = sleep(delay) => {}
@@ -192,9 +200,11 @@ async fn serve(
     };
     info!(broker = %listening.broker(), queue = inbox.queue(), "consuming from a queue");
     let mut session = inbox.begin(listening);
+    let mut full_until = None;
     loop {
         let first = tokio::select! {
             delivery = deliveries.next() => delivery.ok_or(End::Cancelled)??,
+            () = until(full_until) => return Err(End::Full),
             () = requested(stop) => return Err(End::Stopped),
         };
         let mut batch = vec![first];
@@ -204,8 +214,17 @@ async fn serve(
             batch.push(delivery?);
         }
         let count = batch.len();
-        inbox.take(&mut session, batch, stop).await?;
+        if matches!(inbox.take(&mut session, batch, stop).await?, Taken::Partly) {
+            full_until.get_or_insert(Instant::now() + LONG_DELAY);
+        }
         *taken += count;
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => pending().await,
     }
 }
 

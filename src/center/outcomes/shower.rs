@@ -122,8 +122,9 @@ async fn attempt(
         Err(problem) => judged(&problem, &showing, settings.max_attempts),
     };
     tell(&showing, &end);
-    trace(resources, &showing, result, began.elapsed()).await;
-    let shown = Shown { id: showing.id, command_id: showing.command_id, target: showing.target, end };
+    let took = began.elapsed();
+    let Showing { id, command_id, ref target, .. } = showing;
+    let shown = Shown { id, command_id, target: target.clone(), end };
     let mut stop = resources.stop.clone();
     loop {
         match resources.ledger.settle_showings(vec![shown.clone()]).await {
@@ -139,6 +140,7 @@ async fn attempt(
         }
     }
     resources.metrics.outcomes.shown(place.0 == Surface::Card, result);
+    traces::within_patience(trace(resources, &showing, result, took)).await;
     Done { place, elsewhere }
 }
 

@@ -16,6 +16,7 @@ use std::{
 };
 
 use reqwest::{Url, header::HeaderMap};
+use tokio::time::timeout;
 
 pub use context::TraceContext;
 
@@ -56,6 +57,16 @@ pub fn start(settings: &Settings, counters: &Spans) -> Result<(), reqwest::Error
 pub async fn flush() {
     if let Some(exporter) = EXPORTER.get() {
         exporter.flush().await;
+    }
+}
+
+/// How long a span may keep work that is done from going on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes spans whose parents are looked up, if spans are on. Those that take more than a second are lost.
+pub async fn within_patience(spans: impl Future<Output = ()>) {
+    if is_on() {
+        timeout(PATIENCE, spans).await.ok();
     }
 }
 
