@@ -142,7 +142,9 @@ impl Callback<'_> {
         let response = if self.is_allowed() {
             let content_encoding =
                 request.headers().get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
-            live.intake.receive(Received { endpoint, body: &body, content_encoding, peer, trace }).await
+            live.intake
+                .receive(Received { endpoint, body: &body, content_encoding, peer, trace, began: self.began })
+                .await
         } else {
             // Read and delayed like any other, so that not even a stranger can tell.
             let detail = Some("the peer is not in http.allowed_peers");

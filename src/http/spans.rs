@@ -38,6 +38,8 @@ pub(super) fn tell(response: &Response, took: Duration, trace: Option<TraceConte
     // The span of a repeat is none of its command's: that one has its callback.
     let own = kept.filter(|kept| !kept.duplicate).map(|kept| kept.command_id);
     let name = "POST /callbacks/{endpoint}";
+    // A stranger does not decide what is sampled.
+    let trace = trace.filter(|_| !response.stranger);
     let Some(span) = Span::of_request(trace, own.as_ref().map(|id| id.as_bytes()), name) else { return };
     let (status, outcome) = match &response.outcome {
         Disposition::Kept(kept) => (StatusCode::OK, answer::kept_word(kept)),

@@ -104,12 +104,12 @@ impl Intake {
     ///
     /// Cancel safe: once a command is handed to the ledger, it is committed even if nobody waits.
     pub async fn receive(&self, received: Received<'_>) -> Response {
-        let Received { endpoint: asked_for, body, peer, .. } = received;
+        let Received { endpoint: asked_for, body, peer, began, .. } = received;
         let endpoint = self.endpoints.get(asked_for);
         let sent = Sent { asked_for, endpoint, body_bytes: body.len() as u64, peer };
         // Do the same work for an unknown endpoint.
         let credentials = endpoint.map_or(&self.decoy, |endpoint| &endpoint.credentials);
-        let (began, mut credential, mut waited) = (Instant::now(), None, None);
+        let (mut credential, mut waited) = (None, None);
         let (refused, said) = match (callback::open(credentials, body), endpoint) {
             (Ok(verified), Some(known)) => {
                 credential =

@@ -1,6 +1,10 @@
 //! The input and the output of the accept path.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     refusal::Refusal,
@@ -32,6 +36,8 @@ pub struct Received<'a> {
     pub peer: Option<IpAddr>,
     /// The trace that the request belongs to.
     pub trace: Option<TraceContext>,
+    /// When its head was read: the platform's patience began before.
+    pub began: Instant,
 }
 
 /// A callback refused without evaluation: too large, too slow, while draining, or because of its sender.

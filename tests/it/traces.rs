@@ -118,7 +118,9 @@ async fn refused_repeated_and_unpublished_callbacks_have_spans_that_say_so() {
     assert_eq!(app.post("leave", callback.plain()).await.command_id(), id);
     let refused = app.post("leave", callback.clone().action("HOLD").plain()).await;
     assert_eq!(refused.reason(), "action_not_allowed");
-    app.post("hush-elsewhere", callback.plain()).await;
+    // A stranger does not choose the trace, nor whether it is recorded.
+    let stranger = app.client().post(app.callback_url("hush-elsewhere")).header("traceparent", traceparent());
+    stranger.body(callback.plain()).send().await.expect("an answer");
     let by_outcome = async |word| collector.one(CALLBACK, ("countersign.outcome", word)).await;
     let first = by_outcome("accepted").await;
     let repeat = by_outcome("duplicate").await;
@@ -129,6 +131,7 @@ async fn refused_repeated_and_unpublished_callbacks_have_spans_that_say_so() {
     assert_eq!((&*refused.attributes["http.response.status_code"], refused.failed), ("422", false));
     let stranger = by_outcome("unauthenticated").await;
     assert_eq!(stranger.attributes["countersign.endpoint"], "-");
+    assert_ne!(stranger.trace, TRACE);
     assert_eq!(collector.resource()["service.name"], "countersign");
     for head in collector.heads() {
         assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");

@@ -72,6 +72,7 @@ impl Registry {
                 content_encoding: None,
                 peer: None,
                 trace: None,
+                began: Instant::now(),
             })
             .await;
         match response.outcome {

@@ -52,7 +52,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use rusqlite::OptionalExtension;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use backup::{BackupError, Made, back_up};
 pub use client::SqliteClient;
@@ -92,7 +92,12 @@ struct Doors {
     readers: Readers,
     lookups: Arc<Lookups>,
     listeners: Arc<Listeners>,
+    /// A permit for each look after a report that a callback waits for, so that they leave room for others.
+    hearing: Arc<Semaphore>,
 }
+
+/// Looks after reports at the same time.
+const HEARING: usize = 4;
 
 struct Threads {
     writer: JoinHandle<()>,
@@ -168,7 +173,14 @@ impl SqliteLedger {
         let path: Arc<Path> = path.into();
         let lookups = Arc::new(Lookups::start(&path).map_err(file_failed)?);
         let readers = Readers::new(path, shared.clone());
-        let doors = Arc::new(Doors { jobs, shared, readers, lookups, listeners: Arc::default() });
+        let doors = Arc::new(Doors {
+            jobs,
+            shared,
+            readers,
+            lookups,
+            listeners: Arc::default(),
+            hearing: Arc::new(Semaphore::new(HEARING)),
+        });
         let outbox: Arc<dyn Outbox> = doors.clone();
         Ok(Self {
             doors,

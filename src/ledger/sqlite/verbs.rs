@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 use super::{
@@ -103,11 +103,16 @@ impl Accept for SqliteLedger {
             .doors
             .readers
             .look("read an outcome from", move |reader| outcomes::heard(reader.connection(), command_id));
+        let hearing = self.doors.hearing.clone();
+        let look = async move {
+            let _permit = hearing.acquire_owned().await;
+            look.await
+        };
         Box::pin(async move {
-            if let Ok(Ok(Some(known))) = timeout_at(deadline, look).await {
-                return Some(known);
+            tokio::select! {
+                told = place.until(deadline) => told,
+                Ok(Some(known)) = look => Some(known),
             }
-            place.until(deadline).await
         })
     }
 }
