@@ -64,6 +64,7 @@ mod refusals;
 mod refused_queue;
 mod replies;
 mod requeue;
+mod retention;
 pub mod sqlite;
 pub mod state;
 

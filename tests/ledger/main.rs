@@ -5,6 +5,7 @@ mod failover;
 mod leadership;
 mod model;
 mod plans;
+mod pruning;
 mod scratch;
 #[expect(dead_code, unused_imports, reason = "shared with the tests in `it`, which use all of it")]
 #[path = "../it/support/mod.rs"]

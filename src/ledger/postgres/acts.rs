@@ -14,6 +14,7 @@ use crate::{
         ActError, ActFilter, ActKind, ActRecord, Actor, NewAct, Requeue, Via,
         acts::ContextTag,
         history::{ByOperator, Event, What},
+        retention::MAX_ROWS,
     },
     time::Timestamp,
 };
@@ -142,38 +143,83 @@ pub(super) async fn forget_commands(
 }
 
 /// Looks at up to `limit` acts after `from`, oldest first, and removes those that are older than `before` and about
-/// nothing that the ledger still has. Returns where to continue; `None` if everything old enough was looked at.
+/// nothing that the ledger still has; of what they changed [`MAX_ROWS`] rows at the most. Returns where to continue; `None`
+/// if everything old enough was looked at.
 pub(super) async fn prune(
     transaction: &Transaction,
     from: u64,
     before: Timestamp,
     limit: usize,
 ) -> Result<Option<u64>, Error> {
+    // Young acts are passed over as long as older ones follow: clocks may disagree.
     let rows = transaction
         .query(
-            "SELECT a.id, EXISTS (SELECT 1 FROM countersign.act_commands k WHERE k.act_id = a.id)
-                OR EXISTS (SELECT 1 FROM countersign.contexts c WHERE c.act_id = a.id) AS referred
-             FROM (SELECT * FROM countersign.acts WHERE id > $1 ORDER BY id LIMIT $3) a
-             WHERE a.at < $2 ORDER BY a.id",
+            &format!(
+                "SELECT a.id, a.at < $2 AS old, {REFERRED} AS referred FROM countersign.acts a
+                 WHERE a.id > $1 ORDER BY a.id LIMIT $3"
+            ),
             values![number(from), before.as_millisecond(), number(limit as u64)],
         )
         .await?;
-    let mut free: Vec<i64> = Vec::new();
+    let (mut free, mut any_old): (Vec<i64>, bool) = (Vec::new(), false);
     for row in &rows {
-        if !row.try_get::<_, bool>("referred")? {
+        let old = row.try_get("old")?;
+        any_old |= old;
+        if old && !row.try_get::<_, bool>("referred")? {
             free.push(row.try_get("id")?);
         }
     }
-    if !free.is_empty() {
-        for sql in [
-            "DELETE FROM countersign.act_contexts WHERE act_id = ANY($1)",
-            "DELETE FROM countersign.acts WHERE id = ANY($1)",
-        ] {
-            transaction.execute(sql, values![free]).await?;
-        }
+    if let Some(unfinished) = remove(transaction, free).await? {
+        return Ok(Some(unfinished - 1));
     }
-    // Fewer: the rest is too young, or there is none.
-    rows.last().filter(|_| rows.len() == limit).map(|row| row.seq("id")).transpose()
+    rows.last().filter(|_| any_old && rows.len() == limit).map(|row| row.seq("id")).transpose()
+}
+
+/// Whether the ledger has something that an act of `acts a` is about.
+const REFERRED: &str = "(EXISTS (SELECT 1 FROM countersign.act_commands k WHERE k.act_id = a.id)
+    OR EXISTS (SELECT 1 FROM countersign.contexts c WHERE c.act_id = a.id))";
+
+/// Removes acts that nothing refers to; returns the first that has rows left, if one transaction may not remove them all.
+async fn remove(transaction: &Transaction, free: Vec<i64>) -> Result<Option<u64>, Error> {
+    if free.is_empty() {
+        return Ok(None);
+    }
+    // An act that is being continued is locked, and is about something again. Looked up by statements of their own: their
+    // snapshots are younger than the locks.
+    let locked = transaction
+        .query(
+            "SELECT a.id FROM countersign.acts a WHERE a.id = ANY($1) ORDER BY a.id FOR UPDATE SKIP LOCKED",
+            values![free],
+        )
+        .await?;
+    let locked: Vec<i64> = locked.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    let still = transaction
+        .query(
+            &format!(
+                "SELECT a.id FROM countersign.acts a WHERE a.id = ANY($1) AND NOT {REFERRED} ORDER BY a.id"
+            ),
+            values![locked],
+        )
+        .await?;
+    let free: Vec<i64> = still.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    transaction
+        .execute(
+            "DELETE FROM countersign.act_contexts WHERE id = ANY(ARRAY(
+                SELECT k.id FROM unnest($1) WITH ORDINALITY AS act (id, n)
+                CROSS JOIN LATERAL (SELECT c.id FROM countersign.act_contexts c WHERE c.act_id = act.id LIMIT $2) k
+                LIMIT $2))",
+            values![free, number(MAX_ROWS as u64)],
+        )
+        .await?;
+    let removed = transaction
+        .query(
+            "DELETE FROM countersign.acts a WHERE a.id = ANY($1)
+               AND NOT EXISTS (SELECT 1 FROM countersign.act_contexts k WHERE k.act_id = a.id) RETURNING a.id",
+            values![free],
+        )
+        .await?;
+    let removed: Vec<i64> = removed.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    Ok(free.iter().find(|id| !removed.contains(id)).map(|id| id.cast_unsigned()))
 }
 
 /// Acts that pass the filter, newest first.

@@ -11,7 +11,12 @@ use super::{
     shared::Shared,
     values::{Columns, number, values},
 };
-use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
+use crate::{
+    command::Seq,
+    ledger::retention::{self, Looked, Pass},
+    telemetry::failpoint::reach,
+    time::Timestamp,
+};
 
 /// Commands looked at in one transaction, and the pause until the next.
 const ROWS: usize = 256;
@@ -23,36 +28,52 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// Prunes what its time has come for, until it fails; returns why.
 pub(super) async fn run(link: &Link, shared: &Shared) -> &'static str {
-    let (mut from, mut acts_from) = (0, 0);
+    let mut pass = Pass::BEGIN;
     loop {
-        let more = match round(link, shared, &mut from, &mut acts_from).await {
-            Ok(more) => more,
+        match advance(link, shared, &mut pass).await {
+            Ok(()) => {}
             Err(error) if error.is_passing() => return "the connection to PostgreSQL failed",
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot prune the ledger");
-                false
+                sleep(EVERY).await;
+                continue;
             }
-        };
-        sleep(if more { PAUSE } else { EVERY }).await;
+        }
+        if pass.is_over() {
+            sleep(EVERY).await;
+            pass = Pass::BEGIN;
+        } else {
+            sleep(PAUSE).await;
+        }
     }
 }
 
-/// One transaction; true if there is more to prune.
-async fn round(link: &Link, shared: &Shared, from: &mut Seq, acts_from: &mut u64) -> Result<bool, Error> {
+/// Goes on with a pass: a transaction for each kind, since only that of the commands needs the lock of the relay's row.
+async fn advance(link: &Link, shared: &Shared, pass: &mut Pass) -> Result<(), Error> {
     let now = Timestamp::now();
-    let transaction = link.begin().await?;
-    let contexts = contexts::prune(&transaction, now, CONTEXTS).await?;
-    let (next, next_act) = match shared.limits().horizon(now) {
-        Some(horizon) => (
-            step(&transaction, *from, horizon, ROWS).await?.next,
-            acts::prune(&transaction, *acts_from, horizon, ROWS).await?,
-        ),
-        None => (None, None),
+    if pass.contexts {
+        let transaction = link.begin().await?;
+        let pruned = contexts::prune(&transaction, now, CONTEXTS).await?;
+        transaction.commit().await?;
+        pass.contexts = pruned == CONTEXTS;
+    }
+    let Some(horizon) = shared.limits().horizon(now) else {
+        (pass.commands, pass.acts) = (None, None);
+        return Ok(());
     };
-    transaction.commit().await?;
-    *from = next.unwrap_or(0);
-    *acts_from = next_act.unwrap_or(0);
-    Ok(contexts == CONTEXTS || next.is_some() || next_act.is_some())
+    if let Some(from) = pass.commands {
+        let transaction = link.begin().await?;
+        let step = step(&transaction, from, horizon, ROWS).await?;
+        transaction.commit().await?;
+        pass.commands = step.next;
+    }
+    if let Some(from) = pass.acts {
+        let transaction = link.begin().await?;
+        let next = acts::prune(&transaction, from, horizon, ROWS).await?;
+        transaction.commit().await?;
+        pass.acts = next;
+    }
+    Ok(())
 }
 
 /// What one step did.
@@ -74,7 +95,8 @@ const FREE: &str = "NOT EXISTS (SELECT 1 FROM countersign.exceptions e WHERE e.s
 ///
 /// A command that has an exception stays where it is, and what lies beyond the cursor stays as well: what is not published is
 /// never pruned, however old it is. Nor is a command that came back and is not dealt with, or whose outcome is still to be shown. Ends at the first command that is
-/// young enough; where clocks disagree a few older ones may stand behind it, and wait for their turn.
+/// young enough; where clocks disagree a few older ones may stand behind it, and wait for their turn. Ends as well where the
+/// acts on these commands and what the broker said of them would be too many rows.
 pub(super) async fn step(
     transaction: &Transaction,
     from: Seq,
@@ -84,21 +106,25 @@ pub(super) async fn step(
     let cursor = relay_row::lock(transaction).await?;
     let rows = transaction
         .query(
-            "SELECT c.seq, c.received_at FROM countersign.commands c
-             WHERE c.seq > $1 AND c.seq <= $2 ORDER BY c.seq LIMIT $3",
+            &format!(
+                "SELECT c.seq, c.received_at, {ROWS_OF} FROM countersign.commands c
+                 WHERE c.seq > $1 AND c.seq <= $2 ORDER BY c.seq LIMIT $3"
+            ),
             values![number(from), number(cursor), number(limit as u64)],
         )
         .await?;
-    let mut old: Vec<i64> = Vec::with_capacity(rows.len());
+    let mut looked = Vec::with_capacity(rows.len());
     for row in &rows {
-        if row.try_get::<_, i64>("received_at")? >= before.as_millisecond() {
-            break;
-        }
-        old.push(row.try_get("seq")?);
+        looked.push(Looked {
+            seq: row.try_get("seq")?,
+            is_old: row.try_get::<_, i64>("received_at")? < before.as_millisecond(),
+            rows: row.try_get("rows")?,
+        });
     }
+    let (taken, next) = retention::portion(looked.iter().copied(), limit);
+    let old: Vec<i64> = looked[..taken].iter().map(|one| one.seq).collect();
     let pruned = remove(transaction, &old).await?;
-    let all = old.len() == rows.len() && rows.len() == limit;
-    Ok(Step { pruned, next: old.last().filter(|_| all).map(|seq| seq.cast_unsigned()) })
+    Ok(Step { pruned, next })
 }
 
 /// Removes those of these commands that need not stay, and what is known of them.
@@ -137,6 +163,10 @@ async fn remove(transaction: &Transaction, old: &[i64]) -> Result<usize, Error> 
         .await?;
     Ok(removed.len())
 }
+
+/// What goes with a row of `commands c`, where that may be much. Of all else a command has a few rows at the most.
+const ROWS_OF: &str = "((SELECT count(*) FROM countersign.act_commands k WHERE k.seq = c.seq)
+    + (SELECT count(*) FROM countersign.publish_events p WHERE p.seq = c.seq)) AS rows";
 
 /// How many commands [`step`] would remove in all.
 pub(super) async fn count(link: &Link, before: Timestamp) -> Result<u64, Error> {

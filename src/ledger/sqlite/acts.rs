@@ -8,6 +8,7 @@ use crate::{
         ActError, ActKind, Actor, NewAct, Requeue, Via,
         acts::ContextTag,
         history::{ByOperator, Event, What},
+        retention::MAX_ROWS,
     },
     time::Timestamp,
 };
@@ -110,29 +111,41 @@ pub(super) fn forget_commands(transaction: &Connection, first: i64, through: i64
 }
 
 /// Looks at up to `limit` acts after `from`, oldest first, and removes those that are older than `before` and about
-/// nothing that the ledger still has. Returns where to continue; `None` if everything old enough was looked at.
+/// nothing that the ledger still has; of what they changed [`MAX_ROWS`] rows at the most. Returns where to continue;
+/// `None` if everything old enough was looked at.
 pub(super) fn prune(
     transaction: &Connection,
     from: u64,
     before: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Option<u64>> {
-    let old: Vec<(i64, bool)> = transaction
+    // Young acts are passed over as long as older ones follow: the clock may have been set back.
+    let looked: Vec<(u64, bool, bool)> = transaction
         .prepare_cached(
-            "SELECT a.id, EXISTS (SELECT 1 FROM act_commands k WHERE k.act_id = a.id)
+            "SELECT a.id, a.at < ?2, EXISTS (SELECT 1 FROM act_commands k WHERE k.act_id = a.id)
                 OR EXISTS (SELECT 1 FROM contexts c WHERE c.act_id = a.id)
-             FROM (SELECT * FROM acts WHERE id > ?1 ORDER BY id LIMIT ?3) a WHERE a.at < ?2 ORDER BY a.id",
+             FROM acts a WHERE a.id > ?1 ORDER BY a.id LIMIT ?3",
         )?
         .query_map(params![from.cast_signed(), before.as_millisecond(), limit as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?))
+            Ok((seq(row, "id")?, row.get(1)?, row.get(2)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    for (id, _) in old.iter().filter(|(_, referred)| !referred) {
-        transaction.prepare_cached("DELETE FROM act_contexts WHERE act_id = ?1")?.execute([id])?;
-        transaction.prepare_cached("DELETE FROM acts WHERE id = ?1")?.execute([id])?;
+    let mut left = MAX_ROWS;
+    for (id, ..) in looked.iter().filter(|(_, old, referred)| *old && !referred) {
+        left -= transaction
+            .prepare_cached(
+                "DELETE FROM act_contexts
+                 WHERE id IN (SELECT k.id FROM act_contexts k WHERE k.act_id = ?1 LIMIT ?2)",
+            )?
+            .execute(params![id.cast_signed(), left as i64])?;
+        if left == 0 {
+            // It may have more of them.
+            return Ok(Some(id - 1));
+        }
+        transaction.prepare_cached("DELETE FROM acts WHERE id = ?1")?.execute([id.cast_signed()])?;
     }
-    // Fewer: the rest is too young, or there is none.
-    Ok(old.last().filter(|_| old.len() == limit).map(|(id, _)| id.cast_unsigned()))
+    let more = looked.len() == limit && looked.iter().any(|(_, old, _)| *old);
+    Ok(looked.last().filter(|_| more).map(|(id, ..)| *id))
 }
 
 pub(super) fn actor(row: &Row<'_>) -> rusqlite::Result<Actor> {

@@ -106,7 +106,7 @@ fn write(transaction: &Transaction<'_>, one: &Registration, act: i64) -> rusqlit
 }
 
 /// Removes up to `limit` contexts that expired long ago, oldest first; returns how many.
-pub(super) fn prune(transaction: &Transaction<'_>, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
+pub(super) fn prune(transaction: &Connection, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
     let horizon = now - KEPT_AFTER_EXPIRY;
     transaction
         .prepare_cached(

@@ -64,7 +64,9 @@ pub use room::free_bytes;
 pub use salvage::{SalvageError, Salvaged, salvage};
 pub use schema::OpenError;
 
-use super::{AcceptError, Limits, Lookup, Outbox, Sizing, Term, heard::Listeners, lookup::Looks};
+use super::{
+    AcceptError, Limits, Lookup, Outbox, Sizing, Term, heard::Listeners, lookup::Looks, retention::Pass,
+};
 use crate::{command::Seq, telemetry::failpoint::reach, time::Timestamp};
 use files::Files;
 pub(super) use import::Import as SqliteImport;
@@ -147,8 +149,7 @@ impl SqliteLedger {
             started,
             next_seq: head + 1,
             prune_at: started,
-            prune_from: 0,
-            prune_acts_from: 0,
+            pass: Pass::BEGIN,
         };
         let writer = thread::Builder::new()
             .name("ledger-writer".to_owned())

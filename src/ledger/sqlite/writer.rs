@@ -19,9 +19,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{
-    acts,
     changes::Change,
-    contexts,
     files::Files,
     prune, refusals,
     rows::{self, Appended},
@@ -31,7 +29,9 @@ use super::{
 };
 use crate::{
     command::Seq,
-    ledger::{AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement, replies::Wakeups},
+    ledger::{
+        AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement, replies::Wakeups, retention::Pass,
+    },
     telemetry::failpoint::reach,
     time::Timestamp,
 };
@@ -47,13 +47,7 @@ const APART: Duration = Duration::from_millis(1);
 const REFUSED_PER_COMMIT: usize = 64;
 /// Fresh commands kept for the relay, in bytes; beyond that it reads the log.
 const FRESH_BYTES: usize = 4 << 20;
-/// Expired contexts removed per commit. Each is on a page of its own.
-const PRUNED_PER_COMMIT: usize = 64;
-/// Published commands looked at per commit when they are old enough. They are adjacent, three or four to a page. With
-/// [`PRUNE_PAUSE`], five thousand a second can be removed: as many as can arrive.
-const COMMANDS_PRUNED_PER_COMMIT: usize = 256;
-/// Acts looked at per commit when they are old enough.
-const ACTS_PRUNED_PER_COMMIT: usize = 64;
+/// Between two commits that prune.
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
 /// When to look again if nothing is left to prune.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -70,10 +64,8 @@ pub(super) struct Writer {
     pub(super) next_seq: Seq,
     /// When to prune expired contexts, and commands older than the retention.
     pub(super) prune_at: Instant,
-    /// Commands up to here were looked at in this round of pruning.
-    pub(super) prune_from: Seq,
-    /// The same for acts.
-    pub(super) prune_acts_from: u64,
+    /// What has been looked at.
+    pub(super) pass: Pass,
 }
 
 /// What one commit writes.
@@ -90,13 +82,8 @@ struct Batch<'a> {
 struct Done {
     receipts: Vec<Receipt>,
     /// Where pruning continues, and whether at once.
-    pruned: Option<Pruned>,
-}
-
-struct Pruned {
-    from: Seq,
-    acts_from: u64,
-    more: bool,
+    /// Where the pass is after it, if it pruned.
+    pass: Option<Pass>,
 }
 
 /// Why a commit promises nothing.
@@ -218,11 +205,9 @@ impl Writer {
         let done = self.transact(batch, &limits, &mut appended, now_ms);
         self.shared.refused.written(&refused);
         if prune {
-            let pruned = done.as_ref().ok().and_then(|done| done.pruned.as_ref());
-            self.prune_from = pruned.map_or(0, |pruned| pruned.from);
-            self.prune_acts_from = pruned.map_or(0, |pruned| pruned.acts_from);
-            let more = pruned.is_some_and(|pruned| pruned.more);
-            self.prune_at = Instant::now() + if more { PRUNE_PAUSE } else { PRUNE_EVERY };
+            let pass = done.as_ref().ok().and_then(|done| done.pass.clone()).filter(|pass| !pass.is_over());
+            self.prune_at = Instant::now() + if pass.is_some() { PRUNE_PAUSE } else { PRUNE_EVERY };
+            self.pass = pass.unwrap_or(Pass::BEGIN);
         }
         match done {
             Ok(done) => {
@@ -337,19 +322,11 @@ impl Writer {
             reach("ledger:refused");
         }
         let now = Timestamp::now();
-        let mut pruned = None;
+        let mut pass = None;
         if batch.prune {
-            let contexts = contexts::prune(&transaction, now, PRUNED_PER_COMMIT)?;
-            let (mut next, mut next_act) = (None, None);
-            if let Some(horizon) = limits.horizon(now) {
-                let below = self.window.oldest(now_ms).unwrap_or(prune::EVERYWHERE);
-                let limit = COMMANDS_PRUNED_PER_COMMIT;
-                next = prune::step(&transaction, self.prune_from, below, horizon, limit)?.next;
-                next_act = acts::prune(&transaction, self.prune_acts_from, horizon, ACTS_PRUNED_PER_COMMIT)?;
-            }
+            let below = self.window.oldest(now_ms).unwrap_or(prune::EVERYWHERE);
+            pass = Some(prune::advance(&transaction, &self.pass, limits, now, below)?);
             reach("ledger:pruned");
-            let more = contexts == PRUNED_PER_COMMIT || next.is_some() || next_act.is_some();
-            pruned = Some(Pruned { from: next.unwrap_or(0), acts_from: next_act.unwrap_or(0), more });
         }
         if batch.probe {
             transaction.execute("UPDATE cursor SET probed_at = ?1", [now.as_millisecond()])?;
@@ -360,7 +337,7 @@ impl Writer {
         if let Some(gone) = self.files.missing() {
             return Err(Failed::Gone(gone.to_owned()));
         }
-        Ok(Done { receipts, pruned })
+        Ok(Done { receipts, pass })
     }
 
     /// Notifies the relay. Entries are passed in memory if there is room, the new head always.

@@ -1,6 +1,7 @@
 //! Pruning in steps, and disk space.
 
 use super::*;
+use crate::ledger::retention::{MAX_ROWS, Pass};
 
 #[test]
 fn a_step_removes_so_many_contexts_that_expired_long_ago() {
@@ -17,6 +18,76 @@ fn a_step_removes_so_many_contexts_that_expired_long_ago() {
     let step = connection.transaction().unwrap();
     let pruned: Vec<usize> = (0..5).map(|_| contexts::prune(&step, Timestamp::now(), 64).unwrap()).collect();
     assert_eq!(pruned, [64, 64, 64, 8, 0]);
+}
+
+/// Commands and acts of long ago, all published.
+fn old(commands: usize, acts: usize) -> Scratch {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let upto = |n: usize| {
+        format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n}) SELECT")
+    };
+    let (of_commands, of_acts) = (upto(commands), upto(acts));
+    scratch.execute(&format!(
+        "INSERT INTO commands (seq, command_id, received_at, endpoint, action, action_type, user_id, task_key, fingerprint,
+            decision_key, message)
+         {of_commands} i, randomblob(16), 0, 'e', 'approve', 'APPROVE', 'u', 0, x'', x'', x'' FROM n;
+         UPDATE cursor SET published_through = {commands};
+         INSERT INTO acts (at, changed_at, act, via, count) {of_acts} 0, 0, 'requeue', 'cli', 1 FROM n;"
+    ));
+    scratch
+}
+
+/// Prunes commit by commit, to the end of a pass; tells how many rows each has changed.
+fn pass(scratch: &Scratch) -> Vec<u64> {
+    let connection = Connection::open(scratch.path()).unwrap();
+    let (mut pass, mut changed) = (Pass::BEGIN, Vec::new());
+    while !pass.is_over() {
+        assert!(changed.len() < 1000, "{pass:?}");
+        let before = connection.total_changes();
+        let limits = Limits::default();
+        pass = prune::advance(&connection, &pass, &limits, Timestamp::now(), prune::EVERYWHERE).unwrap();
+        changed.push(connection.total_changes() - before);
+    }
+    changed
+}
+
+#[test]
+fn a_pass_looks_at_what_stays_once() {
+    let scratch = old(300, 150);
+    scratch.execute(
+        "INSERT INTO exceptions SELECT seq, 'parked', 1, 0, 0, '' FROM commands;
+         INSERT INTO act_commands (act_id, seq, at) SELECT id, id, 0 FROM acts;",
+    );
+    assert_eq!(pass(&scratch), [0; 3], "two looks at the commands, three at the acts");
+    assert_eq!(scratch.sql::<i64>("SELECT count(*) FROM acts"), 150);
+}
+
+#[test]
+fn an_act_of_the_future_keeps_no_older_one() {
+    let scratch = old(0, 150);
+    scratch.execute(&format!("UPDATE acts SET at = {} WHERE id = 30", i64::MAX));
+    pass(&scratch);
+    assert_eq!(scratch.sql::<i64>("SELECT max(id) FROM acts"), 30);
+}
+
+#[test]
+fn a_commit_removes_so_many_rows_of_what_acts_changed() {
+    let scratch = old(5, 3);
+    scratch.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2400)
+         INSERT INTO act_contexts (act_id, tag) SELECT id, i FROM acts, n;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+         INSERT INTO act_commands (act_id, seq, at) SELECT 1, seq, 0 FROM commands, n;",
+    );
+    let changed = pass(&scratch);
+    // Of commands, of contexts, and a few of what these belong to.
+    let most = 2 * MAX_ROWS as u64 + 64;
+    assert!(changed.iter().all(|rows| *rows < most), "{changed:?}");
+    pass(&scratch);
+    for table in ["commands", "acts", "act_commands", "act_contexts"] {
+        assert_eq!(scratch.sql::<i64>(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
+    }
 }
 
 #[tokio::test]
