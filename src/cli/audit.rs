@@ -111,7 +111,7 @@ async fn list(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
         lines(&table(HEAD, &rows))?;
     }
     for act in &found {
-        if requeue(act).is_some_and(|requeue| !requeue.finished) {
+        if requeue(act).is_some_and(|requeue| !requeue.finished && requeue.continued_by.is_none()) {
             let id = act.id;
             say(format_args!(
                 "act {id} is not finished; to continue: countersign ledger requeue --resume {id}"
@@ -144,7 +144,8 @@ fn requeue(act: &ActRecord) -> Option<Requeue> {
 
 /// The detail in one line.
 fn detail(act: &ActRecord, zone: &Zone) -> String {
-    if let Some(Requeue { filter, skipped, done_through, through, finished, .. }) = requeue(act) {
+    if let Some(of) = requeue(act) {
+        let Requeue { filter, skipped, done_through, through, finished, continues, continued_by, .. } = of;
         let mut words = vec![filter.states.join(" or ")];
         for (name, value) in [
             ("endpoint", &filter.endpoint),
@@ -163,6 +164,8 @@ fn detail(act: &ActRecord, zone: &Zone) -> String {
         if !finished {
             words.push(format!("stopped at place {done_through} of {through}"));
         }
+        words.extend(continues.map(|act| format!("continues act {act}")));
+        words.extend(continued_by.map(|act| format!("continued by act {act}")));
         return words.join(", ");
     }
     let Some(detail) = &act.detail else { return "-".to_owned() };

@@ -34,7 +34,7 @@ pub enum ActError {
     /// The ledger has no such act, or it requeues nothing.
     #[error("the ledger has no act {0} that requeues by a filter")]
     NoSuchAct(u64),
-    /// Another process continues the act.
+    /// The act is not where a step begins.
     #[error("another process continues the act {0}")]
     Overtaken(u64),
     /// The ledger failed.
@@ -67,6 +67,12 @@ pub trait OperatorActs: Send + Sync {
 
     /// Writes down an act that changes nothing yet, such as [`Requeue::act`]; returns its number.
     fn begin(&self, act: NewAct) -> BoxFuture<'static, Result<u64, ActError>>;
+
+    /// Begins an act that goes on where another has stopped that requeues what passes a filter; returns its number and where
+    /// it is. So each part tells who did it. The other goes no further, even if a process still tries.
+    ///
+    /// [`ActError::NoSuchAct`] if there is no such act, [`ActError::Overtaken`] if it is finished, or was continued before.
+    fn resume(&self, act: u64, by: By) -> BoxFuture<'static, Result<(u64, Requeue), ActError>>;
 
     /// Requeues the commands of one step, and writes down how far the act has come. Commands that are pending, or gone,
     /// are passed over.

@@ -88,6 +88,12 @@ pub struct Requeue {
     pub skipped: u64,
     /// Whether all is done.
     pub finished: bool,
+    /// The act that stopped where this one began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<u64>,
+    /// The act that goes on where this one stopped. It goes no further then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continued_by: Option<u64>,
 }
 
 impl Requeue {
@@ -106,6 +112,18 @@ impl Requeue {
     #[must_use]
     pub fn read(detail: &str) -> Option<Self> {
         serde_json::from_str(detail).ok()
+    }
+
+    /// Whether this act may go on from a place.
+    pub(super) fn may_go_on(&self, from: Seq) -> bool {
+        !self.finished && self.continued_by.is_none() && self.done_through == from
+    }
+
+    /// What goes on where this act, which has this number, has stopped.
+    #[must_use]
+    pub(super) fn rest(&self, number: u64) -> Self {
+        let (requeued, skipped) = (0, 0);
+        Self { requeued, skipped, continues: Some(number), ..self.clone() }
     }
 
     /// After a step that requeued some of the wanted.

@@ -91,9 +91,12 @@ async fn killed_and_continued(config: Config, vhost: &Vhost, commands: usize, ra
     let late = app.post("leave", Callback::list("i", "late").plain()).await.command_id();
     worker.command(&late).await;
     let id_text = id.to_string();
-    let resumed: Value =
-        run(&app, &["--resume", &id_text, "--rate", "100000", "--json"]).run().await.ended_with(0).json();
-    assert_eq!(resumed, json!({ "act": id, "requeued": commands, "skipped": 0, "finished": true }));
+    let resume = ["--resume", &id_text, "--rate", "100000", "--json", "--reason", "it was killed"];
+    let resumed: Value = run(&app, &resume).env("SUDO_USER", "wang5").run().await.ended_with(0).json();
+    let rest = commands as u64 - killed["count"].as_u64().expect("a number");
+    let continued = resumed["act"].as_u64().expect("an act of its own");
+    assert!(continued > id);
+    assert_eq!(resumed, json!({ "act": continued, "requeued": rest, "skipped": 0, "finished": true }));
     eventually_within(3 * PATIENCE, "all in the queue again", async || match worker.count() {
         count if count > 2 * commands => Ok(()),
         count => Err(count),
@@ -114,13 +117,19 @@ async fn killed_and_continued(config: Config, vhost: &Vhost, commands: usize, ra
         }
         assert_eq!(&again, ids, "{task}: each once more, in their order");
     }
-    let finished = act(&app, id).await;
+    let (stopped, finished) = (act(&app, id).await, act(&app, continued).await);
+    assert_eq!((&stopped["count"], &stopped["reason"]), (&killed["count"], &json!("the queue was deleted")));
+    assert_eq!((&finished["count"], &finished["reason"]), (&json!(rest), &json!("it was killed")));
     assert_eq!(
-        (&finished["count"], &finished["reason"]),
-        (&json!(commands), &json!("the queue was deleted"))
+        (&stopped["actor"]["sudo_user"], &finished["actor"]["sudo_user"]),
+        (&Value::Null, &json!("wang5"))
     );
+    let told = Program::new(["audit"]).config(app.file()).dir(app.dir()).run().await.ended_with(0);
+    assert!(told.stdout.contains(&format!("continued by act {continued}")), "{}", told.stdout);
+    assert!(told.stdout.contains(&format!("continues act {id}")), "{}", told.stdout);
+    assert!(!told.stderr.contains("is not finished"), "{}", told.stderr);
     let again = run(&app, &["--resume", &id_text]).run().await.ended_with(0);
-    assert!(again.stderr.contains("is finished"), "{}", again.stderr);
+    assert!(again.stderr.contains(&format!("act {continued} is finished")), "{}", again.stderr);
     assert_eq!(worker.count(), 2 * commands + 1);
 }
 

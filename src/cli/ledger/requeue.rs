@@ -32,7 +32,7 @@ Examples:
 
 By a filter it takes those that are parked; --state rejected or unrouted takes those that came back, and
 --state published those that the broker had already: workers get them again, with the same message_id. They go in the order of the log, --rate a second, and are
-one act. It can be interrupted, and continued with --resume.";
+one act. It can be interrupted, and continued with --resume, which is an act of who continues it.";
 
 /// Places of the log that one look takes in, where most commands are of interest.
 const WINDOW: Seq = 20_000;
@@ -53,9 +53,9 @@ pub(in crate::cli) struct RequeueArguments {
     /// All that are parked, at once
     #[arg(long, conflicts_with = "command_ids", conflicts_with_all = FILTERS)]
     all_parked: bool,
-    /// Continue the act with this number, which was interrupted
+    /// Continue the act with this number, which was interrupted. The rest is an act of its own
     #[arg(long, value_name = "ACT_ID", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64),
-        conflicts_with_all = FILTERS, conflicts_with_all = ["command_ids", "all_parked", "dry_run", "reason"])]
+        conflicts_with_all = FILTERS, conflicts_with_all = ["command_ids", "all_parked", "dry_run"])]
     resume: Option<u64>,
     /// Those in this state; may be repeated [default: parked]
     #[arg(long, value_name = "STATE", value_parser = PossibleValuesParser::new(states()))]
@@ -173,7 +173,16 @@ impl Survey {
 async fn by_filter(arguments: &RequeueArguments, ledger: &dyn Client) -> Result<Exit, Failure> {
     let filter = filter(arguments)?;
     let (first, through) = bounds(ledger, &filter).await?;
-    let begin = Requeue { filter, through, done_through: first, requeued: 0, skipped: 0, finished: false };
+    let begin = Requeue {
+        filter,
+        through,
+        done_through: first,
+        requeued: 0,
+        skipped: 0,
+        finished: false,
+        continues: None,
+        continued_by: None,
+    };
     let survey = survey(ledger, &begin).await?;
     let total = survey.total();
     if total == 0 || arguments.dry_run {
@@ -308,17 +317,25 @@ async fn survey(ledger: &dyn Client, of: &Requeue) -> Result<Survey, Failure> {
 }
 
 async fn resume(arguments: &RequeueArguments, ledger: &dyn Client, act: u64) -> Result<Exit, Failure> {
-    let filter = ActFilter { id: Some(act), limit: 1, ..ActFilter::default() };
-    let found = ledger.acts(filter).await.context("cannot look the act up")?.pop();
-    let known = found.and_then(|found| Requeue::read(found.detail?.get()));
-    let Some(known) = known else {
-        return Err(anyhow!("the ledger has no act {act} that requeues by a filter").into());
+    let mut act = act;
+    let known = loop {
+        let filter = ActFilter { id: Some(act), limit: 1, ..ActFilter::default() };
+        let found = ledger.acts(filter).await.context("cannot look the act up")?.pop();
+        let known = found.and_then(|found| Requeue::read(found.detail?.get()));
+        let Some(known) = known else {
+            return Err(anyhow!("the ledger has no act {act} that requeues by a filter").into());
+        };
+        // A later act has a higher number, so this ends.
+        let Some(next) = known.continued_by.filter(|next| *next > act) else { break known };
+        say(format_args!("act {act} was continued as act {next}"));
+        act = next;
     };
     if known.finished {
         say(format_args!("act {act} is finished; there is nothing to continue"));
         return told(arguments, act, &known);
     }
-    run(arguments, ledger, act, known, None).await
+    let (rest, at) = ledger.resume(act, arguments.reason.by()).await.context("nothing was requeued")?;
+    run(arguments, ledger, rest, at, None).await
 }
 
 /// Requeues step by step, from where the act is.

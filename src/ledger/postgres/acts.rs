@@ -94,6 +94,13 @@ pub(super) async fn advance(
     Ok(())
 }
 
+/// More is known of an act; it has changed nothing more.
+pub(super) async fn detail(transaction: &Transaction, act: u64, detail: String) -> Result<(), Error> {
+    let sql = "UPDATE countersign.acts SET detail = $2 WHERE id = $1";
+    transaction.execute(sql, values![number(act), detail]).await?;
+    Ok(())
+}
+
 /// How far an act has come that requeues what passes a filter. Locks the act until the transaction ends.
 pub(super) async fn requeue(transaction: &Transaction, act: u64) -> Result<Requeue, ActError> {
     let row = transaction

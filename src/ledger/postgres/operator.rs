@@ -51,6 +51,21 @@ impl OperatorActs for PostgresClient {
         })
     }
 
+    fn resume(&self, act: u64, by: By) -> BoxFuture<'static, Result<(u64, Requeue), ActError>> {
+        self.links.act(move |transaction| async move {
+            let stopped = acts::requeue(&transaction, act).await?;
+            if !stopped.may_go_on(stopped.done_through) {
+                return Err(ActError::Overtaken(act));
+            }
+            let rest = stopped.rest(act);
+            let next = acts::add(&transaction, &rest.act(by), Timestamp::now()).await?.cast_unsigned();
+            let stopped = Requeue { continued_by: Some(next), ..stopped };
+            acts::detail(&transaction, act, stopped.detail_text()).await?;
+            transaction.commit().await?;
+            Ok((next, rest))
+        })
+    }
+
     fn requeue_step(&self, step: RequeueStep) -> BoxFuture<'static, Result<Requeue, ActError>> {
         self.links.act(move |transaction| async move {
             let after = requeue_step(&transaction, &step).await?;
@@ -165,7 +180,7 @@ async fn requeue_step(transaction: &Transaction, step: &RequeueStep) -> Result<R
     // In the order in which settlements and pruning lock.
     let cursor = relay_row::lock(transaction).await?;
     let before = acts::requeue(transaction, step.act).await?;
-    if before.finished || before.done_through != step.after {
+    if !before.may_go_on(step.after) {
         return Err(ActError::Overtaken(step.act));
     }
     let places: Vec<i64> = step.places.iter().copied().map(number).collect();

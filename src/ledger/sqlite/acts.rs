@@ -73,6 +73,12 @@ pub(super) fn advance(
     Ok(())
 }
 
+/// More is known of an act; it has changed nothing more.
+pub(super) fn detail(transaction: &Connection, act: i64, detail: &str) -> rusqlite::Result<()> {
+    transaction.prepare_cached("UPDATE acts SET detail = ?2 WHERE id = ?1")?.execute(params![act, detail])?;
+    Ok(())
+}
+
 /// How far an act has come that requeues what passes a filter.
 pub(super) fn requeue(transaction: &Connection, act: u64) -> Result<Requeue, ActError> {
     let detail = transaction

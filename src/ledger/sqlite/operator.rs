@@ -49,10 +49,24 @@ impl OperatorActs for SqliteClient {
         self.act(move |transaction| Ok(acts::add(transaction, &act, Timestamp::now())?.cast_unsigned()))
     }
 
+    fn resume(&self, act: u64, by: By) -> BoxFuture<'static, Result<(u64, Requeue), ActError>> {
+        self.act(move |transaction| {
+            let stopped = acts::requeue(transaction, act)?;
+            if !stopped.may_go_on(stopped.done_through) {
+                return Err(ActError::Overtaken(act));
+            }
+            let (rest, now) = (stopped.rest(act), Timestamp::now());
+            let next = acts::add(transaction, &rest.act(by), now)?.cast_unsigned();
+            let stopped = Requeue { continued_by: Some(next), ..stopped };
+            acts::detail(transaction, act.cast_signed(), &stopped.detail_text())?;
+            Ok((next, rest))
+        })
+    }
+
     fn requeue_step(&self, step: RequeueStep) -> BoxFuture<'static, Result<Requeue, ActError>> {
         self.act(move |transaction| {
             let before = acts::requeue(transaction, step.act)?;
-            if before.finished || before.done_through != step.after {
+            if !before.may_go_on(step.after) {
                 return Err(ActError::Overtaken(step.act));
             }
             let (act, now) = (step.act.cast_signed(), Timestamp::now());

@@ -291,6 +291,8 @@ async fn an_act_in_steps_is_one_and_knows_how_far_it_came(backend: Backend) {
         requeued: 0,
         skipped: 0,
         finished: false,
+        continues: None,
+        continued_by: None,
     };
     let act = operator.begin(begun.act(by())).await.unwrap();
     let first = RequeueStep { act, after: 0, places: vec![1, 2, 3], done_through: 3 };
@@ -318,6 +320,56 @@ async fn an_act_in_steps_is_one_and_knows_how_far_it_came(backend: Backend) {
         assert_eq!(of.len(), usize::from([0, 1, 3, 4].contains(&place)), "{place}");
     }
     assert_eq!(acts(&ledger, ActFilter::default()).await.len(), 1);
+}
+
+#[apply(every_way)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_continues_is_an_act_of_theirs(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let commands = commands(&ledger, 4).await;
+    ledger.settle(Settlement { through: Some(4), ..Settlement::default() }).await.unwrap();
+    let operator = scratch.client().await;
+    let begun = Requeue {
+        filter: published(),
+        through: 4,
+        done_through: 0,
+        requeued: 0,
+        skipped: 0,
+        finished: false,
+        continues: None,
+        continued_by: None,
+    };
+    let first = operator.begin(begun.act(by())).await.unwrap();
+    let step = RequeueStep { act: first, after: 0, places: vec![1], done_through: 1 };
+    let stopped = operator.requeue_step(step.clone()).await.unwrap();
+    let other = By {
+        actor: Actor { name: Some("wang5".to_owned()), ..by().actor },
+        reason: Some("it stopped".to_owned()),
+    };
+    let (second, rest) = operator.resume(first, other.clone()).await.unwrap();
+    assert_eq!(rest, Requeue { requeued: 0, continues: Some(first), ..stopped.clone() });
+    assert!(
+        matches!(operator.resume(first, by()).await, Err(ActError::Overtaken(of)) if of == first),
+        "once"
+    );
+    let late = RequeueStep { after: 1, places: vec![2], done_through: 2, ..step };
+    assert!(matches!(operator.requeue_step(late.clone()).await, Err(ActError::Overtaken(of)) if of == first));
+    let step = RequeueStep { act: second, places: vec![2, 3, 4], done_through: 4, ..late };
+    let finished = operator.requeue_step(step).await.unwrap();
+    assert_eq!(finished, Requeue { done_through: 4, requeued: 3, finished: true, ..rest });
+    assert!(matches!(operator.resume(second, by()).await, Err(ActError::Overtaken(_))), "it is finished");
+    assert!(matches!(operator.resume(second + 1, by()).await, Err(ActError::NoSuchAct(_))));
+
+    let all = acts(&ledger, ActFilter::default()).await;
+    let told: Vec<_> = all.iter().map(|act| (act.id, act.count, &act.actor, &act.reason)).collect();
+    assert_eq!(told, [(second, 3, &other.actor, &other.reason), (first, 1, &by().actor, &by().reason)]);
+    let known = Requeue::read(all[1].detail.as_ref().unwrap().get());
+    assert_eq!(known, Some(Requeue { continued_by: Some(second), ..stopped }));
+    for (place, command) in commands.iter().enumerate() {
+        let of = ids(&ledger, ActFilter { command_id: Some(*command), ..ActFilter::default() }).await;
+        assert_eq!(of, [if place == 0 { first } else { second }], "{place}");
+    }
 }
 
 #[apply(every_ledger)]
