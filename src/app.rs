@@ -195,7 +195,8 @@ impl App {
         self.console.1
     }
 
-    /// Serves until `shutdown` resolves, then stops in order. Returns when everything has stopped or the grace has run
+    /// Serves until `shutdown` resolves and the delay has passed, then stops in order. What `shutdown` resolves to ends the
+    /// delay when it resolves itself. Returns when everything has stopped or the grace has run
     /// out; the log then names what was left running.
     ///
     /// If dropped, both listeners and the relay stop serving later, in no particular order. No answered callback is
@@ -203,7 +204,7 @@ impl App {
     ///
     /// # Errors
     /// A listener cannot start, or ended unexpectedly.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn run<H: Future<Output = ()>>(self, shutdown: impl Future<Output = H>) -> anyhow::Result<()> {
         let bell = Arc::default();
         let start = |background: Background| {
             background.start(self.ledger.clone(), self.metrics.clone(), Arc::clone(&bell))
@@ -223,12 +224,12 @@ impl App {
         self.serving.send_replace(true);
 
         let shutdown = async {
-            shutdown.await;
+            let hurry = shutdown.await;
             self.leaving.store(true, Ordering::Relaxed);
             let delay = *self.shutdown_delay.lock().expect("nobody panics with the lock");
             if !delay.is_zero() {
                 tracing::info!(after = ?delay, "stopping; until then unready, and callbacks are taken");
-                tokio::time::sleep(delay).await;
+                tokio::time::timeout(delay, hurry).await.unwrap_or_default();
             }
         };
         let ended = tokio::select! {

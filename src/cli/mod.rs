@@ -86,7 +86,8 @@ struct SourceArguments {
 enum CliCommand {
     /// Run the service: take callbacks, keep them, publish commands
     ///
-    /// Runs until SIGTERM or Ctrl-C, then finishes the work in progress, within shutdown_grace_ms. On SIGHUP it reloads the
+    /// Runs until SIGTERM or Ctrl-C. Then it still takes callbacks for shutdown_delay_ms, which a second signal ends at once,
+    /// and finishes the work in progress, within shutdown_grace_ms. Further signals change nothing. On SIGHUP it reloads the
     /// configuration; one with a fault is rejected, and the previous one stays in use. Logs go to stderr.
     Serve,
     /// Check or show the configuration

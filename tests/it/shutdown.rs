@@ -84,6 +84,43 @@ async fn within_the_delay_it_is_not_ready_and_takes_callbacks_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_it_twice_does_not_want_to_wait_for_the_delay() {
+    for again in ["TERM", "INT"] {
+        let config = Config::with_url(crate::support::NOWHERE).set("", "shutdown_delay_ms", "600000");
+        let mut app = App::with(config).await;
+        app.terminate();
+        eventually("/readyz to say 503", async || match app.get("/readyz").await {
+            answer if answer.status == 503 => Ok(()),
+            answer => Err(answer.text()),
+        })
+        .await;
+        app.signal(again);
+        assert_eq!(app.ended().await.code(), Some(0), "{}", app.stderr());
+    }
+}
+
+/// SQLite allows one writer at a time, so our transaction blocks the program's commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_could_not_be_written_before_the_end_is_named_in_the_log() {
+    let config = Config::with_url(crate::support::NOWHERE).set("", "shutdown_grace_ms", "500");
+    let mut app = App::with(config).await;
+    let other = rusqlite::Connection::open(app.dir().join("ledger.db")).expect("its ledger");
+    other.execute_batch("BEGIN IMMEDIATE").expect("between two commits");
+    app.signal("HUP");
+    eventually(
+        "the reload",
+        async || {
+            if app.stderr().contains("configuration applied") { Ok(()) } else { Err(()) }
+        },
+    )
+    .await;
+    app.terminate();
+    assert_eq!(app.ended().await.code(), Some(0), "{}", app.stderr());
+    assert!(app.stderr().contains("the reload may not be among the acts of the ledger"), "{}", app.stderr());
+    other.execute_batch("ROLLBACK").expect("our own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_finishes_does_not_hold_up_the_stop_beyond_the_grace_period() {
     let vhost = Vhost::new().await;
     let config =

@@ -145,6 +145,7 @@ impl Service {
             stop,
             running: tokio::spawn(app.run(async {
                 stopped.await.unwrap();
+                std::future::pending()
             })),
         }
     }

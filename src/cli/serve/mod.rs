@@ -4,11 +4,14 @@ mod notify;
 mod reload;
 mod workers;
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use futures_util::future::BoxFuture;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+};
 
 use self::{notify::Supervisor, reload::Reloader};
 use super::{
@@ -20,7 +23,7 @@ use crate::{
     app::{self, App, Controls, Resources, Start},
     center::client::Center,
     config::{Amqp, Config, Loaded, Sources, load},
-    ledger::{self, NewAct},
+    ledger::{self, AcceptError, NewAct},
     relay,
     telemetry::log::{self, Log},
 };
@@ -87,30 +90,64 @@ async fn serve(
     controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
     // Moved, not copied: a reload must drop what it replaces, above all secrets.
     let reloader = Reloader::new(sources, loaded, config, center);
-    let (stop, hangup) = signals.split();
+    let Signals { mut stops, hangup } = signals;
     let serving = app.run(async {
-        stop.await;
+        let signal = stops.next().await;
+        tracing::info!(signal, "shutdown signal received");
         supervisor.stopping();
+        async move {
+            let signal = stops.next().await;
+            tracing::info!(signal, "shutdown signal received again; stopping without delay");
+        }
     });
-    tokio::select! {
+    let mut recordings = Recordings::default();
+    let ended = tokio::select! {
         ended = serving => ended,
-        never = attend(&controls, &supervisor, reloader, hangup, log) => match never {},
+        never = attend(&controls, &supervisor, reloader, hangup, log, &mut recordings) => match never {},
+    };
+    recordings.end().await;
+    ended
+}
+
+/// The acts of reloads on their way to the ledger. None is waited for while the service runs: a ledger that hangs must not
+/// keep the next reload waiting. Each begins at once, so that it is written before the ledger is closed.
+#[derive(Default)]
+struct Recordings(JoinSet<()>);
+
+impl Recordings {
+    /// Begins to record an act.
+    fn begin(&mut self, controls: &Controls, act: NewAct) {
+        while self.0.try_join_next().is_some() {}
+        self.0.spawn(record(controls.record(act)));
+    }
+
+    /// To be called when the ledger is closed: what was written before is known by now.
+    async fn end(mut self) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_RECORDING, all).await.is_err() {
+            tracing::warn!("the service ends; {MAY_BE_MISSING}");
+        }
     }
 }
+
+const MAY_BE_MISSING: &str = "the reload may not be among the acts of the ledger";
 
 /// How long an act may take to be written.
 const RECORDING: Duration = Duration::from_secs(30);
 
+/// The same once the ledger is closed.
+const LAST_RECORDING: Duration = Duration::from_millis(500);
+
 /// The reload holds whether or not it is written down.
-async fn record(controls: &Controls, act: NewAct) {
-    match tokio::time::timeout(RECORDING, controls.record(act)).await {
+async fn record(recorded: BoxFuture<'static, Result<(), AcceptError>>) {
+    match tokio::time::timeout(RECORDING, recorded).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the reload is not among the acts of the ledger");
         }
         Err(_elapsed) => {
-            tracing::warn!(timeout = ?RECORDING, "the reload may not be among the acts of the ledger");
+            tracing::warn!(timeout = ?RECORDING, "{MAY_BE_MISSING}");
         }
     }
 }
@@ -122,28 +159,20 @@ async fn attend(
     mut reloader: Reloader,
     mut hangup: Signal,
     log: &Log,
+    recordings: &mut Recordings,
 ) -> Infallible {
     controls.serving().await;
     supervisor.ready(&controls.condition().await);
     let obey = async {
-        // Not waited for: a ledger that hangs must not keep the next reload waiting.
-        let mut recording = FuturesUnordered::new();
-        loop {
-            let signal = tokio::select! {
-                signal = hangup.recv() => signal,
-                Some(()) = recording.next(), if !recording.is_empty() => continue,
-            };
-            // Signals received during a reload cause one more reload, which reads the latest files.
-            if signal.is_none() {
-                break;
-            }
+        // Signals received during a reload cause one more reload, which reads the latest files.
+        while hangup.recv().await.is_some() {
             if controls.is_draining() {
                 tracing::info!(signal = "SIGHUP", "shutting down; reload ignored");
                 continue;
             }
             supervisor.reloading();
             let act = reloader.reload(controls, log).await;
-            recording.push(record(controls, act));
+            recordings.begin(controls, act);
             supervisor.ready(&controls.condition().await);
         }
         std::future::pending::<Infallible>().await
@@ -203,32 +232,36 @@ fn relay(config: &Config, center: Option<&Center>) -> Start {
 
 /// The handled signals. They are caught from construction on, even if nothing awaits them yet.
 struct Signals {
+    stops: Stops,
+    hangup: Signal,
+}
+
+/// The signals to stop. The first begins to stop, the second ends the delay; further ones have no effect: the shutdown
+/// grace bounds the time to stop.
+struct Stops {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let wait = |kind, name| signal(kind).with_context(|| format!("cannot wait for {name}"));
         Ok(Self {
-            terminate: wait(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: wait(SignalKind::interrupt(), "SIGINT")?,
+            stops: Stops {
+                terminate: wait(SignalKind::terminate(), "SIGTERM")?,
+                interrupt: wait(SignalKind::interrupt(), "SIGINT")?,
+            },
             hangup: wait(SignalKind::hangup(), "SIGHUP")?,
         })
     }
+}
 
-    /// Returns a future that resolves on a stop signal, and the reload signal. A second stop signal has no effect:
-    /// the shutdown grace bounds the time to stop.
-    fn split(self) -> (impl Future<Output = ()>, Signal) {
-        let Self { mut terminate, mut interrupt, hangup } = self;
-        let stop = async move {
-            let signal = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            tracing::info!(signal, "shutdown signal received");
-        };
-        (stop, hangup)
+impl Stops {
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }
