@@ -180,6 +180,7 @@ impl Relay {
                 _ = ticks.tick() => {
                     session.look()?;
                     let now = self.clock.now();
+                    self.metrics.relay.set_unanswered(self.machine.unanswered_for(now));
                     if self.machine.tick(now) || self.stalls(brokers, now) {
                         self.stalled += 1;
                         return Err(End::Unanswered);

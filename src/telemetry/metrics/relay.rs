@@ -1,6 +1,9 @@
 //! Publishes, and the connection to the broker.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -32,6 +35,8 @@ pub struct RelayMetrics {
     connected: Gauge,
     blocked: Gauge,
     enrichments: Family<Label, Counter>,
+    sessions: AtomicU64,
+    unanswered_ms: AtomicU64,
 }
 
 impl RelayMetrics {
@@ -68,6 +73,8 @@ impl RelayMetrics {
                 "Commands prepared for publishing at endpoints with enrichment, by how far they were completed",
                 Family::default(),
             ),
+            sessions: AtomicU64::default(),
+            unanswered_ms: AtomicU64::default(),
         }
     }
 
@@ -83,12 +90,39 @@ impl RelayMetrics {
 
     /// Sets whether the relay is connected to the broker.
     pub fn set_connected(&self, connected: bool) {
+        if connected {
+            self.sessions.fetch_add(1, Ordering::Relaxed);
+        }
         self.connected.set(connected.into());
+        self.set_unanswered(Duration::ZERO);
     }
 
     /// Sets whether the broker blocks publishing (`connection.blocked`).
     pub fn set_blocked(&self, blocked: bool) {
         self.blocked.set(blocked.into());
+    }
+
+    /// Sets for how long the broker has left the oldest publish of this session unanswered.
+    pub fn set_unanswered(&self, since: Duration) {
+        self.unanswered_ms.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// For how long the oldest publish has been unanswered, as last set.
+    #[must_use]
+    pub fn unanswered(&self) -> Duration {
+        Duration::from_millis(self.unanswered_ms.load(Ordering::Relaxed))
+    }
+
+    /// How many publishes were confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> u64 {
+        self.publishes[PublishResult::Confirmed as usize].get()
+    }
+
+    /// Tells this session with the broker from others; `None` if the relay is not connected.
+    #[must_use]
+    pub fn session(&self) -> Option<u64> {
+        self.connected().then(|| self.sessions.load(Ordering::Relaxed))
     }
 
     /// Whether the relay is connected, as last set.
