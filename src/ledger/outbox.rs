@@ -89,8 +89,11 @@ pub trait Leadership: Send + Sync {
     /// only.
     fn leader(&self) -> Option<String>;
 
-    /// Ends the term if this process leads, and leaves the lead to others for some seconds; then it takes it again if nobody has.
-    /// False if it does not lead, or no other process can.
+    /// Ends the term, and leaves the lead to other processes for two seconds. If none has taken it by then, this process leads
+    /// again, in another term. Returns at once: [`Leadership::term`] tells when the term has ended.
+    ///
+    /// True if this process led and others may: a ledger cannot know whether there are any. False, and nothing changes, if it
+    /// did not lead, or the ledger can have one process only.
     fn resign(&self) -> bool;
 }
 

@@ -68,6 +68,33 @@ async fn who_stops_gives_the_lease_back_at_once(backend: Backend) {
 
 #[apply(each_way)]
 #[tokio::test(flavor = "multi_thread")]
+async fn who_resigns_lets_another_lead_and_leads_again_soon_if_there_is_none(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let first = replica(&scratch).await;
+    until(&first, true).await;
+    assert!(first.resign());
+    until(&first, false).await;
+    let began = Instant::now();
+    until(&first, true).await;
+    let alone = began.elapsed();
+    assert!(alone > Duration::from_secs(1), "{alone:?}: others would have looked twice");
+    assert!(alone < Duration::from_secs(4), "{alone:?}");
+
+    let second = replica(&scratch).await;
+    assert!(!second.resign(), "it does not lead");
+    assert!(first.resign());
+    until(&first, false).await;
+    until(&second, true).await;
+    // Longer than it leaves the lead to others.
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(first.term().borrow().is_none(), "there is a leader");
+    }
+    assert_eq!(first.leader(), second.leader());
+}
+
+#[apply(each_way)]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_by_somebody_else_refuses_before_the_approver_is_told_of_a_timeout(backend: Backend) {
     let scratch = Scratch::new(backend).await;
     let ledger = replica(&scratch).await;

@@ -34,8 +34,9 @@ const RENEW: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 /// Whether the lease of another has expired is looked at this often.
 const CANDIDACY: Duration = Duration::from_millis(500);
-/// One that has resigned leaves the lease to others for so long: each of them looks several times.
-const ABSTINENCE: Duration = Duration::from_secs(5);
+/// One that has resigned has given the lease back, and leaves it to others for so many looks of each. If none of them took it,
+/// none is there, and it leads again: not to lead for longer helps nobody.
+const ABSTINENCE: u32 = 4;
 
 const RESIGNED: &str = "it does not reach the broker";
 
@@ -55,7 +56,6 @@ impl Lease {
     /// Leads whenever nobody else does, until `stop` is set; then the lease is given back.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow_and_update() {
-            let mut pause = CANDIDACY;
             let term = Uuid::from_bytes(rand_bytes());
             let mut generation = self.server.generation();
             let begun = *generation.borrow_and_update();
@@ -68,7 +68,7 @@ impl Lease {
                     self.shared.saw_leader(None);
                     tracing::info!(%term, cause = ended, "this process is the leader no longer");
                     if ended == RESIGNED {
-                        pause = ABSTINENCE;
+                        self.abstain(&mut stop).await;
                     }
                 }
                 Ok(None) => self.shared.saw_leader(leader(&self.link).await.unwrap_or_default()),
@@ -79,9 +79,19 @@ impl Lease {
                     );
                 }
             }
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = stopped(&mut stop) => {}
+            pause(&mut stop).await;
+        }
+    }
+
+    /// Leaves the lease to others until one has it or none wants it.
+    async fn abstain(&self, stop: &mut watch::Receiver<bool>) {
+        for _ in 1..ABSTINENCE {
+            pause(stop).await;
+            let leader = leader(&self.link).await.unwrap_or_default();
+            let is_taken = leader.is_some();
+            self.shared.saw_leader(leader);
+            if is_taken || *stop.borrow() {
+                return;
             }
         }
     }
@@ -160,6 +170,8 @@ impl Lease {
             shared: self.shared.clone(),
             links: self.links.clone(),
         };
+        // Before anybody can see the term, and resign.
+        let resigned = self.shared.resigned.notified();
         self.shared.term.send_replace(Some(Arc::new(outbox)));
         tokio::select! {
             ended = self.tend(term) => ended,
@@ -169,7 +181,7 @@ impl Lease {
                 self.give_back(term).await;
                 "it stops"
             }
-            () = self.shared.resigned.notified() => {
+            () = resigned => {
                 self.give_back(term).await;
                 RESIGNED
             }
@@ -232,6 +244,14 @@ struct Taken {
     server: i64,
     /// The end of the log.
     head: Seq,
+}
+
+/// Until the lease is looked at again.
+async fn pause(stop: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        () = sleep(CANDIDACY) => {}
+        () = stopped(stop) => {}
+    }
 }
 
 /// Resolves when it is to stop.
