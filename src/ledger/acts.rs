@@ -1,8 +1,8 @@
 //! What people and their programs changed, by whom and why.
 //!
 //! An act is written in the transaction of its change. One that changes many commands is one row, with a row for each
-//! command. It is kept as long as a command or a registered context that it is about is in the ledger, and in any case
-//! for the retention.
+//! command. It is kept for the retention from its beginning, and for longer while the ledger has a command that it
+//! changed, or a context that it was the last to register.
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
