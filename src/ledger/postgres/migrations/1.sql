@@ -81,6 +81,7 @@ CREATE TABLE countersign.acts (
     count      bigint NOT NULL,                 -- how many commands or contexts it changed
     detail     text                             -- a JSON object
 );
+CREATE INDEX acts_by_time ON countersign.acts (at);
 
 -- The commands that acts changed, as long as they are here.
 CREATE TABLE countersign.act_commands (

@@ -61,6 +61,7 @@ CREATE TABLE acts (
     count      INTEGER NOT NULL,                -- how many commands or contexts it changed
     detail     TEXT                             -- a JSON object
 ) STRICT;
+CREATE INDEX acts_by_time ON acts (at);
 
 -- The commands that acts changed, as long as they are here.
 CREATE TABLE act_commands (

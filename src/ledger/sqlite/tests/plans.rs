@@ -47,3 +47,15 @@ fn what_is_due_is_found_in_order_by_an_index() {
     let by_index = |range| format!("SEARCH exceptions USING INDEX exceptions_due (next_attempt_at{range}?)");
     assert_eq!(plan, [by_index(">"), by_index("<")]);
 }
+
+#[test]
+fn the_acts_since_a_time_are_found_without_reading_older_ones() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let since = audit::SINCE.replace('?', "?1");
+    let plan =
+        plan(&scratch, &format!("SELECT a.* FROM acts a WHERE {since} ORDER BY a.id DESC LIMIT 50"), [0]);
+    assert!(plan.iter().all(|row| !row.starts_with("SCAN")), "{plan:?}");
+    let of_times = "SEARCH b USING COVERING INDEX acts_by_time (at>?)";
+    assert!(plan.iter().any(|row| row == of_times), "{plan:?}");
+}
