@@ -5,7 +5,7 @@
 //! may be at a better node. A broker that blocks publishing is waited for: it does so to all replicas.
 //!
 //! If none reaches it, each leads in turn. So each waits twice as long as the last time, until it has reached the broker, or
-//! has followed for [`LONGEST_PATIENCE`]: whoever led for so long has reached it.
+//! has followed for [`LONGEST_PATIENCE`]: a leader that stayed for so long has reached it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn hand_on(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Infallible {
     let mut term = ledger.term();
     let mut patience = PATIENCE;
-    let mut session = Session::default();
+    let mut session = BrokerSession::default();
     let (mut away_since, mut follows_since) = (None, None);
     loop {
         let leads = term.borrow_and_update().is_some();
@@ -58,7 +58,7 @@ pub(super) async fn hand_on(ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> I
 
 /// The relay's session with the broker, looked at from time to time.
 #[derive(Default)]
-struct Session {
+struct BrokerSession {
     /// Which one it is, and when it was seen first; `None` if there is none.
     current: Option<(u64, Instant)>,
     /// It follows one that did not last.
@@ -66,7 +66,7 @@ struct Session {
     confirmed: u64,
 }
 
-impl Session {
+impl BrokerSession {
     /// Looks again; true if the broker was reached.
     fn look(&mut self, metrics: &Metrics) -> bool {
         let number = metrics.relay.session();
@@ -193,7 +193,7 @@ mod tests {
         let task = tokio::spawn(hand_on(ledger.clone(), metrics.clone()));
         assert_eq!(pass(&ledger, 60).await, 2, "after 15 s, and 30 s later");
         ledger.lead(false);
-        // Whoever leads for so long has reached the broker, or would have handed on.
+        // A leader that stays for so long has reached the broker, or would have handed on.
         sleep(LONGEST_PATIENCE + Duration::from_secs(10)).await;
         ledger.lead(true);
         assert_eq!(pass(&ledger, 13).await, 0);

@@ -84,7 +84,7 @@ async fn within_the_delay_it_is_not_ready_and_takes_callbacks_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_says_it_twice_does_not_want_to_wait_for_the_delay() {
+async fn a_second_signal_ends_the_delay_at_once() {
     for again in ["TERM", "INT"] {
         let config = Config::with_url(crate::support::NOWHERE).set("", "shutdown_delay_ms", "600000");
         let mut app = App::with(config).await;

@@ -143,10 +143,10 @@ impl Service {
             leaving: app.leaving.clone(),
             controls: Arc::new(app.controls()),
             stop,
-            running: tokio::spawn(app.run(async {
-                stopped.await.unwrap();
+            running: tokio::spawn(app.run(stopped.map(|stopped| {
+                stopped.unwrap();
                 std::future::pending()
-            })),
+            }))),
         }
     }
 

@@ -91,6 +91,7 @@ async fn serve(
     // Moved, not copied: a reload must drop what it replaces, above all secrets.
     let reloader = Reloader::new(sources, loaded, config, center);
     let Signals { mut stops, hangup } = signals;
+    #[expect(clippy::async_yields_async, reason = "a second signal is waited for after the first")]
     let serving = app.run(async {
         let signal = stops.next().await;
         tracing::info!(signal, "shutdown signal received");
