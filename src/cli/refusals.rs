@@ -55,6 +55,9 @@ pub(super) struct Arguments {
     /// Only of this endpoint, by the name in the URL
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
+    /// Only from this peer, as the column PEER has it
+    #[arg(long, value_name = "ADDRESS")]
+    peer: Option<String>,
     #[command(flatten)]
     period: PeriodArguments,
     #[command(flatten)]
@@ -87,6 +90,7 @@ async fn list(arguments: &Arguments, loaded: &Loaded) -> Result<Exit, Failure> {
         id: arguments.id,
         reason: arguments.reason.clone(),
         endpoint: arguments.endpoint.clone(),
+        peer: arguments.peer.clone(),
         user_id: arguments.user.clone(),
         nobody: false,
         instance_id: arguments.instance.clone(),

@@ -11,7 +11,7 @@ mod unset;
 
 use std::sync::Arc;
 
-use strum::IntoStaticStr;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::{telemetry::traces::TraceContext, time::Timestamp};
 use serde_json::value::RawValue;
@@ -65,7 +65,7 @@ pub struct Command {
 }
 
 /// What to do with the task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray, EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// `APPROVE`
@@ -77,6 +77,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
     /// The word in the message, the header and the routing key.
     #[must_use]
     pub fn as_str(self) -> &'static str {

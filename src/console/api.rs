@@ -7,8 +7,11 @@ use serde::Serialize;
 
 use super::{Desk, permission::Onlooker, problem::Problem};
 use crate::{
-    command::{CommandId, Seq, id::CommandRef},
-    ledger::{AROUND, Filter, KeptRefusal, LookError, OutcomeFilter, Record, RefusalFilter, State, Stray},
+    command::{Action, CommandId, Seq, id::CommandRef},
+    ledger::{
+        AROUND, Dropped, Filter, KeptRefusal, LookError, OutcomeFilter, PATIENCE, Record, RefusalFilter,
+        RefusedCallback, State, Stray,
+    },
     time::{Timestamp, Zone, parse},
 };
 
@@ -24,6 +27,8 @@ struct Commands {
     commands: Vec<Record>,
     /// The `before` of the next page; null on the last one.
     next_before: Option<Seq>,
+    /// Set if the time was over before the page was full: nothing older was looked at.
+    searched_back_to: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -31,6 +36,16 @@ struct Refusals {
     refusals: Vec<KeptRefusal>,
     /// The `before` of the next page; null on the last one.
     next_before: Option<u64>,
+    /// Set if the time was over before the page was full: nothing older was looked at.
+    searched_back_to: Option<Timestamp>,
+}
+
+/// Refused callbacks that are not in the ledger.
+#[derive(Serialize)]
+struct DroppedRefusals {
+    refusals: Vec<RefusedCallback>,
+    /// How many were not kept since the start, those that are forgotten by now among them.
+    dropped: u64,
 }
 
 #[derive(Serialize)]
@@ -109,6 +124,7 @@ pub(super) async fn list_commands(
         match &*name {
             "state" => filter.state = Some(state(&value)?),
             "endpoint" => filter.endpoint = Some(value),
+            "action" => filter.action = Some(action(&value)?),
             "instance_id" => filter.instance_id = Some(value),
             "task_id" => filter.task_id = Some(value),
             "user_id" => filter.user_id = Some(value),
@@ -123,8 +139,10 @@ pub(super) async fn list_commands(
     (filter.since, filter.until) = span.bounds()?;
     let limit = filter.limit;
     filter.limit += 1;
-    let (commands, next_before) = page(look(desk.ledger.list(filter)).await?, limit, |one| one.seq);
-    Ok(HttpResponse::Ok().json(Commands { commands, next_before }))
+    let found = look(desk.ledger.search(filter, PATIENCE)).await?;
+    let searched_back_to = found.stopped.and_then(|stopped| stopped.back_to);
+    let (commands, next_before) = found.page(limit, |one| one.seq);
+    Ok(HttpResponse::Ok().json(Commands { commands, next_before, searched_back_to }))
 }
 
 /// `GET /api/v1/commands/{command_id}`: one command with its message.
@@ -171,6 +189,7 @@ pub(super) async fn list_refusals(
         match &*name {
             "reason" => filter.reason = Some(known_reason(&desk.reasons, value)?),
             "endpoint" => filter.endpoint = Some(value),
+            "peer" => filter.peer = Some(value),
             "instance_id" => filter.instance_id = Some(value),
             "task_id" => filter.task_id = Some(value),
             "user_id" => filter.user_id = Some(value),
@@ -184,8 +203,22 @@ pub(super) async fn list_refusals(
     (filter.since, filter.until) = span.bounds()?;
     let limit = filter.limit;
     filter.limit += 1;
-    let (refusals, next_before) = page(look(desk.ledger.refusals(filter)).await?, limit, |one| one.id);
-    Ok(HttpResponse::Ok().json(Refusals { refusals, next_before }))
+    let found = look(desk.ledger.search_refusals(filter, PATIENCE)).await?;
+    let searched_back_to = found.stopped.and_then(|stopped| stopped.back_to);
+    let (refusals, next_before) = found.page(limit, |one| one.id);
+    Ok(HttpResponse::Ok().json(Refusals { refusals, next_before, searched_back_to }))
+}
+
+/// `GET /api/v1/refusals/dropped`: those that the ledger could not take, newest first.
+pub(super) async fn dropped_refusals(
+    _: Onlooker,
+    request: HttpRequest,
+    desk: web::Data<Desk>,
+) -> Result<HttpResponse, Problem> {
+    no_query(&request)?;
+    let Dropped { known, strangers } = desk.ledger.refusals_dropped();
+    let refusals = desk.ledger.newest_refusals_dropped();
+    Ok(HttpResponse::Ok().json(DroppedRefusals { refusals, dropped: known + strangers }))
 }
 
 /// `GET /api/v1/refusals/{id}`: one refusal.
@@ -258,6 +291,13 @@ fn state(value: &str) -> Result<State, Problem> {
     value.parse().map_err(|_| {
         let words = State::ALL.iter().copied().map(State::as_str).collect::<Vec<_>>().join(", ");
         Problem::bad_parameter("state", format!("Must be one of: {words}."))
+    })
+}
+
+fn action(value: &str) -> Result<Action, Problem> {
+    value.parse().map_err(|_| {
+        let words = Action::ALL.iter().copied().map(Action::as_str).collect::<Vec<_>>().join(", ");
+        Problem::bad_parameter("action", format!("Must be one of: {words}."))
     })
 }
 

@@ -54,7 +54,7 @@ pub struct Settings {
 /// A route: method, path, and handler. Routes with the same path are adjacent.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 16] = [
+const TABLE: [Entry; 17] = [
     ("GET", "/", || get().to(home)),
     ("GET", "/livez", || get().to(health::livez)),
     ("GET", "/readyz", || get().to(health::readyz)),
@@ -63,6 +63,7 @@ const TABLE: [Entry; 16] = [
     ("GET", "/api/v1/commands/{command_id}", || get().to(api::find_command)),
     ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
     ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
+    ("GET", "/api/v1/refusals/dropped", || get().to(api::dropped_refusals)),
     ("GET", "/api/v1/refusals/{id}", || get().to(api::find_refusal)),
     ("GET", "/api/v1/strays", || get().to(api::list_strays)),
     ("GET", "/api/v1/acts", || get().to(acts::list)),

@@ -73,6 +73,10 @@ pub trait Accept: Send + Sync {
     /// How many refused callbacks were not kept.
     fn refusals_dropped(&self) -> Dropped;
 
+    /// The newest of those that were not kept, newest first, as far as this process remembers them. Reads no ledger, so it
+    /// also tells why approvers see an error while there is none.
+    fn newest_refusals_dropped(&self) -> Vec<RefusedCallback>;
+
     /// What a callback is registered for, even if expired: by key, else by bot message. For the accept path: reads
     /// local data only, and does not wait for the writer. Errors are logged where they occur.
     fn registered(

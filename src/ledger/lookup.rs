@@ -1,13 +1,15 @@
 //! Lookups for people and their programs.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 use super::{
-    ActFilter, ActRecord, CredentialUse, Finding, KeptRefusal, LookError, OutcomeRecord, RefusalFilter,
-    State, Stray, history,
+    ActFilter, ActRecord, CredentialUse, Finding, Found, KeptRefusal, LookError, OutcomeRecord,
+    RefusalFilter, State, Stray, history,
 };
 use crate::{
-    command::{CommandId, Seq, message, outcome::Kind},
+    command::{Action, CommandId, Seq, message, outcome::Kind},
     telemetry::traces::{self, TraceContext},
     time::Timestamp,
 };
@@ -123,6 +125,8 @@ pub struct Filter {
     pub state: Option<State>,
     /// Only of this endpoint.
     pub endpoint: Option<String>,
+    /// Only with this action.
+    pub action: Option<Action>,
     /// Only about this instance.
     pub instance_id: Option<String>,
     /// Only about this task.
@@ -183,15 +187,29 @@ pub trait Lookup: Send + Sync {
     /// One command with its message and history.
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>>;
 
-    /// Commands, newest first.
+    /// Commands, newest first: all that pass the filter, however long that takes. Each read is short.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>>;
+
+    /// Commands, newest first, as far as they are found within `patience`, for a person who waits.
+    fn search(
+        &self,
+        filter: Filter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>>;
 
     /// When the oldest command that retention has not reached was received: published commands before it are gone.
     /// `None` if nothing was pruned yet.
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>>;
 
-    /// Refused callbacks, newest first.
+    /// Refused callbacks, newest first: all that pass the filter. Each read is short.
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>>;
+
+    /// Refused callbacks, newest first, as far as they are found within `patience`, for a person who waits.
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>>;
 
     /// Of the refused callbacks since `since` that are kept: the newest of each reason, and how many there are; the newest
     /// reason first.
@@ -231,12 +249,28 @@ impl<T: Looks> Lookup for T {
         self.lookup().list(filter)
     }
 
+    fn search(
+        &self,
+        filter: Filter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
+        self.lookup().search(filter, patience)
+    }
+
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
         self.lookup().pruned_before()
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         self.lookup().refusals(filter)
+    }
+
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
+        self.lookup().search_refusals(filter, patience)
     }
 
     fn refused_since(

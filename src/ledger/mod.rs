@@ -65,6 +65,7 @@ mod refused_queue;
 mod replies;
 mod requeue;
 mod retention;
+mod search;
 pub mod sqlite;
 pub mod state;
 
@@ -88,6 +89,7 @@ pub use outcomes::{
 };
 pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
 pub use requeue::{Requeue, RequeueFilter, RequeueStep};
+pub use search::{Found, PATIENCE, Stopped};
 pub use state::State;
 
 use postgres::{PostgresClient, PostgresLedger};

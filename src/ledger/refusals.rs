@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::search::Places;
 use crate::time::Timestamp;
 
 /// A refused callback, redacted: without token, context and ciphertext.
@@ -93,6 +94,8 @@ pub struct RefusalFilter {
     pub reason: Option<String>,
     /// Only of this endpoint, as requested.
     pub endpoint: Option<String>,
+    /// Only from this peer, as it is kept.
+    pub peer: Option<String>,
     /// Only by this operator.
     pub user_id: Option<String>,
     /// Only those without an operator.
@@ -111,4 +114,18 @@ pub struct RefusalFilter {
     pub before: Option<u64>,
     /// At most this many.
     pub limit: usize,
+}
+
+impl RefusalFilter {
+    /// The numbers among those that are kept that may pass the filter; `None` if there are none.
+    pub(super) fn within(&self, kept: Places) -> Option<Places> {
+        let Places { mut first, mut last } = kept;
+        if let Some(id) = self.id {
+            (first, last) = (first.max(id), last.min(id));
+        }
+        if let Some(before) = self.before {
+            last = last.min(before.saturating_sub(1));
+        }
+        (first <= last).then_some(Places { first, last })
+    }
 }

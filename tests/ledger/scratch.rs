@@ -207,6 +207,18 @@ impl Scratch {
         self.numbers(&format!("SELECT seq FROM {table} ORDER BY seq")).await
     }
 
+    /// Moves the commands apart: each place in the log becomes so many times as high.
+    pub(crate) async fn spread(&self, factor: u64) {
+        let cursor = match &self.place {
+            Place::File(_) => "cursor",
+            Place::Database { .. } => "relay",
+        };
+        let places = ["commands", "exceptions", "dead_letters"].map(|table| (table, "seq"));
+        for (table, column) in places.into_iter().chain([(cursor, "published_through")]) {
+            self.execute(&format!("UPDATE {table} SET {column} = {column} * {factor}")).await;
+        }
+    }
+
     /// As if so many seconds had passed since the commands up to a place in the log were accepted.
     pub(crate) async fn age(&self, seconds: u64, through: u64) {
         let (millis, through) = (seconds * 1000, through.min(i64::MAX as u64));

@@ -12,7 +12,7 @@ use countersign::{
     command::{CommandId, Registered, Seq, outcome::Outcome},
     ledger::{
         Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Collected, Contexts, CredentialUse,
-        DeadLetter, DeadLetters, Dropped, Filter, Findings, Heard, KeptRefusal, Leadership, Ledger,
+        DeadLetter, DeadLetters, Dropped, Filter, Findings, Found, Heard, KeptRefusal, Leadership, Ledger,
         Lifecycle, Limits, LookError, Lookup, NewAct, Outbox, Outcomes, Receipt, Record, RefusalFilter,
         RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown,
         Stats, Stray,
@@ -88,7 +88,11 @@ impl Accept for Turns {
     }
 
     fn refusals_dropped(&self) -> Dropped {
-        self.turn().refusals_dropped()
+        self.replicas[1].refusals_dropped()
+    }
+
+    fn newest_refusals_dropped(&self) -> Vec<RefusedCallback> {
+        self.replicas[1].newest_refusals_dropped()
     }
 
     fn registered(
@@ -135,12 +139,28 @@ impl Lookup for Turns {
         self.turn().list(filter)
     }
 
+    fn search(
+        &self,
+        filter: Filter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
+        self.turn().search(filter, patience)
+    }
+
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
         self.turn().pruned_before()
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         self.turn().refusals(filter)
+    }
+
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
+        self.turn().search_refusals(filter, patience)
     }
 
     fn refused_since(

@@ -19,9 +19,9 @@ use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
         Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Contexts, CredentialUse, Dropped,
-        Due, Entry, Filter, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct, Outbox, Outcomes,
-        Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration, Reported, Settlement,
-        ShowAgain, Showing, Shown, Standing, State, Stats, Term,
+        Due, Entry, Filter, Found, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct, Outbox,
+        Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration, Reported,
+        Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Term,
     },
     time::Timestamp,
 };
@@ -198,6 +198,10 @@ impl Accept for Double {
         Dropped::default()
     }
 
+    fn newest_refusals_dropped(&self) -> Vec<RefusedCallback> {
+        Vec::new()
+    }
+
     fn accept(&self, acceptance: Acceptance) -> BoxFuture<'static, Result<Receipt, AcceptError>> {
         self.written(|| {
             let mut log = self.log.lock().unwrap();
@@ -354,6 +358,7 @@ impl Lookup for Double {
                     && fits(&filter.task_id, &record.task_id)
                     && fits(&filter.instance_id, &record.instance_id)
                     && fits(&filter.endpoint, &Some(record.endpoint.clone()))
+                    && filter.action.is_none_or(|action| record.action == action.as_str())
                     && fits(&filter.user_id, &Some(record.user_id.clone()))
                     && filter.since.is_none_or(|since| record.received_at >= since)
                     && filter.until.is_none_or(|until| record.received_at < until)
@@ -363,8 +368,26 @@ impl Lookup for Double {
         self.looked(found)
     }
 
+    fn search(
+        &self,
+        filter: Filter,
+        _patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
+        let found = self.list(filter);
+        Box::pin(async move { Ok(Found { rows: found.await?, stopped: None }) })
+    }
+
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
         self.looked(None)
+    }
+
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        _patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
+        let found = self.refusals(filter);
+        Box::pin(async move { Ok(Found { rows: found.await?, stopped: None }) })
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {

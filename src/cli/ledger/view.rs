@@ -27,6 +27,9 @@ pub(in crate::cli) struct ListArguments {
     /// Only of this endpoint
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
+    /// Only with this action
+    #[arg(long, value_name = "ACTION", value_parser = PossibleValuesParser::new(["approve", "reject", "custom"]))]
+    action: Option<String>,
     /// Only about this task
     #[arg(long, value_name = "ID")]
     task: Option<String>,
@@ -112,6 +115,7 @@ pub(super) async fn list(arguments: &ListArguments, ledger: &dyn Client) -> Resu
     let filter = Filter {
         state: arguments.state.map(State::from),
         endpoint: arguments.endpoint.clone(),
+        action: arguments.action.as_deref().and_then(|word| word.parse().ok()),
         instance_id: arguments.instance.clone(),
         task_id: arguments.task.clone(),
         user_id: arguments.user.clone(),

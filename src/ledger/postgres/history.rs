@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::{
     Error, acts, dead_letters,
-    link::Transaction,
+    link::{Link, Transaction},
     outcomes,
     values::{Columns, number, text, values},
 };
@@ -17,6 +17,7 @@ use crate::{
         Exception, Record,
         history::{self, Event, Said, What},
     },
+    time::Timestamp,
 };
 
 /// A mark covers so much time at the most.
@@ -24,6 +25,9 @@ const MARK_MS: i64 = 1000;
 
 /// Events kept of one command: more than the broker may refuse it before it is parked, by default.
 const EVENTS: i64 = 32;
+
+/// Ids that are less ahead are not noted: callbacks overtake one another.
+const LEAD_MS: i64 = 1000;
 
 /// Notes that the cursor moves from `before` to `through`.
 pub(super) async fn mark(
@@ -157,6 +161,18 @@ pub(super) async fn prune(transaction: &Transaction, first: Seq, through: Seq) -
             values![through],
         )
         .await?;
+    Ok(())
+}
+
+/// Notes how far the clock of this machine is behind the ids: the next ones are lower than those.
+pub(super) async fn note_setback(link: &Link) -> Result<(), Error> {
+    let sql = "SELECT command_id FROM countersign.commands ORDER BY command_id DESC LIMIT 1";
+    let Some(row) = link.query_opt(sql, values![]).await? else { return Ok(()) };
+    let lead = row.id("command_id")?.millis().saturating_sub(Timestamp::now().as_millisecond());
+    let sql = "UPDATE countersign.log SET id_lead_ms = $1 WHERE id_lead_ms < $1";
+    if lead > LEAD_MS {
+        link.query(sql, values![lead]).await?;
+    }
     Ok(())
 }
 

@@ -1,13 +1,15 @@
 //! The looks into the database, for the service and for commands alike.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
-use super::{Links, acts, credentials, dead_letters, findings, lookup, refusals};
+use super::{Links, acts, credentials, dead_letters, findings, lookup, refusals, search};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        AcceptError, ActFilter, ActRecord, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record,
-        RefusalFilter, Stats, Stray,
+        AcceptError, ActFilter, ActRecord, CredentialUse, Filter, Found, KeptRefusal, LookError, Lookup,
+        Record, RefusalFilter, Stats, Stray,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -24,10 +26,19 @@ impl Lookup for Links {
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {
-        self.look(
-            "list commands of",
-            move |links| async move { lookup::list(&links.snapshots, &filter).await },
-        )
+        self.look("list commands of", move |links| async move {
+            Ok(search::search(&links.snapshots, &filter, None).await?.rows)
+        })
+    }
+
+    fn search(
+        &self,
+        filter: Filter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
+        self.look("search", move |links| async move {
+            search::search(&links.snapshots, &filter, Some(patience)).await
+        })
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
@@ -35,7 +46,19 @@ impl Lookup for Links {
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
-        self.look("list refusals of", move |links| async move { refusals::list(&links.reads, &filter).await })
+        self.look("list refusals of", move |links| async move {
+            Ok(refusals::search(&links.snapshots, &filter, None).await?.rows)
+        })
+    }
+
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
+        self.look("search", move |links| async move {
+            refusals::search(&links.snapshots, &filter, Some(patience)).await
+        })
     }
 
     fn refused_since(

@@ -9,33 +9,19 @@ use super::{
     link::{Link, Transaction},
     outbox::state,
     outcomes,
-    values::{Columns, number, text, uuid, values},
+    values::{Columns, number, uuid, values},
 };
 use crate::{
     command::{CommandId, Seq},
-    ledger::{
-        Filter, OutcomeFilter, Record, Stats,
-        state::{Exceptional, State},
-    },
+    ledger::{Record, Stats, state::Exceptional},
     time::Timestamp,
 };
 
-const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
+pub(super) const RECORD: &str =
+    "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
     (SELECT l.why FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open) AS came_back,
     (SELECT published_through FROM countersign.relay) AS published_through";
-
-const LOG: &str = "countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
-
-const CAME_BACK: &str = "countersign.dead_letters l JOIN countersign.commands c ON c.seq = l.seq
-    LEFT JOIN countersign.exceptions e ON e.seq = c.seq";
-
-const EXCEPTIONS: &str = "countersign.exceptions e JOIN countersign.commands c ON c.seq = e.seq";
-
-/// Between which places in the log commands with ids from `$1` on and below `$2` stand. `OFFSET 0` because PostgreSQL would
-/// walk the log for a minimum.
-const BETWEEN: &str = "SELECT min(seq) AS first, max(seq) AS last FROM (
-        SELECT seq FROM countersign.commands WHERE command_id >= $1 AND command_id < $2 OFFSET 0) m";
 
 /// The id of the command at a place in the log.
 pub(super) async fn id_at(link: &Link, seq: Seq) -> Result<Option<CommandId>, Error> {
@@ -89,125 +75,6 @@ pub(super) async fn pruned_before(link: &Link) -> Result<Option<Timestamp>, Erro
         .map(|row| row.time_if_any("received_at"))
         .transpose()?;
     Ok(kept.map(|kept| kept.unwrap_or_else(Timestamp::now)))
-}
-
-/// Commands that pass the filter, newest first.
-pub(super) async fn list(link: &Link, filter: &Filter) -> Result<Vec<Record>, Error> {
-    let transaction = link.snapshot().await?;
-    let found = list_within(&transaction, filter).await?;
-    transaction.commit().await?;
-    Ok(found)
-}
-
-async fn list_within(transaction: &Transaction, filter: &Filter) -> Result<Vec<Record>, Error> {
-    let (since, until) =
-        (filter.since.map(Timestamp::as_millisecond), filter.until.map(Timestamp::as_millisecond));
-    let (mut first, mut last) = (i64::MIN, i64::MAX);
-    if since.is_some() || until.is_some() {
-        let Some(bounds) = between(transaction, since, until).await? else { return Ok(Vec::new()) };
-        (first, last) = bounds;
-    }
-    if let Some(before) = filter.before {
-        last = last.min(number(before).saturating_sub(1));
-    }
-    if let Some(after) = filter.after {
-        first = first.max(number(after).saturating_add(1));
-    }
-    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-    let outcome = match filter.outcome {
-        None => "true",
-        Some(OutcomeFilter::None) => "NOT EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq)",
-        Some(OutcomeFilter::Last(_)) => {
-            "EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq AND o.outcome = $10)"
-        }
-    };
-    let kind = match filter.outcome {
-        Some(OutcomeFilter::Last(kind)) => Some(kind.as_str()),
-        None | Some(OutcomeFilter::None) => None,
-    };
-    // A state other than published is rare in a long log: begin with the few rows that can have it.
-    let searches: &[(&str, &str)] = match filter.state {
-        None => &[(LOG, "true")],
-        Some(State::Parked) => &[(EXCEPTIONS, "e.state = 'parked'")],
-        Some(State::Pending) => &[
-            (LOG, "c.seq > (SELECT published_through FROM countersign.relay) AND e.seq IS NULL"),
-            (EXCEPTIONS, "e.state IN ('retrying', 'requeued')"),
-        ],
-        Some(State::Published) => &[(
-            LOG,
-            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
-                AND NOT EXISTS (SELECT 1 FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open)",
-        )],
-        Some(State::Rejected) => &[(
-            CAME_BACK,
-            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
-                AND l.is_open AND l.why <> 'unrouted'",
-        )],
-        Some(State::Unrouted) => &[(
-            CAME_BACK,
-            "c.seq <= (SELECT published_through FROM countersign.relay) AND e.seq IS NULL
-                AND l.is_open AND l.why = 'unrouted'",
-        )],
-    };
-    // A statement is planned with its values: what is not asked for costs nothing.
-    let searches = searches.iter().map(|(from, state)| {
-        format!(
-            "(SELECT {RECORD} FROM {from}
-              WHERE c.seq >= $1 AND c.seq <= $2 AND c.received_at >= $3 AND c.received_at < $4
-                AND ($5 IS NULL OR c.endpoint = $5) AND ($6 IS NULL OR c.instance_id = $6)
-                AND ($7 IS NULL OR c.task_id = $7) AND ($8 IS NULL OR c.user_id = $8)
-                AND ($9 IS NULL OR c.message_id = $9) AND {outcome} AND {state}
-              ORDER BY c.seq {order} LIMIT $11)"
-        )
-    });
-    let searches: Vec<String> = searches.collect();
-    let sql =
-        format!("SELECT * FROM ({}) found ORDER BY seq {order} LIMIT $11", searches.join(" UNION ALL "));
-    let asked = |value: &Option<String>| value.as_deref().map(|value| text(value).into_owned());
-    let rows = transaction
-        .query(
-            &sql,
-            values![
-                first,
-                last,
-                since.unwrap_or(i64::MIN),
-                until.unwrap_or(i64::MAX),
-                asked(&filter.endpoint),
-                asked(&filter.instance_id),
-                asked(&filter.task_id),
-                asked(&filter.user_id),
-                asked(&filter.message_id),
-                kind,
-                number(filter.limit as u64),
-            ],
-        )
-        .await?;
-    let mut found = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
-    let places: Vec<Seq> = found.iter().map(|record| record.seq).collect();
-    let mut outcomes = outcomes::records(transaction, &places).await?;
-    for record in &mut found {
-        record.outcome = outcomes.remove(&record.seq);
-    }
-    Ok(found)
-}
-
-/// The places in the log between which all commands stand that were received between two times, both in milliseconds;
-/// `None` if there are none.
-///
-/// No index is by time: it would cost the accept path. That of ids is, but that an id may be of a later time than its
-/// command; the ledger knows by how much at the most.
-async fn between(
-    transaction: &Transaction,
-    since: Option<i64>,
-    until: Option<i64>,
-) -> Result<Option<(i64, i64)>, Error> {
-    let lead = history::id_lead(transaction).await?;
-    let first = uuid(CommandId::floor(since.unwrap_or(i64::MIN)));
-    let last = uuid(CommandId::floor(until.map_or(i64::MAX, |until| until.saturating_add(lead))));
-    let Some(row) = transaction.query_opt(BETWEEN, values![first, last]).await? else { return Ok(None) };
-    let bounds: (Option<i64>, Option<i64>) = (row.try_get("first")?, row.try_get("last")?);
-    // The newest are looked at first, in any case.
-    Ok(bounds.0.zip(if until.is_none() { Some(i64::MAX) } else { bounds.1 }))
 }
 
 /// Numbers. Derived from the ends of the log and the exceptions; no row of the log is counted, so a million of them cost
@@ -266,7 +133,7 @@ pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
     })
 }
 
-fn record(row: &Row) -> Result<Record, Error> {
+pub(super) fn record(row: &Row) -> Result<Record, Error> {
     let is_parked = row.word::<Exceptional>("state")? == Some(Exceptional::Parked);
     Ok(Record {
         seq: row.seq("seq")?,

@@ -33,6 +33,7 @@ mod refusals;
 mod registry;
 mod relay_row;
 mod schema;
+mod search;
 mod server;
 mod shared;
 mod standbys;
@@ -204,7 +205,7 @@ impl PostgresLedger {
         let server = Arc::new(Server::new(address.clone()));
         let links = Links::new(&server, runtime.handle().clone());
         let changes = links.changes.clone();
-        let made = links.run(async move { schema::ready(&changes).await }).await;
+        let made = links.run(async move { ready(&changes).await }).await;
         let is_made = match made {
             Ok(()) => true,
             Err(error) if error.is_passing() => {
@@ -260,6 +261,12 @@ impl PostgresLedger {
     }
 }
 
+/// Makes the tables if they are missing, and notes what is to be known of this start.
+async fn ready(link: &Link) -> Result<(), Error> {
+    schema::ready(link).await?;
+    history::note_setback(link).await
+}
+
 /// Tries to make the tables until they are there; false if it is to stop first.
 async fn made_at_last(link: &Link, mut stop: watch::Receiver<bool>) -> bool {
     const PAUSE: Duration = Duration::from_secs(1);
@@ -268,7 +275,7 @@ async fn made_at_last(link: &Link, mut stop: watch::Receiver<bool>) -> bool {
             () = tokio::time::sleep(PAUSE) => {}
             () = lease::stopped(&mut stop) => return false,
         }
-        match schema::ready(link).await {
+        match ready(link).await {
             Ok(()) => return true,
             Err(error) if error.is_passing() => {}
             Err(error) => tracing::error!(
@@ -395,6 +402,11 @@ impl Error {
     /// True if somebody else held a lock for too long.
     fn is_lock(&self) -> bool {
         matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    }
+
+    /// True if the server stopped a statement because it took too long.
+    fn is_stopped(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::QUERY_CANCELED))
     }
 
     /// True if a table was asked that is not there.

@@ -1,6 +1,6 @@
 //! Refused callbacks: how they are written, dropped and found.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Row;
@@ -8,11 +8,16 @@ use tokio_postgres::Row;
 use super::{
     Error, lease,
     link::{Link, Transaction},
+    search::{Sought, in_slices},
     shared::Shared,
     values::{Columns, number, text, values},
 };
 use crate::{
-    ledger::{ContextTask, KeptRefusal, RefusalFilter, RefusedCallback, refused_queue::RefusedQueue},
+    ledger::{
+        ContextTask, Found, KeptRefusal, RefusalFilter, RefusedCallback, Stopped,
+        refused_queue::RefusedQueue,
+        search::{Places, Slices},
+    },
     time::Timestamp,
 };
 
@@ -46,7 +51,7 @@ pub(super) async fn run(
         if let Err(error) = kept {
             // They are for information; what cannot be written now is not worth holding on to.
             tracing::warn!(error = &error as &dyn std::error::Error, "refused callbacks cannot be kept");
-            batch.iter().for_each(|one| shared.refused.drop_one(one.stranger));
+            batch.into_iter().for_each(|one| shared.refused.drop_one(one));
         }
     }
 }
@@ -128,26 +133,70 @@ async fn write(transaction: &Transaction, refused: &[RefusedCallback]) -> Result
     Ok(())
 }
 
-/// Refused callbacks that pass the filter, newest first. Reads all that are kept, of which there are few.
-pub(super) async fn list(link: &Link, filter: &RefusalFilter) -> Result<Vec<KeptRefusal>, Error> {
+/// Refused callbacks that pass the filter, newest first; as long as `patience` lasts, if there is a limit.
+pub(super) async fn search(
+    link: &Link,
+    filter: &RefusalFilter,
+    patience: Option<Duration>,
+) -> Result<Found<KeptRefusal>, Error> {
+    let ends = link
+        .query_opt(
+            "SELECT (SELECT min(id) FROM countersign.refusals) AS first,
+                (SELECT max(id) FROM countersign.refusals) AS last",
+            values![],
+        )
+        .await?;
+    let Some(row) = ends else { return Ok(Found::nothing()) };
+    let ends: (Option<i64>, Option<i64>) = (row.try_get("first")?, row.try_get("last")?);
+    let ends = ends.0.zip(ends.1);
+    let ends = ends.map(|(first, last)| Places { first: first.cast_unsigned(), last: last.cast_unsigned() });
+    let Some(places) = ends.and_then(|ends| filter.within(ends)) else { return Ok(Found::nothing()) };
+    let slices = Slices::new(places, false);
+    let (rows, stopped) = in_slices(link, slices, filter, filter.limit, patience).await?;
+    let Some(at) = stopped else { return Ok(Found { rows, stopped: None }) };
+    let sql = "SELECT refused_at FROM countersign.refusals WHERE id >= $1 ORDER BY id LIMIT 1";
+    let last = link.query_opt(sql, values![number(at)]).await?;
+    let back_to = last.map(|row| row.time("refused_at")).transpose()?;
+    Ok(Found { rows, stopped: Some(Stopped { at, back_to }) })
+}
+
+impl Sought for RefusalFilter {
+    type Row = KeptRefusal;
+
+    async fn within(
+        &self,
+        transaction: &Transaction,
+        slice: Places,
+        limit: usize,
+    ) -> Result<Vec<KeptRefusal>, Error> {
+        refusals_within(transaction, self, slice, limit).await
+    }
+}
+
+async fn refusals_within(
+    transaction: &Transaction,
+    filter: &RefusalFilter,
+    slice: Places,
+    limit: usize,
+) -> Result<Vec<KeptRefusal>, Error> {
     // As they are kept.
     let sought = |sought: &'_ Option<String>| sought.as_deref().map(|sought| text(sought).into_owned());
     // The server plans for these very values, so a condition that asks for nothing costs nothing.
-    let rows = link
+    let rows = transaction
         .query(
             "SELECT * FROM countersign.refusals
-             WHERE ($1 IS NULL OR reason = $1)
+             WHERE id >= $8 AND id <= $12
+               AND ($1 IS NULL OR reason = $1)
                AND ($2 IS NULL OR endpoint = $2)
                AND ($3 IS NULL OR user_id = $3)
                AND ($4 IS NULL OR message_id = $4)
                AND ($5 IS NULL OR instance_id = $5 OR context_instance_id = $5)
                AND ($6 IS NULL OR task_id = $6 OR search_id = $6 OR context_task_id = $6)
-               AND ($7 IS NULL OR id = $7)
-               AND ($8 IS NULL OR id < $8)
+               AND ($7 IS NULL OR peer = $7)
                AND ($9 IS NULL OR refused_at >= $9)
                AND ($10 IS NULL OR refused_at < $10)
                AND (NOT $11 OR user_id IS NULL)
-             ORDER BY id DESC LIMIT $12",
+             ORDER BY id DESC LIMIT $13",
             values![
                 sought(&filter.reason),
                 sought(&filter.endpoint),
@@ -155,12 +204,13 @@ pub(super) async fn list(link: &Link, filter: &RefusalFilter) -> Result<Vec<Kept
                 sought(&filter.message_id),
                 sought(&filter.instance_id),
                 sought(&filter.task_id),
-                filter.id.map(number),
-                filter.before.map(number),
+                sought(&filter.peer),
+                number(slice.first),
                 filter.since.map(Timestamp::as_millisecond),
                 filter.until.map(Timestamp::as_millisecond),
                 filter.nobody,
-                number(filter.limit as u64),
+                number(slice.last),
+                number(limit as u64),
             ],
         )
         .await?;

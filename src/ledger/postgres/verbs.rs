@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc::error::SendError, oneshot, watch},
     time::{Instant, timeout},
 };
 
@@ -64,14 +64,18 @@ impl Accept for PostgresLedger {
     }
 
     fn refused(&self, refused: RefusedCallback) {
-        let stranger = refused.stranger;
-        if self.shared.refused.admit(stranger) && self.refused.send(refused).is_err() {
-            self.shared.refused.drop_one(stranger);
+        let Some(refused) = self.shared.refused.admit(refused) else { return };
+        if let Err(SendError(refused)) = self.refused.send(refused) {
+            self.shared.refused.drop_one(refused);
         }
     }
 
     fn refusals_dropped(&self) -> Dropped {
         self.shared.refused.dropped()
+    }
+
+    fn newest_refusals_dropped(&self) -> Vec<RefusedCallback> {
+        self.shared.refused.newest_dropped()
     }
 
     fn registered(

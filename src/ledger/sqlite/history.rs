@@ -7,11 +7,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{acts, columns::seq, dead_letters, outcomes};
 use crate::{
-    command::{Command, Seq, message::routing_key},
+    command::{Command, CommandId, Seq, message::routing_key},
     ledger::{
         Exception, Record,
         history::{self, Event, Said, What},
     },
+    time::Timestamp,
 };
 
 /// Maximum time span of a mark.
@@ -120,7 +121,20 @@ pub(super) fn note_lead(transaction: &Connection, command: &Command) -> rusqlite
     Ok(())
 }
 
-/// How far a command's id may be ahead of its time, in milliseconds.
+/// Records how far the clock is behind the ids, at start: the next ids are lower than those.
+pub(super) fn note_setback(connection: &Connection) -> rusqlite::Result<()> {
+    let newest: Option<CommandId> = connection
+        .prepare("SELECT command_id FROM commands ORDER BY command_id DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let lead = newest.map_or(0, |id| id.millis().saturating_sub(Timestamp::now().as_millisecond()));
+    if lead > LEAD_MS {
+        connection.execute("UPDATE id_lead SET ms = ?1 WHERE ms < ?1", [lead])?;
+    }
+    Ok(())
+}
+
+/// How far a command's id may be ahead of its time, and how far ids may be out of order, in milliseconds.
 pub(super) fn id_lead(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT ms FROM id_lead")?.query_row([], |row| row.get(0))
 }

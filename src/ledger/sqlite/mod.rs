@@ -32,6 +32,7 @@ mod room;
 mod rows;
 mod salvage;
 mod schema;
+mod search;
 mod shared;
 mod source;
 mod verbs;
@@ -130,6 +131,7 @@ impl SqliteLedger {
         moved::check(path)?;
         reach("start:locked");
         let connection = schema::open_writer(path)?;
+        history::note_setback(&connection).map_err(OpenError::sqlite(path, "note the clock in"))?;
         let started = Instant::now();
         let Rebuilt { head, window, below, epoch_ms } = rebuild(&connection, spans(&sizing.limits), 0)
             .map_err(OpenError::sqlite(path, "read the tail of"))?;

@@ -1,8 +1,8 @@
 //! Lookups in the ledger, by connections that cannot write.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension, Row, params, types::ToSql};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     credentials, dead_letters, history, outcomes,
     room::Room,
     schema::{self, OpenError},
+    search::Stopwatch,
 };
 use crate::{
     command::{
@@ -17,7 +18,7 @@ use crate::{
         message::{self, Envelope},
     },
     ledger::{
-        CredentialUse, Due, Entry, Filter, OutcomeFilter, Record, Standing, Stats,
+        CredentialUse, Due, Entry, Record, Standing, Stats,
         state::{Exceptional, State},
     },
     time::Timestamp,
@@ -27,6 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Reader {
     connection: Connection,
+    pub(super) stopwatch: Arc<Stopwatch>,
 }
 
 const ENTRY: &str =
@@ -36,18 +38,11 @@ const ENTRY: &str =
 const STANDING: &str =
     "c.seq, e.state, e.attempts, (SELECT published_through FROM cursor) AS published_through";
 
-const RECORD: &str = "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
+pub(super) const RECORD: &str =
+    "c.seq, c.command_id, c.received_at, c.endpoint, c.action, c.user_id, c.approval_code,
     c.instance_id, c.task_id, e.state, e.attempts, e.next_attempt_at, e.note,
     (SELECT d.why FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1) AS came_back,
     (SELECT published_through FROM cursor) AS published_through";
-
-/// The first place in the log of ids from `?1` on. The index is named because SQLite would walk the log for a minimum.
-pub(super) const SINCE: &str =
-    "SELECT min(seq), ?2 FROM commands INDEXED BY commands_by_id WHERE command_id >= ?1";
-
-/// The first and last place in the log of ids from `?1` on and below `?2`.
-pub(super) const BETWEEN: &str = "SELECT min(seq), max(seq) FROM commands INDEXED BY commands_by_id
-    WHERE command_id >= ?1 AND command_id < ?2";
 
 /// No attempt is postponed this far. One that seems to be was written before the clock was set back.
 const FARTHEST_MS: i64 = 600_000;
@@ -68,8 +63,10 @@ impl Reader {
     /// # Errors
     /// See [`OpenError`]: missing, of another program, of a newer version, damaged.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let connection = schema::open_reader(path)?;
-        Ok(Self { connection })
+        let mut connection = schema::open_reader(path)?;
+        let stopwatch =
+            Stopwatch::watch(&mut connection).map_err(OpenError::sqlite(path, "watch over reads of"))?;
+        Ok(Self { connection, stopwatch })
     }
 
     /// For lookups defined in other files.
@@ -181,7 +178,7 @@ impl Reader {
         Ok(Some(record))
     }
 
-    fn with_outcome(&self, mut record: Record) -> rusqlite::Result<Record> {
+    pub(super) fn with_outcome(&self, mut record: Record) -> rusqlite::Result<Record> {
         record.outcome = outcomes::record(&self.connection, record.seq)?;
         Ok(record)
     }
@@ -201,131 +198,6 @@ impl Reader {
             .query_row([], |row| row.get::<_, Option<Timestamp>>(0))
             .optional()?;
         Ok(kept.map(|kept| kept.unwrap_or_else(Timestamp::now)))
-    }
-
-    /// Commands that pass the filter, newest first.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn list(&self, filter: &Filter) -> rusqlite::Result<Vec<Record>> {
-        let mut conditions = vec!["1".to_owned()];
-        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-        let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
-            values.push(value);
-            conditions.push(condition.replace('?', &format!("?{}", values.len())));
-        };
-        for (column, value) in [
-            ("endpoint", &filter.endpoint),
-            ("instance_id", &filter.instance_id),
-            ("task_id", &filter.task_id),
-            ("user_id", &filter.user_id),
-        ] {
-            if let Some(value) = value {
-                narrow(&format!("c.{column} = ?"), Box::new(value.clone()));
-            }
-        }
-        if let Some(message_id) = &filter.message_id {
-            // Only the message has it. Most rows are skipped by their bytes, without parsing JSON.
-            let member = format!("\"message_id\":\"{message_id}\"");
-            narrow("instr(c.message, ?) > 0", Box::new(member.into_bytes()));
-            let member = "json_extract(CAST(c.message AS TEXT), '$.message_id') = ?";
-            narrow(member, Box::new(message_id.clone()));
-        }
-        if let Some(before) = filter.before {
-            narrow("c.seq < ?", Box::new(i64::try_from(before).unwrap_or(i64::MAX)));
-        }
-        if let Some(after) = filter.after {
-            narrow("c.seq > ?", Box::new(i64::try_from(after).unwrap_or(i64::MAX)));
-        }
-        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-        let (since, until) =
-            (filter.since.map(Timestamp::as_millisecond), filter.until.map(Timestamp::as_millisecond));
-        if since.is_some() || until.is_some() {
-            let Some((first, last)) = self.between(since, until)? else { return Ok(Vec::new()) };
-            narrow("c.seq >= ?", Box::new(first));
-            narrow("c.seq <= ?", Box::new(last));
-        }
-        if let Some(since) = since {
-            narrow("c.received_at >= ?", Box::new(since));
-        }
-        if let Some(until) = until {
-            narrow("c.received_at < ?", Box::new(until));
-        }
-        match filter.outcome {
-            None => {}
-            Some(OutcomeFilter::None) => {
-                conditions.push("NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq)".to_owned());
-            }
-            Some(OutcomeFilter::Last(kind)) => conditions.push(format!(
-                "EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq AND o.outcome = '{}')",
-                kind.as_str()
-            )),
-        }
-        conditions.push(
-            match filter.state {
-                None => "1",
-                Some(State::Parked) => "e.state = 'parked'",
-                Some(State::Pending) => {
-                    "(e.state IN ('retrying', 'requeued')
-                      OR (e.seq IS NULL AND c.seq > (SELECT published_through FROM cursor)))"
-                }
-                Some(State::Published) => {
-                    "(e.seq IS NULL AND c.seq <= (SELECT published_through FROM cursor)
-                      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1))"
-                }
-                Some(State::Rejected) => {
-                    "(e.seq IS NULL AND d.is_open = 1 AND d.why <> 'unrouted'
-                      AND c.seq <= (SELECT published_through FROM cursor))"
-                }
-                Some(State::Unrouted) => {
-                    "(e.seq IS NULL AND d.is_open = 1 AND d.why = 'unrouted'
-                      AND c.seq <= (SELECT published_through FROM cursor))"
-                }
-            }
-            .to_owned(),
-        );
-        values.push(Box::new(filter.limit as i64));
-        // States other than published are rare in a long log: start with the few rows that can have them.
-        let from = match filter.state {
-            Some(State::Parked) => "exceptions e JOIN commands c ON c.seq = e.seq",
-            Some(State::Rejected | State::Unrouted) => {
-                "dead_letters d JOIN commands c ON c.seq = d.seq LEFT JOIN exceptions e ON e.seq = c.seq"
-            }
-            _ => "commands c LEFT JOIN exceptions e ON e.seq = c.seq",
-        };
-        let sql = format!(
-            "SELECT {RECORD} FROM {from} WHERE {} ORDER BY c.seq {order} LIMIT ?{}",
-            conditions.join(" AND "),
-            values.len()
-        );
-        let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-        let mut statement = self.connection.prepare(&sql)?;
-        statement.query_map(&*values, record)?.map(|found| self.with_outcome(found?)).collect()
-    }
-
-    /// Places in the log that enclose all commands received between two times, in milliseconds; `None` if there are
-    /// none.
-    ///
-    /// There is no index by time: it would slow down the accept path. The index of ids serves instead. An id may be
-    /// ahead of its command's time; the ledger knows by how much at most. The index has 24 bytes for each command of
-    /// that time.
-    fn between(&self, since: Option<i64>, until: Option<i64>) -> rusqlite::Result<Option<(i64, i64)>> {
-        let lead = history::id_lead(&self.connection)?;
-        let first = CommandId::floor(since.unwrap_or(i64::MIN));
-        let last = CommandId::floor(until.map_or(i64::MAX, |until| until.saturating_add(lead)));
-        let bounds = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
-        let (first, last) = match (since, until) {
-            // The newest come first anyway.
-            (Some(_), None) => self
-                .connection
-                .prepare_cached(SINCE)?
-                .query_row(params![first.as_bytes().as_slice(), i64::MAX], bounds)?,
-            _ => self
-                .connection
-                .prepare_cached(BETWEEN)?
-                .query_row(params![first.as_bytes().as_slice(), last.as_bytes().as_slice()], bounds)?,
-        };
-        Ok(first.zip(last))
     }
 
     /// When credentials were last used.
@@ -421,7 +293,7 @@ fn state(row: &Row<'_>) -> rusqlite::Result<State> {
     Ok(State::of(seq(row, "seq")?, seq(row, "published_through")?, exception))
 }
 
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let is_parked = word::<Exceptional>(row, "state")? == Some(Exceptional::Parked);
     Ok(Record {
         seq: seq(row, "seq")?,

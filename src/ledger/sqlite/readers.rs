@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -11,8 +12,8 @@ use super::{dead_letters, reader::Reader, schema::OpenError, shared::Shared};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        ActFilter, ActRecord, CredentialUse, Filter, KeptRefusal, LookError, Lookup, Record, RefusalFilter,
-        Stats, Stray,
+        ActFilter, ActRecord, CredentialUse, Filter, Found, KeptRefusal, LookError, Lookup, Record,
+        RefusalFilter, Stats, Stray,
     },
     time::Timestamp,
 };
@@ -87,12 +88,28 @@ impl Lookup for Readers {
         self.look("list commands of", move |reader| reader.list(&filter))
     }
 
+    fn search(
+        &self,
+        filter: Filter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
+        self.look("search", move |reader| reader.search(&filter, Some(patience)))
+    }
+
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
         self.look("read the retention of", Reader::pruned_before)
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {
         self.look("list refusals of", move |reader| reader.refusals(&filter))
+    }
+
+    fn search_refusals(
+        &self,
+        filter: RefusalFilter,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
+        self.look("search", move |reader| reader.search_refusals(&filter, Some(patience)))
     }
 
     fn refused_since(

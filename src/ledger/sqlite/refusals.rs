@@ -1,10 +1,15 @@
 //! Refused callbacks: written by the writer, dropped, found by readers.
 
-use rusqlite::{Row, Transaction, params, types::ToSql};
+use std::time::Duration;
 
-use super::{columns::seq, reader::Reader};
+use rusqlite::{OptionalExtension, Row, Transaction, params, types::ToSql};
+
+use super::{columns::seq, reader::Reader, search::in_slices};
 use crate::{
-    ledger::{ContextTask, KeptRefusal, RefusalFilter, RefusedCallback},
+    ledger::{
+        ContextTask, Found, KeptRefusal, RefusalFilter, RefusedCallback, Stopped,
+        search::{Places, Slices},
+    },
     time::Timestamp,
 };
 
@@ -58,53 +63,53 @@ pub(super) fn keep(
 }
 
 impl Reader {
-    /// Refused callbacks that pass the filter, newest first. Reads all that are kept, which are few.
+    /// All refused callbacks that pass the filter, newest first.
     ///
     /// # Errors
     /// When SQLite fails.
     pub fn refusals(&self, filter: &RefusalFilter) -> rusqlite::Result<Vec<KeptRefusal>> {
-        let mut conditions = vec!["1".to_owned()];
-        let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-        let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
-            values.push(value);
-            conditions.push(condition.replace('?', &format!("?{}", values.len())));
-        };
-        for (condition, value) in [
-            ("reason = ?", &filter.reason),
-            ("endpoint = ?", &filter.endpoint),
-            ("user_id = ?", &filter.user_id),
-            ("message_id = ?", &filter.message_id),
-            ("(instance_id = ? OR context_instance_id = ?)", &filter.instance_id),
-            ("(task_id = ? OR search_id = ? OR context_task_id = ?)", &filter.task_id),
-        ] {
-            if let Some(value) = value {
-                narrow(condition, Box::new(value.clone()));
-            }
-        }
-        let number = |value: u64| Box::new(i64::try_from(value).unwrap_or(i64::MAX));
-        if let Some(id) = filter.id {
-            narrow("id = ?", number(id));
-        }
-        if let Some(before) = filter.before {
-            narrow("id < ?", number(before));
-        }
-        if let Some(since) = filter.since {
-            narrow("refused_at >= ?", Box::new(since.as_millisecond()));
-        }
-        if let Some(until) = filter.until {
-            narrow("refused_at < ?", Box::new(until.as_millisecond()));
-        }
-        if filter.nobody {
-            conditions.push("user_id IS NULL".to_owned());
-        }
-        values.push(Box::new(filter.limit as i64));
+        Ok(self.search_refusals(filter, None)?.rows)
+    }
+
+    /// [`Reader::refusals`], for as long as `patience` lasts.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn search_refusals(
+        &self,
+        filter: &RefusalFilter,
+        patience: Option<Duration>,
+    ) -> rusqlite::Result<Found<KeptRefusal>> {
+        let ends = self
+            .connection()
+            .prepare_cached("SELECT (SELECT min(id) FROM refusals), (SELECT max(id) FROM refusals)")?
+            .query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.zip(row.get::<_, Option<i64>>(1)?)))?;
+        let ends =
+            ends.map(|(first, last)| Places { first: first.cast_unsigned(), last: last.cast_unsigned() });
+        let Some(places) = ends.and_then(|ends| filter.within(ends)) else { return Ok(Found::nothing()) };
+        let (conditions, values) = conditions(filter);
         let sql = format!(
-            "SELECT * FROM refusals WHERE {} ORDER BY id DESC LIMIT ?{}",
-            conditions.join(" AND "),
-            values.len()
+            "SELECT * FROM refusals WHERE id BETWEEN ?1 AND ?2{conditions} ORDER BY id DESC LIMIT ?3"
         );
-        let values: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-        self.connection().prepare(&sql)?.query_map(&*values, kept)?.collect()
+        let slices = Slices::new(places, false);
+        let (rows, stopped) = in_slices(&self.stopwatch, slices, filter.limit, patience, |slice, limit| {
+            let (first, last) = (slice.first.cast_signed(), slice.last.cast_signed());
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut all: Vec<&dyn ToSql> = vec![&first, &last, &limit];
+            all.extend(values.iter().map(AsRef::as_ref));
+            self.connection().prepare_cached(&sql)?.query_map(&*all, kept)?.collect()
+        })?;
+        let back_to = |at: u64| {
+            self.connection()
+                .prepare_cached("SELECT refused_at FROM refusals WHERE id >= ?1 ORDER BY id LIMIT 1")?
+                .query_row([at.cast_signed()], |row| row.get(0))
+                .optional()
+        };
+        let stopped = match stopped {
+            Some(at) => Some(Stopped { at, back_to: back_to(at)? }),
+            None => None,
+        };
+        Ok(Found { rows, stopped })
     }
 
     /// As [`Lookup::refused_since`](crate::ledger::Lookup::refused_since).
@@ -118,6 +123,40 @@ impl Reader {
             .query_map([since.as_millisecond()], |row| Ok((seq(row, "n")?, kept(row)?)))?
             .collect()
     }
+}
+
+/// The conditions of a filter but for its places, and their values, from `?4` on.
+fn conditions(filter: &RefusalFilter) -> (String, Vec<Box<dyn ToSql>>) {
+    let mut conditions = String::new();
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut narrow = |condition: &str, value: Box<dyn ToSql>| {
+        values.push(value);
+        conditions.push_str(" AND ");
+        conditions.push_str(&condition.replace('?', &format!("?{}", values.len() + 3)));
+    };
+    for (condition, value) in [
+        ("reason = ?", &filter.reason),
+        ("endpoint = ?", &filter.endpoint),
+        ("peer = ?", &filter.peer),
+        ("user_id = ?", &filter.user_id),
+        ("message_id = ?", &filter.message_id),
+        ("(instance_id = ? OR context_instance_id = ?)", &filter.instance_id),
+        ("(task_id = ? OR search_id = ? OR context_task_id = ?)", &filter.task_id),
+    ] {
+        if let Some(value) = value {
+            narrow(condition, Box::new(value.clone()));
+        }
+    }
+    if let Some(since) = filter.since {
+        narrow("refused_at >= ?", Box::new(since.as_millisecond()));
+    }
+    if let Some(until) = filter.until {
+        narrow("refused_at < ?", Box::new(until.as_millisecond()));
+    }
+    if filter.nobody {
+        conditions.push_str(" AND user_id IS NULL");
+    }
+    (conditions, values)
 }
 
 fn kept(row: &Row<'_>) -> rusqlite::Result<KeptRefusal> {

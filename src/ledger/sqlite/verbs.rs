@@ -1,7 +1,7 @@
 //! The ledger's methods, as jobs for the writer and lookups of the readers.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc::SendError},
     time::Duration,
 };
 
@@ -73,16 +73,18 @@ impl Accept for SqliteLedger {
     }
 
     fn refused(&self, refused: RefusedCallback) {
-        let stranger = refused.stranger;
-        if self.doors.shared.refused.admit(stranger)
-            && self.doors.jobs.send(Job::Refused(Box::new(refused))).is_err()
-        {
-            self.doors.shared.refused.drop_one(stranger);
+        let Some(refused) = self.doors.shared.refused.admit(refused) else { return };
+        if let Err(SendError(Job::Refused(refused))) = self.doors.jobs.send(Job::Refused(Box::new(refused))) {
+            self.doors.shared.refused.drop_one(*refused);
         }
     }
 
     fn refusals_dropped(&self) -> Dropped {
         self.doors.shared.refused.dropped()
+    }
+
+    fn newest_refusals_dropped(&self) -> Vec<RefusedCallback> {
+        self.doors.shared.refused.newest_dropped()
     }
 
     fn registered(

@@ -115,7 +115,7 @@ impl Waiting {
         // Refused callbacks are only informational: drop what cannot be written now.
         let dropped = lazy.refused.take(usize::MAX);
         shared.refused.written(&dropped);
-        dropped.iter().for_each(|refused| shared.refused.drop_one(refused.stranger));
+        dropped.into_iter().for_each(|refused| shared.refused.drop_one(refused));
         lazy.since = None;
     }
 }

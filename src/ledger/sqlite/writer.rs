@@ -235,7 +235,7 @@ impl Writer {
                 lazy.since = (!lazy.is_empty()).then(Instant::now);
             }
             Err(failed) => {
-                refused.iter().for_each(|one| self.shared.refused.drop_one(one.stranger));
+                refused.into_iter().for_each(|one| self.shared.refused.drop_one(one));
                 for displaced in appended.remembered.into_iter().rev() {
                     self.window.take_back(displaced);
                 }

@@ -106,6 +106,7 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number(backend: Backen
             user_id: text("zhang3"),
             task_id: text("n1"),
             instance_id: text("PO-77"),
+            peer: text("192.0.2.7"),
             ..base(0)
         },
         RefusedCallback { user_id: text("li4"), search_id: text("n1"), message_id: text("77"), ..base(60) },
@@ -133,6 +134,9 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number(backend: Backen
         (RefusalFilter { id: Some(9), ..all() }, vec![]),
         (RefusalFilter { user_id: text("zhang3"), ..all() }, vec![4, 1]),
         (RefusalFilter { nobody: true, ..all() }, vec![3]),
+        (RefusalFilter { peer: text("192.0.2.7"), ..all() }, vec![1]),
+        (RefusalFilter { peer: text("192.0.2.8"), ..all() }, vec![]),
+        (RefusalFilter { id: Some(3), before: Some(3), ..all() }, vec![]),
         (RefusalFilter { task_id: text("n1"), ..all() }, vec![4, 2, 1]),
         (RefusalFilter { instance_id: text("PO-77"), ..all() }, vec![4, 1]),
         (RefusalFilter { message_id: text("77"), ..all() }, vec![2]),
@@ -148,4 +152,54 @@ async fn refused_callbacks_are_found_by_who_what_when_and_number(backend: Backen
         let found = ledger.refusals(filter.clone()).await.unwrap();
         assert_eq!(found.iter().map(|one| one.id).collect::<Vec<_>>(), expected, "{filter:?}");
     }
+}
+
+#[apply(every_way)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_of_refused_callbacks_stops_in_time_and_is_continued(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let at = |n: u64| Timestamp::from_millisecond((1_764_000_000 + n as i64) * 1000).unwrap();
+    for n in 1..=5 {
+        ledger.refused(RefusedCallback { refused_at: at(n), ..malformed(n) });
+    }
+    ledger.flush().await;
+    // More than one slice lies between two of them.
+    let id = if backend == Backend::Sqlite { "" } else { "ALTER TABLE refusals ALTER id DROP IDENTITY;" };
+    scratch.execute(&format!("{id} UPDATE refusals SET id = id * 5000")).await;
+    let ledger = scratch.open().await;
+    let filter = RefusalFilter { reason: Some("malformed".to_owned()), limit: 9, ..RefusalFilter::default() };
+    let (mut seen, mut before, mut stops) = (Vec::new(), None, 0);
+    loop {
+        let found =
+            ledger.search_refusals(RefusalFilter { before, ..filter.clone() }, Duration::ZERO).await.unwrap();
+        seen.extend(found.rows.iter().map(|one| one.id));
+        let Some(stopped) = found.stopped else { break };
+        stops += 1;
+        assert_eq!(stopped.back_to, Some(at(stopped.at.div_ceil(5000))));
+        before = Some(stopped.at);
+    }
+    assert_eq!(seen, [25_000, 20_000, 15_000, 10_000, 5000]);
+    assert!(stops > 5, "{stops}");
+    let kept = ledger.refusals(filter).await.unwrap();
+    assert_eq!(kept.iter().map(|one| one.id).collect::<Vec<_>>(), seen);
+}
+
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_callback_that_cannot_be_kept_is_remembered(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    ledger.refused(malformed(1));
+    ledger.flush().await;
+    assert!(ledger.newest_refusals_dropped().is_empty());
+    // It is closed.
+    ledger.refused(malformed(2));
+    ledger.refused(RefusedCallback { stranger: true, ..malformed(3) });
+    let dropped = ledger.refusals_dropped();
+    assert_eq!((dropped.known, dropped.strangers), (1, 1));
+    let mut sizes: Vec<_> = ledger.newest_refusals_dropped().iter().map(|one| one.body_bytes).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 3]);
+    assert_eq!(found(&ledger, None, 9).await.iter().map(|one| one.body_bytes).collect::<Vec<_>>(), [1]);
 }
