@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ledger::{AcceptError, Registering};
 
-const MAX_BODY_BYTES: usize = 64 << 10;
+pub(super) const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Bytes in the body of a batch: a thousand contexts of the usual size with much `data`.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -141,7 +141,11 @@ fn decode(encoded: &str) -> Option<String> {
 }
 
 /// Reads the body if its type is JSON: a form on a web page cannot send that without a preflight request.
-async fn json_body(request: &HttpRequest, mut payload: Payload, max_bytes: usize) -> Result<Bytes, Problem> {
+pub(super) async fn json_body(
+    request: &HttpRequest,
+    mut payload: Payload,
+    max_bytes: usize,
+) -> Result<Bytes, Problem> {
     if !request.content_type().eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

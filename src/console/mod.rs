@@ -10,7 +10,7 @@ mod api;
 mod contexts;
 mod health;
 mod negotiation;
-mod outcomes;
+mod orders;
 mod permission;
 mod problem;
 mod reconciliation;
@@ -54,14 +54,19 @@ pub struct Settings {
 /// A route: method, path, and handler. Routes with the same path are adjacent.
 type Entry = (&'static str, &'static str, fn() -> Route);
 
-const TABLE: [Entry; 17] = [
+const TABLE: [Entry; 22] = [
     ("GET", "/", || get().to(home)),
     ("GET", "/livez", || get().to(health::livez)),
     ("GET", "/readyz", || get().to(health::readyz)),
     ("GET", "/metrics", || get().to(health::metrics)),
     ("GET", "/api/v1/commands", || get().to(api::list_commands)),
     ("GET", "/api/v1/commands/{command_id}", || get().to(api::find_command)),
-    ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(outcomes::show_again)),
+    ("POST", "/api/v1/commands/{command_id}/requeue", || web::post().to(orders::requeue)),
+    ("POST", "/api/v1/commands/{command_id}/park", || web::post().to(orders::park)),
+    ("POST", "/api/v1/commands/{command_id}/show-again", || web::post().to(orders::show_again)),
+    ("POST", "/api/v1/commands:requeue", || web::post().to(orders::requeue_many)),
+    ("POST", "/api/v1/commands:park", || web::post().to(orders::park_many)),
+    ("POST", "/api/v1/commands:show-again", || web::post().to(orders::show_many_again)),
     ("GET", "/api/v1/refusals", || get().to(api::list_refusals)),
     ("GET", "/api/v1/refusals/dropped", || get().to(api::dropped_refusals)),
     ("GET", "/api/v1/refusals/{id}", || get().to(api::find_refusal)),

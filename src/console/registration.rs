@@ -26,14 +26,14 @@ pub(super) const MAX_BATCH: usize = 1000;
 
 /// What is wrong with a body, and where.
 #[derive(Debug, PartialEq, Eq)]
-struct Fault {
+pub(super) struct Fault {
     item: Option<usize>,
     member: Option<String>,
     message: Cow<'static, str>,
 }
 
 impl Fault {
-    fn of(member: &str, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn of(member: &str, message: impl Into<Cow<'static, str>>) -> Self {
         // The name is echoed to the sender, so limit its length.
         let member = member.chars().take(64).collect();
         Self { item: None, member: Some(member), message: message.into() }
@@ -147,10 +147,10 @@ fn registration(
     Ok(Registration { key, message_id, registered, registered_at: now })
 }
 
-type Read<T> = Result<T, Cow<'static, str>>;
+pub(super) type Read<T> = Result<T, Cow<'static, str>>;
 
 /// A text; null equals absent.
-fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
+pub(super) fn text(value: &RawValue, max_bytes: usize) -> Read<Option<String>> {
     match value.get().as_bytes()[0] {
         b'n' => Ok(None),
         b'"' => {
@@ -198,7 +198,7 @@ fn number(value: &RawValue) -> Read<Option<u64>> {
     Ok(Some(number).filter(|number| *number != 0))
 }
 
-fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
+pub(super) fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
     // All values in it were already scanned.
     value.get().starts_with('[').then(|| serde_json::from_str(value.get()).ok())?
 }
@@ -251,7 +251,7 @@ fn data(value: &RawValue) -> Read<Box<RawValue>> {
 }
 
 /// The members of a JSON object in order, including repeated names, with unparsed values.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,14 +4,12 @@
 //! command. It is kept for the retention from its beginning, and for longer while the ledger has a command that it
 //! changed, or a context that it was the last to register.
 
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use serde_with::skip_serializing_none;
 use sha2::{Digest, Sha256};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-use super::AcceptError;
 use crate::{command::CommandId, time::Timestamp};
 
 /// Longest reason of an act, in characters.
@@ -227,12 +225,6 @@ pub struct ActFilter {
     pub before: Option<u64>,
     /// At most this many.
     pub limit: usize,
-}
-
-/// Writes down acts that change nothing in the ledger.
-pub trait Acts: Send + Sync {
-    /// Resolves after commit and sync.
-    fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>>;
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ pub mod history;
 mod lifecycle;
 mod lookup;
 mod operator;
+mod orders;
 mod outbox;
 mod outcomes;
 pub mod postgres;
@@ -72,7 +73,7 @@ pub mod state;
 use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use accept::{Accept, Acceptance, OnConflict, Receipt};
-pub use acts::{ActFilter, ActKind, ActRecord, Actor, Acts, By, MAX_REASON_CHARS, NewAct, Via};
+pub use acts::{ActFilter, ActKind, ActRecord, Actor, By, MAX_REASON_CHARS, NewAct, Via};
 pub use contexts::{Contexts, MAX_KEY_BYTES, Registering, Registration};
 pub use credentials::CredentialUse;
 pub use dead_letters::{Collected, DeadLetter, DeadLetters, MAX_STRAYS, Stray, Why};
@@ -82,6 +83,7 @@ pub use heard::Heard;
 pub use lifecycle::{Lifecycle, Limits};
 pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
 pub use operator::{ActError, OperatorActs, Progress};
+pub use orders::{Acts, CarriedOut, MAX_ORDERED, Order, OrderKind, Ordered};
 pub use outbox::{Due, Entry, Exception, Leadership, Outbox, Settlement, Standing, Term};
 pub use outcomes::{
     OutcomeRecord, Outcomes, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd, ShowingRecord,

@@ -25,6 +25,7 @@ mod layering;
 mod layout;
 mod load;
 mod logs;
+mod orders;
 mod paths;
 mod poison;
 mod probe;

@@ -40,7 +40,7 @@ fn roles(method: &str, path: &str) -> Option<&'static [&'static str]> {
         ("GET", "/" | "/livez" | "/readyz" | "/metrics") => None,
         ("GET", "/api/v1/contexts/{key}") => Some(&["read", "operate", "register"]),
         ("GET", _) => Some(&["read", "operate"]),
-        ("POST", "/api/v1/commands/{command_id}/show-again") => Some(&["operate"]),
+        ("POST", path) if path.starts_with("/api/v1/commands") => Some(&["operate"]),
         (_, path) if path.starts_with("/api/v1/contexts") => Some(&["register"]),
         other => panic!("who may use {other:?}?"),
     }

@@ -11,11 +11,11 @@ use std::{
 use countersign::{
     command::{CommandId, Registered, Seq, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Collected, Contexts, CredentialUse,
-        DeadLetter, DeadLetters, Dropped, Filter, Findings, Found, Heard, KeptRefusal, Leadership, Ledger,
-        Lifecycle, Limits, LookError, Lookup, NewAct, Outbox, Outcomes, Receipt, Record, RefusalFilter,
-        RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain, Showing, Shown,
-        Stats, Stray,
+        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, CarriedOut, Collected, Contexts,
+        CredentialUse, DeadLetter, DeadLetters, Dropped, Filter, Findings, Found, Heard, KeptRefusal,
+        Leadership, Ledger, Lifecycle, Limits, LookError, Lookup, NewAct, Order, Outbox, Outcomes, Receipt,
+        Record, RefusalFilter, RefusedCallback, RefusedReport, Registering, Registration, Reported,
+        ShowAgain, Showing, Shown, Stats, Stray,
         findings::{Candidate, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -64,6 +64,7 @@ in_turn! {
         show_again(command_id: CommandId, by: By) -> Result<ShowAgain, AcceptError>;
     }
     Acts {
+        order(order: Order) -> Result<CarriedOut, AcceptError>;
         record(act: NewAct) -> Result<(), AcceptError>;
     }
     DeadLetters {

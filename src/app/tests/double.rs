@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
-        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, Contexts, CredentialUse, Dropped,
-        Due, Entry, Filter, Found, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct, Outbox,
-        Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration, Reported,
-        Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Term,
+        Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, CarriedOut, Contexts, CredentialUse,
+        Dropped, Due, Entry, Filter, Found, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct,
+        Order, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration,
+        Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Term,
     },
     time::Timestamp,
 };
@@ -327,6 +327,10 @@ impl Outbox for NoCommands {
 }
 
 impl Acts for Double {
+    fn order(&self, _: Order) -> BoxFuture<'static, Result<CarriedOut, AcceptError>> {
+        unreachable!("no test of the composition orders anything")
+    }
+
     fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.written(|| self.acts.lock().unwrap().push(act))
     }

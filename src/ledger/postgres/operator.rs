@@ -1,9 +1,10 @@
 //! What an operator does to a ledger, whether or not a service is running.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::{
     Error, PostgresClient, acts, dead_letters,
@@ -14,25 +15,20 @@ use super::{
 use crate::{
     command::CommandId,
     ledger::{
-        ActError, ActKind, By, NewAct, OperatorActs, Progress, Requeue, RequeueStep, ShowAgain, operator,
-        state::{Event, Exceptional, IllegalMove, State},
+        ActError, ActKind, By, CarriedOut, NewAct, OperatorActs, Order, OrderKind, Ordered, Progress,
+        Requeue, RequeueStep, operator,
+        state::{Event, Exceptional, State},
     },
     time::Timestamp,
 };
 
 impl OperatorActs for PostgresClient {
     fn requeue(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.links.act(move |transaction| async move {
-            move_on(&transaction, command_id, Event::Requeue, &by).await?;
-            Ok(transaction.commit().await?)
-        })
+        self.order(OrderKind::Requeue, command_id, by)
     }
 
     fn park(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.links.act(move |transaction| async move {
-            move_on(&transaction, command_id, Event::Park, &by).await?;
-            Ok(transaction.commit().await?)
-        })
+        self.order(OrderKind::Park, command_id, by)
     }
 
     fn requeue_parked(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
@@ -75,14 +71,7 @@ impl OperatorActs for PostgresClient {
     }
 
     fn show_again(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.links.act(move |transaction| async move {
-            match outcomes::show_again(&transaction, command_id, &by).await? {
-                ShowAgain::Ordered => Ok(transaction.commit().await?),
-                ShowAgain::NoOutcome => Err(ActError::NoOutcome),
-                ShowAgain::NothingToShow => Err(ActError::NothingToShow),
-                ShowAgain::UnknownCommand => Err(ActError::NotFound(command_id)),
-            }
-        })
+        self.order(OrderKind::ShowAgain, command_id, by)
     }
 
     fn show_parked_again(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
@@ -128,31 +117,90 @@ impl From<Error> for ActError {
     }
 }
 
-/// Moves a command, and records the act. To be called within a transaction.
-async fn move_on(
-    transaction: &Transaction,
-    command_id: CommandId,
-    event: Event,
-    by: &By,
-) -> Result<(), ActError> {
+impl PostgresClient {
+    /// Carries out an order on one command.
+    fn order(
+        &self,
+        kind: OrderKind,
+        command_id: CommandId,
+        by: By,
+    ) -> BoxFuture<'static, Result<(), ActError>> {
+        let order = Order { kind, commands: vec![command_id], if_state: None, by };
+        self.links.act(move |transaction| async move {
+            let carried_out = carry_out(&transaction, &order).await?;
+            transaction.commit().await?;
+            order.only(&carried_out)
+        })
+    }
+}
+
+/// Carries out an order, and records it as one act if anything was done. To be called within a transaction.
+pub(super) async fn carry_out(transaction: &Transaction, order: &Order) -> Result<CarriedOut, Error> {
+    // In the order in which settlements and pruning lock.
     let cursor = relay_row::lock(transaction).await?;
-    let found = transaction
-        .query_opt(
-            "SELECT c.seq, e.state FROM countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq
-             WHERE c.command_id = $1",
-            values![uuid(command_id)],
+    let ids: Vec<Uuid> = order.commands.iter().copied().map(uuid).collect();
+    if order.kind == OrderKind::ShowAgain {
+        // What is reported and shown of them comes before or after.
+        let sql =
+            "SELECT seq FROM countersign.commands WHERE command_id = ANY($1) ORDER BY seq FOR NO KEY UPDATE";
+        transaction.query(sql, values![ids]).await?;
+    }
+    let rows = transaction
+        .query(
+            "SELECT c.command_id, c.seq, e.state,
+                (SELECT l.why FROM countersign.dead_letters l WHERE l.seq = c.seq AND l.is_open) AS came_back,
+                EXISTS (SELECT 1 FROM countersign.outcomes o WHERE o.seq = c.seq) AS is_reported
+             FROM countersign.commands c LEFT JOIN countersign.exceptions e ON e.seq = c.seq
+             WHERE c.command_id = ANY($1)",
+            values![ids],
         )
         .await?;
-    let Some(row) = found else { return Err(ActError::NotFound(command_id)) };
-    let seq = row.seq("seq")?;
-    let state = State::of(seq, cursor, row.word("state")?);
-    let Some(next) = state.after(event)? else {
-        return Err(ActError::Illegal(IllegalMove { from: state, event }));
-    };
-    let kind = if event == Event::Park { ActKind::Park } else { ActKind::Requeue };
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        found.insert(row.id("command_id")?, row);
+    }
     let now = Timestamp::now();
-    let act = acts::add(transaction, &NewAct::new(kind, by, 1), now).await?;
-    Ok(write(transaction, act, vec![number(seq)], next, now).await?)
+    // By what they become.
+    let mut moved: Vec<(Exceptional, Vec<i64>)> = Vec::new();
+    let mut shown: Vec<i64> = Vec::new();
+    let mut results = Vec::with_capacity(order.commands.len());
+    for command_id in &order.commands {
+        let Some(row) = found.get(command_id) else {
+            results.push(Ordered::UnknownCommand);
+            continue;
+        };
+        let seq = row.seq("seq")?;
+        let state = State::of(seq, cursor, row.word("state")?).or_came_back(row.word("came_back")?);
+        results.push(match order.moves(state) {
+            Err(result) => result,
+            Ok(Some(next)) => {
+                match moved.iter_mut().find(|(state, _)| *state == next) {
+                    Some((_, places)) => places.push(number(seq)),
+                    None => moved.push((next, vec![number(seq)])),
+                }
+                Ordered::Done
+            }
+            Ok(None) if !row.try_get::<_, bool>("is_reported")? => Ordered::NoOutcome,
+            Ok(None) if !outcomes::order(transaction, number(seq), now).await? => Ordered::NothingToShow,
+            Ok(None) => {
+                shown.push(number(seq));
+                Ordered::Done
+            }
+        });
+    }
+    let mut carried_out = CarriedOut { act_id: None, results };
+    if carried_out.done() > 0 {
+        let act = NewAct::new(order.kind.act(), &order.by, carried_out.done());
+        let act = acts::add(transaction, &act, now).await?;
+        carried_out.act_id = Some(act.cast_unsigned());
+        for (state, places) in moved {
+            write(transaction, act, places, state, now).await?;
+        }
+        if !shown.is_empty() {
+            acts::changed(transaction, act, shown, now.as_millisecond()).await?;
+        }
+    }
+    Ok(carried_out)
 }
 
 /// Requeues everything that is parked; returns what it was. To be called within a transaction.

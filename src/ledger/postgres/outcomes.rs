@@ -18,7 +18,7 @@ use crate::{
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd,
+        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, Showing, ShowingEnd,
         ShowingRecord, ShowingState, Shown, Surface, heard::Listeners, history,
     },
     time::Timestamp,
@@ -249,31 +249,6 @@ async fn remember_version(transaction: &Transaction, shown: &Shown, update_time:
     Ok(())
 }
 
-/// Has the outcome of a command shown again, and records that an operator wanted it.
-pub(super) async fn show_again(
-    transaction: &Transaction,
-    command_id: CommandId,
-    by: &By,
-) -> Result<ShowAgain, Error> {
-    let Some(Locked { seq, .. }) = lock(transaction, command_id).await? else {
-        return Ok(ShowAgain::UnknownCommand);
-    };
-    let reported = transaction
-        .query_opt("SELECT 1 FROM countersign.outcomes WHERE seq = $1", values![seq])
-        .await?
-        .is_some();
-    if !reported {
-        return Ok(ShowAgain::NoOutcome);
-    }
-    let now = Timestamp::now();
-    if !order(transaction, seq, now).await? {
-        return Ok(ShowAgain::NothingToShow);
-    }
-    let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, 1), now).await?;
-    acts::changed(transaction, act, vec![seq], now.as_millisecond()).await?;
-    Ok(ShowAgain::Ordered)
-}
-
 /// Has everything shown again that is parked; returns whose outcomes it is.
 pub(super) async fn show_parked_again(transaction: &Transaction, by: &By) -> Result<Vec<CommandId>, Error> {
     let parked = transaction
@@ -300,9 +275,9 @@ pub(super) async fn show_parked_again(transaction: &Transaction, by: &By) -> Res
     Ok(ids)
 }
 
-/// True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
+/// Has the outcome of the command at a place in the log shown again. True if there is anything to show. What is parked goes before what is shown already: of a command whose card was
 /// refused, the instance is left in peace.
-async fn order(transaction: &Transaction, seq: i64, now: Timestamp) -> Result<bool, Error> {
+pub(super) async fn order(transaction: &Transaction, seq: i64, now: Timestamp) -> Result<bool, Error> {
     let changed = transaction
         .execute(
             "UPDATE countersign.showings SET state = 'waiting', attempts = 0, next_attempt_at = $2, changed_at = $2,

@@ -12,17 +12,17 @@ use tokio::{
 };
 
 use super::{
-    PostgresLedger, acts, contexts, credentials, dead_letters, outcomes,
+    PostgresLedger, acts, contexts, credentials, dead_letters, operator, outcomes,
     registry::Question,
     writer::{Accepting, HOLD, Job},
 };
 use crate::{
     command::{CommandId, Registered, TaskKey, id::DecisionKey, message::Parts, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Acts, By, Collected, Contexts, CredentialUse, DeadLetter,
-        DeadLetters, Dropped, Heard, Leadership, Lifecycle, Limits, LookError, Lookup, NewAct, Outcomes,
-        Receipt, RefusedCallback, RefusedReport, Registering, Registration, Reported, ShowAgain, Showing,
-        Shown, Term,
+        Accept, AcceptError, Acceptance, Acts, By, CarriedOut, Collected, Contexts, CredentialUse,
+        DeadLetter, DeadLetters, Dropped, Heard, Leadership, Lifecycle, Limits, LookError, Lookup, NewAct,
+        Order, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration, Reported,
+        ShowAgain, Showing, Shown, Term,
         findings::{Findings, Keeps},
         lookup::Looks,
         replies,
@@ -243,11 +243,8 @@ impl Outcomes for PostgresLedger {
         command_id: CommandId,
         by: By,
     ) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        self.links.change("have an outcome shown again in", move |transaction| async move {
-            let ordered = outcomes::show_again(&transaction, command_id, &by).await?;
-            transaction.commit().await?;
-            Ok(ordered)
-        })
+        let ordered = self.order(Order::show_again(command_id, by));
+        Box::pin(async move { Ok(ordered.await?.first().into()) })
     }
 }
 
@@ -262,6 +259,14 @@ impl DeadLetters for PostgresLedger {
 }
 
 impl Acts for PostgresLedger {
+    fn order(&self, order: Order) -> BoxFuture<'static, Result<CarriedOut, AcceptError>> {
+        self.links.change("carry out an order in", move |transaction| async move {
+            let carried_out = operator::carry_out(&transaction, &order).await?;
+            transaction.commit().await?;
+            Ok(carried_out)
+        })
+    }
+
     fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.links.change("record an act in", move |transaction| async move {
             acts::add(&transaction, &act, Timestamp::now()).await?;

@@ -4,12 +4,12 @@
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
-use super::{acts, contexts, credentials, dead_letters, findings, outcomes};
+use super::{acts, contexts, credentials, dead_letters, findings, operator, outcomes};
 use crate::{
-    command::{CommandId, outcome::Outcome},
+    command::outcome::Outcome,
     ledger::{
-        AcceptError, By, Collected, CredentialUse, DeadLetter, NewAct, RefusedReport, Registering,
-        Registration, Reported, ShowAgain, Shown, findings::Reconciled,
+        AcceptError, By, CarriedOut, Collected, CredentialUse, DeadLetter, NewAct, Order, RefusedReport,
+        Registering, Registration, Reported, Shown, findings::Reconciled,
     },
     time::Timestamp,
 };
@@ -45,7 +45,7 @@ pub(super) enum Change {
     Report(Box<Asked<(Outcome, bool), Reported>>),
     RefuseReport(Asked<RefusedReport, ()>),
     SettleShowings(Asked<Vec<Shown>, ()>),
-    ShowAgain(Asked<(CommandId, By), ShowAgain>),
+    Order(Box<Asked<Order, CarriedOut>>),
     Collect(Asked<Vec<DeadLetter>, Vec<Collected>>),
     Reconciled(Asked<Reconciled, ()>),
     Credentials(Asked<Vec<CredentialUse>, ()>),
@@ -73,8 +73,8 @@ impl Change {
         Self::SettleShowings(Asked::new(shown, reply))
     }
 
-    pub(super) fn show_again(command_id: CommandId, by: By, reply: Reply<ShowAgain>) -> Self {
-        Self::ShowAgain(Asked::new((command_id, by), reply))
+    pub(super) fn order(order: Order, reply: Reply<CarriedOut>) -> Self {
+        Self::Order(Box::new(Asked::new(order, reply)))
     }
 
     pub(super) fn act(act: NewAct, reply: Reply<()>) -> Self {
@@ -100,7 +100,8 @@ impl Change {
             Self::Register(asked) => asked.what.0.len() + 2,
             Self::Unregister(_) => 3,
             Self::RefuseReport(_) => 2,
-            Self::ShowAgain(_) => 4,
+            // Of each command an exception or its showings, a dead letter, and that the act changed it.
+            Self::Order(asked) => 3 * asked.what.commands.len() + 1,
             Self::Act(_) => 1,
             // An instance may be as large as hundreds of rows, and accepts wait for the same commit.
             Self::Report(asked) => {
@@ -132,10 +133,7 @@ impl Change {
             Self::SettleShowings(asked) => {
                 asked.answer = Some(outcomes::settle(transaction, &asked.what)?);
             }
-            Self::ShowAgain(asked) => {
-                let (command_id, by) = &asked.what;
-                asked.answer = Some(outcomes::show_again(transaction, *command_id, by)?);
-            }
+            Self::Order(asked) => asked.answer = Some(operator::carry_out(transaction, &asked.what)?),
             Self::Collect(asked) => {
                 let collected = asked.what.iter().map(|letter| dead_letters::collect(transaction, letter));
                 asked.answer = Some(collected.collect::<rusqlite::Result<_>>()?);
@@ -158,7 +156,7 @@ impl Change {
             Self::Report(asked) => asked.tell(committed),
             Self::RefuseReport(asked) => asked.tell(committed),
             Self::SettleShowings(asked) => asked.tell(committed),
-            Self::ShowAgain(asked) => asked.tell(committed),
+            Self::Order(asked) => asked.tell(committed),
             Self::Collect(asked) => asked.tell(committed),
             Self::Reconciled(asked) => asked.tell(committed),
             Self::Credentials(asked) => asked.tell(committed),
@@ -174,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{
         command::{
-            Grant, Registered, TaskRef,
+            CommandId, Grant, Registered, TaskRef,
             outcome::{Instance, Kind},
         },
         ledger::{ActKind, Actor, ShowingEnd, Via, findings::Finding},
@@ -193,7 +191,12 @@ mod tests {
         let by = By::from(Actor::unnamed(Via::Api));
         assert_eq!(Change::register(vec![one; 3], by.clone(), reply()).rows(), 5);
         assert_eq!(Change::unregister("k".to_owned(), by.clone(), reply()).rows(), 3);
-        assert_eq!(Change::show_again(command_id, by.clone(), reply()).rows(), 4);
+        let order = |ids: usize| Order {
+            commands: vec![command_id; ids],
+            ..Order::show_again(command_id, by.clone())
+        };
+        assert_eq!(Change::order(order(1), reply()).rows(), 4);
+        assert_eq!(Change::order(order(1000), reply()).rows(), 3001);
         assert_eq!(Change::act(NewAct::new(ActKind::Reload, &by, 0), reply()).rows(), 1);
         let refused = RefusedReport { command_id, kind: Kind::Applied, reason: String::new() };
         assert_eq!(Change::refuse_report(refused, reply()).rows(), 2);

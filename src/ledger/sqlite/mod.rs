@@ -34,6 +34,7 @@ mod salvage;
 mod schema;
 mod search;
 mod shared;
+mod slices;
 mod source;
 mod verbs;
 mod waiting;

@@ -9,19 +9,20 @@ use super::{SqliteClient, acts, columns, dead_letters, outcomes, prune};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        ActError, ActKind, By, NewAct, OperatorActs, Progress, Requeue, RequeueStep, ShowAgain, operator,
-        state::{Event, Exceptional, IllegalMove, State},
+        ActError, ActKind, By, CarriedOut, NewAct, OperatorActs, Order, OrderKind, Ordered, Progress,
+        Requeue, RequeueStep, operator,
+        state::{Event, Exceptional, State},
     },
     time::Timestamp,
 };
 
 impl OperatorActs for SqliteClient {
     fn requeue(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| move_on(transaction, command_id, Event::Requeue, &by))
+        self.order(OrderKind::Requeue, command_id, by)
     }
 
     fn park(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| move_on(transaction, command_id, Event::Park, &by))
+        self.order(OrderKind::Park, command_id, by)
     }
 
     fn requeue_parked(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
@@ -85,12 +86,7 @@ impl OperatorActs for SqliteClient {
     }
 
     fn show_again(&self, command_id: CommandId, by: By) -> BoxFuture<'static, Result<(), ActError>> {
-        self.act(move |transaction| match outcomes::show_again(transaction, command_id, &by)? {
-            ShowAgain::Ordered => Ok(()),
-            ShowAgain::NoOutcome => Err(ActError::NoOutcome),
-            ShowAgain::NothingToShow => Err(ActError::NothingToShow),
-            ShowAgain::UnknownCommand => Err(ActError::NotFound(command_id)),
-        })
+        self.order(OrderKind::ShowAgain, command_id, by)
     }
 
     fn show_parked_again(&self, by: By) -> BoxFuture<'static, Result<Vec<CommandId>, ActError>> {
@@ -147,36 +143,87 @@ impl OperatorActs for SqliteClient {
     }
 }
 
+impl SqliteClient {
+    /// Carries out an order on one command.
+    fn order(
+        &self,
+        kind: OrderKind,
+        command_id: CommandId,
+        by: By,
+    ) -> BoxFuture<'static, Result<(), ActError>> {
+        let order = Order { kind, commands: vec![command_id], if_state: None, by };
+        self.act(move |transaction| order.only(&carry_out(transaction, &order)?))
+    }
+}
+
 /// The state of the command at a place in the log.
 fn state(transaction: &Connection, seq: Seq) -> rusqlite::Result<Option<State>> {
     transaction
         .prepare_cached(
-            "SELECT (SELECT published_through FROM cursor) AS cursor, e.state
+            "SELECT (SELECT published_through FROM cursor) AS cursor, e.state,
+                (SELECT d.why FROM dead_letters d WHERE d.seq = c.seq AND d.is_open = 1) AS came_back
              FROM commands c LEFT JOIN exceptions e ON e.seq = c.seq WHERE c.seq = ?1",
         )?
         .query_row([seq as i64], |row| {
-            Ok(State::of(seq, columns::seq(row, "cursor")?, columns::word(row, "state")?))
+            let state = State::of(seq, columns::seq(row, "cursor")?, columns::word(row, "state")?);
+            Ok(state.or_came_back(columns::word(row, "came_back")?))
         })
         .optional()
 }
 
-fn move_on(transaction: &Connection, command_id: CommandId, event: Event, by: &By) -> Result<(), ActError> {
-    let found = transaction
-        .query_row(
-            "SELECT seq FROM commands WHERE command_id = ?1",
-            [command_id.as_bytes().as_slice()],
-            |row| columns::seq(row, "seq"),
-        )
-        .optional()?;
-    let Some(seq) = found else { return Err(ActError::NotFound(command_id)) };
-    let Some(state) = state(transaction, seq)? else { return Err(ActError::NotFound(command_id)) };
-    let Some(next) = state.after(event)? else {
-        return Err(ActError::Illegal(IllegalMove { from: state, event }));
-    };
-    let kind = if event == Event::Park { ActKind::Park } else { ActKind::Requeue };
+/// Carries out an order, and records it as one act if anything was done. Call it within a transaction.
+pub(super) fn carry_out(transaction: &Connection, order: &Order) -> rusqlite::Result<CarriedOut> {
     let now = Timestamp::now();
-    let act = acts::add(transaction, &NewAct::new(kind, by, 1), now)?;
-    Ok(write(transaction, act, seq, next, now.as_millisecond())?)
+    let mut done: Vec<(Seq, Option<Exceptional>)> = Vec::new();
+    let mut results = Vec::with_capacity(order.commands.len());
+    for command_id in &order.commands {
+        results.push(match judge(transaction, order, *command_id, now)? {
+            Ok(moved) => {
+                done.push(moved);
+                Ordered::Done
+            }
+            Err(result) => result,
+        });
+    }
+    if done.is_empty() {
+        return Ok(CarriedOut { act_id: None, results });
+    }
+    let act = acts::add(transaction, &NewAct::new(order.kind.act(), &order.by, done.len()), now)?;
+    for (seq, moved) in done {
+        match moved {
+            Some(state) => write(transaction, act, seq, state, now.as_millisecond())?,
+            None => acts::changed(transaction, act, seq as i64, now.as_millisecond())?,
+        }
+    }
+    Ok(CarriedOut { act_id: Some(act.cast_unsigned()), results })
+}
+
+/// What is to become of a command by an order. An outcome that is to be shown again waits from here on.
+fn judge(
+    transaction: &Connection,
+    order: &Order,
+    command_id: CommandId,
+    now: Timestamp,
+) -> rusqlite::Result<Result<(Seq, Option<Exceptional>), Ordered>> {
+    let found = transaction
+        .prepare_cached("SELECT seq FROM commands WHERE command_id = ?1")?
+        .query_row([command_id.as_bytes().as_slice()], |row| columns::seq(row, "seq"))
+        .optional()?;
+    let Some(seq) = found else { return Ok(Err(Ordered::UnknownCommand)) };
+    let Some(state) = state(transaction, seq)? else { return Ok(Err(Ordered::UnknownCommand)) };
+    let moved = match order.moves(state) {
+        Ok(moved) => moved,
+        Err(result) => return Ok(Err(result)),
+    };
+    if order.kind == OrderKind::ShowAgain {
+        if !outcomes::is_reported(transaction, seq)? {
+            return Ok(Err(Ordered::NoOutcome));
+        }
+        if !outcomes::order(transaction, seq as i64, now)? {
+            return Ok(Err(Ordered::NothingToShow));
+        }
+    }
+    Ok(Ok((seq, moved)))
 }
 
 fn write(transaction: &Connection, act: i64, seq: Seq, state: Exceptional, now: i64) -> rusqlite::Result<()> {

@@ -11,7 +11,7 @@ use crate::{
         outcome::{CardStatus, Instance, Kind, Outcome},
     },
     ledger::{
-        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, ShowAgain, Showing, ShowingEnd,
+        ActKind, By, Heard, NewAct, OutcomeRecord, RefusedReport, Reported, Showing, ShowingEnd,
         ShowingRecord, ShowingState, Shown, Surface,
     },
     time::Timestamp,
@@ -191,31 +191,11 @@ fn remember_version(transaction: &Connection, shown: &Shown, update_time: i64) -
     Ok(())
 }
 
-/// Shows the outcome of a command again, and records the operator's act.
-pub(super) fn show_again(
-    transaction: &Connection,
-    command_id: CommandId,
-    by: &By,
-) -> rusqlite::Result<ShowAgain> {
-    let found: Option<(i64, bool)> = transaction
-        .prepare_cached(
-            "SELECT c.seq, EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq) FROM commands c WHERE command_id = ?1",
-        )?
-        .query_row([command_id.as_bytes().as_slice()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    match found {
-        None => Ok(ShowAgain::UnknownCommand),
-        Some((_, false)) => Ok(ShowAgain::NoOutcome),
-        Some((seq, true)) => {
-            let now = Timestamp::now();
-            if !order(transaction, seq, now)? {
-                return Ok(ShowAgain::NothingToShow);
-            }
-            let act = acts::add(transaction, &NewAct::new(ActKind::ShowAgain, by, 1), now)?;
-            acts::changed(transaction, act, seq, now.as_millisecond())?;
-            Ok(ShowAgain::Ordered)
-        }
-    }
+/// Whether a worker has reported on the command at a place in the log.
+pub(super) fn is_reported(transaction: &Connection, seq: Seq) -> rusqlite::Result<bool> {
+    transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM outcomes WHERE seq = ?1)")?
+        .query_row([seq as i64], |row| row.get(0))
 }
 
 /// Shows all parked outcomes again; returns their commands.
@@ -239,9 +219,9 @@ pub(super) fn show_parked_again(transaction: &Connection, by: &By) -> rusqlite::
     Ok(parked.into_iter().map(|(_, id)| id).collect())
 }
 
-/// True if there is anything to show. Leaves alone what is already shown while something is not: if the card was
+/// Has the outcome of the command at a place in the log shown again. True if there is anything to show. Leaves alone what is already shown while something is not: if the card was
 /// refused, the instance is not shown again.
-fn order(transaction: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
+pub(super) fn order(transaction: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {
     let changed = transaction
         .prepare_cached(
             "UPDATE showings SET state = 'waiting', attempts = 0, next_attempt_at = ?2, changed_at = ?2,

@@ -10,7 +10,7 @@ use super::{
     credentials, dead_letters, history, outcomes,
     room::Room,
     schema::{self, OpenError},
-    search::Stopwatch,
+    slices::Stopwatch,
 };
 use crate::{
     command::{

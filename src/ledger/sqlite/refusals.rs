@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params, types::ToSql};
 
-use super::{columns::seq, reader::Reader, search::in_slices};
+use super::{columns::seq, reader::Reader, slices::in_slices};
 use crate::{
     ledger::{
         ContextTask, Found, KeptRefusal, RefusalFilter, RefusedCallback, Stopped,

@@ -23,10 +23,10 @@ use super::{
 use crate::{
     command::{CommandId, Registered, Seq, TaskKey, id::DecisionKey, message, outcome::Outcome},
     ledger::{
-        Accept, AcceptError, Acceptance, Acts, By, Collected, Contexts, CredentialUse, DeadLetter,
-        DeadLetters, Dropped, Due, Entry, Heard, Leadership, Lifecycle, Limits, LookError, NewAct, Outbox,
-        Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration, Reported, Settlement,
-        ShowAgain, Showing, Shown, Standing, Term,
+        Accept, AcceptError, Acceptance, Acts, By, CarriedOut, Collected, Contexts, CredentialUse,
+        DeadLetter, DeadLetters, Dropped, Due, Entry, Heard, Leadership, Lifecycle, Limits, LookError,
+        NewAct, Order, Outbox, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration,
+        Reported, Settlement, ShowAgain, Showing, Shown, Standing, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
         replies,
     },
@@ -294,11 +294,16 @@ impl Outcomes for SqliteLedger {
         command_id: CommandId,
         by: By,
     ) -> BoxFuture<'static, Result<ShowAgain, AcceptError>> {
-        self.doors.ask(|reply| Job::Change(Change::show_again(command_id, by, reply)))
+        let ordered = self.order(Order::show_again(command_id, by));
+        Box::pin(async move { Ok(ordered.await?.first().into()) })
     }
 }
 
 impl Acts for SqliteLedger {
+    fn order(&self, order: Order) -> BoxFuture<'static, Result<CarriedOut, AcceptError>> {
+        self.doors.ask(|reply| Job::Change(Change::order(order, reply)))
+    }
+
     fn record(&self, act: NewAct) -> BoxFuture<'static, Result<(), AcceptError>> {
         self.doors.ask(|reply| Job::Change(Change::act(act, reply)))
     }

@@ -2,8 +2,14 @@
 
 use super::*;
 use countersign::{
-    command::{Grant, Registered},
-    ledger::{ActFilter, ActKind, ActRecord, NewAct, Requeue, RequeueFilter, RequeueStep, history::What},
+    command::{
+        Grant, Registered,
+        outcome::{Kind, Outcome},
+    },
+    ledger::{
+        ActFilter, ActKind, ActRecord, Collected, DeadLetter, MAX_ORDERED, NewAct, Order, OrderKind, Ordered,
+        Requeue, RequeueFilter, RequeueStep, Why, history::What,
+    },
 };
 use serde_json::{Value, json};
 
@@ -389,4 +395,122 @@ async fn a_listing_after_a_place_goes_the_way_of_the_log(backend: Backend) {
     assert_eq!(list(Filter { state: Some(State::Published), ..after.clone() }).await, [2, 3]);
     assert_eq!(list(Filter { state: Some(State::Pending), ..after.clone() }).await, [4, 5]);
     assert!(list(Filter { after: Some(5), ..after }).await.is_empty());
+}
+
+fn order(kind: OrderKind, commands: &[CommandId], if_state: Option<State>) -> Order {
+    Order { kind, commands: commands.to_vec(), if_state, by: of_token() }
+}
+
+#[apply(every_way)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_on_many_commands_is_one_act_and_says_what_became_of_each(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let commands = commands(&ledger, 5).await;
+    let unknown = CommandId::new(Timestamp::now());
+    let settlement =
+        Settlement { through: Some(3), exceptions: vec![parked(1), parked(2)], ..Settlement::default() };
+    ledger.settle(settlement).await.unwrap();
+    let state = async |id: CommandId| ledger.find(id).await.unwrap().unwrap().state;
+
+    // Somebody else was faster with the second.
+    scratch.client().await.requeue(commands[1], by()).await.unwrap();
+    let asked = [commands[2], commands[0], commands[1], unknown, commands[3]];
+    let done = ledger.order(order(OrderKind::Requeue, &asked, Some(State::Parked))).await.unwrap();
+    let expected = [
+        Ordered::OtherState(State::Published),
+        Ordered::Done,
+        Ordered::OtherState(State::Pending),
+        Ordered::UnknownCommand,
+        Ordered::OtherState(State::Pending),
+    ];
+    assert_eq!(done.results, expected);
+    let act = &acts(&ledger, ActFilter::default()).await[0];
+    assert_eq!((Some(act.id), act.act, act.count), (done.act_id, ActKind::Requeue, 1));
+    assert_eq!(act.actor, of_token().actor);
+    assert_eq!(state(commands[0]).await, State::Pending);
+
+    // Without a condition, whatever allows it.
+    let done = ledger.order(order(OrderKind::Requeue, &asked, None)).await.unwrap();
+    assert_eq!(
+        done.results[..3],
+        [Ordered::Done, Ordered::OtherState(State::Pending), Ordered::OtherState(State::Pending)]
+    );
+    let done = ledger.order(order(OrderKind::Park, &commands[..2], None)).await.unwrap();
+    assert_eq!((done.results, done.act_id.is_some()), (vec![Ordered::Done; 2], true));
+    assert_eq!(state(commands[0]).await, State::Parked);
+    let act = &acts(&ledger, ActFilter::default()).await[0];
+    assert_eq!((act.act, act.count), (ActKind::Park, 2));
+    for command in &commands[..2] {
+        assert_eq!(
+            ids(&ledger, ActFilter { command_id: Some(*command), ..ActFilter::default() }).await[0],
+            act.id
+        );
+    }
+
+    let before = ids(&ledger, ActFilter::default()).await;
+    let done = ledger.order(order(OrderKind::Park, &commands[..2], None)).await.unwrap();
+    assert_eq!((done.results, done.act_id), (vec![Ordered::OtherState(State::Parked); 2], None));
+    assert_eq!(ids(&ledger, ActFilter::default()).await, before, "nothing was done, so it is no act");
+}
+
+#[apply(every_way)]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_is_ordered_by_its_own_state_and_outcomes_are_shown_again(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let mut of_card = acceptance("t9", "APPROVE", None);
+    of_card.command.message_id = Some("7".to_owned());
+    let mut commands = commands(&ledger, 2).await;
+    commands.push(accepted(&ledger, of_card).await);
+    ledger.settle(Settlement { through: Some(3), ..Settlement::default() }).await.unwrap();
+    let letter = DeadLetter {
+        command_id: Some(commands[0]),
+        why: Some(Why::Rejected),
+        queue: None,
+        died_at: None,
+        reason: None,
+        message_id: None,
+        message_type: None,
+        routing_key: String::new(),
+        body: Vec::new(),
+    };
+    assert_eq!(ledger.collect(vec![letter]).await.unwrap(), [Collected::Open]);
+    let requeue = |if_state| order(OrderKind::Requeue, &commands[..1], Some(if_state));
+    let done = ledger.order(requeue(State::Published)).await.unwrap();
+    assert_eq!(done.results, [Ordered::OtherState(State::Rejected)]);
+    let done = ledger.order(requeue(State::Rejected)).await.unwrap();
+    assert_eq!(done.results, [Ordered::Done]);
+
+    for command_id in &commands[1..] {
+        let outcome = Outcome {
+            command_id: *command_id,
+            kind: Kind::Applied,
+            status: None,
+            message: None,
+            instance: None,
+        };
+        assert_eq!(ledger.report(outcome, true).await, Ok(Reported::Kept));
+    }
+    let done = ledger.order(order(OrderKind::ShowAgain, &commands, None)).await.unwrap();
+    assert_eq!(done.results, [Ordered::NoOutcome, Ordered::NothingToShow, Ordered::Done]);
+    let act = &acts(&ledger, ActFilter::default()).await[0];
+    assert_eq!((Some(act.id), act.act, act.count), (done.act_id, ActKind::ShowAgain, 1));
+    let of_it = ActFilter { command_id: Some(commands[2]), ..ActFilter::default() };
+    assert_eq!(ids(&ledger, of_it).await, [act.id]);
+}
+
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_commands_are_one_order(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let ledger = &ledger;
+    let accepts = (0..MAX_ORDERED)
+        .map(|n| async move { accepted(ledger, acceptance(&format!("t{n}"), "APPROVE", None)).await });
+    let commands: Vec<CommandId> = futures_util::future::join_all(accepts).await;
+    let done = ledger.order(order(OrderKind::Park, &commands, Some(State::Pending))).await.unwrap();
+    assert_eq!(done.done(), MAX_ORDERED);
+    assert_eq!(acts(ledger, ActFilter::default()).await[0].count, MAX_ORDERED as u64);
+    assert_eq!(scratch.count("exceptions").await, MAX_ORDERED as i64);
 }
