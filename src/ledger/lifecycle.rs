@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::{AcceptError, CredentialUse};
 use crate::time::Timestamp;
@@ -65,6 +66,10 @@ pub trait Lifecycle: Send + Sync {
     /// For how long this process may be unable to accept before it should get no more callbacks. Another process can take
     /// them only if the cause is this process's own: all replicas that lose one server would go at the same time.
     fn tolerance(&self) -> Duration;
+
+    /// Counts changes, to watch them: callbacks, what the broker answered, reports of workers, acts, refusals. What another
+    /// process has changed is noticed within a second or two, some of it within ten.
+    fn changes(&self) -> watch::Receiver<u64>;
 
     /// Commits what is queued and closes the writer. Later accepts are refused as unavailable.
     fn flush(&self) -> BoxFuture<'static, ()>;

@@ -107,6 +107,10 @@ pub struct Record {
     /// What happened to it, in order of time; only when one command is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<history::Event>>,
+    /// When the same callback came again, oldest first: a double tap, or a retry of the approval center. Only when one
+    /// command is looked up, by the service, as far as this process remembers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicates_at: Option<Vec<Timestamp>>,
 }
 
 impl Record {

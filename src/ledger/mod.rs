@@ -56,6 +56,7 @@ mod heard;
 pub mod history;
 mod lifecycle;
 mod lookup;
+mod memory;
 mod operator;
 mod orders;
 mod outbox;

@@ -97,9 +97,9 @@ impl Slices {
         (first <= last).then_some(slice)
     }
 
-    /// Whether the next slice may be stopped.
-    pub(super) fn may_stop(&self) -> bool {
-        self.size > SMALLEST
+    /// After which time the next slice is to be stopped, if so much is `left` of the patience; `None` for never.
+    pub(super) fn longest(&self, left: Option<Duration>) -> Option<Duration> {
+        (self.size > SMALLEST).then(|| left.map_or(LONGEST_READ, |left| left.min(LONGEST_READ)))
     }
 
     /// The slice was read, and took so long.
@@ -192,7 +192,7 @@ mod tests {
         let mut read = Vec::new();
         while let Some(slice) = slices.next() {
             let took = took(slice);
-            if took > LONGEST_READ && slices.may_stop() {
+            if slices.longest(None).is_some_and(|longest| took > longest) {
                 slices.stopped();
             } else {
                 read.push(slice);

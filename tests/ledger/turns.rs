@@ -211,6 +211,10 @@ impl Lifecycle for Turns {
         self.turn().tolerance()
     }
 
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.replicas[0].changes()
+    }
+
     fn flush(&self) -> BoxFuture<'static, ()> {
         let [one, other] = self.replicas.each_ref().map(|replica| replica.flush());
         Box::pin(async move {

@@ -117,6 +117,7 @@ impl Double {
             command: whole.then(|| RawValue::from_string(body).unwrap()),
             reconciliation: None,
             history: None,
+            duplicates_at: None,
         }
     }
 
@@ -490,6 +491,10 @@ impl Contexts for Double {
 }
 
 impl Lifecycle for Double {
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
     fn limit(&self, _: crate::ledger::Limits) {
         self.tell("limit");
     }

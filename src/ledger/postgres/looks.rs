@@ -22,7 +22,13 @@ impl Lookup for Links {
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
         let operation = "look up a command in";
-        self.look(operation, move |links| async move { lookup::find(&links.snapshots, command_id).await })
+        self.look(operation, move |links| async move {
+            let found = lookup::find(&links.snapshots, command_id).await?;
+            Ok(match &links.memory {
+                Some(memory) => memory.complete(found),
+                None => found,
+            })
+        })
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {

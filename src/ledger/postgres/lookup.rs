@@ -155,5 +155,6 @@ pub(super) fn record(row: &Row) -> Result<Record, Error> {
         command: None,
         reconciliation: None,
         history: None,
+        duplicates_at: None,
     })
 }

@@ -12,6 +12,7 @@
 mod acts;
 mod address;
 mod blockers;
+mod changes;
 mod client;
 mod contexts;
 mod credentials;
@@ -65,7 +66,7 @@ pub(super) use inspection::Inspection as PostgresInspection;
 pub use standbys::Replication;
 pub(super) use target::{Held, Target, Under, Way};
 
-use super::{AcceptError, ActError, LookError, Sizing, heard::Listeners};
+use super::{AcceptError, ActError, LookError, Sizing, heard::Listeners, memory::Memory};
 use crate::certificates;
 use lease::Lease;
 use link::{Link, Transaction};
@@ -97,12 +98,15 @@ struct Links {
     runtime: runtime::Handle,
     /// Changes under way. Once it is closed no more begin.
     begun: TaskTracker,
+    /// Of the process that serves.
+    memory: Option<Arc<Memory>>,
 }
 
 impl Links {
     fn new(server: &Arc<Server>, runtime: runtime::Handle) -> Self {
         let link = || Link::new(server.clone());
-        Self { reads: link(), snapshots: link(), changes: link(), runtime, begun: TaskTracker::new() }
+        let begun = TaskTracker::new();
+        Self { reads: link(), snapshots: link(), changes: link(), runtime, begun, memory: None }
     }
 
     fn run<T: Send + 'static>(
@@ -131,7 +135,14 @@ impl Links {
         change: impl FnOnce(Transaction) -> F + Send + 'static,
     ) -> BoxFuture<'static, Result<T, AcceptError>> {
         let (link, closed) = (self.changes.clone(), self.begun.is_closed());
-        let work = async move { if closed { Err(Error::Closed) } else { change(link.begin().await?).await } };
+        let memory = self.memory.clone();
+        let work = async move {
+            let done = if closed { Err(Error::Closed) } else { change(link.begin().await?).await };
+            if let Some(memory) = memory {
+                memory.changes.add();
+            }
+            done
+        };
         let changed = self.begun.spawn_on(work, &self.runtime);
         Box::pin(async move {
             changed.await.unwrap_or(Err(Error::Closed)).map_err(|error| {
@@ -203,7 +214,8 @@ impl PostgresLedger {
             .build()
             .map_err(Error::Thread)?;
         let server = Arc::new(Server::new(address.clone()));
-        let links = Links::new(&server, runtime.handle().clone());
+        let memory = Arc::<Memory>::default();
+        let links = Links { memory: Some(memory.clone()), ..Links::new(&server, runtime.handle().clone()) };
         let changes = links.changes.clone();
         let made = links.run(async move { ready(&changes).await }).await;
         let is_made = match made {
@@ -218,7 +230,7 @@ impl PostgresLedger {
                 return Err(error);
             }
         };
-        let shared = Arc::new(Shared::new(sizing.queue_capacity, sizing.limits.clone()));
+        let shared = Arc::new(Shared::new(sizing.queue_capacity, sizing.limits.clone(), memory.clone()));
         let (jobs, receiver) = mpsc::unbounded_channel();
         let writer = Writer {
             link: Link::new(server.clone()),
@@ -240,6 +252,7 @@ impl PostgresLedger {
         ));
         let (questions, receiver) = mpsc::unbounded_channel();
         runtime.spawn(registry::run(links.reads.clone(), receiver));
+        runtime.spawn(changes::run(links.reads.clone(), memory, stopping.clone()));
         runtime.spawn(standbys::run(links.reads.clone(), *demands, stopping.clone()));
         let listeners = Arc::<Listeners>::default();
         runtime.spawn(outcomes::tell(links.reads.clone(), listeners.clone(), stopping.clone()));

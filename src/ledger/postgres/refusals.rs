@@ -48,6 +48,7 @@ pub(super) async fn run(
         let batch = queue.take(PER_COMMIT);
         let kept = commit(&link, &batch, shared.limits().refusals_kept).await;
         shared.refused.written(&batch);
+        shared.memory.changes.add();
         if let Err(error) = kept {
             // They are for information; what cannot be written now is not worth holding on to.
             tracing::warn!(error = &error as &dyn std::error::Error, "refused callbacks cannot be kept");

@@ -13,7 +13,7 @@ use crate::{
     command::{Action, Seq},
     ledger::{
         Filter, Found, OutcomeFilter, Record, State, Stopped,
-        search::{Bisection, LONGEST_READ, Places, Slices},
+        search::{Bisection, Places, Slices},
     },
     time::Timestamp,
 };
@@ -97,14 +97,16 @@ pub(super) async fn in_slices<S: Sought>(
     while let Some(slice) = slices.next()
         && found.len() < limit
     {
-        if forward && patience.is_some_and(|patience| began.elapsed() >= patience) {
+        let left = patience.filter(|_| forward).map(|patience| patience.saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Ok((found, Some(slices.at())));
         }
+        let longest = slices.longest(left);
         let at = Instant::now();
         let transaction = link.snapshot().await?;
-        if slices.may_stop() {
-            // It only reads, so none of its statements waits for a standby; see `link`.
-            let millis = LONGEST_READ.as_millis();
+        if let Some(longest) = longest {
+            // It only reads, so none of its statements waits for a standby; see `link`. 0 would be no limit.
+            let millis = longest.as_millis().max(1);
             transaction.execute_batch(&format!("SET LOCAL statement_timeout = {millis}")).await?;
         }
         match sought.within(&transaction, slice, limit - found.len()).await {
@@ -114,7 +116,7 @@ pub(super) async fn in_slices<S: Sought>(
                 slices.read(at.elapsed());
                 forward = true;
             }
-            Err(error) if slices.may_stop() && error.is_stopped() => {
+            Err(error) if longest.is_some() && error.is_stopped() => {
                 transaction.roll_back().await?;
                 slices.stopped();
             }

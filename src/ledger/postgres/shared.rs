@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     command::Seq,
-    ledger::{Entry, Limits, Term, refused_queue::RefusedCounts},
+    ledger::{Entry, Limits, Term, memory::Memory, refused_queue::RefusedCounts},
 };
 
 /// Fresh commands kept for the relay; beyond that it reads the log.
@@ -20,6 +20,7 @@ pub(super) struct Shared {
     pub(super) waiting: AtomicUsize,
     pub(super) capacity: usize,
     pub(super) refused: RefusedCounts,
+    pub(super) memory: Arc<Memory>,
     pub(super) limits: RwLock<Arc<Limits>>,
     /// True while somebody takes fresh commands.
     pub(super) fresh_wanted: AtomicBool,
@@ -50,11 +51,12 @@ impl Current {
 }
 
 impl Shared {
-    pub(super) fn new(capacity: usize, limits: Limits) -> Self {
+    pub(super) fn new(capacity: usize, limits: Limits, memory: Arc<Memory>) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
             capacity,
             refused: RefusedCounts::default(),
+            memory,
             limits: RwLock::new(Arc::new(limits)),
             fresh_wanted: AtomicBool::new(false),
             current: Mutex::default(),

@@ -186,6 +186,10 @@ impl Lifecycle for PostgresLedger {
         Duration::from_secs(30)
     }
 
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.memory.changes.watch()
+    }
+
     fn flush(&self) -> BoxFuture<'static, ()> {
         let (reply, answer) = oneshot::channel();
         let sent = self.jobs.send(Job::Flush(reply)).is_ok();

@@ -175,7 +175,9 @@ impl Writer {
             self.shared.accepted(entries, server);
         }
         let mut wakeups = Wakeups::new();
+        self.shared.memory.changes.add();
         for (one, answer) in batch.into_iter().zip(answers) {
+            self.shared.memory.note(&answer.receipt, one.command.received_at);
             wakeups.give(one.reply, Ok(answer.receipt));
         }
     }

@@ -24,7 +24,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// Copies pages from the write-ahead log to the database, so that no commit has to.
 ///
-/// Also watches the disk space. Ends when `stop` is set and the thread is unparked.
+/// Also watches the disk space, and what other processes write. Ends when `stop` is set and the thread is unparked.
 pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &AtomicBool) {
     const CHECK_EVERY: Duration = Duration::from_millis(200);
     const WORTH_IT_BYTES: u64 = 4 << 20;
@@ -32,8 +32,10 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
     let mut watch = Watch::new();
     let mut hindered = Hindered::default();
     let mut done_at = 0;
+    let mut seen = None;
     while !stop.load(Ordering::Acquire) && !shared.poisoned.load(Ordering::Acquire) {
         watch.look(path, shared);
+        notice(connection, shared, &mut seen);
         thread::park_timeout(CHECK_EVERY);
         let bytes = fs::metadata(&wal).map(|wal| wal.len()).unwrap_or(0);
         // The file keeps its size when the log restarts, so size alone only says that there was a lot.
@@ -64,6 +66,24 @@ pub(super) fn run(connection: &Connection, path: &Path, shared: &Shared, stop: &
             }
             Err(error) => tracing::warn!(%error, "ledger checkpoint failed; retrying"),
         }
+    }
+}
+
+/// Notices for those who watch that something was written, by this process or another.
+fn notice(connection: &Connection, shared: &Shared, seen: &mut Option<i64>) {
+    if !shared.memory.changes.is_watched() {
+        *seen = None;
+        return;
+    }
+    // https://www.sqlite.org/pragma.html#pragma_data_version
+    match connection.query_row("PRAGMA data_version", [], |row| row.get(0)) {
+        Ok(version) => {
+            // The first look counts: what came between it and the beginning of the watch would be missed.
+            if seen.replace(version) != Some(version) {
+                shared.memory.changes.add();
+            }
+        }
+        Err(error) => tracing::debug!(%error, "cannot look for changes"),
     }
 }
 

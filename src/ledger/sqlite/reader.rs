@@ -313,5 +313,6 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         command: None,
         reconciliation: None,
         history: None,
+        duplicates_at: None,
     })
 }

@@ -81,7 +81,14 @@ impl Lookup for Readers {
     }
 
     fn find(&self, command_id: CommandId) -> BoxFuture<'static, Result<Option<Record>, LookError>> {
-        self.look("look up a command in", move |reader| reader.find(command_id))
+        let writer = self.writer.clone();
+        self.look("look up a command in", move |reader| {
+            let found = reader.find(command_id)?;
+            Ok(match writer {
+                Some(writer) => writer.memory.complete(found),
+                None => found,
+            })
+        })
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Vec<Record>, LookError>> {

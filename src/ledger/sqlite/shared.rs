@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     command::Seq,
-    ledger::{Entry, Limits, Remembered, refused_queue::RefusedCounts},
+    ledger::{Entry, Limits, Remembered, memory::Memory, refused_queue::RefusedCounts},
 };
 
 pub(super) struct Shared {
@@ -21,6 +21,7 @@ pub(super) struct Shared {
     pub(super) capacity: usize,
 
     pub(super) refused: RefusedCounts,
+    pub(super) memory: Memory,
     /// True while somebody takes fresh commands.
     pub(super) fresh_wanted: AtomicBool,
     pub(super) fresh: Mutex<Fresh>,
@@ -63,6 +64,7 @@ impl Shared {
             most_waiting: AtomicUsize::new(0),
             capacity,
             refused: RefusedCounts::default(),
+            memory: Memory::default(),
             fresh_wanted: AtomicBool::new(false),
             fresh: Mutex::default(),
             head: watch::channel(head).0,

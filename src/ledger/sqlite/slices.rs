@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::ledger::search::{LONGEST_READ, Places, Slices};
+use crate::ledger::search::{Places, Slices};
 
 /// Instructions of SQLite between two looks at the clock: some microseconds, but for the disk.
 const INSTRUCTIONS: i32 = 1000;
@@ -72,12 +72,12 @@ pub(super) fn in_slices<T>(
     while let Some(slice) = slices.next()
         && found.len() < limit
     {
-        if forward && patience.is_some_and(|patience| began.elapsed() >= patience) {
+        let left = patience.filter(|_| forward).map(|patience| patience.saturating_sub(began.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Ok((found, Some(slices.at())));
         }
         let at = Instant::now();
-        let longest = slices.may_stop().then_some(LONGEST_READ);
-        match stopwatch.within(longest, || read(slice, limit - found.len()))? {
+        match stopwatch.within(slices.longest(left), || read(slice, limit - found.len()))? {
             Some(rows) => {
                 found.extend(rows);
                 slices.read(at.elapsed());

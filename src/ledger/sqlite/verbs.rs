@@ -230,6 +230,10 @@ impl Lifecycle for SqliteLedger {
         Duration::ZERO
     }
 
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.doors.shared.memory.changes.watch()
+    }
+
     fn flush(&self) -> BoxFuture<'static, ()> {
         let (reply, answer) = oneshot::channel();
         let sent = self.doors.jobs.send(Job::Flush(reply)).is_ok();

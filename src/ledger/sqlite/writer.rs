@@ -78,6 +78,14 @@ struct Batch<'a> {
     prune: bool,
 }
 
+impl Batch<'_> {
+    /// Whether there is something in it that people watch.
+    fn is_watched(&self) -> bool {
+        let Self { accepts, changes, settlements, refused, probe: _, prune: _ } = self;
+        !(accepts.is_empty() && changes.is_empty() && settlements.is_empty() && refused.is_empty())
+    }
+}
+
 /// What one commit did.
 struct Done {
     receipts: Vec<Receipt>,
@@ -202,6 +210,7 @@ impl Writer {
             prune: Instant::now() >= self.prune_at,
         };
         let prune = batch.prune;
+        let watched = batch.is_watched();
         let done = self.transact(batch, &limits, &mut appended, now_ms);
         self.shared.refused.written(&refused);
         if prune {
@@ -218,6 +227,7 @@ impl Writer {
                 self.hand_on(appended.entries);
                 let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
+                    self.shared.memory.note(&receipt, accepting.command.received_at);
                     // An approver whose connection is gone gets the duplicate at the next tap.
                     wakeups.give(accepting.reply, Ok(receipt));
                 }
@@ -243,6 +253,10 @@ impl Writer {
                 self.tell(&failed);
                 waiting.refuse(&self.shared, changes);
             }
+        }
+        if watched {
+            // Also if it failed: then there is something to see as well.
+            self.shared.memory.changes.add();
         }
         self.count_remembered();
         if self.shared.wal_full.swap(false, Ordering::Relaxed) && !self.poisoned() {

@@ -1,6 +1,7 @@
 //! Keeping a command.
 
 use super::*;
+use countersign::command::outcome::{Kind, Outcome};
 
 #[apply(every_way)]
 #[tokio::test(flavor = "multi_thread")]
@@ -41,4 +42,64 @@ async fn a_commit_that_fails_promises_nothing_and_forgets_nothing(backend: Backe
     // Not a duplicate: the failed one was taken back from the window, and its place in the log is used now.
     accepted(&ledger, acceptance("b", "APPROVE", None)).await;
     assert_eq!(ledger.stats().await.unwrap().head, 2);
+}
+
+#[apply(every_ledger)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_double_tap_is_remembered_by_the_process_that_answered_it(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let id = accepted(&ledger, acceptance("t", "APPROVE", None)).await;
+    let other = accepted(&ledger, acceptance("other", "APPROVE", None)).await;
+    let mut taps = Vec::new();
+    // Two replicas take turns, so each gets one of two, and is asked twice.
+    for _ in 0..4 {
+        let tap = acceptance("t", "APPROVE", None);
+        taps.push(tap.command.received_at.as_millisecond());
+        assert_eq!(duplicate_of(&ledger, tap).await, id);
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let found = ledger.find(id).await.unwrap().unwrap().duplicates_at.unwrap();
+        told.extend(found.into_iter().map(Timestamp::as_millisecond));
+    }
+    if backend != Backend::TwoReplicas {
+        // The same process twice.
+        assert_eq!(told[..4], told[4..]);
+        told.truncate(4);
+        assert!(told.is_sorted(), "oldest first");
+    }
+    told.sort_unstable();
+    assert_eq!(told, taps);
+    assert_eq!(ledger.find(other).await.unwrap().unwrap().duplicates_at, Some(Vec::new()));
+    let elsewhere = scratch.client().await.find(id).await.unwrap().unwrap();
+    assert_eq!(elsewhere.duplicates_at, None, "nobody there knows");
+}
+
+#[apply(every_way)]
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_is_counted_for_those_who_watch_whoever_makes_it(backend: Backend) {
+    let scratch = Scratch::new(backend).await;
+    let ledger = scratch.open().await;
+    let mut watching = ledger.changes();
+    let mut changed = async |what: &str| {
+        let changed = tokio::time::timeout(Duration::from_secs(30), watching.changed()).await;
+        changed.unwrap_or_else(|_| panic!("{what} was not noticed")).unwrap();
+    };
+    let id = accepted(&ledger, acceptance("t", "APPROVE", None)).await;
+    changed("an accept").await;
+    assert_eq!(duplicate_of(&ledger, acceptance("t", "APPROVE", None)).await, id);
+    if backend != Backend::TwoReplicas {
+        changed("a duplicate").await;
+    }
+    ledger.settle(Settlement { through: Some(1), ..Settlement::default() }).await.unwrap();
+    changed("a settlement").await;
+    let outcome =
+        Outcome { command_id: id, kind: Kind::Applied, status: None, message: None, instance: None };
+    assert_eq!(ledger.report(outcome, true).await, Ok(Reported::Kept));
+    changed("an outcome").await;
+    ledger.refused(RefusedCallback { reason: "malformed".to_owned(), ..RefusedCallback::default() });
+    changed("a refusal").await;
+    scratch.client().await.requeue(id, by()).await.unwrap();
+    changed("an act of another process").await;
 }
