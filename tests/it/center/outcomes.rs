@@ -354,7 +354,8 @@ async fn what_the_center_refuses_for_good_is_parked_with_its_words_until_an_oper
     let url = format!("http://{}/api/v1/commands/{command}/show-again", all.app.admin());
     let answer = all.app.client().post(&url).send().await.unwrap();
     assert_eq!(answer.status(), 202);
-    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "command_id": command, "showing": "waiting" }));
+    let expected = json!({ "command_id": command, "act_id": 2, "showing": "waiting" });
+    assert_eq!(answer.json::<Value>().await.unwrap(), expected);
     all.until_cards_show(&["APPROVED"]).await;
     let told = all.until_showing(&command, "shown").await;
     assert_eq!(told["superseded"], 0);
