@@ -140,7 +140,7 @@ impl App {
             ledger.clone(),
             metrics.clone(),
             leaving.clone(),
-            Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
+            reasons(gate.clone()),
         )
         .context("cannot serve the internal listener")?;
         Ok(Self {
@@ -247,6 +247,13 @@ impl App {
         running.stop(grace).await;
         self.gate.sum_up_now();
         ended
+    }
+}
+
+fn reasons(gate: Arc<Gate>) -> console::Reasons {
+    console::Reasons {
+        words: Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
+        sentence: Arc::new(move |endpoint, reason| Some(gate.sentence(endpoint, reason.parse().ok()?))),
     }
 }
 

@@ -69,6 +69,21 @@ pub fn foreign_page(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
+/// Whether a page of this listener, open in a browser, sent a request, and no other page and no program: what a form
+/// with a session must prove. A page of another port of this host is `same-site` and not `same-origin`. Over plain HTTP
+/// to other machines browsers leave `Sec-Fetch-Site` out; `Origin` comes with every form.
+#[must_use]
+pub fn own_page(headers: &HeaderMap) -> bool {
+    if headers.contains_key(ORIGIN) && !is_same_origin(single(headers, &ORIGIN), single(headers, &HOST)) {
+        return false;
+    }
+    if headers.contains_key(SEC_FETCH_SITE) {
+        single(headers, &SEC_FETCH_SITE) == Some("same-origin")
+    } else {
+        headers.contains_key(ORIGIN)
+    }
+}
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The only header of this name. A duplicated header is rejected.
@@ -149,6 +164,39 @@ mod tests {
         }
         for host in ["", "evil.example", "emulator:8900", "localhost.evil.example"] {
             assert!(!cannot_be_rebound(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_form_has_to_prove_that_it_is_of_a_page_of_ours() {
+        let own = |pairs: &[(&str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name.parse().unwrap(), value.parse().unwrap());
+            }
+            own_page(&headers)
+        };
+        let (host, origin) = (("host", "localhost:9090"), ("origin", "http://localhost:9090"));
+        for proven in [
+            &[host, origin][..],
+            &[host, ("sec-fetch-site", "same-origin")],
+            &[host, origin, ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(own(proven), "{proven:?}");
+        }
+        for unproven in [
+            &[host][..],
+            &[origin],
+            &[host, ("origin", "null")],
+            &[host, ("origin", "http://localhost:9091")],
+            &[host, ("origin", "http://evil.example"), ("sec-fetch-site", "same-origin")],
+            &[host, origin, origin],
+            &[host, origin, ("sec-fetch-site", "same-site")],
+            &[host, origin, ("sec-fetch-site", "cross-site")],
+            &[host, origin, ("sec-fetch-site", "none")],
+            &[host, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
+        ] {
+            assert!(!own(unproven), "{unproven:?}");
         }
     }
 

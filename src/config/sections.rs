@@ -77,7 +77,9 @@ pub(super) fn admin(
             ),
         );
     }
-    Some(console::Settings { listen: listen?, token: token?, tokens: tokens? })
+    let public_url =
+        section.parsed("public_url", "https://countersign.example", console::access::PublicUrl::parse)?;
+    Some(console::Settings { listen: listen?, token: token?, tokens: tokens?, public_url })
 }
 
 /// Checks that the two listeners use different ports.

@@ -75,6 +75,41 @@ pub const ADMIN: &str = "admin";
 /// What acts call those who need no token.
 pub const LOOPBACK: &str = "loopback";
 
+/// The address under which browsers find the pages: of a proxy in front of the internal listener, as a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// Reads an address with scheme and host, without a path.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url: reqwest::Url = text.parse().map_err(|_| "is not a URL".to_owned())?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("is neither http:// nor https://".to_owned());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has a user or a password in it".to_owned());
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err("has more than scheme and host: the pages are at the root of a host".to_owned());
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
+    }
+
+    /// The address of a page, from its path.
+    #[must_use]
+    pub fn page(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// Whether this is HTTPS at the host of a request.
+    pub(super) fn is_https_at(&self, host: &str) -> bool {
+        self.0.strip_prefix("https://").is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    }
+}
+
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
@@ -108,6 +143,11 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// Whether this holder still has a token that fits.
+    pub(super) fn keep(&self, holder: &Holder, fits: impl Fn(&Secret) -> bool) -> bool {
+        self.0.iter().any(|(one, token)| one == holder && fits(token))
+    }
+
     /// Whose token this is. Compares with all of them always, so that the time tells nothing.
     pub(super) fn holder(&self, offered: &str) -> Option<&Holder> {
         self.0.iter().fold(
@@ -124,6 +164,7 @@ pub struct Access {
     /// The listener's actual address, even if a later configuration differs.
     listen: SocketAddr,
     tokens: RwLock<Arc<Tokens>>,
+    public_url: RwLock<Option<PublicUrl>>,
     configuration: RwLock<Configuration>,
 }
 
@@ -166,6 +207,7 @@ impl Access {
         Self {
             listen: settings.listen,
             tokens: RwLock::new(Tokens::of(settings)),
+            public_url: RwLock::new(settings.public_url.clone()),
             configuration: RwLock::new(configuration),
         }
     }
@@ -181,7 +223,12 @@ impl Access {
             return false;
         }
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        *self.public_url.write().unwrap_or_else(PoisonError::into_inner) = settings.public_url.clone();
         true
+    }
+
+    pub(super) fn public_url(&self) -> Option<PublicUrl> {
+        self.public_url.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn tokens(&self) -> Arc<Tokens> {
@@ -217,7 +264,12 @@ mod tests {
     use super::*;
 
     fn settings(listen: &str, token: Option<&str>) -> Settings {
-        Settings { listen: listen.parse().unwrap(), token: token.map(Secret::new), tokens: Vec::new() }
+        Settings {
+            listen: listen.parse().unwrap(),
+            token: token.map(Secret::new),
+            tokens: Vec::new(),
+            public_url: None,
+        }
     }
 
     fn named(name: &str, role: Role, token: &str) -> NamedToken {

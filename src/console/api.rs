@@ -65,6 +65,11 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// Times without an offset are of this zone.
+    pub(super) fn in_zone(zone: &Zone) -> Self {
+        Self { utc_offset: Some(zone.clone()), ..Self::default() }
+    }
+
     /// Accepts a parameter; false if it does not belong to a time range.
     pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
         let place = match name {
@@ -187,7 +192,7 @@ pub(super) async fn list_refusals(
     let mut span = Span::default();
     for (name, value) in query(&request)? {
         match &*name {
-            "reason" => filter.reason = Some(known_reason(&desk.reasons, value)?),
+            "reason" => filter.reason = Some(known_reason(&desk.reasons.words, value)?),
             "endpoint" => filter.endpoint = Some(value),
             "peer" => filter.peer = Some(value),
             "instance_id" => filter.instance_id = Some(value),
@@ -287,7 +292,7 @@ pub(super) fn unknown(name: &str) -> Problem {
     Problem::bad_parameter(name, "Unknown parameter.")
 }
 
-fn state(value: &str) -> Result<State, Problem> {
+pub(super) fn state(value: &str) -> Result<State, Problem> {
     value.parse().map_err(|_| {
         let words = State::ALL.iter().copied().map(State::as_str).collect::<Vec<_>>().join(", ");
         Problem::bad_parameter("state", format!("Must be one of: {words}."))
@@ -301,21 +306,21 @@ fn action(value: &str) -> Result<Action, Problem> {
     })
 }
 
-fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
+pub(super) fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
     if reasons.contains(&&*value) {
         return Ok(value);
     }
     Err(Problem::bad_parameter("reason", format!("Must be one of: {}.", reasons.join(", "))))
 }
 
-fn outcome(value: &str) -> Result<OutcomeFilter, Problem> {
+pub(super) fn outcome(value: &str) -> Result<OutcomeFilter, Problem> {
     OutcomeFilter::parse(value).ok_or_else(|| {
         let words = OutcomeFilter::ALL.map(OutcomeFilter::as_str).join(", ");
         Problem::bad_parameter("outcome", format!("Must be one of: {words}."))
     })
 }
 
-fn message_id(value: String) -> Result<String, Problem> {
+pub(super) fn message_id(value: String) -> Result<String, Problem> {
     match digits(&value) {
         Some(_) => Ok(value),
         None => Err(Problem::bad_parameter("message_id", "The id of a card's message is a number.")),

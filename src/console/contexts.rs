@@ -125,7 +125,7 @@ fn key(request: &HttpRequest) -> Result<String, Problem> {
 
 /// Decodes strictly: the crate `percent-encoding` keeps a `%` that begins no escape, which would yield a different
 /// key.
-fn decode(encoded: &str) -> Option<String> {
+pub(super) fn decode(encoded: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();
     while let Some(byte) = bytes.next() {

@@ -36,7 +36,7 @@ const STATS_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum LedgerCheck {
+pub(super) enum LedgerCheck {
     Ok,
     /// The queue to the writer is full.
     Overloaded,
@@ -48,6 +48,20 @@ enum LedgerCheck {
     Unavailable,
     /// No commit within [`PROBE_TIMEOUT`].
     Timeout,
+}
+
+impl LedgerCheck {
+    /// The word in answers.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Overloaded => "overloaded",
+            Self::NoRoom => "no_room",
+            Self::NotDurable => "not_durable",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 /// Probes the ledger and caches the result for a second. Concurrent probers share one probe.
@@ -77,7 +91,7 @@ impl WriteProbe {
     }
 
     /// The check, and whether callbacks should come here.
-    async fn look(&self) -> (LedgerCheck, bool) {
+    pub(super) async fn look(&self) -> (LedgerCheck, bool) {
         let mut last = self.last.lock().await;
         let tolerance = self.ledger.tolerance();
         if let Some((at, check)) = last.probe

@@ -1,5 +1,5 @@
-//! The internal listener: health, metrics, the JSON API for operators, and the registration of contexts by the third
-//! party. It must never be reachable from outside.
+//! The internal listener: health, metrics, the JSON API and the pages for operators, and the registration of contexts
+//! by the third party. It must never be reachable from outside.
 //!
 //! Each route's function declares the permission it needs in its signature: `Anyone`, `Onlooker`, `Operator`,
 //! `ContextOnlooker` or `Registrar`.
@@ -11,20 +11,22 @@ mod contexts;
 mod health;
 mod negotiation;
 mod orders;
+mod pages;
 mod permission;
 mod problem;
 mod reconciliation;
 mod registration;
+mod session;
 
 use std::{
-    io,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer, Route,
+    App, FromRequest, HttpRequest, HttpResponse, HttpServer, ResponseError, Route,
     dev::Server,
     guard,
     http::{
@@ -36,9 +38,10 @@ use actix_web::{
 };
 
 use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
-use access::{Access, NamedToken};
+use access::{Access, NamedToken, PublicUrl};
 use permission::{Anyone, WrongTokens};
 use problem::Problem;
+use session::Sessions;
 
 /// Settings of the internal listener.
 #[derive(Debug, Clone)]
@@ -49,6 +52,26 @@ pub struct Settings {
     pub token: Option<Secret>,
     /// Bearer tokens with a name and a role. Without any token none is required, which is allowed on loopback only.
     pub tokens: Vec<NamedToken>,
+    /// Where browsers find the pages, if not at `listen`.
+    pub public_url: Option<PublicUrl>,
+}
+
+/// What is said of refusals.
+#[derive(Clone)]
+pub struct Reasons {
+    /// The possible reasons, for checking operators' filters.
+    pub words: Vec<&'static str>,
+    /// What the approvers of an endpoint read for a reason; `None` if it is no answer to a callback.
+    pub sentence: Sentence,
+}
+
+/// From an endpoint's name and a reason to a sentence.
+pub type Sentence = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+impl fmt::Debug for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reasons").field("words", &self.words).finish_non_exhaustive()
+    }
 }
 
 /// A route: method, path, and handler. Routes with the same path are adjacent.
@@ -86,7 +109,11 @@ fn get() -> Route {
 
 /// Every internal route: method and path; `GET` includes `HEAD`. A test compares them with `openapi.yaml`.
 pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TABLE.iter().map(|(method, path, _)| (*method, *path))
+    table().map(|(method, path, _)| (*method, *path))
+}
+
+fn table() -> impl Iterator<Item = &'static Entry> {
+    TABLE.iter().chain(&pages::TABLE)
 }
 
 /// Scrapes, probes and a few people.
@@ -99,13 +126,16 @@ struct Desk {
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     wrong_tokens: WrongTokens,
-    reasons: Vec<&'static str>,
+    reasons: Reasons,
     probe: health::WriteProbe,
+    sessions: Sessions,
+    /// The name of the session's cookie. Browsers share cookies between the ports of a host, so it contains the port.
+    cookie: String,
+    streams: pages::Streams,
+    results: pages::Results,
 }
 
 /// Starts the server on a socket that already listens. It runs while the result is polled.
-///
-/// `reasons` are the possible reasons of a refusal, for checking operators' filters.
 ///
 /// `access` decides who may use the API, and may change while the server runs.
 ///
@@ -119,17 +149,29 @@ pub fn serve(
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
-    reasons: Vec<&'static str>,
+    reasons: Reasons,
 ) -> io::Result<Server> {
-    let probe = health::WriteProbe::new(ledger.clone());
-    let wrong_tokens = WrongTokens::default();
-    let desk = web::Data::new(Desk { ledger, metrics, draining, access, wrong_tokens, reasons, probe });
+    let desk = web::Data::new(Desk {
+        probe: health::WriteProbe::new(ledger.clone()),
+        ledger,
+        metrics,
+        draining,
+        access,
+        wrong_tokens: WrongTokens::default(),
+        reasons,
+        sessions: Sessions::default(),
+        cookie: format!("__Host-countersign-{}", socket.local_addr()?.port()),
+        streams: pages::Streams::default(),
+        results: pages::Results::default(),
+    });
     let server = HttpServer::new(move || {
         App::new()
             .wrap(
                 // Answers are valid only for a moment, and must never be interpreted as a document chosen by the
                 // sender.
-                DefaultHeaders::new()
+                pages::SECURITY_HEADERS
+                    .into_iter()
+                    .fold(DefaultHeaders::new(), DefaultHeaders::add)
                     .add((CACHE_CONTROL, HeaderValue::from_static("no-store")))
                     .add((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))),
             )
@@ -147,7 +189,10 @@ pub fn serve(
 }
 
 fn register(config: &mut web::ServiceConfig) {
-    for routes in TABLE.chunk_by(|(_, one, _), (_, other, _)| one == other) {
+    // A form with the places of a thousand commands is the largest body that is read as a whole.
+    config.app_data(web::PayloadConfig::new(64 << 10));
+    let table: Vec<&Entry> = table().collect();
+    for routes in table.chunk_by(|(_, one, _), (_, other, _)| one == other) {
         let mut resource = web::resource(routes[0].1);
         for (_, _, route) in routes {
             resource = resource.route(route());
@@ -157,7 +202,15 @@ fn register(config: &mut web::ServiceConfig) {
     config.default_service(web::to(not_found));
 }
 
-async fn home(_: Anyone) -> HttpResponse {
+/// A page for browsers, the list of routes for programs.
+async fn home(_: Anyone, request: HttpRequest, desk: web::Data<Desk>) -> HttpResponse {
+    if pages::wants_html(&request) {
+        let page = match pages::Viewer::extract(&request).await {
+            Ok(viewer) => pages::home(viewer, desk).await,
+            Err(halt) => Err(halt),
+        };
+        return page.unwrap_or_else(|halt| halt.error_response());
+    }
     let mut page = String::from("countersign, internal listener\n\n");
     for (method, path) in routes() {
         page.push_str(method);
@@ -168,8 +221,11 @@ async fn home(_: Anyone) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(page)
 }
 
-async fn not_found(_: Anyone) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "No such route; `/` lists them all.")
+async fn not_found(_: Anyone, request: HttpRequest) -> HttpResponse {
+    if pages::wants_html(&request) {
+        return pages::not_found(&request);
+    }
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "No such route; `/` lists them all.").response()
 }
 
 async fn method_not_allowed(_: Anyone, request: HttpRequest) -> HttpResponse {

@@ -127,7 +127,7 @@ impl WrongTokens {
     /// The first is logged at once, then at most one line per interval.
     const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-    fn note(&self, peer: Option<SocketAddr>) {
+    pub(super) fn note(&self, peer: Option<SocketAddr>) {
         let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         untold.count = untold.count.saturating_add(1);
         if untold.told_at.is_none_or(|told_at| told_at.elapsed() >= Self::TELL_AGAIN) {

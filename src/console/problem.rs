@@ -53,6 +53,16 @@ impl Problem {
         )
     }
 
+    /// For a stream of a page; the page itself has the login.
+    pub(super) fn no_session() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "no_session", "Log in at /login.")
+    }
+
+    /// The parameter of the request that is to be fixed.
+    pub(super) fn parameter(&self) -> Option<&str> {
+        self.parameter.as_deref()
+    }
+
     pub(super) fn bad_parameter(name: &str, message: impl Into<String>) -> Self {
         let parameter = Some(name.to_owned());
         Self { parameter, ..Self::new(StatusCode::BAD_REQUEST, "bad_parameter", message) }

@@ -192,6 +192,13 @@ impl Gate {
         self.identity.clone()
     }
 
+    /// What the approvers of an endpoint read for a refusal, by the configuration in force.
+    #[must_use]
+    pub fn sentence(&self, endpoint: &str, refusal: Refusal) -> String {
+        let (locale, own) = self.live().intake.words(endpoint, refusal);
+        own.map_or_else(|| Rule::of(refusal).sentence(locale).to_owned(), |own| (*own).to_owned())
+    }
+
     pub(super) fn live(&self) -> Arc<Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -100,6 +100,16 @@ impl Intake {
         }
     }
 
+    /// The language in which approvers of an endpoint read a refusal, and its own sentence if it has one.
+    #[must_use]
+    pub fn words(&self, endpoint: &str, refusal: Refusal) -> (Locale, Option<Arc<str>>) {
+        let known = self.endpoints.get(endpoint).filter(|_| Refusal::OF_AUTHENTICATED.contains(&refusal));
+        match known {
+            Some(known) => (known.settings.locale, known.settings.sentences.get(&refusal).cloned()),
+            None => (self.locale, None),
+        }
+    }
+
     /// Processes one callback, from its bytes to its response. Refusals are kept in the ledger too.
     ///
     /// Cancel safe: once a command is handed to the ledger, it is committed even if nobody waits.

@@ -100,6 +100,8 @@ pub enum ActKind {
     Reload,
     /// Somebody logged in to the console.
     Login,
+    /// Decisions or refusals were exported as a file.
+    Export,
 }
 
 impl ActKind {
@@ -243,6 +245,7 @@ mod tests {
             "prune",
             "reload",
             "login",
+            "export",
         ];
         assert!(ActKind::ALL.iter().copied().map(ActKind::as_str).eq(words));
         assert!(ActKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

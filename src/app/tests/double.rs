@@ -179,11 +179,11 @@ impl crate::ledger::Findings for Double {
         _: Seq,
         _: usize,
     ) -> BoxFuture<'static, Result<Vec<crate::ledger::findings::Candidate>, LookError>> {
-        unreachable!("no test of the composition compares")
+        self.looked(Vec::new())
     }
 
     fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
-        unreachable!("no test of the composition compares")
+        self.looked(crate::ledger::findings::Overview::default())
     }
 
     fn reconciled(

@@ -4,6 +4,7 @@ mod callbacks;
 mod contexts;
 pub(super) mod double;
 mod internal;
+mod pages;
 mod peers;
 mod registry;
 mod reloading;
@@ -91,7 +92,7 @@ fn settings() -> Settings {
             tls: None,
             peers: http::peers::Settings::default(),
         },
-        console: console::Settings { listen: loopback(), token: None, tokens: Vec::new() },
+        console: console::Settings { listen: loopback(), token: None, tokens: Vec::new(), public_url: None },
         traces: None,
         intake: intake::Settings {
             endpoints: vec![endpoint("plain", None, Locale::Ja), endpoint("keyed", Some(KEY), Locale::En)],

@@ -131,6 +131,12 @@ impl RelayMetrics {
         self.connected.get() == 1
     }
 
+    /// Whether the broker blocks publishing, as last set.
+    #[must_use]
+    pub fn blocked(&self) -> bool {
+        self.blocked.get() == 1
+    }
+
     /// Counts an enriched command by status. The statuses are a closed list.
     pub fn enriched(&self, status: &'static str) {
         self.enrichments.get_or_create(&[("status", status)]).inc();

@@ -1,0 +1,190 @@
+//! `/refusals`: who was refused, and what they read.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+
+use super::{
+    Choice, Desk, Fact, Field, Frame, Halt, Live, Phrases, Viewer, When, choices, chosen, clipped, fields,
+    link, look, lookup, query, see_other, task_of,
+};
+use crate::{
+    console::api::{digits, page},
+    ledger::{KeptRefusal, RefusalFilter, RefusedCallback},
+};
+
+/// A refused callback in a list.
+pub(super) struct RefusalRow {
+    pub(super) href: String,
+    pub(super) at: When,
+    pub(super) reason: String,
+    pub(super) detail: Option<String>,
+    pub(super) user: String,
+    pub(super) task: String,
+    pub(super) endpoint: String,
+    pub(super) peer: String,
+}
+
+impl RefusalRow {
+    fn of(one: &KeptRefusal, viewer: &Viewer) -> Self {
+        let refused = &one.refused;
+        let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "–".to_owned(), clipped);
+        Self {
+            href: format!("/refusals/{}", one.id),
+            at: viewer.when(refused.refused_at),
+            reason: refused.reason.clone(),
+            detail: refused.detail.as_deref().map(clipped),
+            user: or_dash(&refused.user_id),
+            task: clipped(&about(refused)),
+            endpoint: clipped(&refused.endpoint),
+            peer: or_dash(&refused.peer),
+        }
+    }
+}
+
+/// The task that a refused callback was about, as far as it said.
+pub(super) fn about(refused: &RefusedCallback) -> String {
+    let context = refused.context_task.as_ref();
+    let instance = refused.instance_id.as_ref().or_else(|| context?.instance_id.as_ref());
+    let task = refused.task_id.as_ref().or(refused.search_id.as_ref()).or_else(|| context?.task_id.as_ref());
+    task_of(instance.map(String::as_str), task.map(String::as_str))
+}
+
+#[derive(Template)]
+#[template(path = "refusals.html", config = "src/console/pages/askama.toml")]
+struct ListPage {
+    f: Frame,
+    t: &'static Phrases,
+    live: Option<Live>,
+    reasons: Vec<Choice>,
+    fields: Vec<Field>,
+    wrong: Option<String>,
+    rows: Vec<RefusalRow>,
+    next: Option<String>,
+    first: Option<String>,
+    csv: String,
+    jsonl: String,
+}
+
+/// `GET /refusals`: newest first.
+pub(super) async fn list(
+    viewer: Viewer,
+    request: HttpRequest,
+    desk: web::Data<Desk>,
+) -> Result<HttpResponse, Halt> {
+    let (t, pairs) = (viewer.t(), query(&request));
+    let (mut wrong, mut wrong_field, mut rows, mut next) = (None, None, Vec::new(), None);
+    match lookup::refusals(&desk, &pairs, &viewer.zone) {
+        Ok(filter) => {
+            let times = (filter.since, filter.until);
+            if let Some(absolute) = lookup::absolute("/refusals", &pairs, times, &viewer.zone) {
+                return Ok(see_other(&absolute));
+            }
+            let found = look!(viewer, desk.ledger.refusals(filter));
+            (rows, next) = page(found, lookup::PAGE, |one: &KeptRefusal| one.id);
+        }
+        Err(problem) => {
+            wrong_field = problem.parameter().map(str::to_owned);
+            wrong = Some((t.bad_parameter)(problem.parameter().unwrap_or("?"), &problem.to_string()));
+        }
+    }
+    let page = ListPage {
+        t,
+        live: pairs.is_empty().then(|| Live { head: 0, refusals: rows.first().map_or(0, |one| one.id) }),
+        reasons: choices(desk.reasons.words.iter().copied(), chosen(&pairs, "reason")),
+        fields: fields(
+            &pairs,
+            [
+                ("user_id", t.col_user),
+                ("task_id", "task_id"),
+                ("instance_id", "instance_id"),
+                ("endpoint", t.col_endpoint),
+                ("message_id", t.card),
+                ("since", t.since),
+                ("until", t.until),
+            ],
+            wrong_field.as_deref(),
+        ),
+        wrong,
+        rows: rows.iter().map(|one| RefusalRow::of(one, &viewer)).collect(),
+        next: next.map(|next| lookup::at("/refusals", &pairs, Some(next))),
+        first: pairs.iter().any(|(name, _)| name == "before").then(|| lookup::at("/refusals", &pairs, None)),
+        csv: lookup::at("/refusals.csv", &pairs, None),
+        jsonl: lookup::at("/refusals.jsonl", &pairs, None),
+        f: viewer.frame.clone(),
+    };
+    Ok(viewer.page(&page))
+}
+
+#[derive(Template)]
+#[template(path = "refusal.html", config = "src/console/pages/askama.toml")]
+struct OnePage {
+    f: Frame,
+    t: &'static Phrases,
+    heading: String,
+    sentence: Option<String>,
+    because: String,
+    remedy: &'static str,
+    facts: Vec<Fact>,
+    cli: String,
+}
+
+/// `GET /refusals/{id}`: one of them, with the sentence as it was read.
+pub(super) async fn one(
+    viewer: Viewer,
+    request: HttpRequest,
+    desk: web::Data<Desk>,
+) -> Result<HttpResponse, Halt> {
+    let t = viewer.t();
+    let id = digits(request.match_info().get("id").unwrap_or_default()).filter(|id| *id <= i64::MAX as u64);
+    let Some(id) = id else { return Err(viewer.not_found(t.no_such_refusal)) };
+    let filter = RefusalFilter { id: Some(id), limit: 1, ..RefusalFilter::default() };
+    let found = look!(viewer, desk.ledger.refusals(filter)).pop();
+    let Some(KeptRefusal { refused, .. }) = found else { return Err(viewer.not_found(t.no_such_refusal)) };
+    let because = refused.detail.clone().unwrap_or_else(|| {
+        if refused.stranger { t.stranger_note.to_owned() } else { t.no_detail.to_owned() }
+    });
+    let page = OnePage {
+        t,
+        heading: (t.refusal_heading)(&refused.reason),
+        sentence: (desk.reasons.sentence)(&refused.endpoint, &refused.reason),
+        because,
+        remedy: (t.remedy_of)(&refused.reason).unwrap_or(t.unknown),
+        facts: facts(&refused, &viewer),
+        cli: format!("countersign refusals {id}"),
+        f: viewer.frame.clone(),
+    };
+    Ok(viewer.page(&page))
+}
+
+fn facts(refused: &RefusedCallback, viewer: &Viewer) -> Vec<Fact> {
+    let t = viewer.t();
+    let mut facts = vec![
+        Fact::of(t.col_time, When::exact(refused.refused_at, &viewer.zone).shown),
+        Fact::link(
+            t.col_endpoint,
+            refused.endpoint.clone(),
+            link("/refusals", [("endpoint", &*refused.endpoint)]),
+        ),
+    ];
+    let of = |name, value: &Option<String>, key: &str| {
+        value.as_ref().map(|value| Fact::link(name, value.clone(), link("/refusals", [(key, &**value)])))
+    };
+    facts.extend(
+        refused.peer.clone().map(|peer| Fact::link(t.col_peer, peer.clone(), link("/why", [("q", &*peer)]))),
+    );
+    facts.extend(of(t.col_user, &refused.user_id, "user_id"));
+    facts.extend(refused.action_type.clone().map(|action| Fact::of(t.col_action, action)));
+    facts.extend(of(t.instance, &refused.instance_id, "instance_id"));
+    facts.extend(of("task_id", &refused.task_id, "task_id"));
+    facts.extend(refused.search_id.clone().map(|id| Fact::of(t.fact_search, id)));
+    facts.extend(of(t.card, &refused.message_id, "message_id"));
+    facts.extend(refused.approval_code.clone().map(|code| Fact::of(t.fact_approval_code, code)));
+    if let Some(task) = &refused.context_task {
+        let parts = [&task.instance_id, &task.task_id, &task.round, &task.business_key];
+        let named: Vec<_> = parts.into_iter().flatten().map(String::as_str).collect();
+        facts.push(Fact::of(t.fact_context_task, named.join(" / ")));
+    }
+    facts.push(Fact::of(t.fact_size_bytes, refused.body_bytes.to_string()));
+    facts.push(Fact::of(t.fact_stranger, if refused.stranger { t.yes } else { t.no }));
+    facts
+}
