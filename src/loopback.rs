@@ -71,16 +71,19 @@ pub fn foreign_page(headers: &HeaderMap) -> Option<&'static str> {
 
 /// Whether a page of this listener, open in a browser, sent a request, and no other page and no program: what a form
 /// with a session must prove. A page of another port of this host is `same-site` and not `same-origin`. Over plain HTTP
-/// to other machines browsers leave `Sec-Fetch-Site` out; `Origin` comes with every form.
+/// to other machines browsers leave `Sec-Fetch-Site` out; then `Origin` decides.
+///
+/// A page with `Referrer-Policy: no-referrer`, as ours have, sends `Origin: null` with its forms (Fetch, "append a
+/// request `Origin` header"). A page in a sandbox does so too, and is `cross-site`.
 #[must_use]
 pub fn own_page(headers: &HeaderMap) -> bool {
-    if headers.contains_key(ORIGIN) && !is_same_origin(single(headers, &ORIGIN), single(headers, &HOST)) {
-        return false;
-    }
+    let origin = single(headers, &ORIGIN);
+    let is_own = is_same_origin(origin, single(headers, &HOST));
     if headers.contains_key(SEC_FETCH_SITE) {
-        single(headers, &SEC_FETCH_SITE) == Some("same-origin")
+        let is_silent = !headers.contains_key(ORIGIN) || origin == Some("null");
+        single(headers, &SEC_FETCH_SITE) == Some("same-origin") && (is_own || is_silent)
     } else {
-        headers.contains_key(ORIGIN)
+        is_own
     }
 }
 
@@ -181,6 +184,7 @@ mod tests {
             &[host, origin][..],
             &[host, ("sec-fetch-site", "same-origin")],
             &[host, origin, ("sec-fetch-site", "same-origin")],
+            &[host, ("origin", "null"), ("sec-fetch-site", "same-origin")],
         ] {
             assert!(own(proven), "{proven:?}");
         }
@@ -188,6 +192,7 @@ mod tests {
             &[host][..],
             &[origin],
             &[host, ("origin", "null")],
+            &[host, ("origin", "null"), ("sec-fetch-site", "cross-site")],
             &[host, ("origin", "http://localhost:9091")],
             &[host, ("origin", "http://evil.example"), ("sec-fetch-site", "same-origin")],
             &[host, origin, origin],

@@ -12,7 +12,8 @@ const HTML: &str = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
 const PAGES: [&str; 9] =
     ["/", "/decisions", "/refusals", "/parked", "/findings", "/acts", "/health", "/why", "/why?q=zhang3"];
 
-const OWN: &str = "Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n";
+/// As Chromium sends it from a page with our policies.
+const OWN: &str = "Origin: null\r\nSec-Fetch-Site: same-origin\r\n";
 
 fn with_people() -> Settings {
     let mut settings = settings();
@@ -303,7 +304,7 @@ async fn a_login_is_refused_where_it_could_be_read_or_is_not_ours() {
         "",
         "Origin: http://localhost:1\r\n",
         "Origin: http://localhost\r\nSec-Fetch-Site: same-site\r\n",
-        "Origin: null\r\nSec-Fetch-Site: same-origin\r\n",
+        "Origin: null\r\nSec-Fetch-Site: cross-site\r\n",
         "Host: evil.example\r\nOrigin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n",
         // Over plain HTTP to another machine the cookie would be dropped.
         "Host: 192.0.2.1:9090\r\nOrigin: http://192.0.2.1:9090\r\n",
