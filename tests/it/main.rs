@@ -26,6 +26,7 @@ mod layout;
 mod load;
 mod logs;
 mod orders;
+mod pages;
 mod paths;
 mod poison;
 mod probe;

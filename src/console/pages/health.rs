@@ -163,8 +163,12 @@ fn checks(condition: &Condition, t: &Phrases) -> Vec<Check> {
     let check = |id, name, wrong: Option<String>, remedy| Check {
         id,
         name,
-        remedy: if wrong.is_some() { remedy } else { "" },
-        mark: wrong.map_or_else(|| Mark::good(t.ok), Mark::bad),
+        remedy: if wrong.as_ref().is_some_and(|word| word != t.unknown) { remedy } else { "" },
+        mark: match wrong {
+            None => Mark::good(t.ok),
+            Some(word) if word == t.unknown => Mark { class: "unknown", shape: "?", word },
+            Some(word) => Mark::bad(word),
+        },
     };
     let stats = condition.stats.as_ref();
     let unknown = || t.unknown.to_owned();

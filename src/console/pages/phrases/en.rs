@@ -377,7 +377,7 @@ pub(super) const PHRASES: Phrases = Phrases {
         format!("Cannot be attributed: {count} unauthenticated from {peer}. Their bodies name nobody.")
     },
     why_nothing_else: |what| format!("Nothing else reached us for {what}."),
-    why_accepted: |state, meaning| format!("ACCEPTED, now {state}. {meaning}"),
+    why_accepted: |state, meaning| format!("Now {state}. {meaning}"),
     why_shown_after: |outcome| format!("The worker reported: {outcome}."),
     remedy_of,
     fault_words,

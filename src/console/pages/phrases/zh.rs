@@ -342,7 +342,7 @@ pub(super) const PHRASES: Phrases = Phrases {
         format!("无法归到某个用户：{count} 个来自 {peer} 的 unauthenticated，请求体里没有任何人的信息。")
     },
     why_nothing_else: |what| format!("关于 {what}，没有收到其他回调。"),
-    why_accepted: |state, meaning| format!("已接受，当前 {state}。{meaning}"),
+    why_accepted: |state, meaning| format!("当前 {state}。{meaning}"),
     why_shown_after: |outcome| format!("处理程序上报：{outcome}。"),
     remedy_of,
     fault_words,
