@@ -35,8 +35,9 @@ const MOST_PEERS: usize = 10_000;
 
 type Hash = [u8; 32];
 
+/// Somebody who has logged in.
 #[derive(Debug)]
-struct Session {
+struct Login {
     holder: Holder,
     /// Of the token.
     token: Hash,
@@ -44,7 +45,7 @@ struct Session {
     used: Instant,
 }
 
-impl Session {
+impl Login {
     fn is_alive(&self, tokens: &Tokens, now: Instant) -> bool {
         now.duration_since(self.used) < IDLE
             && now.duration_since(self.began) < LONGEST
@@ -55,7 +56,7 @@ impl Session {
 /// All sessions, and who tried in vain.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    all: Mutex<HashMap<Hash, Session>>,
+    all: Mutex<HashMap<Hash, Login>>,
     attempts: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
@@ -68,7 +69,7 @@ impl Sessions {
         for byte in random {
             write!(cookie, "{byte:02x}").expect("writing to a String cannot fail");
         }
-        let session = Session { holder, token: Sha256::digest(token).into(), began: now, used: now };
+        let session = Login { holder, token: Sha256::digest(token).into(), began: now, used: now };
         let mut all = held(&self.all);
         all.retain(|_, session| now.duration_since(session.used) < IDLE);
         if all.len() >= MOST

@@ -35,7 +35,8 @@ async fn ask(app: &App, method: &str, path: &str, cookie: Option<&str>, form: &[
         request = request.header("cookie", cookie);
     }
     if method == "POST" {
-        let pairs: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+"))).collect();
+        let pairs: Vec<_> =
+            form.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "+"))).collect();
         request = request
             .header("sec-fetch-site", "same-origin")
             .header("content-type", "application/x-www-form-urlencoded")
@@ -47,7 +48,8 @@ async fn ask(app: &App, method: &str, path: &str, cookie: Option<&str>, form: &[
     let headers =
         response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
     // A stream that lives goes on.
-    let body = if path == "/live" { Vec::new() } else { response.bytes().await.expect("a whole answer").to_vec() };
+    let body =
+        if path == "/live" { Vec::new() } else { response.bytes().await.expect("a whole answer").to_vec() };
     Answer { status, headers, body }
 }
 
@@ -95,7 +97,14 @@ async fn acts(app: &App) -> Vec<Value> {
     let ran = Program::new(["audit", "--json"]).config(app.file()).dir(app.dir()).run().await.ended_with(0);
     let acts = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     acts.map(|act| {
-        json!([act["act"], act["actor"]["via"], act["actor"]["name"], act["actor"]["peer"], act["reason"], act["count"]])
+        json!([
+            act["act"],
+            act["actor"]["via"],
+            act["actor"]["name"],
+            act["actor"]["peer"],
+            act["reason"],
+            act["count"]
+        ])
     })
     .collect()
 }
@@ -109,30 +118,47 @@ async fn acts_from_pages(app: App) {
     let post = async |path: &str, form: &[(&str, &str)]| ask(&app, "POST", path, Some(&chen), form).await;
     let page = async |path: &str| ask(&app, "GET", path, Some(&chen), &[]).await.text();
     for id in &ids {
-        let answer = post(&format!("/decisions/{id}/park"), &[("state", "pending"), ("reason", "stop it")]).await;
+        let answer =
+            post(&format!("/decisions/{id}/park"), &[("state", "pending"), ("reason", "stop it")]).await;
         assert_eq!(answer.header("location"), Some(&*format!("/decisions/{id}")), "{}", answer.text());
     }
-    let twice = post(&format!("/decisions/{}/park", ids[0]), &[("state", "pending"), ("reason", "again")]).await;
+    let twice =
+        post(&format!("/decisions/{}/park", ids[0]), &[("state", "pending"), ("reason", "again")]).await;
     assert_eq!(twice.status, 409, "{}", twice.text());
-    let one = post(&format!("/decisions/{}/requeue", ids[0]), &[("state", "parked"), ("reason", "go on")]).await;
+    let one =
+        post(&format!("/decisions/{}/requeue", ids[0]), &[("state", "parked"), ("reason", "go on")]).await;
     assert_eq!(one.status, 303, "{}", one.text());
     let decision = page(&format!("/decisions/{}", ids[0])).await;
     assert!(decision.contains("by chen · console · 127.0.0.1: go on"), "{decision}");
 
     let parked = page("/parked").await;
-    let confirm = parked.split('"').find(|part| part.starts_with("/parked/requeue?")).expect("a link");
+    let confirm = parked.split('"').find(|part| part.starts_with("/parked/requeue?"));
+    let confirm = confirm.unwrap_or_else(|| panic!("no link in {parked}"));
     let confirm = page(&confirm.replace("&#38;", "&")).await;
-    assert!(confirm.contains("name=\"seqs\" value=\"4 3 2\"") || confirm.contains("value=\"2 3 4\""), "{confirm}");
+    assert!(
+        confirm.contains("name=\"seqs\" value=\"4 3 2\"") || confirm.contains("value=\"2 3 4\""),
+        "{confirm}"
+    );
     // Another operator is faster with one of them.
     let faster = post("/decisions/2/requeue", &[("state", "parked"), ("reason", "mine")]).await;
     assert_eq!(faster.status, 303);
-    let form = [("state", "parked"), ("endpoint", "purchase"), ("seqs", "2 3 4"), ("typed", "3"), ("reason", "all of it")];
+    let form = [
+        ("state", "parked"),
+        ("endpoint", "purchase"),
+        ("seqs", "2 3 4"),
+        ("typed", "3"),
+        ("reason", "all of it"),
+    ];
     let done = post("/parked/requeue", &form).await;
     assert_eq!(done.status, 303, "{}", done.text());
     let result = page(done.header("location").expect("the result")).await;
-    assert!(result.contains("2 requeued, 1 changed meanwhile.") && result.contains("is now pending"), "{result}");
+    assert!(
+        result.contains("2 requeued, 1 changed meanwhile.") && result.contains("is now pending"),
+        "{result}"
+    );
     assert!(page("/parked").await.contains("Nothing waits for you."));
-    let act = |act: &str, reason: &str, count: u64| json!([act, "console", "chen", "127.0.0.1", reason, count]);
+    let act =
+        |act: &str, reason: &str, count: u64| json!([act, "console", "chen", "127.0.0.1", reason, count]);
     assert_eq!(
         acts(&app).await,
         [

@@ -55,7 +55,9 @@ async fn each_role_opens_its_routes_and_no_other() {
         .filter_map(|line| line.split_once(' '))
         .filter(|(method, _)| ["GET", "PUT", "POST", "DELETE"].contains(method))
         // Pages take sessions; see `pages`.
-        .filter(|(_, path)| path.starts_with("/api/") || ["/", "/livez", "/readyz", "/metrics"].contains(path))
+        .filter(|(_, path)| {
+            path.starts_with("/api/") || ["/", "/livez", "/readyz", "/metrics"].contains(path)
+        })
         .collect();
     assert!(routes.len() >= 15, "{home}");
     for (method, path) in routes {

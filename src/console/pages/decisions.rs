@@ -312,7 +312,12 @@ fn facts(record: &Record, viewer: &Viewer) -> Vec<Fact> {
     facts.extend(of(t.instance, &record.instance_id, "instance_id"));
     facts.extend(of("task_id", &record.task_id, "task_id"));
     facts.extend(record.approval_code.clone().map(|code| Fact::of(t.fact_approval_code, code)));
-    facts.extend(record.attempts.filter(|attempts| *attempts > 0).map(|attempts| Fact::of(t.fact_attempts, attempts.to_string())));
+    facts.extend(
+        record
+            .attempts
+            .filter(|attempts| *attempts > 0)
+            .map(|attempts| Fact::of(t.fact_attempts, attempts.to_string())),
+    );
     facts.extend(record.next_attempt_at.map(|at| Fact::of(t.fact_next_attempt, viewer.shown(at))));
     if let Some(outcome) = &record.outcome {
         facts.push(Fact::of(t.fact_event, outcome.outcome.as_str()));

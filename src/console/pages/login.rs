@@ -26,7 +26,7 @@ use crate::{
     loopback,
 };
 
-/// How long a login waits until it is written down. It holds without: whoever logs in may come to see why nothing can
+/// How long a login waits until it is written down. It holds without: who logs in may come to see why nothing can
 /// be written.
 const RECORDING: Duration = Duration::from_secs(2);
 

@@ -36,7 +36,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     nav_findings: "核对",
     nav_acts: "操作记录",
     nav_health: "健康",
-    times_are: "时间时区",
+    times_are: "时区",
     keys_note: "快捷键：/ 查原因，j k 回车，?",
     keys_off: "关闭快捷键",
     keys_on: "开启快捷键",
