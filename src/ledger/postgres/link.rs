@@ -27,10 +27,11 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(2500);
 /// server that waits for its standby keeps a session for each, and it has sessions for others as well.
 const CONNECTIONS: usize = 4;
 
-/// A lock is waited for, and held by a transaction whose client does nothing, for so long. Set in each transaction: behind
-/// PgBouncer the next one may have another session.
+/// A lock is waited for, and held by a transaction whose client does nothing, for so long. Nothing is compiled: PostgreSQL
+/// guesses that a statement over tables without statistics is expensive, and compiling the one for the figures took 1.2 s
+/// where the statement takes 8 ms. Set in each transaction: behind PgBouncer the next one may have another session.
 const LIMITS: &str = "set_config('lock_timeout', '2s', true),
-    set_config('idle_in_transaction_session_timeout', '2s', true)";
+    set_config('idle_in_transaction_session_timeout', '2s', true), set_config('jit', 'off', true)";
 
 /// The values of a statement with their types; see [`values!`](super::values::values).
 pub(super) type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];

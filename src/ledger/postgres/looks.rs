@@ -89,7 +89,7 @@ impl Lookup for Links {
     }
 
     fn stats(&self) -> BoxFuture<'static, Result<Stats, LookError>> {
-        self.look("read the figures of", |links| async move { lookup::stats(&links.reads).await })
+        self.look("read the figures of", |links| async move { lookup::stats(&links.snapshots).await })
     }
 }
 

@@ -105,7 +105,11 @@ pub(super) async fn stats(link: &Link) -> Result<Stats, Error> {
         dead_letters::COUNTS,
         dead_letters::OPEN
     );
-    let Some(row) = link.query_opt(&sql, values![]).await? else { return Ok(Stats::default()) };
+    // In a transaction because that has its statements not compiled.
+    let transaction = link.snapshot().await?;
+    let row = transaction.query_opt(&sql, values![]).await?;
+    transaction.commit().await?;
+    let Some(row) = row else { return Ok(Stats::default()) };
     let (cursor, pruned, head) =
         (row.seq("published_through")?, row.seq("pruned_through")?, row.seq("head")?);
     let (waiting, above) = (row.seq("waiting")?, row.seq("above")?);
