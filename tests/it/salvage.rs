@@ -336,6 +336,88 @@ async fn a_whole_file_is_the_same_ledger_after_salvage_and_import_on_either_kind
     assert!(row.get::<_, i64>(0) > 40, "ids go on after the largest");
 }
 
+/// A frame of a write-ahead log: its header and a page.
+const FRAME: usize = 24 + PAGE;
+
+/// What happens to a log, which has so many frames.
+type Harm = fn(&mut Vec<u8>, usize);
+
+/// Commands are published in the part of the log that cannot be read, or after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_damaged_makes_nothing_pending_that_was_published() {
+    let config = Config::bare(NOWHERE);
+    let dir = config.dir();
+    let (whole, damaged, out) = (dir.join("whole.db"), dir.join("damaged.db"), dir.join("out.jsonl"));
+    let log = |of: &Path| PathBuf::from(format!("{}-wal", of.display()));
+    filled(&whole, 300, 100).await;
+    let connection = Connection::open(&whole).expect("a ledger");
+    connection.execute_batch("PRAGMA wal_autocheckpoint = 0").expect("SQL of ours");
+    // An older log, longer than the new one, whose frames stay in the file.
+    for _ in 0..30 {
+        connection.execute_batch("UPDATE showings SET attempts = attempts + 1").expect("SQL of ours");
+    }
+    connection.execute_batch("PRAGMA wal_checkpoint(RESTART)").expect("SQL of ours");
+    for sql in [
+        "INSERT INTO exceptions VALUES (10, 'requeued', 0, 0, 1790000000000, '')",
+        "UPDATE cursor SET published_through = 220; INSERT INTO publish_marks VALUES (220, 200, 1790000000000, 1790000000000, NULL)",
+        "DELETE FROM exceptions WHERE seq = 10; UPDATE cursor SET published_through = 240",
+        "INSERT INTO publish_marks VALUES (240, 220, 1790000000000, 1790000000000, NULL)",
+        "UPDATE cursor SET published_through = 260",
+    ] {
+        connection.execute_batch(&format!("BEGIN; {sql}; COMMIT")).expect("SQL of ours");
+    }
+    let before = before(&whole);
+    let frames = {
+        let bytes = std::fs::read(log(&whole)).expect("a log");
+        let is_new = |frame: &&[u8]| frame[8..16] == bytes[16..24];
+        assert!(bytes.len() > 32 + 20 * FRAME, "the older log is longer");
+        bytes[32..].chunks_exact(FRAME).take_while(is_new).count()
+    };
+    assert!(frames >= 7, "{frames}");
+    let (code, told) = salvage(dir, &whole, &out).await;
+    assert_eq!((code, &told["log_cut"], &told["parked"]), (DONE, &json!(false), &json!(0)), "{told}");
+    assert_eq!(salvaged(&out), before, "what an older log has left is no damage");
+    let harms: [(&str, Harm); 6] = [
+        ("a frame of nothing", |log, at| log[32 + at * FRAME..][..FRAME].fill(0)),
+        ("a frame with another salt", |log, at| log[32 + at * FRAME + 8] ^= 1),
+        ("a frame with the salt of the log before", |log, at| {
+            log[32 + at * FRAME + 11] ^= log[19] ^ (log[19].wrapping_sub(1))
+        }),
+        ("a page that does not match its checksum", |log, at| log[32 + at * FRAME + 99] ^= 1),
+        ("noise up to the end", |log, at| log[32 + at * FRAME..].fill(0xa5)),
+        ("an end in the middle of a frame", |log, at| log.truncate(32 + at * FRAME + 99)),
+    ];
+    for (is_moved, (harm, damage)) in
+        [false, true].into_iter().flat_map(|moved| harms.map(|harm| (moved, harm)))
+    {
+        if is_moved {
+            // The pages are in the database too, and those in the log are older.
+            connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").expect("SQL of ours");
+        }
+        for at in (0..frames).rev().step_by(2) {
+            std::fs::copy(&whole, &damaged).expect("ours");
+            let mut bytes = std::fs::read(log(&whole)).expect("a log");
+            damage(&mut bytes, at);
+            std::fs::write(log(&damaged), bytes).expect("ours");
+            let (code, told) = salvage(dir, &damaged, &out).await;
+            let about = format!("{harm}: frame {at} of {frames}, moved {is_moved}: {told}");
+            assert_eq!((code, &told["log_cut"]), (FAILED, &json!(true)), "{about}");
+            let found = salvaged(&out);
+            assert_eq!(found.len(), before.len(), "{about}");
+            let mut parked = 0;
+            for (seq, (id, state)) in &found {
+                let (was_id, was) = &before[seq];
+                assert!(
+                    id == was_id && (state == was || *state == "parked"),
+                    "{seq} was {was}: {state}: {about}"
+                );
+                parked += u64::from(state != was);
+            }
+            assert!(parked < 150, "what was published before the log stays so: {parked}: {about}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_cut_or_changed_is_not_imported_at_all() {
     let config = Config::bare(NOWHERE);

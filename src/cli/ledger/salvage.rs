@@ -157,7 +157,7 @@ fn tell(salvaged: &Salvaged, arguments: &SalvageArguments) {
     }
     if salvaged.log_is_cut {
         say(format_args!(
-            "the write-ahead log of {} has an end that cannot be read",
+            "the write-ahead log of {} is damaged or cut; what was committed after that is not known, nor whether it was published",
             arguments.file.display()
         ));
     }

@@ -31,7 +31,21 @@ pub(super) struct Pages {
     /// Commits of the write-ahead log that were read.
     pub(super) commits: u64,
     /// True if the write-ahead log has something after its last whole commit that may have been a commit.
+    ///
+    /// What follows is not read, not even commits that are whole: without those before they would be newer than the rest, and a
+    /// cursor that is ahead of the exceptions makes published what is not.
     pub(super) log_is_cut: bool,
+}
+
+/// So many logs may have begun since the one whose frames are still in the file.
+const MOST_LOGS: u32 = 1 << 20;
+
+/// True if a frame with these salts is left from before the log was begun again, which counts the first one up and throws dice
+/// for the second: <https://www.sqlite.org/fileformat2.html#walresetconfiguration>.
+fn is_left(salts: &[u8], of_log: &[u8]) -> bool {
+    let number = |salts| be32(salts, 0).unwrap_or(0);
+    let begun = number(of_log).wrapping_sub(number(salts));
+    (1..=MOST_LOGS).contains(&begun) && salts[4..] != of_log[4..] && salts.iter().any(|byte| *byte != 0)
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<usize> {
@@ -90,6 +104,7 @@ impl Pages {
         let length = log.metadata()?.len();
         let mut head = [0; HEAD as usize];
         if length < HEAD {
+            self.log_is_cut = length > 0;
             return Ok(());
         }
         log.read_exact_at(&mut head, 0)?;
@@ -109,7 +124,8 @@ impl Pages {
             log.read_exact_at(&mut frame, at)?;
             let word = |at: usize| be32(&frame, at).unwrap_or(0);
             if frame[8..16] != head[16..24] {
-                // Left from before the log was begun again.
+                self.log_is_cut =
+                    !is_left(&frame[8..16], &head[16..24]) || goes_on(log, at, frame.len(), &head[16..24])?;
                 return Ok(());
             }
             sum = checksum(is_big, sum, &frame[..8]);
@@ -127,6 +143,8 @@ impl Pages {
             }
             at += frame.len() as u64;
         }
+        // Some of a commit, or of a frame: a crash may have left it so, or a part of the file is gone.
+        self.log_is_cut = at < length || !begun.is_empty();
         Ok(())
     }
 
@@ -161,6 +179,20 @@ impl Pages {
         }
         (free.len() == count as usize).then_some(free)
     }
+}
+
+/// True if a frame of this log follows: then the log did not end at `at`.
+fn goes_on(log: &File, mut at: u64, frame: usize, salts: &[u8]) -> io::Result<bool> {
+    let length = log.metadata()?.len();
+    let mut found = [0; 8];
+    while at + 16 <= length {
+        log.read_exact_at(&mut found, at + 8)?;
+        if found == salts {
+            return Ok(true);
+        }
+        at += frame as u64;
+    }
+    Ok(false)
 }
 
 fn checksum(is_big: bool, (mut a, mut b): (u32, u32), bytes: &[u8]) -> (u32, u32) {

@@ -70,7 +70,7 @@ pub struct Salvaged {
     pub unknown: u64,
     /// False if the row that says how far publishing has come could not be read.
     pub cursor_is_known: bool,
-    /// True if the write-ahead log has more than could be read.
+    /// True if the write-ahead log has more than could be read, or may have had.
     pub log_is_cut: bool,
     /// The end of the log, as far as anything tells.
     pub head: i64,
@@ -140,7 +140,7 @@ pub fn salvage(
         let (has_cursor, present) = (trees.has_cursor(), states::present(&transaction)?);
         let index_head = trees.last_in_index();
         let tally = trees.tally();
-        let states = states::decide(&transaction, &tally, has_cursor, index_head)?;
+        let states = states::decide(&transaction, &tally, has_cursor, index_head, pages.log_is_cut)?;
         let lost = present.holes(states.pruned, states.head);
         let lost_ids = trees.ids_of(&lost);
         transaction.commit()?;

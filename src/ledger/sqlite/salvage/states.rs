@@ -44,6 +44,7 @@ pub(super) fn decide(
     tally: &Tally,
     has_cursor: bool,
     last_in_index: i64,
+    log_is_cut: bool,
 ) -> rusqlite::Result<States> {
     let is_whole = |table: &str| {
         !tally
@@ -71,35 +72,45 @@ pub(super) fn decide(
         "INSERT OR REPLACE INTO cursor VALUES (1, ?1, ?2, coalesce((SELECT probed_at FROM cursor), 0))",
         params![cursor, pruned],
     )?;
-    let mut unknown = 0;
-    let now = Timestamp::now().as_millisecond();
-    let mut park = |which: &str| -> rusqlite::Result<()> {
-        let sql = format!(
-            "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
-             SELECT c.seq, 'parked', 0, ?1, ?1, ?2 FROM commands c
-             WHERE NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq) AND {which}"
-        );
-        unknown += connection.execute(&sql, params![now, NOTE])? as u64;
-        Ok(())
+    let mut doubts = Vec::new();
+    let mut doubt = |rule: &str| {
+        doubts.push(format!("NOT EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq) AND ({rule})"));
     };
-    if !cursor_is_known {
-        park(&format!("c.seq > {cursor}"))?;
+    if !cursor_is_known || log_is_cut {
+        doubt(&format!("c.seq > {cursor}"));
     }
     if !is_whole("exceptions") {
         if ["publish_events", "acts", "act_commands"].into_iter().all(is_whole) {
             // Every exception has left a row there. The last says that it is over, or it is not known.
-            park(
+            doubt(
                 "EXISTS (SELECT 1 FROM act_commands a JOIN acts o ON o.id = a.act_id
                     WHERE a.seq = c.seq AND o.act IN ('park', 'requeue')
                     AND a.at > coalesce((SELECT max(at) FROM publish_events p WHERE p.seq = c.seq AND p.event = 'published'), -1)
                  UNION ALL SELECT 1 FROM publish_events p WHERE p.seq = c.seq AND p.event <> 'published'
                     AND p.id = (SELECT max(id) FROM publish_events l WHERE l.seq = c.seq))",
-            )?;
+            );
         } else {
-            park("1")?;
+            doubt("1");
         }
     }
+    if log_is_cut {
+        // They may have been published since.
+        doubts.push(
+            "EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq AND e.state <> 'parked')".to_owned(),
+        );
+    }
+    let unknown = if doubts.is_empty() { 0 } else { park(connection, &doubts.join(" OR "))? };
     Ok(States { head, pruned, unknown, cursor_is_known })
+}
+
+/// Parks commands `c`; returns how many.
+fn park(connection: &Connection, which: &str) -> rusqlite::Result<u64> {
+    let sql = format!(
+        "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
+         SELECT c.seq, 'parked', 0, ?1, ?1, ?2 FROM commands c WHERE {which}
+         ON CONFLICT (seq) DO UPDATE SET state = 'parked', attempts = 0, next_attempt_at = ?1, changed_at = ?1, note = ?2"
+    );
+    Ok(connection.execute(&sql, params![Timestamp::now().as_millisecond(), NOTE])? as u64)
 }
 
 #[cfg(test)]
@@ -129,7 +140,7 @@ mod tests {
         let bad_pages: BTreeMap<u32, String> =
             (2..).zip(damaged.iter().map(|table| (*table).to_owned())).collect();
         let tally = Tally { bad_pages, ..Tally::default() };
-        let states = decide(&connection, &tally, has_cursor, 0).unwrap();
+        let states = decide(&connection, &tally, has_cursor, 0, false).unwrap();
         let mut statement =
             connection.prepare("SELECT seq FROM exceptions WHERE state = 'parked' ORDER BY seq").unwrap();
         let parked = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
