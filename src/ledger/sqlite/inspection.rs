@@ -174,7 +174,7 @@ impl Inspection {
     fn next_key(&self, table: &Table, after: Option<&Place>) -> rusqlite::Result<Option<Place>> {
         let (name, key) = (table.name, table.key);
         let read = |row: &rusqlite::Row<'_>| Ok(source::place(row.get_ref(0)?));
-        match after {
+        let found = match after {
             None => self.connection.query_row(
                 &format!("SELECT {key} FROM {name} ORDER BY {key} LIMIT 1"),
                 [],
@@ -185,8 +185,8 @@ impl Inspection {
                 [Key(after)],
                 read,
             ),
-        }
-        .optional()
+        };
+        found.optional()?.map(|found| source::next(found, after)).transpose()
     }
 
     pub(in crate::ledger) fn rounds(
@@ -234,5 +234,74 @@ fn key(place: &Place) -> String {
         Some((b't', text)) => format!("{:?}", String::from_utf8_lossy(text)),
         Some((_, bytes)) => bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ledger::copy::tables::TABLES;
+
+    /// All orders of five.
+    fn orders() -> Vec<[usize; 5]> {
+        let all =
+            (0..5_usize.pow(5)).map(|number| [0, 1, 2, 3, 4].map(|digit| number / 5_usize.pow(digit) % 5));
+        all.filter(|order| (0..5).all(|one| order.contains(&one))).collect()
+    }
+
+    #[test]
+    fn a_page_whose_keys_are_out_of_order_is_read_to_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let connection = schema::open_writer(&path).unwrap();
+        connection
+            .execute_batch(
+                "WITH n (n) AS (VALUES (1), (2), (3), (4), (5)) INSERT INTO exceptions SELECT n, 'parked', 0, 0, 0, '' FROM n;
+                 WITH n (n) AS (VALUES (1), (2), (3), (4), (5)) INSERT INTO contexts (key, registered_at) SELECT n, 0 FROM n;
+                 PRAGMA wal_checkpoint(TRUNCATE)",
+            )
+            .unwrap();
+        for name in ["exceptions", "contexts"] {
+            let table = TABLES.iter().find(|table| table.name == name).unwrap();
+            let root: u32 = connection
+                .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0))
+                .unwrap();
+            let whole = fs::read(&path).unwrap();
+            let pointers = (root as usize - 1) * 4096 + 8;
+            let other = directory.path().join("other.db");
+            for order in orders() {
+                let mut bytes = whole.clone();
+                for (to, from) in order.into_iter().enumerate() {
+                    bytes[pointers + 2 * to..][..2].copy_from_slice(&whole[pointers + 2 * from..][..2]);
+                }
+                fs::write(&other, bytes).unwrap();
+                let mut inspection = Inspection::still(&other).unwrap();
+                let (mut place, mut rows, mut faults, mut looks) = (None, 0, inspection.file().len(), 0);
+                loop {
+                    looks += 1;
+                    assert!(looks < 20, "{name} {order:?}: there is no end");
+                    place = match inspection.after(table, place.as_ref()) {
+                        Seen::Rows(portion) => {
+                            rows += portion.rows;
+                            Some(portion.last)
+                        }
+                        Seen::Bad(at, _) => {
+                            faults += 1;
+                            Some(at)
+                        }
+                        Seen::Lost(_) => {
+                            faults += 1;
+                            break;
+                        }
+                        Seen::End => break,
+                    };
+                }
+                assert!(rows <= 5, "{name} {order:?}: no row is told twice");
+                let is_whole = order == [0, 1, 2, 3, 4];
+                assert_eq!((faults == 0, rows == 5 && faults == 0), (is_whole, is_whole), "{name} {order:?}");
+            }
+        }
     }
 }

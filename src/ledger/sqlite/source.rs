@@ -232,6 +232,7 @@ pub(super) fn portion(
         last: Place::new(),
     };
     let mut bytes = 0;
+    let mut before = after.cloned();
     let mut statement = connection.prepare_cached(&sql)?;
     let after = after.map(Key);
     let mut rows = match &after {
@@ -244,7 +245,8 @@ pub(super) fn portion(
         for (at, (column, values)) in table.columns.iter().zip(&mut portion.columns).enumerate() {
             bytes += push(row, at, column.kind, values)?;
         }
-        portion.last = place(row.get_ref(table.columns.len())?);
+        portion.last = next(place(row.get_ref(table.columns.len())?), before.as_ref())?;
+        before = Some(portion.last.clone());
         portion.rows += 1;
     }
     drop(rows);
@@ -276,6 +278,24 @@ pub(super) fn place(key: ValueRef<'_>) -> Place {
         ValueRef::Blob(key) => [b"b", key].concat(),
         ValueRef::Null | ValueRef::Real(_) => Place::new(),
     }
+}
+
+/// A place that was found after another. An error if it is not after it: SQLite believes the order of a damaged tree, and who
+/// asks for what is after each place would go round for ever.
+pub(super) fn next(found: Place, after: Option<&Place>) -> rusqlite::Result<Place> {
+    let number =
+        |place: &Place| place.get(1..).and_then(<[u8]>::first_chunk).map(|key| i64::from_be_bytes(*key));
+    let is_after = match (found.first(), after) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(b'i'), Some(after)) => after.first() == Some(&b'i') && number(&found) > number(after),
+        (Some(kind), Some(after)) => after.first() == Some(kind) && found > *after,
+    };
+    if is_after {
+        return Ok(found);
+    }
+    let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(damaged, Some("its keys are out of order".to_owned())))
 }
 
 /// Adds a value; returns how long it is.
