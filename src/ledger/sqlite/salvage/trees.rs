@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
-        pages::{Cell, Node, Pages, Tree},
+        pages::{Cell, Pages, Tree},
         record::{Shape, decode},
     },
     Tally,
@@ -29,7 +29,8 @@ pub(super) struct Trees<'a> {
     then: Vec<Shape>,
     /// The first page of each table and index.
     roots: BTreeMap<String, u32>,
-    /// Pages that are known to be something.
+    /// Pages that rows were read from. A page that a tree led to and had no row for it is none of them: the pointer may be what
+    /// is damaged, and the page of another tree.
     known: HashSet<u32>,
     tally: Tally,
     has_cursor: bool,
@@ -93,45 +94,34 @@ impl<'a> Trees<'a> {
         tree: Tree,
         row: &mut dyn FnMut(i64, Vec<Value>) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<()> {
-        let mut waiting = vec![root];
+        let (mut waiting, mut seen) = (vec![root], HashSet::new());
         while let Some(number) = waiting.pop() {
-            let is_new = self.known.insert(number);
+            let is_new = seen.insert(number);
             let node =
                 self.pages.read(number).filter(|_| is_new).and_then(|page| self.pages.node(number, &page));
             let Some(node) = node.filter(|node| node.tree == tree) else {
                 self.tally.bad_pages.insert(number, name.to_owned());
                 continue;
             };
-            let (read, failed) = self.rows(&node);
-            let (mut wrong, count) = (failed, node.cells.len());
-            for (rowid, values) in read {
-                if !row(rowid, values)? {
+            let (mut wrong, count) = (0, node.cells.len());
+            for cell in &node.cells {
+                if let Some((values, pages)) = self.row(cell)
+                    && row(cell.rowid, values)?
+                {
+                    self.known.extend(pages);
+                } else {
                     wrong += 1;
                 }
             }
             if wrong > 0 && wrong == count {
                 self.tally.bad_pages.insert(number, name.to_owned());
+            } else {
+                self.known.insert(number);
             }
             *self.tally.unreadable.entry(name.to_owned()).or_default() += wrong as u64;
             waiting.extend(node.children.iter().rev());
         }
         Ok(())
-    }
-
-    /// The rows in a page, and how many cannot be read.
-    fn rows(&mut self, node: &Node) -> (Vec<(i64, Vec<Value>)>, usize) {
-        let mut failed = 0;
-        let mut rows = Vec::with_capacity(node.cells.len());
-        for cell in &node.cells {
-            match self.row(cell) {
-                Some((values, pages)) => {
-                    self.known.extend(pages);
-                    rows.push((cell.rowid, values));
-                }
-                None => failed += 1,
-            }
-        }
-        (rows, failed)
     }
 
     fn row(&self, cell: &Cell) -> Option<(Vec<Value>, Vec<u32>)> {
