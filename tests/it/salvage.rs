@@ -418,6 +418,117 @@ async fn a_log_that_is_damaged_makes_nothing_pending_that_was_published() {
     }
 }
 
+/// A number of SQLite with a variable length ends here.
+fn after_number(bytes: &[u8], at: usize) -> usize {
+    at + 1 + bytes[at..].iter().take(8).take_while(|byte| **byte >= 0x80).count()
+}
+
+fn number(bytes: &[u8], at: usize) -> usize {
+    usize::from(bytes[at]) << 8 | usize::from(bytes[at + 1])
+}
+
+/// The whole file and what of it is salvaged after some bytes were changed: rows by table.
+async fn rows_after(dir: &Path, whole: &Path, change: impl FnOnce(&mut [u8])) -> (i32, Value, Before) {
+    let (damaged, out) = (dir.join("damaged.db"), dir.join("out.jsonl"));
+    let mut bytes = std::fs::read(whole).expect("a file");
+    change(&mut bytes);
+    std::fs::write(&damaged, bytes).expect("ours");
+    let (code, told) = salvage(dir, &damaged, &out).await;
+    (code, told, salvaged(&out))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_into_another_table_takes_nothing_from_it() {
+    let config = Config::bare(NOWHERE);
+    let dir = config.dir();
+    let whole = dir.join("whole.db");
+    filled(&whole, 3000, 200).await;
+    let before = before(&whole);
+    let (_, expected, _) = rows_after(dir, &whole, |_| ()).await;
+    let connection = Connection::open(&whole).expect("a ledger");
+    let page = |sql: &str| column::<u32>(&connection, sql)[0] as usize;
+    let parent = page("SELECT pageno FROM dbstat WHERE name = 'outcomes' AND pagetype = 'internal'");
+    for table in ["showings", "publish_events", "contexts", "exceptions", "commands", "rounds", "cursor"] {
+        for kind in ["leaf", "internal"] {
+            let sql = format!(
+                "SELECT coalesce(max(pageno), 0) FROM dbstat WHERE name = '{table}' AND pagetype = '{kind}'"
+            );
+            let other = page(&sql);
+            if other == 0 {
+                continue;
+            }
+            let (code, told, found) = rows_after(dir, &whole, |bytes| {
+                let inner = &mut bytes[(parent - 1) * PAGE..parent * PAGE];
+                let cell = number(inner, 12);
+                inner[cell..cell + 4].copy_from_slice(&u32::try_from(other).expect("small").to_be_bytes());
+            })
+            .await;
+            assert_eq!(code, FAILED, "{kind} of {table}: {told}");
+            assert_eq!(told["tables"], expected["tables"], "{kind} of {table}: {told}");
+            assert_eq!(found, before, "{kind} of {table}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_the_list_of_tables_has_lost_is_not_taken_for_an_empty_one() {
+    let config = Config::bare(NOWHERE);
+    let dir = config.dir();
+    let whole = dir.join("whole.db");
+    filled(&whole, 600, 200).await;
+    for is_vacuumed in [false, true] {
+        if is_vacuumed {
+            // First pages of tables are elsewhere then.
+            execute(&whole, "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+        let before = before(&whole);
+        let connection = Connection::open(&whole).expect("a ledger");
+        let leaves: Vec<u32> = column(
+            &connection,
+            "SELECT pageno FROM dbstat WHERE name = 'sqlite_schema' AND pagetype = 'leaf' ORDER BY path",
+        );
+        let bytes = std::fs::read(&whole).expect("a file");
+        let mut hit = BTreeSet::new();
+        for leaf in leaves {
+            let start = (leaf as usize - 1) * PAGE;
+            let head = start + if leaf == 1 { 100 } else { 0 };
+            for cell in 0..number(&bytes, head + 3) {
+                let at = start + number(&bytes, head + 8 + 2 * cell);
+                let record = after_number(&bytes, after_number(&bytes, at));
+                let text = String::from_utf8_lossy(&bytes[record..record + 60]).into_owned();
+                if !text.contains("table") {
+                    continue;
+                }
+                hit.insert(text.chars().filter(char::is_ascii_graphic).collect::<String>());
+                for is_short in [false, true] {
+                    let (code, told, found) = rows_after(dir, &whole, |bytes| {
+                        if is_short {
+                            // The page says that it has fewer.
+                            bytes[head + 3..head + 5]
+                                .copy_from_slice(&u16::try_from(cell).expect("few").to_be_bytes());
+                        } else {
+                            bytes[record] = 0;
+                        }
+                    })
+                    .await;
+                    assert_eq!(code, FAILED, "{text:?}: {told}");
+                    for (seq, (id, state)) in &found {
+                        let (was_id, was) = &before[seq];
+                        assert!(
+                            id == was_id && (state == was || *state == "parked"),
+                            "{text:?} vacuumed {is_vacuumed} short {is_short}: {seq} was {was} and is {state}: {told}"
+                        );
+                    }
+                    if !is_vacuumed {
+                        assert_eq!(found.len(), before.len(), "{text:?}: {told}");
+                    }
+                }
+            }
+        }
+        assert!(hit.len() >= 15, "{hit:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_cut_or_changed_is_not_imported_at_all() {
     let config = Config::bare(NOWHERE);

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Taken, Tally};
+use super::{Taken, Tally, trees::LIST};
 use crate::time::Timestamp;
 
 const NOTE: &str = "salvaged from a damaged ledger: it is not known whether it was published. requeue publishes it with the same message_id";
@@ -47,10 +47,7 @@ pub(super) fn decide(
     log_is_cut: bool,
 ) -> rusqlite::Result<States> {
     let is_whole = |table: &str| {
-        !tally
-            .bad_pages
-            .values()
-            .any(|damaged| damaged == table || damaged == "the list of tables" && !has_cursor)
+        !tally.bad_pages.values().any(|damaged| damaged == table || damaged == LIST && !has_cursor)
             && !tally.damaged.contains(table)
             && tally.unreadable.get(table).is_none_or(|rows| *rows == 0)
     };

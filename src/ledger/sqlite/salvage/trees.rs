@@ -17,6 +17,9 @@ use crate::ledger::check::body::Body;
 /// Tables of one row, which a new ledger has already.
 const SINGLE: [&str; 3] = ["cursor", "reconciliation", "id_lead"];
 
+/// What page 1 is of.
+pub(super) const LIST: &str = "the list of tables";
+
 /// The index that still names commands whose page is lost.
 const IDS: &str = "commands_by_id";
 
@@ -29,6 +32,8 @@ pub(super) struct Trees<'a> {
     then: Vec<Shape>,
     /// The first page of each table and index.
     roots: BTreeMap<String, u32>,
+    /// Those that the list of tables does not have: where a new ledger has them.
+    guessed: BTreeMap<String, u32>,
     /// Pages that rows were read from. A page that a tree led to and had no row for it is none of them: the pointer may be what
     /// is damaged, and the page of another tree.
     known: HashSet<u32>,
@@ -53,6 +58,7 @@ impl<'a> Trees<'a> {
             shapes,
             then: then.to_vec(),
             roots: BTreeMap::new(),
+            guessed: BTreeMap::new(),
             known: HashSet::new(),
             tally: Tally::default(),
             has_cursor: false,
@@ -60,11 +66,10 @@ impl<'a> Trees<'a> {
             ids: BTreeMap::new(),
         };
         let mut rows = Vec::new();
-        trees.each("the list of tables", 1, Tree::Table, &mut |_, values| {
+        trees.each(LIST, 1, Tree::Table, &mut |_, values| {
             rows.push(values);
             Ok(true)
         })?;
-        let is_whole = trees.tally.bad_pages.is_empty() && !rows.is_empty();
         for row in rows {
             if let [_, Value::Text(name), _, Value::Integer(root), _] = &*row
                 && let Ok(root) = u32::try_from(*root)
@@ -72,17 +77,23 @@ impl<'a> Trees<'a> {
                 trees.roots.insert(name.clone(), root);
             }
         }
-        if !is_whole {
-            // Where a new ledger has them: nothing moves the first page of a table but VACUUM.
-            for shape in then {
-                trees.roots.entry(shape.table.clone()).or_insert(shape.usual_root);
-            }
-            let root =
-                into.query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [IDS], |row| {
-                    row.get(0)
-                })?;
-            trees.roots.entry(IDS.to_owned()).or_insert(root);
+        let ids =
+            into.query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [IDS], |row| row.get(0))?;
+        let usual = then.iter().map(|shape| (&*shape.table, shape.usual_root)).chain([(IDS, ids)]);
+        // Nothing moves the first page of a table but VACUUM.
+        let missing: Vec<_> = usual.filter(|(name, _)| !trees.roots.contains_key(*name)).collect();
+        if !missing.is_empty() {
+            trees.tally.bad_pages.entry(1).or_insert_with(|| LIST.to_owned());
         }
+        let taken: HashSet<u32> = trees.roots.values().copied().collect();
+        for (name, root) in missing {
+            if taken.contains(&root) {
+                trees.tally.damaged.insert(name.to_owned());
+            } else {
+                trees.guessed.insert(name.to_owned(), root);
+            }
+        }
+        trees.roots.extend(trees.guessed.clone());
         Ok(trees)
     }
 
@@ -149,14 +160,32 @@ impl<'a> Trees<'a> {
             })?;
             self.has_cursor |= has_cursor;
         }
+        self.doubt_guesses();
         self.stray(progress)
+    }
+
+    /// A table that is empty where a new ledger has it is somewhere else if another guess was wrong: after a VACUUM.
+    fn doubt_guesses(&mut self) {
+        let is_bad = |root: &u32| self.tally.bad_pages.contains_key(root);
+        if !self.guessed.values().any(is_bad) {
+            return;
+        }
+        let has_none = |table: &&Shape| {
+            let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM \"{}\")", table.table);
+            self.guessed.contains_key(&table.table)
+                && self.into.query_row(&sql, [], |row| row.get(0)).unwrap_or(true)
+        };
+        let empty: Vec<String> =
+            self.shapes.iter().filter(has_none).map(|shape| shape.table.clone()).collect();
+        self.tally.damaged.extend(empty);
     }
 
     /// Looks at the pages that no tree led to. In a sound file there are none but free ones. Where it is not known which are
     /// free, a page may hold what was removed long ago: then only those of tables count that are damaged.
     fn stray(&mut self, progress: &mut dyn FnMut(u64, u64)) -> rusqlite::Result<()> {
         let free = self.pages.free();
-        let mut damaged: HashSet<String> = self.tally.bad_pages.values().cloned().collect();
+        let mut damaged: HashSet<String> =
+            self.tally.bad_pages.values().chain(&self.tally.damaged).cloned().collect();
         if free.is_none() && self.has_holes()? {
             damaged.insert("commands".to_owned());
         }
