@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::check::{Faults, by_name, progress, rows};
 use crate::{
     cli::{
+        actor::ReasonArguments,
         exit::{Exit, Failure},
         output::{counted, document, json, line, say},
     },
@@ -47,6 +48,8 @@ pub(in crate::cli) struct SalvageArguments {
     /// Replace OUT if it exists
     #[arg(long, requires = "output")]
     force: bool,
+    #[command(flatten)]
+    reason: ReasonArguments,
     /// Print the summary as JSON
     #[arg(long, requires = "output")]
     json: bool,
@@ -79,7 +82,7 @@ pub(super) fn salvage(arguments: &SalvageArguments) -> Result<Exit, Failure> {
         let words = anyhow::anyhow!("{} exists already; --force replaces it", output.display());
         return Err(words.into());
     }
-    let salvaged = sqlite::salvage(&arguments.file, scratch, progress("pages read"));
+    let salvaged = sqlite::salvage(&arguments.file, scratch, &arguments.reason.by(), progress("pages read"));
     let salvaged =
         salvaged.with_context(|| format!("nothing was salvaged from {}", arguments.file.display()))?;
     let tables = match &arguments.output {

@@ -22,7 +22,7 @@ use super::{
     record::Shape,
     schema::{self, MIGRATIONS, OpenError},
 };
-use crate::ledger::check::places::Places;
+use crate::ledger::{By, check::places::Places};
 use trees::Trees;
 
 /// Why nothing could be read.
@@ -104,14 +104,15 @@ struct Tally {
     damaged: BTreeSet<String>,
 }
 
-/// Reads a file, with its write-ahead log. The rows go to a file at `scratch`, which must not exist. `progress` is told how
-/// many pages were read, of how many. Blocks.
+/// Reads a file, with its write-ahead log. The rows go to a file at `scratch`, which must not exist. What is
+/// parked there is parked `by` somebody. `progress` is told how many pages were read, of how many. Blocks.
 ///
 /// # Errors
 /// See [`SalvageError`].
 pub fn salvage(
     from: &Path,
     scratch: PathBuf,
+    by: &By,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Salvaged, SalvageError> {
     let unreadable = |source| SalvageError::Read { path: from.to_owned(), source };
@@ -140,7 +141,7 @@ pub fn salvage(
         let (has_cursor, present) = (trees.has_cursor(), states::present(&transaction)?);
         let index_head = trees.last_in_index();
         let tally = trees.tally();
-        let states = states::decide(&transaction, &tally, has_cursor, index_head, pages.log_is_cut)?;
+        let states = states::decide(&transaction, &tally, has_cursor, index_head, pages.log_is_cut, by)?;
         let lost = present.holes(states.pruned, states.head);
         let lost_ids = trees.ids_of(&lost);
         transaction.commit()?;

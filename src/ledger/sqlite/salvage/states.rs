@@ -5,8 +5,11 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Taken, Tally, trees::LIST};
-use crate::time::Timestamp;
+use super::{super::acts, Taken, Tally, trees::LIST};
+use crate::{
+    ledger::{ActKind, By, NewAct},
+    time::Timestamp,
+};
 
 const NOTE: &str = "salvaged from a damaged ledger: it is not known whether it was published. requeue publishes it with the same message_id";
 
@@ -45,6 +48,7 @@ pub(super) fn decide(
     has_cursor: bool,
     last_in_index: i64,
     log_is_cut: bool,
+    by: &By,
 ) -> rusqlite::Result<States> {
     let is_whole = |table: &str| {
         !tally.bad_pages.values().any(|damaged| damaged == table || damaged == LIST && !has_cursor)
@@ -90,24 +94,36 @@ pub(super) fn decide(
             doubt("1");
         }
     }
-    if log_is_cut {
-        // They may have been published since.
+    if log_is_cut || !is_whole("exceptions") {
+        // They may have been published since, and the row be of a page that was overwritten.
         doubts.push(
             "EXISTS (SELECT 1 FROM exceptions e WHERE e.seq = c.seq AND e.state <> 'parked')".to_owned(),
         );
     }
-    let unknown = if doubts.is_empty() { 0 } else { park(connection, &doubts.join(" OR "))? };
+    let unknown = if doubts.is_empty() { 0 } else { park(connection, &doubts.join(" OR "), by)? };
     Ok(States { head, pruned, unknown, cursor_is_known })
 }
 
-/// Parks commands `c`; returns how many.
-fn park(connection: &Connection, which: &str) -> rusqlite::Result<u64> {
+/// Parks commands `c`, as an act; returns how many.
+fn park(connection: &Connection, which: &str, by: &By) -> rusqlite::Result<u64> {
+    let now = Timestamp::now();
     let sql = format!(
         "INSERT INTO exceptions (seq, state, attempts, next_attempt_at, changed_at, note)
          SELECT c.seq, 'parked', 0, ?1, ?1, ?2 FROM commands c WHERE {which}
-         ON CONFLICT (seq) DO UPDATE SET state = 'parked', attempts = 0, next_attempt_at = ?1, changed_at = ?1, note = ?2"
+         ON CONFLICT (seq) DO UPDATE SET state = 'parked', attempts = 0, next_attempt_at = ?1, changed_at = ?1, note = ?2
+         RETURNING seq"
     );
-    Ok(connection.execute(&sql, params![Timestamp::now().as_millisecond(), NOTE])? as u64)
+    let parked: Vec<i64> = connection
+        .prepare(&sql)?
+        .query_map(params![now.as_millisecond(), NOTE], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    if !parked.is_empty() {
+        let act = acts::add(connection, &NewAct::new(ActKind::Park, by, parked.len()), now)?;
+        for seq in &parked {
+            acts::changed(connection, act, *seq, now.as_millisecond())?;
+        }
+    }
+    Ok(parked.len() as u64)
 }
 
 #[cfg(test)]
@@ -115,10 +131,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::ledger::sqlite::schema;
+    use crate::ledger::{Actor, Via, sqlite::schema};
 
     /// A log of eight, published up to the sixth, with a history; returns those that are parked then.
     fn parked(damaged: &[&str], has_cursor: bool) -> (Vec<i64>, bool) {
+        parked_of(damaged, has_cursor, false, "")
+    }
+
+    fn parked_of(damaged: &[&str], has_cursor: bool, log_is_cut: bool, sql: &str) -> (Vec<i64>, bool) {
         let directory = tempfile::tempdir().unwrap();
         let connection = schema::open_writer(&directory.path().join("ledger.db")).unwrap();
         connection
@@ -134,13 +154,29 @@ mod tests {
                  INSERT INTO act_commands (act_id, seq, at) VALUES (1, 4, 3), (2, 5, 3)",
             )
             .unwrap();
+        connection.execute_batch(sql).unwrap();
         let bad_pages: BTreeMap<u32, String> =
             (2..).zip(damaged.iter().map(|table| (*table).to_owned())).collect();
         let tally = Tally { bad_pages, ..Tally::default() };
-        let states = decide(&connection, &tally, has_cursor, 0, false).unwrap();
+        let by = By { actor: Actor::unnamed(Via::Cli), reason: Some("disk 3".to_owned()) };
+        let states = decide(&connection, &tally, has_cursor, 0, log_is_cut, &by).unwrap();
         let mut statement =
             connection.prepare("SELECT seq FROM exceptions WHERE state = 'parked' ORDER BY seq").unwrap();
-        let parked = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let parked: Vec<i64> =
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        // Whoever salvaged it has parked them, as the history of each says.
+        let told: Vec<(i64, i64, String)> = connection
+            .prepare(
+                "SELECT k.seq, o.count, o.reason FROM act_commands k JOIN acts o ON o.id = k.act_id WHERE o.act = 'park' ORDER BY 1",
+            )
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let count = i64::try_from(parked.len()).unwrap();
+        assert_eq!(told, parked.iter().map(|seq| (*seq, count, "disk 3".to_owned())).collect::<Vec<_>>());
+        assert_eq!(states.unknown, parked.len() as u64);
         (parked, states.cursor_is_known)
     }
 
@@ -155,5 +191,14 @@ mod tests {
         // The last mark is the cursor.
         assert_eq!(parked(&["cursor"], false), (vec![], true));
         assert_eq!(parked(&["cursor", "publish_marks"], false), (vec![7, 8], false));
+    }
+
+    #[test]
+    fn what_a_damaged_table_of_exceptions_says_is_to_be_published_is_parked() {
+        let sql = "INSERT INTO exceptions VALUES (1, 'requeued', 0, 0, 0, ''), (7, 'retrying', 2, 0, 0, '')";
+        let parked = |damaged: &[&str], log_is_cut| parked_of(damaged, true, log_is_cut, sql).0;
+        assert_eq!(parked(&[], false), [0; 0]);
+        assert_eq!(parked(&["exceptions"], false), [1, 2, 4, 7]);
+        assert_eq!(parked(&[], true), [1, 7, 8]);
     }
 }
