@@ -20,7 +20,7 @@ impl Places {
             Some((first, last)) if last + 1 == place => first,
             _ => place,
         };
-        let last = self.ranges.remove(&(place + 1)).unwrap_or(place);
+        let last = place.checked_add(1).and_then(|next| self.ranges.remove(&next)).unwrap_or(place);
         self.ranges.insert(first, last);
         true
     }
@@ -51,7 +51,10 @@ impl Places {
             if first > next {
                 holes.push((next, first - 1));
             }
-            next = last.saturating_add(1);
+            next = match last.checked_add(1) {
+                Some(next) => next,
+                None => return holes,
+            };
         }
         if next <= through {
             holes.push((next, through));
@@ -67,7 +70,7 @@ impl Places {
             let first = first.max(fixed.saturating_add(1));
             if first <= last {
                 starts.push((first, last, taken));
-                taken += last - first + 1;
+                taken = taken.saturating_add(last - first + 1);
             }
         }
         ClosedUp { fixed, starts, last: taken }
@@ -92,7 +95,7 @@ impl ClosedUp {
         let at = self.starts.partition_point(|(first, _, _)| *first <= place);
         match at.checked_sub(1).and_then(|at| self.starts.get(at)) {
             None => self.fixed,
-            Some((first, last, before)) => before + place.min(*last) - first + 1,
+            Some((first, last, before)) => before.saturating_add(place.min(*last) - first + 1),
         }
     }
 
@@ -131,6 +134,17 @@ mod tests {
         assert_eq!(now, [1, 2, 3, 4, 5, 6, 6, 6, 7, 8, 9, 9]);
         assert_eq!(closed.last(), 9);
         assert_eq!(places(&[5]).closed_up(0).through(4), 0);
+    }
+
+    #[test]
+    fn the_outermost_places_are_places() {
+        let ends = places(&[i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1]);
+        assert_eq!((ends.first(), ends.last()), (Some(i64::MIN), Some(i64::MAX)));
+        assert_eq!(ends.holes(i64::MIN, i64::MAX), [(i64::MIN + 2, i64::MAX - 2)]);
+        assert_eq!(ends.holes(i64::MAX - 1, i64::MAX), [(0, 0); 0]);
+        assert_eq!(ends.closed_up(i64::MAX - 1).last(), i64::MAX);
+        assert_eq!(ends.closed_up(i64::MAX).through(i64::MAX), i64::MAX);
+        assert_eq!(ends.closed_up(i64::MIN).through(0), i64::MIN + 1);
     }
 
     #[test]

@@ -158,7 +158,11 @@ impl Rules {
     /// What only the whole log tells.
     pub(in crate::ledger) fn commands_end(&mut self) {
         for (first, last) in self.commands.holes(self.ends.pruned, self.ends.head) {
-            self.fault(Kind::Gap, places(first, last), format!("{} commands are missing", last - first + 1));
+            self.fault(
+                Kind::Gap,
+                places(first, last),
+                format!("{} commands are missing", last.abs_diff(first).saturating_add(1)),
+            );
         }
         if let Some(last) = self.commands.last().filter(|last| *last > self.ends.head) {
             self.fault(
@@ -331,7 +335,7 @@ impl Rules {
             self.fault(Kind::Showing, format!("showings {id}"), format!("command {seq} has no outcome"));
         }
         if let Some(id) = rows.number("id", row).filter(|id| *id > self.ends.last_showing) {
-            let what = format!("the next id is said to be {}", self.ends.last_showing + 1);
+            let what = format!("the next id is said to be {}", self.ends.last_showing.saturating_add(1));
             self.fault(Kind::Cursor, format!("showings {id}"), what);
         }
     }

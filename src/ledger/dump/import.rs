@@ -286,6 +286,25 @@ pub async fn import(
     if let Some((_, count)) = numbered_by("rounds").and_then(|at| tables.get_mut(at)) {
         *count -= forgotten;
     }
-    let lost = survey.head.lost.iter().map(|(first, last)| (last - first + 1).unsigned_abs()).sum();
+    let lost = lost(&survey.head.lost);
     Ok(Imported { tables, left_out: left_out + forgotten, lost, head: ends.head, cursor: ends.cursor })
+}
+
+/// How many places are in these ranges, which a file says: they may be any.
+fn lost(ranges: &[(i64, i64)]) -> u64 {
+    let of =
+        |(first, last): &(i64, i64)| if first <= last { last.abs_diff(*first).saturating_add(1) } else { 0 };
+    ranges.iter().map(of).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_ranges_can_be_counted() {
+        assert_eq!(lost(&[]), 0);
+        assert_eq!(lost(&[(3, 3), (5, 9), (7, 2)]), 6);
+        assert_eq!(lost(&[(i64::MIN, i64::MAX), (i64::MIN, i64::MAX)]), u64::MAX);
+    }
 }

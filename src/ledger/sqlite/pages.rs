@@ -27,6 +27,9 @@ pub(super) struct Pages {
     pub(super) size: usize,
     /// Bytes at the end of each page that are not used.
     reserved: usize,
+    /// Pages of the database, without its log.
+    in_file: u32,
+    /// The last page.
     pub(super) count: u32,
     /// Commits of the write-ahead log that were read.
     pub(super) commits: u64,
@@ -85,15 +88,18 @@ impl Pages {
             newer: HashMap::new(),
             size: named.unwrap_or(USUAL_SIZE),
             reserved: if has_header { usize::from(header[20]) } else { 0 },
+            in_file: 0,
             count: 0,
             commits: 0,
             log_is_cut: false,
         };
-        pages.count = u32::try_from(length.div_ceil(pages.size as u64)).unwrap_or(u32::MAX);
         if let Some(log) = log {
             pages.read_log(&log)?;
             pages.log = Some(log);
         }
+        // The log may have told the size of pages.
+        pages.in_file = u32::try_from(length.div_ceil(pages.size as u64)).unwrap_or(u32::MAX);
+        pages.count = pages.count.max(pages.in_file);
         Ok(pages)
     }
 
@@ -137,8 +143,9 @@ impl Pages {
             begun.insert(word(0), at + FRAME as u64);
             let pages = word(4);
             if pages > 0 {
+                let last = begun.keys().copied().max().unwrap_or(0);
+                self.count = self.count.max(last);
                 self.newer.extend(begun.drain());
-                self.count = self.count.max(pages);
                 self.commits += 1;
             }
             at += frame.len() as u64;
@@ -159,6 +166,15 @@ impl Pages {
             }
         }
         Some(page)
+    }
+
+    /// The numbers of all pages that are somewhere.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        // A log may name any page.
+        let mut later: Vec<u32> =
+            self.newer.keys().copied().filter(|number| *number > self.in_file).collect();
+        later.sort_unstable();
+        (1..=self.in_file).chain(later)
     }
 
     /// Bytes of a page that are used.
@@ -267,6 +283,7 @@ impl Pages {
             return None;
         }
         let mut node = Node { tree, children: Vec::new(), cells: Vec::new() };
+        let mut room = self.usable();
         for cell in 0..count {
             let mut at = be16(page, pointers + 2 * cell)?;
             if at < pointers + 2 * count || at >= self.usable() {
@@ -279,7 +296,10 @@ impl Pages {
             if tree == Tree::Table && !is_leaf {
                 continue;
             }
-            node.cells.push(self.cell(page, at, tree)?);
+            let cell = self.cell(page, at, tree)?;
+            // Cells do not overlap, and so are not more than their page.
+            room = room.checked_sub(cell.head.len())?;
+            node.cells.push(cell);
         }
         if !is_leaf {
             node.children.push(be32(page, start + 8).filter(|child| self.is_page(*child))?);
@@ -318,20 +338,70 @@ impl Pages {
         Some(Cell { rowid, head, length, overflow })
     }
 
-    /// The whole content of a cell, and the pages that it goes on in. `None` if one cannot be read.
-    pub(super) fn content(&self, cell: &Cell) -> Option<(Vec<u8>, Vec<u32>)> {
-        // More than the file holds is no length.
-        if cell.length as u64 > u64::from(self.count) * self.size as u64 {
-            return None;
-        }
-        let (mut content, mut next, mut pages) = (cell.head.clone(), cell.overflow, Vec::new());
+    /// The whole content of a cell, and the pages that it goes on in. `None` if one cannot be read, or is among these `others`:
+    /// of several cells, which are then together not more than the file.
+    pub(super) fn content(&self, cell: &Cell, others: &HashSet<u32>) -> Option<(Vec<u8>, HashSet<u32>)> {
+        let (mut content, mut next, mut pages) = (cell.head.clone(), cell.overflow, HashSet::new());
         while content.len() < cell.length {
-            let page = self.read(next).filter(|_| self.is_page(next))?;
+            let is_new = self.is_page(next) && !others.contains(&next) && pages.insert(next);
+            let page = self.read(next).filter(|_| is_new)?;
             let rest = (cell.length - content.len()).min(self.usable().checked_sub(4)?);
             content.extend_from_slice(page.get(4..4 + rest)?);
-            pages.push(next);
             next = be32(&page, 0)?;
         }
         Some((content, pages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of these pages, of which the first is a header.
+    fn pages(directory: &Path, size: usize, of: &[Vec<u8>]) -> Pages {
+        let mut bytes = vec![0; size];
+        bytes[..16].copy_from_slice(MAGIC);
+        bytes[16..18].copy_from_slice(&u16::try_from(size).unwrap_or(1).to_be_bytes());
+        of.iter().for_each(|page| bytes.extend(page));
+        std::fs::write(directory.join("ledger.db"), bytes).unwrap();
+        Pages::open(&directory.join("ledger.db")).unwrap()
+    }
+
+    /// A leaf of a table, with so many cells at one place, where these bytes are.
+    fn leaf(size: usize, cells: u16, at: u16, cell: &[u8]) -> Vec<u8> {
+        let mut page = vec![0; size];
+        page[0] = 0x0d;
+        page[3..5].copy_from_slice(&cells.to_be_bytes());
+        for one in 0..usize::from(cells) {
+            page[8 + 2 * one..10 + 2 * one].copy_from_slice(&at.to_be_bytes());
+        }
+        page[usize::from(at)..][..cell.len()].copy_from_slice(cell);
+        page
+    }
+
+    #[test]
+    fn content_that_goes_round_in_its_pages_has_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        // 16000 bytes, of which the first 3724 are here, and then page 3, which is followed by itself.
+        let mut cell = vec![0xfd, 0x00, 0x01];
+        cell.extend(vec![7; 3724]);
+        cell.extend(3_u32.to_be_bytes());
+        let mut round = vec![0; 4096];
+        round[3] = 3;
+        let sound = pages(directory.path(), 4096, &[leaf(4096, 1, 100, &cell), round, vec![0; 8192]]);
+        let node = sound.node(2, &sound.read(2).unwrap()).unwrap();
+        assert_eq!((node.cells[0].length, node.cells[0].overflow), (16000, 3));
+        assert!(sound.content(&node.cells[0], &HashSet::new()).is_none());
+    }
+
+    #[test]
+    fn cells_that_are_more_than_their_page_are_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let cell = [&[0x83, 0xa9, 0x60, 0x01][..], &[7; 54496]].concat();
+        let page = leaf(65536, 200, 1000, &cell);
+        let file = pages(directory.path(), 65536, &[page]);
+        assert!(file.node(2, &file.read(2).unwrap()).is_none());
+        let file = pages(directory.path(), 65536, &[leaf(65536, 1, 1000, &cell)]);
+        assert!(file.node(2, &file.read(2).unwrap()).is_some_and(|node| node.cells[0].length == 54496));
     }
 }

@@ -4,6 +4,9 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 
 use super::pages::varint;
 
+/// No table has so many. A column takes more room here than its one byte in the row.
+const MOST_COLUMNS: usize = 64;
+
 /// The values of a row. `None` if the bytes are no row.
 pub(super) fn decode(content: &[u8]) -> Option<Vec<Value>> {
     let (length, mut at) = varint(content, 0)?;
@@ -11,6 +14,9 @@ pub(super) fn decode(content: &[u8]) -> Option<Vec<Value>> {
     let mut body = length;
     let mut values = Vec::new();
     while at < length {
+        if values.len() == MOST_COLUMNS {
+            return None;
+        }
         let (kind, bytes) = varint(&content[..length], at)?;
         at += bytes;
         let size = match kind {
@@ -130,5 +136,26 @@ impl Shape {
             Value::Null if column.is_rowid => ToSqlOutput::Borrowed(ValueRef::Integer(rowid)),
             value => ToSqlOutput::Borrowed(ValueRef::from(value)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_more_columns_than_a_table_has_is_none() {
+        assert_eq!(decode(&[3, 0, 9]), Some(vec![Value::Null, Value::Integer(1)]));
+        let many = [&[0x87, 0x68][..], &[0; 998]].concat();
+        assert_eq!(decode(&many), None);
+    }
+
+    #[test]
+    fn every_table_has_fewer_columns_than_a_row_may_have() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        for step in crate::ledger::sqlite::schema::MIGRATIONS {
+            connection.execute_batch(step).unwrap();
+        }
+        assert!(Shape::all(&connection).unwrap().iter().all(|shape| shape.columns.len() * 2 < MOST_COLUMNS));
     }
 }

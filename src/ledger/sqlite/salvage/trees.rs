@@ -105,7 +105,7 @@ impl<'a> Trees<'a> {
         tree: Tree,
         row: &mut dyn FnMut(i64, Vec<Value>) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<()> {
-        let (mut waiting, mut seen) = (vec![root], HashSet::new());
+        let (mut waiting, mut seen, none) = (vec![root], HashSet::new(), HashSet::new());
         while let Some(number) = waiting.pop() {
             let is_new = seen.insert(number);
             let node =
@@ -116,7 +116,7 @@ impl<'a> Trees<'a> {
             };
             let (mut wrong, count) = (0, node.cells.len());
             for cell in &node.cells {
-                if let Some((values, pages)) = self.row(cell)
+                if let Some((values, pages)) = self.row(cell, &none)
                     && row(cell.rowid, values)?
                 {
                     self.known.extend(pages);
@@ -135,8 +135,9 @@ impl<'a> Trees<'a> {
         Ok(())
     }
 
-    fn row(&self, cell: &Cell) -> Option<(Vec<Value>, Vec<u32>)> {
-        let (content, pages) = self.pages.content(cell)?;
+    /// A row, and the further pages that it is in; none if one of those is among these `others`.
+    fn row(&self, cell: &Cell, others: &HashSet<u32>) -> Option<(Vec<Value>, HashSet<u32>)> {
+        let (content, pages) = self.pages.content(cell, others)?;
         Some((decode(&content)?, pages))
     }
 
@@ -191,7 +192,7 @@ impl<'a> Trees<'a> {
         }
         let counts = |table: &str| free.is_some() || damaged.contains(table);
         let is_free = |number: u32| free.as_ref().is_some_and(|free| free.contains(&number));
-        for number in 2..=self.pages.count {
+        for number in self.pages.numbers().skip(1) {
             if number % 4096 == 0 {
                 progress(u64::from(number), u64::from(self.pages.count));
             }
@@ -204,9 +205,13 @@ impl<'a> Trees<'a> {
             if node.cells.is_empty() {
                 continue;
             }
-            let read: Vec<_> = node.cells.iter().map(|cell| (cell.rowid, self.row(cell))).collect();
-            let rows: Vec<(i64, &Vec<Value>)> =
-                read.iter().filter_map(|(rowid, row)| Some((*rowid, &row.as_ref()?.0))).collect();
+            let (mut rows, mut others) = (Vec::new(), HashSet::new());
+            for cell in &node.cells {
+                if let Some((values, pages)) = self.row(cell, &others) {
+                    others.extend(pages);
+                    rows.push((cell.rowid, values));
+                }
+            }
             let is_index = node.tree == Tree::Index;
             // The one page of a table of one row is nowhere else.
             let shape = self.then.iter().filter(|shape| !SINGLE.contains(&&*shape.table)).find(|shape| {
@@ -224,8 +229,8 @@ impl<'a> Trees<'a> {
                 continue;
             }
             self.tally.damaged.insert(shape.table.clone());
-            for (rowid, values) in rows {
-                let added = add(self.into, shape, rowid, values)?;
+            for (rowid, values) in &rows {
+                let added = add(self.into, shape, *rowid, values)?;
                 self.has_cursor |= added && shape.table == "cursor";
             }
         }
@@ -270,9 +275,12 @@ impl<'a> Trees<'a> {
             // A look-up in the new ledger does not fail.
             self.each(IDS, root, Tree::Index, &mut |_, values| note(&values)).ok();
         }
+        let none = HashSet::new();
         for number in std::mem::take(&mut self.stray_ids) {
             let node = self.pages.read(number).and_then(|page| self.pages.node(number, &page));
-            for (values, _) in node.iter().flat_map(|node| &node.cells).filter_map(|cell| self.row(cell)) {
+            for (values, _) in
+                node.iter().flat_map(|node| &node.cells).filter_map(|cell| self.row(cell, &none))
+            {
                 note(&values).ok();
             }
         }
