@@ -4,7 +4,7 @@ use crate::support::{
     App, Callback, Config, Endpoint, NOWHERE, Program, Vhost, Worker, eventually, postgres::Postgres, quoted,
 };
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,6 +155,68 @@ async fn a_backup_that_is_killed_leaves_nothing_under_its_name_and_an_older_one_
     assert!(refused.stderr.contains("belongs to a ledger in use"), "{refused:?}");
 }
 
+/// Looking into a backup makes an empty log and its index beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_looked_into_is_replaced_and_one_with_commits_of_its_own_is_not() {
+    let mut app = App::with(config(NOWHERE)).await;
+    app.post("leave", task("t1")).await.command_id();
+    let to = app.dir().join("backup.db");
+    let name = to.display().to_string();
+    run(&app, &["ledger", "backup", &name]).run().await.ended_with(DONE);
+    assert_eq!(ids(&app, &to).await.len(), 1);
+    std::fs::write(beside(&to, "-wal"), "").expect("ours");
+    std::fs::write(beside(&to, "-shm"), vec![0; 32768]).expect("ours");
+    app.post("leave", task("t2")).await.command_id();
+    run(&app, &["ledger", "backup", &name, "--force"]).run().await.ended_with(DONE);
+    for suffix in ["-wal", "-shm"] {
+        assert!(!beside(&to, suffix).exists(), "{suffix} is of the file that was replaced");
+    }
+    assert_eq!(ids(&app, &to).await.len(), 2);
+    for suffix in ["-wal", "-journal"] {
+        std::fs::write(beside(&to, suffix), "something").expect("ours");
+        let refused = run(&app, &["ledger", "backup", &name, "--force"]).run().await.ended_with(FAILED);
+        assert!(refused.stderr.contains("belongs to a ledger in use"), "{suffix}: {refused:?}");
+        std::fs::remove_file(beside(&to, suffix)).expect("it is left");
+    }
+    // Its log is empty after a start, and gone after a stop.
+    let own = file(&app);
+    stop(&mut app).await;
+    let set = format!("ledger.url=sqlite:{name}");
+    app.restart().await;
+    let refused =
+        run(&app, &["ledger", "backup", &own.display().to_string(), "--force", "--set", &set]).run().await;
+    assert!(refused.ended_with(FAILED).stderr.contains("belongs to a ledger in use"));
+    stop(&mut app).await;
+    let before = std::fs::metadata(&own).expect("it is there").ino();
+    let refused = run(&app, &["ledger", "backup", &own.display().to_string(), "--force"]).run().await;
+    assert!(refused.ended_with(FAILED).stderr.contains("is the ledger itself"));
+    assert_eq!(std::fs::metadata(&own).expect("it is there").ino(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_a_backup_also_while_the_copy_is_looked_at() {
+    let mut app = App::with(config(NOWHERE)).await;
+    stop(&mut app).await;
+    let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300000)
+        INSERT INTO contexts (key, registered_at, operators) SELECT 'context-' || n, n, '[\"zhang3\"]' FROM n;
+        PRAGMA wal_checkpoint(TRUNCATE)";
+    rusqlite::Connection::open(file(&app)).expect("a ledger").execute_batch(rows).expect("SQL of ours");
+    let to = app.dir().join("backup.db");
+    let part = beside(&to, ".part");
+    let mut running = run(&app, &["ledger", "backup", &to.display().to_string()]).start();
+    eventually("the check", async || {
+        let threads = running.threads();
+        if threads.contains(&"check".to_owned()) { Ok(()) } else { Err(threads) }
+    })
+    .await;
+    assert!(part.exists());
+    running.interrupt();
+    let code = eventually("its end", async || running.exit_code().ok_or(())).await;
+    assert_eq!(code, Some(FAILED), "{:?}", running.lines());
+    assert!(running.lines().iter().any(|line| line.contains("interrupted")), "{:?}", running.lines());
+    assert!(!part.exists() && !to.exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_ledger_gives_no_backup_and_postgresql_has_tools_of_its_own() {
     let mut app = App::with(config(NOWHERE)).await;
@@ -272,7 +334,16 @@ async fn what_was_pending_is_published_if_the_operator_says_so_and_a_kill_leaves
             assert_ne!(refused.code(), Some(0), "a log without its database is no ledger");
         }
     }
-    run(&app, &["ledger", "restore", &name, "--pending", "publish"]).run().await.ended_with(DONE);
+    // Another file of that kind, which is younger by its name, and a journal that is nobody's.
+    std::fs::write(beside(&file(&app), ".before-99991231T000000Z"), "").expect("ours");
+    std::fs::write(beside(&file(&app), "-journal"), "stale").expect("ours");
+    let restored = run(&app, &["ledger", "restore", &name, "--pending", "publish", "--json"])
+        .run()
+        .await
+        .ended_with(DONE)
+        .json();
+    std::fs::remove_file(beside(&file(&app), ".before-99991231T000000Z")).expect("it is left alone");
+    assert!(!beside(&file(&app), "-journal").exists() && !beside(&file(&app), ".restoring").exists());
     assert_eq!(listed(&app).await, [pending]);
     let stats = run(&app, &["ledger", "stats", "--json"]).run().await.ended_with(DONE).json();
     assert_eq!((&stats["pending"], &stats["parked"]), (&json!(1), &json!(0)), "{stats}");
@@ -281,10 +352,12 @@ async fn what_was_pending_is_published_if_the_operator_says_so_and_a_kill_leaves
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .filter(|path| {
-            path.to_string_lossy().contains(".before-") && !path.to_string_lossy().ends_with("-wal")
+            let name = path.to_string_lossy();
+            name.contains(".before-") && !name.ends_with("-wal") && !name.ends_with("-journal")
         })
         .collect();
     assert_eq!(old.len(), 1, "{old:?}");
+    assert_eq!(restored["aside"], json!(old[0]), "it is named whichever run moved it");
     assert!(ids(&app, &old[0]).await.contains(&late), "the log followed its database");
     app.restart().await;
 }

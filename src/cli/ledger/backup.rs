@@ -12,6 +12,10 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
 
 use super::check::{Faults, by_name, progress, rows};
 use crate::{
@@ -97,12 +101,30 @@ async fn sound(copy: &Path, as_json: bool) -> Result<Checked, Failure> {
     Ok(report)
 }
 
+/// [`sound`], on a thread of its own: a check of a file does not wait for anything, and would see no Ctrl-C.
+async fn sound_unless(interrupts: &mut Signal, copy: PathBuf, as_json: bool) -> Result<Checked, Failure> {
+    let (tell, told) = oneshot::channel();
+    let look = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let report = runtime.context("cannot look at the copy").map_err(Failure::from);
+        // Nobody waits for it after Ctrl-C.
+        tell.send(report.and_then(|runtime| runtime.block_on(sound(&copy, as_json)))).ok();
+    };
+    std::thread::Builder::new().name("check".to_owned()).spawn(look).context("cannot look at the copy")?;
+    tokio::select! {
+        report = told => report.context("the check ended")?,
+        _ = interrupts.recv() => Err(anyhow::Error::new(BackupError::Interrupted).into()),
+    }
+}
+
 pub(super) async fn backup(arguments: &BackupArguments, loaded: &Loaded) -> Result<Exit, Failure> {
     let from = file(loaded, "back up")?;
     let began = Instant::now();
-    let made = made(&from, &arguments.file, arguments.force).await;
+    // From now on Ctrl-C ends nothing by itself.
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let made = made(&mut interrupts, &from, &arguments.file, arguments.force).await;
     let made = made.with_context(|| format!("cannot back up {}", from.display()))?;
-    let report = sound(made.path(), arguments.json).await?;
+    let report = sound_unless(&mut interrupts, made.path().to_owned(), arguments.json).await?;
     if report.faults > 0 {
         let words = anyhow!(
             "the ledger {} has {}; no backup was made, and an older one is as it was",
@@ -129,7 +151,7 @@ pub(super) async fn backup(arguments: &BackupArguments, loaded: &Loaded) -> Resu
 }
 
 /// The copy, unless somebody interrupts it: then nothing of it is left.
-async fn made(from: &Path, to: &Path, force: bool) -> Result<Made, anyhow::Error> {
+async fn made(interrupts: &mut Signal, from: &Path, to: &Path, force: bool) -> Result<Made, anyhow::Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let work = {
         let (from, to, stop) = (from.to_owned(), to.to_owned(), stop.clone());
@@ -140,9 +162,10 @@ async fn made(from: &Path, to: &Path, force: bool) -> Result<Made, anyhow::Error
     tokio::pin!(work);
     let done = tokio::select! {
         done = &mut work => done,
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupts.recv() => {
             stop.store(true, Ordering::Relaxed);
-            work.await
+            // It may be whole all the same.
+            work.await.map(|copied| copied.and(Err(BackupError::Interrupted)))
         }
     };
     Ok(done.context("the copy ended")??)

@@ -43,6 +43,9 @@ pub enum BackupError {
     /// It is a ledger that a program has open, or had when it crashed.
     #[error("{} belongs to a ledger in use; name another file", .0.display())]
     InUse(PathBuf),
+    /// A ledger would be replaced by its own copy.
+    #[error("{} is the ledger itself; name another file", .0.display())]
+    Itself(PathBuf),
     /// Two at the same time.
     #[error("another backup writes {}", .0.display())]
     Busy(PathBuf),
@@ -88,12 +91,21 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Refuses to replace what is there, unless it is to be.
+///
+/// An empty write-ahead log and its index are left by whoever has looked into a backup. They say nothing of the file.
 fn vacant(to: &Path, replaces: bool) -> Result<(), BackupError> {
-    for companion in ["-wal", "-shm", "-journal"] {
+    for companion in ["-wal", "-journal"] {
         let companion = beside(to, companion);
-        if fs::symlink_metadata(&companion).is_ok() {
+        if fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file() || found.len() > 0) {
             return Err(BackupError::InUse(companion));
         }
+    }
+    // The log of a ledger that was just started is empty too. A restore, which replaces nothing, has the lock itself.
+    let lock = beside(to, ".lock");
+    if replaces
+        && File::open(&lock).is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    {
+        return Err(BackupError::InUse(lock));
     }
     match fs::symlink_metadata(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -117,6 +129,10 @@ pub fn back_up(
 ) -> Result<Made, BackupError> {
     let source = schema::open_reader(from)?;
     vacant(to, replaces)?;
+    let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    if identity(to).is_ok_and(|to| identity(from).is_ok_and(|from| from == to)) {
+        return Err(BackupError::Itself(to.to_owned()));
+    }
     pages(&source, from, to, stop, progress)
 }
 
@@ -197,6 +213,16 @@ impl Made {
         &self.part
     }
 
+    /// Syncs it, under the name that it has.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub(super) fn sync(&self) -> Result<(), BackupError> {
+        let failed = |source| BackupError::File { path: self.part.clone(), source };
+        self.file.sync_all().map_err(failed)?;
+        Ok(schema::sync_directory(&self.part)?)
+    }
+
     /// Syncs it and gives it its name, which was free or is to be replaced.
     ///
     /// # Errors
@@ -207,6 +233,13 @@ impl Made {
         self.file.sync_all().map_err(failed)?;
         reach("backup:synced");
         vacant(&self.to, replaces)?;
+        // They would be taken for those of the new file.
+        for companion in ["-wal", "-shm", "-journal"] {
+            match fs::remove_file(beside(&self.to, companion)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
         let flags = if replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         match renameat_with(CWD, &self.part, CWD, &self.to, flags) {
             Ok(()) => {}

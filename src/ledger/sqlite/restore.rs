@@ -1,7 +1,9 @@
 //! A backup in the place of a ledger: `countersign ledger restore`.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -67,8 +69,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The ledger's files, with the database first.
-const FILES: [&str; 2] = ["", "-wal"];
+/// The ledger's files, with the database first. A journal is of no ledger of ours, but SQLite would roll back the new one by it.
+const FILES: [&str; 3] = ["", "-wal", "-journal"];
+
+/// After the ledger's name: a note of when its files were moved aside, while a restore is under way.
+const NOTE: &str = ".restoring";
 
 /// Copies a backup beside a ledger, and parks what is pending there. Blocks.
 ///
@@ -175,9 +180,16 @@ impl Restoring {
             let path = path.to_owned();
             move |source| BackupError::File { path: path.clone(), source }
         };
-        let aside = left(&self.path).unwrap_or_else(|| beside(&self.path, &format!(".before-{}", stamp())));
+        // What takes the place is on the disk before the place is empty.
+        self.made.sync()?;
+        let is_free =
+            |suffix: &str, aside| !beside(&self.path, suffix).exists() || !beside(aside, suffix).exists();
+        let aside = match noted(&self.path) {
+            Some(aside) if FILES.iter().all(|suffix| is_free(suffix, &aside)) => aside,
+            _ => note(&self.path)?,
+        };
         reach("restore:aside");
-        let mut moved = None;
+        let mut moved = aside.exists().then(|| aside.clone());
         // The database first. Its log alone is no ledger, and is refused at start.
         for suffix in FILES {
             let (from, to) = (beside(&self.path, suffix), beside(&aside, suffix));
@@ -196,23 +208,40 @@ impl Restoring {
         schema::sync_directory(&self.path)?;
         self.made.keep_as(&self.path)?;
         reach("restore:named");
+        // It says nothing any more: a ledger is there.
+        fs::remove_file(beside(&self.path, NOTE)).ok();
         Ok(moved)
     }
 }
 
-/// Where the database is whose log is still in the place: a restore was killed between the two.
-fn left(path: &Path) -> Option<PathBuf> {
-    if path.exists() || !beside(path, "-wal").exists() {
-        return None;
-    }
-    let name = format!("{}.before-", path.file_name()?.to_str()?);
-    let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
-    let entries = fs::read_dir(directory).ok()?.filter_map(Result::ok).map(|entry| entry.path());
-    let moved = entries.filter(|entry| {
-        let name_of = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name_of.starts_with(&name) && !name_of.ends_with("-wal")
-    });
-    moved.max().filter(|newest| !beside(newest, "-wal").exists())
+/// The name of what is moved aside at a time.
+fn before(path: &Path, stamp: &str) -> PathBuf {
+    beside(path, &format!(".before-{stamp}"))
+}
+
+/// Where a restore that did not come to its end has moved the ledger's files to.
+fn noted(path: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(beside(path, NOTE)).ok()?;
+    // Without its end it was not synced, and nothing was moved.
+    let stamp = text.strip_suffix('\n')?;
+    let is_stamp = !stamp.is_empty() && stamp.chars().all(|c| c.is_ascii_alphanumeric());
+    is_stamp.then(|| before(path, stamp))
+}
+
+/// Notes where the ledger's files are moved to, and returns it.
+fn note(path: &Path) -> Result<PathBuf, BackupError> {
+    let (note, stamp) = (beside(path, NOTE), stamp());
+    let write = || {
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&note)?;
+        writeln!(file, "{stamp}").and_then(|()| file.sync_all())
+    };
+    write().map_err(|source| BackupError::File { path: note.clone(), source })?;
+    schema::sync_directory(path)?;
+    Ok(before(path, &stamp))
 }
 
 /// Now, as a part of a file's name.
