@@ -561,10 +561,60 @@ async fn a_file_that_is_cut_or_changed_is_not_imported_at_all() {
         assert!(ran.code == Some(FAILED) && ran.stderr.contains(words), "{words}: {ran:?}");
         assert!(!ledger.exists(), "{words}");
     }
+    // Two rows of one key: neither takes the place of the other.
+    let round = lines.iter().find(|line| line.contains("\"table\":\"rounds\"")).expect("some have rounds");
+    let rows = format!("\"rows\":{}", lines.len() - 2);
+    let twice = text
+        .replace(round, &format!("{round}\n{round}"))
+        .replace(&rows, &format!("\"rows\":{}", lines.len() - 1));
+    std::fs::write(&changed, twice).expect("ours");
+    let ran = program(dir, &["ledger", "import", &changed.display().to_string(), "--set", &set]).run().await;
+    let said = ran.ended_with(FAILED).stderr;
+    assert!(
+        said.contains("nothing was changed") && said.contains("UNIQUE constraint failed: rounds"),
+        "{said}"
+    );
     let nothing = dir.join("nothing");
     std::fs::write(&nothing, vec![7; 50_000]).expect("ours");
     let ran = program(dir, &["ledger", "salvage", &nothing.display().to_string()]).run().await;
     assert!(ran.code == Some(FAILED) && ran.stdout.is_empty(), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn salvage_writes_over_no_ledger_and_removes_nothing_of_others() {
+    let config = Config::bare(NOWHERE);
+    let dir = config.dir();
+    let whole = dir.join("whole.db");
+    filled(&whole, 60, 5).await;
+    let (link, copy, headless) = (dir.join("link.db"), dir.join("copy.db"), dir.join("headless.db"));
+    std::fs::hard_link(&whole, &link).expect("ours");
+    std::fs::copy(&whole, &copy).expect("ours");
+    let mut bytes = std::fs::read(&whole).expect("a file");
+    bytes[..PAGE].fill(0);
+    std::fs::write(&headless, bytes).expect("ours");
+    let log = dir.join("headless.db-wal");
+    std::fs::create_dir(dir.join("sub")).expect("ours");
+    let roundabout = dir.join("sub/../headless.db");
+    for (from, to) in [
+        (&whole, &whole),
+        (&whole, &link),
+        (&whole, &copy),
+        (&headless, &headless),
+        (&headless, &roundabout),
+        (&headless, &log),
+    ] {
+        let before = std::fs::read(to).ok();
+        let (from, name) = (from.display().to_string(), to.display().to_string());
+        let ran = program(dir, &["ledger", "salvage", &from, "--output", &name, "--force"]).run().await;
+        assert!(ran.ended_with(FAILED).stderr.contains("OUT is"), "{from} to {name}");
+        assert_eq!(std::fs::read(to).ok(), before, "{from} to {name}");
+    }
+    let out = dir.join("out.jsonl");
+    let other = dir.join("out.jsonl.part");
+    std::fs::write(&other, "of somebody").expect("ours");
+    let (code, told) = salvage(dir, &whole, &out).await;
+    assert_eq!(code, DONE, "{told}");
+    assert_eq!(std::fs::read(&other).expect("it is left"), b"of somebody");
 }
 
 /// A ledger whose commands were lost goes on: what was pending is published, and the callback of a lost one is taken again.

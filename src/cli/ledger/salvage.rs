@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, BufWriter, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -82,6 +82,9 @@ pub(super) fn salvage(arguments: &SalvageArguments) -> Result<Exit, Failure> {
         let words = anyhow::anyhow!("{} exists already; --force replaces it", output.display());
         return Err(words.into());
     }
+    if let Some(output) = &arguments.output {
+        not_a_ledger(output, &arguments.file)?;
+    }
     let salvaged = sqlite::salvage(&arguments.file, scratch, &arguments.reason.by(), progress("pages read"));
     let salvaged =
         salvaged.with_context(|| format!("nothing was salvaged from {}", arguments.file.display()))?;
@@ -113,11 +116,34 @@ pub(super) fn salvage(arguments: &SalvageArguments) -> Result<Exit, Failure> {
     Ok(if is_whole && !salvaged.log_is_cut { Exit::Done } else { Exit::Failed })
 }
 
+/// Refuses to write over what is to be read, whatever it is called there, and over any other database.
+fn not_a_ledger(output: &Path, file: &Path) -> Result<(), Failure> {
+    let refused =
+        |what: &str| Err(anyhow::anyhow!("OUT is {what}: {}; name another file", output.display()).into());
+    for suffix in ["", "-wal", "-shm", "-journal", ".lock"] {
+        let one = beside(file, suffix);
+        let found = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let resolved = |path: &Path| {
+            let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+            Some(fs::canonicalize(directory).ok()?.join(path.file_name()?))
+        };
+        let is_same = found(output).is_some_and(|output| found(&one) == Some(output));
+        if is_same || resolved(output).is_some_and(|output| resolved(&one) == Some(output)) {
+            return refused("a file of the ledger that is read");
+        }
+    }
+    let mut head = [0; 16];
+    let is_database = File::open(output).and_then(|mut found| found.read_exact(&mut head)).is_ok()
+        && &head == b"SQLite format 3\0";
+    if is_database { refused("a database") } else { Ok(()) }
+}
+
 /// Writes to another name first, so that OUT is whole or not there.
 fn to_file(salvaged: &Salvaged, output: &Path) -> Result<dump::Tables, dump::Error> {
-    let part = beside(output, ".part");
-    fs::remove_file(&part).ok();
-    let written = write(salvaged, &part).and_then(|tables| {
+    let part = beside(output, &format!(".part-{}", std::process::id()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+    let file = file.map_err(dump::Error::File)?;
+    let written = write(salvaged, file).and_then(|tables| {
         named(&part, output).map_err(dump::Error::File)?;
         Ok(tables)
     });
@@ -127,9 +153,8 @@ fn to_file(salvaged: &Salvaged, output: &Path) -> Result<dump::Tables, dump::Err
     written
 }
 
-fn write(salvaged: &Salvaged, part: &Path) -> Result<dump::Tables, dump::Error> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
-    let mut file = BufWriter::with_capacity(1 << 20, file.map_err(dump::Error::File)?);
+fn write(salvaged: &Salvaged, file: File) -> Result<dump::Tables, dump::Error> {
+    let mut file = BufWriter::with_capacity(1 << 20, file);
     let tables = dump::write(salvaged, &mut file)?;
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(dump::Error::File)?;
     Ok(tables)
@@ -200,9 +225,14 @@ pub(super) async fn import(arguments: &ImportArguments, loaded: &Loaded) -> Resu
     let began = Instant::now();
     let location = &loaded.ledger()?.location;
     let done = dump::import(&arguments.file, location, progress("rows imported")).await;
-    let cannot =
-        || format!("cannot import {} into {location}; nothing was changed", arguments.file.display());
-    let Imported { tables, left_out, lost, head, cursor } = done.with_context(cannot)?;
+    let Imported { tables, left_out, lost, head, cursor } = done.map_err(|error| {
+        let became = match &error {
+            dump::Error::Commit(_) => "whether it is there now is not known; countersign ledger stats tells",
+            _ => "nothing was changed",
+        };
+        let words = format!("cannot import {} into {location}; {became}", arguments.file.display());
+        anyhow::Error::new(error).context(words)
+    })?;
     let mut faults = Faults::new(arguments.json);
     let mut shown = progress("rows looked at");
     let looked = {

@@ -213,7 +213,7 @@ impl Into {
 /// Takes a file into a ledger that has nothing yet. `progress` is told now and then how many rows are there, of how many.
 ///
 /// # Errors
-/// See [`Error`]. Nothing is there then.
+/// See [`Error`]. Nothing is there then, unless it is [`Error::Commit`].
 pub async fn import(
     from: &Path,
     to: &Location,
@@ -280,8 +280,8 @@ pub async fn import(
         Into::Postgres(import) => import.finish(&ends, after).await?,
     };
     match into {
-        Into::Sqlite(import) => import.commit()?,
-        Into::Postgres(import) => import.commit().await?,
+        Into::Sqlite(import) => import.commit().map_err(|error| Error::Commit(Box::new(error)))?,
+        Into::Postgres(import) => import.commit().await.map_err(|error| Error::Commit(Box::new(error)))?,
     }
     if let Some((_, count)) = numbered_by("rounds").and_then(|at| tables.get_mut(at)) {
         *count -= forgotten;

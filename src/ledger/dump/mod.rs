@@ -55,6 +55,9 @@ pub enum Error {
     /// PostgreSQL failed.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
+    /// The commit failed, or its answer was lost. What was imported may be there.
+    #[error("the commit failed")]
+    Commit(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is one already.
     #[error("{to} holds a ledger already ({what}); an import goes into an empty one")]
     NotEmpty {

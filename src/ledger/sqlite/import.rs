@@ -55,12 +55,10 @@ impl Import {
         };
         let names: Vec<&str> = own().map(|(name, _)| name).collect();
         let places: Vec<String> = (1..=names.len()).map(|place| format!("?{place}")).collect();
-        let sql = format!(
-            "INSERT OR REPLACE INTO {} ({}) VALUES ({})",
-            table.name,
-            names.join(", "),
-            places.join(", ")
-        );
+        // Only what may be there before is replaced. Two rows with one key are no file of ours.
+        let how = if table.if_there.is_empty() { "" } else { "OR REPLACE " };
+        let sql =
+            format!("INSERT {how}INTO {} ({}) VALUES ({})", table.name, names.join(", "), places.join(", "));
         let mut insert = self.connection.prepare_cached(&sql)?;
         for row in 0..usize::try_from(portion.rows).unwrap_or(0) {
             insert.execute(params_from_iter(own().map(|(name, values)| value(table, name, values, row))))?;
