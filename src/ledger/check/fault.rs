@@ -85,7 +85,8 @@ impl Kind {
                  trust either."
             }
             Self::Exception => {
-                "It stops nothing, but counts as waiting. It is left out by ledger salvage and ledger import."
+                "It counts as waiting; beyond the end of the log it also keeps the service from starting. ledger import leaves it out: \
+                 save the rows (ledger salvage) and import them into a new ledger."
             }
             Self::Round => {
                 "The same callback may be accepted a second time, as a new command. Nothing to do for those that are published; \
@@ -94,7 +95,7 @@ impl Kind {
             Self::Reference => {
                 "It is of no use, and is removed with the commands around it when they are pruned."
             }
-            Self::Showing => "It is never shown. ledger salvage and ledger import leave it out.",
+            Self::Showing => "It is never shown. ledger import leaves it out.",
             Self::Mark => {
                 "Only the history of commands is affected: ledger show may tell a wrong time of publishing."
             }

@@ -72,7 +72,8 @@ pub enum OpenError {
     },
     /// Its content is inconsistent.
     #[error(
-        "the ledger {path} is damaged: {what}. Restore it from a backup, or move it away and accept the loss"
+        "the ledger {path} is damaged: {what}. Restore it from a backup (countersign ledger restore), or move it away and save \
+         what can be read (countersign ledger salvage)"
     )]
     Damaged {
         /// The file.

@@ -50,7 +50,7 @@ pub(super) async fn look(results: &mut Results, loaded: &Loaded) -> Result<(), F
     refused(results, sizing, ledger).await
 }
 
-const RESTORE: &str = "stop serve, restore the ledger from a backup, or move it away and accept the loss";
+const RESTORE: &str = "stop serve, and restore the ledger from a backup (ledger restore), or save what can be read (ledger salvage)";
 
 /// Reports what is pending or parked.
 fn waiting(results: &mut Results, stats: &Stats) -> Result<(), Failure> {
