@@ -92,7 +92,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Refuses to replace what is there, unless it is to be.
 ///
-/// An empty write-ahead log and its index are left by whoever has looked into a backup. They say nothing of the file.
+/// An empty write-ahead log and its index are left by anyone who has looked into a backup. They say nothing of the file.
 fn vacant(to: &Path, replaces: bool) -> Result<(), BackupError> {
     for companion in ["-wal", "-journal"] {
         let companion = beside(to, companion);

@@ -164,7 +164,7 @@ mod tests {
             connection.prepare("SELECT seq FROM exceptions WHERE state = 'parked' ORDER BY seq").unwrap();
         let parked: Vec<i64> =
             statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-        // Whoever salvaged it has parked them, as the history of each says.
+        // Those who salvaged it have parked them, as the history of each says.
         let told: Vec<(i64, i64, String)> = connection
             .prepare(
                 "SELECT k.seq, o.count, o.reason FROM act_commands k JOIN acts o ON o.id = k.act_id WHERE o.act = 'park' ORDER BY 1",
