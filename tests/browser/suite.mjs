@@ -206,7 +206,8 @@ await attempt("pages", async () => {
   await logIn(page, origin, "fake-token-of-chen");
   for (const [name, path] of Object.entries(PAGES)) await examine(page, `${name} zoomed`, origin + path);
   await page.goto(`${origin}/`);
-  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+  await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length > 0);
+  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
   console.log(`first paint of the overview: ${Math.round(paint)} ms`);
   await made.close();
 });
@@ -313,12 +314,13 @@ await attempt("keys and live", async () => {
 
   await page.goto(`${origin}/`);
   await page.waitForFunction(() => document.querySelector("[data-live-state]").textContent === "Live");
-  const first = await page.textContent("tbody tr:first-child");
+  const first = await page.textContent(".list tbody tr:first-child");
   await decide(service, { task_id: "live-1" });
   await page.waitForFunction(() => document.querySelector("[data-live-new]").textContent === "1 new", null, { timeout: 5000 });
-  check("rows do not move", (await page.textContent("tbody tr:first-child")) === first);
+  check("rows do not move", (await page.textContent(".list tbody tr:first-child")) === first);
   await page.click("[data-live-new]");
-  check("what is new is behind the link", (await page.textContent("tbody tr:first-child")).includes("live-1"));
+  await page.waitForFunction(() => document.querySelector(".list tbody tr:first-child")?.textContent.includes("live-1"), null, { timeout: 5000 });
+  check("what is new is behind the link", true);
 
   // A page whose service is killed says so, and finds it again by itself.
   await page.waitForFunction(() => document.querySelector("[data-live-state]").textContent === "Live");

@@ -65,6 +65,8 @@ async fn a_browser_gets_pages_and_a_program_what_it_got_before() {
     for path in PAGES {
         let answer = service.page(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        // A link with it asks for a file, and so does not name HTML.
+        assert!(!answer.body.contains(" download"), "{path}");
         assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{path}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
         assert!(

@@ -121,9 +121,8 @@ impl Open {
                 let json = serde_json::to_string(&counters).expect("numbers always render");
                 return Some(format!("retry: 1000\ndata: {json}\n\n"));
             }
-            if self.told.is_none() {
-                return None;
-            }
+            // The browser tries again by itself.
+            self.told?;
             if self.told_at.elapsed() >= STILL_HERE {
                 self.told_at = Instant::now();
                 return Some(": \n\n".to_owned());

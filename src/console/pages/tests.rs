@@ -30,9 +30,7 @@ fn no_template_can_let_a_strangers_text_do_anything() {
             let word: String = text[at + 1..].chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
             assert!(!text[at + 1 + word.len()..].starts_with('='), "{name} has a handler: {word}=");
         }
-        for (at, _) in text.match_indices("={{") {
-            panic!("{name} has an attribute without quotes: {}", &text[at.saturating_sub(20)..at + 10]);
-        }
+        assert!(!text.contains("={{"), "{name} has an attribute without quotes");
     }
 }
 
