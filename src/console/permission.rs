@@ -139,7 +139,7 @@ impl WrongTokens {
     }
 }
 
-fn desk(request: &HttpRequest) -> &Desk {
+pub(super) fn desk(request: &HttpRequest) -> &Desk {
     request.app_data::<web::Data<Desk>>().expect("the listener shares its desk with every route")
 }
 

@@ -297,6 +297,7 @@ await attempt("keys and live", async () => {
   await page.keyboard.press("?");
   check("? explains the keys", await page.isVisible("dialog"));
   await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog", { state: "detached" });
   await page.keyboard.press("/");
   check("/ leads to Why", (await page.evaluate(() => document.activeElement.id)) === "q");
   await page.click("main");

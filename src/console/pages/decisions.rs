@@ -4,8 +4,8 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use askama::Template;
 
 use super::{
-    Choice, DecisionRow, Desk, Fact, Field, Frame, Halt, Live, Mark, Phrases, Viewer, When, action_of,
-    choices, chosen, fields, link, look, lookup, meaning_of, query, see_other, span, task_of,
+    Choice, Desk, Fact, Field, Frame, Halt, Live, Mark, Phrases, Viewer, When, action_of, choices, chosen,
+    clipped, decision_href, fields, link, look, lookup, meaning_of, query, see_other, span, task_of,
 };
 use crate::{
     command::id::CommandRef,
@@ -16,6 +16,39 @@ use crate::{
     },
     telemetry::taming::push_in_json,
 };
+
+/// A decision in a list.
+pub(super) struct DecisionRow {
+    pub(super) href: String,
+    pub(super) at: When,
+    pub(super) user: String,
+    pub(super) action: String,
+    pub(super) task: String,
+    pub(super) endpoint: String,
+    pub(super) mark: Mark,
+    pub(super) outcome: Option<String>,
+    pub(super) note: Option<String>,
+}
+
+impl DecisionRow {
+    pub(super) fn of(record: &Record, viewer: &Viewer) -> Self {
+        let outcome = record.outcome.as_ref().map(|outcome| match outcome.showing {
+            ShowingState::Nothing => outcome.outcome.as_str().to_owned(),
+            showing => format!("{}, {}", outcome.outcome.as_str(), showing.as_str()),
+        });
+        Self {
+            href: decision_href(record.command_id),
+            at: viewer.when(record.received_at),
+            user: clipped(&record.user_id),
+            action: action_of(&record.action, viewer.t()),
+            task: clipped(&task_of(record.instance_id.as_deref(), record.task_id.as_deref())),
+            endpoint: clipped(&record.endpoint),
+            mark: Mark::of(record.state),
+            outcome,
+            note: record.note.as_deref().map(clipped),
+        }
+    }
+}
 
 #[derive(Template)]
 #[template(path = "decisions.html", config = "src/console/pages/askama.toml")]

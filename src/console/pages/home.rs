@@ -5,7 +5,9 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use askama::Template;
 
-use super::{DecisionRow, Desk, Frame, Halt, Live, Phrases, Unread, Viewer, health::Condition, link, span};
+use super::{
+    Desk, Frame, Halt, Live, Phrases, Unread, Viewer, decisions::DecisionRow, health::Condition, link, span,
+};
 use crate::{
     command::Seq,
     ledger::{Filter, Lookup, RefusalFilter, Stats},

@@ -16,12 +16,9 @@ use actix_web::{
 };
 use askama::Template;
 
-use super::{
-    Desk, Frame, Halt, Phrases, Poster, Viewer, chosen, cookie, host, link, query, rendered, see_other,
-    stranger,
-};
+use super::{Desk, Frame, Halt, Phrases, Poster, Viewer, chosen, cookie, host, query, see_other, stranger};
 use crate::{
-    console::access::Need,
+    console::{access::Need, permission::desk},
     ledger::{ActKind, NewAct},
     loopback,
 };
@@ -40,31 +37,6 @@ struct LoginPage {
     possible: bool,
 }
 
-/// The answer to a browser without a session: the page of the login.
-///
-/// A link on another site brings no `SameSite=Strict` cookie. That may be somebody who is logged in, so the browser is
-/// told to come again by itself, from a page of ours.
-pub(super) fn wanted(request: &HttpRequest, viewer: Viewer) -> Halt {
-    let here = request.uri().path_and_query().map_or("/", |here| here.as_str());
-    let site = request.headers().get("sec-fetch-site").and_then(|site| site.to_str().ok());
-    if request.method().is_safe() && matches!(site, Some("cross-site" | "same-site")) {
-        let page = AgainPage { here: here.to_owned(), t: viewer.t() };
-        return Halt::page(StatusCode::OK, rendered(&page), viewer.cookies);
-    }
-    let next = if request.method().is_safe() { here } else { "/" };
-    Halt::SeeOther(link("/login", [("next", if next == "/" { "" } else { next })]))
-}
-
-#[derive(Template)]
-#[template(
-    ext = "html",
-    source = "<!doctype html><html lang=\"{{ t.code }}\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"0;url={{ here }}\"><title>countersign</title></head><body><p><a href=\"{{ here }}\">countersign</a></p></body></html>"
-)]
-struct AgainPage {
-    here: String,
-    t: &'static Phrases,
-}
-
 /// Whether a cookie of a login can be kept and nobody can read the token on its way.
 fn is_private(request: &HttpRequest) -> bool {
     let Some(host) = host(request) else { return false };
@@ -73,7 +45,7 @@ fn is_private(request: &HttpRequest) -> bool {
     if loopback::is_authority(host) || name.ends_with(".localhost") {
         return true;
     }
-    super::desk(request).access.public_url().is_some_and(|url| url.is_https_at(host))
+    desk(request).access.public_url().is_some_and(|url| url.is_https_at(host))
 }
 
 /// A path of ours to go on to.

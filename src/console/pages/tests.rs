@@ -1,8 +1,11 @@
 //! Rules that hold for every page, by its source.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
+
+use actix_web::http::header::ACCEPT;
 
 use super::*;
+use crate::time::Zone;
 
 fn templates() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/console/pages/templates");
