@@ -5,19 +5,17 @@ use std::{future::Future, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Serialize;
 
-use super::{Desk, permission::Onlooker, problem::Problem};
-use crate::{
-    command::{Action, CommandId, Seq, id::CommandRef},
-    ledger::{
-        AROUND, Dropped, Filter, KeptRefusal, LookError, OutcomeFilter, PATIENCE, Record, RefusalFilter,
-        RefusedCallback, State, Stray,
-    },
-    time::{Timestamp, Zone, parse},
+use super::{
+    Desk,
+    filters::{self, DEFAULT_LIMIT, before, digits, limit, unknown},
+    permission::Onlooker,
+    problem::Problem,
 };
-
-pub(super) const DEFAULT_LIMIT: usize = 50;
-
-const MAX_LIMIT: usize = 500;
+use crate::{
+    command::{CommandId, Seq, id::CommandRef},
+    ledger::{Dropped, KeptRefusal, LookError, PATIENCE, Record, RefusalFilter, RefusedCallback, Stray},
+    time::{Timestamp, Zone},
+};
 
 /// A filter without an index reads the whole ledger; this is how long a person waits.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,93 +53,13 @@ struct Strays {
     next_before: Option<u64>,
 }
 
-/// The time range of a list, as written in the query.
-#[derive(Default)]
-pub(super) struct Span {
-    since: Option<String>,
-    until: Option<String>,
-    around: Option<String>,
-    utc_offset: Option<Zone>,
-}
-
-impl Span {
-    /// Times without an offset are of this zone.
-    pub(super) fn in_zone(zone: &Zone) -> Self {
-        Self { utc_offset: Some(zone.clone()), ..Self::default() }
-    }
-
-    /// Accepts a parameter; false if it does not belong to a time range.
-    pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
-        let place = match name {
-            "since" => &mut self.since,
-            "until" => &mut self.until,
-            "around" => &mut self.around,
-            "utc_offset" => {
-                self.utc_offset = Some(Zone::at_offset(value).map_err(|error| unread(name, value, error))?);
-                return Ok(true);
-            }
-            _ => return Ok(false),
-        };
-        *place = Some(value.to_owned());
-        Ok(true)
-    }
-
-    /// The first and the last moment.
-    pub(super) fn bounds(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
-        let (now, zone) = (Timestamp::now(), self.utc_offset.clone().unwrap_or(Zone::UTC));
-        let read = |name: &str, text: &Option<String>| match text {
-            None => Ok(None),
-            Some(text) => parse(text, now, &zone).map(Some).map_err(|error| unread(name, text, error)),
-        };
-        // Refuse a range in the future: it matches nothing, and usually yesterday or another offset was meant.
-        let past = |name: &str, text: &Option<String>| match read(name, text)? {
-            Some(at) if at > now => {
-                Err(Problem::bad_parameter(name, format!("Is {}, which is in the future.", zone.show(at))))
-            }
-            read => Ok(read),
-        };
-        let Some(around) = past("around", &self.around)? else {
-            return Ok((past("since", &self.since)?, read("until", &self.until)?));
-        };
-        if self.since.is_some() || self.until.is_some() {
-            return Err(Problem::bad_parameter("around", "Cannot be given with `since` or `until`."));
-        }
-        Ok((Some(around - AROUND), Some(around + AROUND)))
-    }
-}
-
-/// The error for a time or an offset that cannot be parsed.
-fn unread(name: &str, value: &str, error: impl std::fmt::Display) -> Problem {
-    // Forms decode a `+` as a blank.
-    let hint = if value.contains(' ') { "; write a `+` in it as %2B" } else { "" };
-    Problem::bad_parameter(name, format!("{value:?} {error}{hint}."))
-}
-
 /// `GET /api/v1/commands`: newest first.
 pub(super) async fn list_commands(
     _: Onlooker,
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
-    let mut filter = Filter { limit: DEFAULT_LIMIT, ..Filter::default() };
-    let mut span = Span::default();
-    for (name, value) in query(&request)? {
-        match &*name {
-            "state" => filter.state = Some(state(&value)?),
-            "endpoint" => filter.endpoint = Some(value),
-            "action" => filter.action = Some(action(&value)?),
-            "instance_id" => filter.instance_id = Some(value),
-            "task_id" => filter.task_id = Some(value),
-            "user_id" => filter.user_id = Some(value),
-            "message_id" => filter.message_id = Some(message_id(value)?),
-            "outcome" => filter.outcome = Some(outcome(&value)?),
-            "before" => filter.before = Some(before(&value)?),
-            "limit" => filter.limit = limit(&value)?,
-            _ if span.take(&name, &value)? => {}
-            _ => return Err(unknown(&name)),
-        }
-    }
-    (filter.since, filter.until) = span.bounds()?;
+    let mut filter = filters::commands(&query(&request)?, &Zone::UTC)?;
     let limit = filter.limit;
     filter.limit += 1;
     let found = look(desk.ledger.search(filter, PATIENCE)).await?;
@@ -188,24 +106,7 @@ pub(super) async fn list_refusals(
     request: HttpRequest,
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Problem> {
-    let mut filter = RefusalFilter { limit: DEFAULT_LIMIT, ..RefusalFilter::default() };
-    let mut span = Span::default();
-    for (name, value) in query(&request)? {
-        match &*name {
-            "reason" => filter.reason = Some(known_reason(&desk.reasons.words, value)?),
-            "endpoint" => filter.endpoint = Some(value),
-            "peer" => filter.peer = Some(value),
-            "instance_id" => filter.instance_id = Some(value),
-            "task_id" => filter.task_id = Some(value),
-            "user_id" => filter.user_id = Some(value),
-            "message_id" => filter.message_id = Some(message_id(value)?),
-            "before" => filter.before = Some(before(&value)?),
-            "limit" => filter.limit = limit(&value)?,
-            _ if span.take(&name, &value)? => {}
-            _ => return Err(unknown(&name)),
-        }
-    }
-    (filter.since, filter.until) = span.bounds()?;
+    let mut filter = filters::refusals(&desk.reasons.words, &query(&request)?, &Zone::UTC)?;
     let limit = filter.limit;
     filter.limit += 1;
     let found = look(desk.ledger.search_refusals(filter, PATIENCE)).await?;
@@ -288,70 +189,12 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
-pub(super) fn unknown(name: &str) -> Problem {
-    Problem::bad_parameter(name, "Unknown parameter.")
-}
-
-pub(super) fn state(value: &str) -> Result<State, Problem> {
-    value.parse().map_err(|_| {
-        let words = State::ALL.iter().copied().map(State::as_str).collect::<Vec<_>>().join(", ");
-        Problem::bad_parameter("state", format!("Must be one of: {words}."))
-    })
-}
-
-fn action(value: &str) -> Result<Action, Problem> {
-    value.parse().map_err(|_| {
-        let words = Action::ALL.iter().copied().map(Action::as_str).collect::<Vec<_>>().join(", ");
-        Problem::bad_parameter("action", format!("Must be one of: {words}."))
-    })
-}
-
-pub(super) fn known_reason(reasons: &[&str], value: String) -> Result<String, Problem> {
-    if reasons.contains(&&*value) {
-        return Ok(value);
-    }
-    Err(Problem::bad_parameter("reason", format!("Must be one of: {}.", reasons.join(", "))))
-}
-
-pub(super) fn outcome(value: &str) -> Result<OutcomeFilter, Problem> {
-    OutcomeFilter::parse(value).ok_or_else(|| {
-        let words = OutcomeFilter::ALL.map(OutcomeFilter::as_str).join(", ");
-        Problem::bad_parameter("outcome", format!("Must be one of: {words}."))
-    })
-}
-
-pub(super) fn message_id(value: String) -> Result<String, Problem> {
-    match digits(&value) {
-        Some(_) => Ok(value),
-        None => Err(Problem::bad_parameter("message_id", "The id of a card's message is a number.")),
-    }
-}
-
-pub(super) fn before(value: &str) -> Result<Seq, Problem> {
-    // The ledger uses signed 64-bit numbers.
-    digits(value)
-        .filter(|seq| (1..=i64::MAX as u64).contains(seq))
-        .ok_or_else(|| Problem::bad_parameter("before", "Must be the next_before of the previous page."))
-}
-
-pub(super) fn limit(value: &str) -> Result<usize, Problem> {
-    digits(value)
-        .and_then(|limit| usize::try_from(limit).ok())
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| Problem::bad_parameter("limit", format!("Must be a number from 1 to {MAX_LIMIT}.")))
-}
-
 /// Cuts a list to a page, and returns where the next one begins. One row more than requested shows whether there is one.
 pub(super) fn page<T>(mut rows: Vec<T>, limit: usize, place: impl Fn(&T) -> u64) -> (Vec<T>, Option<u64>) {
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(place);
     (rows, next)
-}
-
-/// Parses digits only; `parse` alone would also accept a sign.
-pub(super) fn digits(value: &str) -> Option<u64> {
-    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
 /// Waits for a read of the ledger, up to [`LOOK_TIMEOUT`].

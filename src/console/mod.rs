@@ -8,6 +8,7 @@ pub mod access;
 mod acts;
 mod api;
 mod contexts;
+mod filters;
 mod health;
 mod negotiation;
 mod orders;

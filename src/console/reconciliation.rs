@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{
     Desk,
-    api::{DEFAULT_LIMIT, digits, limit, look, query, unknown},
+    api::{look, query},
+    filters::{DEFAULT_LIMIT, digits, limit, unknown},
     permission::Onlooker,
     problem::Problem,
 };

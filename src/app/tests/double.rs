@@ -21,7 +21,7 @@ use crate::{
         Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, CarriedOut, Contexts, CredentialUse,
         Dropped, Due, Entry, Filter, Found, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct,
         Order, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration,
-        Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Term,
+        Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Stopped, Term,
     },
     time::Timestamp,
 };
@@ -54,6 +54,8 @@ pub(in crate::app) struct Double {
     term: Mutex<Option<watch::Sender<Term>>>,
     pub(super) tolerance: Mutex<Duration>,
     pub(super) leader: Mutex<Option<String>>,
+    /// Where searches stop because their time is over.
+    pub(super) searches_stop: Mutex<Option<Stopped>>,
     resigned: AtomicUsize,
 }
 
@@ -379,7 +381,8 @@ impl Lookup for Double {
         _patience: Duration,
     ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
         let found = self.list(filter);
-        Box::pin(async move { Ok(Found { rows: found.await?, stopped: None }) })
+        let stopped = *self.searches_stop.lock().unwrap();
+        Box::pin(async move { Ok(Found { rows: found.await?, stopped }) })
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
@@ -392,7 +395,8 @@ impl Lookup for Double {
         _patience: Duration,
     ) -> BoxFuture<'static, Result<Found<KeptRefusal>, LookError>> {
         let found = self.refusals(filter);
-        Box::pin(async move { Ok(Found { rows: found.await?, stopped: None }) })
+        let stopped = *self.searches_stop.lock().unwrap();
+        Box::pin(async move { Ok(Found { rows: found.await?, stopped }) })
     }
 
     fn refusals(&self, filter: RefusalFilter) -> BoxFuture<'static, Result<Vec<KeptRefusal>, LookError>> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     console::access::{NamedToken, Role},
-    ledger::{ActKind, Via},
+    ledger::{ActKind, Stopped, Via},
 };
 use double::Fault;
 
@@ -80,6 +80,28 @@ async fn a_browser_gets_pages_and_a_program_what_it_got_before() {
     let page = service.get("/decisions").await;
     assert_eq!((page.status, &page.json()["error"]), (406, &"not_acceptable".into()));
     assert_eq!(service.page("/nowhere").await.header("content-type"), Some("text/html; charset=utf-8"));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_search_whose_time_is_over_says_how_far_it_came_and_goes_on_from_there() {
+    let service = Service::start();
+    let back_to = Some("2026-11-20T08:15:30Z".parse().unwrap());
+    *service.ledger.searches_stop.lock().unwrap() = Some(Stopped { at: 4711, back_to });
+    for list in ["/decisions?user_id=zhang3", "/refusals?user_id=zhang3"] {
+        let page = service.page(list).await.body;
+        assert!(page.contains("Searched back to 2026-11-20 08:15:30"), "{page}");
+        assert!(page.contains(&format!("href=\"{list}&#38;before=4711\"")), "{page}");
+        assert!(!page.contains("No decision matches"), "it was not searched to the end: {page}");
+    }
+    let why = service.page("/why?q=zhang3").await.body;
+    assert!(why.contains("Searched back to 2026-11-20 08:15:30"), "{why}");
+    *service.ledger.searches_stop.lock().unwrap() = None;
+    let page = service.page("/decisions?user_id=zhang3").await.body;
+    assert!(
+        page.contains("No decision matches: user_id = zhang3") && !page.contains("Searched back"),
+        "{page}"
+    );
     service.stop().await;
 }
 

@@ -8,7 +8,7 @@ use super::{
     query, see_other,
 };
 use crate::{
-    console::api::page,
+    console::{api::page, filters},
     ledger::{ActKind, ActRecord, Actor, Via},
 };
 
@@ -44,14 +44,16 @@ pub(super) async fn page_of(
 ) -> Result<HttpResponse, Halt> {
     let (t, pairs) = (viewer.t(), query(&request));
     let (mut wrong, mut wrong_field, mut rows, mut next) = (None, None, Vec::new(), None);
-    match lookup::acts(&pairs, &viewer.zone) {
-        Ok(filter) => {
+    match filters::acts(&pairs, &viewer.zone) {
+        Ok(mut filter) => {
             let times = (filter.since, filter.until);
             if let Some(absolute) = lookup::absolute("/acts", &pairs, times, &viewer.zone) {
                 return Ok(see_other(&absolute));
             }
+            let limit = filter.limit;
+            filter.limit += 1;
             let found = look!(viewer, desk.ledger.acts(filter));
-            (rows, next) = page(found, lookup::PAGE, |one: &ActRecord| one.id);
+            (rows, next) = page(found, limit, |one: &ActRecord| one.id);
         }
         Err(problem) => {
             wrong_field = problem.parameter().map(str::to_owned);

@@ -8,10 +8,10 @@ use super::{
     clipped, decision_href, fields, link, look, lookup, meaning_of, query, see_other, span, task_of,
 };
 use crate::{
-    command::id::CommandRef,
-    console::api::page,
+    command::{Action, id::CommandRef},
+    console::filters,
     ledger::{
-        OutcomeFilter, Record, ShowingRecord, ShowingState, State, Surface,
+        OutcomeFilter, PATIENCE, Record, ShowingRecord, ShowingState, State, Surface,
         history::{Event, What},
     },
     telemetry::taming::push_in_json,
@@ -57,12 +57,14 @@ struct ListPage {
     t: &'static Phrases,
     live: Option<Live>,
     states: Vec<Choice>,
+    actions: Vec<Choice>,
     outcomes: Vec<Choice>,
     fields: Vec<Field>,
     wrong: Option<String>,
     rows: Vec<DecisionRow>,
     caption: &'static str,
     empty: String,
+    stopped: Option<String>,
     next: Option<String>,
     first: Option<String>,
     csv: String,
@@ -76,16 +78,20 @@ pub(super) async fn list(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Halt> {
     let (t, pairs) = (viewer.t(), query(&request));
-    let (mut wrong, mut wrong_field, mut rows, mut next, mut pruned) = (None, None, Vec::new(), None, None);
-    match lookup::decisions(&pairs, &viewer.zone) {
-        Ok(filter) => {
+    let (mut wrong, mut wrong_field, mut rows, mut next) = (None, None, Vec::new(), None);
+    let (mut stopped, mut pruned) = (None, None);
+    match filters::commands(&pairs, &viewer.zone) {
+        Ok(mut filter) => {
             let times = (filter.since, filter.until);
             if let Some(absolute) = lookup::absolute("/decisions", &pairs, times, &viewer.zone) {
                 return Ok(see_other(&absolute));
             }
-            let found = look!(viewer, desk.ledger.list(filter));
-            (rows, next) = page(found, lookup::PAGE, |one: &Record| one.seq);
-            if rows.is_empty() {
+            let limit = filter.limit;
+            filter.limit += 1;
+            let found = look!(viewer, desk.ledger.search(filter, PATIENCE));
+            stopped = found.stopped;
+            (rows, next) = found.page(limit, |one| one.seq);
+            if rows.is_empty() && stopped.is_none() {
                 pruned = look!(viewer, desk.ledger.pruned_before());
             }
         }
@@ -107,6 +113,7 @@ pub(super) async fn list(
         t,
         live,
         states: choices(states, chosen(&pairs, "state")),
+        actions: choices(Action::ALL.iter().copied().map(Action::as_str), chosen(&pairs, "action")),
         outcomes: choices(OutcomeFilter::ALL.map(OutcomeFilter::as_str), chosen(&pairs, "outcome")),
         fields: fields(
             &pairs,
@@ -125,6 +132,7 @@ pub(super) async fn list(
         rows: rows.iter().map(|record| DecisionRow::of(record, &viewer)).collect(),
         caption: t.decisions_title,
         empty,
+        stopped: stopped.map(|stopped| lookup::stopped(stopped, &viewer)),
         next: next.map(|next| lookup::at("/decisions", &pairs, Some(next))),
         first: pairs.iter().any(|(name, _)| name == "before").then(|| lookup::at("/decisions", &pairs, None)),
         csv: lookup::at("/decisions.csv", &pairs, None),

@@ -14,9 +14,9 @@ use actix_web::{
 use futures_util::stream;
 use serde_json::json;
 
-use super::{Desk, Halt, Viewer, lookup, query};
+use super::{Desk, Halt, Viewer, query};
 use crate::{
-    console::contexts::write,
+    console::{contexts::write, filters},
     ledger::{ActKind, Filter, KeptRefusal, Ledger, LookError, NewAct, Record, RefusalFilter},
     telemetry::taming::Tamed,
 };
@@ -92,7 +92,7 @@ async fn decisions(
     form: Form,
 ) -> Result<HttpResponse, Halt> {
     let pairs = query(request);
-    let filter = match lookup::decisions(&pairs, &viewer.zone) {
+    let filter = match filters::commands(&pairs, &viewer.zone) {
         Ok(filter) => Filter { limit: SLICE, ..filter },
         Err(problem) => return Err(bad(viewer, &problem.to_string())),
     };
@@ -115,7 +115,7 @@ async fn refusals(
     form: Form,
 ) -> Result<HttpResponse, Halt> {
     let pairs = query(request);
-    let filter = match lookup::refusals(&desk, &pairs, &viewer.zone) {
+    let filter = match filters::refusals(&desk.reasons.words, &pairs, &viewer.zone) {
         Ok(filter) => RefusalFilter { limit: SLICE, ..filter },
         Err(problem) => return Err(bad(viewer, &problem.to_string())),
     };

@@ -4,11 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::{
-    Desk, Frame, Halt, Phrases, Viewer, When, action_of, chosen, clipped, decision_href, link, look, lookup,
-    query, task_of,
+    Desk, Frame, Halt, Phrases, Viewer, When, action_of, chosen, clipped, decision_href, link, look, query,
+    task_of,
 };
 use crate::{
-    console::api::digits,
+    console::filters::{DEFAULT_LIMIT, digits},
     ledger::{
         Verdict,
         findings::{Candidate, Overview, Which},
@@ -59,9 +59,9 @@ pub(super) async fn page(
     let after = digits(chosen(&pairs, "after")).filter(|after| *after <= i64::MAX as u64).unwrap_or(0);
     let overview = look!(viewer, desk.ledger.overview());
     let which = wanted.map_or(Which::Open, Which::Of);
-    let mut found = look!(viewer, desk.ledger.findings(which, after, lookup::PAGE + 1));
-    let more = found.len() > lookup::PAGE;
-    found.truncate(lookup::PAGE);
+    let mut found = look!(viewer, desk.ledger.findings(which, after, DEFAULT_LIMIT + 1));
+    let more = found.len() > DEFAULT_LIMIT;
+    found.truncate(DEFAULT_LIMIT);
     let next = found.last().filter(|_| more).map(|last| {
         let (word, after) = (wanted.map_or("", Verdict::as_str), last.seq.to_string());
         link("/findings", [("verdict", word), ("after", &after)])

@@ -17,7 +17,10 @@ use actix_web::{
 };
 use futures_util::stream;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
 
 use super::{Desk, cookie};
 use crate::{
@@ -28,8 +31,11 @@ use crate::{
 /// All streams together. Each holds a connection, and probes need theirs.
 const MOST: usize = 32;
 
-/// How often the ledger is looked at, for all streams together.
+/// How often the ledger is looked at, for all streams together, while it changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a look may take. Then the stream ends, and the browser says that it has no news.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A stream says something this often in any case: only then is a browser noticed that has gone away.
 const STILL_HERE: Duration = Duration::from_secs(2);
@@ -62,6 +68,10 @@ impl Default for Streams {
 impl Streams {
     /// The counters, at most [`LOOK_EVERY`] old; `None` while the ledger cannot be read.
     async fn counters(&self, ledger: &dyn Ledger) -> Option<Counters> {
+        timeout(PATIENCE, self.looked(ledger)).await.ok()?
+    }
+
+    async fn looked(&self, ledger: &dyn Ledger) -> Option<Counters> {
         let mut last = self.last.lock().await;
         if let Some((at, counters)) = *last
             && at.elapsed() < LOOK_EVERY
@@ -90,6 +100,7 @@ struct Open {
     desk: web::Data<Desk>,
     /// The session; `None` if none is needed.
     session: Option<String>,
+    changes: watch::Receiver<u64>,
     told: Option<Counters>,
     told_at: Instant,
     _permit: OwnedSemaphorePermit,
@@ -108,21 +119,20 @@ impl Open {
     async fn next(&mut self) -> Option<String> {
         loop {
             if self.told.is_some() {
-                tokio::time::sleep(LOOK_EVERY).await;
+                sleep(LOOK_EVERY).await;
+                // Ends without a change if the ledger is closed; then the look fails.
+                timeout(STILL_HERE.saturating_sub(self.told_at.elapsed()), self.changes.changed()).await.ok();
             }
             if !self.is_permitted() {
                 return None;
             }
-            let counters = self.desk.streams.counters(&*self.desk.ledger).await;
-            if let Some(counters) = counters
-                && self.told != Some(counters)
-            {
+            // The browser tries again by itself.
+            let counters = self.desk.streams.counters(&*self.desk.ledger).await?;
+            if self.told != Some(counters) {
                 (self.told, self.told_at) = (Some(counters), Instant::now());
                 let json = serde_json::to_string(&counters).expect("numbers always render");
                 return Some(format!("retry: 1000\ndata: {json}\n\n"));
             }
-            // The browser tries again by itself.
-            self.told?;
             if self.told_at.elapsed() >= STILL_HERE {
                 self.told_at = Instant::now();
                 return Some(": \n\n".to_owned());
@@ -145,7 +155,8 @@ pub(super) async fn stream(request: HttpRequest, desk: web::Data<Desk>) -> HttpR
     };
     let session = (!desk.access.tokens().is_empty())
         .then(|| cookie(request.headers(), &desk.cookie).unwrap_or_default().to_owned());
-    let open = Open { desk, session, told: None, told_at: Instant::now(), _permit: permit };
+    let changes = desk.ledger.changes();
+    let open = Open { desk, session, changes, told: None, told_at: Instant::now(), _permit: permit };
     let events = stream::unfold(open, |mut open| async move {
         let event = open.next().await?;
         Some((Ok::<_, Infallible>(web::Bytes::from(event)), open))

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     command::Seq,
-    console::api::digits,
+    console::filters::digits,
     ledger::{By, Filter, MAX_ORDERED, Order, OrderKind, Ordered, Record, State, history::What},
 };
 

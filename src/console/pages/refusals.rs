@@ -8,8 +8,8 @@ use super::{
     link, look, lookup, query, see_other, task_of,
 };
 use crate::{
-    console::api::{digits, page},
-    ledger::{KeptRefusal, RefusalFilter, RefusedCallback},
+    console::filters::{self, digits},
+    ledger::{KeptRefusal, PATIENCE, RefusalFilter, RefusedCallback},
 };
 
 /// A refused callback in a list.
@@ -59,6 +59,7 @@ struct ListPage {
     fields: Vec<Field>,
     wrong: Option<String>,
     rows: Vec<RefusalRow>,
+    stopped: Option<String>,
     next: Option<String>,
     first: Option<String>,
     csv: String,
@@ -73,14 +74,18 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, Halt> {
     let (t, pairs) = (viewer.t(), query(&request));
     let (mut wrong, mut wrong_field, mut rows, mut next) = (None, None, Vec::new(), None);
-    match lookup::refusals(&desk, &pairs, &viewer.zone) {
-        Ok(filter) => {
+    let mut stopped = None;
+    match filters::refusals(&desk.reasons.words, &pairs, &viewer.zone) {
+        Ok(mut filter) => {
             let times = (filter.since, filter.until);
             if let Some(absolute) = lookup::absolute("/refusals", &pairs, times, &viewer.zone) {
                 return Ok(see_other(&absolute));
             }
-            let found = look!(viewer, desk.ledger.refusals(filter));
-            (rows, next) = page(found, lookup::PAGE, |one: &KeptRefusal| one.id);
+            let limit = filter.limit;
+            filter.limit += 1;
+            let found = look!(viewer, desk.ledger.search_refusals(filter, PATIENCE));
+            stopped = found.stopped;
+            (rows, next) = found.page(limit, |one| one.id);
         }
         Err(problem) => {
             wrong_field = problem.parameter().map(str::to_owned);
@@ -98,6 +103,7 @@ pub(super) async fn list(
                 ("task_id", "task_id"),
                 ("instance_id", "instance_id"),
                 ("endpoint", t.col_endpoint),
+                ("peer", t.col_peer),
                 ("message_id", t.card),
                 ("since", t.since),
                 ("until", t.until),
@@ -106,6 +112,7 @@ pub(super) async fn list(
         ),
         wrong,
         rows: rows.iter().map(|one| RefusalRow::of(one, &viewer)).collect(),
+        stopped: stopped.map(|stopped| lookup::stopped(stopped, &viewer)),
         next: next.map(|next| lookup::at("/refusals", &pairs, Some(next))),
         first: pairs.iter().any(|(name, _)| name == "before").then(|| lookup::at("/refusals", &pairs, None)),
         csv: lookup::at("/refusals.csv", &pairs, None),

@@ -4,21 +4,22 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
+use futures_util::future::join_all;
 
 use super::{
     Desk, Frame, Halt, Phrases, Unread, Viewer, When, action_of, chosen, clipped, decision_href, link,
-    meaning_of, query, refusals, see_other, task_of,
+    lookup, meaning_of, query, refusals, see_other, task_of,
 };
 use crate::{
     command::{CommandId, Seq, id::CommandRef},
-    ledger::{AROUND, Filter, KeptRefusal, Record, RefusalFilter, ShowingState, State},
+    ledger::{AROUND, Filter, KeptRefusal, PATIENCE, Record, RefusalFilter, ShowingState, State, Stopped},
     time::{Timestamp, Zone, parse},
 };
 
 /// Entries of each kind that an answer has.
 const MOST: usize = 20;
 
-/// Refused callbacks that are looked through where no filter helps.
+/// Refused callbacks that name nobody, which are summed up.
 const LOOKED_THROUGH: usize = 500;
 
 /// Longest question, in characters.
@@ -165,12 +166,13 @@ pub(super) async fn page(
     }
     page.heading = Some(heading(&question, &viewer));
     match answered(&question, &viewer, &desk).await {
-        Ok((answers, strangers)) => {
+        Ok(Answered { answers, strangers, stopped }) => {
             let is_empty = answers.is_empty();
             (page.answers, page.strangers) = (answers, strangers);
-            page.end = Some(match question.id.filter(|_| is_empty) {
-                Some(_) => t.no_such_decision.to_owned(),
-                None => format!("{} {}", (t.why_nothing_else)(&asked), t.why_ends),
+            page.end = Some(match (question.id.filter(|_| is_empty), stopped) {
+                (Some(_), _) => t.no_such_decision.to_owned(),
+                (None, Some(stopped)) => lookup::stopped(stopped, &viewer),
+                (None, None) => format!("{} {}", (t.why_nothing_else)(&asked), t.why_ends),
             });
             if is_empty {
                 page.next = vec!["countersign doctor", "countersign doctor --public-url URL"];
@@ -206,11 +208,14 @@ fn examples(t: &'static Phrases) -> Vec<Example> {
     ]
 }
 
-async fn answered(
-    question: &Question,
-    viewer: &Viewer,
-    desk: &Desk,
-) -> Result<(Vec<Answer>, Vec<Strangers>), Unread> {
+struct Answered {
+    answers: Vec<Answer>,
+    strangers: Vec<Strangers>,
+    /// Where the search stopped that came the least far, if not all came to their end.
+    stopped: Option<Stopped>,
+}
+
+async fn answered(question: &Question, viewer: &Viewer, desk: &Desk) -> Result<Answered, Unread> {
     let (since, until) = match question.at {
         Some(at) => (Some(at - AROUND), Some(at + AROUND)),
         None => (None, None),
@@ -226,17 +231,23 @@ async fn answered(
     if let Some(id) = id {
         records.extend(viewer.look(desk.ledger.find(id)).await?);
     }
-    for (filter, refusal) in narrowed(question, &decisions, &refused) {
-        let (found, refused) =
-            tokio::join!(viewer.look(desk.ledger.list(filter)), viewer.look(desk.ledger.refusals(refusal)));
-        records.extend(found?);
-        kept.extend(refused?);
+    let mut stopped = Vec::new();
+    let (filters, refusals): (Vec<_>, Vec<_>) = narrowed(question, &decisions, &refused).into_iter().unzip();
+    let of_peer = question.peer.map(|peer| RefusalFilter { peer: Some(peer.to_string()), ..refused.clone() });
+    let refusals = refusals.into_iter().chain(of_peer);
+    let (found, refused_to) = tokio::join!(
+        join_all(filters.into_iter().map(|filter| viewer.look(desk.ledger.search(filter, PATIENCE)))),
+        join_all(refusals.map(|filter| viewer.look(desk.ledger.search_refusals(filter, PATIENCE))))
+    );
+    for found in found {
+        let found = found?;
+        records.extend(found.rows);
+        stopped.extend(found.stopped);
     }
-    if let Some(peer) = question.peer {
-        let filter = RefusalFilter { limit: LOOKED_THROUGH, ..refused.clone() };
-        let found = viewer.look(desk.ledger.refusals(filter)).await?;
-        let peer = peer.to_string();
-        kept.extend(found.into_iter().filter(|one| one.refused.peer.as_ref() == Some(&peer)).take(MOST));
+    for found in refused_to {
+        let found = found?;
+        kept.extend(found.rows);
+        stopped.extend(found.stopped);
     }
     let mut strangers = Vec::new();
     // Somebody whose callback could not be read may be who is asked for.
@@ -246,7 +257,9 @@ async fn answered(
     {
         let recent = since.or_else(|| Some(Timestamp::now() - AROUND * 12));
         let filter = RefusalFilter { nobody: true, since: recent, limit: LOOKED_THROUGH, ..refused };
-        strangers = unattributed(viewer.look(desk.ledger.refusals(filter)).await?, viewer, recent, until);
+        let found = viewer.look(desk.ledger.search_refusals(filter, PATIENCE)).await?;
+        stopped.extend(found.stopped);
+        strangers = unattributed(found.rows, viewer, recent, until);
     }
     let mut answers: Vec<Answer> = records.iter().map(|record| of_record(record, viewer)).collect();
     answers.extend(
@@ -256,7 +269,8 @@ async fn answered(
     );
     answers.sort_by(|one, other| other.order.cmp(&one.order).then_with(|| one.href.cmp(&other.href)));
     answers.dedup_by(|one, other| one.href == other.href);
-    Ok((answers, strangers))
+    let stopped = stopped.into_iter().max_by_key(|stopped| stopped.back_to);
+    Ok(Answered { answers, strangers, stopped })
 }
 
 /// The look-ups for a text or a card: a text may be a user, a task or an instance.

@@ -143,6 +143,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     paging: "Pages of the list",
     newest_first_page: "Newest",
     older: "Older",
+    stopped: "The search took too long and stopped.",
+    search_on: "Search on",
     newer: "Next",
     export: "Export this filter:",
     cause: "Cause",
@@ -335,6 +337,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     },
     attempt: |attempt, reason| format!("attempt {attempt}: {reason}"),
     pruned: |before| format!("Published decisions before {before} have been pruned."),
+    searched_back_to: |at| format!("Searched back to {at}, then the time was over."),
     searched_all: |what| {
         if what.is_empty() {
             "The ledger holds no decision.".to_owned()

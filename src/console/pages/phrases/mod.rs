@@ -108,7 +108,7 @@ phrases! {
     remedy_ledger remedy_draining remedy_broker remedy_topology remedy_reload remedy_parked remedy_outcomes remedy_findings
     unknown reload_none
     decisions_title col_time col_user col_action col_task col_endpoint col_state col_reason col_peer col_number any
-    outcome filter clear paging newest_first_page older newer export cause since until card instance
+    outcome filter clear paging newest_first_page older newer stopped search_on export cause since until card instance
     approve reject custom
     what_to_do reason_label timeline time_unknown facts command_json cli
     act_requeue act_park act_show_again warn_requeue warn_requeue_published warn_park warn_show_again
@@ -133,7 +133,7 @@ phrases! {
     told:
     bad_parameter: Two, pending_is: Two, parked_is: Two, rejected_is: One, unrouted_is: One, outcomes_parked_is: One,
     strays_is: One, findings_is: One, chart_label: Two, reported: Two, report_superseded: One, report_refused: Two, shown_on: Two,
-    came_back: Two, by: Two, published_to: Two, attempt: Two, pruned: One, searched_all: One, group_is: Three,
+    came_back: Two, by: Two, published_to: Two, attempt: Two, pruned: One, searched_all: One, searched_back_to: One, group_is: Three,
     requeue_these: One, requeue_warning: One, type_count: One, requeued: Two, findings_overview: Two,
     decision_heading: Three, refusal_heading: One, why_heading: One, why_they_read: One, why_because: One, why_do: One,
     why_strangers: Two, why_nothing_else: One, why_accepted: Two, why_shown_after: One, remedy_of: fn(&str) -> Option<&'static str>,

@@ -137,6 +137,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     paging: "列表翻页",
     newest_first_page: "最新",
     older: "更早",
+    stopped: "查找时间过长，已停止。",
+    search_on: "继续查找",
     newer: "下一页",
     export: "导出当前筛选结果：",
     cause: "具体原因",
@@ -311,6 +313,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     },
     attempt: |attempt, reason| format!("第 {attempt} 次：{reason}"),
     pruned: |before| format!("{before} 之前已发布的决定已经清理。"),
+    searched_back_to: |at| format!("已查到 {at}，因时间限制暂停。"),
     searched_all: |what| {
         if what.is_empty() {
             "账本中还没有决定。".to_owned()
