@@ -89,7 +89,6 @@ impl Batch<'_> {
 /// What one commit did.
 struct Done {
     receipts: Vec<Receipt>,
-    /// Where pruning continues, and whether at once.
     /// Where the pass is after it, if it pruned.
     pass: Option<Pass>,
 }
