@@ -200,9 +200,7 @@ fn print(delivery: &Delivery, headers: bool, signature: Option<Signed>) -> Resul
     if !headers {
         return json(&body);
     }
-    let headers = properties.headers().as_ref().map_or_else(Map::new, |table| {
-        table.inner().iter().map(|(name, value)| (name.to_string(), value_of(value))).collect()
-    });
+    let headers = headers_of(delivery);
     json(&Described {
         routing_key: delivery.routing_key.as_str(),
         redelivered: delivery.redelivered,
@@ -232,6 +230,13 @@ struct Described<'a> {
     signature: Option<&'static str>,
     /// Raw: keeps digits and member order.
     body: &'a RawValue,
+}
+
+/// The headers of a message as JSON.
+pub(super) fn headers_of(delivery: &Delivery) -> Map<String, Value> {
+    delivery.properties.headers().as_ref().map_or_else(Map::new, |table| {
+        table.inner().iter().map(|(name, value)| (name.to_string(), value_of(value))).collect()
+    })
 }
 
 fn text_of(property: &Option<ShortString>) -> Option<&str> {

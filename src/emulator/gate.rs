@@ -74,6 +74,11 @@ pub(super) async fn answer(
             response.2.headers_mut().insert(header::DATE, date);
         }
     }
+    tenant.settle();
+    drop(tenant);
+    if request.method() == actix_web::http::Method::POST {
+        emulator.changed();
+    }
     tracing::info!(method = %request.method(), path = request.path(), status = response.0, code = response.1, "asked");
     response.2
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items, keys, lists, millis, require, texts_are_lists, times, truths, violation},
-    tenant::{Instance, Tenant, fresh_code},
+    tenant::{Instance, Tenant, fresh_code, json_bytes},
 };
 
 const STATUSES: [&str; 7] =
@@ -40,6 +40,7 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let instance_id = body["instance_id"].as_str().unwrap_or_default();
     let replace = body["update_mode"].as_str().unwrap_or("REPLACE") != "UPDATE";
     let known = tenant.instances.iter().position(|instance| instance.text("instance_id") == instance_id);
+    let mut before = Vec::new();
     let (mut of_instance, mut of_tasks, mut of_carbons) = <(Changed, Changed, Changed)>::default();
     match known {
         None => {
@@ -49,7 +50,8 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
             (of_tasks.inserted, of_carbons.inserted) = (tasks.len() as u64, carbons.len() as u64);
             let gone = false;
             let body = alone(body);
-            tenant.instances.push(Instance { code: fresh_code(), number, body, tasks, carbons, gone });
+            let bytes = json_bytes(&ask.body);
+            tenant.instances.push(Instance { code: fresh_code(), number, body, tasks, carbons, gone, bytes });
         }
         // If the instance's version is not larger, the whole request is ignored but reports success.
         Some(at)
@@ -61,10 +63,13 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
             fix(&mut fresh, &instance.body, if replace { &FIXED[..2] } else { &FIXED });
             instance.body = fresh;
             of_instance.updated = 1;
+            before = states(instance);
             of_tasks =
                 merge(&mut instance.tasks, items(&body["task_list"]), "task_id", replace, &FIXED_OF_TASK);
             of_carbons =
                 merge(&mut instance.carbons, items(&body["cc_list"]), "cc_id", replace, &FIXED_OF_CARBON);
+            let items = instance.tasks.iter().chain(&instance.carbons);
+            instance.bytes = json_bytes(&instance.body) + items.map(json_bytes).sum::<usize>();
             // The documented method to delete an instance permanently (platform.md#versions-and-update-modes).
             instance.gone |= replace
                 && body["status"] == "APPROVED"
@@ -72,10 +77,22 @@ pub(super) fn sync(tenant: &mut Tenant, ask: &Ask) -> Answered {
                 && is_absent(&body["open_id"]);
         }
     }
+    let after = known.map_or_else(Vec::new, |at| states(&tenant.instances[at]));
+    for (task_id, to) in after {
+        if let Some((_, from)) = before.iter().find(|(id, from)| *id == task_id && *from != to) {
+            tenant.taps.task_turned(instance_id, &task_id, from, &to);
+        }
+    }
     Ok(json!({
         "data": body,
         "process_record": { "instance": of_instance.json(), "task": of_tasks.json(), "cc": of_carbons.json() },
     }))
+}
+
+/// The tasks with their statuses.
+fn states(instance: &Instance) -> Vec<(String, String)> {
+    let text = |task: &Value, member: &str| task[member].as_str().unwrap_or_default().to_owned();
+    instance.tasks.iter().map(|task| (text(task, "task_id"), text(task, "status"))).collect()
 }
 
 fn alone(body: &Value) -> Value {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items},
-    tenant::{Card, Tenant},
+    tenant::{Card, Tenant, json_bytes},
 };
 
 /// Templates that allow quick approval buttons (platform.md#card-templates).
@@ -54,10 +54,13 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let message_id = tenant.number();
     let mut body = body.clone();
     body["user_id"] = user.into();
+    let bytes = json_bytes(&body);
     tenant.cards.push(Card {
         message_id,
         body,
         shown: if has_buttons { "BUTTONS" } else { "DETAIL" }.to_owned(),
+        status_words: Value::Null,
+        bytes,
         sent_at: Instant::now(),
     });
     Ok(json!({ "message_id": message_id.to_string() }))
@@ -82,9 +85,13 @@ pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
     if card.body["template_id"] != "1008" {
         return Err(refused("only template 1008 can be updated"));
     }
-    card.shown = match status {
+    let shown = match status {
         "CUSTOM" => format!("CUSTOM {}", body["status_name"].as_str().unwrap_or_default()),
         status => status.to_owned(),
     };
+    let before = std::mem::replace(&mut card.shown, shown.clone());
+    card.bytes += json_bytes(&body["i18n_resources"]).saturating_sub(json_bytes(&card.status_words));
+    card.status_words = body["i18n_resources"].clone();
+    tenant.taps.card_turned(id, &before, &shown);
     Ok(json!({ "message_id": id.to_string() }))
 }

@@ -12,19 +12,27 @@
 //! | `tenant` | everything that is kept, in memory |
 //! | `definitions`, `instances`, `tasks`, `search`, `messages`, `contact`, `tokens` | the platform's APIs |
 //! | `press` | an approver presses a button: the real callback goes out, and what they then see |
-//! | `desk` | `/emulator/…`: pressing, looking, and making things fail; a page for browsers will stand on it |
+//! | `taps` | the last taps, with what became of each |
+//! | `desk` | `/emulator/…`: pressing, looking, and making things fail, as JSON |
+//! | `demo` | the third party of `countersign emulator --demo` |
+//! | `page` | the page for browsers: a phone, and what happened |
+//! | `stream` | tells pages that something has changed |
 
 mod api;
 mod contact;
 mod definitions;
+mod demo;
 mod desk;
 mod fields;
 mod gate;
 mod instances;
 mod messages;
+mod page;
 mod press;
 mod routes;
 mod search;
+mod stream;
+mod taps;
 mod tasks;
 mod tenant;
 mod tokens;
@@ -32,13 +40,16 @@ mod tokens;
 use std::{
     io,
     net::TcpListener,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use actix_web::{App, HttpServer, dev::Server, middleware, web};
 
+pub use demo::{DEFINITION, Demo, Manner};
+pub use taps::{Arrived, Report};
 use tenant::Tenant;
+use tokio::sync::watch;
 
 /// Settings of the emulator.
 #[derive(Debug, Clone)]
@@ -88,39 +99,75 @@ impl Default for Settings {
     }
 }
 
-struct Emulator {
+/// The approval center's stand-in. Everything is in memory.
+pub struct Emulator {
     settings: Settings,
     tenant: Mutex<Tenant>,
     client: reqwest::Client,
+    /// Counts changes of anything that a page shows.
+    changes: watch::Sender<u64>,
+    streams: stream::Streams,
+    /// Set once, if this is a demo.
+    demo: OnceLock<Demo>,
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Emulator")
+    }
 }
 
 impl Emulator {
+    /// A tenant without definitions, instances and cards.
+    ///
+    /// # Errors
+    /// The HTTP client for callbacks cannot be created.
+    pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("countersign-emulator/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(io::Error::other)?;
+        let tenant = Mutex::new(Tenant::new(&settings));
+        let (changes, streams) = (watch::Sender::new(0), stream::Streams::default());
+        Ok(Arc::new(Self { settings, tenant, client, changes, streams, demo: OnceLock::new() }))
+    }
+
+    /// A worker received a command.
+    pub fn arrived(&self, command: Arrived) {
+        self.tenant().taps.arrived(command);
+        self.changed();
+    }
+
+    /// A worker reported what became of a command.
+    pub fn reported(&self, command_id: &str, report: Report) {
+        self.tenant().taps.reported(command_id, report);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
     fn tenant(&self) -> MutexGuard<'_, Tenant> {
         self.tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Starts the emulator on a socket that already listens. It runs while the result is polled, and keeps everything in
-/// memory.
+/// Starts the emulator on a socket that already listens. It runs while the result is polled.
 ///
 /// # Errors
-/// The socket cannot be used, or the HTTP client for callbacks cannot be created.
-pub fn serve(settings: Settings, socket: TcpListener) -> io::Result<Server> {
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("countersign-emulator/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(settings.callback_timeout)
-        .build()
-        .map_err(io::Error::other)?;
-    let tenant = Mutex::new(Tenant::new(&settings));
-    let emulator = web::Data::from(Arc::new(Emulator { settings, tenant, client }));
+/// The socket cannot be used.
+pub fn serve(emulator: Arc<Emulator>, socket: TcpListener) -> io::Result<Server> {
+    let emulator = web::Data::from(emulator);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(emulator.clone())
             .app_data(web::PayloadConfig::new(4 * 1024 * 1024))
             .wrap(middleware::from_fn(gate::keep_pages_out))
             .configure(desk::routes)
+            .configure(page::routes)
             .default_service(web::to(gate::answer))
     })
     .workers(1)

@@ -3,108 +3,163 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::web;
+use actix_web::{rt, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
     Emulator,
     fields::{is_absent, items},
-    tenant::{Tenant, now_ms, random},
+    taps::{Answer, Request, Source, Tap, Target},
+    tenant::{Tenant, now_ms},
 };
-use crate::{
-    callback::cipher::{self, Key},
-    secret::Secret,
-};
+use crate::secret::Secret;
 
 /// The default message for a failure.
-const FAILED: &str = "提交失败";
+pub(super) const FAILED: &str = "提交失败";
 
-/// Bytes of a response kept for inspection.
+/// The message for a success.
+pub(super) const DONE: &str = "提交成功";
+
+/// Bytes of an answer that are read.
 const KEPT_BYTES: usize = 4096;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct Press {
     /// For a task in the list, with `task_id`.
     #[serde(default)]
-    instance_id: Option<String>,
+    pub(super) instance_id: Option<String>,
     #[serde(default)]
-    task_id: Option<String>,
+    pub(super) task_id: Option<String>,
     /// For a card, instead of the two ids above.
     #[serde(default)]
-    message_id: Option<String>,
-    action_type: String,
+    pub(super) message_id: Option<String>,
+    pub(super) action_type: String,
     /// The `user_id` of a user other than the approver.
     #[serde(default)]
-    user_id: Option<String>,
+    pub(super) user_id: Option<String>,
     #[serde(default)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
     /// The task was found by search, not in the list.
     #[serde(default)]
-    search: bool,
+    pub(super) search: bool,
 }
 
-struct Prepared {
-    origin: &'static str,
-    url: String,
-    key: Option<Secret>,
-    /// Members in the platform's order, without unset ones (platform.md#types-on-the-wire).
-    body: Vec<u8>,
-    user: String,
-    card: Option<(u64, Option<String>)>,
+/// Sends the callback; returns the number of its tap. The error says why there is nothing to press.
+pub(super) async fn press(emulator: &web::Data<Emulator>, press: &Press) -> Result<u64, String> {
+    let tap = prepare(&emulator.tenant(), press)?;
+    Ok(send(emulator, tap).await)
 }
 
-/// Sends the callback; returns the request and what the approver sees. The error says why there is nothing to press.
-pub(super) async fn press(emulator: web::Data<Emulator>, press: Press) -> Result<Value, String> {
-    let prepared = prepare(&emulator.tenant(), &press)?;
-    let encrypted = prepared.key.is_some();
-    let wire = match &prepared.key {
-        Some(key) => cipher::envelope(&Key::derive(key), random(), &prepared.body).into_bytes(),
-        None => prepared.body.clone(),
+/// A tap as `/emulator/press` and `/emulator/state` tell it.
+pub(super) fn told(tap: &Tap) -> Value {
+    let answer = tap.answer.as_ref();
+    let seen = answer.map(|answer| &answer.seen);
+    let card = match (&tap.target, tap.turns.iter().rev().find(|turn| turn.by_itself)) {
+        (Target::Card(_), Some(turn)) => Some(turn.to.as_str()),
+        (Target::Card(_), None) => Some("BUTTONS"),
+        (Target::Task { .. }, _) => None,
     };
-    let began = Instant::now();
-    let sent = emulator
-        .client
-        .post(&prepared.url)
-        .header("content-type", "application/json")
-        .body(wire)
-        .send()
-        .await;
-    let answer = match sent {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            response.bytes().await.map(|bytes| (status, bytes))
+    json!({
+        "tap": tap.id, "at": tap.at, "origin": tap.origin, "url": tap.request.url,
+        "encrypted": tap.request.is_encrypted(), "user_id": tap.user, "action_type": tap.action,
+        "http_status": answer.and_then(|answer| answer.status),
+        "elapsed_ms": answer.map(|answer| answer.elapsed_ms), "answer": answer.and_then(|answer| answer.text.as_ref()),
+        "accepted": seen.is_some_and(Result::is_ok),
+        "shown": seen.map(|seen| seen.as_ref().unwrap_or_else(|text| text)), "card": card,
+    })
+}
+
+/// Sends the bytes of a tap, and keeps what is answered. Returns its number once the answer is there.
+pub(super) async fn send(emulator: &web::Data<Emulator>, tap: Tap) -> u64 {
+    let emulator = emulator.clone();
+    // A task of its own: whoever asked may go away, the answer is wanted all the same.
+    let sending = rt::spawn(async move {
+        let (url, wire) = (tap.request.url.clone(), tap.request.bytes());
+        let (patience, turns) = (Duration::from_millis(tap.patience_ms), tap.source == Source::Button);
+        let (target, next) = (tap.target.clone(), tap.next_status.clone());
+        let id = emulator.tenant().taps.begin(tap);
+        emulator.changed();
+        let began = Instant::now();
+        let answer = post(&emulator, &url, wire, patience).await;
+        let elapsed = began.elapsed().min(Duration::from_secs(3600));
+        let (status, text, seen) = match answer {
+            Ok((status, text)) => {
+                let seen = seen(status, &text);
+                (Some(status), Some(text), seen)
+            }
+            Err(error) if error.is_timeout() => (None, None, Err(format!("{FAILED} (no answer in time)"))),
+            Err(_) => (None, None, Err(format!("{FAILED} (not reached)"))),
+        };
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        {
+            let mut tenant = emulator.tenant();
+            if let (true, Target::Card(card)) = (turns, target) {
+                turn_card(&mut tenant, id, card, next.as_deref(), &seen);
+            }
+            tenant.taps.answered(id, Answer::new(status, elapsed_ms, text, seen));
         }
-        Err(error) => Err(error),
-    };
-    let elapsed = began.elapsed();
-    let (status, text, seen) = match &answer {
-        Ok((status, bytes)) => {
-            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(KEPT_BYTES)]).into_owned();
-            let seen = seen(*status, &text);
-            (Some(*status), Some(text), seen)
-        }
-        Err(error) if error.is_timeout() => (None, None, Err(format!("{FAILED} (no answer in time)"))),
-        Err(_) => (None, None, Err(format!("{FAILED} (not reached)"))),
-    };
-    let mut tenant = emulator.tenant();
-    let card =
-        prepared.card.as_ref().and_then(|(id, next)| turn_card(&mut tenant, *id, next.as_deref(), &seen));
-    let told = json!({
-        "at": now_ms(), "origin": prepared.origin, "url": prepared.url, "encrypted": encrypted,
-        "user_id": prepared.user, "action_type": press.action_type, "http_status": status,
-        "elapsed_ms": u64::try_from(elapsed.min(Duration::from_secs(3600)).as_millis()).unwrap_or(u64::MAX),
-        "answer": text, "accepted": seen.is_ok(), "shown": seen.unwrap_or_else(|text| text), "card": card,
+        emulator.changed();
+        id
     });
-    tenant.callbacks.push(told.clone());
-    Ok(told)
+    sending.await.unwrap_or_default()
+}
+
+/// Status and the beginning of the body: an answer without an end is not read to its end.
+async fn post(
+    emulator: &Emulator,
+    url: &str,
+    wire: Vec<u8>,
+    patience: Duration,
+) -> reqwest::Result<(u16, String)> {
+    let request = emulator.client.post(url).header("content-type", "application/json").timeout(patience);
+    let mut response = request.body(wire).send().await?;
+    let mut body = Vec::new();
+    while body.len() < KEPT_BYTES
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk[..chunk.len().min(KEPT_BYTES - body.len())]);
+    }
+    Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// The same request again, byte for byte.
+pub(super) fn replayed(tap: &Tap) -> Result<Tap, String> {
+    if !tap.request.is_kept() {
+        return Err("the request was too large to keep".to_owned());
+    }
+    Ok(again(tap, Source::Replay(tap.id), tap.request.clone()))
+}
+
+/// The request with another body, encrypted again.
+pub(super) fn edited(tap: &Tap, body: &str) -> Tap {
+    again(tap, Source::Edit(tap.id), tap.request.with_plain(body))
+}
+
+pub(super) fn again(tap: &Tap, source: Source, request: Request) -> Tap {
+    Tap {
+        id: 0,
+        at: now_ms(),
+        source,
+        origin: tap.origin,
+        target: tap.target.clone(),
+        user: tap.user.clone(),
+        action: tap.action.clone(),
+        next_status: None,
+        request,
+        patience_ms: tap.patience_ms,
+        answer: None,
+        command: None,
+        report: None,
+        turns: Vec::new(),
+    }
 }
 
 /// The message for the approver; `Err` for a failure.
 fn seen(status: u16, text: &str) -> Result<String, String> {
     if status == 200 {
-        return Ok("提交成功".to_owned());
+        return Ok(DONE.to_owned());
     }
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     // Above 400, not 400 itself; the member is a string, not a boolean (platform.md#callback-answers).
@@ -117,21 +172,24 @@ fn seen(status: u16, text: &str) -> Result<String, String> {
 /// Updates what the card shows (platform.md#cards-after-a-click).
 fn turn_card(
     tenant: &mut Tenant,
+    tap: u64,
     id: u64,
     next_status: Option<&str>,
     seen: &Result<String, String>,
-) -> Option<String> {
-    let card = tenant.cards.iter_mut().find(|card| card.message_id == id)?;
-    match (seen, next_status) {
-        (Ok(_), Some(next)) => card.shown = next.to_owned(),
+) {
+    let Some(card) = tenant.cards.iter_mut().find(|card| card.message_id == id) else { return };
+    let to = match (seen, next_status) {
+        (Ok(_), Some(next)) => next,
         // The card is unchanged until the sender calls message/update.
-        (Ok(_), None) => {}
-        (Err(_), _) => card.shown = "DETAIL".to_owned(),
-    }
-    Some(card.shown.clone())
+        (Ok(_), None) => return,
+        (Err(_), _) => "DETAIL",
+    };
+    let from = std::mem::replace(&mut card.shown, to.to_owned());
+    tenant.taps.turned_itself(tap, &from, to);
 }
 
-fn prepare(tenant: &Tenant, press: &Press) -> Result<Prepared, String> {
+/// The tap that a press makes, not sent yet.
+pub(super) fn prepare(tenant: &Tenant, press: &Press) -> Result<Tap, String> {
     match (&press.message_id, &press.instance_id, &press.task_id) {
         (Some(id), None, None) => of_card(tenant, press, id),
         (None, Some(instance), Some(task)) => of_task(tenant, press, instance, task),
@@ -155,7 +213,7 @@ fn button<'v>(buttons: &'v Value, press: &Press) -> Result<&'v Value, String> {
     Ok(button)
 }
 
-fn of_task(tenant: &Tenant, press: &Press, instance_id: &str, task_id: &str) -> Result<Prepared, String> {
+fn of_task(tenant: &Tenant, press: &Press, instance_id: &str, task_id: &str) -> Result<Tap, String> {
     let instance = tenant
         .instance(instance_id)
         .filter(|instance| instance.is_visible())
@@ -196,10 +254,11 @@ fn of_task(tenant: &Tenant, press: &Press, instance_id: &str, task_id: &str) -> 
     put("reason", &json!(press.reason));
     put("token", &external["action_callback_token"]);
     let origin = if press.search { "search" } else { "list" };
-    prepared(origin, external, body, user, None)
+    let target = Target::Task { instance_id: instance_id.to_owned(), task_id: task_id.to_owned() };
+    prepared(tenant, (origin, target), external, body, (user, press), None)
 }
 
-fn of_card(tenant: &Tenant, press: &Press, message_id: &str) -> Result<Prepared, String> {
+fn of_card(tenant: &Tenant, press: &Press, message_id: &str) -> Result<Tap, String> {
     let id: u64 = message_id.parse().map_err(|_| "message_id is a number".to_owned())?;
     let card = tenant
         .cards
@@ -226,7 +285,7 @@ fn of_card(tenant: &Tenant, press: &Press, message_id: &str) -> Result<Prepared,
     put("reason", &json!(press.reason));
     put("token", &callback["action_callback_token"]);
     let next = button["next_status"].as_str().map(str::to_owned);
-    prepared("card", callback, body, user, Some((id, next)))
+    prepared(tenant, ("card", Target::Card(id)), callback, body, (user, press), next)
 }
 
 fn user(tenant: &Tenant, press: &Press, body: &Value) -> Result<String, String> {
@@ -238,21 +297,35 @@ fn user(tenant: &Tenant, press: &Press, body: &Value) -> Result<String, String> 
 }
 
 fn prepared(
-    origin: &'static str,
+    tenant: &Tenant,
+    (origin, target): (&'static str, Target),
     callback: &Value,
     body: Map<String, Value>,
-    user: String,
-    card: Option<(u64, Option<String>)>,
-) -> Result<Prepared, String> {
+    (user, press): (String, &Press),
+    next_status: Option<String>,
+) -> Result<Tap, String> {
     let text = |member: &str| callback[member].as_str().filter(|text| !text.is_empty());
     let url = text("action_callback_url").ok_or("no action_callback_url is configured; nothing is sent")?;
-    Ok(Prepared {
+    let secret = |member: &str| text(member).map(Secret::new);
+    // Members in the platform's order, without unset ones (platform.md#types-on-the-wire).
+    let plain = serde_json::to_vec(&body).expect("texts and numbers are JSON");
+    let (key, token) = (secret("action_callback_key"), secret("action_callback_token"));
+    let patience = tenant.settings.callback_timeout.min(Duration::from_secs(3600));
+    Ok(Tap {
+        id: 0,
+        at: now_ms(),
+        source: Source::Button,
         origin,
-        url: url.to_owned(),
-        key: text("action_callback_key").map(Secret::new),
-        body: serde_json::to_vec(&body).expect("texts and numbers are JSON"),
+        target,
         user,
-        card,
+        action: press.action_type.clone(),
+        next_status,
+        request: Request::new(url.to_owned(), key, token, plain),
+        patience_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        answer: None,
+        command: None,
+        report: None,
+        turns: Vec::new(),
     })
 }
 

@@ -8,10 +8,20 @@ use std::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::{Settings, taps::Taps};
 
 /// An example native instance with every shape of widget value (platform.md#form-widgets).
 const NATIVE_INSTANCE: &str = include_str!("native_instance.json");
+
+/// Bytes of cards and instances kept.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Cards, instances, definitions and positions kept, of each.
+const MOST_ENTRIES: usize = 10_000;
+
+const MOST_PLANNED: usize = 100;
+
+const MOST_NATIVE: usize = 100;
 
 pub(super) struct Tenant {
     pub(super) settings: Settings,
@@ -28,9 +38,11 @@ pub(super) struct Tenant {
     pub(super) cursors: HashMap<String, PageToken>,
     /// Injected failures.
     pub(super) planned: Vec<Planned>,
-    /// Callbacks sent, with their responses.
-    pub(super) callbacks: Vec<Value>,
+    /// The last taps, with what became of each.
+    pub(super) taps: Taps,
     pub(super) tickets_sent: u64,
+    /// Orders that the demo's third party has made.
+    pub(super) orders: u64,
     numbers: u64,
 }
 
@@ -72,6 +84,8 @@ pub(super) struct Instance {
     pub(super) carbons: Vec<Value>,
     /// Permanently deleted (platform.md#versions-and-update-modes).
     pub(super) gone: bool,
+    /// What it takes, about.
+    pub(super) bytes: usize,
 }
 
 impl Instance {
@@ -97,6 +111,10 @@ pub(super) struct Card {
     pub(super) body: Value,
     /// The card's state: `BUTTONS`, `DETAIL`, `ERROR` or a status.
     pub(super) shown: String,
+    /// The texts that came with the status.
+    pub(super) status_words: Value,
+    /// What it takes, about.
+    pub(super) bytes: usize,
     pub(super) sent_at: Instant,
 }
 
@@ -158,9 +176,44 @@ impl Tenant {
             counts: HashMap::new(),
             cursors: HashMap::new(),
             planned: Vec::new(),
-            callbacks: Vec::new(),
+            taps: Taps::default(),
             tickets_sent: 0,
+            orders: 0,
             numbers: 7_090_000_000_000_000_000,
+        }
+    }
+
+    /// Forgets what is over, and the oldest of what is too much. Whoever reaches the emulator may fill it.
+    pub(super) fn settle(&mut self) {
+        let now = Instant::now();
+        self.tokens.retain(|token| now < token.expires_at);
+        self.planned.retain(|planned| planned.times > 0);
+        self.planned.truncate(MOST_PLANNED);
+        if self.cursors.len() > MOST_ENTRIES {
+            self.cursors.clear();
+        }
+        let mut cards: usize = self.cards.iter().map(|card| card.bytes).sum();
+        let mut instances: usize = self.instances.iter().map(|instance| instance.bytes).sum();
+        let excess = |count: usize| count.saturating_sub(MOST_ENTRIES);
+        let (mut old_cards, mut old_instances) = (excess(self.cards.len()), excess(self.instances.len()));
+        cards -= self.cards[..old_cards].iter().map(|card| card.bytes).sum::<usize>();
+        instances -= self.instances[..old_instances].iter().map(|instance| instance.bytes).sum::<usize>();
+        while cards + instances > MOST_BYTES {
+            if cards >= instances {
+                cards -= self.cards[old_cards].bytes;
+                old_cards += 1;
+            } else {
+                instances -= self.instances[old_instances].bytes;
+                old_instances += 1;
+            }
+        }
+        self.cards.drain(..old_cards);
+        self.instances.drain(..old_instances);
+        while self.definitions.len() > MOST_ENTRIES {
+            self.definitions.remove(0);
+        }
+        while self.native.len() > MOST_NATIVE {
+            self.native.pop_first();
         }
     }
 
@@ -271,12 +324,17 @@ impl Tenant {
             .collect();
         json!({
             "definitions": definitions, "instances": instances, "cards": cards, "users": users,
-            "native_instances": self.native.keys().collect::<Vec<_>>(), "callbacks": self.callbacks,
+            "native_instances": self.native.keys().collect::<Vec<_>>(),
             "tokens_given": self.tokens.iter().filter(|token| !token.of_app).count(),
             "tickets_sent": self.tickets_sent,
             "failures_left": self.planned.iter().map(|planned| planned.times).sum::<u32>(),
         })
     }
+}
+
+/// The length of a value as JSON.
+pub(super) fn json_bytes(value: &Value) -> usize {
+    serde_json::to_string(value).map_or(0, |text| text.len())
 }
 
 /// Milliseconds since 1970.
@@ -298,4 +356,34 @@ pub(super) fn random_hex<const N: usize>() -> String {
 /// A random code in the platform's format.
 pub(super) fn fresh_code() -> String {
     uuid::Builder::from_random_bytes(random()).into_uuid().to_string().to_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(bytes: usize) -> Card {
+        let shown = "BUTTONS".to_owned();
+        Card { message_id: 1, body: Value::Null, shown, status_words: Value::Null, bytes, sent_at: Instant::now() }
+    }
+
+    #[test]
+    fn the_oldest_goes_when_there_is_too_much() {
+        let mut tenant = Tenant::new(&Settings::default());
+        for number in 0..30 {
+            let mut card = card(4 << 20);
+            card.message_id = number;
+            tenant.cards.push(card);
+            tenant.settle();
+        }
+        assert_eq!((tenant.cards.len(), tenant.cards[0].message_id), (16, 14));
+        tenant.cards.clear();
+        for number in 0..MOST_ENTRIES as u64 + 3 {
+            let mut card = card(1);
+            card.message_id = number;
+            tenant.cards.push(card);
+        }
+        tenant.settle();
+        assert_eq!((tenant.cards.len(), tenant.cards[0].message_id), (MOST_ENTRIES, 3));
+    }
 }

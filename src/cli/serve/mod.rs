@@ -2,7 +2,7 @@
 
 mod notify;
 mod reload;
-mod workers;
+pub(super) mod workers;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -82,12 +82,8 @@ async fn serve(
     supervisor: Supervisor,
 ) -> anyhow::Result<()> {
     let center = workers::center(&config)?;
-    let open_ledger = async { ledger::open(&config.ledger).await.context("cannot open the ledger") };
-    let app = App::build(&settings(&config), open_ledger, relay(&config, center.as_ref())).await?;
+    let app = assemble(&config, center.as_ref(), relay(&config, center.as_ref())).await?;
     let controls = app.controls();
-    controls.exchange_feedback(workers::feedback(&config));
-    controls.exchange_outcomes(workers::outcomes(&config, center.as_ref()));
-    controls.exchange_reconciliation(workers::reconciliation(&config, center.as_ref()));
     // Moved, not copied: a reload must drop what it replaces, above all secrets.
     let reloader = Reloader::new(sources, loaded, config, center);
     let Signals { mut stops, hangup } = signals;
@@ -129,6 +125,17 @@ impl Recordings {
             tracing::warn!("the service ends; {MAY_BE_MISSING}");
         }
     }
+}
+
+/// The service with this relay, and everything else as configured.
+pub(super) async fn assemble(config: &Config, center: Option<&Center>, relay: Start) -> anyhow::Result<App> {
+    let open_ledger = async { ledger::open(&config.ledger).await.context("cannot open the ledger") };
+    let app = App::build(&settings(config), open_ledger, relay).await?;
+    let controls = app.controls();
+    controls.exchange_feedback(workers::feedback(config));
+    controls.exchange_outcomes(workers::outcomes(config, center));
+    controls.exchange_reconciliation(workers::reconciliation(config, center));
+    Ok(app)
 }
 
 const MAY_BE_MISSING: &str = "the reload may not be among the acts of the ledger";
@@ -186,7 +193,7 @@ async fn attend(
 }
 
 /// The settings of everything but the ledger and the relay.
-fn settings(config: &Config) -> app::Settings {
+pub(super) fn settings(config: &Config) -> app::Settings {
     app::Settings {
         http: config.http.clone(),
         console: config.admin.clone(),
@@ -199,7 +206,7 @@ fn settings(config: &Config) -> app::Settings {
 }
 
 /// Call within the runtime that will talk to the approval center.
-fn relay(config: &Config, center: Option<&Center>) -> Start {
+pub(super) fn relay(config: &Config, center: Option<&Center>) -> Start {
     let settings = config.amqp.clone();
     let enrich = workers::enricher(config, center);
     Arc::new(move |resources: Resources| {

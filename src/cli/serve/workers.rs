@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The shared client: its users share a token and limits. `None` if not configured.
-pub(super) fn center(config: &Config) -> anyhow::Result<Option<Center>> {
+pub(in crate::cli) fn center(config: &Config) -> anyhow::Result<Option<Center>> {
     let center = config.approval_center.as_ref().map(Center::new).transpose();
     center.context("cannot set up the approval center's client")
 }

@@ -240,6 +240,11 @@ async fn a_page_in_a_browser_cannot_ask_it_for_anything() {
     for (method, path) in [
         ("GET", "/emulator/state"),
         ("POST", "/emulator/press"),
+        ("GET", "/emulator/taps"),
+        ("GET", "/emulator/taps/1"),
+        ("POST", "/emulator/taps/1/replay"),
+        ("POST", "/emulator/taps/1/edit"),
+        ("GET", "/emulator/events"),
         ("POST", "/emulator/failures"),
         ("DELETE", "/emulator/tokens"),
         ("PUT", "/emulator/native_instances/X"),
@@ -252,7 +257,8 @@ async fn a_page_in_a_browser_cannot_ask_it_for_anything() {
             assert_eq!(status, 403, "{method} {path} {headers:?}: {body}");
             assert!(body.starts_with("{\"problem\":"), "{body}");
         }
-        for headers in ours {
+        // The stream has no end, so only who may not open it is tried.
+        for headers in ours.into_iter().filter(|_| path != "/emulator/events") {
             let (status, body) = ask(method, path, headers).await;
             assert_ne!(status, 403, "{method} {path} {headers:?}: {body}");
         }

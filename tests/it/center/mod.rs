@@ -10,6 +10,7 @@ mod messages;
 mod outcomes;
 mod press;
 mod reconcile;
+mod taps;
 
 use crate::support::{Program, Ran, Running, client, eventually, quoted};
 use serde_json::{Value, json};

@@ -1,5 +1,8 @@
 //! `emulator`: a stand-in for the approval center.
 
+mod demo;
+mod worker;
+
 use std::{
     net::{SocketAddr, TcpListener},
     time::Duration,
@@ -14,16 +17,17 @@ use super::{
     Trust, block_on, client,
     exit::{Exit, Failure},
     output::{json, line, lines, say, say_lines},
-    url,
+    reachable, url,
 };
 use crate::{
-    emulator::{Settings, serve},
+    emulator::{Emulator, Settings, serve},
     telemetry::log,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   countersign emulator                                   run it
+  countersign emulator --demo                            with a service, tasks, cards and a worker
   countersign emulator press --instance PO-77 --task n1  press the button APPROVE of a task
   countersign emulator press --message 709… --action REJECT --reason 'too dear'
   countersign emulator state                             what the center has
@@ -46,6 +50,10 @@ const HERE: &str = "http://127.0.0.1:8900";
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<EmulatorCommand>,
+    /// Run a whole demo: the service on a temporary ledger, tasks, cards and a worker. RabbitMQ is
+    /// that of COUNTERSIGN_AMQP_URL, or on this machine; without it callbacks are accepted all the same
+    #[arg(long)]
+    demo: bool,
     /// IP address and port; 0 takes a free one, which is printed
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     listen: SocketAddr,
@@ -144,7 +152,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
-    log::init(&log::Settings::default()).context("cannot start logging")?;
+    // In a demo the page tells what happens.
+    let filter = if arguments.demo { "warn" } else { "info" };
+    let settings = log::Settings { filter: filter.to_owned(), ..log::Settings::default() };
+    let _log = log::init(&settings).context("cannot start logging")?;
     let listener = TcpListener::bind(arguments.listen)
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     let address = listener.local_addr().context("cannot read the listening address")?;
@@ -163,22 +174,49 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    say("Configuration of its clients:");
-    say_lines(&format!(
-        "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
-        settings.app_id, settings.app_secret
-    ));
-    say(format_args!("users: {}", settings.users.join(", ")));
+    if !arguments.demo {
+        say("Configuration of its clients:");
+        say_lines(&format!(
+            "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
+            settings.app_id, settings.app_secret
+        ));
+        say(format_args!("users: {}", settings.users.join(", ")));
+    }
     if !address.ip().is_loopback() {
         say("anybody who reaches this address can have callbacks sent to any URL; use it for tests only");
     }
-    let server = serve(settings, listener).context("cannot serve")?;
+    let emulator = Emulator::new(settings).context("cannot make the client for callbacks")?;
+    let server = serve(emulator.clone(), listener).context("cannot serve")?;
     let handle = server.handle();
     let server = tokio::spawn(server);
-    say(format_args!("ready at http://{address}"));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let reached = reachable(address);
+    let mut demo = match arguments.demo {
+        true => Some(Box::pin(demo::Running::start(&emulator, reached)).await.context("cannot start the demo")?),
+        false => None,
+    };
+    say(format_args!("ready at http://{reached}"));
+    if arguments.demo {
+        say(format_args!(
+            "open http://{reached}/ in a browser; from another machine: ssh -L {0}:{reached} THIS-MACHINE, then \
+             http://127.0.0.1:{0}/",
+            reached.port()
+        ));
+    }
+    let ended = async {
+        match &mut demo {
+            Some(demo) => demo.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        error = ended => Some(error),
+    };
+    match (demo, failed) {
+        (_, Some(error)) => return Err(error.into()),
+        (Some(demo), None) => demo.stop().await.context("the demo's service failed")?,
+        (None, None) => {}
     }
     handle.stop(false).await;
     server.await.context("the server panicked")?.context("the server failed")?;

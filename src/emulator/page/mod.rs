@@ -1,0 +1,359 @@
+//! The page for browsers: a phone on one side, what its taps set off on the other. Rendered here; the script only makes
+//! it live.
+//!
+//! Everything that others wrote passes through [`tame`] or [`tame_lines`] and the template's escaping.
+
+mod assets;
+mod bytes;
+mod look;
+mod phone;
+mod phrases;
+mod story;
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    guard::{self, GuardContext},
+    http::{
+        StatusCode,
+        header::{self, Accept},
+    },
+    web,
+};
+use askama::Template;
+use serde::Deserialize;
+
+use super::{
+    Emulator,
+    demo::{self, Endpoint, Manner, Wanted},
+    press::{self, Press},
+};
+use crate::{
+    loopback,
+    telemetry::taming,
+    time::{Timestamp, Zone},
+};
+use assets::NAMES;
+use look::Look;
+use phone::Phone;
+use phrases::Phrases;
+use story::{Line, Shown, Story};
+
+/// Taps listed beside the open one.
+const LISTED: usize = 10;
+
+/// Nothing but what comes from here. The script may make a document of a page that it has fetched from here, and nothing
+/// else, through the one policy `cs`.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
+                      require-trusted-types-for 'script'; trusted-types cs";
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/")
+                .route(web::get().guard(guard::fn_guard(wants_a_page)).to(home))
+                .default_service(web::to(super::gate::answer)),
+        )
+        .route("/assets/{name}", web::get().to(assets::asset))
+        .route("/taps", web::get().to(list))
+        .route("/taps/{id}", web::get().to(one))
+        .route("/taps/{id}/edit", web::get().to(edit_form))
+        .service(
+            web::scope("/do")
+                .guard(guard::fn_guard(comes_from_here))
+                .route("/tap", web::post().to(tap))
+                .route("/taps/{id}/replay", web::post().to(replay))
+                .route("/taps/{id}/edit", web::post().to(edit))
+                .route("/taps/{id}/worker", web::post().to(worker))
+                .route("/valve", web::post().to(valve))
+                .route("/new/{what}", web::post().to(make)),
+        )
+        .route("/do/{tail:.*}", web::post().to(foreign));
+}
+
+/// A program that asks for nothing special gets what the platform answers.
+fn wants_a_page(context: &GuardContext<'_>) -> bool {
+    context.header::<Accept>().is_some_and(|accept| {
+        accept.iter().any(|range| range.item.essence_str() == "text/html")
+    })
+}
+
+/// Only forms of our own pages: a browser says so in `Sec-Fetch-Site`, or over plain HTTP on a network at least in
+/// `Origin`. Programs have `/emulator/…`.
+fn comes_from_here(context: &GuardContext<'_>) -> bool {
+    let headers = context.head().headers();
+    loopback::foreign_page(headers).is_none()
+        && (loopback::single(headers, &header::HeaderName::from_static("sec-fetch-site")) == Some("same-origin")
+            || headers.contains_key(header::ORIGIN))
+}
+
+/// A text of somebody else, on one line, without characters that act.
+fn tame(text: &str) -> String {
+    taming::Tamed(text).to_string()
+}
+
+/// The same with its line breaks.
+fn tame_lines(text: &str) -> String {
+    taming::lines(text).into_owned()
+}
+
+/// The time of day with its offset.
+fn time_of(millis: i64) -> String {
+    let zone = Zone::local().unwrap_or(Zone::UTC);
+    let shown = zone.show(Timestamp::from_millisecond(millis).unwrap_or_default());
+    shown.split_once('T').map_or(shown.clone(), |(_, time)| time.to_owned())
+}
+
+/// What every page has.
+struct Frame<'a> {
+    t: &'static Phrases,
+    look: &'a Look,
+    assets: &'static assets::Names,
+    console: Option<String>,
+    /// Words about the broker; a demo has them.
+    broker: Option<Broker>,
+}
+
+struct Broker {
+    words: &'static str,
+    is_up: bool,
+    is_open: bool,
+}
+
+impl<'a> Frame<'a> {
+    fn of(emulator: &Emulator, look: &'a Look) -> Self {
+        let t = look.phrases();
+        let demo = emulator.demo.get();
+        let broker = demo.map(|demo| {
+            let (is_up, is_open) = (*demo.connected.borrow(), *demo.valve.borrow());
+            let words = match (is_up, is_open) {
+                (true, true) => t.broker_up,
+                (false, true) => t.broker_away,
+                (_, false) => t.broker_cut,
+            };
+            Broker { words, is_up, is_open }
+        });
+        Self { t, look, assets: &NAMES, console: demo.map(|demo| demo.console.clone()), broker }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "page.html", config = "src/emulator/page/askama.toml")]
+struct Page<'a> {
+    frame: Frame<'a>,
+    phone: Phone,
+    story: Option<Story>,
+    lines: Vec<Line>,
+    is_demo: bool,
+    /// The newest tap, if another one is open.
+    newer: Option<String>,
+    /// The tap asked for is not kept.
+    is_gone: bool,
+    problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "taps.html", config = "src/emulator/page/askama.toml")]
+struct List<'a> {
+    frame: Frame<'a>,
+    lines: Vec<Line>,
+}
+
+#[derive(Template)]
+#[template(path = "edit.html", config = "src/emulator/page/askama.toml")]
+struct Edit<'a> {
+    frame: Frame<'a>,
+    id: u64,
+    back: String,
+    body: String,
+}
+
+fn html(mut response: HttpResponseBuilder, look: &Look, page: &impl Template) -> HttpResponse {
+    for cookie in look.cookies() {
+        response.append_header((header::SET_COOKIE, cookie.as_str()));
+    }
+    response
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
+        // Not `no-referrer`: with it a browser sends `Origin: null` with a form.
+        .insert_header((header::REFERRER_POLICY, "same-origin"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("cross-origin-opener-policy", "same-origin"))
+        .insert_header(("cross-origin-resource-policy", "same-origin"));
+    match page.render() {
+        Ok(text) => response.body(text),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be rendered");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
+}
+
+fn look_of(emulator: &Emulator, request: &HttpRequest) -> Look {
+    Look::of(request, &emulator.settings.users)
+}
+
+fn page(emulator: &Emulator, look: &Look, wanted: Option<u64>, problem: Option<String>) -> HttpResponse {
+    let frame = Frame::of(emulator, look);
+    let tenant = emulator.tenant();
+    let taps = &tenant.taps;
+    let newest = taps.newest().map(|tap| tap.id);
+    let open = wanted.or(newest).and_then(|id| taps.get(id));
+    let status = match (&problem, wanted, open) {
+        (Some(_), ..) => StatusCode::CONFLICT,
+        (None, Some(_), None) => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    };
+    let page = Page {
+        frame,
+        phone: phone::phone(&tenant, look),
+        story: open.map(|tap| story::story(emulator, taps, tap, look)),
+        lines: story::lines(taps, look, open.map(|tap| tap.id), LISTED),
+        is_demo: emulator.demo.get().is_some(),
+        newer: newest.filter(|newest| wanted.is_some_and(|wanted| wanted < *newest)).map(|_| look.link("/")),
+        is_gone: wanted.is_some() && open.is_none(),
+        problem,
+    };
+    drop(tenant);
+    html(HttpResponse::build(status), look, &page)
+}
+
+async fn home(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpResponse {
+    page(&emulator, &look_of(&emulator, &request), None, None)
+}
+
+async fn one(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
+    page(&emulator, &look_of(&emulator, &request), Some(*id), None)
+}
+
+async fn list(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let lines = story::lines(&emulator.tenant().taps, &look, None, usize::MAX);
+    html(HttpResponse::Ok(), &look, &List { frame: Frame::of(&emulator, &look), lines })
+}
+
+async fn edit_form(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let body = emulator.tenant().taps.get(*id).map(|tap| tap.request.shown_plain());
+    let Some(body) = body else { return page(&emulator, &look, Some(*id), None) };
+    let back = look.link(&format!("/taps/{id}"));
+    html(HttpResponse::Ok(), &look, &Edit { frame: Frame::of(&emulator, &look), id: *id, back, body })
+}
+
+/// After an act, the page that shows what became of it: a reload must not do it again.
+fn see(link: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header((header::LOCATION, link)).finish()
+}
+
+async fn foreign(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    HttpResponse::Forbidden().json(serde_json::json!({ "problem": look.phrases().forbidden }))
+}
+
+async fn tap(emulator: web::Data<Emulator>, request: HttpRequest, form: web::Form<Press>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let mut form = form.into_inner();
+    // A form sends what was left empty.
+    for member in [&mut form.instance_id, &mut form.task_id, &mut form.message_id, &mut form.reason] {
+        *member = member.take().filter(|text| !text.is_empty());
+    }
+    match press::press(&emulator, &form).await {
+        Ok(id) => see(&look.link(&format!("/taps/{id}"))),
+        Err(problem) => page(&emulator, &look, None, Some(tame(&problem))),
+    }
+}
+
+async fn replay(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let again = emulator.tenant().taps.get(*id).map(press::replayed);
+    match again {
+        None => page(&emulator, &look, Some(*id), None),
+        Some(Err(problem)) => page(&emulator, &look, Some(*id), Some(problem)),
+        Some(Ok(tap)) => {
+            let id = press::send(&emulator, tap).await;
+            see(&look.link(&format!("/taps/{id}")))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Body {
+    body: String,
+}
+
+async fn edit(
+    emulator: web::Data<Emulator>,
+    request: HttpRequest,
+    id: web::Path<u64>,
+    form: web::Form<Body>,
+) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let edited = emulator.tenant().taps.get(*id).map(|tap| press::edited(tap, &form.body));
+    match edited {
+        None => page(&emulator, &look, Some(*id), None),
+        Some(tap) => {
+            let id = press::send(&emulator, tap).await;
+            see(&look.link(&format!("/taps/{id}")))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Order {
+    manner: String,
+}
+
+/// What the worker does from now on, and with this tap's command at once.
+async fn worker(
+    emulator: web::Data<Emulator>,
+    request: HttpRequest,
+    id: web::Path<u64>,
+    form: web::Form<Order>,
+) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    if let (Some(demo), Some(manner)) = (emulator.demo.get(), Manner::parse(&form.manner)) {
+        demo.manner.send_replace(manner);
+        let command = emulator.tenant().taps.get(*id).and_then(|tap| tap.command.clone());
+        if let (Some(command), true) = (command, manner != Manner::Silent) {
+            demo.orders.send((command, manner)).ok();
+        }
+        emulator.changed();
+    }
+    see(&(look.link(&format!("/taps/{id}")) + "#worker"))
+}
+
+#[derive(Deserialize)]
+struct Valve {
+    open: bool,
+}
+
+async fn valve(emulator: web::Data<Emulator>, request: HttpRequest, form: web::Form<Valve>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    if let Some(demo) = emulator.demo.get() {
+        demo.valve.send_replace(form.open);
+        emulator.changed();
+    }
+    see(&look.link("/"))
+}
+
+async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Path<String>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    if let Some(demo) = emulator.demo.get() {
+        let mut tenant = emulator.tenant();
+        match &**what {
+            "card" => {
+                let wanted =
+                    Wanted { endpoint: Endpoint::Purchase, user: &look.user, next_status: false, context: None };
+                demo::new_card(&mut tenant, demo, &wanted);
+            }
+            _ => {
+                demo::new_task(&mut tenant, &look.user, &["订书机 5 个", "金额 120 元", "供应商 ACME"]);
+            }
+        }
+        tenant.settle();
+        drop(tenant);
+        emulator.changed();
+    }
+    see(&look.link("/"))
+}

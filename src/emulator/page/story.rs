@@ -1,0 +1,439 @@
+//! What became of one tap, step by step.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        Emulator,
+        demo::Manner,
+        press::DONE,
+        taps::{Source, Tap, Taps, Target},
+    },
+    bytes::{self, Dump, Part},
+    look::{Look, View},
+    phone::word_of,
+    tame, tame_lines, time_of,
+};
+
+/// How far a step has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Done,
+    Waiting,
+    Failed,
+    /// It never happens for this tap.
+    Never,
+}
+
+impl State {
+    pub(super) const fn class(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+            Self::Never => "never",
+        }
+    }
+
+    pub(super) const fn mark(self) -> &'static str {
+        match self {
+            Self::Done => "✓",
+            Self::Waiting => "…",
+            Self::Failed => "✗",
+            Self::Never => "–",
+        }
+    }
+
+    pub(super) const fn word(self, look: &Look) -> &'static str {
+        let t = look.phrases();
+        match self {
+            Self::Done => t.state_done,
+            Self::Waiting => t.state_waiting,
+            Self::Failed => t.state_failed,
+            Self::Never => t.state_none,
+        }
+    }
+}
+
+/// A step's head.
+pub(super) struct Head {
+    pub(super) number: usize,
+    pub(super) title: &'static str,
+    pub(super) state: State,
+    pub(super) word: &'static str,
+    pub(super) summary: String,
+    pub(super) time: String,
+    pub(super) link: String,
+}
+
+pub(super) struct Story {
+    pub(super) id: u64,
+    pub(super) tap: Head,
+    pub(super) source: String,
+    /// The tap that was sent again.
+    pub(super) source_link: Option<(u64, String)>,
+    pub(super) request: Head,
+    pub(super) views: Vec<(String, &'static str, bool)>,
+    pub(super) shown: Shown,
+    pub(super) is_kept: bool,
+    pub(super) answer: Head,
+    pub(super) elapsed_ms: u64,
+    pub(super) patience_ms: u64,
+    pub(super) answer_text: Option<String>,
+    pub(super) toast: Option<Toast>,
+    pub(super) command: Head,
+    pub(super) same_as: Option<(u64, String)>,
+    pub(super) routing_key: String,
+    pub(super) headers: String,
+    pub(super) body: Option<String>,
+    pub(super) console: Option<String>,
+    pub(super) worker: Head,
+    pub(super) manners: Vec<(&'static str, &'static str, bool)>,
+    pub(super) card: Head,
+    pub(super) turns: Vec<Turned>,
+}
+
+pub(super) struct Toast {
+    pub(super) text: String,
+    pub(super) is_good: bool,
+}
+
+pub(super) struct Turned {
+    pub(super) time: String,
+    pub(super) what: &'static str,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) by: &'static str,
+}
+
+/// A request in the view that was asked for.
+pub(super) enum Shown {
+    Text(String),
+    Hex(Vec<(&'static str, Dump)>),
+}
+
+/// One line for each tap in a list.
+pub(super) struct Line {
+    pub(super) id: u64,
+    pub(super) link: String,
+    pub(super) time: String,
+    pub(super) user: String,
+    pub(super) action: String,
+    pub(super) state: State,
+    pub(super) answer: String,
+    pub(super) is_open: bool,
+}
+
+pub(super) fn lines(taps: &Taps, look: &Look, open: Option<u64>, most: usize) -> Vec<Line> {
+    taps.iter()
+        .take(most)
+        .map(|tap| {
+            let state = match &tap.answer {
+                None => State::Waiting,
+                Some(answer) if answer.seen.is_ok() => State::Done,
+                Some(_) => State::Failed,
+            };
+            Line {
+                id: tap.id,
+                link: look.link(&format!("/taps/{}", tap.id)),
+                time: time_of(tap.at),
+                user: tame(&tap.user),
+                action: action_of(look, &tap.action),
+                state,
+                answer: match &tap.answer {
+                    None => look.phrases().on_its_way.to_owned(),
+                    Some(answer) => answered_in_short(look, answer.status, answer.word.as_deref()),
+                },
+                is_open: open == Some(tap.id),
+            }
+        })
+        .collect()
+}
+
+fn answered_in_short(look: &Look, status: Option<u16>, word: Option<&str>) -> String {
+    match (status, word) {
+        (Some(status), Some(word)) => format!("{status} {}", tame(word)),
+        (Some(status), None) => status.to_string(),
+        (None, _) => look.phrases().no_answer.to_owned(),
+    }
+}
+
+fn action_of(look: &Look, action: &str) -> String {
+    let t = look.phrases();
+    match action {
+        "APPROVE" => t.approve.to_owned(),
+        "REJECT" => t.reject.to_owned(),
+        other => tame(other),
+    }
+}
+
+struct Teller<'a> {
+    emulator: &'a Emulator,
+    taps: &'a Taps,
+    tap: &'a Tap,
+    look: &'a Look,
+}
+
+pub(super) fn story(emulator: &Emulator, taps: &Taps, tap: &Tap, look: &Look) -> Story {
+    Teller { emulator, taps, tap, look }.tell()
+}
+
+impl Teller<'_> {
+    fn tell(&self) -> Story {
+        let (tap, look) = (self.tap, self.look);
+        let (source, source_link) = self.source();
+        let (command, same_as) = self.command();
+        let arrived = tap.command.as_ref();
+        let demo = self.emulator.demo.get();
+        let manner = demo.map(|demo| *demo.manner.borrow());
+        let worker = self.worker();
+        let views = View::ALL.into_iter().map(|view| {
+            let t = look.phrases();
+            let word = match view {
+                View::Decrypted if !tap.request.is_encrypted() => t.view_plain,
+                View::Decrypted => t.view_decrypted,
+                View::Sent => t.view_sent,
+                View::Hex => t.view_hex,
+                View::Curl => t.view_curl,
+            };
+            (look.to_view(tap.id, view), word, view == look.view)
+        });
+        let command_id = arrived.map(|arrived| &*arrived.command_id).or_else(|| tap.command_id());
+        let console = demo.zip(command_id);
+        Story {
+            id: tap.id,
+            tap: self.head(1, State::Done, self.tapped(), Some(tap.at)),
+            source,
+            source_link,
+            request: self.request(),
+            views: views.collect(),
+            shown: self.shown(),
+            is_kept: tap.request.is_kept(),
+            answer: self.answer(),
+            elapsed_ms: tap.answer.as_ref().map_or(0, |answer| answer.elapsed_ms),
+            patience_ms: tap.patience_ms,
+            answer_text: tap.answer.as_ref().and_then(|answer| answer.text.as_deref()).map(pretty),
+            toast: tap.answer.as_ref().map(|answer| Toast {
+                text: tame(answer.seen.as_ref().unwrap_or_else(|text| text)),
+                is_good: answer.seen.is_ok(),
+            }),
+            command,
+            same_as,
+            routing_key: arrived.map(|arrived| tame(&arrived.routing_key)).unwrap_or_default(),
+            headers: arrived.map(|arrived| pretty(&arrived.headers)).unwrap_or_default(),
+            body: arrived.map(|arrived| pretty(&arrived.body)),
+            console: console.map(|(demo, id)| format!("{}/decisions/{}", demo.console, tame(id))),
+            manners: match manner {
+                Some(current) if worker.state != State::Never => Manner::ALL
+                    .into_iter()
+                    .map(|manner| (manner.as_str(), look.phrases().manner(manner), manner == current))
+                    .collect(),
+                _ => Vec::new(),
+            },
+            worker,
+            card: self.card(),
+            turns: tap
+                .turns
+                .iter()
+                .map(|turn| Turned {
+                    time: time_of(turn.at),
+                    what: if turn.what == "card" { look.phrases().card } else { look.phrases().task },
+                    from: word_of(look, &turn.from),
+                    to: word_of(look, &turn.to),
+                    by: if turn.by_itself { look.phrases().by_platform } else { look.phrases().by_call },
+                })
+                .collect(),
+        }
+    }
+
+    fn head(&self, number: usize, state: State, summary: String, at: Option<i64>) -> Head {
+        let t = self.look.phrases();
+        let (anchor, title) = [
+            ("tap", t.step_tap),
+            ("request", t.step_request),
+            ("answer", t.step_answer),
+            ("command", t.step_command),
+            ("worker", t.step_worker),
+            ("card", t.step_card),
+        ][number - 1];
+        Head {
+            number,
+            title,
+            state,
+            word: state.word(self.look),
+            summary,
+            time: at.map(time_of).unwrap_or_default(),
+            link: self.look.to_view(self.tap.id, self.look.view).replace("#request", &format!("#{anchor}")),
+        }
+    }
+
+    fn tapped(&self) -> String {
+        let t = self.look.phrases();
+        let place = match self.tap.origin {
+            "card" => t.on_card,
+            "search" => t.by_search,
+            _ => t.in_list,
+        };
+        let (user, action) = (tame(&self.tap.user), action_of(self.look, &self.tap.action));
+        match t.html_lang {
+            "en" => format!("{user} {} {action} {place}", t.tapped),
+            _ => format!("{user} {place}{}“{action}”", t.tapped),
+        }
+    }
+
+    fn source(&self) -> (String, Option<(u64, String)>) {
+        let t = self.look.phrases();
+        let link = |of: u64| Some((of, self.look.link(&format!("/taps/{of}"))));
+        let (text, link) = match self.tap.source {
+            Source::Button => ("", None),
+            Source::Replay(of) => (t.replayed, link(of)),
+            Source::Edit(of) => (t.edited, link(of)),
+        };
+        let text = match (text, self.tap.request.spoiled) {
+            ("", true) => t.changed.to_owned(),
+            (text, _) => text.to_owned(),
+        };
+        (text, link)
+    }
+
+    fn request(&self) -> Head {
+        let url = &self.tap.request.url;
+        let path = url.find("://").and_then(|at| url[at + 3..].find('/').map(|slash| &url[at + 3 + slash..]));
+        let summary = format!("POST {}", tame(path.unwrap_or(url)));
+        self.head(2, State::Done, summary, Some(self.tap.at))
+    }
+
+    fn shown(&self) -> Shown {
+        let request = &self.tap.request;
+        let t = self.look.phrases();
+        let url = tame(&request.url);
+        match self.look.view {
+            View::Decrypted => Shown::Text(pretty(&request.shown_plain())),
+            View::Sent => {
+                let wire = tame_lines(&request.shown_wire());
+                let (host, path) = parts(&url);
+                Shown::Text(format!(
+                    "POST {path} HTTP/1.1\nhost: {host}\ncontent-type: application/json\ncontent-length: {}\n\n{wire}",
+                    request.shown_wire().len()
+                ))
+            }
+            View::Hex => match request.sealed() {
+                // What was tampered with does not decrypt to what was meant.
+                Some(sealed) if request.spoiled => Shown::Hex(vec![(t.hex_sealed, bytes::sealed(&sealed))]),
+                Some(sealed) => Shown::Hex(vec![
+                    (t.hex_sealed, bytes::sealed(&sealed)),
+                    (t.hex_plain, bytes::padded(request.shown_plain().as_bytes())),
+                ]),
+                None => Shown::Hex(vec![(t.hex_plain, bytes::plain(request.shown_wire().as_bytes()))]),
+            },
+            View::Curl => {
+                let body = request.shown_wire().replace('\'', "'\\''");
+                Shown::Text(format!(
+                    "curl -i '{}' \\\n  -H 'content-type: application/json' \\\n  -d '{}'",
+                    url.replace('\'', "%27"),
+                    tame_lines(&body)
+                ))
+            }
+        }
+    }
+
+    fn answer(&self) -> Head {
+        let t = self.look.phrases();
+        let Some(answer) = &self.tap.answer else {
+            return self.head(3, State::Waiting, t.on_its_way.to_owned(), None);
+        };
+        let state = if answer.seen.is_ok() { State::Done } else { State::Failed };
+        let short = answered_in_short(self.look, answer.status, answer.word.as_deref());
+        let summary = format!("{short} · {} ms", answer.elapsed_ms);
+        let at = self.tap.at.saturating_add_unsigned(answer.elapsed_ms);
+        self.head(3, state, summary, Some(at))
+    }
+
+    fn command(&self) -> (Head, Option<(u64, String)>) {
+        let t = self.look.phrases();
+        if let Some(arrived) = &self.tap.command {
+            let head = self.head(4, State::Done, tame(&arrived.routing_key), Some(arrived.at));
+            return (head, None);
+        }
+        let earlier = self.tap.command_id().and_then(|id| self.taps.of_command(id));
+        if let Some(earlier) = earlier.filter(|earlier| earlier.id != self.tap.id) {
+            let link = self.look.link(&format!("/taps/{}", earlier.id));
+            let summary = format!("{} {}", t.same_as, earlier.id);
+            return (self.head(4, State::Never, summary, None), Some((earlier.id, link)));
+        }
+        let kept = self.tap.command_id().is_some();
+        let lost = self.tap.answer.as_ref().is_some_and(|answer| answer.status.is_none());
+        let (state, summary) = match (&self.tap.answer, self.emulator.demo.get()) {
+            (None, _) => (State::Waiting, ""),
+            (Some(_), _) if !kept && !lost => (State::Never, t.no_command),
+            (Some(_), None) => (State::Never, t.not_followed),
+            (Some(_), Some(_)) if !kept => (State::Waiting, ""),
+            (Some(_), Some(demo)) if !*demo.connected.borrow() => (State::Waiting, t.waits_for_broker),
+            (Some(_), Some(_)) => (State::Waiting, t.waits_for_worker),
+        };
+        (self.head(4, state, summary.to_owned(), None), None)
+    }
+
+    fn worker(&self) -> Head {
+        let t = self.look.phrases();
+        let Some(report) = &self.tap.report else {
+            let state = if self.tap.command.is_some() { State::Waiting } else { State::Never };
+            let summary = if state == State::Waiting { t.no_report } else { "" };
+            return self.head(5, state, summary.to_owned(), None);
+        };
+        let (state, word) = match Manner::parse(&report.word) {
+            Some(Manner::Silent) => (State::Waiting, t.worker_silent),
+            Some(manner @ Manner::Applied) => (State::Done, t.manner(manner)),
+            Some(manner) => (State::Failed, t.manner(manner)),
+            None => (State::Done, ""),
+        };
+        let summary = match report.message.as_deref() {
+            Some(message) => format!("{word}: {}", tame(message)),
+            None => word.to_owned(),
+        };
+        self.head(5, state, summary, Some(report.at))
+    }
+
+    fn card(&self) -> Head {
+        let t = self.look.phrases();
+        if let Some(last) = self.tap.turns.last() {
+            let (from, to) = (word_of(self.look, &last.from), word_of(self.look, &last.to));
+            let good = matches!(&*last.to, "APPROVED" | "REJECTED" | "PROCESSED");
+            let state = if good { State::Done } else { State::Failed };
+            return self.head(6, state, format!("{from} → {to}"), Some(last.at));
+        }
+        let ends = self.tap.source != Source::Button
+            || self.tap.answer.as_ref().is_some_and(|answer| answer.seen.is_err());
+        let state = if ends { State::Never } else { State::Waiting };
+        let words = match (&self.tap.answer, &self.tap.target) {
+            (Some(answer), Target::Card(_)) if answer.seen.as_deref() == Ok(DONE) && !ends => t.keeps_buttons,
+            _ => t.unchanged,
+        };
+        self.head(6, state, words.to_owned(), None)
+    }
+}
+
+/// Host and path of a URL.
+fn parts(url: &str) -> (&str, &str) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').map_or((rest, "/"), |at| rest.split_at(at))
+}
+
+/// JSON with one member per line; anything else as it is.
+fn pretty(text: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(text).ok().filter(|value: &Value| value.is_object());
+    let text = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned());
+    tame_lines(&text)
+}
+
+impl Part {
+    pub(super) const fn word(self, look: &Look) -> &'static str {
+        let t = look.phrases();
+        match self {
+            Self::Iv => t.iv,
+            Self::Ciphertext => t.ciphertext,
+            Self::Plaintext => t.plaintext,
+            Self::Padding => t.padding,
+        }
+    }
+}
