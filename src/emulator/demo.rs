@@ -95,6 +95,13 @@ impl Endpoint {
     }
 }
 
+/// What is bought.
+pub(super) struct Order {
+    pub(super) goods: &'static str,
+    pub(super) en: &'static str,
+    pub(super) amount: &'static str,
+}
+
 /// A card as the demo's third party sends it.
 pub(super) struct Wanted<'a> {
     pub(super) endpoint: Endpoint,
@@ -121,9 +128,9 @@ impl Emulator {
             let mut tenant = self.tenant();
             define(&mut tenant, Some(&demo));
             for (user, rows) in [
-                ("zhang3", ["办公椅 10 把", "金额 3,980 元", "供应商 ACME"]),
-                ("zhang3", ["笔记本电脑 2 台", "金额 15,600 元", "供应商 TechCo"]),
-                ("li4", ["打印纸 20 箱", "金额 2,400 元", "供应商 Paper Ltd"]),
+                ("zhang3", Order { goods: "办公椅 × 10", en: "office chair × 10", amount: "3,980" }),
+                ("zhang3", Order { goods: "笔记本电脑 × 2", en: "laptop × 2", amount: "15,600" }),
+                ("li4", Order { goods: "打印纸 × 20", en: "paper × 20", amount: "2,400" }),
             ] {
                 new_task(&mut tenant, user, &rows);
             }
@@ -200,7 +207,7 @@ fn order(tenant: &mut Tenant) -> u64 {
 }
 
 /// Submits a purchase whose one task is this user's; returns its instance and task.
-pub(super) fn new_task(tenant: &mut Tenant, user: &str, rows: &[&str; 3]) -> (String, String) {
+pub(super) fn new_task(tenant: &mut Tenant, user: &str, bought: &Order) -> (String, String) {
     let id = format!("PO-{}", order(tenant));
     let task_id = format!("{id}-n1");
     let code = tenant.definitions.iter().find(|definition| definition.custom_code == DEFINITION);
@@ -208,13 +215,10 @@ pub(super) fn new_task(tenant: &mut Tenant, user: &str, rows: &[&str; 3]) -> (St
     let now = now_ms().to_string();
     let link = json!({ "pc_link": format!("https://erp.example.com/{id}") });
     let by = if user == "li4" { "wang5" } else { "li4" };
-    let form: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let (name, value) = row.split_once(' ').unwrap_or((row, ""));
-            json!({ "name": name, "value": value })
-        })
-        .collect();
+    let form = json!([
+        { "name": "@i18n@goods", "value": "@i18n@bought" }, { "name": "@i18n@amount", "value": format!("CNY {}", bought.amount) },
+        { "name": "@i18n@supplier", "value": "ACME" },
+    ]);
     let synced = instances::sync(
         tenant,
         &ask(json!({
@@ -228,10 +232,14 @@ pub(super) fn new_task(tenant: &mut Tenant, user: &str, rows: &[&str; 3]) -> (St
             }],
             "i18n_resources": [
                 { "locale": "zh-CN", "is_default": true, "texts": [
-                    { "key": "@i18n@title", "value": format!("采购单 {id}") }, { "key": "@i18n@node", "value": "部门经理" }] },
+                    { "key": "@i18n@title", "value": format!("采购单 {id}") }, { "key": "@i18n@node", "value": "部门经理" },
+                    { "key": "@i18n@goods", "value": "物品" }, { "key": "@i18n@bought", "value": bought.goods },
+                    { "key": "@i18n@amount", "value": "金额" }, { "key": "@i18n@supplier", "value": "供应商" }] },
                 { "locale": "en-US", "texts": [
                     { "key": "@i18n@title", "value": format!("Purchase order {id}") },
-                    { "key": "@i18n@node", "value": "Manager" }] },
+                    { "key": "@i18n@node", "value": "Manager" },
+                    { "key": "@i18n@goods", "value": "Item" }, { "key": "@i18n@bought", "value": bought.en },
+                    { "key": "@i18n@amount", "value": "Amount" }, { "key": "@i18n@supplier", "value": "Supplier" }] },
             ],
         })),
     );

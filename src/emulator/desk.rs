@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Emulator,
     press::{self, Press},
-    stream,
+    scenarios, stream,
     taps::{self, Tap},
     tenant::Planned,
 };
@@ -20,6 +20,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             .route("/taps/{id}", web::get().to(get_tap))
             .route("/taps/{id}/replay", web::post().to(replay))
             .route("/taps/{id}/edit", web::post().to(edit))
+            .route("/scenarios", web::get().to(list_scenarios))
+            .route("/scenarios/{name}", web::post().to(play))
             .route("/events", web::get().to(stream::events))
             .route("/failures", web::post().to(plan))
             .route("/tokens", web::delete().to(forget_tokens))
@@ -58,6 +60,24 @@ fn conflict(problem: &str) -> HttpResponse {
 async fn list_taps(emulator: web::Data<Emulator>) -> HttpResponse {
     let taps: Vec<_> = emulator.tenant().taps.iter().map(taps::told).collect();
     HttpResponse::Ok().json(json!({ "taps": taps }))
+}
+
+async fn list_scenarios(emulator: web::Data<Emulator>) -> HttpResponse {
+    let told = |scenario: &scenarios::Scenario| {
+        scenarios::told(scenario, emulator.scenarios.last(scenario.name).as_ref())
+    };
+    let all: Vec<_> = scenarios::all().iter().map(told).collect();
+    HttpResponse::Ok().json(json!({ "scenarios": all }))
+}
+
+async fn play(emulator: web::Data<Emulator>, name: web::Path<String>) -> HttpResponse {
+    let Some(scenario) = scenarios::find(&name) else {
+        return HttpResponse::NotFound().json(json!({ "problem": "no such scenario" }));
+    };
+    match scenarios::play(&emulator, scenario).await {
+        Ok(played) => HttpResponse::Ok().json(scenarios::told(scenario, Some(&played))),
+        Err(problem) => conflict(&problem),
+    }
 }
 
 async fn get_tap(emulator: web::Data<Emulator>, id: web::Path<u64>) -> HttpResponse {

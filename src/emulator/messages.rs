@@ -66,6 +66,13 @@ pub(super) fn send(tenant: &mut Tenant, ask: &Ask) -> Answered {
     Ok(json!({ "message_id": message_id.to_string() }))
 }
 
+/// What a card shows, with the words of a custom status in place of their key.
+fn worded(shown: &str, words: &Value) -> String {
+    let key = shown.strip_prefix("CUSTOM ");
+    let text = key.and_then(|key| items(words).iter().find_map(|resource| resource["texts"][key].as_str()));
+    text.map_or_else(|| shown.to_owned(), |text| format!("CUSTOM {text}"))
+}
+
 pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
     let body = &ask.body;
     // A string, although the callback carries it as a number (platform.md#callback-fields).
@@ -89,9 +96,11 @@ pub(super) fn update(tenant: &mut Tenant, ask: &Ask) -> Answered {
         "CUSTOM" => format!("CUSTOM {}", body["status_name"].as_str().unwrap_or_default()),
         status => status.to_owned(),
     };
-    let before = std::mem::replace(&mut card.shown, shown.clone());
+    let before = worded(&card.shown, &card.status_words);
+    card.shown = shown;
     card.bytes += json_bytes(&body["i18n_resources"]).saturating_sub(json_bytes(&card.status_words));
     card.status_words = body["i18n_resources"].clone();
-    tenant.taps.card_turned(id, &before, &shown);
+    let after = worded(&card.shown, &card.status_words);
+    tenant.taps.card_turned(id, &before, &after);
     Ok(json!({ "message_id": id.to_string() }))
 }

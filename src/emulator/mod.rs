@@ -16,6 +16,7 @@
 //! | `desk` | `/emulator/…`: pressing, looking, and making things fail, as JSON |
 //! | `demo` | the third party of `countersign emulator --demo` |
 //! | `page` | the page for browsers: a phone, and what happened |
+//! | `scenarios` | what happens in earnest, played in the demo: expected beside seen |
 //! | `stream` | tells pages that something has changed |
 
 mod api;
@@ -30,6 +31,7 @@ mod messages;
 mod page;
 mod press;
 mod routes;
+mod scenarios;
 mod search;
 mod stream;
 mod taps;
@@ -109,6 +111,7 @@ pub struct Emulator {
     streams: stream::Streams,
     /// Set once, if this is a demo.
     demo: OnceLock<Demo>,
+    scenarios: scenarios::Results,
 }
 
 impl std::fmt::Debug for Emulator {
@@ -131,7 +134,8 @@ impl Emulator {
             .map_err(io::Error::other)?;
         let tenant = Mutex::new(Tenant::new(&settings));
         let (changes, streams) = (watch::Sender::new(0), stream::Streams::default());
-        Ok(Arc::new(Self { settings, tenant, client, changes, streams, demo: OnceLock::new() }))
+        let scenarios = scenarios::Results::default();
+        Ok(Arc::new(Self { settings, tenant, client, changes, streams, demo: OnceLock::new(), scenarios }))
     }
 
     /// A worker received a command.

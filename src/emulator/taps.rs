@@ -52,6 +52,8 @@ pub(super) enum Source {
     Replay(u64),
     /// The body of an earlier tap, edited.
     Edit(u64),
+    /// A stranger who is not the platform, in a scenario.
+    Forged,
 }
 
 pub(super) struct Tap {
@@ -250,7 +252,8 @@ impl Answer {
         let body: Value = text.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let text_of = |value: &Value| value.as_str().map(|text| cut(text, 64).into_owned());
         let command_id = text_of(&body["data"]["command_id"]);
-        let word = text_of(&body["data"]["status"]).or_else(|| text_of(&body["msg"]));
+        // A refusal may be of a decision that is kept (`declined`), so both have `data`.
+        let word = if body["code"] == 0 { text_of(&body["data"]["status"]) } else { text_of(&body["msg"]) };
         Self { status, elapsed_ms, text, seen, command_id, word }
     }
 }
@@ -476,6 +479,7 @@ pub(super) fn told(tap: &Tap) -> Value {
         Source::Button => json!({ "kind": "button" }),
         Source::Replay(of) => json!({ "kind": "replay", "of": of }),
         Source::Edit(of) => json!({ "kind": "edit", "of": of }),
+        Source::Forged => json!({ "kind": "forged" }),
     };
     let target = match &tap.target {
         Target::Card(id) => json!({ "message_id": id.to_string() }),

@@ -233,6 +233,7 @@ every = "off"
 
 [[endpoints]]
 name = "purchase"
+dedupe_window = "2s"
 {credentials}
 {context}
 

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Trust, block_on, client,
     exit::{Exit, Failure},
-    output::{json, line, lines, say, say_lines},
+    output::{json, line, lines, say, say_lines, table},
     reachable, url,
 };
 use crate::{
@@ -31,6 +31,7 @@ Examples:
   countersign emulator press --instance PO-77 --task n1  press the button APPROVE of a task
   countersign emulator press --message 709… --action REJECT --reason 'too dear'
   countersign emulator state                             what the center has
+  countersign emulator scenario double-tap               play a scenario of the demo
 
 With it `countersign center …` works without a tenant, if the configuration says
   [approval_center]
@@ -40,8 +41,8 @@ With it `countersign center …` works without a tenant, if the configuration sa
 It behaves as the platform does, traps included, keeps everything in memory, and prints `ready` on
 stderr once it listens.";
 
-/// Longer than the emulator itself waits for the answer to a callback.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than the emulator itself waits for the answer to a callback, and than a scenario takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const HERE: &str = "http://127.0.0.1:8900";
 
@@ -89,6 +90,8 @@ enum EmulatorCommand {
     Press(PressArguments),
     /// Print what the center has, as JSON
     State(StateArguments),
+    /// Play a scenario of a running demo, and print what is expected beside what was seen
+    Scenario(ScenarioArguments),
 }
 
 /// Where the approver acts.
@@ -138,6 +141,15 @@ struct StateArguments {
     url: String,
 }
 
+#[derive(Debug, Args)]
+struct ScenarioArguments {
+    /// Its name; without one, all are listed
+    name: Option<String>,
+    /// URL of the emulator
+    #[arg(long, value_name = "URL", default_value = HERE)]
+    url: String,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.command {
         None => block_on(stand_in(arguments)),
@@ -148,6 +160,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             line("")?;
             Ok(Exit::Done)
         }),
+        Some(EmulatorCommand::Scenario(arguments)) => block_on(scenario(arguments)),
     }
 }
 
@@ -259,6 +272,39 @@ async fn press(arguments: &PressArguments) -> Result<Exit, Failure> {
         }
     }
     Ok(if accepted { Exit::Done } else { Exit::Failed })
+}
+
+async fn scenario(arguments: &ScenarioArguments) -> Result<Exit, Failure> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let Some(name) = &arguments.name else {
+        let (_, told) = ask(&arguments.url, "/emulator/scenarios", None).await?;
+        let all = told["scenarios"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows: Vec<_> = all.iter().map(|one| [text(&one["name"]), text(&one["title"])]).collect();
+        lines(&table(["SCENARIO", "TITLE"], &rows))?;
+        return Ok(Exit::Done);
+    };
+    if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return Err(Failure::Usage(format!("{name} is not the name of a scenario")));
+    }
+    let (status, told) = ask(&arguments.url, &format!("/emulator/scenarios/{name}"), Some(json!({}))).await?;
+    if status != 200 {
+        let problem = told["problem"].as_str().unwrap_or("it cannot be played");
+        return Err(anyhow!("{problem}").into());
+    }
+    let played = &told["played"];
+    let checks = played["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            let word = if check["as_expected"] == true { "ok" } else { "DIFFERS" };
+            [word.to_owned(), text(&check["what"]), text(&check["expected"]), text(&check["seen"])]
+        })
+        .collect();
+    lines(&table(["", "CHECK", "EXPECTED", "SEEN"], &rows))?;
+    if let Some(problem) = played["problem"].as_str() {
+        say(problem);
+    }
+    Ok(if played["as_expected"] == true { Exit::Done } else { Exit::Failed })
 }
 
 async fn ask(base: &str, path: &str, body: Option<Value>) -> Result<(u16, Value), Failure> {

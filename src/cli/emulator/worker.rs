@@ -180,8 +180,8 @@ impl Worker {
     async fn report(&self, channel: &Channel, command: &Arrived, manner: Manner) -> anyhow::Result<()> {
         let message = match manner {
             Manner::Applied | Manner::Silent => None,
-            Manner::Refused => Some("预算不足，没有执行"),
-            Manner::Failed => Some("ERP 维护中，请稍后再看"),
+            Manner::Refused => Some("预算不足，没有执行 (over budget)"),
+            Manner::Failed => Some("ERP 维护中 (ERP is down)"),
         };
         let report = Report {
             word: manner.as_str().to_owned(),

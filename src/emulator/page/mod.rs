@@ -24,8 +24,9 @@ use serde::Deserialize;
 
 use super::{
     Emulator,
-    demo::{self, Endpoint, Manner, Wanted},
+    demo::{self, Endpoint, Manner, Order, Wanted},
     press::{self, Press},
+    scenarios::{self, Scenario, Words},
 };
 use crate::{
     loopback,
@@ -55,6 +56,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
                 .default_service(web::to(super::gate::answer)),
         )
         .route("/assets/{name}", web::get().to(assets::asset))
+        .route("/scenarios", web::get().to(list_scenarios))
+        .route("/scenarios/{name}", web::get().to(scenario))
         .route("/taps", web::get().to(list))
         .route("/taps/{id}", web::get().to(one))
         .route("/taps/{id}/edit", web::get().to(edit_form))
@@ -65,6 +68,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
                 .route("/taps/{id}/replay", web::post().to(replay))
                 .route("/taps/{id}/edit", web::post().to(edit))
                 .route("/taps/{id}/worker", web::post().to(worker))
+                .route("/scenarios/{name}", web::post().to(play))
                 .route("/valve", web::post().to(valve))
                 .route("/new/{what}", web::post().to(make)),
         )
@@ -141,6 +145,8 @@ impl<'a> Frame<'a> {
 #[template(path = "page.html", config = "src/emulator/page/askama.toml")]
 struct Page<'a> {
     frame: Frame<'a>,
+    /// Changes that the page has in it.
+    count: u64,
     phone: Phone,
     story: Option<Story>,
     lines: Vec<Line>,
@@ -166,6 +172,47 @@ struct Edit<'a> {
     id: u64,
     back: String,
     body: String,
+}
+
+/// A scenario in the reader's language.
+struct Told {
+    name: &'static str,
+    title: &'static str,
+    lesson: &'static str,
+    link: String,
+    seconds: u8,
+    needs_broker: bool,
+    /// How it went, if it was played.
+    is_fine: Option<bool>,
+}
+
+struct Checked {
+    what: &'static str,
+    expected: String,
+    seen: String,
+    is_fine: bool,
+    tap: Option<(u64, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "scenarios.html", config = "src/emulator/page/askama.toml")]
+struct Scenarios<'a> {
+    frame: Frame<'a>,
+    scenarios: Vec<Told>,
+}
+
+#[derive(Template)]
+#[template(path = "scenario.html", config = "src/emulator/page/askama.toml")]
+struct One<'a> {
+    frame: Frame<'a>,
+    s: Told,
+    is_demo: bool,
+    problem: Option<String>,
+    /// Empty if it was not played.
+    played_at: String,
+    checks: Vec<Checked>,
+    /// Of this emulator, as the browser knows it.
+    url: String,
 }
 
 fn html(mut response: HttpResponseBuilder, look: &Look, page: &impl Template) -> HttpResponse {
@@ -207,6 +254,7 @@ fn page(emulator: &Emulator, look: &Look, wanted: Option<u64>, problem: Option<S
     };
     let page = Page {
         frame,
+        count: *emulator.changes.borrow(),
         phone: phone::phone(&tenant, look),
         story: open.map(|tap| story::story(emulator, taps, tap, look)),
         lines: story::lines(taps, look, open.map(|tap| tap.id), LISTED),
@@ -231,6 +279,68 @@ async fn list(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpRespon
     let look = look_of(&emulator, &request);
     let lines = story::lines(&emulator.tenant().taps, &look, None, usize::MAX);
     html(HttpResponse::Ok(), &look, &List { frame: Frame::of(&emulator, &look), lines })
+}
+
+const fn said(words: Words, look: &Look) -> &'static str {
+    match look.lang {
+        phrases::Lang::Zh => words.zh,
+        phrases::Lang::En => words.en,
+    }
+}
+
+fn told(emulator: &Emulator, look: &Look, scenario: &Scenario) -> Told {
+    Told {
+        name: scenario.name,
+        title: said(scenario.title, look),
+        lesson: said(scenario.lesson, look),
+        link: look.link(format!("/scenarios/{}", scenario.name)),
+        seconds: scenario.seconds,
+        needs_broker: scenario.needs_broker,
+        is_fine: emulator.scenarios.last(scenario.name).map(|played| played.is_fine()),
+    }
+}
+
+async fn list_scenarios(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let scenarios = scenarios::all().iter().map(|scenario| told(&emulator, &look, scenario)).collect();
+    html(HttpResponse::Ok(), &look, &Scenarios { frame: Frame::of(&emulator, &look), scenarios })
+}
+
+async fn scenario(
+    emulator: web::Data<Emulator>,
+    request: HttpRequest,
+    name: web::Path<String>,
+) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let Some(scenario) = scenarios::find(&name) else { return see(&look.link("/scenarios")) };
+    let played = emulator.scenarios.last(scenario.name);
+    let checks = played.iter().flat_map(|played| &played.checks).map(|check| Checked {
+        what: said(check.what, &look),
+        expected: tame(&check.expected),
+        seen: tame(&check.seen),
+        is_fine: check.is_fine(),
+        tap: check.tap.map(|tap| (tap, look.link(format!("/taps/{tap}")))),
+    });
+    let one = One {
+        frame: Frame::of(&emulator, &look),
+        s: told(&emulator, &look, scenario),
+        is_demo: emulator.demo.get().is_some(),
+        problem: played.as_ref().and_then(|played| played.problem.as_deref()).map(tame),
+        played_at: played.as_ref().map(|played| time_of(played.at)).unwrap_or_default(),
+        checks: checks.collect(),
+        // The guard has looked at the header.
+        url: format!("http://{}", request.connection_info().host()),
+    };
+    html(HttpResponse::Ok(), &look, &one)
+}
+
+async fn play(emulator: web::Data<Emulator>, request: HttpRequest, name: web::Path<String>) -> HttpResponse {
+    let look = look_of(&emulator, &request);
+    let Some(scenario) = scenarios::find(&name) else { return see(&look.link("/scenarios")) };
+    match scenarios::play(&emulator, scenario).await {
+        Ok(_) => see(&look.link(format!("/scenarios/{}", scenario.name))),
+        Err(problem) => page(&emulator, &look, None, Some(tame(&problem))),
+    }
 }
 
 async fn edit_form(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
@@ -300,7 +410,7 @@ async fn edit(
 }
 
 #[derive(Deserialize)]
-struct Order {
+struct Behaviour {
     manner: String,
 }
 
@@ -309,7 +419,7 @@ async fn worker(
     emulator: web::Data<Emulator>,
     request: HttpRequest,
     id: web::Path<u64>,
-    form: web::Form<Order>,
+    form: web::Form<Behaviour>,
 ) -> HttpResponse {
     let look = look_of(&emulator, &request);
     if let (Some(demo), Some(manner)) = (emulator.demo.get(), Manner::parse(&form.manner)) {
@@ -348,7 +458,8 @@ async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Pa
                 demo::new_card(&mut tenant, demo, &wanted);
             }
             _ => {
-                demo::new_task(&mut tenant, &look.user, &["订书机 5 个", "金额 120 元", "供应商 ACME"]);
+                let bought = Order { goods: "订书机 × 5", en: "stapler × 5", amount: "120" };
+                demo::new_task(&mut tenant, &look.user, &bought);
             }
         }
         tenant.settle();

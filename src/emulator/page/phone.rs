@@ -250,6 +250,6 @@ pub(super) fn word_of(look: &Look, status: &str) -> String {
         "PENDING" => t.status_pending.to_owned(),
         "DETAIL" => t.shows_detail.to_owned(),
         "BUTTONS" => t.shows_buttons.to_owned(),
-        other => tame(other),
+        other => tame(other.strip_prefix("CUSTOM ").unwrap_or(other)),
     }
 }

@@ -152,7 +152,6 @@ pub(super) struct Phrases {
     pub(super) refused: &'static str,
     pub(super) failed: &'static str,
     pub(super) silent: &'static str,
-    pub(super) worker_said: &'static str,
     pub(super) worker_silent: &'static str,
     pub(super) no_report: &'static str,
 
@@ -171,7 +170,6 @@ pub(super) struct Phrases {
     pub(super) scenarios: &'static str,
     pub(super) scenarios_hint: &'static str,
     pub(super) run: &'static str,
-    pub(super) running: &'static str,
     pub(super) run_again: &'static str,
     pub(super) expected: &'static str,
     pub(super) seen: &'static str,
@@ -313,7 +311,6 @@ const ZH: Phrases = Phrases {
     refused: "拒绝执行",
     failed: "执行失败",
     silent: "不回应",
-    worker_said: "处理程序上报",
     worker_silent: "处理程序收到了命令，没有上报",
     no_report: "还没有上报",
 
@@ -332,7 +329,6 @@ const ZH: Phrases = Phrases {
     scenarios: "场景",
     scenarios_hint: "每个场景演示一种真实会遇到的情况，把预期和实际并排显示。",
     run: "运行",
-    running: "正在运行",
     run_again: "再运行一次",
     expected: "预期",
     seen: "实际",
@@ -463,7 +459,6 @@ const EN: Phrases = Phrases {
     refused: "refused",
     failed: "failed",
     silent: "silent",
-    worker_said: "The worker reported",
     worker_silent: "The worker has the command and reported nothing",
     no_report: "No report yet",
 
@@ -482,7 +477,6 @@ const EN: Phrases = Phrases {
     scenarios: "Scenarios",
     scenarios_hint: "Each plays something that happens in earnest, and puts what is expected beside what was seen.",
     run: "Run",
-    running: "Running",
     run_again: "Run again",
     expected: "Expected",
     seen: "Seen",

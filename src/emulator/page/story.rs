@@ -285,7 +285,7 @@ impl Teller<'_> {
         let t = self.look.phrases();
         let link = |of: u64| Some((of, self.look.link(&format!("/taps/{of}"))));
         let (text, link) = match self.tap.source {
-            Source::Button => ("", None),
+            Source::Button | Source::Forged => ("", None),
             Source::Replay(of) => (t.replayed, link(of)),
             Source::Edit(of) => (t.edited, link(of)),
         };

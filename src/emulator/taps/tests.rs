@@ -159,3 +159,11 @@ fn a_flipped_byte_and_a_wrong_key_change_the_bytes_and_not_the_form() {
     assert_eq!(other.sealed().unwrap().len(), before.len());
     assert!(flipped.spoiled && other.spoiled && !request.spoiled);
 }
+
+#[test]
+fn the_word_of_an_answer_is_what_became_of_the_callback() {
+    let word = |body: Value| Answer::new(Some(200), 1, Some(body.to_string()), Ok(String::new())).word;
+    assert_eq!(word(json!({ "code": 0, "msg": "success", "data": { "status": "duplicate" } })).unwrap(), "duplicate");
+    assert_eq!(word(json!({ "code": 40901, "msg": "declined", "data": { "status": "accepted" } })).unwrap(), "declined");
+    assert_eq!(word(json!("gateway")), None);
+}

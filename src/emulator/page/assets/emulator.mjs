@@ -52,7 +52,9 @@ function pathOf(element) {
 function redraw(text) {
   const fresh = new DOMParser().parseFromString(policy.createHTML(text), "text/html").getElementById("live");
   const old = document.getElementById("live");
-  if (!fresh || !old || fresh.innerHTML === old.dataset.drawn) return;
+  if (!fresh || !old) return;
+  old.dataset.count = fresh.dataset.count;
+  if (fresh.innerHTML === old.dataset.drawn) return;
   const drawn = fresh.innerHTML;
   const open = [...old.querySelectorAll("details")].map((details) => details.open);
   const scrolled = [...old.querySelectorAll("pre, .wide")].map((block) => [block.scrollTop, block.scrollLeft]);
@@ -100,9 +102,9 @@ function listen() {
   // A hidden page needs no stream: a browser has six connections for this host.
   if (stream || document.hidden || !document.getElementById("live")) return;
   stream = new EventSource("/emulator/events");
-  stream.addEventListener("message", () => {
+  stream.addEventListener("message", (event) => {
     say(`● ${words.live}`);
-    look();
+    if (event.data !== document.getElementById("live").dataset.count) look();
   });
   stream.addEventListener("error", () => say(`○ ${words.lost}`));
 }
