@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Emulator, definitions, instances, messages,
+    Emulator,
     api::Ask,
+    definitions, instances, messages,
     taps::Arrived,
     tenant::{Tenant, now_ms},
 };
@@ -135,7 +136,8 @@ impl Emulator {
                 new_task(&mut tenant, user, &rows);
             }
             for next_status in [false, true] {
-                let wanted = Wanted { endpoint: Endpoint::Purchase, user: "zhang3", next_status, context: None };
+                let wanted =
+                    Wanted { endpoint: Endpoint::Purchase, user: "zhang3", next_status, context: None };
                 new_card(&mut tenant, &demo, &wanted);
             }
         }

@@ -84,7 +84,8 @@ impl Tap {
 
     fn bytes(&self) -> usize {
         let answer = self.answer.as_ref().map_or(0, |answer| answer.text.as_ref().map_or(0, String::len));
-        let command = self.command.as_ref().map_or(0, |command| command.body.len() + command.routing_key.len());
+        let command =
+            self.command.as_ref().map_or(0, |command| command.body.len() + command.routing_key.len());
         let texts = self.user.len() + self.action.len() + self.turns.len() * 256;
         self.request.plain.len() + self.request.wire.len() + self.request.url.len() + answer + command + texts
     }
@@ -125,7 +126,8 @@ impl Request {
 
     /// The same body under another key, as a sender with a wrong one would send it.
     pub(super) fn under_wrong_key(&self) -> Self {
-        let mut other = Self::new(self.url.clone(), Some(Secret::new("not-the-key")), None, self.plain.clone());
+        let mut other =
+            Self::new(self.url.clone(), Some(Secret::new("not-the-key")), None, self.plain.clone());
         (other.token, other.key, other.spoiled) = (self.token.clone(), self.key.clone(), true);
         other
     }
@@ -157,8 +159,7 @@ impl Request {
         let mut body: Value = serde_json::from_slice(&self.plain).unwrap_or_default();
         body["token"] = token.into();
         let plain = body.to_string().into_bytes();
-        let mut other =
-            Self::new(self.url.clone(), self.key.clone(), Some(Secret::new(token)), plain);
+        let mut other = Self::new(self.url.clone(), self.key.clone(), Some(Secret::new(token)), plain);
         other.spoiled = true;
         other
     }
@@ -249,7 +250,8 @@ impl Answer {
         text: Option<String>,
         seen: Result<String, String>,
     ) -> Self {
-        let body: Value = text.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let body: Value =
+            text.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let text_of = |value: &Value| value.as_str().map(|text| cut(text, 64).into_owned());
         let command_id = text_of(&body["data"]["command_id"]);
         // A refusal may be of a decision that is kept (`declined`), so both have `data`.
@@ -358,9 +360,8 @@ impl Taps {
 
     pub(super) fn reported(&mut self, command_id: &str, mut report: Report) {
         report.message = report.message.map(|message| cut(&message, KEPT_TEXT_BYTES).into_owned());
-        let has = |tap: &&mut Tap| {
-            tap.command.as_ref().is_some_and(|command| command.command_id == command_id)
-        };
+        let has =
+            |tap: &&mut Tap| tap.command.as_ref().is_some_and(|command| command.command_id == command_id);
         if let Some(tap) = self.kept.iter_mut().find(has) {
             tap.report = Some(report);
         } else if let Some((_, early)) =
@@ -444,14 +445,23 @@ impl Tap {
 
 impl Turn {
     fn new(what: &'static str, from: &str, to: &str, by_itself: bool) -> Self {
-        Self { at: now_ms(), what, from: cut(from, 128).into_owned(), to: cut(to, 128).into_owned(), by_itself }
+        Self {
+            at: now_ms(),
+            what,
+            from: cut(from, 128).into_owned(),
+            to: cut(to, 128).into_owned(),
+            by_itself,
+        }
     }
 }
 
 /// Whether a command is that of a tap without an answer that names it: a sender that gave up waiting. Only the members
 /// of the callback can tell.
 fn is_of_unanswered(tap: &Tap, arrived: &Arrived) -> bool {
-    if tap.command.is_some() || tap.command_id().is_some() || tap.answer.as_ref().is_some_and(|a| a.status.is_some()) {
+    if tap.command.is_some()
+        || tap.command_id().is_some()
+        || tap.answer.as_ref().is_some_and(|a| a.status.is_some())
+    {
         return false;
     }
     let body: Value = serde_json::from_str(&arrived.body).unwrap_or_default();
@@ -461,7 +471,9 @@ fn is_of_unanswered(tap: &Tap, arrived: &Arrived) -> bool {
             body["task"]["instance_id"] == instance_id.as_str() && body["task"]["task_id"] == task_id.as_str()
         }
     };
-    of_target && body["action_type"] == tap.action.as_str() && body["operator"]["user_id"] == tap.user.as_str()
+    of_target
+        && body["action_type"] == tap.action.as_str()
+        && body["operator"]["user_id"] == tap.user.as_str()
 }
 
 /// The first bytes of a text.

@@ -364,7 +364,14 @@ mod tests {
 
     fn card(bytes: usize) -> Card {
         let shown = "BUTTONS".to_owned();
-        Card { message_id: 1, body: Value::Null, shown, status_words: Value::Null, bytes, sent_at: Instant::now() }
+        Card {
+            message_id: 1,
+            body: Value::Null,
+            shown,
+            status_words: Value::Null,
+            bytes,
+            sent_at: Instant::now(),
+        }
     }
 
     #[test]

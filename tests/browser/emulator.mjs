@@ -57,7 +57,7 @@ async function demo(amqpUrl) {
   one.ended = new Promise((resolve) => child.on("exit", (code) => { running.delete(child); resolve(code); }));
   one.origin = await eventually("the demo is ready", () => {
     if (child.exitCode !== null) throw new Error(one.log);
-    return /^ready at (\S+)$/m.exec(one.log)?.[1];
+    return /^ready at (\S+)\n/m.exec(one.log)?.[1];
   }, 30000);
   one.get = async (path) => (await fetch(one.origin + path)).json();
   one.stop = async () => {

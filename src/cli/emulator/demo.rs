@@ -18,9 +18,7 @@ use tokio::{
 use super::worker::{self, Names, Worker};
 use crate::{
     app::{Controls, Start},
-    cli::{
-        serve::{assemble, relay, settings, workers},
-    },
+    cli::serve::{assemble, relay, settings, workers},
     config::{Config, Sources, load},
     emulator::{Demo, Emulator, Manner},
     stop::requested,
@@ -71,7 +69,8 @@ impl Running {
     pub(super) async fn start(emulator: &Arc<Emulator>, address: SocketAddr) -> anyhow::Result<Self> {
         let mark = random_hex::<6>()?;
         let scratch = Scratch::new(&mark)?;
-        let secrets = Secrets { token: random_hex::<16>()?, key: random_hex::<16>()?, signing: random_hex::<32>()? };
+        let secrets =
+            Secrets { token: random_hex::<16>()?, key: random_hex::<16>()?, signing: random_hex::<32>()? };
         let code = emulator.define_demo();
         let config = configuration(&scratch.0, &mark, &code, address, &secrets)?;
 
@@ -107,7 +106,8 @@ impl Running {
         };
         // The worker has to outlive the service, whose last commands it takes.
         let (leave, leaving) = watch::channel(false);
-        let attendant = tokio::spawn(attend(emulator.clone(), controls, config, relay, open, is_declared, connected));
+        let attendant =
+            tokio::spawn(attend(emulator.clone(), controls, config, relay, open, is_declared, connected));
         let worker = tokio::spawn(worker::run(worker, ordered, leaving));
         let mut asked = stopping;
         let service = tokio::spawn(async move {
@@ -275,6 +275,9 @@ keys = [ {{ secret = {signing} }} ]
     let sources = Sources { file: Some(file), ..Sources::default() };
     load(&sources).config().map_err(|faults| {
         let told: Vec<_> = faults.0.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the demo's configuration is wrong, perhaps by COUNTERSIGN_AMQP_URL: {}", told.join("; "))
+        anyhow::anyhow!(
+            "the demo's configuration is wrong, perhaps by COUNTERSIGN_AMQP_URL: {}",
+            told.join("; ")
+        )
     })
 }

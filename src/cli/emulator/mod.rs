@@ -204,7 +204,9 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
     let server = tokio::spawn(server);
     let reached = reachable(address);
     let mut demo = match arguments.demo {
-        true => Some(Box::pin(demo::Running::start(&emulator, reached)).await.context("cannot start the demo")?),
+        true => {
+            Some(Box::pin(demo::Running::start(&emulator, reached)).await.context("cannot start the demo")?)
+        }
         false => None,
     };
     say(format_args!("ready at http://{reached}"));

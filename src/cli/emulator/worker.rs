@@ -136,7 +136,13 @@ impl Worker {
         }
         let (queue, exchange) = (commands.as_str(), exchange.as_str());
         channel
-            .queue_bind(queue.into(), exchange.into(), "#".into(), QueueBindOptions::default(), FieldTable::default())
+            .queue_bind(
+                queue.into(),
+                exchange.into(),
+                "#".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
             .await?;
         channel.basic_qos(16, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
@@ -163,7 +169,12 @@ impl Worker {
 
     async fn take(&self, channel: &Channel, delivery: Delivery) -> anyhow::Result<()> {
         let command = Arrived {
-            command_id: delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
+            command_id: delivery
+                .properties
+                .message_id()
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             routing_key: delivery.routing_key.to_string(),
             headers: Value::Object(headers_of(&delivery)).to_string(),
             body: String::from_utf8_lossy(&delivery.data).into_owned(),
@@ -205,7 +216,8 @@ impl Worker {
             "schema": "approval.outcome/1", "command_id": command.command_id, "outcome": manner.as_str(),
             "status": null, "message": message, "instance": instance,
         });
-        let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
+        let properties =
+            BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
         let outcome = outcome.to_string();
         let published = channel.basic_publish(
             // The demo's own queue, so that the exchange for reports of real workers is left alone.

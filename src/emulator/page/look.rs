@@ -162,7 +162,8 @@ fn remembered(name: &str, value: &str) -> String {
 
 fn cookie(request: &HttpRequest, name: &str) -> Option<String> {
     let headers = request.headers().get_all(header::COOKIE).filter_map(|header| header.to_str().ok());
-    let mut pairs = headers.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut pairs =
+        headers.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }
 
@@ -188,7 +189,8 @@ mod tests {
     use actix_web::test::TestRequest;
 
     fn look(uri: &str, headers: &[(&str, &str)]) -> Look {
-        let request = headers.iter().fold(TestRequest::with_uri(uri), |request, header| request.append_header(*header));
+        let request =
+            headers.iter().fold(TestRequest::with_uri(uri), |request, header| request.append_header(*header));
         Look::of(&request.to_http_request(), &["zhang3".to_owned(), "李 4&x=1".to_owned()])
     }
 

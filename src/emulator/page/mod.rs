@@ -77,9 +77,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 /// A program that asks for nothing special gets what the platform answers.
 fn wants_a_page(context: &GuardContext<'_>) -> bool {
-    context.header::<Accept>().is_some_and(|accept| {
-        accept.iter().any(|range| range.item.essence_str() == "text/html")
-    })
+    context
+        .header::<Accept>()
+        .is_some_and(|accept| accept.iter().any(|range| range.item.essence_str() == "text/html"))
 }
 
 /// Only forms of our own pages: a browser says so in `Sec-Fetch-Site`, or over plain HTTP on a network at least in
@@ -87,7 +87,8 @@ fn wants_a_page(context: &GuardContext<'_>) -> bool {
 fn comes_from_here(context: &GuardContext<'_>) -> bool {
     let headers = context.head().headers();
     loopback::foreign_page(headers).is_none()
-        && (loopback::single(headers, &header::HeaderName::from_static("sec-fetch-site")) == Some("same-origin")
+        && (loopback::single(headers, &header::HeaderName::from_static("sec-fetch-site"))
+            == Some("same-origin")
             || headers.contains_key(header::ORIGIN))
 }
 
@@ -347,7 +348,7 @@ async fn edit_form(emulator: web::Data<Emulator>, request: HttpRequest, id: web:
     let look = look_of(&emulator, &request);
     let body = emulator.tenant().taps.get(*id).map(|tap| tap.request.shown_plain());
     let Some(body) = body else { return page(&emulator, &look, Some(*id), None) };
-    let back = look.link(&format!("/taps/{id}"));
+    let back = look.link(format!("/taps/{id}"));
     html(HttpResponse::Ok(), &look, &Edit { frame: Frame::of(&emulator, &look), id: *id, back, body })
 }
 
@@ -369,7 +370,7 @@ async fn tap(emulator: web::Data<Emulator>, request: HttpRequest, form: web::For
         *member = member.take().filter(|text| !text.is_empty());
     }
     match press::press(&emulator, &form).await {
-        Ok(id) => see(&look.link(&format!("/taps/{id}"))),
+        Ok(id) => see(&look.link(format!("/taps/{id}"))),
         Err(problem) => page(&emulator, &look, None, Some(tame(&problem))),
     }
 }
@@ -382,7 +383,7 @@ async fn replay(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Pa
         Some(Err(problem)) => page(&emulator, &look, Some(*id), Some(problem)),
         Some(Ok(tap)) => {
             let id = press::send(&emulator, tap).await;
-            see(&look.link(&format!("/taps/{id}")))
+            see(&look.link(format!("/taps/{id}")))
         }
     }
 }
@@ -404,7 +405,7 @@ async fn edit(
         None => page(&emulator, &look, Some(*id), None),
         Some(tap) => {
             let id = press::send(&emulator, tap).await;
-            see(&look.link(&format!("/taps/{id}")))
+            see(&look.link(format!("/taps/{id}")))
         }
     }
 }
@@ -430,7 +431,7 @@ async fn worker(
         }
         emulator.changed();
     }
-    see(&(look.link(&format!("/taps/{id}")) + "#worker"))
+    see(&(look.link(format!("/taps/{id}")) + "#worker"))
 }
 
 #[derive(Deserialize)]
@@ -453,8 +454,12 @@ async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Pa
         let mut tenant = emulator.tenant();
         match &**what {
             "card" => {
-                let wanted =
-                    Wanted { endpoint: Endpoint::Purchase, user: &look.user, next_status: false, context: None };
+                let wanted = Wanted {
+                    endpoint: Endpoint::Purchase,
+                    user: &look.user,
+                    next_status: false,
+                    context: None,
+                };
                 demo::new_card(&mut tenant, demo, &wanted);
             }
             _ => {
@@ -467,4 +472,33 @@ async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Pa
         emulator.changed();
     }
     see(&look.link("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn templates_have_no_way_round_the_escaping_or_the_policy() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/emulator/page/templates");
+        let mut seen = 0;
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let squeezed = text.replace(' ', "");
+            assert!(!squeezed.contains("|safe") && !squeezed.contains("{%filter"), "{}", path.display());
+            for tag in text.split('<').skip(1) {
+                // The rest is text between tags, but for what an expression compares.
+                let tag = tag.split("{%").flat_map(|piece| piece.split("%}").last()).collect::<String>();
+                let tag = tag.split('>').next().unwrap_or_default();
+                for attribute in tag.split(' ').skip(1).filter(|part| part.contains('=')) {
+                    let (name, value) = attribute.split_once('=').unwrap();
+                    assert!(value.starts_with('"'), "{}: {tag}", path.display());
+                    assert!(name != "style" && !name.starts_with("on"), "{}: {tag}", path.display());
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen > 5, "templates are found: {seen}");
+    }
 }

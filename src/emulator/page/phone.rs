@@ -110,7 +110,9 @@ fn listed<'t>(tenant: &'t Tenant, user: &str, list: List) -> Vec<(&'t Instance, 
         List::Pending | List::Done => visible
             .flat_map(|instance| instance.tasks.iter().map(move |task| (instance, Some(task))))
             .filter(|(_, task)| task.is_some_and(is_theirs))
-            .filter(|(_, task)| task.is_some_and(|task| task["status"] == "PENDING") == (list == List::Pending))
+            .filter(|(_, task)| {
+                task.is_some_and(|task| task["status"] == "PENDING") == (list == List::Pending)
+            })
             .collect(),
         List::Carbons => visible
             .filter(|instance| instance.carbons.iter().any(is_theirs))
@@ -126,7 +128,8 @@ fn of_task(tenant: &Tenant, look: &Look, instance: &Instance, task: Option<&Valu
     let t = look.phrases();
     let locale = t.html_lang;
     let resources = &instance.body["i18n_resources"];
-    let text = |value: &Value| tame(&translated(resources, value.as_str().unwrap_or_default(), locale_of(locale)));
+    let text =
+        |value: &Value| tame(&translated(resources, value.as_str().unwrap_or_default(), locale_of(locale)));
     let status = task.map_or(&instance.body["status"], |task| &task["status"]);
     let status = status.as_str().unwrap_or_default();
     let rows = items(&instance.body["form"]).iter().map(|row| (text(&row["name"]), text(&row["value"])));
@@ -153,7 +156,11 @@ fn of_task(tenant: &Tenant, look: &Look, instance: &Instance, task: Option<&Valu
         ],
         asks_reason: asks(configs, "is_need_reason") || asks(configs, "is_reason_required"),
         needs_reason: asks(configs, "is_reason_required"),
-        key: format!("task-{}-{}", instance.number, tame(task_id).replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
+        key: format!(
+            "task-{}-{}",
+            instance.number,
+            tame(task_id).replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+        ),
         buttons,
     }
 }

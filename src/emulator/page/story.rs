@@ -135,7 +135,7 @@ pub(super) fn lines(taps: &Taps, look: &Look, open: Option<u64>, most: usize) ->
             };
             Line {
                 id: tap.id,
-                link: look.link(&format!("/taps/{}", tap.id)),
+                link: look.link(format!("/taps/{}", tap.id)),
                 time: time_of(tap.at),
                 user: tame(&tap.user),
                 action: action_of(look, &tap.action),
@@ -283,7 +283,7 @@ impl Teller<'_> {
 
     fn source(&self) -> (String, Option<(u64, String)>) {
         let t = self.look.phrases();
-        let link = |of: u64| Some((of, self.look.link(&format!("/taps/{of}"))));
+        let link = |of: u64| Some((of, self.look.link(format!("/taps/{of}"))));
         let (text, link) = match self.tap.source {
             Source::Button | Source::Forged => ("", None),
             Source::Replay(of) => (t.replayed, link(of)),
@@ -357,7 +357,7 @@ impl Teller<'_> {
         }
         let earlier = self.tap.command_id().and_then(|id| self.taps.of_command(id));
         if let Some(earlier) = earlier.filter(|earlier| earlier.id != self.tap.id) {
-            let link = self.look.link(&format!("/taps/{}", earlier.id));
+            let link = self.look.link(format!("/taps/{}", earlier.id));
             let summary = format!("{} {}", t.same_as, earlier.id);
             return (self.head(4, State::Never, summary, None), Some((earlier.id, link)));
         }
@@ -422,7 +422,8 @@ fn parts(url: &str) -> (&str, &str) {
 /// JSON with one member per line; anything else as it is.
 fn pretty(text: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(text).ok().filter(|value: &Value| value.is_object());
-    let text = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned());
+    let text =
+        parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned());
     tame_lines(&text)
 }
 

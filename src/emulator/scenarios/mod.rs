@@ -87,7 +87,10 @@ pub(super) fn find(name: &str) -> Option<&'static Scenario> {
 }
 
 /// Plays a scenario. Worker and valve are then as they were.
-pub(super) async fn play(emulator: &web::Data<Emulator>, scenario: &'static Scenario) -> Result<Played, String> {
+pub(super) async fn play(
+    emulator: &web::Data<Emulator>,
+    scenario: &'static Scenario,
+) -> Result<Played, String> {
     let emulator = emulator.clone();
     // A task of its own: whoever asked may go away, and the worker must be put back all the same.
     let playing = rt::spawn(async move {

@@ -150,7 +150,12 @@ async fn double_tap(stage: &mut Stage) -> Result<(), String> {
     stage.check(FIRST_ANSWER, "200 accepted", stage.answer(first)?, first);
     stage.check(SECOND_ANSWER, "200 duplicate", stage.answer(second)?, second);
     let id = stage.command_id(first)?;
-    stage.check(words("第二次的 command_id", "command_id of the second"), id, stage.command_id(second)?, second);
+    stage.check(
+        words("第二次的 command_id", "command_id of the second"),
+        id,
+        stage.command_id(second)?,
+        second,
+    );
     let shown = stage.shown_at_last(card, "APPROVED").await;
     stage.check(CARD, "APPROVED", shown, first);
     let commands = [first, second]
@@ -169,14 +174,29 @@ async fn approve_then_reject(stage: &mut Stage) -> Result<(), String> {
     stage.check(FIRST_ANSWER, "200 accepted", stage.answer(approve)?, approve);
     stage.check(SECOND_ANSWER, "200 accepted", stage.answer(reject)?, reject);
     let named = stage.member(reject, "conflicts_with").await?;
-    stage.check(words("第二条命令的 conflicts_with", "conflicts_with of the second"), stage.command_id(approve)?, named, reject);
+    stage.check(
+        words("第二条命令的 conflicts_with", "conflicts_with of the second"),
+        stage.command_id(approve)?,
+        named,
+        reject,
+    );
 
     let card = stage.card(Endpoint::Waiting, false)?;
     let (approve, reject) = (stage.tap(card, APPROVE)?, stage.tap(card, REJECT)?);
     let approve = stage.send(approve).await;
     let reject = stage.send(reject).await;
-    stage.check(words("on_conflict = \"refuse\"：第一次", "on_conflict = \"refuse\": the first"), "200 accepted", stage.answer(approve)?, approve);
-    stage.check(words("on_conflict = \"refuse\"：第二次", "on_conflict = \"refuse\": the second"), "409 conflicting", stage.answer(reject)?, reject);
+    stage.check(
+        words("on_conflict = \"refuse\"：第一次", "on_conflict = \"refuse\": the first"),
+        "200 accepted",
+        stage.answer(approve)?,
+        approve,
+    );
+    stage.check(
+        words("on_conflict = \"refuse\"：第二次", "on_conflict = \"refuse\": the second"),
+        "409 conflicting",
+        stage.answer(reject)?,
+        reject,
+    );
     Ok(())
 }
 
@@ -233,7 +253,12 @@ async fn replay(stage: &mut Stage) -> Result<(), String> {
     let [with_round, without] = first[..] else { return Err("nothing was sent".to_owned()) };
     tokio::time::sleep(WINDOW_IS_OVER).await;
     let again = stage.replay(with_round).await?;
-    stage.check(words("带轮次：重放", "with a round: the replay"), "200 duplicate", stage.answer(again)?, again);
+    stage.check(
+        words("带轮次：重放", "with a round: the replay"),
+        "200 duplicate",
+        stage.answer(again)?,
+        again,
+    );
     let again = stage.replay(without).await?;
     stage.check(words("不带轮次：重放", "without: the replay"), "200 accepted", stage.answer(again)?, again);
     let named = stage.member(again, "repeats").await?;
@@ -243,7 +268,8 @@ async fn replay(stage: &mut Stage) -> Result<(), String> {
 
 fn signed(secret: &str, claims: &Value) -> Result<String, String> {
     let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).map_err(|error| format!("cannot sign: {error}"))
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)
+        .map_err(|error| format!("cannot sign: {error}"))
 }
 
 async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
@@ -257,7 +283,13 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
     let mark = now_ms();
     for (number, (what, expected, secret, seconds, user)) in [
         (words("有效的签名", "soundly signed"), "200 accepted", &*secret, 3600, None),
-        (words("伪造的签名", "forged"), "422 context_invalid", "another secret of the same length ..", 3600, None),
+        (
+            words("伪造的签名", "forged"),
+            "422 context_invalid",
+            "another secret of the same length ..",
+            3600,
+            None,
+        ),
         (words("已过期", "expired"), "410 context_expired", &*secret, -3600, None),
         (words("不是审批人", "foreign operator"), "403 operator_not_allowed", &*secret, 3600, Some("li4")),
     ]
@@ -273,7 +305,12 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
     let card = stage.card(Endpoint::Purchase, false)?;
     let tap = stage.tap_as(card, APPROVE, Some("li4"))?;
     let tap = stage.send(tap).await;
-    stage.check(words("没有签名，冒名的审批人", "not signed, foreign operator"), "200 accepted", stage.answer(tap)?, tap);
+    stage.check(
+        words("没有签名，冒名的审批人", "not signed, foreign operator"),
+        "200 accepted",
+        stage.answer(tap)?,
+        tap,
+    );
     Ok(())
 }
 

@@ -41,7 +41,13 @@ impl Stage {
     }
 
     /// Notes what was expected, and what was seen at a tap.
-    pub(super) fn check(&mut self, what: Words, expected: impl Into<String>, seen: impl Into<String>, tap: u64) {
+    pub(super) fn check(
+        &mut self,
+        what: Words,
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+        tap: u64,
+    ) {
         self.checks.push(Check { what, expected: expected.into(), seen: seen.into(), tap: Some(tap) });
     }
 
@@ -60,7 +66,8 @@ impl Stage {
         let wanted = Wanted { endpoint, user: "zhang3", next_status, context };
         let mut tenant = self.emulator.tenant();
         tenant.settle();
-        demo::new_card(&mut tenant, demo, &wanted).ok_or_else(|| "the center did not take the card".to_owned())
+        demo::new_card(&mut tenant, demo, &wanted)
+            .ok_or_else(|| "the center did not take the card".to_owned())
     }
 
     /// A tap on a card, not sent yet.
@@ -89,7 +96,12 @@ impl Stage {
     }
 
     pub(super) fn of<T>(&self, tap: u64, read: impl FnOnce(&Tap) -> T) -> Result<T, String> {
-        self.emulator.tenant().taps.get(tap).map(read).ok_or_else(|| format!("tap {tap} is not kept any more"))
+        self.emulator
+            .tenant()
+            .taps
+            .get(tap)
+            .map(read)
+            .ok_or_else(|| format!("tap {tap} is not kept any more"))
     }
 
     /// Status and word of an answer, as `200 accepted`.
@@ -138,7 +150,8 @@ impl Stage {
 
     /// What a card shows, once that is what was wanted or the patience is over.
     pub(super) async fn shown_at_last(&self, card: u64, wanted: &str) -> String {
-        let seen = self.until("the card", |tenant| Some(shown(tenant, card)).filter(|shown| shown == wanted)).await;
+        let seen =
+            self.until("the card", |tenant| Some(shown(tenant, card)).filter(|shown| shown == wanted)).await;
         seen.unwrap_or_else(|_| self.shown(card))
     }
 
@@ -168,7 +181,11 @@ impl Stage {
     }
 
     /// Waits until something is there. Looks again with each change.
-    pub(super) async fn until<T>(&self, what: &str, look: impl Fn(&Tenant) -> Option<T>) -> Result<T, String> {
+    pub(super) async fn until<T>(
+        &self,
+        what: &str,
+        look: impl Fn(&Tenant) -> Option<T>,
+    ) -> Result<T, String> {
         let deadline = Instant::now() + PATIENCE;
         let mut changes = self.emulator.changes.subscribe();
         loop {
@@ -183,10 +200,15 @@ impl Stage {
     }
 
     /// Asks the service's own API, without a body.
-    pub(super) async fn ask(&self, method: reqwest::Method, path: &str) -> Result<(u16, serde_json::Value), String> {
+    pub(super) async fn ask(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+    ) -> Result<(u16, serde_json::Value), String> {
         let url = format!("{}{path}", self.demo()?.console);
         let asked = self.emulator.client.request(method, url).timeout(PATIENCE).send().await;
-        let answer = asked.map_err(|error| format!("the service does not answer: {}", error.without_url()))?;
+        let answer =
+            asked.map_err(|error| format!("the service does not answer: {}", error.without_url()))?;
         let status = answer.status().as_u16();
         Ok((status, answer.json().await.unwrap_or_default()))
     }
@@ -194,5 +216,6 @@ impl Stage {
 
 fn shown(tenant: &Tenant, card: u64) -> String {
     let found = tenant.cards.iter().find(|kept| kept.message_id == card);
-    found.map_or_else(|| "gone".to_owned(), |card| card.shown.split(' ').next().unwrap_or_default().to_owned())
+    found
+        .map_or_else(|| "gone".to_owned(), |card| card.shown.split(' ').next().unwrap_or_default().to_owned())
 }

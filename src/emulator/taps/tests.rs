@@ -35,7 +35,8 @@ fn arrived(command: &str) -> Arrived {
         command_id: command.to_owned(),
         routing_key: "approval.purchase.-.approve".to_owned(),
         headers: "{}".to_owned(),
-        body: json!({ "message_id": "7", "action_type": "APPROVE", "operator": { "user_id": "zhang3" } }).to_string(),
+        body: json!({ "message_id": "7", "action_type": "APPROVE", "operator": { "user_id": "zhang3" } })
+            .to_string(),
         at: 2,
     }
 }
@@ -163,7 +164,13 @@ fn a_flipped_byte_and_a_wrong_key_change_the_bytes_and_not_the_form() {
 #[test]
 fn the_word_of_an_answer_is_what_became_of_the_callback() {
     let word = |body: Value| Answer::new(Some(200), 1, Some(body.to_string()), Ok(String::new())).word;
-    assert_eq!(word(json!({ "code": 0, "msg": "success", "data": { "status": "duplicate" } })).unwrap(), "duplicate");
-    assert_eq!(word(json!({ "code": 40901, "msg": "declined", "data": { "status": "accepted" } })).unwrap(), "declined");
+    assert_eq!(
+        word(json!({ "code": 0, "msg": "success", "data": { "status": "duplicate" } })).unwrap(),
+        "duplicate"
+    );
+    assert_eq!(
+        word(json!({ "code": 40901, "msg": "declined", "data": { "status": "accepted" } })).unwrap(),
+        "declined"
+    );
     assert_eq!(word(json!("gateway")), None);
 }
