@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, lists, require, texts_are_lists, truths, wrong_type},
-    tenant::{Definition, Tenant, fresh_code},
+    tenant::{Definition, Tenant},
+    values::fresh_code,
 };
 
 const SWITCHES: [&str; 5] = [

@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Emulator,
-    api::Ask,
-    definitions, instances, messages,
-    taps::Arrived,
-    tenant::{Tenant, now_ms},
+    Emulator, api::Ask, definitions, instances, messages, taps::Arrived, tenant::Tenant, values::now_ms,
 };
 
 /// What the demo's worker does with a command.
@@ -74,7 +70,7 @@ pub const DEFINITION: &str = "DEMO_PURCHASE";
 
 /// The endpoints of the demo's service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(super) enum DemoEndpoint {
     /// Contexts with a round.
     Purchase,
     /// Contexts without a round: a window tells repeats.
@@ -85,7 +81,7 @@ pub(super) enum Endpoint {
     Signed,
 }
 
-impl Endpoint {
+impl DemoEndpoint {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Purchase => "purchase",
@@ -105,7 +101,7 @@ pub(super) struct Order {
 
 /// A card as the demo's third party sends it.
 pub(super) struct Wanted<'a> {
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: DemoEndpoint,
     pub(super) user: &'a str,
     /// What the card becomes by itself.
     pub(super) next_status: bool,
@@ -137,7 +133,7 @@ impl Emulator {
             }
             for next_status in [false, true] {
                 let wanted =
-                    Wanted { endpoint: Endpoint::Purchase, user: "zhang3", next_status, context: None };
+                    Wanted { endpoint: DemoEndpoint::Purchase, user: "zhang3", next_status, context: None };
                 new_card(&mut tenant, &demo, &wanted);
             }
         }
@@ -179,7 +175,7 @@ fn ask(body: Value) -> Ask {
 }
 
 fn define(tenant: &mut Tenant, demo: Option<&Demo>) -> String {
-    let url = demo.map(|demo| format!("{}/callbacks/{}", demo.callbacks, Endpoint::Purchase.as_str()));
+    let url = demo.map(|demo| format!("{}/callbacks/{}", demo.callbacks, DemoEndpoint::Purchase.as_str()));
     let saved = definitions::save(
         tenant,
         &ask(json!({
@@ -261,7 +257,7 @@ pub(super) fn new_card(tenant: &mut Tenant, demo: &Demo, wanted: &Wanted<'_>) ->
     let task_id = format!("{id}-n1");
     let url = format!("https://erp.example.com/{id}");
     let context = wanted.context.clone().unwrap_or_else(|| match wanted.endpoint {
-        Endpoint::Leave => json!({ "instance": id, "task": task_id }).to_string(),
+        DemoEndpoint::Leave => json!({ "instance": id, "task": task_id }).to_string(),
         _ => context(&id, &task_id),
     });
     let context = context.replace("{instance}", &id).replace("{task}", &task_id);

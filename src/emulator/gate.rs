@@ -17,7 +17,8 @@ use super::{
     Emulator,
     api::{Answered, ApiError, Ask},
     routes::{Family, ROUTES, Route},
-    tenant::{Count, Tenant, random_hex},
+    tenant::{Count, Tenant},
+    values::random_hex,
 };
 use crate::loopback;
 

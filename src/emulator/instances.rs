@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items, keys, lists, millis, require, texts_are_lists, times, truths, violation},
-    tenant::{Instance, Tenant, fresh_code, json_bytes},
+    tenant::{Instance, Tenant},
+    values::{fresh_code, json_bytes},
 };
 
 const STATUSES: [&str; 7] =

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items},
-    tenant::{Card, Tenant, json_bytes},
+    tenant::{Card, Tenant},
+    values::json_bytes,
 };
 
 /// Templates that allow quick approval buttons (platform.md#card-templates).

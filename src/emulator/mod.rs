@@ -38,6 +38,7 @@ mod taps;
 mod tasks;
 mod tenant;
 mod tokens;
+mod values;
 
 use std::{
     io,
@@ -49,7 +50,7 @@ use std::{
 use actix_web::{App, HttpServer, dev::Server, middleware, web};
 
 pub use demo::{DEFINITION, Demo, Manner};
-pub use taps::{Arrived, Report};
+pub use taps::{Arrived, Reported};
 use tenant::Tenant;
 use tokio::sync::watch;
 
@@ -145,7 +146,7 @@ impl Emulator {
     }
 
     /// A worker reported what became of a command.
-    pub fn reported(&self, command_id: &str, report: Report) {
+    pub fn reported(&self, command_id: &str, report: Reported) {
         self.tenant().taps.reported(command_id, report);
         self.changed();
     }

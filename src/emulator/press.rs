@@ -11,7 +11,8 @@ use super::{
     Emulator,
     fields::{is_absent, items},
     taps::{Answer, Request, Source, Tap, Target},
-    tenant::{Tenant, now_ms},
+    tenant::Tenant,
+    values::now_ms,
 };
 use crate::secret::Secret;
 
@@ -74,7 +75,7 @@ pub(super) fn told(tap: &Tap) -> Value {
 /// Sends the bytes of a tap, and keeps what is answered. Returns its number once the answer is there.
 pub(super) async fn send(emulator: &web::Data<Emulator>, tap: Tap) -> u64 {
     let emulator = emulator.clone();
-    // A task of its own: whoever asked may go away, the answer is wanted all the same.
+    // A task of its own: the one who asked may go away, the answer is wanted all the same.
     let sending = rt::spawn(async move {
         let (url, wire) = (tap.request.url.clone(), tap.request.bytes());
         let (patience, turns) = (Duration::from_millis(tap.patience_ms), tap.source == Source::Button);

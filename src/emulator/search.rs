@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, millis, translated},
-    tenant::{Instance, PageToken, Tenant, random_hex},
+    tenant::{Instance, PageToken, Tenant},
+    values::random_hex,
 };
 
 const SPAN_MS: i64 = 30 * 86_400 * 1000;

@@ -28,31 +28,31 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub(super) struct Streams(Arc<AtomicUsize>);
 
-struct Seat(Arc<AtomicUsize>);
+struct Slot(Arc<AtomicUsize>);
 
 impl Streams {
-    fn take(&self) -> Option<Seat> {
+    fn take(&self) -> Option<Slot> {
         let take = |open: usize| (open < MOST).then_some(open + 1);
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.is_ok().then(|| Seat(self.0.clone()))
+        taken.is_ok().then(|| Slot(self.0.clone()))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 pub(super) async fn events(emulator: web::Data<Emulator>) -> HttpResponse {
-    let Some(seat) = emulator.streams.take() else {
+    let Some(slot) = emulator.streams.take() else {
         return HttpResponse::ServiceUnavailable()
             .insert_header((header::RETRY_AFTER, "30"))
             .json(serde_json::json!({ "problem": "too many streams are open" }));
     };
     let mut changes = emulator.changes.subscribe();
     changes.mark_changed();
-    let events = unfold((changes, seat, Instant::now()), |(mut changes, seat, next)| async move {
+    let events = unfold((changes, slot, Instant::now()), |(mut changes, slot, next)| async move {
         let text = match timeout(SIGN_OF_LIFE, changes.changed()).await {
             Ok(Err(_gone)) => return None,
             Ok(Ok(())) => {
@@ -62,7 +62,7 @@ pub(super) async fn events(emulator: web::Data<Emulator>) -> HttpResponse {
             Err(_elapsed) => ":\n\n".to_owned(),
         };
         let text = Ok::<_, std::convert::Infallible>(web::Bytes::from(text));
-        Some((text, (changes, seat, Instant::now() + APART)))
+        Some((text, (changes, slot, Instant::now() + APART)))
     });
     HttpResponse::Ok()
         .content_type("text/event-stream")

@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use serde_json::{Value, json};
 
-use super::tenant::now_ms;
+use super::values::now_ms;
 use crate::{
     callback::cipher::{self, Key},
     secret::Secret,
@@ -73,7 +73,7 @@ pub(super) struct Tap {
     /// `None` while the request is on its way.
     pub(super) answer: Option<Answer>,
     pub(super) command: Option<Arrived>,
-    pub(super) report: Option<Report>,
+    pub(super) report: Option<Reported>,
     pub(super) turns: Vec<Turn>,
 }
 
@@ -118,7 +118,7 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn new(url: String, key: Option<Secret>, token: Option<Secret>, plain: Vec<u8>) -> Self {
         let wire = match &key {
-            Some(key) => cipher::envelope(&Key::derive(key), super::tenant::random(), &plain).into_bytes(),
+            Some(key) => cipher::envelope(&Key::derive(key), super::values::random(), &plain).into_bytes(),
             None => plain.clone(),
         };
         Self { url, plain, wire, token, key, spoiled: false }
@@ -277,7 +277,7 @@ pub struct Arrived {
 
 /// What a worker reported.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct Reported {
     /// `applied`, `refused` or `failed`; `silent` for none.
     pub word: String,
     /// The words for the approver.
@@ -301,7 +301,7 @@ pub(super) struct Turn {
 #[derive(Default)]
 pub(super) struct Taps {
     kept: VecDeque<Tap>,
-    early: VecDeque<(Arrived, Option<Report>)>,
+    early: VecDeque<(Arrived, Option<Reported>)>,
     last: u64,
     bytes: usize,
 }
@@ -358,7 +358,7 @@ impl Taps {
         self.settle();
     }
 
-    pub(super) fn reported(&mut self, command_id: &str, mut report: Report) {
+    pub(super) fn reported(&mut self, command_id: &str, mut report: Reported) {
         report.message = report.message.map(|message| cut(&message, KEPT_TEXT_BYTES).into_owned());
         let has =
             |tap: &&mut Tap| tap.command.as_ref().is_some_and(|command| command.command_id == command_id);

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answered, ApiError, Ask},
     fields::{is_absent, items, millis},
-    tenant::{Instance, PageToken, Tenant, random_hex},
+    tenant::{Instance, PageToken, Tenant},
+    values::random_hex,
 };
 
 const FILTERS: [&str; 4] = ["approval_codes", "instance_ids", "user_ids", "status"];

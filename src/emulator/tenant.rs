@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Settings, taps::Taps};
+use super::{Settings, taps::Taps, values::random_hex};
 
 /// An example native instance with every shape of widget value (platform.md#form-widgets).
 const NATIVE_INSTANCE: &str = include_str!("native_instance.json");
@@ -183,7 +183,7 @@ impl Tenant {
         }
     }
 
-    /// Forgets what is over, and the oldest of what is too much. Whoever reaches the emulator may fill it.
+    /// Forgets what is over, and the oldest of what is too much. Anyone who reaches the emulator may fill it.
     pub(super) fn settle(&mut self) {
         let now = Instant::now();
         self.tokens.retain(|token| now < token.expires_at);
@@ -330,32 +330,6 @@ impl Tenant {
             "failures_left": self.planned.iter().map(|planned| planned.times).sum::<u32>(),
         })
     }
-}
-
-/// The length of a value as JSON.
-pub(super) fn json_bytes(value: &Value) -> usize {
-    serde_json::to_string(value).map_or(0, |text| text.len())
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    bytes
-}
-
-pub(super) fn random_hex<const N: usize>() -> String {
-    random::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A random code in the platform's format.
-pub(super) fn fresh_code() -> String {
-    uuid::Builder::from_random_bytes(random()).into_uuid().to_string().to_uppercase()
 }
 
 #[cfg(test)]

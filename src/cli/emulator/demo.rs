@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::worker::{self, Names, Worker};
+use super::worker::{self, DemoWorker, Names};
 use crate::{
     app::{Controls, Start},
     cli::serve::{assemble, relay, settings, workers},
@@ -97,7 +97,7 @@ impl Running {
             key: secrets.key,
             signing_secret: secrets.signing,
         });
-        let worker = Worker {
+        let worker = DemoWorker {
             emulator: emulator.clone(),
             names: Names::of(&mark),
             broker: config.amqp.broker.clone(),

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     amqp::{self, Listening, listen_in},
     cli::{output::say, tail::headers_of},
-    emulator::{Arrived, Emulator, Manner, Report},
+    emulator::{Arrived, Emulator, Manner, Reported},
     telemetry::log::chain,
     time::Timestamp,
 };
@@ -48,7 +48,7 @@ impl Names {
     }
 }
 
-pub(super) struct Worker {
+pub(super) struct DemoWorker {
     pub(super) emulator: Arc<Emulator>,
     pub(super) names: Names,
     pub(super) broker: amqp::Settings,
@@ -60,7 +60,7 @@ pub(super) struct Worker {
 type Orders = mpsc::UnboundedReceiver<(Arrived, Manner)>;
 
 /// Works until it is to leave; then removes exchange and queues.
-pub(super) async fn run(worker: Worker, mut orders: Orders, mut leave: watch::Receiver<bool>) {
+pub(super) async fn run(worker: DemoWorker, mut orders: Orders, mut leave: watch::Receiver<bool>) {
     let mut told = false;
     loop {
         let connected = tokio::select! {
@@ -95,7 +95,7 @@ async fn left(leave: &mut watch::Receiver<bool>) {
     leave.wait_for(|leave| *leave).await.map(drop).unwrap_or_default();
 }
 
-impl Worker {
+impl DemoWorker {
     /// `Ok` once it is to leave.
     async fn session(
         &self,
@@ -194,7 +194,7 @@ impl Worker {
             Manner::Refused => Some("预算不足，没有执行 (over budget)"),
             Manner::Failed => Some("ERP 维护中 (ERP is down)"),
         };
-        let report = Report {
+        let report = Reported {
             word: manner.as_str().to_owned(),
             message: message.map(str::to_owned),
             at: Timestamp::now().as_millisecond(),

@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use super::{
     Emulator,
-    demo::{self, Endpoint, Manner, Order, Wanted},
+    demo::{self, DemoEndpoint, Manner, Order, Wanted},
     press::{self, Press},
     scenarios::{self, Scenario, Words},
 };
@@ -455,7 +455,7 @@ async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Pa
         match &**what {
             "card" => {
                 let wanted = Wanted {
-                    endpoint: Endpoint::Purchase,
+                    endpoint: DemoEndpoint::Purchase,
                     user: &look.user,
                     next_status: false,
                     context: None,

@@ -10,7 +10,7 @@ use actix_web::{rt, web};
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Value, json};
 
-use super::{Emulator, demo::Manner, tenant::now_ms};
+use super::{Emulator, demo::Manner, values::now_ms};
 use stage::Stage;
 
 /// A text in the page's languages.
@@ -92,7 +92,7 @@ pub(super) async fn play(
     scenario: &'static Scenario,
 ) -> Result<Played, String> {
     let emulator = emulator.clone();
-    // A task of its own: whoever asked may go away, and the worker must be put back all the same.
+    // A task of its own: the one who asked may go away, and the worker must be put back all the same.
     let playing = rt::spawn(async move {
         let demo = emulator.demo.get().ok_or("scenarios need the demo: countersign emulator --demo")?;
         let _turn = emulator.scenarios.turn.lock().await;

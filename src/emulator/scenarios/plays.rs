@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        demo::{Endpoint, Manner},
-        tenant::{Planned, now_ms},
+        demo::{DemoEndpoint, Manner},
+        tenant::Planned,
+        values::now_ms,
     },
     Scenario, Words,
     stage::{APPROVE, REJECT, Stage},
@@ -141,7 +142,7 @@ const CARD: Words = words("卡片", "card");
 const READS: Words = words("审批人看到", "the approver reads");
 
 async fn double_tap(stage: &mut Stage) -> Result<(), String> {
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let (one, other) = (stage.tap(card, APPROVE)?, stage.tap(card, APPROVE)?);
     let (one, other) = join(stage.send(one), stage.send(other)).await;
     // Whichever was faster.
@@ -167,7 +168,7 @@ async fn double_tap(stage: &mut Stage) -> Result<(), String> {
 }
 
 async fn approve_then_reject(stage: &mut Stage) -> Result<(), String> {
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let (approve, reject) = (stage.tap(card, APPROVE)?, stage.tap(card, REJECT)?);
     let approve = stage.send(approve).await;
     let reject = stage.send(reject).await;
@@ -181,7 +182,7 @@ async fn approve_then_reject(stage: &mut Stage) -> Result<(), String> {
         reject,
     );
 
-    let card = stage.card(Endpoint::Waiting, false)?;
+    let card = stage.card(DemoEndpoint::Waiting, false)?;
     let (approve, reject) = (stage.tap(card, APPROVE)?, stage.tap(card, REJECT)?);
     let approve = stage.send(approve).await;
     let reject = stage.send(reject).await;
@@ -201,7 +202,7 @@ async fn approve_then_reject(stage: &mut Stage) -> Result<(), String> {
 }
 
 async fn strangers(stage: &mut Stage) -> Result<(), String> {
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let mut bodies = Vec::new();
     for (what, spoil) in [
         (words("密钥错误", "wrong key"), 0),
@@ -229,7 +230,7 @@ async fn strangers(stage: &mut Stage) -> Result<(), String> {
 
 async fn slow_answer(stage: &mut Stage) -> Result<(), String> {
     stage.manner(Manner::Silent)?;
-    let card = stage.card(Endpoint::Waiting, false)?;
+    let card = stage.card(DemoEndpoint::Waiting, false)?;
     let (mut first, second) = (stage.tap(card, APPROVE)?, stage.tap(card, APPROVE)?);
     first.patience_ms = 1000;
     let first = stage.send(first).await;
@@ -245,7 +246,7 @@ async fn slow_answer(stage: &mut Stage) -> Result<(), String> {
 
 async fn replay(stage: &mut Stage) -> Result<(), String> {
     let mut first = Vec::new();
-    for endpoint in [Endpoint::Purchase, Endpoint::Leave] {
+    for endpoint in [DemoEndpoint::Purchase, DemoEndpoint::Leave] {
         let card = stage.card(endpoint, false)?;
         let tap = stage.tap(card, APPROVE)?;
         first.push(stage.send(tap).await);
@@ -297,12 +298,12 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
     .enumerate()
     {
         let context = signed(secret, &claims(&format!("JWT-{mark}-{number}"), seconds))?;
-        let card = stage.card_with(Endpoint::Signed, false, Some(context))?;
+        let card = stage.card_with(DemoEndpoint::Signed, false, Some(context))?;
         let tap = stage.tap_as(card, APPROVE, user)?;
         let tap = stage.send(tap).await;
         stage.check(what, expected, stage.answer(tap)?, tap);
     }
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let tap = stage.tap_as(card, APPROVE, Some("li4"))?;
     let tap = stage.send(tap).await;
     stage.check(
@@ -316,7 +317,7 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
 
 async fn broker_away(stage: &mut Stage) -> Result<(), String> {
     stage.valve(false).await?;
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let tap = stage.tap(card, APPROVE)?;
     let tap = stage.send(tap).await;
     stage.check(words("应答", "answer"), "200 accepted", stage.answer(tap)?, tap);
@@ -334,7 +335,7 @@ async fn broker_away(stage: &mut Stage) -> Result<(), String> {
 
 async fn worker_refuses(stage: &mut Stage) -> Result<(), String> {
     stage.manner(Manner::Refused)?;
-    let card = stage.card(Endpoint::Waiting, false)?;
+    let card = stage.card(DemoEndpoint::Waiting, false)?;
     let tap = stage.tap(card, APPROVE)?;
     let tap = stage.send(tap).await;
     stage.check(words("应答", "answer"), "409 declined", stage.answer(tap)?, tap);
@@ -354,7 +355,7 @@ async fn center_refuses(stage: &mut Stage) -> Result<(), String> {
         reset_seconds: Some(1),
     };
     stage.plan(planned(2, 429, 99_991_400));
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let tap = stage.tap(card, APPROVE)?;
     let tap = stage.send(tap).await;
     let shown = stage.shown_at_last(card, "APPROVED").await;
@@ -363,7 +364,7 @@ async fn center_refuses(stage: &mut Stage) -> Result<(), String> {
 
     // A code that means nothing good: it is not tried again.
     stage.plan(planned(1, 200, 60_001));
-    let card = stage.card(Endpoint::Purchase, false)?;
+    let card = stage.card(DemoEndpoint::Purchase, false)?;
     let tap = stage.tap(card, APPROVE)?;
     let tap = stage.send(tap).await;
     let path = format!("/api/v1/commands/{}", stage.command_id(tap)?);
@@ -391,7 +392,7 @@ async fn no_next_status(stage: &mut Stage) -> Result<(), String> {
         (words("没有 next_status", "without next_status"), false, "BUTTONS"),
         (words("有 next_status", "with next_status"), true, "APPROVED"),
     ] {
-        let card = stage.card(Endpoint::Purchase, next_status)?;
+        let card = stage.card(DemoEndpoint::Purchase, next_status)?;
         let tap = stage.tap(card, APPROVE)?;
         let tap = stage.send(tap).await;
         stage.check(READS, "提交成功", stage.read(tap)?, tap);

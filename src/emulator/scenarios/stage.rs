@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     super::{
         Emulator,
-        demo::{self, Demo, Endpoint, Manner, Wanted},
+        demo::{self, Demo, DemoEndpoint, Manner, Wanted},
         press::{self, Press},
         taps::Tap,
         tenant::{Planned, Tenant},
@@ -52,13 +52,13 @@ impl Stage {
     }
 
     /// Sends a card to zhang3.
-    pub(super) fn card(&self, endpoint: Endpoint, next_status: bool) -> Result<u64, String> {
+    pub(super) fn card(&self, endpoint: DemoEndpoint, next_status: bool) -> Result<u64, String> {
         self.card_with(endpoint, next_status, None)
     }
 
     pub(super) fn card_with(
         &self,
-        endpoint: Endpoint,
+        endpoint: DemoEndpoint,
         next_status: bool,
         context: Option<String>,
     ) -> Result<u64, String> {

@@ -41,8 +41,8 @@ fn arrived(command: &str) -> Arrived {
     }
 }
 
-fn report() -> Report {
-    Report { word: "applied".to_owned(), message: None, at: 3 }
+fn report() -> Reported {
+    Reported { word: "applied".to_owned(), message: None, at: 3 }
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn whatever_a_worker_sends_is_cut() {
     let id = taps.begin(tap("{}", None));
     taps.answered(id, answered("a"));
     taps.arrived(Arrived { body: "文".repeat(1 << 20), headers: "h".repeat(1 << 20), ..arrived("a") });
-    taps.reported("a", Report { message: Some("m".repeat(1 << 20)), ..report() });
+    taps.reported("a", Reported { message: Some("m".repeat(1 << 20)), ..report() });
     for turn in 0..100 {
         taps.card_turned(7, "BUTTONS", &format!("{turn}{}", "s".repeat(10_000)));
     }

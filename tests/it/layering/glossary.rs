@@ -122,7 +122,9 @@ fn texts() -> Vec<PathBuf> {
     {
         add(&root.join(part), &mut all);
     }
-    all.retain(|path| !path.starts_with(root.join("docs/zh-CN")));
+    all.retain(|path| {
+        !path.starts_with(root.join("docs/zh-CN")) && !path.starts_with(root.join("docs/images"))
+    });
     all
 }
 
