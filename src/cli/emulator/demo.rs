@@ -114,6 +114,8 @@ impl Running {
             let served = app
                 .run(async move {
                     asked.wait_for(|stop| *stop).await.map(drop).unwrap_or_default();
+                    // No balancer needs to hear of it first.
+                    std::future::ready(())
                 })
                 .await;
             leave.send_replace(true);
