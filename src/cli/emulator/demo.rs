@@ -111,13 +111,15 @@ impl Running {
         let worker = tokio::spawn(worker::run(worker, ordered, leaving));
         let mut asked = stopping;
         let service = tokio::spawn(async move {
-            let served = app
-                .run(async move {
-                    asked.wait_for(|stop| *stop).await.map(drop).unwrap_or_default();
-                    // No balancer needs to hear of it first.
-                    std::future::ready(())
-                })
-                .await;
+            #[expect(
+                clippy::async_yields_async,
+                reason = "no balancer needs to hear of it first: there is no delay"
+            )]
+            let serving = app.run(async move {
+                asked.wait_for(|stop| *stop).await.map(drop).unwrap_or_default();
+                std::future::ready(())
+            });
+            let served = serving.await;
             leave.send_replace(true);
             served
         });
