@@ -5,6 +5,7 @@
 
 mod assets;
 mod bytes;
+mod forms;
 mod look;
 mod phone;
 mod phrases;
@@ -20,12 +21,9 @@ use actix_web::{
     web,
 };
 use askama::Template;
-use serde::Deserialize;
 
 use super::{
     Emulator,
-    demo::{self, DemoEndpoint, Manner, Order, Wanted},
-    press::{self, Press},
     scenarios::{self, Scenario, Words},
 };
 use crate::{
@@ -34,6 +32,7 @@ use crate::{
     time::{Timestamp, Zone},
 };
 use assets::NAMES;
+use forms::see;
 use look::Look;
 use phone::Phone;
 use phrases::Phrases;
@@ -64,15 +63,15 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::scope("/do")
                 .guard(guard::fn_guard(comes_from_here))
-                .route("/tap", web::post().to(tap))
-                .route("/taps/{id}/replay", web::post().to(replay))
-                .route("/taps/{id}/edit", web::post().to(edit))
-                .route("/taps/{id}/worker", web::post().to(worker))
+                .route("/tap", web::post().to(forms::tap))
+                .route("/taps/{id}/replay", web::post().to(forms::replay))
+                .route("/taps/{id}/edit", web::post().to(forms::edit))
+                .route("/taps/{id}/worker", web::post().to(forms::worker))
                 .route("/scenarios/{name}", web::post().to(play))
-                .route("/valve", web::post().to(valve))
-                .route("/new/{what}", web::post().to(make)),
+                .route("/valve", web::post().to(forms::valve))
+                .route("/new/{what}", web::post().to(forms::make)),
         )
-        .route("/do/{tail:.*}", web::post().to(foreign));
+        .route("/do/{tail:.*}", web::post().to(forms::foreign));
 }
 
 /// A program that asks for nothing special gets what the platform answers.
@@ -350,128 +349,6 @@ async fn edit_form(emulator: web::Data<Emulator>, request: HttpRequest, id: web:
     let Some(body) = body else { return page(&emulator, &look, Some(*id), None) };
     let back = look.link(format!("/taps/{id}"));
     html(HttpResponse::Ok(), &look, &Edit { frame: Frame::of(&emulator, &look), id: *id, back, body })
-}
-
-/// After an act, the page that shows what became of it: a reload must not do it again.
-fn see(link: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, link)).finish()
-}
-
-async fn foreign(emulator: web::Data<Emulator>, request: HttpRequest) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    HttpResponse::Forbidden().json(serde_json::json!({ "problem": look.phrases().forbidden }))
-}
-
-async fn tap(emulator: web::Data<Emulator>, request: HttpRequest, form: web::Form<Press>) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    let mut form = form.into_inner();
-    // A form sends what was left empty.
-    for member in [&mut form.instance_id, &mut form.task_id, &mut form.message_id, &mut form.reason] {
-        *member = member.take().filter(|text| !text.is_empty());
-    }
-    match press::press(&emulator, &form).await {
-        Ok(id) => see(&look.link(format!("/taps/{id}"))),
-        Err(problem) => page(&emulator, &look, None, Some(tame(&problem))),
-    }
-}
-
-async fn replay(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    let again = emulator.tenant().taps.get(*id).map(press::replayed);
-    match again {
-        None => page(&emulator, &look, Some(*id), None),
-        Some(Err(problem)) => page(&emulator, &look, Some(*id), Some(problem)),
-        Some(Ok(tap)) => {
-            let id = press::send(&emulator, tap).await;
-            see(&look.link(format!("/taps/{id}")))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Body {
-    body: String,
-}
-
-async fn edit(
-    emulator: web::Data<Emulator>,
-    request: HttpRequest,
-    id: web::Path<u64>,
-    form: web::Form<Body>,
-) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    let edited = emulator.tenant().taps.get(*id).map(|tap| press::edited(tap, &form.body));
-    match edited {
-        None => page(&emulator, &look, Some(*id), None),
-        Some(tap) => {
-            let id = press::send(&emulator, tap).await;
-            see(&look.link(format!("/taps/{id}")))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Behaviour {
-    manner: String,
-}
-
-/// What the worker does from now on, and with this tap's command at once.
-async fn worker(
-    emulator: web::Data<Emulator>,
-    request: HttpRequest,
-    id: web::Path<u64>,
-    form: web::Form<Behaviour>,
-) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    if let (Some(demo), Some(manner)) = (emulator.demo.get(), Manner::parse(&form.manner)) {
-        demo.manner.send_replace(manner);
-        let command = emulator.tenant().taps.get(*id).and_then(|tap| tap.command.clone());
-        if let (Some(command), true) = (command, manner != Manner::Silent) {
-            demo.orders.send((command, manner)).ok();
-        }
-        emulator.changed();
-    }
-    see(&(look.link(format!("/taps/{id}")) + "#worker"))
-}
-
-#[derive(Deserialize)]
-struct Valve {
-    open: bool,
-}
-
-async fn valve(emulator: web::Data<Emulator>, request: HttpRequest, form: web::Form<Valve>) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    if let Some(demo) = emulator.demo.get() {
-        demo.valve.send_replace(form.open);
-        emulator.changed();
-    }
-    see(&look.link("/"))
-}
-
-async fn make(emulator: web::Data<Emulator>, request: HttpRequest, what: web::Path<String>) -> HttpResponse {
-    let look = look_of(&emulator, &request);
-    if let Some(demo) = emulator.demo.get() {
-        let mut tenant = emulator.tenant();
-        match &**what {
-            "card" => {
-                let wanted = Wanted {
-                    endpoint: DemoEndpoint::Purchase,
-                    user: &look.user,
-                    next_status: false,
-                    context: None,
-                };
-                demo::new_card(&mut tenant, demo, &wanted);
-            }
-            _ => {
-                let bought = Order { goods: "订书机 × 5", en: "stapler × 5", amount: "120" };
-                demo::new_task(&mut tenant, &look.user, &bought);
-            }
-        }
-        tenant.settle();
-        drop(tenant);
-        emulator.changed();
-    }
-    see(&look.link("/"))
 }
 
 #[cfg(test)]

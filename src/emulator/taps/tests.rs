@@ -1,4 +1,5 @@
 use super::*;
+use crate::secret::Secret;
 
 fn tap(plain: &str, key: Option<&str>) -> Tap {
     let request = Request::new(
