@@ -11,6 +11,7 @@ mod credentials;
 mod descriptors;
 mod expiry;
 mod handover;
+mod indexing;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use crate::{
     console::{self, access::Access},
     http::{self, Gate},
     intake::{self, Intake, NO_CALLBACK, Refusal},
-    ledger::Ledger,
+    ledger::{Ledger, SearchFile},
     telemetry::{failpoint::reach, metrics::Metrics, traces},
 };
 use background::{Background, Place};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// Time limit for stopping, after the delay.
     pub shutdown_grace: Duration,
+    /// Where the search file is; `None` for none.
+    pub search_file: Option<PathBuf>,
     /// Where spans go; `None` for nowhere.
     pub traces: Option<traces::Settings>,
 }
@@ -85,6 +88,7 @@ pub struct App {
     gate: Arc<Gate>,
     console: (Server, SocketAddr),
     ledger: Arc<dyn Ledger>,
+    search_file: Option<Arc<SearchFile>>,
     metrics: Arc<Metrics>,
     /// Callbacks are refused.
     draining: Arc<AtomicBool>,
@@ -119,6 +123,7 @@ impl App {
         let addresses = (callbacks.local_addr()?, console.local_addr()?);
 
         let ledger = open_ledger.await?;
+        let search_file = settings.search_file.clone().map(SearchFile::at).map(Arc::new);
         let metrics = Metrics::new();
         if let Some(settings) = &settings.traces {
             traces::start(settings, &metrics.spans)
@@ -138,6 +143,7 @@ impl App {
             console,
             access.clone(),
             ledger.clone(),
+            search_file.clone(),
             metrics.clone(),
             leaving.clone(),
             reasons(gate.clone()),
@@ -148,6 +154,7 @@ impl App {
             gate,
             console: (console, addresses.1),
             ledger,
+            search_file,
             metrics,
             draining,
             leaving,
@@ -240,6 +247,7 @@ impl App {
             never = self.gate.sum_up() => match never {},
             never = self.expiry.keep_telling(&self.gate) => match never {},
             never = handover::hand_on(running.ledger.clone(), running.metrics.clone()) => match never {},
+            never = indexing::keep(self.search_file, running.ledger.clone()) => match never {},
             never = credentials::keep(running.ledger.clone(), running.metrics.clone()) => match never {},
         };
         self.leaving.store(true, Ordering::Relaxed);

@@ -68,7 +68,7 @@ fn start(token: Option<Secret>) -> SocketAddr {
         let reasons =
             Reasons { words: vec!["unauthenticated", "malformed"], sentence: Arc::new(|_, _| None) };
         actix_web::rt::System::new().block_on(async {
-            console::serve(socket, access, ledger, Metrics::new(), draining, reasons)
+            console::serve(socket, access, ledger, None, Metrics::new(), draining, reasons)
                 .expect("it serves")
                 .await
                 .expect("it goes on");

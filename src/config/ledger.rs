@@ -1,6 +1,9 @@
 //! `[ledger]`: where decisions are kept, and what 200 shall mean.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     files::{self, absolute},
@@ -28,6 +31,11 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
     let refusals_kept = section.number("refusals_kept", 0..=10_000_000);
     let retention = section.retention("retention");
     let min_free_bytes = section.number("min_free_bytes", 0..=u64::MAX >> 1);
+    let search_file =
+        section.required("search_file", "\"auto\", \"off\", or the path of a file", |text| match text {
+            "" => Err("names no file".to_owned()),
+            text => Ok(text.to_owned()),
+        });
     if let (Some(queue), Some(batch)) = (queue_capacity, max_batch)
         && batch > queue
     {
@@ -48,8 +56,14 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
             postgres(section, Address::parse(url.expose(), password.as_ref()).ok()?, demands)?
         }
     };
+    let search_file = match (search_file?.as_str(), &location) {
+        ("auto", Location::Sqlite(path)) => Some(beside(path)),
+        ("auto", Location::Postgres(_)) | ("off", _) => None,
+        (path, _) => Some(absolute(PathBuf::from(path))),
+    };
     Some(ledger::Settings {
         location,
+        search_file,
         sizing: ledger::Sizing {
             queue_capacity: queue_capacity?,
             max_batch: max_batch?,
@@ -63,6 +77,13 @@ pub(super) fn ledger(section: &mut Section<'_, '_, '_>) -> Option<ledger::Settin
             },
         },
     })
+}
+
+/// The search file of a ledger that is a file.
+fn beside(ledger: &Path) -> PathBuf {
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(".search");
+    PathBuf::from(name)
 }
 
 /// Describes what is wrong with a ledger's URL without quoting it: it may contain a password.

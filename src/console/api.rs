@@ -62,7 +62,7 @@ pub(super) async fn list_commands(
     let mut filter = filters::commands(&query(&request)?, &Zone::UTC)?;
     let limit = filter.limit;
     filter.limit += 1;
-    let found = look(desk.ledger.search(filter, PATIENCE)).await?;
+    let found = look(desk.search(filter)).await?;
     let searched_back_to = found.stopped.and_then(|stopped| stopped.back_to);
     let (commands, next_before) = found.page(limit, |one| one.seq);
     Ok(HttpResponse::Ok().json(Commands { commands, next_before, searched_back_to }))

@@ -38,7 +38,11 @@ use actix_web::{
     web,
 };
 
-use crate::{ledger::Ledger, secret::Secret, telemetry::metrics::Metrics};
+use crate::{
+    ledger::{Filter, Found, Ledger, LookError, PATIENCE, Record, SearchFile},
+    secret::Secret,
+    telemetry::metrics::Metrics,
+};
 use access::{Access, NamedToken, PublicUrl};
 use permission::{Anyone, WrongTokens};
 use problem::Problem;
@@ -123,6 +127,7 @@ const MAX_CONNECTIONS: usize = 256;
 /// The state that the requests of this listener share.
 struct Desk {
     ledger: Arc<dyn Ledger>,
+    search_file: Option<Arc<SearchFile>>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
@@ -134,6 +139,17 @@ struct Desk {
     cookie: String,
     streams: pages::Streams,
     results: pages::Results,
+}
+
+impl Desk {
+    /// Commands that pass the filter, newest first, as far as they are found while a person waits.
+    async fn search(&self, filter: Filter) -> Result<Found<Record>, LookError> {
+        let filter = match &self.search_file {
+            Some(file) => file.hinted(&*self.ledger, filter).await?,
+            None => filter,
+        };
+        self.ledger.search(filter, PATIENCE).await
+    }
 }
 
 /// Starts the server on a socket that already listens. It runs while the result is polled.
@@ -148,6 +164,7 @@ pub fn serve(
     socket: TcpListener,
     access: Arc<Access>,
     ledger: Arc<dyn Ledger>,
+    search_file: Option<Arc<SearchFile>>,
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
     reasons: Reasons,
@@ -155,6 +172,7 @@ pub fn serve(
     let desk = web::Data::new(Desk {
         probe: health::WriteProbe::new(ledger.clone()),
         ledger,
+        search_file,
         metrics,
         draining,
         access,

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     ActFilter, ActRecord, CredentialUse, Finding, Found, KeptRefusal, LookError, OutcomeRecord,
-    RefusalFilter, State, Stray, history,
+    RefusalFilter, State, Stray, history, search::Hint,
 };
 use crate::{
     command::{Action, CommandId, Seq, message, outcome::Kind},
@@ -151,6 +151,8 @@ pub struct Filter {
     pub after: Option<Seq>,
     /// At most this many.
     pub limit: usize,
+    /// What a [`SearchFile`](super::SearchFile) knows of it.
+    pub hint: Hint,
 }
 
 /// Which outcomes to list.
@@ -183,6 +185,21 @@ impl OutcomeFilter {
     }
 }
 
+/// What a command is found by in an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// Its id.
+    pub command_id: CommandId,
+    /// The operator.
+    pub user_id: String,
+    /// As resolved.
+    pub instance_id: Option<String>,
+    /// As resolved.
+    pub task_id: Option<String>,
+}
+
 /// Lookups in the ledger.
 pub trait Lookup: Send + Sync {
     /// The id of the command at a place in the log.
@@ -200,6 +217,9 @@ pub trait Lookup: Send + Sync {
         filter: Filter,
         patience: Duration,
     ) -> BoxFuture<'static, Result<Found<Record>, LookError>>;
+
+    /// What commands are about: up to `limit` from a place in the log on, in its order.
+    fn subjects(&self, from: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Subject>, LookError>>;
 
     /// When the oldest command that retention has not reached was received: published commands before it are gone.
     /// `None` if nothing was pruned yet.
@@ -259,6 +279,10 @@ impl<T: Looks> Lookup for T {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
         self.lookup().search(filter, patience)
+    }
+
+    fn subjects(&self, from: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Subject>, LookError>> {
+        self.lookup().subjects(from, limit)
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {

@@ -54,6 +54,7 @@ mod error;
 pub mod findings;
 mod heard;
 pub mod history;
+mod index;
 mod lifecycle;
 mod lookup;
 mod memory;
@@ -81,8 +82,9 @@ pub use dead_letters::{Collected, DeadLetter, DeadLetters, MAX_STRAYS, Stray, Wh
 pub use error::{AcceptError, LookError};
 pub use findings::{Finding, Findings, Verdict};
 pub use heard::Heard;
+pub use index::{SearchFile, Step, StepError};
 pub use lifecycle::{Lifecycle, Limits};
-pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats};
+pub use lookup::{Filter, Lookup, OutcomeFilter, Record, Remembered, Stats, Subject};
 pub use operator::{ActError, OperatorActs, Progress};
 pub use orders::{Acts, CarriedOut, MAX_ORDERED, Order, OrderKind, Ordered};
 pub use outbox::{Due, Entry, Exception, Leadership, Outbox, Settlement, Standing, Term};
@@ -92,7 +94,7 @@ pub use outcomes::{
 };
 pub use refusals::{AROUND, ContextTask, Dropped, KeptRefusal, RefusalFilter, RefusedCallback};
 pub use requeue::{Requeue, RequeueFilter, RequeueStep};
-pub use search::{Found, PATIENCE, Stopped};
+pub use search::{Found, Hint, PATIENCE, Stopped};
 pub use state::State;
 
 use postgres::{PostgresClient, PostgresLedger};
@@ -133,6 +135,8 @@ pub struct Sizing {
 pub struct Settings {
     /// Where it is.
     pub location: Location,
+    /// Where its [`SearchFile`] is, if it has one.
+    pub search_file: Option<PathBuf>,
     /// Its sizes.
     pub sizing: Sizing,
 }
@@ -158,7 +162,7 @@ pub enum OpenError {
 /// # Errors
 /// What waiting does not help against.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, OpenError> {
-    let Settings { location, sizing } = settings;
+    let Settings { location, sizing, .. } = settings;
     Ok(match location {
         Location::Sqlite(path) => Arc::new(SqliteLedger::open(path, sizing)?),
         Location::Postgres(options) => Arc::new(PostgresLedger::open(options, sizing).await?),

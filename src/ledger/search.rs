@@ -27,6 +27,9 @@ const SMALLEST: u64 = 16;
 /// A slice is so many times as large as the one before, at the most.
 const GROWTH: f64 = 8.0;
 
+/// Places with something that are no further apart are read together.
+const NEAR: u64 = 16;
+
 /// By how much the order of ids may differ from the order of the log, besides what a clock that was set back causes:
 /// callbacks overtake one another, and replicas have clocks of their own.
 const SKEW_MS: i64 = 300_000;
@@ -71,6 +74,47 @@ pub(super) struct Places {
     pub(super) last: Seq,
 }
 
+/// What an index knows of a search that begins with the newest.
+#[derive(Debug, Clone, Default)]
+pub struct Hint {
+    /// For which places it speaks.
+    pub(super) covers: Option<Places>,
+    /// Where it finds something in them, in ascending order. Elsewhere in them is nothing.
+    pub(super) at: Vec<Seq>,
+}
+
+impl Hint {
+    /// Narrows a slice that ends at its last place: to before or after the covered places, or to a run of places where something
+    /// is. `None` if nothing is left.
+    fn narrow(&self, slice: Places, first: Seq) -> Option<Places> {
+        let Some(covers) = self.covers else { return Some(slice) };
+        let Places { last, .. } = slice;
+        if last > covers.last {
+            return Some(Places { first: slice.first.max(covers.last + 1), last });
+        }
+        let size = last - slice.first;
+        let below = |last: Seq| Places { first: first.max(last.saturating_sub(size)), last };
+        if last < covers.first {
+            return Some(slice);
+        }
+        let mut run = self.at[..self.at.partition_point(|at| *at <= last)].iter().rev().copied();
+        match run.next().filter(|at| *at >= covers.first.max(first)) {
+            Some(last) => {
+                let lowest = below(last).first.max(covers.first);
+                let mut first = last;
+                for at in run.take_while(|at| *at >= lowest) {
+                    if first - at > NEAR {
+                        break;
+                    }
+                    first = at;
+                }
+                Some(Places { first, last })
+            }
+            None => (first < covers.first).then(|| below(covers.first - 1)),
+        }
+    }
+}
+
 /// Which slice is read next.
 #[derive(Debug)]
 pub(super) struct Slices {
@@ -79,22 +123,30 @@ pub(super) struct Slices {
     /// Whether the lowest places come first.
     ascending: bool,
     size: u64,
+    hint: Hint,
 }
 
 impl Slices {
     pub(super) fn new(of: Places, ascending: bool) -> Self {
-        Self { left: of, ascending, size: FIRST }
+        Self { left: of, ascending, size: FIRST, hint: Hint::default() }
+    }
+
+    /// With what an index knows, which is of use if the highest places come first.
+    pub(super) fn hinted(self, hint: Hint) -> Self {
+        Self { hint, ..self }
     }
 
     /// The next slice; `None` if nothing is left.
     pub(super) fn next(&self) -> Option<Places> {
         let Places { first, last } = self.left;
-        let slice = if self.ascending {
-            Places { first, last: last.min(first.saturating_add(self.size - 1)) }
-        } else {
-            Places { first: first.max(last.saturating_sub(self.size - 1)), last }
-        };
-        (first <= last).then_some(slice)
+        if first > last {
+            return None;
+        }
+        if self.ascending {
+            return Some(Places { first, last: last.min(first.saturating_add(self.size - 1)) });
+        }
+        let slice = Places { first: first.max(last.saturating_sub(self.size - 1)), last };
+        self.hint.narrow(slice, first)
     }
 
     /// After which time the next slice is to be stopped, if so much is `left` of the patience; `None` for never.
@@ -236,6 +288,29 @@ mod tests {
             prop_assert_eq!(&seen, &expected);
             seen.dedup();
             prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn with_a_hint_nothing_is_missed_and_little_is_read(
+            first in 1_u64..3000, length in 0_u64..9000, covers in (0_u64..9000, 0_u64..9000),
+            at in prop::collection::btree_set(0_u64..12_000, 0..60), took in prop::collection::vec(0_u64..60, 1..50),
+        ) {
+            let places = Places { first, last: first + length };
+            let covers = Places { first: covers.0, last: covers.0 + covers.1 };
+            let at: Vec<u64> = at.into_iter().filter(|at| (covers.first..=covers.last).contains(at)).collect();
+            let hint = Hint { covers: Some(covers), at: at.clone() };
+            let mut took = took.into_iter().map(Duration::from_millis).cycle();
+            let read = all(Slices::new(places, false).hinted(hint), |_| took.next().expect("it goes round"));
+            let seen: Vec<u64> = read.iter().flat_map(|slice| (slice.first..=slice.last).rev()).collect();
+            prop_assert!(seen.is_sorted_by(|one, next| one > next), "each place once, the highest first");
+            for place in places.first..=places.last {
+                let covered = (covers.first..=covers.last).contains(&place);
+                if at.contains(&place) || !covered {
+                    prop_assert!(seen.contains(&place), "{place} was not read");
+                } else if at.iter().all(|at| at.abs_diff(place) > NEAR) {
+                    prop_assert!(!seen.contains(&place), "{place} was read for nothing");
+                }
+            }
         }
 
         /// A log with gaps, whose clock is set back now and then: also between two processes, when ids begin lower.

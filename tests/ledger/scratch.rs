@@ -141,7 +141,8 @@ impl Scratch {
 
     /// Another process with the same ledger.
     pub(crate) async fn replica(&self, limits: Limits, queue_capacity: usize) -> Arc<dyn Ledger> {
-        let settings = Settings { location: self.location(), sizing: sizing(limits, queue_capacity) };
+        let settings =
+            Settings { location: self.location(), search_file: None, sizing: sizing(limits, queue_capacity) };
         ledger::open(&settings).await.expect("a healthy ledger")
     }
 
@@ -151,7 +152,12 @@ impl Scratch {
     }
 
     pub(crate) async fn try_replica(&self) -> Result<Arc<dyn Ledger>, OpenError> {
-        ledger::open(&Settings { location: self.location(), sizing: sizing(self.limits(), 100) }).await
+        ledger::open(&Settings {
+            location: self.location(),
+            search_file: None,
+            sizing: sizing(self.limits(), 100),
+        })
+        .await
     }
 
     pub(crate) async fn try_client(&self) -> Result<Box<dyn Client>, OpenError> {

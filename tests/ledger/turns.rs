@@ -15,7 +15,7 @@ use countersign::{
         CredentialUse, DeadLetter, DeadLetters, Dropped, Filter, Findings, Found, Heard, KeptRefusal,
         Leadership, Ledger, Lifecycle, Limits, LookError, Lookup, NewAct, Order, Outbox, Outcomes, Receipt,
         Record, RefusalFilter, RefusedCallback, RefusedReport, Registering, Registration, Reported,
-        ShowAgain, Showing, Shown, Stats, Stray,
+        ShowAgain, Showing, Shown, Stats, Stray, Subject,
         findings::{Candidate, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -146,6 +146,10 @@ impl Lookup for Turns {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
         self.turn().search(filter, patience)
+    }
+
+    fn subjects(&self, from: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Subject>, LookError>> {
+        self.turn().subjects(from, limit)
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {

@@ -385,6 +385,23 @@ impl Lookup for Double {
         Box::pin(async move { Ok(Found { rows: found.await?, stopped }) })
     }
 
+    fn subjects(
+        &self,
+        from: Seq,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<crate::ledger::Subject>, LookError>> {
+        let subject = |one: Record| crate::ledger::Subject {
+            seq: one.seq,
+            command_id: one.command_id,
+            user_id: one.user_id,
+            instance_id: one.instance_id,
+            task_id: one.task_id,
+        };
+        self.looked(
+            self.records(true).into_iter().filter(|one| one.seq >= from).take(limit).map(subject).collect(),
+        )
+    }
+
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {
         self.looked(None)
     }

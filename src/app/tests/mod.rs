@@ -102,6 +102,7 @@ fn settings() -> Settings {
         client_certificate: None,
         shutdown_delay: Duration::ZERO,
         shutdown_grace: Duration::from_secs(5),
+        search_file: None,
     }
 }
 

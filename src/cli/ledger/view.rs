@@ -127,6 +127,7 @@ pub(super) async fn list(arguments: &ListArguments, ledger: &dyn Client) -> Resu
         after: None,
         // One more tells whether there is a next page.
         limit: limit + 1,
+        ..Filter::default()
     };
     let mut records = ledger.list(filter).await.context("cannot list the commands")?;
     let more = records.len() > limit;

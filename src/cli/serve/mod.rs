@@ -201,6 +201,7 @@ pub(super) fn settings(config: &Config) -> app::Settings {
         client_certificate: config.amqp.broker.tls.identity.as_ref().map(|(cert, _)| cert.clone()),
         shutdown_delay: config.shutdown_delay,
         shutdown_grace: config.shutdown_grace,
+        search_file: config.ledger.search_file.clone(),
         traces: config.traces.clone(),
     }
 }

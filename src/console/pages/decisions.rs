@@ -11,7 +11,7 @@ use crate::{
     command::{Action, id::CommandRef},
     console::filters,
     ledger::{
-        OutcomeFilter, PATIENCE, Record, ShowingRecord, ShowingState, State, Surface,
+        OutcomeFilter, Record, ShowingRecord, ShowingState, State, Surface,
         history::{Event, What},
     },
     telemetry::taming::push_in_json,
@@ -88,7 +88,7 @@ pub(super) async fn list(
             }
             let limit = filter.limit;
             filter.limit += 1;
-            let found = look!(viewer, desk.ledger.search(filter, PATIENCE));
+            let found = look!(viewer, desk.search(filter));
             stopped = found.stopped;
             (rows, next) = found.page(limit, |one| one.seq);
             if rows.is_empty() && stopped.is_none() {

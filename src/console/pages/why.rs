@@ -236,7 +236,7 @@ async fn answered(question: &Question, viewer: &Viewer, desk: &Desk) -> Result<A
     let of_peer = question.peer.map(|peer| RefusalFilter { peer: Some(peer.to_string()), ..refused.clone() });
     let refusals = refusals.into_iter().chain(of_peer);
     let (found, refused_to) = tokio::join!(
-        join_all(filters.into_iter().map(|filter| viewer.look(desk.ledger.search(filter, PATIENCE)))),
+        join_all(filters.into_iter().map(|filter| viewer.look(desk.search(filter)))),
         join_all(refusals.map(|filter| viewer.look(desk.ledger.search_refusals(filter, PATIENCE))))
     );
     for found in found {

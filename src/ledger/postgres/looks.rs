@@ -9,7 +9,7 @@ use crate::{
     command::{CommandId, Seq},
     ledger::{
         AcceptError, ActFilter, ActRecord, CredentialUse, Filter, Found, KeptRefusal, LookError, Lookup,
-        Record, RefusalFilter, Stats, Stray,
+        Record, RefusalFilter, Stats, Stray, Subject,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
     },
     time::Timestamp,
@@ -45,6 +45,10 @@ impl Lookup for Links {
         self.look("search", move |links| async move {
             search::search(&links.snapshots, &filter, Some(patience)).await
         })
+    }
+
+    fn subjects(&self, from: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Subject>, LookError>> {
+        self.look("read", move |links| async move { lookup::subjects(&links.reads, from, limit).await })
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {

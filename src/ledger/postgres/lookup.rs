@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     command::{CommandId, Seq},
-    ledger::{Record, Stats, state::Exceptional},
+    ledger::{Record, Stats, Subject, state::Exceptional},
     time::Timestamp,
 };
 
@@ -59,6 +59,28 @@ async fn find_within(transaction: &Transaction, command_id: CommandId) -> Result
     record.outcome = outcomes::records(transaction, &[record.seq]).await?.remove(&record.seq);
     record.history = Some(history::of(transaction, &record).await?);
     Ok(Some(record))
+}
+
+/// What commands are about, from a place in the log on.
+pub(super) async fn subjects(link: &Link, from: Seq, limit: usize) -> Result<Vec<Subject>, Error> {
+    let rows = link
+        .query(
+            "SELECT seq, command_id, user_id, instance_id, task_id FROM countersign.commands
+             WHERE seq >= $1 ORDER BY seq LIMIT $2",
+            values![number(from), i64::try_from(limit).unwrap_or(i64::MAX)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Subject {
+                seq: row.seq("seq")?,
+                command_id: row.id("command_id")?,
+                user_id: row.try_get("user_id")?,
+                instance_id: row.try_get("instance_id")?,
+                task_id: row.try_get("task_id")?,
+            })
+        })
+        .collect()
 }
 
 /// When the oldest command was received that retention has not reached: of those before it, what was published is gone.

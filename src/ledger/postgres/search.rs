@@ -60,7 +60,7 @@ pub(super) async fn search(
     patience: Option<Duration>,
 ) -> Result<Found<Record>, Error> {
     let Some(places) = places(link, filter).await? else { return Ok(Found::nothing()) };
-    let slices = Slices::new(places, filter.after.is_some());
+    let slices = Slices::new(places, filter.after.is_some()).hinted(filter.hint.clone());
     let (rows, stopped) = in_slices(link, slices, filter, filter.limit, patience).await?;
     let stopped = match stopped {
         Some(at) => Some(Stopped { at, back_to: received_from(link, at).await? }),

@@ -13,7 +13,7 @@ use crate::{
     command::{CommandId, Seq},
     ledger::{
         ActFilter, ActRecord, CredentialUse, Filter, Found, KeptRefusal, LookError, Lookup, Record,
-        RefusalFilter, Stats, Stray,
+        RefusalFilter, Stats, Stray, Subject,
     },
     time::Timestamp,
 };
@@ -101,6 +101,10 @@ impl Lookup for Readers {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Found<Record>, LookError>> {
         self.look("search", move |reader| reader.search(&filter, Some(patience)))
+    }
+
+    fn subjects(&self, from: Seq, limit: usize) -> BoxFuture<'static, Result<Vec<Subject>, LookError>> {
+        self.look("read", move |reader| reader.subjects(from, limit))
     }
 
     fn pruned_before(&self) -> BoxFuture<'static, Result<Option<Timestamp>, LookError>> {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     command::{CommandId, Seq},
     ledger::{
-        Filter, Found, OutcomeFilter, Record, State, Stopped,
+        Filter, Found, OutcomeFilter, Record, State, Stopped, Subject,
         search::{Bisection, Places, Slices},
     },
     time::Timestamp,
@@ -81,7 +81,7 @@ impl Reader {
     /// When SQLite fails.
     pub fn search(&self, filter: &Filter, patience: Option<Duration>) -> rusqlite::Result<Found<Record>> {
         let Some(places) = self.places(filter)? else { return Ok(Found::nothing()) };
-        let slices = Slices::new(places, filter.after.is_some());
+        let slices = Slices::new(places, filter.after.is_some()).hinted(filter.hint.clone());
         let (rows, stopped) = in_slices(&self.stopwatch, slices, filter.limit, patience, |slice, limit| {
             self.slice(filter, slice, limit)
         })?;
@@ -149,6 +149,24 @@ impl Reader {
             places.last = end.saturating_sub(1);
         }
         Ok((places.first <= places.last).then_some(places))
+    }
+
+    /// What commands are about, from a place in the log on.
+    pub(super) fn subjects(&self, from: Seq, limit: usize) -> rusqlite::Result<Vec<Subject>> {
+        self.connection()
+            .prepare_cached(
+                "SELECT seq, command_id, user_id, instance_id, task_id FROM commands WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
+            )?
+            .query_map(params![stored(from), i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+                Ok(Subject {
+                    seq: seq(row, 0)?,
+                    command_id: row.get(1)?,
+                    user_id: row.get(2)?,
+                    instance_id: row.get(3)?,
+                    task_id: row.get(4)?,
+                })
+            })?
+            .collect()
     }
 
     /// When the first command from a place in the log on was received.

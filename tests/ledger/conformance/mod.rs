@@ -13,6 +13,7 @@ mod outcomes;
 mod refusals;
 mod retention;
 mod sameness;
+mod search_file;
 
 use std::{
     sync::{Arc, Mutex},
