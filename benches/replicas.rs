@@ -123,7 +123,9 @@ impl Contestant {
 }
 
 async fn open(location: Location) -> Arc<dyn Ledger> {
-    ledger::open(&Settings { location, search_file: None, sizing: bench::sizing() }).await.expect("a new ledger")
+    ledger::open(&Settings { location, search_file: None, sizing: bench::sizing() })
+        .await
+        .expect("a new ledger")
 }
 
 async fn replicas(url: &str, count: usize) -> Vec<Arc<dyn Ledger>> {

@@ -39,6 +39,7 @@ mod restart;
 mod rotation;
 mod runbook;
 mod salvage;
+mod search_file;
 mod shutdown;
 mod signing;
 #[expect(
