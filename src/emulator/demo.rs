@@ -214,8 +214,8 @@ pub(super) fn new_task(tenant: &mut Tenant, user: &str, bought: &Order) -> (Stri
     let link = json!({ "pc_link": format!("https://erp.example.com/{id}") });
     let by = if user == "li4" { "wang5" } else { "li4" };
     let form = json!([
-        { "name": "@i18n@goods", "value": "@i18n@bought" }, { "name": "@i18n@amount", "value": format!("CNY {}", bought.amount) },
-        { "name": "@i18n@supplier", "value": "ACME" },
+        { "name": "@i18n@goods", "value": "@i18n@bought" }, { "name": "@i18n@amount", "value": "@i18n@price" },
+        { "name": "@i18n@supplier", "value": "@i18n@acme" },
     ]);
     let synced = instances::sync(
         tenant,
@@ -232,12 +232,14 @@ pub(super) fn new_task(tenant: &mut Tenant, user: &str, bought: &Order) -> (Stri
                 { "locale": "zh-CN", "is_default": true, "texts": [
                     { "key": "@i18n@title", "value": format!("采购单 {id}") }, { "key": "@i18n@node", "value": "部门经理" },
                     { "key": "@i18n@goods", "value": "物品" }, { "key": "@i18n@bought", "value": bought.goods },
-                    { "key": "@i18n@amount", "value": "金额" }, { "key": "@i18n@supplier", "value": "供应商" }] },
+                    { "key": "@i18n@amount", "value": "金额" }, { "key": "@i18n@price", "value": format!("{} 元", bought.amount) },
+                    { "key": "@i18n@supplier", "value": "供应商" }, { "key": "@i18n@acme", "value": "ACME" }] },
                 { "locale": "en-US", "texts": [
                     { "key": "@i18n@title", "value": format!("Purchase order {id}") },
                     { "key": "@i18n@node", "value": "Manager" },
                     { "key": "@i18n@goods", "value": "Item" }, { "key": "@i18n@bought", "value": bought.en },
-                    { "key": "@i18n@amount", "value": "Amount" }, { "key": "@i18n@supplier", "value": "Supplier" }] },
+                    { "key": "@i18n@amount", "value": "Amount" }, { "key": "@i18n@price", "value": format!("CNY {}", bought.amount) },
+                    { "key": "@i18n@supplier", "value": "Supplier" }, { "key": "@i18n@acme", "value": "ACME" }] },
             ],
         })),
     );

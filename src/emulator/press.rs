@@ -19,6 +19,12 @@ use crate::secret::Secret;
 /// The default message for a failure.
 pub(super) const FAILED: &str = "提交失败";
 
+/// What the emulator says when no answer came in time.
+pub(super) const TOO_LATE: &str = "提交失败 (no answer in time)";
+
+/// What it says when there was nobody to send to.
+pub(super) const NOT_REACHED: &str = "提交失败 (not reached)";
+
 /// The message for a success.
 pub(super) const DONE: &str = "提交成功";
 
@@ -90,8 +96,8 @@ pub(super) async fn send(emulator: &web::Data<Emulator>, tap: Tap) -> u64 {
                 let seen = seen(status, &text);
                 (Some(status), Some(text), seen)
             }
-            Err(error) if error.is_timeout() => (None, None, Err(format!("{FAILED} (no answer in time)"))),
-            Err(_) => (None, None, Err(format!("{FAILED} (not reached)"))),
+            Err(error) if error.is_timeout() => (None, None, Err(TOO_LATE.to_owned())),
+            Err(_) => (None, None, Err(NOT_REACHED.to_owned())),
         };
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         {
@@ -135,7 +141,15 @@ pub(super) fn replayed(tap: &Tap) -> Result<Tap, String> {
 
 /// The request with another body, encrypted again.
 pub(super) fn edited(tap: &Tap, body: &str) -> Tap {
-    again(tap, Source::Edit(tap.id), tap.request.with_plain(body))
+    let mut tap = again(tap, Source::Edit(tap.id), tap.request.with_plain(body));
+    // Who does what is what the body now says.
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    for (member, of_tap) in [("user_id", &mut tap.user), ("action_type", &mut tap.action)] {
+        if let Some(text) = body[member].as_str() {
+            text.clone_into(of_tap);
+        }
+    }
+    tap
 }
 
 pub(super) fn again(tap: &Tap, source: Source, request: Request) -> Tap {

@@ -129,6 +129,15 @@ await attempt("from one command to a card that says approved", async () => {
   check("the address is that of the tap", /\/taps\/\d+/.test(page.url()), page.url());
   check("the phone shows it", await page.locator("article.card.approved", { hasText: "PO-80" }).count() === 1);
   check("the toast is the platform's", (await page.textContent(".toast")).includes("提交成功"));
+  const isInSight = () => page.evaluate(() => {
+    const { top, bottom } = document.querySelector(".toast").getBoundingClientRect();
+    return top >= 0 && bottom <= innerHeight;
+  });
+  check("the toast is in sight", await isInSight());
+  await page.evaluate(() => scrollTo(0, 300));
+  check("and stays there", await isInSight());
+  check("the console's address is said", /^console at http:\/\/127\.0\.0\.1:\d+\/$/m.test(stage.log), stage.log);
+  check("the demo has no fault to report", !/error|warn/i.test(stage.log), stage.log);
   for (const step of ["tap", "request", "answer", "command", "worker", "card"]) {
     check(`${step} is done`, await page.locator(`#${step} .step.done`).count() === 1, await page.locator(`#${step}`).innerText());
   }
@@ -149,8 +158,9 @@ await attempt("from one command to a card that says approved", async () => {
   await page.goto(`${origin}/taps/1`);
   await page.click("#worker button[value=refused]");
   await page.waitForSelector("#worker .step.failed");
-  await page.waitForSelector("#card .step.failed");
-  check("the card shows the worker's words", (await page.textContent("#card")).includes("预算不足"), await page.textContent("#card"));
+  await page.waitForSelector("#card:has-text('预算不足')");
+  check("what countersign has shown is done", await page.locator("#card .step.done").count() === 1);
+  check("the page says what the worker does now", (await page.textContent(".broker")).includes("refused"), await page.textContent(".broker"));
   await page.click("#worker button[value=applied]");
   await page.waitForSelector("#card .step.done");
 
@@ -187,11 +197,24 @@ await attempt("without a script", async () => {
   check("and the same command", (await page.textContent("#command")).includes("The same command as tap 1"), await page.textContent("#command"));
   await page.goto(`${origin}/taps/1`);
   await page.click("text=Edit, then send");
-  await page.fill("textarea", (await page.inputValue("textarea")).replace("APPROVE", "HOLD"));
+  check("the body has a line for each member", (await page.inputValue("textarea")).split("\n").length > 4);
+  await page.fill("textarea", (await page.inputValue("textarea")).replace("APPROVE", "HOLD").replace("zhang3", "wang5"));
   await page.click("main button");
   check("an edited body is sent", (await page.textContent("#answer")).includes("422 action_not_allowed"), await page.textContent("#answer"));
+  check("who does it is what the body says", (await page.textContent("#tap")).includes("wang5"), await page.textContent("#tap"));
+  const why = await page.getAttribute("#command a:has-text('Ask the console why')", "href");
+  const answer = await (await fetch(why, { headers: { accept: "text/html" } })).text();
+  check("the console says why", answer.includes("action_not_allowed"), why);
   check("and is encrypted again", (await page.textContent("#request pre")).includes('"action_type": "HOLD"'));
 
+  await page.click("text=Cut off RabbitMQ");
+  await page.waitForSelector(".broker.away");
+  check("cut off by hand", (await page.textContent(".broker")).includes("commands wait in the ledger"));
+  await page.click("text=Reconnect");
+  await eventually("connected again", async () => {
+    await page.goto(`${origin}/`);
+    return page.locator(".broker.up").count();
+  });
   await page.selectOption("#user", "li4");
   await page.click("text=Switch");
   check("another user", page.url().includes("user=li4") && (await page.locator("#phone article.card").count()) >= 1, page.url());
@@ -228,7 +251,9 @@ await attempt("scenarios", async () => {
     await page.goto(`${origin}/scenarios`);
     await page.click(`main a[href^="/scenarios/${name}"]`);
     await page.click("main button:not(.copying)");
+    check(`scenario ${name} says that it runs`, await page.locator("button:has-text('Running…'), .checks").count() > 0);
     await page.waitForSelector(".checks");
+    check(`scenario ${name} has a verdict`, /^✓ all \d+ as expected$/.test(await page.textContent(".verdict")), await page.textContent(".verdict"));
     const seen = await page.textContent("main");
     const fine = await page.locator(".checks .state.done").count();
     check(`scenario ${name}`, fine >= 2 && await page.locator(".checks .state.failed, .problem").count() === 0, seen);
@@ -298,6 +323,21 @@ await attempt("pictures", async () => {
     await page.goto(`${origin}/taps/1?lang=${lang}&theme=light&view=hex`);
     await page.waitForSelector(".live:not([hidden])");
     await page.screenshot({ path: join(SHOTS, `README-emulator-${lang}.png`) });
+  }
+  await made.close();
+});
+
+// The console of the same demo, whose decisions have come to their end.
+await attempt("the console of the demo", async () => {
+  const [, console_at] = /^console at (\S+)\/$/m.exec(stage.log);
+  const { taps } = await stage.get("/emulator/taps");
+  const { made, page } = await context(console_at, { viewport: { width: 1280, height: 800 }, colorScheme: "light" });
+  const shown = taps.find((tap) => tap.answer?.word === "accepted" && tap.report?.outcome === "applied" && tap.turns.some((turn) => !turn.by_itself));
+  for (const lang of ["en", "zh"]) {
+    await page.goto(`${console_at}/decisions/${shown.answer.command_id}?lang=${lang}`);
+    const timeline = await page.textContent("main");
+    for (const word of ["published", "applied", "shown"]) check(`the timeline says ${word}, ${lang}`, timeline.includes(word), timeline);
+    await page.screenshot({ path: join(SHOTS, `README-console-${lang}.png`) });
   }
   await made.close();
 });

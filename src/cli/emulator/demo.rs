@@ -61,6 +61,7 @@ pub(super) struct Running {
     service: JoinHandle<anyhow::Result<()>>,
     worker: JoinHandle<()>,
     attendant: JoinHandle<()>,
+    console: String,
     _scratch: Scratch,
 }
 
@@ -123,7 +124,19 @@ impl Running {
             leave.send_replace(true);
             served
         });
-        Ok(Self { stop, service, worker, attendant, _scratch: scratch })
+        Ok(Self {
+            stop,
+            service,
+            worker,
+            attendant,
+            console: format!("http://{console}/"),
+            _scratch: scratch,
+        })
+    }
+
+    /// URL of the service's console.
+    pub(super) fn console(&self) -> &str {
+        &self.console
     }
 
     /// Resolves if the service ends by itself.

@@ -210,7 +210,8 @@ async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
         false => None,
     };
     say(format_args!("ready at http://{reached}"));
-    if arguments.demo {
+    if let Some(demo) = &demo {
+        say(format_args!("console at {}", demo.console()));
         say(format_args!(
             "open http://{reached}/ in a browser; from another machine: ssh -L {0}:{reached} THIS-MACHINE, then \
              http://127.0.0.1:{0}/",

@@ -189,10 +189,14 @@ impl DemoWorker {
     }
 
     async fn report(&self, channel: &Channel, command: &Arrived, manner: Manner) -> anyhow::Result<()> {
+        let body: Value = serde_json::from_str(&command.body).unwrap_or_default();
+        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let approved = text("/action") == "approve";
         let message = match manner {
             Manner::Applied | Manner::Silent => None,
-            Manner::Refused => Some("预算不足，没有执行 (over budget)"),
-            Manner::Failed => Some("ERP 维护中 (ERP is down)"),
+            Manner::Refused if approved => Some("预算不足，没有执行"),
+            Manner::Refused => Some("单据已关闭，没有执行"),
+            Manner::Failed => Some("ERP 维护中，执行失败"),
         };
         let report = Reported {
             word: manner.as_str().to_owned(),
@@ -204,12 +208,10 @@ impl DemoWorker {
         if manner == Manner::Silent {
             return Ok(());
         }
-        let body: Value = serde_json::from_str(&command.body).unwrap_or_default();
-        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let instance = (manner == Manner::Applied)
             .then(|| {
                 let (instance, task) = (text("/task/instance_id"), text("/task/task_id"));
-                self.emulator.decided(instance, task, text("/action") == "approve")
+                self.emulator.decided(instance, task, approved)
             })
             .flatten();
         let outcome = json!({

@@ -24,6 +24,8 @@ use askama::Template;
 
 use super::{
     Emulator,
+    demo::Manner,
+    press,
     scenarios::{self, Scenario, Words},
 };
 use crate::{
@@ -122,6 +124,8 @@ struct Broker {
     words: &'static str,
     is_up: bool,
     is_open: bool,
+    /// What the worker does, if that is not the usual.
+    manner: Option<&'static str>,
 }
 
 impl<'a> Frame<'a> {
@@ -135,7 +139,9 @@ impl<'a> Frame<'a> {
                 (false, true) => t.broker_away,
                 (_, false) => t.broker_cut,
             };
-            Broker { words, is_up, is_open }
+            let manner = *demo.manner.borrow();
+            let manner = (manner != Manner::Applied).then(|| t.manner(manner));
+            Broker { words, is_up, is_open, manner }
         });
         Self { t, look, assets: &NAMES, console: demo.map(|demo| demo.console.clone()), broker }
     }
@@ -180,7 +186,7 @@ struct Told {
     title: &'static str,
     lesson: &'static str,
     link: String,
-    seconds: u8,
+    takes: String,
     needs_broker: bool,
     /// How it went, if it was played.
     is_fine: Option<bool>,
@@ -211,6 +217,8 @@ struct One<'a> {
     /// Empty if it was not played.
     played_at: String,
     checks: Vec<Checked>,
+    fine: usize,
+    verdict: String,
     /// Of this emulator, as the browser knows it.
     url: String,
 }
@@ -294,9 +302,23 @@ fn told(emulator: &Emulator, look: &Look, scenario: &Scenario) -> Told {
         title: said(scenario.title, look),
         lesson: said(scenario.lesson, look),
         link: look.link(format!("/scenarios/{}", scenario.name)),
-        seconds: scenario.seconds,
+        takes: (look.phrases().takes)(scenario.seconds),
         needs_broker: scenario.needs_broker,
         is_fine: emulator.scenarios.last(scenario.name).map(|played| played.is_fine()),
+    }
+}
+
+/// A value of a check in the reader's words, as far as the page has some.
+fn value_of(look: &Look, value: &str) -> String {
+    let t = look.phrases();
+    match value {
+        "none" => t.no_answer.to_owned(),
+        "pending" => t.kept_pending.to_owned(),
+        "published" => t.kept_published.to_owned(),
+        "parked" => t.kept_parked.to_owned(),
+        press::TOO_LATE => t.no_answer_in_time.to_owned(),
+        press::NOT_REACHED => t.nobody_there.to_owned(),
+        other => phone::word_of(look, other),
     }
 }
 
@@ -316,18 +338,22 @@ async fn scenario(
     let played = emulator.scenarios.last(scenario.name);
     let checks = played.iter().flat_map(|played| &played.checks).map(|check| Checked {
         what: said(check.what, &look),
-        expected: tame(&check.expected),
-        seen: tame(&check.seen),
+        expected: value_of(&look, &check.expected),
+        seen: value_of(&look, &check.seen),
         is_fine: check.is_fine(),
         tap: check.tap.map(|tap| (tap, look.link(format!("/taps/{tap}")))),
     });
+    let checks: Vec<Checked> = checks.collect();
+    let fine = checks.iter().filter(|check| check.is_fine).count();
     let one = One {
         frame: Frame::of(&emulator, &look),
         s: told(&emulator, &look, scenario),
         is_demo: emulator.demo.get().is_some(),
         problem: played.as_ref().and_then(|played| played.problem.as_deref()).map(tame),
         played_at: played.as_ref().map(|played| time_of(played.at)).unwrap_or_default(),
-        checks: checks.collect(),
+        fine,
+        verdict: (look.phrases().verdict)(fine, checks.len()),
+        checks,
         // The guard has looked at the header.
         url: format!("http://{}", request.connection_info().host()),
     };
@@ -345,7 +371,7 @@ async fn play(emulator: web::Data<Emulator>, request: HttpRequest, name: web::Pa
 
 async fn edit_form(emulator: web::Data<Emulator>, request: HttpRequest, id: web::Path<u64>) -> HttpResponse {
     let look = look_of(&emulator, &request);
-    let body = emulator.tenant().taps.get(*id).map(|tap| tap.request.shown_plain());
+    let body = emulator.tenant().taps.get(*id).map(|tap| story::pretty(&tap.request.shown_plain()));
     let Some(body) = body else { return page(&emulator, &look, Some(*id), None) };
     let back = look.link(format!("/taps/{id}"));
     html(HttpResponse::Ok(), &look, &Edit { frame: Frame::of(&emulator, &look), id: *id, back, body })

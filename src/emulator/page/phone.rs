@@ -15,7 +15,7 @@ use super::{
 const MOST_ROWS: usize = 3;
 const MOST_BUTTONS: usize = 2;
 
-/// Entries shown of a list, and cards; the newest.
+/// Entries shown of a list, and cards; the newest, of cards those that wait for a decision first.
 const MOST_ENTRIES: usize = 8;
 
 pub(super) struct Phone {
@@ -24,6 +24,8 @@ pub(super) struct Phone {
     pub(super) entries: Vec<Entry>,
     pub(super) nothing: &'static str,
     pub(super) cards: Vec<Entry>,
+    pub(super) more_entries: usize,
+    pub(super) more_cards: usize,
     pub(super) is_empty: bool,
 }
 
@@ -78,27 +80,29 @@ pub(super) fn phone(tenant: &Tenant, look: &Look) -> Phone {
         count: (list == List::Pending).then(|| listed(tenant, &look.user, list).len()),
         is_chosen: list == look.list,
     });
-    let entries: Vec<_> = listed(tenant, &look.user, look.list)
-        .into_iter()
-        .rev()
-        .take(MOST_ENTRIES)
-        .map(|(instance, task)| of_task(tenant, look, instance, task))
-        .collect();
-    let cards: Vec<_> = tenant
+    let tasks = listed(tenant, &look.user, look.list);
+    let mut cards: Vec<&Card> = tenant
         .cards
         .iter()
         .rev()
         .filter(|card| tenant.user_of(&card.body).as_deref() == Some(&*look.user))
-        .take(MOST_ENTRIES)
-        .map(|card| of_card(look, card))
         .collect();
+    // What waits for a decision first: scenarios leave many that are decided.
+    cards.sort_by_key(|card| card.shown != "BUTTONS");
     Phone {
         users: users.collect(),
         lists: lists.collect(),
         nothing: if look.list == List::Pending { t.nothing_pending } else { t.nothing_here },
         is_empty: tenant.cards.is_empty() && tenant.instances.is_empty(),
-        entries,
-        cards,
+        more_entries: tasks.len().saturating_sub(MOST_ENTRIES),
+        more_cards: cards.len().saturating_sub(MOST_ENTRIES),
+        entries: tasks
+            .into_iter()
+            .rev()
+            .take(MOST_ENTRIES)
+            .map(|(instance, task)| of_task(tenant, look, instance, task))
+            .collect(),
+        cards: cards.into_iter().take(MOST_ENTRIES).map(|card| of_card(look, card)).collect(),
     }
 }
 

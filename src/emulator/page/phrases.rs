@@ -54,6 +54,9 @@ pub(super) struct Phrases {
     pub(super) broker_up: &'static str,
     pub(super) broker_away: &'static str,
     pub(super) broker_cut: &'static str,
+    pub(super) cut_off: &'static str,
+    pub(super) reconnect: &'static str,
+    pub(super) worker_now: &'static str,
 
     pub(super) phone: &'static str,
     pub(super) user: &'static str,
@@ -75,6 +78,8 @@ pub(super) struct Phrases {
     pub(super) new_request: &'static str,
     pub(super) new_card: &'static str,
     pub(super) empty_hint: &'static str,
+    pub(super) see_what_happened: &'static str,
+    older: fn(usize) -> String,
 
     pub(super) happened: &'static str,
     pub(super) nothing_happened: &'static str,
@@ -96,8 +101,8 @@ pub(super) struct Phrases {
     pub(super) state_none: &'static str,
 
     pub(super) tapped: &'static str,
-    pub(super) replayed: &'static str,
-    pub(super) edited: &'static str,
+    pub(super) replayed: fn(u64) -> String,
+    pub(super) edited: fn(u64) -> String,
     pub(super) changed: &'static str,
     pub(super) on_card: &'static str,
     pub(super) in_list: &'static str,
@@ -134,9 +139,11 @@ pub(super) struct Phrases {
 
     pub(super) on_its_way: &'static str,
     pub(super) no_answer: &'static str,
-    pub(super) of_patience: &'static str,
+    pub(super) patience: fn(u64) -> String,
     pub(super) approver_reads: &'static str,
-    pub(super) same_as: &'static str,
+    pub(super) same_as: fn(u64) -> String,
+    pub(super) first_tap: &'static str,
+    pub(super) overtakes: &'static str,
 
     pub(super) no_command: &'static str,
     pub(super) waits_for_broker: &'static str,
@@ -145,6 +152,7 @@ pub(super) struct Phrases {
     pub(super) routing_key: &'static str,
     pub(super) headers: &'static str,
     pub(super) in_console: &'static str,
+    pub(super) why_in_console: &'static str,
 
     pub(super) worker_does: &'static str,
     pub(super) worker_hint: &'static str,
@@ -154,12 +162,17 @@ pub(super) struct Phrases {
     pub(super) silent: &'static str,
     pub(super) worker_silent: &'static str,
     pub(super) no_report: &'static str,
+    /// What the worker did, and its words.
+    pub(super) said: fn(&str, &str) -> String,
 
     pub(super) unchanged: &'static str,
     pub(super) card: &'static str,
     pub(super) task: &'static str,
-    pub(super) by_platform: &'static str,
+    pub(super) by_next_status: &'static str,
+    pub(super) by_failure: &'static str,
     pub(super) by_call: &'static str,
+    pub(super) turned: fn(&str, &str, &str) -> String,
+    pub(super) turned_from: fn(&str, &str) -> String,
     pub(super) shows_buttons: &'static str,
     pub(super) shows_detail: &'static str,
     pub(super) status_approved: &'static str,
@@ -179,13 +192,25 @@ pub(super) struct Phrases {
     pub(super) same_as_command: &'static str,
     pub(super) not_run: &'static str,
     pub(super) needs_broker: &'static str,
-    pub(super) takes: &'static str,
+    pub(super) takes: fn(u8) -> String,
+    pub(super) running: &'static str,
+    pub(super) verdict: fn(usize, usize) -> String,
+    pub(super) all_scenarios: &'static str,
+    pub(super) kept_pending: &'static str,
+    pub(super) kept_published: &'static str,
+    pub(super) kept_parked: &'static str,
+    pub(super) no_answer_in_time: &'static str,
+    pub(super) nobody_there: &'static str,
     pub(super) back: &'static str,
     pub(super) problem: &'static str,
     pub(super) forbidden: &'static str,
 }
 
 impl Phrases {
+    pub(super) fn older_here(&self, count: &usize) -> String {
+        (self.older)(*count)
+    }
+
     pub(super) const fn manner(&self, manner: Manner) -> &'static str {
         match manner {
             Manner::Applied => self.applied,
@@ -194,6 +219,11 @@ impl Phrases {
             Manner::Silent => self.silent,
         }
     }
+}
+
+/// Milliseconds as seconds, with what is needed of a fraction.
+fn seconds(ms: u64) -> String {
+    if ms.is_multiple_of(1000) { (ms / 1000).to_string() } else { format!("{:.1}", ms as f64 / 1000.0) }
 }
 
 const ZH: Phrases = Phrases {
@@ -212,7 +242,10 @@ const ZH: Phrases = Phrases {
     newer: "有新的点击，查看",
     broker_up: "RabbitMQ 已连接",
     broker_away: "没有 RabbitMQ：回调照常受理，命令在账本里等待",
-    broker_cut: "已切断与 RabbitMQ 的连接：命令在账本里等待",
+    broker_cut: "已断开与 RabbitMQ 的连接：命令在账本里等待",
+    cut_off: "断开 RabbitMQ",
+    reconnect: "恢复连接",
+    worker_now: "处理程序现在的回应：",
 
     phone: "手机",
     user: "当前用户",
@@ -234,6 +267,8 @@ const ZH: Phrases = Phrases {
     new_request: "新建申请",
     new_card: "新卡片",
     empty_hint: "用 countersign center sync 和 countersign center message send 添加任务和卡片，或者用 countersign emulator --demo 启动完整的演示。",
+    see_what_happened: "查看发生了什么 ↓",
+    older: |count| format!("还有 {count} 个更早的没有显示"),
 
     happened: "发生了什么",
     nothing_happened: "还没有点击。在手机上点“同意”或“拒绝”，每一步都会显示在这里。",
@@ -248,15 +283,15 @@ const ZH: Phrases = Phrases {
     step_answer: "应答",
     step_command: "命令",
     step_worker: "处理程序",
-    step_card: "卡片",
+    step_card: "卡片或任务",
     state_done: "完成",
     state_waiting: "等待",
     state_failed: "失败",
     state_none: "无",
 
     tapped: "点击了",
-    replayed: "重放，原点击",
-    edited: "修改后发送，原点击",
+    replayed: |of| format!("重放第 {of} 次点击"),
+    edited: |of| format!("由第 {of} 次点击修改而来"),
     changed: "发送前被篡改",
     on_card: "在卡片上",
     in_list: "在待审批列表里",
@@ -293,9 +328,11 @@ const ZH: Phrases = Phrases {
 
     on_its_way: "已发送，等待应答",
     no_answer: "没有应答",
-    of_patience: "平台最多等待",
+    patience: |ms| format!("平台最多等待 {} 秒", seconds(ms)),
     approver_reads: "审批人看到",
-    same_as: "与这次点击是同一条命令：",
+    same_as: |id| format!("与第 {id} 次点击是同一条命令，没有再次发布"),
+    first_tap: "查看那次点击",
+    overtakes: "写入账本之后，应答和发布同时进行，所以命令可能先于应答到达。",
 
     no_command: "没有产生命令",
     waits_for_broker: "已写入账本，等待 RabbitMQ",
@@ -304,6 +341,7 @@ const ZH: Phrases = Phrases {
     routing_key: "路由键",
     headers: "消息头",
     in_console: "在控制台里查看",
+    why_in_console: "在控制台里查原因",
 
     worker_does: "处理程序的回应",
     worker_hint: "立即上报这条命令的处理结果；之后的命令也这样处理。",
@@ -313,12 +351,16 @@ const ZH: Phrases = Phrases {
     silent: "不回应",
     worker_silent: "处理程序收到了命令，没有上报",
     no_report: "还没有上报",
+    said: |word, message| format!("{word}：{message}"),
 
     unchanged: "没有变化",
     card: "卡片",
     task: "任务",
-    by_platform: "平台自己改的（next_status 或提交失败）",
-    by_call: "countersign 调用接口改的",
+    by_next_status: "由平台按 next_status 更新",
+    by_failure: "提交失败，由平台更新",
+    by_call: "由 countersign 调用接口更新",
+    turned: |what, how, by| format!("{what}：{how}，{by}"),
+    turned_from: |from, to| if from == to { format!("保持{to}") } else { format!("{from} → {to}") },
     shows_buttons: "按钮",
     shows_detail: "查看详情",
     status_approved: "已同意",
@@ -338,8 +380,19 @@ const ZH: Phrases = Phrases {
     same_as_command: "等价的命令行",
     not_run: "还没有运行",
     needs_broker: "需要 RabbitMQ",
-    takes: "大约需要",
-    back: "返回",
+    takes: |seconds| format!("大约需要 {seconds} 秒"),
+    running: "正在运行…",
+    verdict: |fine, all| match fine == all {
+        true => format!("✓ {all} 项全部与预期一致"),
+        false => format!("✗ {all} 项中有 {} 项与预期不一致", all - fine),
+    },
+    all_scenarios: "全部场景",
+    kept_pending: "等待发布（pending）",
+    kept_published: "已发布（published）",
+    kept_parked: "已搁置（parked）",
+    no_answer_in_time: "提交失败（没有及时应答）",
+    nobody_there: "提交失败（连接不上）",
+    back: "返回模拟器",
     problem: "没有成功",
     forbidden: "这个请求不是从本页面发出的。",
 };
@@ -354,13 +407,16 @@ const EN: Phrases = Phrases {
     theme_auto: "auto",
     theme_light: "light",
     theme_dark: "dark",
-    console: "console",
+    console: "Console",
     live: "live",
     live_off: "disconnected, reload the page",
     newer: "There is a newer tap: show it",
     broker_up: "RabbitMQ is connected",
     broker_away: "No RabbitMQ: callbacks are accepted all the same, commands wait in the ledger",
     broker_cut: "Cut off from RabbitMQ: commands wait in the ledger",
+    cut_off: "Cut off RabbitMQ",
+    reconnect: "Reconnect",
+    worker_now: "The worker now reports: ",
 
     phone: "Phone",
     user: "User",
@@ -382,6 +438,8 @@ const EN: Phrases = Phrases {
     new_request: "New request",
     new_card: "New card",
     empty_hint: "Add tasks and cards with countersign center sync and countersign center message send, or start the whole demo with countersign emulator --demo.",
+    see_what_happened: "See what happened ↓",
+    older: |count| format!("{count} older ones are not shown"),
 
     happened: "What happened",
     nothing_happened: "No taps yet. Tap Approve or Reject on the phone, and every step shows here.",
@@ -396,15 +454,15 @@ const EN: Phrases = Phrases {
     step_answer: "answer",
     step_command: "command",
     step_worker: "worker",
-    step_card: "card",
+    step_card: "card or task",
     state_done: "done",
     state_waiting: "waiting",
     state_failed: "failed",
     state_none: "none",
 
     tapped: "tapped",
-    replayed: "replay of tap",
-    edited: "edited from tap",
+    replayed: |of| format!("Tap {of}, sent again"),
+    edited: |of| format!("Tap {of}, edited"),
     changed: "tampered with before it was sent",
     on_card: "on the card",
     in_list: "in the list",
@@ -441,9 +499,11 @@ const EN: Phrases = Phrases {
 
     on_its_way: "sent, no answer yet",
     no_answer: "no answer",
-    of_patience: "the platform waits for",
-    approver_reads: "The approver reads",
-    same_as: "The same command as tap",
+    patience: |ms| format!("the platform waits for {} s", seconds(ms)),
+    approver_reads: "The approver sees ",
+    same_as: |id| format!("The same command as tap {id}, not published again"),
+    first_tap: "See that tap",
+    overtakes: "Once a decision is in the ledger, it is answered and published at the same time: the command may arrive before the answer.",
 
     no_command: "There is no command",
     waits_for_broker: "In the ledger, waiting for RabbitMQ",
@@ -452,6 +512,7 @@ const EN: Phrases = Phrases {
     routing_key: "Routing key",
     headers: "Headers",
     in_console: "See it in the console",
+    why_in_console: "Ask the console why",
 
     worker_does: "What the worker does",
     worker_hint: "Reports this outcome of this command now, and of later commands as well.",
@@ -461,12 +522,16 @@ const EN: Phrases = Phrases {
     silent: "silent",
     worker_silent: "The worker has the command and reported nothing",
     no_report: "No report yet",
+    said: |word, message| format!("{word}: {message}"),
 
     unchanged: "Unchanged",
     card: "Card",
     task: "Task",
-    by_platform: "by the platform itself (next_status, or a failure)",
+    by_next_status: "by the platform, because of next_status",
+    by_failure: "by the platform, because of the failure",
     by_call: "by a call of countersign",
+    turned: |what, how, by| format!("{what}: {how}, {by}"),
+    turned_from: |from, to| if from == to { format!("still {to}") } else { format!("{from} → {to}") },
     shows_buttons: "buttons",
     shows_detail: "View details",
     status_approved: "Approved",
@@ -475,7 +540,7 @@ const EN: Phrases = Phrases {
     status_pending: "Pending",
 
     scenarios: "Scenarios",
-    scenarios_hint: "Each plays something that happens in earnest, and puts what is expected beside what was seen.",
+    scenarios_hint: "Each plays something that really happens, and puts what is expected beside what was seen.",
     run: "Run",
     run_again: "Run again",
     expected: "Expected",
@@ -486,8 +551,19 @@ const EN: Phrases = Phrases {
     same_as_command: "The same as a command line",
     not_run: "Not run yet",
     needs_broker: "Needs RabbitMQ",
-    takes: "Takes about",
-    back: "Back",
+    takes: |seconds| format!("Takes about {seconds} s"),
+    running: "Running…",
+    verdict: |fine, all| match fine == all {
+        true => format!("✓ all {all} as expected"),
+        false => format!("✗ {} of {all} not as expected", all - fine),
+    },
+    all_scenarios: "All scenarios",
+    kept_pending: "pending",
+    kept_published: "published",
+    kept_parked: "parked",
+    no_answer_in_time: "提交失败 (no answer in time)",
+    nobody_there: "提交失败 (not reached)",
+    back: "Back to the emulator",
     problem: "That did not work",
     forbidden: "This request did not come from this page.",
 };

@@ -6,14 +6,15 @@ use super::{
     super::{
         Emulator,
         demo::Manner,
-        press::DONE,
-        taps::{Source, Tap, Taps, Target},
+        press::{self, DONE},
+        taps::{Source, Tap, Taps, Target, Turn},
     },
     bytes::{self, Dump, Part},
     look::{Look, View},
     phone::word_of,
     tame, tame_lines, time_of,
 };
+use crate::time::Timestamp;
 
 /// How far a step has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +72,28 @@ pub(super) struct Story {
     pub(super) tap: Head,
     pub(super) source: String,
     /// The tap that was sent again.
-    pub(super) source_link: Option<(u64, String)>,
+    pub(super) source_link: Option<String>,
     pub(super) request: Head,
     pub(super) views: Vec<(String, &'static str, bool)>,
     pub(super) shown: Shown,
     pub(super) is_kept: bool,
+    /// What is shown has a mask in place of the token.
+    pub(super) is_masked: bool,
     pub(super) answer: Head,
     pub(super) elapsed_ms: u64,
     pub(super) patience_ms: u64,
+    pub(super) patience: String,
     pub(super) answer_text: Option<String>,
     pub(super) toast: Option<Toast>,
     pub(super) command: Head,
-    pub(super) same_as: Option<(u64, String)>,
+    pub(super) same_as: Option<String>,
+    /// The command arrived before the answer.
+    pub(super) overtook: bool,
     pub(super) routing_key: String,
     pub(super) headers: String,
     pub(super) body: Option<String>,
-    pub(super) console: Option<String>,
+    /// Where in the console it is, and the words of the link.
+    pub(super) console: Option<(String, &'static str)>,
     pub(super) worker: Head,
     pub(super) manners: Vec<(&'static str, &'static str, bool)>,
     pub(super) card: Head,
@@ -100,10 +107,14 @@ pub(super) struct Toast {
 
 pub(super) struct Turned {
     pub(super) time: String,
-    pub(super) what: &'static str,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) by: &'static str,
+    pub(super) words: String,
+}
+
+impl Story {
+    /// From there on the answer is late: the meter has another colour.
+    pub(super) fn too_late_ms(&self) -> u64 {
+        self.patience_ms.saturating_sub(1)
+    }
 }
 
 /// A request in the view that was asked for.
@@ -186,7 +197,7 @@ impl Teller<'_> {
         let arrived = tap.command.as_ref();
         let demo = self.emulator.demo.get();
         let manner = demo.map(|demo| *demo.manner.borrow());
-        let worker = self.worker();
+        let worker = self.worker(command.state);
         let views = View::ALL.into_iter().map(|view| {
             let t = look.phrases();
             let word = match view {
@@ -198,8 +209,7 @@ impl Teller<'_> {
             };
             (look.to_view(tap.id, view), word, view == look.view)
         });
-        let command_id = arrived.map(|arrived| &*arrived.command_id).or_else(|| tap.command_id());
-        let console = demo.zip(command_id);
+        let is_masked = views_mask(tap, look.view);
         Story {
             id: tap.id,
             tap: self.head(1, State::Done, self.tapped(), Some(tap.at)),
@@ -209,22 +219,27 @@ impl Teller<'_> {
             views: views.collect(),
             shown: self.shown(),
             is_kept: tap.request.is_kept(),
+            is_masked,
             answer: self.answer(),
             elapsed_ms: tap.answer.as_ref().map_or(0, |answer| answer.elapsed_ms),
             patience_ms: tap.patience_ms,
+            patience: (look.phrases().patience)(tap.patience_ms),
             answer_text: tap.answer.as_ref().and_then(|answer| answer.text.as_deref()).map(pretty),
             toast: tap.answer.as_ref().map(|answer| Toast {
-                text: tame(answer.seen.as_ref().unwrap_or_else(|text| text)),
+                text: seen_of(look, answer.seen.as_ref().unwrap_or_else(|text| text)),
                 is_good: answer.seen.is_ok(),
             }),
             command,
             same_as,
+            overtook: arrived
+                .zip(self.answered_at())
+                .is_some_and(|(arrived, answered)| arrived.at < answered),
             routing_key: arrived.map(|arrived| tame(&arrived.routing_key)).unwrap_or_default(),
             headers: arrived.map(|arrived| pretty(&arrived.headers)).unwrap_or_default(),
             body: arrived.map(|arrived| pretty(&arrived.body)),
-            console: console.map(|(demo, id)| format!("{}/decisions/{}", demo.console, tame(id))),
+            console: self.in_console(),
             manners: match manner {
-                Some(current) if worker.state != State::Never => Manner::ALL
+                Some(current) if arrived.is_some() => Manner::ALL
                     .into_iter()
                     .map(|manner| (manner.as_str(), look.phrases().manner(manner), manner == current))
                     .collect(),
@@ -235,13 +250,7 @@ impl Teller<'_> {
             turns: tap
                 .turns
                 .iter()
-                .map(|turn| Turned {
-                    time: time_of(turn.at),
-                    what: if turn.what == "card" { look.phrases().card } else { look.phrases().task },
-                    from: word_of(look, &turn.from),
-                    to: word_of(look, &turn.to),
-                    by: if turn.by_itself { look.phrases().by_platform } else { look.phrases().by_call },
-                })
+                .map(|turn| Turned { time: time_of(turn.at), words: self.turned(turn) })
                 .collect(),
         }
     }
@@ -281,19 +290,51 @@ impl Teller<'_> {
         }
     }
 
-    fn source(&self) -> (String, Option<(u64, String)>) {
+    fn source(&self) -> (String, Option<String>) {
         let t = self.look.phrases();
-        let link = |of: u64| Some((of, self.look.link(format!("/taps/{of}"))));
-        let (text, link) = match self.tap.source {
-            Source::Button | Source::Forged => ("", None),
-            Source::Replay(of) => (t.replayed, link(of)),
-            Source::Edit(of) => (t.edited, link(of)),
+        let link = |of: u64| Some(self.look.link(format!("/taps/{of}")));
+        match self.tap.source {
+            Source::Replay(of) => ((t.replayed)(of), link(of)),
+            Source::Edit(of) => ((t.edited)(of), link(of)),
+            Source::Button | Source::Forged if self.tap.request.spoiled => (t.changed.to_owned(), None),
+            Source::Button | Source::Forged => (String::new(), None),
+        }
+    }
+
+    /// The decision, or why there is none.
+    fn in_console(&self) -> Option<(String, &'static str)> {
+        let (tap, t) = (self.tap, self.look.phrases());
+        let console = &self.emulator.demo.get()?.console;
+        let command_id =
+            tap.command.as_ref().map(|arrived| &*arrived.command_id).or_else(|| tap.command_id());
+        if let Some(id) = command_id {
+            return Some((format!("{console}/decisions/{}", tame(id)), t.in_console));
+        }
+        tap.answer.as_ref()?;
+        // A stranger's callback names nobody: the time is all that is known of it.
+        let user = if tap.source == Source::Forged { "" } else { &*tap.user };
+        let at = Timestamp::from_millisecond(tap.at).ok()?;
+        let asked = [("q", format!("{user} {at}").trim().to_owned())];
+        let url = reqwest::Url::parse_with_params(&format!("{console}/why"), asked).ok()?;
+        Some((url.into(), t.why_in_console))
+    }
+
+    fn turned(&self, turn: &Turn) -> String {
+        let t = self.look.phrases();
+        let what = if turn.what == "card" { t.card } else { t.task };
+        let by = match (turn.by_itself, &*turn.to) {
+            (false, _) => t.by_call,
+            (true, "DETAIL") => t.by_failure,
+            (true, _) => t.by_next_status,
         };
-        let text = match (text, self.tap.request.spoiled) {
-            ("", true) => t.changed.to_owned(),
-            (text, _) => text.to_owned(),
-        };
-        (text, link)
+        let (from, to) = (word_of(self.look, &turn.from), word_of(self.look, &turn.to));
+        (t.turned)(what, &(t.turned_from)(&from, &to), by)
+    }
+
+    fn answered_at(&self) -> Option<i64> {
+        let answer = self.tap.answer.as_ref()?;
+        answer.status?;
+        Some(self.tap.at.saturating_add_unsigned(answer.elapsed_ms))
     }
 
     fn request(&self) -> Head {
@@ -349,7 +390,7 @@ impl Teller<'_> {
         self.head(3, state, summary, Some(at))
     }
 
-    fn command(&self) -> (Head, Option<(u64, String)>) {
+    fn command(&self) -> (Head, Option<String>) {
         let t = self.look.phrases();
         if let Some(arrived) = &self.tap.command {
             let head = self.head(4, State::Done, tame(&arrived.routing_key), Some(arrived.at));
@@ -358,8 +399,7 @@ impl Teller<'_> {
         let earlier = self.tap.command_id().and_then(|id| self.taps.of_command(id));
         if let Some(earlier) = earlier.filter(|earlier| earlier.id != self.tap.id) {
             let link = self.look.link(format!("/taps/{}", earlier.id));
-            let summary = format!("{} {}", t.same_as, earlier.id);
-            return (self.head(4, State::Never, summary, None), Some((earlier.id, link)));
+            return (self.head(4, State::Never, (t.same_as)(earlier.id), None), Some(link));
         }
         let kept = self.tap.command_id().is_some();
         let lost = self.tap.answer.as_ref().is_some_and(|answer| answer.status.is_none());
@@ -374,11 +414,14 @@ impl Teller<'_> {
         (self.head(4, state, summary.to_owned(), None), None)
     }
 
-    fn worker(&self) -> Head {
+    fn worker(&self, command: State) -> Head {
         let t = self.look.phrases();
         let Some(report) = &self.tap.report else {
-            let state = if self.tap.command.is_some() { State::Waiting } else { State::Never };
-            let summary = if state == State::Waiting { t.no_report } else { "" };
+            // A command that is on its way will have a report.
+            let is_on_its_way = self.emulator.demo.get().is_some() && command == State::Waiting;
+            let state =
+                if self.tap.command.is_some() || is_on_its_way { State::Waiting } else { State::Never };
+            let summary = if self.tap.command.is_some() { t.no_report } else { "" };
             return self.head(5, state, summary.to_owned(), None);
         };
         let (state, word) = match Manner::parse(&report.word) {
@@ -388,7 +431,7 @@ impl Teller<'_> {
             None => (State::Done, ""),
         };
         let summary = match report.message.as_deref() {
-            Some(message) => format!("{word}: {}", tame(message)),
+            Some(message) => (t.said)(word, &tame(message)),
             None => word.to_owned(),
         };
         self.head(5, state, summary, Some(report.at))
@@ -398,9 +441,10 @@ impl Teller<'_> {
         let t = self.look.phrases();
         if let Some(last) = self.tap.turns.last() {
             let (from, to) = (word_of(self.look, &last.from), word_of(self.look, &last.to));
-            let good = matches!(&*last.to, "APPROVED" | "REJECTED" | "PROCESSED");
+            // What countersign has shown is what the worker said, whatever that was.
+            let good = !last.by_itself || last.to != "DETAIL";
             let state = if good { State::Done } else { State::Failed };
-            return self.head(6, state, format!("{from} → {to}"), Some(last.at));
+            return self.head(6, state, (t.turned_from)(&from, &to), Some(last.at));
         }
         let ends = self.tap.source != Source::Button
             || self.tap.answer.as_ref().is_some_and(|answer| answer.seen.is_err());
@@ -413,6 +457,24 @@ impl Teller<'_> {
     }
 }
 
+/// What the approver reads. The emulator's own words about a missing answer are in the reader's language.
+fn seen_of(look: &Look, text: &str) -> String {
+    match text {
+        press::TOO_LATE => look.phrases().no_answer_in_time.to_owned(),
+        press::NOT_REACHED => look.phrases().nobody_there.to_owned(),
+        other => tame(other),
+    }
+}
+
+/// Whether what a view shows has the token's mask in it.
+fn views_mask(tap: &Tap, view: View) -> bool {
+    let text = match view {
+        View::Decrypted | View::Hex => tap.request.shown_plain(),
+        View::Sent | View::Curl => tap.request.shown_wire(),
+    };
+    tap.request.is_masked_in(&text)
+}
+
 /// Host and path of a URL.
 fn parts(url: &str) -> (&str, &str) {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -420,7 +482,7 @@ fn parts(url: &str) -> (&str, &str) {
 }
 
 /// JSON with one member per line; anything else as it is.
-fn pretty(text: &str) -> String {
+pub(super) fn pretty(text: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(text).ok().filter(|value: &Value| value.is_object());
     let text =
         parsed.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| text.to_owned());

@@ -1,4 +1,4 @@
-//! Scenarios of the demo: each plays something that happens in earnest, with the real service, and puts what is expected
+//! Scenarios of the demo: each plays something that really happens, with the real service, and puts what is expected
 //! beside what was seen.
 
 mod plays;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         demo::{DemoEndpoint, Manner},
+        press::{DONE, TOO_LATE},
         tenant::Planned,
         values::now_ms,
     },
@@ -72,7 +73,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "replay",
         title: words("隔一段时间后重放", "Replay after a while"),
         lesson: words(
-            "上下文带轮次时永远是 duplicate；不带轮次时只在窗口内是，之后是一条新命令，并用 repeats 指出前一条。窗口通常是 60 秒，这里是 2 秒。",
+            "上下文带轮次时永远是 duplicate；不带轮次时只在去重窗口（dedupe_window）内是，之后是一条新命令，并用 repeats 指出前一条。去重窗口通常是 60 秒，这里是 2 秒。",
             "With a round it is a duplicate for ever; without one only within a window, and later a new command that names the first in repeats. The window is usually 60 s, here 2 s.",
         ),
         needs_broker: true,
@@ -114,9 +115,9 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "center-refuses",
-        title: words("审批中心限流或拒绝", "The center limits, or refuses"),
+        title: words("审批中心限流或不接受", "The center limits calls, or refuses them"),
         lesson: words(
-            "限流（429）时结果等待后重试；被拒绝的结果会搁置，由运维人员再次显示。",
+            "限流（429）时，结果等待后重试；审批中心不接受的结果会搁置，由运维人员再次展示。",
             "An outcome that the center limits (429) waits and is shown later; one that it refuses is parked until an operator shows it again.",
         ),
         needs_broker: true,
@@ -235,7 +236,7 @@ async fn slow_answer(stage: &mut Stage) -> Result<(), String> {
     first.patience_ms = 1000;
     let first = stage.send(first).await;
     stage.check(FIRST_ANSWER, "none", stage.answer(first)?, first);
-    stage.check(READS, "提交失败 (no answer in time)", stage.read(first)?, first);
+    stage.check(READS, TOO_LATE, stage.read(first)?, first);
     let action = stage.member(first, "action").await?;
     stage.check(words("处理程序收到的决定", "decision at the worker"), "approve", action, first);
     let second = stage.send(second).await;
@@ -282,17 +283,33 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
         })
     };
     let mark = now_ms();
-    for (number, (what, expected, secret, seconds, user)) in [
-        (words("有效的签名", "soundly signed"), "200 accepted", &*secret, 3600, None),
+    let forger = "another secret of the same length ..";
+    for (number, (what, expected, sentence, secret, seconds, user)) in [
+        (words("有效的签名", "soundly signed"), "200 accepted", DONE, &*secret, 3600, None),
         (
             words("伪造的签名", "forged"),
             "422 context_invalid",
-            "another secret of the same length ..",
+            "无法确定对应的审批任务，请到业务系统中处理。",
+            forger,
             3600,
             None,
         ),
-        (words("已过期", "expired"), "410 context_expired", &*secret, -3600, None),
-        (words("不是审批人", "foreign operator"), "403 operator_not_allowed", &*secret, 3600, Some("li4")),
+        (
+            words("已过期", "expired"),
+            "410 context_expired",
+            "该审批操作已过期，请到业务系统中查看最新状态。",
+            &*secret,
+            -3600,
+            None,
+        ),
+        (
+            words("不是审批人", "foreign operator"),
+            "403 operator_not_allowed",
+            "您不是该任务的审批人，如有疑问请联系管理员。",
+            &*secret,
+            3600,
+            Some("li4"),
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -302,6 +319,7 @@ async fn signed_contexts(stage: &mut Stage) -> Result<(), String> {
         let tap = stage.tap_as(card, APPROVE, user)?;
         let tap = stage.send(tap).await;
         stage.check(what, expected, stage.answer(tap)?, tap);
+        stage.check(READS, sentence, stage.read(tap)?, tap);
     }
     let card = stage.card(DemoEndpoint::Purchase, false)?;
     let tap = stage.tap_as(card, APPROVE, Some("li4"))?;
@@ -360,7 +378,7 @@ async fn center_refuses(stage: &mut Stage) -> Result<(), String> {
     let tap = stage.send(tap).await;
     let shown = stage.shown_at_last(card, "APPROVED").await;
     stage.check(words("限流两次后的卡片", "card after two limits"), "APPROVED", shown, tap);
-    stage.check(words("剩下的限流", "limits left"), "0", stage.failures_left().to_string(), tap);
+    stage.check(words("剩余的限流次数", "limits left"), "0", stage.failures_left().to_string(), tap);
 
     // A code that means nothing good: it is not tried again.
     stage.plan(planned(1, 200, 60_001));
@@ -378,9 +396,9 @@ async fn center_refuses(stage: &mut Stage) -> Result<(), String> {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    stage.check(words("被拒绝的结果", "the refused outcome"), "parked", showing, tap);
+    stage.check(words("审批中心没有接受的结果", "the refused outcome"), "parked", showing, tap);
     let (status, _) = stage.ask(reqwest::Method::POST, &format!("{path}/show-again")).await?;
-    stage.check(words("再次显示", "show again"), "202", status.to_string(), tap);
+    stage.check(words("再次展示", "show again"), "202", status.to_string(), tap);
     let shown = stage.shown_at_last(card, "APPROVED").await;
     stage.check(CARD, "APPROVED", shown, tap);
     Ok(())

@@ -115,6 +115,13 @@ impl Request {
         self.masked(&String::from_utf8_lossy(&self.wire)).into_owned()
     }
 
+    /// Whether a text has the mask in place of the token.
+    pub(in crate::emulator) fn is_masked_in(&self, text: &str) -> bool {
+        self.token
+            .as_ref()
+            .is_some_and(|token| !token.is_empty() && text.contains(&mask(token.expose().len())))
+    }
+
     /// IV and ciphertext, if the body is encrypted.
     pub(in crate::emulator) fn sealed(&self) -> Option<Vec<u8>> {
         use base64::{Engine, engine::general_purpose::STANDARD};

@@ -124,5 +124,13 @@ document.addEventListener("change", (event) => {
   if (event.target.matches(".users select")) event.target.form.submit();
 });
 
+// What takes a while says that it runs, and is not begun twice.
+document.addEventListener("submit", (event) => {
+  const button = event.target.querySelector("button[data-busy]");
+  if (!button) return;
+  button.textContent = button.dataset.busy;
+  setTimeout(() => { button.disabled = true; });
+});
+
 offerCopies();
 listen();
