@@ -139,6 +139,7 @@ impl App {
         let callbacks = http::serve(&settings.http, callbacks, gate.clone(), LONGEST_GRACE, max_connections)
             .context("cannot serve callbacks")?;
         let access = Arc::new(Access::new(&settings.console));
+        metrics.process.set_console(settings.console.public_url.as_ref().map(|url| url.page("")));
         let console = console::serve(
             console,
             access.clone(),

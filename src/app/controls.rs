@@ -92,6 +92,7 @@ impl Controls {
         if self.gate.tls_differs(&settings.http) {
             left.push("http.tls");
         }
+        self.metrics.process.set_console(settings.console.public_url.as_ref().map(|url| url.page("")));
         if !self.access.replace(&settings.console) {
             left.push("admin.token");
         }

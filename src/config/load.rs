@@ -124,6 +124,9 @@ fn read_sections(tree: &Table, report: &mut Report<'_>, loaded: &mut Loaded) {
         identities = whether;
         log
     });
+    if let (Some(log), Some(admin)) = (&mut loaded.log, &loaded.admin) {
+        log.pages = admin.public_url.as_ref().map(|url| url.page(""));
+    }
     loaded.traces = root.table("traces", traces::traces);
     loaded.approval_center = root.table("approval_center", center::approval_center);
     let taken = loaded.amqp.as_ref().map(|amqp| amqp.broker.queue.clone());

@@ -344,7 +344,7 @@ pub(super) fn log(section: &mut Section<'_, '_, '_>) -> (Option<log::Settings>, 
         "a level, or directives such as \"info,countersign::relay=debug\"",
         |text| log::check_filter(text).map(|()| text.to_owned()),
     );
-    let settings = format.zip(filter).map(|(format, filter)| log::Settings { format, filter });
+    let settings = format.zip(filter).map(|(format, filter)| log::Settings { format, filter, pages: None });
     (settings, section.flag("identities"))
 }
 

@@ -314,6 +314,7 @@ fn log(response: &Response, took: Duration, peer: Option<IpAddr>) {
                 return;
             }
             // tracing fixes the level of an event at its call site.
+            let at = Timestamp::now();
             macro_rules! refused {
                 ($level:ident) => {
                     tracing::$level!(
@@ -325,6 +326,7 @@ fn log(response: &Response, took: Duration, peer: Option<IpAddr>) {
                         duration_us,
                         peer,
                         detail,
+                        page = %format_args!("/why?q={at}"),
                         "callback refused"
                     )
                 };

@@ -6,6 +6,7 @@ mod filter;
 mod journal;
 mod json;
 mod lines;
+mod pages;
 mod people;
 
 use std::{
@@ -34,6 +35,7 @@ use journal::Prioritised;
 use json::Json;
 pub use lines::Flush;
 use lines::Lines;
+use pages::Pages;
 use people::People;
 
 /// The format and filter of the log.
@@ -43,11 +45,13 @@ pub struct Settings {
     pub format: Format,
     /// Filter in `tracing_subscriber`'s [`EnvFilter`] syntax.
     pub filter: String,
+    /// The console's address in browsers, without a slash at its end: lines about a command then have that of its page.
+    pub pages: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { format: Format::Auto, filter: "info".to_owned() }
+        Self { format: Format::Auto, filter: "info".to_owned(), pages: None }
     }
 }
 
@@ -121,7 +125,9 @@ impl Log {
     /// # Errors
     /// The filter is invalid. Then nothing has changed.
     pub fn replace(&self, settings: &Settings) -> Result<(), Error> {
-        self.switch.turn(is_human(settings.format), &settings.filter)
+        self.switch.turn(is_human(settings.format), &settings.filter)?;
+        self.switch.pages.set(settings.pages.clone());
+        Ok(())
     }
 }
 
@@ -146,6 +152,7 @@ pub fn init(settings: &Settings) -> Result<Log, Error> {
     let lines = Lines::start(io::stderr()).map_err(Error::Thread)?;
     let target = Target { colours, journal: journal::is_read_by_it() };
     let (subscriber, switch) = layer(is_human(settings.format), target, &settings.filter, lines.clone())?;
+    switch.pages.set(settings.pages.clone());
     subscriber.try_init().map_err(Error::Twice)?;
     let hurried = lines.clone();
     std::panic::set_hook(Box::new(move |panic| {
@@ -161,6 +168,7 @@ pub fn init(settings: &Settings) -> Result<Log, Error> {
 struct Switch {
     human: reload::Handle<EnvFilter, Registry>,
     json: reload::Handle<EnvFilter, Registry>,
+    pages: Pages,
 }
 
 impl Switch {
@@ -203,17 +211,18 @@ where
     let (for_machines, json) = reload::Layer::new(for_machines);
     let layer = || tracing_subscriber::fmt::layer().with_writer(writer.clone()).with_timer(Utc);
     let journal = target.journal;
+    let pages = Pages::default();
     let prose = Prose::default().with_timer(Utc).with_target(false).with_ansi(target.colours);
     let people = layer()
         .with_ansi(target.colours)
         .event_format(Prioritised { inner: prose, journal })
-        .fmt_fields(People);
-    let machines = layer().json().event_format(Prioritised { inner: Json::new(), journal });
+        .fmt_fields(People { pages: pages.clone() });
+    let machines = layer().json().event_format(Prioritised { inner: Json::new(pages.clone()), journal });
     let layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![
         Box::new(people.with_filter(for_people.and(filter_fn(is_safe)))),
         Box::new(machines.with_filter(for_machines.and(filter_fn(is_safe)))),
     ];
-    Ok((Registry::default().with(layers), Switch { human, json }))
+    Ok((Registry::default().with(layers), Switch { human, json, pages }))
 }
 
 /// An error and its causes on one line. A cause that ends the text before it, as in many crates, is not repeated.
@@ -310,6 +319,36 @@ mod tests {
         assert_eq!(line["message"], "callback accepted");
         let time = line["timestamp"].as_str().unwrap();
         assert!(time.ends_with('Z') && time.parse::<Timestamp>().is_ok(), "{time}");
+    }
+
+    #[test]
+    fn with_the_consoles_address_a_line_has_that_of_its_page() {
+        for (human, of_command, of_time) in [
+            (
+                false,
+                r#","page":"https://c.example/decisions/01a1""#,
+                r#","page":"https://c.example/why?q=10:31""#,
+            ),
+            (true, " page=https://c.example/decisions/01a1", " page=https://c.example/why?q=10:31"),
+        ] {
+            let lines = |base: Option<&str>| {
+                let written = Written::default();
+                let writer = written.clone();
+                let (subscriber, switch) =
+                    layer(human, Target::default(), "info", move || writer.clone()).unwrap();
+                switch.pages.set(base.map(str::to_owned));
+                let guard = subscriber.set_default();
+                tracing::info!(command_id = %"01a1", outcome = "accepted", "callback kept");
+                tracing::info!(page = %format_args!("/why?q={}", "10:31"), "callback refused");
+                tracing::info!(endpoint = "purchase", "something else");
+                drop(guard);
+                String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+            };
+            let with = lines(Some("https://c.example"));
+            assert!(with.contains(of_command) && with.contains(of_time), "{with}");
+            assert_eq!(with.matches("page").count(), 2, "{with}");
+            assert!(!lines(None).contains("page"), "{}", lines(None));
+        }
     }
 
     #[test]

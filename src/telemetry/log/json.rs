@@ -20,7 +20,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::Utc;
+use super::{
+    Utc,
+    pages::{COMMAND_ID, DECISION, PAGE, Pages},
+};
 use crate::telemetry::taming;
 
 /// The target of events from the `log` crate.
@@ -29,12 +32,13 @@ const LOG: &str = "log";
 /// Writes events as `{"timestamp":…,"level":…,"message":…,…,"target":…}`.
 pub(super) struct Json {
     general: Format<format::Json, Utc>,
+    pages: Pages,
 }
 
 impl Json {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(pages: Pages) -> Self {
         let general = Format::default().with_timer(Utc).json().flatten_event(true);
-        Self { general: general.with_current_span(true).with_span_list(false) }
+        Self { general: general.with_current_span(true).with_span_list(false), pages }
     }
 }
 
@@ -62,7 +66,8 @@ where
         writer.write_str("\",\"level\":\"")?;
         writer.write_str(metadata.level().as_str())?;
         writer.write_char('"')?;
-        let mut members = Members { writer, result: Ok(()) };
+        let base = self.pages.base();
+        let mut members = Members { writer, result: Ok(()), base: base.as_deref() };
         event.record(&mut members);
         members.member("target", |writer| string(writer, metadata.target()));
         members.result?;
@@ -71,12 +76,14 @@ where
 }
 
 /// Writes fields as members until one fails.
-struct Members<'a> {
-    writer: Writer<'a>,
+struct Members<'w, 'b> {
+    writer: Writer<'w>,
     result: fmt::Result,
+    /// Of the console's pages.
+    base: Option<&'b str>,
 }
 
-impl Members<'_> {
+impl Members<'_, '_> {
     fn member(&mut self, name: &str, value: impl FnOnce(&mut dyn Write) -> fmt::Result) {
         let writer = &mut self.writer;
         let write = || {
@@ -91,7 +98,21 @@ impl Members<'_> {
     }
 }
 
-impl Visit for Members<'_> {
+impl Members<'_, '_> {
+    fn text(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        self.member(name, |writer| {
+            writer.write_char('"')?;
+            Escaped(writer).write_fmt(value)?;
+            writer.write_char('"')
+        });
+    }
+
+    fn page(&mut self, base: &str, path: &str, rest: &dyn fmt::Debug) {
+        self.text(PAGE, format_args!("{base}{path}{rest:?}"));
+    }
+}
+
+impl Visit for Members<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.member(field.name(), |writer| string(writer, value));
     }
@@ -118,11 +139,15 @@ impl Visit for Members<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(field.name(), |writer| {
-            writer.write_char('"')?;
-            write!(Escaped(writer), "{value:?}")?;
-            writer.write_char('"')
-        });
+        match (field.name(), self.base) {
+            (PAGE, Some(base)) => self.page(base, "", value),
+            (PAGE, None) => {}
+            (COMMAND_ID, Some(base)) => {
+                self.text(COMMAND_ID, format_args!("{value:?}"));
+                self.page(base, DECISION, value);
+            }
+            (name, _) => self.text(name, format_args!("{value:?}")),
+        }
     }
 }
 
@@ -201,12 +226,12 @@ mod tests {
         let layers = tracing_subscriber::fmt::layer()
             .json()
             .with_writer(move || our_writer.clone())
-            .event_format(Json::new())
+            .event_format(Json::new(Pages::default()))
             .and_then(
                 tracing_subscriber::fmt::layer()
                     .json()
                     .with_writer(move || their_writer.clone())
-                    .event_format(Json::new().general),
+                    .event_format(Json::new(Pages::default()).general),
             );
         let subscriber = tracing_subscriber::registry().with(layers);
         tracing::subscriber::with_default(subscriber, events);

@@ -8,27 +8,35 @@ use tracing_subscriber::{
     fmt::{FormatFields, format::Writer},
 };
 
-use super::chain;
+use super::{
+    chain,
+    pages::{COMMAND_ID, DECISION, PAGE, Pages},
+};
 use crate::telemetry::taming::Taming;
 
 /// Writes the message, and the other fields as `name=value`.
-pub(super) struct People;
+pub(super) struct People {
+    pub(super) pages: Pages,
+}
 
 impl<'w> FormatFields<'w> for People {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut line = Line { writer, begun: false, result: Ok(()) };
+        let base = self.pages.base();
+        let mut line = Line { writer, begun: false, result: Ok(()), base: base.as_deref() };
         fields.record(&mut line);
         line.result
     }
 }
 
-struct Line<'w> {
+struct Line<'w, 'b> {
     writer: Writer<'w>,
     begun: bool,
     result: fmt::Result,
+    /// Of the console's pages.
+    base: Option<&'b str>,
 }
 
-impl Line<'_> {
+impl Line<'_, '_> {
     fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let name = field.name();
         // Source locations from the bridge of the `log` crate.
@@ -53,7 +61,7 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for Line<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             self.field(field, format_args!("{value}"));
@@ -67,6 +75,15 @@ impl Visit for Line<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.field(field, format_args!("{value:?}"));
+        match (field.name(), self.base) {
+            (PAGE, Some(base)) => self.field(field, format_args!("{base}{value:?}")),
+            (PAGE, None) => {}
+            (name, base) => {
+                self.field(field, format_args!("{value:?}"));
+                if let (COMMAND_ID, Some(base), Ok(())) = (name, base, self.result) {
+                    self.result = self.write(PAGE, format_args!("{base}{DECISION}{value:?}"));
+                }
+            }
+        }
     }
 }

@@ -24,6 +24,7 @@ pub struct Process {
     /// Rejected, and applied.
     reloads: Box<[Counter]>,
     certificate_not_after: Family<Label, Gauge>,
+    console: Family<[(&'static str, String); 1], Gauge>,
 }
 
 impl Process {
@@ -46,12 +47,26 @@ impl Process {
             "When a certificate of countersign expires, in seconds since 1970, by what it is used for",
             Family::default(),
         );
-        Self { reloads, certificate_not_after }
+        let console = registered(
+            registry,
+            "console_info",
+            "Always 1; where browsers find the console, if admin.public_url says so",
+            Family::default(),
+        );
+        Self { reloads, certificate_not_after, console }
     }
 
     /// Counts a reload of the configuration: applied or rejected.
     pub fn reloaded(&self, applied: bool) {
         self.reloads[usize::from(applied)].inc();
+    }
+
+    /// Sets where browsers find the console; `None` ends the series: nobody has said so.
+    pub fn set_console(&self, url: Option<String>) {
+        self.console.clear();
+        if let Some(url) = url {
+            self.console.get_or_create(&[("url", url)]).set(1);
+        }
     }
 
     /// Sets when the certificate for this use expires, in seconds since 1970; `None` ends the series: there is none.
