@@ -253,7 +253,7 @@ await attempt("scenarios", async () => {
     await page.click("main button:not(.copying)");
     check(`scenario ${name} says that it runs`, await page.locator("button:has-text('Running…'), .checks").count() > 0);
     await page.waitForSelector(".checks");
-    check(`scenario ${name} has a verdict`, /^✓ all \d+ as expected$/.test(await page.textContent(".verdict")), await page.textContent(".verdict"));
+    check(`scenario ${name} has a result`, /^✓ all \d+ as expected$/.test(await page.textContent(".result")), await page.textContent(".result"));
     const seen = await page.textContent("main");
     const fine = await page.locator(".checks .state.done").count();
     check(`scenario ${name}`, fine >= 2 && await page.locator(".checks .state.failed, .problem").count() === 0, seen);

@@ -218,7 +218,7 @@ struct One<'a> {
     played_at: String,
     checks: Vec<Checked>,
     fine: usize,
-    verdict: String,
+    result: String,
     /// Of this emulator, as the browser knows it.
     url: String,
 }
@@ -352,7 +352,7 @@ async fn scenario(
         problem: played.as_ref().and_then(|played| played.problem.as_deref()).map(tame),
         played_at: played.as_ref().map(|played| time_of(played.at)).unwrap_or_default(),
         fine,
-        verdict: (look.phrases().verdict)(fine, checks.len()),
+        result: (look.phrases().result)(fine, checks.len()),
         checks,
         // The guard has looked at the header.
         url: format!("http://{}", request.connection_info().host()),

@@ -194,7 +194,7 @@ pub(super) struct Phrases {
     pub(super) needs_broker: &'static str,
     pub(super) takes: fn(u8) -> String,
     pub(super) running: &'static str,
-    pub(super) verdict: fn(usize, usize) -> String,
+    pub(super) result: fn(usize, usize) -> String,
     pub(super) all_scenarios: &'static str,
     pub(super) kept_pending: &'static str,
     pub(super) kept_published: &'static str,
@@ -382,7 +382,7 @@ const ZH: Phrases = Phrases {
     needs_broker: "需要 RabbitMQ",
     takes: |seconds| format!("大约需要 {seconds} 秒"),
     running: "正在运行…",
-    verdict: |fine, all| match fine == all {
+    result: |fine, all| match fine == all {
         true => format!("✓ {all} 项全部与预期一致"),
         false => format!("✗ {all} 项中有 {} 项与预期不一致", all - fine),
     },
@@ -553,7 +553,7 @@ const EN: Phrases = Phrases {
     needs_broker: "Needs RabbitMQ",
     takes: |seconds| format!("Takes about {seconds} s"),
     running: "Running…",
-    verdict: |fine, all| match fine == all {
+    result: |fine, all| match fine == all {
         true => format!("✓ all {all} as expected"),
         false => format!("✗ {} of {all} not as expected", all - fine),
     },

@@ -49,7 +49,7 @@ impl Process {
         );
         let console = registered(
             registry,
-            "console_info",
+            "console",
             "Always 1; where browsers find the console, if admin.public_url says so",
             Family::default(),
         );
