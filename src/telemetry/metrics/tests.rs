@@ -18,6 +18,37 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     ours.collect()
 }
 
+/// Panics if the text names a metric, a label or a value that is not in the catalogue; returns how often it names a metric.
+/// `job` and `instance` are Prometheus' own, and `$` begins a variable of a dashboard.
+fn selectors_are_of_ours(text: &str, known: &str) -> usize {
+    let found = named(text);
+    for (name, labels) in &found {
+        let lines: Vec<_> = known
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .collect();
+        assert!(!lines.is_empty(), "{name} is not a metric of ours");
+        // Prometheus adds the instance.
+        let is_ours = |label: &&str| !label.is_empty() && !label.starts_with("instance=");
+        for label in labels.split(',').filter(is_ours) {
+            let key = label.split(['=', '!']).next().unwrap().trim();
+            if matches!(key, "job" | "instance") {
+                continue;
+            }
+            assert!(
+                lines.iter().all(|line| line.contains(&format!("{key}=\""))),
+                "{name} has no label {key}"
+            );
+            for value in label.split('"').nth(1).unwrap().split('|').filter(|value| !value.starts_with('$')) {
+                let there = lines.iter().any(|line| line.contains(&format!("{key}=\"{value}\"")));
+                assert!(there, "{name} has no {label}");
+            }
+        }
+    }
+    found.len()
+}
+
 fn with_every_series_of_an_alert() -> Arc<Metrics> {
     let metrics = Metrics::new();
     for outcome in Refusal::ALL.iter().copied().map(Refusal::as_str).chain(["accepted", "duplicate"]) {
@@ -49,29 +80,7 @@ fn with_every_series_of_an_alert() -> Arc<Metrics> {
 fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
     let known = with_every_series_of_an_alert().render();
     let alerts = include_str!("../../../deploy/alerts.yaml");
-    let found = named(alerts);
-    assert!(found.len() > 10, "{found:?}");
-    for (name, labels) in found {
-        let lines: Vec<_> = known
-            .lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with(['{', ' ']))
-            .collect();
-        assert!(!lines.is_empty(), "{name} is not a metric of ours");
-        // Prometheus adds the instance.
-        let is_ours = |label: &&str| !label.is_empty() && !label.starts_with("instance=");
-        for label in labels.split(',').filter(is_ours) {
-            let key = label.split(['=', '!']).next().unwrap().trim();
-            assert!(
-                lines.iter().all(|line| line.contains(&format!("{key}=\""))),
-                "{name} has no label {key}"
-            );
-            for value in label.split('"').nth(1).unwrap().split('|') {
-                let there = lines.iter().any(|line| line.contains(&format!("{key}=\"{value}\"")));
-                assert!(there, "{name} has no {label}");
-            }
-        }
-    }
+    assert!(selectors_are_of_ours(alerts, &known) > 10);
 
     let docs = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
     let docs = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
@@ -102,6 +111,63 @@ fn alerts_are_written_against_this_catalogue_and_each_says_what_to_do() {
             assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{name}: {rule}");
         }
         assert!(matches!(rule["labels"]["severity"].as_str(), Some("page" | "ticket")), "{name}");
+    }
+}
+
+/// Every query of a dashboard, those of its variables included.
+fn queries(dashboard: &str) -> Vec<String> {
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let members = |list: &serde_json::Value, name: &str| -> Vec<String> {
+        let all = list.as_array().unwrap().iter();
+        all.filter_map(|one| one[name].as_str()).map(str::to_owned).collect()
+    };
+    let panels = dashboard["panels"].as_array().unwrap();
+    let panels = panels.iter().filter(|panel| panel["type"] != "row");
+    let mut found: Vec<_> = panels.flat_map(|panel| members(&panel["targets"], "expr")).collect();
+    found.extend(members(&dashboard["templating"]["list"], "query"));
+    found
+}
+
+#[test]
+fn dashboards_ask_for_metrics_and_labels_of_this_catalogue_and_leave_none_out() {
+    let metrics = with_every_series_of_an_alert();
+    metrics.callbacks.took(Duration::from_millis(3));
+    let known = metrics.render();
+    let read =
+        |name| std::fs::read_to_string(format!("{}/deploy/dashboards/{name}", env!("CARGO_MANIFEST_DIR")));
+    let operator = queries(&read("operator.json").unwrap());
+    let capacity = queries(&read("capacity.json").unwrap());
+    assert!(operator.len() > 50 && capacity.len() > 15, "{} {}", operator.len(), capacity.len());
+    for query in operator.iter().chain(&capacity) {
+        let ours = selectors_are_of_ours(query, &known);
+        assert!(ours > 0 || query.contains("alertname=~\"Countersign") || query == "prometheus", "{query}");
+        // `sum by (le, outcome) (…)`, and `label_values(…, endpoint)` of a variable
+        let grouped = query.split(" by (").skip(1).filter_map(|rest| rest.split(')').next());
+        let listed = query
+            .strip_prefix("label_values(")
+            .and_then(|rest| rest.trim_end_matches(')').rsplit(", ").next());
+        for label in grouped.flat_map(|labels| labels.split(", ")).chain(listed) {
+            let there = named(query).iter().any(|(name, _)| {
+                let mut lines = known.lines().filter_map(|line| line.strip_prefix(name));
+                lines.any(|rest| rest.starts_with('{') && rest.contains(&format!("{label}=\"")))
+            });
+            assert!(there || matches!(label, "job" | "instance"), "no metric of {query} has a label {label}");
+        }
+    }
+    for family in known.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        let shown = operator.iter().any(|query| {
+            named(query).iter().any(|(name, _)| {
+                let suffix = name.strip_prefix(family);
+                suffix.is_some_and(|suffix| ["", "_total", "_info", "_bucket"].contains(&suffix))
+            })
+        });
+        // Its file grows over months; room and write-ahead log are what an operator watches.
+        let capacity_only = [
+            "countersign_ledger_size_bytes",
+            "countersign_repeats_remembered",
+            "countersign_repeats_forgotten",
+        ];
+        assert_eq!(shown, !capacity_only.contains(&family), "{family} on the operator's dashboard");
     }
 }
 
