@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 
 import kubernetes_validate
@@ -152,7 +153,9 @@ def check_objects(name, values, objects):
         found = [port for port, service in services.items() if matches(monitor["spec"]["selector"]["matchLabels"], service["metadata"]["labels"])]
         check(f"{name}: what is scraped", found == ["internal"], str(found))
         check(f"{name}: the job is the release", services["internal"]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "approvals")
-        check(f"{name}: the port that is scraped", monitor["spec"]["endpoints"][0]["port"] == services["internal"]["spec"]["ports"][0]["name"])
+        port = services["internal"]["spec"]["ports"][0]["name"]
+        wanted = [{"port": port, "path": "/metrics", "interval": values["serviceMonitor"]["interval"]}]
+        check(f"{name}: how it is scraped", monitor["spec"]["endpoints"] == wanted, str(monitor["spec"]))
     for rule in of_kind(objects, "PrometheusRule"):
         check(f"{name}: the alerts are those of deploy/alerts.yaml", rule["spec"] == yaml.safe_load(pathlib.Path("deploy/alerts.yaml").read_text()))
     for board in of_kind(objects, "ConfigMap"):
@@ -240,9 +243,23 @@ def check_chart():
         told = run("node", f"{NODE}/operator.mjs", input=json.dumps([object_]))
         check(f"{object_['kind']} by the schema of the Prometheus Operator", told.returncode == 0, told.stdout + told.stderr)
 
+    packed = run(HELM, "package", CHART, "--destination", str(SCRATCH))
+    (archive,) = SCRATCH.glob("countersign-*.tgz") if packed.returncode == 0 else (None,)
+    check("helm package", packed.returncode == 0, packed.stderr)
+    if archive:
+        names = {name.removeprefix("countersign/") for name in tarfile.open(archive).getnames()}
+        wanted = {"files/alerts.yaml", "files/dashboards/operator.json", "files/dashboards/capacity.json"}
+        check("the package has what is linked, and no more", wanted == {name for name in names if name.startswith("files/")}, str(names))
+        same = run(HELM, "template", "approvals", str(archive), "--namespace", "countersign", *CASES["sqlite"])
+        check("the package renders as the directory does", same.stdout == render(*CASES["sqlite"]).stdout, same.stderr)
+
     for case in yaml.safe_load((HERE / "refused.yaml").read_text()):
         told = render(*(f"--set={one}" for one in case["set"]))
-        check(f"refused: {case['set']}", told.returncode != 0 and case["says"] in told.stderr, told.stderr[-500:])
+        # Helm 4 says /config/admin/token, and Helm 3 config.admin.token.
+        at = case.get("at", "/")
+        named = f"'{at}'" in told.stderr or at[1:].replace("/", ".") in told.stderr
+        good = told.returncode != 0 and named and case.get("says", "") in told.stderr
+        check(f"refused: {case['set']}", good, told.stderr[-500:])
 
     check_documented("", defaults, json.loads(pathlib.Path(CHART, "values.schema.json").read_text()))
 
