@@ -29,9 +29,7 @@ fn selectors_are_of_ours(text: &str, known: &str) -> usize {
             .filter(|rest| rest.starts_with(['{', ' ']))
             .collect();
         assert!(!lines.is_empty(), "{name} is not a metric of ours");
-        // Prometheus adds the instance.
-        let is_ours = |label: &&str| !label.is_empty() && !label.starts_with("instance=");
-        for label in labels.split(',').filter(is_ours) {
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
             let key = label.split(['=', '!']).next().unwrap().trim();
             if matches!(key, "job" | "instance") {
                 continue;
