@@ -132,6 +132,18 @@ need_rust() {
     command -v cc >/dev/null || apt_install gcc libc6-dev
 }
 
+# A tool of the wanted version from PATH or from an earlier run into $tools; else it is built, without optimization,
+# because building takes longer than all that it will ever do here.
+install_cargo_tool() { # <name> <version>
+    local name=$1 version=$2
+    ! "$name" --version 2>/dev/null | grep -qF "$version" || return 0
+    # A subcommand of cargo does not say its version unless cargo calls it.
+    ! grep -qsF "\"$name $version " "$tools/.crates.toml" || return 0
+    say "cargo install $name $version"
+    CARGO_TARGET_DIR=$tools/build cargo install "$name" --version "=$version" --locked --debug --quiet --root "$tools"
+    rm -rf "$tools/build"
+}
+
 # --- ports ------------------------------------------------------------------------------------
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
