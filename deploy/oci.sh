@@ -5,8 +5,8 @@
 # Nobody's number on a machine, and the usual one of images without users.
 image_user=65532
 
-write_image() { # <program> <directory> <version> <revision> <seconds since 1970> <architecture>
-    local program=$1 directory=$2 version=$3 revision=$4 epoch=$5 architecture=$6
+write_image() { # <program> <directory> <version> <revision> <seconds since 1970> <architecture> <level of gzip>
+    local program=$1 directory=$2 version=$3 revision=$4 epoch=$5 architecture=$6 level=$7
     local root=$scratch/image created tar_digest layer config manifest
     local -a same=(--sort=name --format=gnu --numeric-owner --mtime="@$epoch")
     created=$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)
@@ -24,7 +24,7 @@ write_image() { # <program> <directory> <version> <revision> <seconds since 1970
     tar "${same[@]}" --owner=0 --group=0 --exclude=./var/lib/countersign -C "$root" -cf "$scratch/layer.tar" .
     tar "${same[@]}" --owner="$image_user" --group="$image_user" -C "$root" -rf "$scratch/layer.tar" ./var/lib/countersign
     tar_digest=$(sha256sum <"$scratch/layer.tar" | cut -d' ' -f1)
-    gzip -9 -n <"$scratch/layer.tar" >"$scratch/layer"
+    gzip "-$level" -n <"$scratch/layer.tar" >"$scratch/layer"
     layer=$(descriptor "$scratch/layer" application/vnd.oci.image.layer.v1.tar+gzip "$directory")
 
     jq -n --sort-keys --arg created "$created" --arg version "$version" --arg revision "$revision" \
