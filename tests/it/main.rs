@@ -33,6 +33,7 @@ mod probe;
 mod refusals;
 mod refuse;
 mod relay;
+mod release;
 mod replicas;
 mod requeue;
 mod restart;
