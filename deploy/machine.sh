@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034  # $root is for the suites that source this
+# shellcheck shell=bash disable=SC2034  # $root and $upper are for the suites that source this
 # Machines without a machine: a systemd of its own as process 1 of namespaces of its own, on a copy of a root file system that is
 # forgotten afterwards; nothing outside of it is touched. And the words of the suites that look into it. Sourced after lib.sh.
 
@@ -6,6 +6,7 @@ passed=0
 failed=0
 init=      # boot_machine: process 1, as it is seen from here
 root=      # make_root
+upper=     # make_root: what is different from the root that it began as
 
 skip() { note "not tried: $*"; echo "0 passed, 0 failed"; exit 0; }
 ok() { passed=$((passed + 1)); note "ok      $*"; }
@@ -40,6 +41,7 @@ make_root() { # <lower>
     at_exit "umount -l '$disk'"
     mkdir "$disk/upper" "$disk/work" "$disk/root"
     root=$disk/root
+    upper=$disk/upper
     mount -t overlay overlay -o "lowerdir=$1,upperdir=$disk/upper,workdir=$disk/work" "$root" || skip "no overlayfs"
     at_exit "umount -l '$root'"
 }
