@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # A compiler for static programs. Sourced after lib.sh.
 #
-# Rust's target for musl comes from rustup. Where rustup reaches no server, Debian 12 has all that it is made of: a newer
-# Rust with the source of its library (rustc-web, rust-web-src), musl, and LLVM's unwinder. The library is then built here,
-# once for each version of Rust.
+# Rust's target for musl is a matter of `rustup target add`, which nobody here does on its own: it fetches from one more server,
+# and changes the toolchain of whoever builds. Where the target is not installed, Debian 12 has all that it is made of: a newer Rust
+# with the source of its library (rustc-web, rust-web-src), musl, and LLVM's unwinder. The library is then built here, once for each
+# version of Rust.
 
 musl_target=x86_64-unknown-linux-musl
 
@@ -13,7 +14,7 @@ need_musl() { # <directory for tools>
     need_rust
     apt_install musl-tools
     export CC_x86_64_unknown_linux_musl=musl-gcc
-    if has_musl "$(command -v rustc)" || add_musl; then
+    if has_musl "$(command -v rustc)"; then
         note "$musl_target of $(rustc --version)"
         return
     fi
@@ -22,11 +23,6 @@ need_musl() { # <directory for tools>
 }
 
 has_musl() { compgen -G "$("$1" --print target-libdir --target "$musl_target")/libstd-*.rlib" >/dev/null; } # <rustc>
-
-# Bounded: without a network rustup tries for minutes.
-add_musl() {
-    command -v rustup >/dev/null && timeout 60 rustup target add "$musl_target" >/dev/null 2>&1 && has_musl "$(command -v rustc)"
-}
 
 # Exports RUSTC, a compiler from Debian's packages that knows $musl_target. Nothing of it is installed on the machine.
 make_musl_toolchain() { # <directory for tools>
