@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # A compiler for static programs. Sourced after lib.sh.
 #
-# Rust's target for musl is a matter of `rustup target add`, which nobody here does on its own: it fetches from one more server,
-# and changes the toolchain of whoever builds. Where the target is not installed, Debian 12 has all that it is made of: a newer Rust
+# Rust's target for musl comes from `rustup target add`, which no script here calls: it fetches from one more server,
+# and changes the toolchain of the user. Where the target is not installed, Debian 12 has all that it is made of: a newer Rust
 # with the source of its library (rustc-web, rust-web-src), musl, and LLVM's unwinder. The library is then built here, once for each
 # version of Rust.
 
@@ -101,9 +101,9 @@ build_musl_library() { # <directory> <version of Rust>
     musl-gcc -O2 -c "$directory/build/checked.c" -o "$directory/build/checked.o"
     ar rD "$own/libunwind.a" "$directory/build/checked.o" 2>/dev/null
     rm -rf "$directory/build" "$directory/empty"
-    # Last: whoever finds it finds all of it.
+    # Last: when it is there, all of it is there.
     mv "$directory/rustc.partial" "$directory/rustc"
 }
 
-# Sources of dependencies are in a directory of whoever builds; their bytes are the same everywhere.
+# Sources of dependencies are in a directory of the user; their bytes are the same everywhere.
 remap_registry() { echo "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/registry"; }
