@@ -99,7 +99,9 @@ build_musl_library() { # <directory> <version of Rust>
 		}
 	END
     musl-gcc -O2 -c "$directory/build/checked.c" -o "$directory/build/checked.o"
-    ar rD "$own/libunwind.a" "$directory/build/checked.o" 2>/dev/null
+    # mimalloc counts bits by a function of the compiler that Rust's own library leaves to C; gcc's needs nothing else.
+    (cd "$directory/build" && ar x "$(cc -print-libgcc-file-name)" _popcountdi2.o _popcountsi2.o _popcount_tab.o &&
+        ar rD "$own/libunwind.a" checked.o _popcountdi2.o _popcountsi2.o _popcount_tab.o 2>/dev/null) || die "gcc's library looks different"
     rm -rf "$directory/build" "$directory/empty"
     # Last: when it is there, all of it is there.
     mv "$directory/rustc.partial" "$directory/rustc"
