@@ -2,7 +2,7 @@
 # Roots of other Debian releases, for what has to be tried there. Sourced after lib.sh.
 
 # Makes the root of a Debian release in target/chroots, from where this machine gets its own packages. One that is there is used.
-make_chroot() { # <release> [<package>,<package>...]
+make_chroot() { # <release>
     local chroot=target/chroots/$1 site
     [[ ! -d $chroot ]] || return 0
     apt_install debootstrap
@@ -11,7 +11,7 @@ make_chroot() { # <release> [<package>,<package>...]
     say "debootstrap $1"
     rm -rf "$chroot.partial"
     mkdir -p target/chroots
-    debootstrap --variant=minbase --include="${2:-ca-certificates}" "$1" "$chroot.partial" ${site:+"$site"} >"$scratch/debootstrap" ||
+    debootstrap --variant=minbase --include=systemd,ca-certificates "$1" "$chroot.partial" ${site:+"$site"} >"$scratch/debootstrap" ||
         { tail -n 5 "$scratch/debootstrap" >&2; die "debootstrap could not make $1"; }
     mv "$chroot.partial" "$chroot"
 }
