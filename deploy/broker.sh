@@ -83,14 +83,17 @@ forbid_service_start() {
     remove_stale_service_policy
     [[ ! -e $service_policy ]] || return 0
     at_exit allow_service_start
+    local text
     # A start that the runlevel would not ask for comes as "(start)"; services that already run may restart.
     # shellcheck disable=SC2016  # the policy's own $2
-    printf '%s\n' '#!/bin/sh' "$service_policy_mark: process $$" "[ -d /proc/$$ ] || exit 0" \
-        'case "$2" in *restart*) exit 0 ;; *start*) exit 101 ;; esac' | as_root tee "$service_policy" >/dev/null
-    as_root chmod 755 "$service_policy"
+    text=$(printf '%s\n' '#!/bin/sh' "$service_policy_mark: process $$" "[ -d /proc/$$ ] || exit 0" \
+        'case "$2" in *restart*) exit 0 ;; *start*) exit 101 ;; esac')
+    # The guard writes it: if we did, and were killed before the guard is there, nobody would remove it.
     # shellcheck disable=SC2016  # the inner shell expands these
-    as_root setsid sh -c 'while [ -d "/proc/$1" ] && grep -qs "process $1\$" "$2"; do sleep 0.2; done
-        ! grep -qs "process $1\$" "$2" || rm -f -- "$2"' guard $$ "$service_policy" </dev/null >/dev/null 2>&1 &
+    as_root setsid sh -c 'printf "%s\n" "$3" >"$2" && chmod 755 "$2"
+        while [ -d "/proc/$1" ] && grep -qs "process $1\$" "$2"; do sleep 0.2; done
+        ! grep -qs "process $1\$" "$2" || rm -f -- "$2"' guard $$ "$service_policy" "$text" </dev/null >/dev/null 2>&1 &
+    wait_until 30 $$ test -x "$service_policy" || die "cannot write $service_policy"
 }
 allow_service_start() {
     ! grep -qs "^$service_policy_mark: process $$\$" "$service_policy" || as_root rm -f -- "$service_policy"
