@@ -52,6 +52,9 @@ Writes some tens of MiB to a temporary directory next to the ledger, for some se
 under load: it slows the service down.";
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign bench disk")]
 pub(super) enum BenchCommand {
     /// Measure what a sync costs in the ledger's directory, and how many decisions it keeps in a second
     Disk(DiskArguments),

@@ -10,6 +10,11 @@ use super::{
 use crate::config::{Fault, Faults, Loaded, NEEDS_RESTART, Origin, REFERENCE, Warning};
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign config defaults    every key, explained
+  countersign config check       every fault
+  countersign config show        what is in force")]
 pub(super) enum ConfigCommand {
     /// Check the configuration: every fault and warning, with key and origin
     ///
@@ -18,10 +23,19 @@ pub(super) enum ConfigCommand {
     /// Show the configuration in force, secrets redacted
     Show(ShowArguments),
     /// Print every key with its meaning, limits and default
+    #[command(after_help = "\
+Examples:
+  countersign config defaults | less
+  countersign config defaults | grep -A 8 dedupe_window")]
     Defaults,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign config check
+  countersign config check --config new.toml
+  countersign config check --json | jq .faults")]
 pub(super) struct CheckArguments {
     /// Print one JSON object instead of text, faults included
     #[arg(long)]
@@ -29,6 +43,11 @@ pub(super) struct CheckArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign config show
+  countersign config show --origins          also the file, the variable or the flag of each value
+  countersign config show --json | jq .http")]
 pub(super) struct ShowArguments {
     /// Also show where each value was set
     #[arg(long)]

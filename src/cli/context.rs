@@ -22,18 +22,22 @@ use crate::{
 };
 
 const CLAIMS: &str = "\
+Examples:
+  echo '{\"instance_id\":\"PO-77\",\"task_id\":\"n2\",\"round\":1,\"operators\":[\"zhang3\"]}' |
+    countersign context sign --endpoint purchase --expires-in 72h
+
 Claims that mean something to countersign: instance_id, task_id, round (or jti), business_key,
 operators and actions (lists: who may do what), approval_code, endpoint, exp, nbf, data; and iss and
 aud, where the endpoint looks at them. Others are signed as they are.
 
 A missing jti is generated. By default an endpoint requires exp, round (or jti) and operators:
-endpoints.context.jwt.require.
-
-Example:
-  echo '{\"instance_id\":\"PO-77\",\"task_id\":\"n2\",\"round\":1,\"operators\":[\"zhang3\"]}' |
-    countersign context sign --endpoint purchase --expires-in 72h";
+endpoints.context.jwt.require.";
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign context sign --expires-in 72h < claims.json
+  countersign context verify < token")]
 pub(super) enum ContextCommand {
     /// Sign claims from stdin, a JSON object, and print the token for action_context
     #[command(after_help = CLAIMS)]
@@ -66,6 +70,10 @@ pub(super) struct SignArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign context verify < token
+  countersign context sign < claims.json | countersign context verify --local-time")]
 pub(super) struct VerifyArguments {
     /// Check with the keys of this endpoint [default: the only endpoint configured]
     #[arg(long, value_name = "NAME")]

@@ -24,6 +24,10 @@ use crate::{
 const KEY_VARIABLE: &str = "COUNTERSIGN_ACTION_CALLBACK_KEY";
 
 const DECRYPT_HELP: &str = "\
+Examples:
+  countersign send --dry-run | countersign decrypt
+  countersign decrypt --key-file key < body.json
+
 Reads the body of a callback, or only the base64 of its `encrypt`, from stdin. It opens whatever the
 service would open, and prints what is inside; if the service would refuse that, stderr says why.
 
@@ -31,6 +35,10 @@ The key is the first of: --key-file, that of --endpoint, COUNTERSIGN_ACTION_CALL
 environment, that of the only endpoint in the configuration.";
 
 const KEY_SOURCES: &str = "\
+Examples:
+  echo '{\"action_type\":\"APPROVE\"}' | countersign encrypt
+  countersign encrypt --endpoint purchase < plain.json | countersign decrypt --endpoint purchase
+
 The key is the first of: --key-file, that of --endpoint, COUNTERSIGN_ACTION_CALLBACK_KEY in the
 environment, that of the only endpoint in the configuration.";
 

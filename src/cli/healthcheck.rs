@@ -15,6 +15,11 @@ use crate::{config::Loaded, proxy};
 
 /// Exits with 0 if the service is ready, 1 if it answers that it is not, 69 if it does not answer
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign healthcheck                              may it take callbacks?
+  countersign healthcheck --live                       does it run?
+  countersign healthcheck --url http://10.0.0.7:9090")]
 pub(super) struct Arguments {
     /// Check only that the process is alive (/livez), not that it can keep callbacks (/readyz)
     #[arg(long)]

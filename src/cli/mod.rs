@@ -4,16 +4,20 @@ mod actor;
 mod audit;
 mod bench;
 mod center;
+mod completions;
 mod config;
 mod context;
 mod credentials;
 mod crypt;
 mod doctor;
 mod emulator;
+#[cfg(test)]
+mod examples;
 mod exit;
 mod healthcheck;
 mod keygen;
 mod ledger;
+mod man;
 mod opened;
 mod output;
 mod reconcile;
@@ -34,7 +38,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     config::{Loaded, Sources, load},
@@ -89,6 +93,11 @@ enum CliCommand {
     /// Runs until SIGTERM or Ctrl-C. Then it still takes callbacks for shutdown_delay_ms, which a second signal ends at once,
     /// and finishes the work in progress, within shutdown_grace_ms. Further signals change nothing. On SIGHUP it reloads the
     /// configuration; one with a fault is rejected, and the previous one stays in use. Logs go to stderr.
+    #[command(after_help = "\
+Examples:
+  countersign serve                           with ./countersign.toml, or that in /etc/countersign
+  countersign serve --config try.toml
+  countersign serve --set log.filter=debug --set http.listen=127.0.0.1:0")]
     Serve,
     /// Check or show the configuration
     #[command(subcommand)]
@@ -132,6 +141,10 @@ enum CliCommand {
     Bench(bench::BenchCommand),
     /// Check whether a running service is ready, for health checks of containers
     Healthcheck(healthcheck::Arguments),
+    /// Print the completion of a shell
+    Completions(completions::Arguments),
+    /// Write the manual pages, one for each command
+    Man(man::Arguments),
 }
 
 /// The path in `deploy/countersign.service`.
@@ -224,6 +237,8 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Schema(arguments) => schema::run(&arguments),
         CliCommand::Bench(command) => bench::run(command, || sources.load_telling()),
         CliCommand::Healthcheck(arguments) => healthcheck::run(&arguments, &sources.load_telling()),
+        CliCommand::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        CliCommand::Man(arguments) => man::run(&arguments, Arguments::command()),
     }
 }
 
@@ -334,7 +349,6 @@ fn url(text: &str, path: &str) -> Result<reqwest::Url, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -24,6 +24,11 @@ const REFERENCES: [(&str, &str); 2] = [
 ];
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign schema > approval.command.1.json
+  countersign schema --outcome
+  countersign schema --asyncapi > asyncapi.yaml")]
 pub(super) struct Arguments {
     /// Print the AsyncAPI document (YAML) with the JSON Schema in it: exchanges, queues, headers, wire profiles
     #[arg(long)]

@@ -13,11 +13,19 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign topology print > definitions.json
+  countersign topology print --permissions")]
 pub(super) enum TopologyCommand {
     /// Print exchanges, queues and bindings as RabbitMQ's definitions JSON
     ///
     /// For `rabbitmqctl import_definitions` or the management API, where the service may not declare them itself
     /// (topology = "check").
+    #[command(after_help = "\
+Examples:
+  countersign topology print > definitions.json && rabbitmqctl import_definitions definitions.json
+  countersign topology print --permissions")]
     Print {
         /// Print `rabbitmqctl` commands that grant users the least permissions they need, instead of the definitions
         ///

@@ -25,6 +25,7 @@ mod layering;
 mod layout;
 mod load;
 mod logs;
+mod manual;
 mod orders;
 mod pages;
 mod paths;

@@ -23,6 +23,10 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
+Examples:
+  countersign center definition apply purchase.toml --dry-run
+  countersign center definition apply purchase.toml --create
+
 A file:
   approval_code = \"PO_APPROVAL\"            # the custom code, yours
   real_code = \"0F0E0D0C-…\"                 # once it is created; without it --create is needed

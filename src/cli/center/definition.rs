@@ -17,6 +17,11 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign center definition get 0F0E0D0C-…
+  countersign center definition check 0F0E0D0C-…
+  countersign center definition apply purchase.toml --dry-run")]
 pub(in crate::cli) enum DefinitionCommand {
     /// Show a definition; token and key are redacted
     Get(GetArguments),
@@ -27,6 +32,10 @@ pub(in crate::cli) enum DefinitionCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center definition get 0F0E0D0C-…
+  countersign center definition get 0F0E0D0C-… --locale en-US")]
 pub(in crate::cli) struct GetArguments {
     /// The real approval_code: what creating it returned, or the code in the admin console's URL
     #[arg(value_name = "CODE")]

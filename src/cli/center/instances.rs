@@ -81,6 +81,10 @@ pub(in crate::cli) struct Arguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center instance 81D31358-93AF-92D6-7425-01A5D67C4E71
+  countersign center instance 81D31358-93AF-92D6-7425-01A5D67C4E71 --json | jq .widgets")]
 pub(in crate::cli) struct OneArguments {
     /// The instance_code, or the uuid it was created with
     #[arg(value_name = "CODE")]

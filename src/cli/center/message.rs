@@ -15,6 +15,10 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign center message send card.json
+  countersign center message update 7093141256317 --status APPROVED")]
 pub(in crate::cli) enum MessageCommand {
     /// Send a card from a file
     Send(SendArguments),
@@ -25,6 +29,10 @@ pub(in crate::cli) enum MessageCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center message send card.json
+  countersign center message send --json - < card.json")]
 pub(in crate::cli) struct SendArguments {
     /// A file of JSON as POST message/send takes it; - is stdin
     #[arg(value_name = "FILE")]
@@ -35,6 +43,10 @@ pub(in crate::cli) struct SendArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center message update 7093141256317 --status APPROVED
+  countersign center message update 7093141256317 --status CUSTOM --status-text 已完成")]
 pub(in crate::cli) struct UpdateArguments {
     /// The message_id that sending it returned
     #[arg(value_name = "MESSAGE_ID")]

@@ -27,6 +27,12 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
+Examples:
+  countersign center whoami                                are app_id and app_secret right?
+  countersign center definition check 0F0E0D0C-…           does the definition point here?
+  countersign center tasks --instance PO-77                what does the center show of PO-77?
+  countersign center sync instance.json                    synchronise an instance
+
 Needs [approval_center] in the configuration: app_id and app_secret, and base_url if it is not
 Feishu's own (see `countersign config defaults`). Try it without a tenant: `countersign emulator`.
 

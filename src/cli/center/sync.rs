@@ -47,6 +47,10 @@ pub(in crate::cli) struct Arguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center check-instances instance.json
+  jq -c '.[]' many.json | countersign center check-instances -")]
 pub(in crate::cli) struct CheckArguments {
     /// Files of JSON with instances as they are synchronised, or as {instance_id, update_time, tasks}; - is stdin
     #[arg(value_name = "FILE", required = true)]

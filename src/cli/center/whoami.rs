@@ -13,6 +13,11 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign center whoami
+  countersign center whoami --user zhang3                                     the open_id of zhang3
+  countersign center whoami --user ou_7d8a6e6df --user-id-type open_id --json")]
 pub(in crate::cli) struct Arguments {
     /// Look up the user with this id as well
     #[arg(long, value_name = "ID")]

@@ -104,6 +104,11 @@ enum Origin {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign emulator press --instance PO-77 --task n1
+  countersign emulator press --message 7093141256317 --action REJECT --reason 'too dear'
+  countersign emulator press --instance PO-77 --task n1 --user li4 --json")]
 struct PressArguments {
     /// The instance of the task
     #[arg(long, value_name = "ID", requires = "task", required_unless_present = "message")]
@@ -135,6 +140,9 @@ struct PressArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign emulator state | jq .instances")]
 struct StateArguments {
     /// URL of the emulator
     #[arg(long, value_name = "URL", default_value = HERE)]
@@ -142,6 +150,10 @@ struct StateArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign emulator scenario               list them
+  countersign emulator scenario double-tap    play one")]
 struct ScenarioArguments {
     /// Its name; without one, all are listed
     name: Option<String>,

@@ -22,6 +22,10 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger park 4711 --reason 'decided by phone'
+  countersign ledger park 4711 4712 4713")]
 pub(in crate::cli) struct ParkArguments {
     /// The commands, by command_id or by place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required = true)]
@@ -34,6 +38,10 @@ pub(in crate::cli) struct ParkArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger show-again 4711
+  countersign ledger show-again --all-parked --reason 'the app has its scope again'")]
 pub(in crate::cli) struct ShowAgainArguments {
     /// The commands, by command_id or by place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref, required_unless_present = "all_parked")]
@@ -49,6 +57,10 @@ pub(in crate::cli) struct ShowAgainArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger prune --older-than 30d --dry-run
+  countersign ledger prune --older-than 30d --reason 'the disk is full'")]
 pub(in crate::cli) struct PruneArguments {
     /// Remove commands received longer ago than this, such as "30d" or "12h"; without it, ledger.retention
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -27,6 +27,10 @@ use crate::{
 const SHOWN: u64 = 20;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger check
+  countersign ledger check /var/backups/countersign.db")]
 pub(in crate::cli) struct CheckArguments {
     /// A backup to look at [default: the ledger of the configuration]
     #[arg(value_name = "FILE")]

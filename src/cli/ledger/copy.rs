@@ -24,16 +24,16 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Before: stop the service, and let what is pending be published (docs/operations.md#move).
-Afterwards: set ledger.url to the database, and start the replicas. The file stays as it is; a note
-beside it, FILE.moved, keeps `countersign serve` off it.
-
 Examples, where ledger.url is the SQLite file:
   countersign ledger copy --to postgres://countersign@db1/approvals --dry-run
   countersign ledger copy --to-file /etc/countersign/postgres.url
 
-Where ledger.url is the database already:
-  countersign ledger copy --from sqlite:/var/lib/countersign/countersign.db";
+Examples, where ledger.url is the database already:
+  countersign ledger copy --from sqlite:/var/lib/countersign/countersign.db
+
+Before: stop the service, and let what is pending be published (docs/operations.md#move).
+Afterwards: set ledger.url to the database, and start the replicas. The file stays as it is; a note
+beside it, FILE.moved, keeps `countersign serve` off it.";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CopyArguments {

@@ -27,6 +27,13 @@ use strays::StraysArguments;
 use view::{ListArguments, ShowArguments, StatsArguments};
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  countersign ledger stats                                  how many commands are in which state?
+  countersign ledger list --user zhang3 --around 10:42      what did zhang3 decide at about 10:42?
+  countersign ledger show 4711                              one command, whole
+  countersign ledger requeue 4711 --reason 'the worker was down'
+  countersign ledger check                                  is the ledger sound?")]
 pub(super) enum LedgerCommand {
     /// List commands, newest first
     List(Box<ListArguments>),

@@ -26,13 +26,14 @@ Examples:
   countersign ledger requeue 4711 --reason 'the worker was down'
   countersign ledger requeue --all-parked
   countersign ledger requeue --state published --since 10:00 --until 10:30 --dry-run
-  countersign ledger requeue --state published --since 10:00 --until 10:30 --reason 'the queue was deleted'
+  countersign ledger requeue --state published --since 10:00 --until 10:30 --reason 'queue deleted'
   countersign ledger requeue --unrouted --reason 'the queue is bound again'
   countersign ledger requeue --resume 17
 
-By a filter it takes those that are parked; --state rejected or unrouted takes those that came back, and
---state published those that the broker had already: workers get them again, with the same message_id. They go in the order of the log, --rate a second, and are
-one act. It can be interrupted, and continued with --resume, which is an act of who continues it.";
+By a filter it takes those that are parked; --state rejected or unrouted takes those that came back,
+and --state published those that the broker had already: workers get them again, with the same
+message_id. They go in the order of the log, --rate a second, and are one act. It can be interrupted,
+and continued with --resume, which is an act of who continues it.";
 
 /// Places of the log that one look takes in, where most commands are of interest.
 const WINDOW: Seq = 20_000;

@@ -28,11 +28,11 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Stop the service and move the ledger's files aside first. Then:
+Examples:
   countersign ledger salvage aside/countersign.db --output countersign.jsonl
   countersign ledger import countersign.jsonl
 
-What is not certainly published and not certainly pending is parked.";
+Stop the service and move the ledger's files aside first. What is not certainly published and not certainly pending is parked.";
 
 /// Ranges that are printed one by one.
 const SHOWN: usize = 50;

@@ -20,6 +20,12 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger list --state parked
+  countersign ledger list --user zhang3 --around 10:42 --local-time
+  countersign ledger list --instance PO-77 --outcome failed
+  countersign ledger list --since yesterday --json | jq -r .command_id")]
 pub(in crate::cli) struct ListArguments {
     /// Only in this state
     #[arg(long, value_enum)]
@@ -61,6 +67,11 @@ pub(in crate::cli) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger show 4711                                    by its place in the log
+  countersign ledger show 6f1c1a52-6a9e-5d0c-9d0f-1f3c5a7b9d21    by its command_id
+  countersign ledger show 4711 --json | jq .message")]
 pub(in crate::cli) struct ShowArguments {
     /// The command_id, or its place in the log
     #[arg(value_name = "COMMAND_ID", value_parser = command_ref)]
@@ -73,6 +84,10 @@ pub(in crate::cli) struct ShowArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  countersign ledger stats
+  countersign ledger stats --json | jq .pending")]
 pub(in crate::cli) struct StatsArguments {
     /// Print JSON
     #[arg(long)]

@@ -42,7 +42,7 @@ const TOLD: u64 = 5;
 const EXAMPLES: &str = "\
 Examples:
   countersign send                                  approve a made-up task, as from the list
-  countersign send --origin card --task PO-77/n2    as from the bot's card, with a context that names the task
+  countersign send --origin card --task PO-77/n2    as from the card; the context names the task
   countersign send --action REJECT --instance PO-77 --task n2 --reason 'too dear'
   countersign send --count 1000 --connections 8     a thousand tasks
   countersign send --wait 10s                       and what does the worker say?
