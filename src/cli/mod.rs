@@ -15,6 +15,7 @@ mod emulator;
 mod examples;
 mod exit;
 mod healthcheck;
+mod init;
 mod keygen;
 mod ledger;
 mod man;
@@ -50,7 +51,7 @@ use report::report;
 
 const EXAMPLES: &str = "\
 Examples:
-  countersign keygen             a token and a key, for the approval center and the configuration
+  countersign init               write a configuration, and print what the approval center is told
   countersign config defaults    every key of the configuration, explained
   countersign config check       every fault of the configuration
   countersign serve              run the service
@@ -99,6 +100,8 @@ Examples:
   countersign serve --config try.toml
   countersign serve --set log.filter=debug --set http.listen=127.0.0.1:0")]
     Serve,
+    /// Write a configuration to start from, and print what the approval center has to be told
+    Init(Box<init::Arguments>),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -219,6 +222,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let sources = arguments.sources;
     match arguments.command {
         CliCommand::Serve => serve::run(sources.sources()),
+        CliCommand::Init(arguments) => init::run(&arguments),
         CliCommand::Config(command) => config::run(command, || sources.load()),
         CliCommand::Send(arguments) => send::run(&arguments, &sources.load_telling()),
         CliCommand::Tail(arguments) => tail::run(&arguments, &sources.load_telling()),

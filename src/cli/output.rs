@@ -104,6 +104,18 @@ pub(super) fn agreed(question: impl Display) -> Result<bool, Failure> {
     Ok(["y", "yes"].contains(&&*answer.trim().to_lowercase()))
 }
 
+/// Asks on the terminal, and returns the line without blanks around it. The end of the input is a failure: a question
+/// that is asked until the answer is good would be asked for ever.
+pub(super) fn answer(question: impl Display) -> Result<String, Failure> {
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{}", Tamed(question)).and_then(|()| stderr.flush()).ok();
+    let mut answer = String::new();
+    match io::stdin().lock().read_line(&mut answer).context("cannot read the answer")? {
+        0 => Err(anyhow::anyhow!("the input ended before all was answered; nothing was written").into()),
+        _ => Ok(answer.trim().to_owned()),
+    }
+}
+
 /// True if stderr is a terminal.
 pub(super) fn is_heard() -> bool {
     io::stderr().is_terminal()

@@ -10,14 +10,13 @@ use crate::{
 
 /// For every command that lists times. JSON is left in UTC.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Times")]
 pub(super) struct ZoneArguments {
     /// Show times, and read those without an offset, by this machine's clock: TZ, or its time zone [default: UTC]
-    #[arg(long, conflicts_with = "utc_offset")]
+    #[arg(long, conflicts_with = "utc_offset", help_heading = "Times")]
     local_time: bool,
     /// Show times, and read those without an offset, at this offset from UTC, such as +08:00. With --json times stay
     /// in UTC
-    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true, value_parser = offset)]
+    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true, value_parser = offset, help_heading = "Times")]
     utc_offset: Option<Zone>,
 }
 
@@ -39,16 +38,15 @@ impl ZoneArguments {
 
 /// For a command whose listing can be narrowed to a span of time.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Times")]
 pub(super) struct PeriodArguments {
     /// Only since then: 10:42, "yesterday 10:42", "2 h ago", 2026-11-20, "2026-11-20 10:42" or RFC 3339
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
     since: Option<String>,
     /// Only before then
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
     until: Option<String>,
     /// Only within five minutes of then
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"], help_heading = "Times")]
     around: Option<String>,
 }
 

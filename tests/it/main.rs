@@ -21,6 +21,7 @@ mod feedback;
 mod formats;
 mod fuzz;
 mod harness;
+mod init;
 mod layering;
 mod layout;
 mod load;
