@@ -9,6 +9,7 @@ mod config;
 mod context;
 mod credentials;
 mod crypt;
+mod dev;
 mod doctor;
 mod emulator;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use report::report;
 
 const EXAMPLES: &str = "\
 Examples:
+  countersign dev                try everything: broker, emulator, service and worker
   countersign init               write a configuration, and print what the approval center is told
   countersign config defaults    every key of the configuration, explained
   countersign config check       every fault of the configuration
@@ -123,6 +125,12 @@ Examples:
     Reconcile(reconcile::Arguments),
     /// Check everything that a decision passes through, and say what is wrong and how to fix it
     Doctor(doctor::Arguments),
+    /// Run everything at once to try it: a broker, the emulator, the service and a worker
+    ///
+    /// The service has a temporary ledger, and the emulator tasks, cards and a page that shows what a tap sets off. RabbitMQ is
+    /// that of COUNTERSIGN_AMQP_URL; else the one on port 5672 of this machine; else one of its own, if rabbitmq-server is
+    /// installed; else callbacks are accepted all the same, and wait in the ledger. Ctrl-C ends all that it started.
+    Dev(Box<dev::Arguments>),
     /// Run a stand-in for the approval center, to try everything without a tenant
     Emulator(emulator::Arguments),
     /// Encrypt stdin as the approval center does
@@ -149,6 +157,9 @@ Examples:
     /// Write the manual pages, one for each command
     Man(man::Arguments),
 }
+
+/// Where RabbitMQ is, unless somebody says something else.
+const USUAL_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
 /// The path in `deploy/countersign.service`.
 const INSTALLED: &str = "/etc/countersign/countersign.toml";
@@ -232,6 +243,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Center(command) => center::run(command, &sources.load_telling()),
         CliCommand::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
         CliCommand::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
+        CliCommand::Dev(arguments) => dev::run(&arguments),
         CliCommand::Emulator(arguments) => emulator::run(&arguments),
         CliCommand::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
         CliCommand::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),

@@ -14,7 +14,7 @@
 //! | `press` | an approver presses a button: the real callback goes out, and what they then see |
 //! | `taps` | the last taps, with what became of each |
 //! | `desk` | `/emulator/…`: pressing, looking, and making things fail, as JSON |
-//! | `demo` | the third party of `countersign emulator --demo` |
+//! | `demo` | the third party of `countersign dev` |
 //! | `page` | the page for browsers: a phone, and what happened |
 //! | `scenarios` | what happens in earnest, played in the demo: expected beside seen |
 //! | `stream` | tells pages that something has changed |

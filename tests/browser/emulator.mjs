@@ -50,7 +50,7 @@ const running = new Set();
 process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
 async function demo(amqpUrl) {
   const began = Date.now();
-  const child = spawn(COUNTERSIGN, ["emulator", "--demo", "--listen", "127.0.0.1:0"], {
+  const child = spawn(COUNTERSIGN, ["dev", "--listen", "127.0.0.1:0"], {
     env: { ...process.env, TMPDIR: SCRATCH, COUNTERSIGN_AMQP_URL: amqpUrl },
     stdio: ["ignore", "ignore", "pipe"],
   });

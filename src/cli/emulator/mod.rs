@@ -1,17 +1,20 @@
 //! `emulator`: a stand-in for the approval center.
 
-mod demo;
-mod worker;
-
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
+use actix_web::dev::ServerHandle;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 
 use super::{
     Trust, block_on, client,
@@ -27,11 +30,10 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   countersign emulator                                   run it
-  countersign emulator --demo                            with a service, tasks, cards and a worker
   countersign emulator press --instance PO-77 --task n1  press the button APPROVE of a task
   countersign emulator press --message 709… --action REJECT --reason 'too dear'
   countersign emulator state                             what the center has
-  countersign emulator scenario double-tap               play a scenario of the demo
+  countersign emulator scenario double-tap               play a scenario of `countersign dev`
 
 With it `countersign center …` works without a tenant, if the configuration says
   [approval_center]
@@ -51,10 +53,13 @@ const HERE: &str = "http://127.0.0.1:8900";
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<EmulatorCommand>,
-    /// Run a whole demo: the service on a temporary ledger, tasks, cards and a worker. RabbitMQ is
-    /// that of COUNTERSIGN_AMQP_URL, or on this machine; without it callbacks are accepted all the same
-    #[arg(long)]
-    demo: bool,
+    #[command(flatten)]
+    stand_in: StandInArguments,
+}
+
+/// How the emulator behaves, by itself or with all around it.
+#[derive(Debug, Args)]
+pub(super) struct StandInArguments {
     /// IP address and port; 0 takes a free one, which is printed
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8900")]
     listen: SocketAddr,
@@ -90,7 +95,7 @@ enum EmulatorCommand {
     Press(PressArguments),
     /// Print what the center has, as JSON
     State(StateArguments),
-    /// Play a scenario of a running demo, and print what is expected beside what was seen
+    /// Play a scenario of a running `countersign dev`, and print what is expected beside what was seen
     Scenario(ScenarioArguments),
 }
 
@@ -164,7 +169,7 @@ struct ScenarioArguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.command {
-        None => block_on(stand_in(arguments)),
+        None => block_on(stand_in(&arguments.stand_in)),
         Some(EmulatorCommand::Press(arguments)) => block_on(press(arguments)),
         Some(EmulatorCommand::State(arguments)) => block_on(async {
             let told = ask(&arguments.url, "/emulator/state", None).await?;
@@ -176,78 +181,82 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
 }
 
-async fn stand_in(arguments: &Arguments) -> Result<Exit, Failure> {
-    // In a demo the page tells what happens.
-    let filter = if arguments.demo { "warn" } else { "info" };
-    let settings = log::Settings { filter: filter.to_owned(), ..log::Settings::default() };
-    let _log = log::init(&settings).context("cannot start logging")?;
-    let listener = TcpListener::bind(arguments.listen)
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    let address = listener.local_addr().context("cannot read the listening address")?;
-    let mut settings = Settings {
-        token_lifetime: arguments.token_lifetime,
-        per_second: arguments.per_second,
-        per_minute: arguments.per_minute,
-        missing_scopes: arguments.without_scope.clone(),
-        callback_timeout: arguments.callback_timeout,
-        clock_ahead: arguments.clock_ahead,
-        hosts: arguments.host.clone(),
-        ..Settings::default()
-    };
-    if !arguments.user.is_empty() {
-        settings.users = arguments.user.clone();
-    }
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    if !arguments.demo {
-        say("Configuration of its clients:");
-        say_lines(&format!(
-            "  [approval_center]\n  base_url = \"http://{address}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
-            settings.app_id, settings.app_secret
-        ));
-        say(format_args!("users: {}", settings.users.join(", ")));
-    }
-    if !address.ip().is_loopback() {
-        say("anybody who reaches this address can have callbacks sent to any URL; use it for tests only");
-    }
-    let emulator = Emulator::new(settings).context("cannot make the client for callbacks")?;
-    let server = serve(emulator.clone(), listener).context("cannot serve")?;
-    let handle = server.handle();
-    let server = tokio::spawn(server);
-    let reached = reachable(address);
-    let mut demo = match arguments.demo {
-        true => {
-            Some(Box::pin(demo::Running::start(&emulator, reached)).await.context("cannot start the demo")?)
+/// An emulator that listens.
+pub(super) struct Listening {
+    pub(super) emulator: Arc<Emulator>,
+    /// Where it is reached from this machine.
+    pub(super) address: SocketAddr,
+    settings: Settings,
+    handle: ServerHandle,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Listening {
+    pub(super) fn start(arguments: &StandInArguments) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(arguments.listen)
+            .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+        let address = listener.local_addr().context("cannot read the listening address")?;
+        let mut settings = Settings {
+            token_lifetime: arguments.token_lifetime,
+            per_second: arguments.per_second,
+            per_minute: arguments.per_minute,
+            missing_scopes: arguments.without_scope.clone(),
+            callback_timeout: arguments.callback_timeout,
+            clock_ahead: arguments.clock_ahead,
+            hosts: arguments.host.clone(),
+            ..Settings::default()
+        };
+        if !arguments.user.is_empty() {
+            settings.users = arguments.user.clone();
         }
-        false => None,
-    };
-    say(format_args!("ready at http://{reached}"));
-    if let Some(demo) = &demo {
-        say(format_args!("console at {}", demo.console()));
-        say(format_args!(
-            "open http://{reached}/ in a browser; from another machine: ssh -L {0}:{reached} THIS-MACHINE, then \
-             http://127.0.0.1:{0}/",
-            reached.port()
-        ));
-    }
-    let ended = async {
-        match &mut demo {
-            Some(demo) => demo.ended().await,
-            None => std::future::pending().await,
+        if !address.ip().is_loopback() {
+            say("anybody who reaches this address can have callbacks sent to any URL; use it for tests only");
         }
-    };
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        error = ended => Some(error),
-    };
-    match (demo, failed) {
-        (_, Some(error)) => return Err(error.into()),
-        (Some(demo), None) => demo.stop().await.context("the demo's service failed")?,
-        (None, None) => {}
+        let emulator = Emulator::new(settings.clone()).context("cannot make the client for callbacks")?;
+        let server = serve(emulator.clone(), listener).context("cannot serve")?;
+        let handle = server.handle();
+        Ok(Self { emulator, address: reachable(address), settings, handle, server: tokio::spawn(server) })
     }
-    handle.stop(false).await;
-    server.await.context("the server panicked")?.context("the server failed")?;
+
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        self.handle.stop(false).await;
+        self.server.await.context("the server panicked")?.context("the server failed")?;
+        Ok(())
+    }
+}
+
+/// Resolves when the user wants it to end.
+pub(super) struct Signals([Signal; 2]);
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let of = |kind, name| signal(kind).with_context(|| format!("cannot wait for {name}"));
+        Ok(Self([of(SignalKind::terminate(), "SIGTERM")?, of(SignalKind::interrupt(), "SIGINT")?]))
+    }
+
+    pub(super) async fn any(&mut self) {
+        let Self([terminate, interrupt]) = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+async fn stand_in(arguments: &StandInArguments) -> Result<Exit, Failure> {
+    let _log = log::init(&log::Settings::default()).context("cannot start logging")?;
+    let mut signals = Signals::new()?;
+    let listening = Listening::start(arguments)?;
+    let settings = &listening.settings;
+    say("Configuration of its clients:");
+    say_lines(&format!(
+        "  [approval_center]\n  base_url = \"http://{}\"\n  app_id = \"{}\"\n  app_secret = \"{}\"",
+        listening.address, settings.app_id, settings.app_secret
+    ));
+    say(format_args!("users: {}", settings.users.join(", ")));
+    say(format_args!("ready at http://{}", listening.address));
+    signals.any().await;
+    listening.stop().await?;
     Ok(Exit::Done)
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Format, phrases::Phrases};
 use crate::{
     cli::{
+        USUAL_BROKER,
         exit::Failure,
         output::{answer, can_ask, say},
     },
@@ -180,9 +181,6 @@ fn broker(given: Option<&str>, directory: &Path, phrases: &Phrases) -> Result<Op
         },
     }
 }
-
-/// Where RabbitMQ is, unless somebody says something else.
-pub(super) const USUAL_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
 fn ledger(given: Option<&str>, directory: &Path, phrases: &Phrases) -> Result<Secret, Failure> {
     let usual = format!("sqlite:{}", directory.join("countersign.db").display());

@@ -13,11 +13,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
     Format,
-    answers::{Answers, USUAL_BROKER},
+    answers::Answers,
     phrases::{Lang, Phrases},
 };
 use crate::{
-    cli::{credentials::random, exit::Failure},
+    cli::{USUAL_BROKER, credentials::random, exit::Failure},
     config::read_secret,
     secret::Secret,
 };

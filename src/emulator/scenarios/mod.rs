@@ -94,7 +94,7 @@ pub(super) async fn play(
     let emulator = emulator.clone();
     // A task of its own: the one who asked may go away, and the worker must be put back all the same.
     let playing = rt::spawn(async move {
-        let demo = emulator.demo.get().ok_or("scenarios need the demo: countersign emulator --demo")?;
+        let demo = emulator.demo.get().ok_or("scenarios need the demo: countersign dev")?;
         let _turn = emulator.scenarios.turn.lock().await;
         let (manner, valve) = (*demo.manner.borrow(), *demo.valve.borrow());
         demo.manner.send_replace(Manner::Applied);

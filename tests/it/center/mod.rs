@@ -1,7 +1,7 @@
 //! `countersign center …` against `countersign emulator`: the real program on both sides.
 
 mod definitions;
-mod demo;
+mod dev;
 mod doctor;
 mod emulator;
 mod enrichment;

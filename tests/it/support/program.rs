@@ -143,6 +143,12 @@ impl Running {
         assert!(sent.expect("kill can be started").success(), "SIGINT to our own child");
     }
 
+    /// Ends it as a machine does that runs out of memory: nothing of it gets a word in.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
     /// Its exit code, once it has exited.
     pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
         self.child.try_wait().expect("our own child").map(|status| status.code())

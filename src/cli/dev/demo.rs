@@ -1,9 +1,7 @@
-//! `emulator --demo`: the emulator, the service on a temporary ledger, and a worker, in one process.
+//! The third party of `dev`: the service on a temporary ledger, and a worker, in the emulator's process.
 
 use std::{
-    fs::DirBuilder,
-    net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,67 +16,56 @@ use tokio::{
 use super::worker::{self, DemoWorker, Names};
 use crate::{
     app::{Controls, Start},
-    cli::serve::{assemble, relay, settings, workers},
+    cli::{
+        credentials::random,
+        serve::{assemble, relay, settings, workers},
+    },
     config::{Config, Sources, load},
     emulator::{Demo, Emulator, Manner},
     stop::requested,
 };
 
-/// Where RabbitMQ is, unless `COUNTERSIGN_AMQP_URL` says something else.
-const USUAL_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
-
 /// How often the relay is asked whether it is connected.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A directory that only this user may read, removed when it is dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(mark: &str) -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("countersign-demo-{mark}"));
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("cannot make the directory {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Nothing more can be done about it than to leave it.
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-fn random_hex<const N: usize>() -> anyhow::Result<String> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context("the operating system has no random bytes")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// A running demo.
 pub(super) struct Running {
+    /// Where callbacks go.
+    pub(super) callbacks: SocketAddr,
+    pub(super) console: SocketAddr,
+    pub(super) names: Names,
+    /// The configuration, for commands in another terminal.
+    pub(super) file: PathBuf,
     stop: watch::Sender<bool>,
     service: JoinHandle<anyhow::Result<()>>,
     worker: JoinHandle<()>,
     attendant: JoinHandle<()>,
-    console: String,
-    _scratch: Scratch,
 }
 
 impl Running {
-    /// Starts the service and the worker of an emulator that listens here.
-    pub(super) async fn start(emulator: &Arc<Emulator>, address: SocketAddr) -> anyhow::Result<Self> {
-        let mark = random_hex::<6>()?;
-        let scratch = Scratch::new(&mark)?;
+    /// Starts the service and the worker of an emulator that listens here. The ledger and all else is in the directory.
+    pub(super) async fn start(
+        emulator: &Arc<Emulator>,
+        address: SocketAddr,
+        broker: &str,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let names = Names::of(&random_hex::<6>());
         let secrets =
-            Secrets { token: random_hex::<16>()?, key: random_hex::<16>()?, signing: random_hex::<32>()? };
+            Secrets { token: random_hex::<16>(), key: random_hex::<16>(), signing: random_hex::<32>() };
         let code = emulator.define_demo();
-        let config = configuration(&scratch.0, &mark, &code, address, &secrets)?;
+        let file = directory.join("countersign.toml");
+        let parts =
+            Parts { directory, names: &names, code: &code, emulator: address, broker, secrets: &secrets };
+        parts.write(&file, ANY, ANY)?;
+        let config = configuration(&file)?;
 
         let center = workers::center(&config)?;
         let relay = relay(&config, center.as_ref());
         let app = assemble(&config, center.as_ref(), idle()).await?;
         let (callbacks, console) = (app.callbacks_address(), app.console_address());
+        // Commands in another terminal have to find what runs here.
+        parts.write(&file, callbacks, console)?;
         let controls = app.controls();
 
         let (manner, manners) = watch::channel(Manner::Applied);
@@ -100,7 +87,7 @@ impl Running {
         });
         let worker = DemoWorker {
             emulator: emulator.clone(),
-            names: Names::of(&mark),
+            names: names.clone(),
             broker: config.amqp.broker.clone(),
             manner: manners,
             declared,
@@ -124,19 +111,7 @@ impl Running {
             leave.send_replace(true);
             served
         });
-        Ok(Self {
-            stop,
-            service,
-            worker,
-            attendant,
-            console: format!("http://{console}/"),
-            _scratch: scratch,
-        })
-    }
-
-    /// URL of the service's console.
-    pub(super) fn console(&self) -> &str {
-        &self.console
+        Ok(Self { callbacks, console, names, file, stop, service, worker, attendant })
     }
 
     /// Resolves if the service ends by itself.
@@ -204,32 +179,40 @@ async fn attend(
     }
 }
 
-/// The demo's configuration, read like any other. The environment does not count: a demo is the same everywhere.
-fn configuration(
-    directory: &Path,
-    mark: &str,
-    code: &str,
+/// Any free port.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn random_hex<const N: usize>() -> String {
+    random::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the demo's configuration is made of.
+struct Parts<'a> {
+    directory: &'a Path,
+    names: &'a Names,
+    code: &'a str,
     emulator: SocketAddr,
-    secrets: &Secrets,
-) -> anyhow::Result<Config> {
-    let named = std::env::var("COUNTERSIGN_AMQP_URL").ok().filter(|url| !url.is_empty());
-    let url = named.unwrap_or_else(|| USUAL_BROKER.to_owned());
-    let names = Names::of(mark);
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let credentials = format!(
-        "credentials = [ {{ action_callback_token = {}, action_callback_key = {} }} ]\napproval_codes = [{}]",
-        quoted(&secrets.token),
-        quoted(&secrets.key),
-        quoted(code)
-    );
-    let context = "[endpoints.context]\nformat = \"json\"\non_unresolved = \"refuse\"\n\
-                   fields = { instance_id = \"/instance\", task_id = \"/task\", round = \"/round\" }";
-    let text = format!(
-        r#"shutdown_grace_ms = 3000
+    broker: &'a str,
+    secrets: &'a Secrets,
+}
+
+impl Parts<'_> {
+    fn write(&self, file: &Path, callbacks: SocketAddr, console: SocketAddr) -> anyhow::Result<()> {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let credentials = format!(
+            "credentials = [ {{ action_callback_token = {}, action_callback_key = {} }} ]\napproval_codes = [{}]",
+            quoted(&self.secrets.token),
+            quoted(&self.secrets.key),
+            quoted(self.code)
+        );
+        let context = "[endpoints.context]\nformat = \"json\"\non_unresolved = \"refuse\"\n\
+                       fields = { instance_id = \"/instance\", task_id = \"/task\", round = \"/round\" }";
+        let text = format!(
+            r#"shutdown_grace_ms = 3000
 [http]
-listen = "127.0.0.1:0"
+listen = "{callbacks}"
 [admin]
-listen = "127.0.0.1:0"
+listen = "{console}"
 [ledger]
 url = {ledger}
 [amqp]
@@ -280,16 +263,21 @@ on_unresolved = "refuse"
 [endpoints.context.jwt]
 keys = [ {{ secret = {signing} }} ]
 "#,
-        ledger = quoted(&format!("sqlite:{}", directory.join("demo.db").display())),
-        url = quoted(&url),
-        exchange = quoted(&names.exchange),
-        commands = quoted(&names.commands),
-        outcomes = quoted(&names.outcomes),
-        signing = quoted(&secrets.signing),
-    );
-    let file = directory.join("countersign.toml");
-    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    let sources = Sources { file: Some(file), ..Sources::default() };
+            emulator = self.emulator,
+            ledger = quoted(&format!("sqlite:{}", self.directory.join("demo.db").display())),
+            url = quoted(self.broker),
+            exchange = quoted(&self.names.exchange),
+            commands = quoted(&self.names.commands),
+            outcomes = quoted(&self.names.outcomes),
+            signing = quoted(&self.secrets.signing),
+        );
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// The demo's configuration, read like any other. The environment does not count: a demo is the same everywhere.
+fn configuration(file: &Path) -> anyhow::Result<Config> {
+    let sources = Sources { file: Some(file.to_owned()), ..Sources::default() };
     load(&sources).config().map_err(|faults| {
         let told: Vec<_> = faults.0.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(

@@ -1,7 +1,7 @@
-//! `countersign emulator --demo`: everything in one process, and nothing of it left behind.
+//! `countersign dev`: everything by one command, and nothing of it left behind.
 
 use super::FAILED;
-use crate::support::{NOWHERE, Program, Running, Vhost, client, eventually};
+use crate::support::{NOWHERE, PATIENCE, Program, Running, Vhost, client, eventually, eventually_within};
 use serde_json::{Value, json};
 
 struct Demo {
@@ -12,12 +12,17 @@ struct Demo {
 
 impl Demo {
     async fn start(broker: &str) -> Self {
+        Self::with(&[], broker).await
+    }
+
+    async fn with(args: &[&str], broker: &str) -> Self {
         let scratch = tempfile::tempdir().expect("a directory");
-        let mut running = Program::new(["emulator", "--demo", "--listen", "127.0.0.1:0"])
+        let mut running = Program::new([&["dev", "--listen", "127.0.0.1:0"], args].concat())
             .env("COUNTERSIGN_AMQP_URL", broker)
             .env("TMPDIR", scratch.path())
             .start();
-        let url = eventually("the demo to be ready", async || {
+        // A node of its own needs longer on a machine that is busy.
+        let url = eventually_within(3 * PATIENCE, "the demo to be ready", async || {
             assert_eq!(running.exit_code(), None, "{:?}", running.lines());
             let lines = running.lines();
             lines.iter().find_map(|line| line.strip_prefix("ready at ").map(str::to_owned)).ok_or(lines)
@@ -49,6 +54,23 @@ impl Demo {
         Program::new(["emulator", "scenario", name, "--url", &self.url]).run().await
     }
 
+    /// What stands behind a word among the addresses.
+    async fn told(&self, word: &str) -> String {
+        let rest = self.until_said(&format!("  {word} ")).await;
+        rest.split_whitespace().next().expect("something stands there").to_owned()
+    }
+
+    /// Processes that work in its directory: node, epmd and guard.
+    fn processes(&self) -> Vec<String> {
+        let all = std::fs::read_dir("/proc").expect("Linux");
+        let ours = |process: &std::path::Path| {
+            // One that has ended has no directory.
+            std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.scratch.path()))
+        };
+        let all = all.filter_map(|entry| Some(entry.ok()?.path())).filter(|process| ours(process));
+        all.filter_map(|process| std::fs::read_to_string(process.join("comm")).ok()).collect()
+    }
+
     async fn stop(mut self) {
         self.running.interrupt();
         let code =
@@ -56,6 +78,7 @@ impl Demo {
         assert_eq!(code, Some(0), "{:?}", self.running.lines());
         let left: Vec<_> = std::fs::read_dir(self.scratch.path()).expect("it is ours").collect();
         assert!(left.is_empty(), "{left:?}");
+        assert_eq!(self.processes(), [""; 0]);
     }
 }
 
@@ -104,4 +127,56 @@ async fn a_demo_without_a_broker_accepts_and_says_so() {
     demo.scenario("strangers").await.ended_with(0);
     demo.scenario("nothing").await.ended_with(FAILED);
     demo.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_prints_serves_the_other_commands() {
+    let vhost = Vhost::new().await;
+    let demo = Demo::start(vhost.url()).await;
+    demo.until_said("the demo's exchange is ").await;
+    let file = std::path::PathBuf::from(demo.told("configuration").await);
+    let run = async |args: &[&str]| Program::new(args).config(&file).run().await;
+    run(&["config", "check"]).await.ended_with(0);
+    let context = r#"{"instance":"PO-80","task":"PO-80/1","round":1}"#;
+    let send = ["send", "--endpoint", "purchase", "--origin", "card", "--context", context, "--wait", "4s"];
+    let answer = run(&send).await.ended_with(0).json();
+    assert_eq!(
+        (&answer["http_status"], &answer["worker"]["outcome"]),
+        (&json!(200), &json!("applied")),
+        "{answer}"
+    );
+    assert!(run(&["ledger", "list"]).await.ended_with(0).stdout.contains("PO-80/1"));
+    let callbacks = demo.told("callbacks").await;
+    assert_eq!(client().post(&callbacks).body("{}").send().await.expect("it runs").status(), 401);
+    let console = demo.told("console").await;
+    assert_eq!(client().get(&console).send().await.expect("it runs").status(), 200);
+    assert!(vhost.depth(&demo.told("queue").await).await.is_some());
+    let lines = demo.running.lines().join("\n");
+    assert!(!lines.contains(vhost.url()), "the broker's password: {lines}");
+    demo.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_a_broker_of_its_own_and_ends_it() {
+    let demo = Demo::with(&["--private-broker"], NOWHERE).await;
+    demo.until_said("the demo's exchange is ").await;
+    assert!(demo.told("broker").await.starts_with("amqp://guest@127.0.0.1:"));
+    assert!(demo.processes().len() >= 3, "{:?}", demo.processes());
+    let ran = demo.scenario("double-tap").await.ended_with(0);
+    assert!(!ran.stdout.contains("DIFFERS"), "{}", ran.stdout);
+    demo.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_of_its_own_ends_with_it_however_it_ends() {
+    let mut demo = Demo::with(&["--private-broker"], NOWHERE).await;
+    demo.running.kill();
+    eventually("the broker to be gone", async || {
+        let processes = demo.processes();
+        if processes.is_empty() { Ok(()) } else { Err(processes) }
+    })
+    .await;
+    let broker = std::fs::read_dir(demo.scratch.path()).expect("it is ours");
+    let left = broker.filter_map(|entry| entry.ok()?.path().join("rabbitmq").try_exists().ok());
+    assert!(left.into_iter().all(|is_there| !is_there), "its data are gone");
 }
