@@ -52,6 +52,8 @@ fn collect(command: &Command, whole: &Command, pages: &mut Vec<(String, Vec<u8>)
     let version = whole.get_version().unwrap_or_default();
     // clap_mangen would flow the text after the help into one paragraph, examples included.
     let man = Man::new(command.clone().after_help(Resettable::Reset))
+        // None: a date would differ between two builds of one commit. Quoted, or the next argument would be the date.
+        .date("\"\"")
         .source(format!("countersign {version}"))
         .manual("countersign");
     let mut page = Vec::new();
@@ -83,8 +85,10 @@ fn sections(text: &str, into: &mut Roff) {
     if !notes.is_empty() {
         into.control("SH", ["NOTES"]);
     }
-    for paragraph in notes {
-        into.control("PP", []);
+    for (number, paragraph) in notes.into_iter().enumerate() {
+        if number > 0 {
+            into.control("PP", []);
+        }
         paragraphs(paragraph, into);
     }
 }

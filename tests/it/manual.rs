@@ -137,4 +137,11 @@ async fn every_command_has_a_page_that_can_be_read() {
     let (page, _) = formatted(&pages.join("countersign-ledger.1"));
     assert!(page.contains("countersign-ledger-requeue(1)"), "{page}");
     assert!(page.contains("SEE ALSO"), "{page}");
+    let foot: Vec<_> = page.lines().last().expect("a foot").split_whitespace().collect();
+    let version = Program::new(["--version"]).run().await.stdout;
+    assert_eq!(
+        foot,
+        [&*version.split_whitespace().collect::<Vec<_>>(), &["countersign-ledger(1)"]].concat(),
+        "{page}"
+    );
 }

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   countersign init                                                asks for all it needs
   countersign init --public-url https://hook.example.com          takes the defaults for the rest
-  countersign init /etc/countersign --lang zh
+  countersign init ~/countersign --lang zh
   countersign init --public-url https://hook.example.com --endpoint leave --context jwt \\
       --broker amqps://broker.example.com --ledger postgres://countersign@db1/approvals
   countersign init --public-url https://hook.example.com --show-secrets | jq -s '.[0].external'
