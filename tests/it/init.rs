@@ -230,8 +230,7 @@ async fn the_approval_center_takes_what_is_printed_and_its_callbacks_are_accepte
     let directory = tempfile::tempdir().expect("a directory");
     let port = free_port();
     let public_url = format!("http://127.0.0.1:{port}");
-    let args =
-        ["--public-url", &public_url, "--broker", &vhost.url(), "--show-secrets", "--endpoint", "po-2"];
+    let args = ["--public-url", &public_url, "--broker", vhost.url(), "--show-secrets", "--endpoint", "po-2"];
     let ran = init(directory.path(), &args).await.ended_with(0);
     let [definition, task, card] = &documents(&ran)[..] else { panic!("{}", ran.stdout) };
     assert_eq!(definition["external"]["action_callback_token"], secrets(directory.path())["po-2-token"]);

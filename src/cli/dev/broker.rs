@@ -35,7 +35,7 @@ impl Broker {
             say("using the RabbitMQ of COUNTERSIGN_AMQP_URL");
             return Ok(Self { url, node: None });
         }
-        // Whoever listens there gets nothing but what the emulator has made up.
+        // What listens there gets nothing but what the emulator has made up.
         if !private && answers(USUAL_BROKER).await.is_ok() {
             say("using the RabbitMQ on port 5672 of this machine");
             return Ok(Self { url: USUAL_BROKER.to_owned(), node: None });

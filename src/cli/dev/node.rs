@@ -14,7 +14,7 @@ use anyhow::Context;
 
 use crate::cli::output::say;
 
-/// Starts epmd and the node, each in a session of its own, and ends both when its standard input ends: whoever started
+/// Starts epmd and the node, each in a session of its own, and ends both when its standard input ends: the one that started
 /// it has asked for that, or is gone, even by `kill -9`. Then it removes the directory. A node that ends by itself ends it
 /// too, and leaves the log.
 const GUARD: &str = r#"

@@ -256,8 +256,8 @@ mod tests {
     #[test]
     fn a_public_url_is_https_and_nothing_but_a_host() {
         let phrases = Lang::En.phrases();
-        for good in ["https://hook.example.com", "https://hook.example.com:8443/", "http://127.0.0.1:8080"] {
-            assert_eq!(public_url_fault(good, phrases), None, "{good}");
+        for sound in ["https://hook.example.com", "https://hook.example.com:8443/", "http://127.0.0.1:8080"] {
+            assert_eq!(public_url_fault(sound, phrases), None, "{sound}");
         }
         for bad in [
             "hook.example.com",

@@ -27,15 +27,12 @@ const BEFORE: &str = "countersign.toml.old";
 const SECRETS: &str = "secrets";
 
 /// Without `force`, a configuration that is there is somebody's work.
-pub(super) fn refuse_to_replace(directory: &Path, force: bool) -> Result<(), Failure> {
+pub(super) fn refuse_to_replace(directory: &Path, force: bool, phrases: &Phrases) -> Result<(), Failure> {
     let path = directory.join(CONFIGURATION);
     if force || !path.try_exists().unwrap_or(true) {
         return Ok(());
     }
-    Err(Failure::Failed(anyhow!(
-        "{} is there already; --force replaces it, keeps it as {BEFORE}, and leaves the secrets that are there",
-        path.display()
-    )))
+    Err(Failure::Failed(anyhow!("{}", phrases.is_there.replace("{path}", &path.display().to_string()))))
 }
 
 /// A secret, and the file for it.

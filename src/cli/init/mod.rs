@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let directory = std::path::absolute(&arguments.directory)
         .map_err(|error| Failure::Usage(format!("{}: {error}", arguments.directory.display())))?;
     // Before anything is asked: answers to nothing are a nuisance.
-    files::refuse_to_replace(&directory, arguments.force)?;
+    files::refuse_to_replace(&directory, arguments.force, phrases)?;
     let answers = Answers::settle(&arguments.answers, &directory, phrases)?;
     let plan = Plan::new(&directory, &answers, lang)?;
     let written = plan.write()?;
@@ -90,6 +90,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !shown {
         say(phrases.hidden);
     }
-    say_lines(&phrases.next_steps(&written.configuration, &answers));
+    let next =
+        phrases.next_steps(&written.configuration, &answers.endpoint, &answers.public_url, answers.context);
+    say_lines(&next);
     Ok(Exit::Done)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::{Format, answers::Answers};
+use super::Format;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Lang {
@@ -55,6 +55,7 @@ pub(super) struct Phrases {
     pub(super) no_url: &'static str,
     pub(super) not_https: &'static str,
     pub(super) no_directory: &'static str,
+    pub(super) is_there: &'static str,
     pub(super) wrote: &'static str,
     pub(super) kept: &'static str,
     pub(super) kept_before: &'static str,
@@ -81,12 +82,17 @@ pub(super) struct Phrases {
 
 impl Phrases {
     /// What to do next, with the commands.
-    pub(super) fn next_steps(&self, configuration: &Path, answers: &Answers) -> String {
+    pub(super) fn next_steps(
+        &self,
+        configuration: &Path,
+        endpoint: &str,
+        public_url: &str,
+        format: Format,
+    ) -> String {
         // A path with a blank or a quotation mark is one word to a shell only when it is quoted.
         let path = configuration.display().to_string();
         let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
         let path = if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) };
-        let (endpoint, public_url) = (&answers.endpoint, &answers.public_url);
         let commands = [
             format!("countersign config check --config {path}"),
             format!("countersign serve --config {path}"),
@@ -98,7 +104,7 @@ impl Phrases {
         for (number, (step, command)) in self.steps.iter().zip(&commands).enumerate() {
             text.push_str(&format!("{}. {step}\n   {command}\n", number + 1));
         }
-        let more = match answers.context {
+        let more = match format {
             Format::Jwt => self.sign,
             Format::Registry => self.register,
             Format::Json | Format::Pattern | Format::Opaque => "",
@@ -122,6 +128,7 @@ const EN: Phrases = Phrases {
     no_url: "is not a scheme and a host alone, such as https://hook.example.com",
     not_https: "is neither https:// nor on this machine; tokens would go over the wire as they are",
     no_directory: "the directory {directory} does not exist",
+    is_there: "{path} is there already; --force replaces it, keeps it as countersign.toml.old, and leaves the secrets that are there",
     wrote: "wrote {path}",
     kept: "kept {path}, which was there",
     kept_before: "kept the configuration that was there as {path}",
@@ -165,6 +172,7 @@ const ZH: Phrases = Phrases {
     no_url: "应当只有协议和主机名，例如 https://hook.example.com",
     not_https: "既不是 https://，也不是本机地址；token 会以明文传输",
     no_directory: "目录 {directory} 不存在",
+    is_there: "{path} 已经存在；--force 会替换它，把原来的保留为 countersign.toml.old，并保留已有的密钥",
     wrote: "已写入 {path}",
     kept: "保留已有的 {path}",
     kept_before: "原来的配置保留为 {path}",
