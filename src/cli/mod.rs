@@ -244,7 +244,10 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Reconcile(arguments) => reconcile::run(&arguments, &sources.load_telling()),
         CliCommand::Doctor(arguments) => doctor::run(&arguments, &sources.load()),
         CliCommand::Dev(arguments) => dev::run(&arguments),
-        CliCommand::Emulator(arguments) => emulator::run(&arguments),
+        CliCommand::Emulator(arguments) => match arguments.demo() {
+            Some(stand_in) => dev::start(stand_in, false),
+            None => emulator::run(&arguments),
+        },
         CliCommand::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
         CliCommand::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),
         CliCommand::Keygen(arguments) => keygen::run(&arguments),

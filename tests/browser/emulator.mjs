@@ -48,9 +48,9 @@ async function eventually(what, reached, patience = 15000) {
 
 const running = new Set();
 process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
-async function demo(amqpUrl) {
+async function demo(amqpUrl, words = ["dev"]) {
   const began = Date.now();
-  const child = spawn(COUNTERSIGN, ["dev", "--listen", "127.0.0.1:0"], {
+  const child = spawn(COUNTERSIGN, [...words, "--listen", "127.0.0.1:0"], {
     env: { ...process.env, TMPDIR: SCRATCH, COUNTERSIGN_AMQP_URL: amqpUrl },
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -136,7 +136,7 @@ await attempt("from one command to a card that says approved", async () => {
   check("the toast is in sight", await isInSight());
   await page.evaluate(() => scrollTo(0, 300));
   check("and stays there", await isInSight());
-  check("the console's address is said", /^console at http:\/\/127\.0\.0\.1:\d+\/$/m.test(stage.log), stage.log);
+  check("the console's address is said", /^ *console +http:\/\/127\.0\.0\.1:\d+\/ /m.test(stage.log), stage.log);
   check("the demo has no fault to report", !/error|warn/i.test(stage.log), stage.log);
   for (const step of ["tap", "request", "answer", "command", "worker", "card"]) {
     check(`${step} is done`, await page.locator(`#${step} .step.done`).count() === 1, await page.locator(`#${step}`).innerText());
@@ -329,7 +329,7 @@ await attempt("pictures", async () => {
 
 // The console of the same demo, whose decisions have come to their end.
 await attempt("the console of the demo", async () => {
-  const [, console_at] = /^console at (\S+)\/$/m.exec(stage.log);
+  const [, console_at] = /^ *console +(\S+)\/ /m.exec(stage.log);
   const { taps } = await stage.get("/emulator/taps");
   const { made, page } = await context(console_at, { viewport: { width: 1280, height: 800 }, colorScheme: "light" });
   const shown = taps.find((tap) => tap.answer?.word === "accepted" && tap.report?.outcome === "applied" && tap.turns.some((turn) => !turn.by_itself));
@@ -350,7 +350,8 @@ await attempt("the end", async () => {
 // --- without a broker ---------------------------------------------------------------------------
 
 await attempt("without a broker", async () => {
-  const alone = await demo("amqp://127.0.0.1:1");
+  // The same by its other name.
+  const alone = await demo("amqp://127.0.0.1:1", ["emulator", "--demo"]);
   const { made, page } = await context(alone.origin);
   await page.goto(`${alone.origin}/`);
   await page.waitForSelector(".broker.away");

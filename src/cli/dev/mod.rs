@@ -64,6 +64,11 @@ impl Drop for Scratch {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    start(&arguments.stand_in, arguments.private_broker)
+}
+
+/// Starts all of it, and ends it when it is asked to.
+pub(super) fn start(stand_in: &StandInArguments, private_broker: bool) -> Result<Exit, Failure> {
     block_on(async {
         // The page tells what happens.
         let settings = log::Settings { filter: "warn".to_owned(), ..log::Settings::default() };
@@ -71,10 +76,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         let mut signals = Signals::new()?;
         let scratch = Scratch::new()?;
         let broker = tokio::select! {
-            found = Box::pin(Broker::find(arguments.private_broker, &scratch.0)) => found?,
+            found = Box::pin(Broker::find(private_broker, &scratch.0)) => found?,
             () = signals.any() => return Ok(Exit::Done),
         };
-        let ran = Box::pin(with(&broker, arguments, &scratch.0, &mut signals)).await;
+        let ran = Box::pin(with(&broker, stand_in, &scratch.0, &mut signals)).await;
         // Last of all: whatever still talks to it has ended.
         broker.stop().await;
         ran
@@ -84,11 +89,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 /// Everything but the broker, until it is to end.
 async fn with(
     broker: &Broker,
-    arguments: &Arguments,
+    stand_in: &StandInArguments,
     directory: &Path,
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
-    let listening = Listening::start(&arguments.stand_in)?;
+    let listening = Listening::start(stand_in)?;
     let started = demo::Running::start(&listening.emulator, listening.address, &broker.url, directory).await;
     let mut demo = started.context("cannot start the service")?;
     tell(&listening, &demo, broker);

@@ -53,8 +53,18 @@ const HERE: &str = "http://127.0.0.1:8900";
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Option<EmulatorCommand>,
+    /// With a broker, a service and a worker: the same as `countersign dev`
+    #[arg(long)]
+    demo: bool,
     #[command(flatten)]
     stand_in: StandInArguments,
+}
+
+impl Arguments {
+    /// How the emulator of a demo behaves, if one is wanted.
+    pub(super) fn demo(&self) -> Option<&StandInArguments> {
+        (self.demo && self.command.is_none()).then_some(&self.stand_in)
+    }
 }
 
 /// How the emulator behaves, by itself or with all around it.
