@@ -157,7 +157,12 @@ async fn a_queue_that_would_drop_is_told_with_the_line_that_changes_it_and_so_is
     let headers = dead.properties.headers().as_ref().expect("headers").inner();
     let reason = AMQPValue::LongString("expired".into());
     assert_eq!(headers.get("x-first-death-reason"), Some(&reason));
-    assert_eq!(headers.get("x-delivery-count"), Some(&AMQPValue::LongLongInt(0)), "doctor has not taken it");
+    // RabbitMQ 4 leaves it out before the first delivery.
+    let deliveries = headers.get("x-delivery-count");
+    assert!(
+        matches!(deliveries, None | Some(AMQPValue::LongLongInt(0))),
+        "doctor has not taken it: {deliveries:?}"
+    );
 }
 
 /// Runs a line as an operator would paste it, on the node's own machine.
