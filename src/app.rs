@@ -262,7 +262,13 @@ impl App {
 fn reasons(gate: Arc<Gate>) -> console::Reasons {
     console::Reasons {
         words: Refusal::ALL.iter().copied().map(Refusal::as_str).chain(NO_CALLBACK).collect(),
-        sentence: Arc::new(move |endpoint, reason| Some(gate.sentence(endpoint, reason.parse().ok()?))),
+        sentence: Arc::new(move |endpoint, reason, detail| {
+            let refusal = reason.parse().ok()?;
+            Some(
+                intake::sentence_of_worker(refusal, detail)
+                    .unwrap_or_else(|| gate.sentence(endpoint, refusal)),
+            )
+        }),
     }
 }
 

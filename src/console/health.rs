@@ -50,20 +50,6 @@ pub(super) enum LedgerCheck {
     Timeout,
 }
 
-impl LedgerCheck {
-    /// The word in answers.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Overloaded => "overloaded",
-            Self::NoRoom => "no_room",
-            Self::NotDurable => "not_durable",
-            Self::Unavailable => "unavailable",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
 /// Probes the ledger and caches the result for a second. Concurrent probers share one probe.
 pub(super) struct WriteProbe {
     ledger: Arc<dyn Ledger>,

@@ -66,12 +66,12 @@ pub struct Settings {
 pub struct Reasons {
     /// The possible reasons, for checking operators' filters.
     pub words: Vec<&'static str>,
-    /// What the approvers of an endpoint read for a reason; `None` if it is no answer to a callback.
+    /// What the approver saw; `None` if it was no answer to a callback.
     pub sentence: Sentence,
 }
 
-/// From an endpoint's name and a reason to a sentence.
-pub type Sentence = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+/// From an endpoint's name, a reason and its kept cause to a sentence.
+pub type Sentence = Arc<dyn Fn(&str, &str, Option<&str>) -> Option<String> + Send + Sync>;
 
 impl fmt::Debug for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub use refusal::{NO_CALLBACK, Refusal};
+pub use refused::sentence_of_worker;
 pub use response::{About, Disposition, Kept, PROBE_ACTION, PROBE_WORD, Received, Response, Unheard};
 pub use settings::{Counted, EndpointSettings, LONGEST_WAIT, Locale, Settings};
 

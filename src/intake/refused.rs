@@ -46,6 +46,27 @@ impl Refused {
 /// The longest sentence that an approver gets from a worker, in characters.
 const SENTENCE_CHARS: usize = 120;
 
+/// The two parts of a kept cause around the id of the command and what the worker reported.
+const KEPT_AS: &str = "kept as ";
+const REPORTED: &str = "; a worker reported ";
+
+/// A worker's words, as the approver gets them.
+fn on_a_phone(message: &str) -> String {
+    match message.char_indices().nth(SENTENCE_CHARS) {
+        Some((end, _)) => format!("{}…", message[..end].trim_end()),
+        None => message.to_owned(),
+    }
+}
+
+/// The sentence that an approver got from a worker, by the kept cause of the refusal; `None` if it was the service's.
+#[must_use]
+pub fn sentence_of_worker(refusal: Refusal, detail: Option<&str>) -> Option<String> {
+    let detail = detail.filter(|_| refusal == Refusal::Declined)?;
+    let (_, reported) = detail.strip_prefix(KEPT_AS)?.split_once(REPORTED)?;
+    let (_kind, message) = reported.split_once(": ")?;
+    Some(on_a_phone(message))
+}
+
 /// The refusal of a callback whose command a worker declined; `None` if it did what was decided.
 pub(super) fn declined(kept: Kept, heard: Heard) -> Option<Refused> {
     let Heard { kind, message } = heard;
@@ -58,11 +79,8 @@ pub(super) fn declined(kept: Kept, heard: Heard) -> Option<Refused> {
     });
     let message = message.filter(|message| !message.is_empty());
     let words = message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-    let detail = format!("kept as {}; a worker reported {}{words}", kept.command_id, kind.as_str());
-    let sentence = message.map(|message| match message.char_indices().nth(SENTENCE_CHARS) {
-        Some((end, _)) => format!("{}…", message[..end].trim_end()).into(),
-        None => message.into(),
-    });
+    let detail = format!("{KEPT_AS}{}{REPORTED}{}{words}", kept.command_id, kind.as_str());
+    let sentence = message.map(|message| on_a_phone(&message).into());
     Some(Refused {
         declined: Some(Declined { kept, sentence }),
         ..Refused::because(Refusal::Declined, detail)
@@ -146,5 +164,31 @@ pub(super) fn context_refusal(error: ContextError) -> Refusal {
         ContextError::Expired => Refusal::ContextExpired,
         ContextError::OperatorNotAllowed => Refusal::OperatorNotAllowed,
         ContextError::ActionNotAllowed => Refusal::ActionNotAllowed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{command::CommandId, time::Timestamp};
+
+    #[test]
+    fn the_sentence_of_a_worker_is_found_again_in_the_kept_cause() {
+        let of = |kind, message: Option<&str>| {
+            let kept = Kept { command_id: CommandId::new(Timestamp::now()), duplicate: false };
+            let refused = declined(kept, Heard { kind, message: message.map(str::to_owned) }).unwrap();
+            let sent = refused.declined.unwrap().sentence.map(|sentence| sentence.to_string());
+            assert_eq!(sentence_of_worker(Refusal::Declined, refused.detail.as_deref()), sent, "{message:?}");
+            sent
+        };
+        assert_eq!(of(Kind::Refused, Some("预算不足，没有执行")).as_deref(), Some("预算不足，没有执行"));
+        assert_eq!(of(Kind::Failed, Some(" a: b;\nc ")).as_deref(), Some("a: b; c"));
+        assert_eq!(of(Kind::Refused, Some(&"审".repeat(200))).unwrap().chars().count(), SENTENCE_CHARS + 1);
+        assert_eq!(of(Kind::Refused, None), None);
+        assert_eq!(of(Kind::Refused, Some(" ")), None);
+        assert_eq!(
+            sentence_of_worker(Refusal::Conflicting, Some("kept as 1; a worker reported refused: x")),
+            None
+        );
     }
 }

@@ -245,6 +245,12 @@ pub trait Lookup: Send + Sync {
     /// Acts, newest first.
     fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>>;
 
+    /// Of acts that changed commands, the first command of each that is still kept.
+    fn first_of_acts(&self, acts: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>>;
+
+    /// Up to `limit` places of commands with a parked showing, oldest first.
+    fn parked_showings(&self, limit: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>>;
+
     /// When each credential was last used.
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>>;
 
@@ -310,6 +316,14 @@ impl<T: Looks> Lookup for T {
 
     fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
         self.lookup().acts(filter)
+    }
+
+    fn first_of_acts(&self, acts: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+        self.lookup().first_of_acts(acts)
+    }
+
+    fn parked_showings(&self, limit: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>> {
+        self.lookup().parked_showings(limit)
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -30,7 +30,8 @@ pub enum NotATime {
 ///
 /// - RFC 3339: `2026-11-20T10:42:00+08:00`; a space or a lowercase letter may replace the `T`;
 /// - without an offset, in `zone`: `2026-11-20 10:42`, `2026-11-20` (its start), `10:42` or `today 10:42`,
-///   `yesterday 10:42`, `today`, `yesterday`; seconds and their fraction are optional;
+///   `yesterday 10:42`, `today`, `yesterday`; seconds and their fraction are optional, and so is `am` or `pm`;
+/// - the same in Chinese: `昨天 10:42`, `今天下午 6:44`;
 /// - relative to `now`: `2 h ago`, `90m`, `1 day 2 hours ago`, `now`;
 /// - milliseconds since 1970, the format of the approval center.
 ///
@@ -39,7 +40,7 @@ pub enum NotATime {
 /// # Errors
 /// [`NotATime`]
 pub fn parse(text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotATime> {
-    let text = text.trim().to_ascii_lowercase();
+    let text = in_english(&text.trim().to_ascii_lowercase());
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return millis(&text);
     }
@@ -78,6 +79,27 @@ pub fn parse(text: &str, now: Timestamp, zone: &Zone) -> Result<Timestamp, NotAT
     Ok(zone.when(date.to_datetime(time.map_or(Ok(civil::Time::midnight()), time_of_day)?))?)
 }
 
+/// Words that Chinese people write in a time. Half a day goes behind its time, as in English.
+fn in_english(text: &str) -> String {
+    let mut text = text.replace('：', ":");
+    for (chinese, english) in [("今天", "today "), ("昨天", "yesterday "), ("现在", "now")] {
+        if let Some(rest) = text.strip_prefix(chinese) {
+            text = format!("{english}{}", rest.trim_start());
+        }
+    }
+    for (chinese, english) in [("上午", "am"), ("下午", "pm"), ("晚上", "pm")] {
+        if let Some((before, after)) = text.split_once(chinese) {
+            text = format!("{before}{}{english}", after.trim());
+        }
+    }
+    for half in [" am", " pm"] {
+        if let Some(before) = text.strip_suffix(half) {
+            text = format!("{}{}", before.trim_end(), half.trim_start());
+        }
+    }
+    text.trim_end().to_owned()
+}
+
 fn millis(digits: &str) -> Result<Timestamp, NotATime> {
     // In milliseconds this is in 1973; read as seconds, it is beyond the year 5000.
     const LEAST: i64 = 100_000_000_000;
@@ -113,8 +135,17 @@ fn date(text: &str) -> Result<civil::Date, NotATime> {
     text.parse().map_err(|_| NotATime::Calendar)
 }
 
-/// `9:42`, `09:42`, `09:42:30` or `09:42:30.5`
+/// `9:42`, `09:42`, `09:42:30` or `09:42:30.5`, also with `am` or `pm`.
 fn time_of_day(text: &str) -> Result<civil::Time, NotATime> {
+    for (half, hours) in [("am", 0), ("pm", 12)] {
+        let Some(text) = text.strip_suffix(half) else { continue };
+        let (hour, rest) = text.split_once(':').ok_or(NotATime::Form)?;
+        let hour: u8 = hour.parse().map_err(|_| NotATime::Form)?;
+        if !(1..=12).contains(&hour) {
+            return Err(NotATime::Calendar);
+        }
+        return time_of_day(&format!("{}:{rest}", hour % 12 + hours));
+    }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let padded = if whole.find(':') == Some(1) { format!("0{whole}") } else { whole.to_owned() };
     let known =
@@ -200,6 +231,14 @@ mod tests {
             ("10:42:07", "-05:00", "2026-11-20T15:42:07.000Z"),
             ("today 10:42", "+08:00", "2026-11-20T02:42:00.000Z"),
             ("Yesterday 10:42", "+08:00", "2026-11-19T02:42:00.000Z"),
+            ("昨天 10:42", "+08:00", "2026-11-19T02:42:00.000Z"),
+            ("今天10：42", "+08:00", "2026-11-20T02:42:00.000Z"),
+            ("昨天", "Z", "2026-11-19T00:00:00.000Z"),
+            ("昨天下午6:44", "Z", "2026-11-19T18:44:00.000Z"),
+            ("6:44pm", "Z", "2026-11-20T18:44:00.000Z"),
+            ("6:44 PM", "Z", "2026-11-20T18:44:00.000Z"),
+            ("yesterday 12:05 am", "Z", "2026-11-19T00:05:00.000Z"),
+            ("12:05pm", "Z", "2026-11-20T12:05:00.000Z"),
             ("today", "+14:00", "2026-11-19T10:00:00.000Z"),
             // In that zone it is still the evening of the 19th.
             ("today 20:00", "-12:00", "2026-11-20T08:00:00.000Z"),
@@ -233,7 +272,9 @@ mod tests {
             ("+2h", NotATime::Form),
             ("in 2 h", NotATime::Form),
             ("10.42", NotATime::Form),
-            ("10:42 pm", NotATime::Form),
+            ("10 pm", NotATime::Form),
+            ("13:42pm", NotATime::Calendar),
+            ("明天 10:42", NotATime::Form),
             ("10:42.5", NotATime::Form),
             ("10:42:", NotATime::Form),
             ("2026-11", NotATime::Form),

@@ -179,6 +179,17 @@ impl Lookup for Turns {
         self.turn().acts(filter)
     }
 
+    fn first_of_acts(
+        &self,
+        acts: Vec<u64>,
+    ) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+        self.turn().first_of_acts(acts)
+    }
+
+    fn parked_showings(&self, limit: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>> {
+        self.turn().parked_showings(limit)
+    }
+
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {
         self.turn().credential_uses()
     }

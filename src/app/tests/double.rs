@@ -344,6 +344,14 @@ impl Lookup for Double {
         self.looked(Vec::new())
     }
 
+    fn first_of_acts(&self, _: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+        self.looked(Vec::new())
+    }
+
+    fn parked_showings(&self, _: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>> {
+        self.looked(Vec::new())
+    }
+
     fn id_at(&self, seq: Seq) -> BoxFuture<'static, Result<Option<CommandId>, LookError>> {
         let found = self.records(true).into_iter().find(|record| record.seq == seq);
         self.looked(found.map(|record| record.command_id))

@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 
-use super::{Changer, Desk, Halt, Viewer, chosen, decision_href, decisions, see_other};
+use super::{Changer, Desk, Halt, Viewer, chosen, decision, decision_href, link, see_other};
 use crate::{
     console::contexts::write,
     ledger::{By, CarriedOut, MAX_REASON_CHARS, Order, OrderKind, Ordered, Record},
@@ -46,7 +46,7 @@ async fn asked(
     let Some(reason) = reason(&pairs) else {
         return Err(viewer.halt(StatusCode::UNPROCESSABLE_ENTITY, t.error_title, t.confirm_no_reason));
     };
-    let (viewer, record) = decisions::found(viewer, request, desk).await?;
+    let (viewer, record) = decision::found(viewer, request, desk).await?;
     // Somebody else may have acted since the page was made.
     if chosen(&pairs, "state") != record.state.as_str() {
         return Err(viewer.halt(StatusCode::CONFLICT, t.error_title, t.act_illegal));
@@ -71,7 +71,7 @@ async fn act(
     let refused = match carried_out.first() {
         Ordered::Done => {
             tracing::info!(command_id = %id, act = kind.as_str(), "operator acted in the console");
-            return Ok(see_other(&decision_href(id)));
+            return Ok(see_other(&link(&decision_href(id), [("done", kind.as_str())])));
         }
         Ordered::UnknownCommand => return Err(viewer.not_found(t.no_such_decision)),
         Ordered::OtherState(_) => t.act_illegal,

@@ -44,7 +44,7 @@ pub(super) async fn page(
         );
     };
     of(t.instance, &task.instance_id, "instance_id");
-    of("task_id", &task.task_id, "task_id");
+    of(t.task, &task.task_id, "task_id");
     facts.extend(task.round.clone().map(|round| Fact::of(t.fact_round, round)));
     facts.extend(task.business_key.clone().map(|key| Fact::of(t.fact_business_key, key)));
     facts.push(Fact::of(t.context_operators, list(&grant.operators)));
@@ -60,7 +60,7 @@ pub(super) async fn page(
         key,
         expired: found.registered.expires_at.is_some_and(|at| at <= Timestamp::now()),
         facts,
-        json: task.data.as_ref().map(|data| super::decisions::indented(data.get())),
+        json: task.data.as_ref().map(|data| super::decision::indented(data.get())),
         f: viewer.frame.clone(),
     };
     Ok(viewer.page(&page))

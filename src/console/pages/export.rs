@@ -11,8 +11,8 @@ use actix_web::{
     },
     web,
 };
-use futures_util::stream;
-use serde_json::json;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
 
 use super::{Desk, Halt, Viewer, query};
 use crate::{
@@ -26,6 +26,9 @@ const SLICE: usize = 500;
 
 /// Entries in one file. Who wants more narrows the filter, or uses the command line.
 const MOST: usize = 100_000;
+
+/// Commands that are read at the same time.
+const AT_ONCE: usize = 8;
 
 #[derive(Clone, Copy)]
 enum Form {
@@ -97,15 +100,30 @@ async fn decisions(
         Err(problem) => return Err(bad(viewer, &problem.to_string())),
     };
     record(viewer, &desk, "decisions", &pairs).await?;
+    let whole = matches!(form, Form::Csv).then(|| desk.ledger.clone());
     let source = Source {
         ledger: desk.ledger.clone(),
         read: move |ledger: &dyn Ledger, before: Option<u64>| {
             let before = before.or(filter.before);
-            ledger.list(Filter { before, ..filter.clone() })
+            completed(whole.clone(), ledger.list(Filter { before, ..filter.clone() }))
         },
         place: |one: &Record| one.seq,
     };
     Ok(sent("decisions", form, DECISION_COLUMNS, source, decision_cells))
+}
+
+/// Adds the messages of the commands, which lists do not have.
+async fn completed(
+    ledger: Option<Arc<dyn Ledger>>,
+    listing: impl Future<Output = Result<Vec<Record>, LookError>>,
+) -> Result<Vec<Record>, LookError> {
+    let rows = listing.await?;
+    let Some(ledger) = ledger else { return Ok(rows) };
+    let whole = |row: Record| {
+        let finding = ledger.find(row.command_id);
+        async move { Ok(finding.await?.unwrap_or(row)) }
+    };
+    stream::iter(rows).map(whole).buffered(AT_ONCE).try_collect().await
 }
 
 async fn refusals(
@@ -254,13 +272,21 @@ const DECISION_COLUMNS: &[&str] = &[
     "approval_code",
     "instance_id",
     "task_id",
+    "message_id",
+    "comment",
     "outcome",
+    "worker_message",
     "showing",
     "note",
 ];
 
 fn decision_cells(one: &Record) -> Vec<String> {
     let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    let command = one.command.as_ref().and_then(|command| serde_json::from_str::<Value>(command.get()).ok());
+    let member = |name: &str| {
+        let value = command.as_ref().and_then(|command| command.get("data").unwrap_or(command).get(name));
+        value.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     vec![
         one.seq.to_string(),
         one.command_id.to_string(),
@@ -272,7 +298,10 @@ fn decision_cells(one: &Record) -> Vec<String> {
         or_empty(&one.approval_code),
         or_empty(&one.instance_id),
         or_empty(&one.task_id),
+        member("message_id"),
+        member("reason"),
         one.outcome.as_ref().map(|outcome| outcome.outcome.as_str().to_owned()).unwrap_or_default(),
+        one.outcome.as_ref().map(|outcome| or_empty(&outcome.message)).unwrap_or_default(),
         one.outcome.as_ref().map(|outcome| outcome.showing.as_str().to_owned()).unwrap_or_default(),
         or_empty(&one.note),
     ]

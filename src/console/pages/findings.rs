@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::{
-    Desk, Frame, Halt, Phrases, Viewer, When, action_of, chosen, clipped, decision_href, link, look, query,
+    Desk, Frame, Halt, Phrases, Term, Viewer, When, chosen, clipped, decision_href, link, look, query,
     task_of,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// A verdict, with how many of it there are, and what to do.
 struct VerdictRow {
     href: String,
-    word: &'static str,
+    term: Term,
     count: u64,
     chosen: bool,
     remedy: &'static str,
@@ -28,7 +28,7 @@ struct VerdictRow {
 struct FindingRow {
     href: String,
     at: When,
-    verdict: &'static str,
+    verdict: Term,
     status: Option<String>,
     user: String,
     action: String,
@@ -44,6 +44,8 @@ struct FindingsPage {
     overview: String,
     verdicts: Vec<VerdictRow>,
     rows: Vec<FindingRow>,
+    /// Something has been compared, so an empty list says something.
+    is_compared: bool,
     next: Option<String>,
 }
 
@@ -72,6 +74,7 @@ pub(super) async fn page(
             Some(at) => (t.findings_overview)(&overview.asked_through.to_string(), &viewer.shown(at)),
             None => t.never_compared.to_owned(),
         },
+        is_compared: overview.passed_at.is_some(),
         verdicts: verdicts(&overview, wanted, t),
         rows: found.iter().map(|one| row(one, &viewer)).collect(),
         next,
@@ -89,7 +92,7 @@ fn verdicts(overview: &Overview, wanted: Option<Verdict>, t: &Phrases) -> Vec<Ve
     ];
     rows.map(|(verdict, count, remedy)| VerdictRow {
         href: link("/findings", [("verdict", verdict.as_str())]),
-        word: verdict.as_str(),
+        term: Term::new(t.verdict_of(verdict), verdict.as_str()),
         count,
         chosen: wanted == Some(verdict),
         remedy,
@@ -98,14 +101,17 @@ fn verdicts(overview: &Overview, wanted: Option<Verdict>, t: &Phrases) -> Vec<Ve
 }
 
 fn row(one: &Candidate, viewer: &Viewer) -> FindingRow {
-    let finding = one.finding.as_ref();
+    let (t, finding) = (viewer.t(), one.finding.as_ref());
     FindingRow {
         href: decision_href(one.command_id),
         at: viewer.when(one.received_at),
-        verdict: finding.map_or("–", |finding| finding.verdict.as_str()),
+        verdict: finding.map_or_else(
+            || Term::new("–", "–"),
+            |finding| Term::new(t.verdict_of(finding.verdict), finding.verdict.as_str()),
+        ),
         status: finding.and_then(|finding| finding.task_status.clone()),
         user: clipped(&one.user_id),
-        action: action_of(one.action.as_str(), viewer.t()),
+        action: t.action(one.action).to_owned(),
         task: clipped(&task_of(one.instance_id.as_deref(), one.task_id.as_deref())),
         endpoint: clipped(&one.endpoint),
     }

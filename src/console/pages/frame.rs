@@ -29,8 +29,10 @@ pub(super) enum Theme {
 }
 
 impl Theme {
+    const ALL: [Self; 3] = [Self::Auto, Self::Light, Self::Dark];
+
     pub(super) fn parse(word: &str) -> Option<Self> {
-        [Self::Auto, Self::Light, Self::Dark].into_iter().find(|theme| theme.as_str() == word)
+        Self::ALL.into_iter().find(|theme| theme.as_str() == word)
     }
 
     pub(super) fn as_str(self) -> &'static str {
@@ -49,16 +51,7 @@ impl Theme {
         }
     }
 
-    pub(super) fn next(self) -> Self {
-        match self {
-            Self::Auto => Self::Dark,
-            Self::Dark => Self::Light,
-            Self::Light => Self::Auto,
-        }
-    }
-
-    /// The name of the theme in force; its link leads to the next.
-    pub(super) fn label(self, t: &Phrases) -> &'static str {
+    fn label(self, t: &Phrases) -> &'static str {
         match self {
             Self::Auto => t.theme_auto,
             Self::Light => t.theme_light,
@@ -67,10 +60,22 @@ impl Theme {
     }
 }
 
+/// A theme to choose.
+#[derive(Debug, Clone)]
+pub(super) struct ThemeChoice {
+    pub(super) word: &'static str,
+    pub(super) href: String,
+    pub(super) label: &'static str,
+    pub(super) current: bool,
+}
+
 /// The person that a page names.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
+    /// In acts.
     pub(super) name: String,
+    /// On pages.
+    pub(super) label: String,
     pub(super) may_act: bool,
     /// There is a login, so there is a logout.
     pub(super) by_session: bool,
@@ -92,7 +97,7 @@ pub(super) struct Frame {
     /// What was asked, so that it can be changed.
     pub(super) q: String,
     pub(super) other_language: String,
-    pub(super) next_theme: String,
+    pub(super) themes: Vec<ThemeChoice>,
     pub(super) css: &'static str,
     pub(super) js: &'static str,
     pub(super) icon: &'static str,
@@ -175,7 +180,14 @@ pub(super) fn framed(request: &HttpRequest, zone: &Zone) -> (Frame, Vec<String>)
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         q: if path == "/why" { of_query("q").unwrap_or_default().to_owned() } else { String::new() },
         other_language: here("lang", language.other().code()),
-        next_theme: here("theme", theme.next().as_str()),
+        themes: Theme::ALL
+            .map(|one| ThemeChoice {
+                word: one.as_str(),
+                href: here("theme", one.as_str()),
+                label: one.label(language.phrases()),
+                current: one == theme,
+            })
+            .into(),
         css: assets::css(),
         js: assets::js(),
         icon: assets::icon_path(),

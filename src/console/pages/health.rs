@@ -1,42 +1,89 @@
 //! `/health`: which fault is it?
 
-use std::sync::atomic::Ordering;
-
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use strum::{IntoStaticStr, VariantArray};
 
-use super::{Desk, Fact, FaultWords, Frame, Halt, Mark, Phrases, Viewer};
-use crate::{
-    console::{
-        access::{Configuration, ReloadResult},
-        health::LedgerCheck,
-    },
-    ledger::{Stats, findings::Overview},
-    telemetry::metrics::topology::Role,
+use super::{
+    Desk, Fact, Fault, FaultWords, Frame, Halt, Mark, Phrases, Viewer,
+    chart::{self, Chart},
+    condition::{Condition, Standing},
 };
+use crate::{console::access::ReloadResult, time::Timestamp};
 
-/// The rows of the table of faults, in its order. Their words are in the phrases.
-const FAULTS: [&str; 13] = [
-    "ledger",
-    "overloaded",
-    "draining",
-    "broker",
-    "blocked",
-    "topology",
-    "workers",
-    "parked",
-    "rejected",
-    "unrouted",
-    "outcomes",
-    "findings",
-    "reload",
-];
+/// What is checked: a fault or several of one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+enum CheckKind {
+    Ledger,
+    Accepting,
+    Broker,
+    Topology,
+    Workers,
+    Waiting,
+    Parked,
+    Outcomes,
+    Strays,
+    Findings,
+    Reload,
+}
+
+impl CheckKind {
+    /// The check that fails when a fault is there.
+    fn of(fault: Fault) -> Self {
+        match fault {
+            Fault::Ledger | Fault::Overloaded => Self::Ledger,
+            Fault::Draining => Self::Accepting,
+            Fault::Broker | Fault::Blocked => Self::Broker,
+            Fault::Topology => Self::Topology,
+            Fault::Workers => Self::Workers,
+            Fault::Waiting => Self::Waiting,
+            Fault::Parked | Fault::Rejected | Fault::Unrouted => Self::Parked,
+            Fault::Outcomes => Self::Outcomes,
+            Fault::Strays => Self::Strays,
+            Fault::Findings => Self::Findings,
+            Fault::Reload => Self::Reload,
+        }
+    }
+
+    fn name(self, t: &Phrases) -> &'static str {
+        match self {
+            Self::Ledger => t.check_ledger,
+            Self::Accepting => t.check_accepting,
+            Self::Broker => t.check_broker,
+            Self::Topology => t.check_topology,
+            Self::Workers => t.check_workers,
+            Self::Waiting => t.check_waiting,
+            Self::Parked => t.check_parked,
+            Self::Outcomes => t.check_outcomes,
+            Self::Strays => t.check_strays,
+            Self::Findings => t.check_findings,
+            Self::Reload => t.check_reload,
+        }
+    }
+
+    /// What to do while it is unknown.
+    fn how_to_tell(self, t: &Phrases) -> &'static str {
+        match self {
+            Self::Topology | Self::Workers => t.tell_topology,
+            Self::Findings => t.never_compared,
+            Self::Ledger
+            | Self::Accepting
+            | Self::Broker
+            | Self::Waiting
+            | Self::Parked
+            | Self::Outcomes
+            | Self::Strays
+            | Self::Reload => t.next_doctor,
+        }
+    }
+}
 
 struct Check {
     id: &'static str,
     name: &'static str,
     mark: Mark,
-    remedy: &'static str,
+    remedies: Vec<&'static str>,
 }
 
 struct FaultRow {
@@ -47,7 +94,7 @@ struct FaultRow {
 
 struct CredentialRow {
     endpoint: String,
-    credential: usize,
+    credential: String,
     last_used: String,
 }
 
@@ -56,92 +103,31 @@ struct CredentialRow {
 struct HealthPage {
     f: Frame,
     t: &'static Phrases,
-    ready: bool,
+    /// The class, the shape and the words.
+    headline: Mark,
     checks: Vec<Check>,
+    chart: Option<Chart>,
     faults: Vec<FaultRow>,
     facts: Vec<Fact>,
     credentials: Vec<CredentialRow>,
 }
 
-/// What the service knows of itself. Whatever fails, the rest is shown.
-pub(super) struct Condition {
-    pub(super) ledger: LedgerCheck,
-    /// A callback can be kept now.
-    pub(super) ready: bool,
-    pub(super) draining: bool,
-    pub(super) connected: bool,
-    pub(super) blocked: bool,
-    /// Faults of exchanges and queues; `None` while unknown.
-    pub(super) topology: Option<Vec<String>>,
-    /// Whether the queue of commands has a consumer; `None` while unknown.
-    pub(super) consumed: Option<bool>,
-    pub(super) configuration: Configuration,
-    pub(super) stats: Option<Stats>,
-    pub(super) overview: Option<Overview>,
-}
-
-impl Condition {
-    pub(super) async fn of(viewer: &Viewer, desk: &Desk) -> Self {
-        let draining = desk.draining.load(Ordering::Relaxed);
-        let ((ledger, kept), stats, overview) = tokio::join!(
-            desk.probe.look(),
-            viewer.look(desk.ledger.stats()),
-            viewer.look(desk.ledger.overview())
-        );
-        let topology = desk.metrics.topology.last();
-        let faults =
-            topology.as_ref().map(|view| view.faults.iter().map(|fault| fault.object.clone()).collect());
-        let commands = topology.as_ref().and_then(|view| view.queue(Role::Commands));
-        Self {
-            ledger,
-            ready: kept && !draining,
-            draining,
-            connected: desk.metrics.relay.connected(),
-            blocked: desk.metrics.relay.blocked(),
-            topology: faults,
-            consumed: commands.map(|counts| counts.consumers > 0),
-            configuration: desk.access.configuration(),
-            stats: stats.ok(),
-            overview: overview.ok(),
-        }
-    }
-
-    pub(super) fn reload_rejected(&self) -> bool {
-        self.configuration.last_reload.is_some_and(|reload| reload.result == ReloadResult::Rejected)
-    }
-
-    /// Whether a fault of the table is there now.
-    fn has(&self, fault: &str) -> bool {
-        let count = |of: fn(&Stats) -> u64| self.stats.as_ref().is_some_and(|stats| of(stats) > 0);
-        match fault {
-            "ledger" => !matches!(self.ledger, LedgerCheck::Ok | LedgerCheck::Overloaded),
-            "overloaded" => self.ledger == LedgerCheck::Overloaded,
-            "draining" => self.draining,
-            "broker" => !self.connected,
-            "blocked" => self.blocked,
-            "topology" => self.topology.as_ref().is_some_and(|faults| !faults.is_empty()),
-            "workers" => self.consumed == Some(false),
-            "parked" => count(|stats| stats.parked),
-            "rejected" => count(|stats| stats.rejected),
-            "unrouted" => count(|stats| stats.unrouted),
-            "outcomes" => count(|stats| stats.outcomes_parked),
-            "findings" => self.overview.as_ref().is_some_and(|overview| overview.open() > 0),
-            "reload" => self.reload_rejected(),
-            _ => false,
-        }
-    }
-}
-
-/// `GET /health`.
+/// `GET /health`. Whatever fails, the rest is shown.
 pub(super) async fn page(viewer: Viewer, desk: web::Data<Desk>) -> Result<HttpResponse, Halt> {
     let t = viewer.t();
-    let condition = Condition::of(&viewer, &desk).await;
-    let fault = |id| (t.fault_words)(id).map(|words| FaultRow { id, words, live: condition.has(id) });
+    let now = Timestamp::now();
+    let (condition, counts) =
+        tokio::join!(Condition::of(&viewer, &desk), chart::counts(&viewer, &*desk.ledger, now));
+    let live = condition.live(t);
+    let is_live = |fault| live.iter().any(|(one, _)| *one == fault);
+    let fault =
+        |fault: &Fault| FaultRow { id: fault.as_str(), words: t.fault(*fault), live: is_live(*fault) };
     let page = HealthPage {
         t,
-        ready: condition.ready,
-        checks: checks(&condition, t),
-        faults: FAULTS.into_iter().filter_map(fault).collect(),
+        headline: headline(condition.ready, &live, t),
+        checks: CheckKind::VARIANTS.iter().map(|kind| check(*kind, &condition, t)).collect(),
+        chart: counts.ok().map(|counts| chart::chart(&counts, &viewer, now)),
+        faults: Fault::ALL.iter().map(fault).collect(),
         facts: facts(&condition, &desk, &viewer),
         credentials: desk
             .metrics
@@ -150,7 +136,8 @@ pub(super) async fn page(viewer: Viewer, desk: web::Data<Desk>) -> Result<HttpRe
             .into_iter()
             .map(|used| CredentialRow {
                 endpoint: used.endpoint.to_string(),
-                credential: used.credential,
+                // People count from one.
+                credential: (t.pair_is)(&(used.credential + 1).to_string()),
                 last_used: used.last_used_at.map_or_else(|| t.never.to_owned(), |at| viewer.shown(at)),
             })
             .collect(),
@@ -159,69 +146,39 @@ pub(super) async fn page(viewer: Viewer, desk: web::Data<Desk>) -> Result<HttpRe
     Ok(viewer.page(&page))
 }
 
-fn checks(condition: &Condition, t: &Phrases) -> Vec<Check> {
-    let check = |id, name, wrong: Option<String>, remedy| Check {
-        id,
-        name,
-        remedy: if wrong.as_ref().is_some_and(|word| word != t.unknown) { remedy } else { "" },
-        mark: match wrong {
-            None => Mark::good(t.ok),
-            Some(word) if word == t.unknown => Mark { class: "unknown", shape: "?", word },
-            Some(word) => Mark::bad(word),
-        },
+fn headline(ready: bool, live: &[(Fault, String)], t: &Phrases) -> Mark {
+    let texts: Vec<&str> = live.iter().map(|(_, text)| &**text).collect();
+    let texts = texts.join(t.comma);
+    match (ready, live.len()) {
+        (true, 0) => Mark::good(t.ready),
+        (true, count) => {
+            Mark { class: "warn", shape: "!", ..Mark::bad((t.ready_but)(&count.to_string(), &texts)) }
+        }
+        (false, _) => Mark::bad((t.not_ready)(&texts)),
+    }
+}
+
+fn check(kind: CheckKind, condition: &Condition, t: &Phrases) -> Check {
+    let (mut texts, mut remedies, mut unknown) = (Vec::new(), Vec::new(), None);
+    for fault in Fault::ALL.iter().copied().filter(|fault| CheckKind::of(*fault) == kind) {
+        match condition.standing(fault, t) {
+            Standing::Live(text) => {
+                texts.push(text);
+                remedies.push(t.fault(fault).remedy);
+            }
+            Standing::Unknown(why) => unknown = Some(why),
+            Standing::Absent => {}
+        }
+    }
+    let mark = match (texts.is_empty(), unknown) {
+        (false, _) => Mark::bad(texts.join(t.comma)),
+        (true, Some(why)) => {
+            remedies.push(kind.how_to_tell(t));
+            Mark { class: "unknown", shape: "–", ..Mark::bad(why) }
+        }
+        (true, None) => Mark::good(t.ok),
     };
-    let stats = condition.stats.as_ref();
-    let unknown = || t.unknown.to_owned();
-    let waiting = stats.map(|stats| {
-        let counts = [("parked", stats.parked), ("rejected", stats.rejected), ("unrouted", stats.unrouted)];
-        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-        counts.map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
-    });
-    let is_some = |text: Option<String>| {
-        text.map_or_else(|| Some(unknown()), |text| (!text.is_empty()).then_some(text))
-    };
-    let count = |count: Option<u64>| match count {
-        None => Some(unknown()),
-        Some(0) => None,
-        Some(count) => Some(count.to_string()),
-    };
-    let ledger = (condition.ledger != LedgerCheck::Ok).then(|| condition.ledger.as_str().to_owned());
-    let broker = match (condition.connected, condition.blocked) {
-        (false, _) => Some("disconnected".to_owned()),
-        (true, true) => Some("blocked".to_owned()),
-        (true, false) => None,
-    };
-    let topology = is_some(condition.topology.as_ref().map(|faults| faults.join(", ")));
-    vec![
-        check("ledger", t.check_ledger, ledger, t.remedy_ledger),
-        check(
-            "accepting",
-            t.check_accepting,
-            condition.draining.then(|| "draining".to_owned()),
-            t.remedy_draining,
-        ),
-        check("broker", t.check_broker, broker, t.remedy_broker),
-        check("topology", t.check_topology, topology, t.remedy_topology),
-        check(
-            "reload",
-            t.check_reload,
-            condition.reload_rejected().then(|| "rejected".to_owned()),
-            t.remedy_reload,
-        ),
-        check("parked", t.check_parked, is_some(waiting), t.remedy_parked),
-        check(
-            "outcomes",
-            t.check_outcomes,
-            count(stats.map(|stats| stats.outcomes_parked)),
-            t.remedy_outcomes,
-        ),
-        check(
-            "findings",
-            t.check_findings,
-            count(condition.overview.as_ref().map(Overview::open)),
-            t.remedy_findings,
-        ),
-    ]
+    Check { id: kind.into(), name: kind.name(t), mark, remedies }
 }
 
 fn facts(condition: &Condition, desk: &Desk, viewer: &Viewer) -> Vec<Fact> {
@@ -231,10 +188,10 @@ fn facts(condition: &Condition, desk: &Desk, viewer: &Viewer) -> Vec<Fact> {
         || t.reload_none.to_owned(),
         |reload| {
             let word = match reload.result {
-                ReloadResult::Applied => "applied",
-                ReloadResult::Rejected => "rejected",
+                ReloadResult::Applied => t.reload_applied,
+                ReloadResult::Rejected => t.reload_failed,
             };
-            format!("{word}, {}", viewer.shown(reload.at))
+            (t.reload_at)(word, &viewer.shown(reload.at))
         },
     );
     let mut facts = vec![
@@ -265,14 +222,11 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::console::pages::phrases::Language;
 
     #[test]
-    fn every_fault_of_the_table_has_its_words() {
-        for language in Language::ALL {
-            for fault in FAULTS {
-                assert!((language.phrases().fault_words)(fault).is_some(), "{fault}");
-            }
+    fn every_check_fails_by_some_fault() {
+        for kind in CheckKind::VARIANTS {
+            assert!(Fault::ALL.iter().any(|fault| CheckKind::of(*fault) == *kind), "{kind:?}");
         }
     }
 }

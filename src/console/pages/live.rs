@@ -51,6 +51,8 @@ struct Counters {
     parked: u64,
     outcomes_pending: u64,
     outcomes_parked: u64,
+    /// Of the ledger, since the start: a page of one thing looks at itself again when they have grown.
+    changes: u64,
 }
 
 /// The streams that are open, and what they last saw.
@@ -78,6 +80,8 @@ impl Streams {
         {
             return Some(counters);
         }
+        // Before the looks, so that no change falls between.
+        let changes = *ledger.changes().borrow();
         let newest = ledger.list(Filter { limit: 1, ..Filter::default() });
         let refused = ledger.refusals(RefusalFilter { limit: 1, ..RefusalFilter::default() });
         let (newest, refused, stats) = tokio::join!(newest, refused, ledger.stats());
@@ -89,6 +93,7 @@ impl Streams {
             parked: stats.parked + stats.rejected + stats.unrouted,
             outcomes_pending: stats.outcomes_pending,
             outcomes_parked: stats.outcomes_parked,
+            changes,
         };
         *last = Some((Instant::now(), counters));
         Some(counters)

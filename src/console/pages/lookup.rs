@@ -1,7 +1,8 @@
 //! Addresses of filtered lists.
 
-use super::{Viewer, link};
+use super::{Phrases, Viewer, link};
 use crate::{
+    console::problem::Problem,
     ledger::Stopped,
     time::{Timestamp, Zone},
 };
@@ -42,4 +43,11 @@ pub(super) fn at(path: &str, pairs: &Pairs, before: Option<u64>) -> String {
 pub(super) fn stopped(stopped: Stopped, viewer: &Viewer) -> String {
     let t = viewer.t();
     stopped.back_to.map_or_else(|| t.stopped.to_owned(), |at| (t.searched_back_to)(&viewer.shown(at)))
+}
+
+/// What is wrong with a filter, and in which of its fields.
+pub(super) fn wrong(problem: &Problem, labels: &[(&'static str, &'static str)], t: &Phrases) -> String {
+    let name = problem.parameter().unwrap_or("?");
+    let label = labels.iter().find(|(one, _)| *one == name).map_or(name, |(_, label)| label);
+    (t.bad_parameter)(label, &t.cause(&problem.to_string()))
 }

@@ -10,19 +10,25 @@
 mod acting;
 mod acts;
 mod assets;
+mod bulk;
+mod chart;
+mod condition;
 mod contexts;
+mod decision;
 mod decisions;
 mod export;
 mod findings;
 mod frame;
 mod health;
 mod home;
+mod listed;
 mod live;
 mod login;
 mod lookup;
 mod parked;
 mod parts;
 mod phrases;
+mod question;
 mod refusals;
 mod viewer;
 mod why;
@@ -30,22 +36,22 @@ mod why;
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 
 use super::{Desk, Entry, get};
-use phrases::{FaultWords, Phrases};
+use phrases::{Fault, FaultWords, Phrases};
 use {
     frame::{Frame, cookie},
     parts::{
-        Choice, Fact, Field, Live, Mark, When, action_of, choices, chosen, clipped, decision_href, fields,
-        link, meaning_of, query, span, task_of,
+        Choice, Fact, Field, Live, Mark, Term, When, action_of, choices, chosen, clipped, decision_href,
+        fields, link, meaning_of, query, searched, span, task_of,
     },
     viewer::{Changer, ContextViewer, Halt, Poster, Unread, admitted, host, look, see_other, stranger},
 };
 
+pub(super) use bulk::Results;
 pub(super) use live::Streams;
-pub(super) use parked::Results;
 pub(super) use viewer::{Viewer, wants_html};
 
 /// The routes of the pages; `/` is the listener's own, since programs read it as well.
-pub(super) const TABLE: [Entry; 25] = [
+pub(super) const TABLE: [Entry; 27] = [
     ("GET", "/assets/{name}", || get().to(assets::get)),
     ("GET", "/login", || get().to(login::page)),
     ("POST", "/login", || web::post().to(login::log_in)),
@@ -54,7 +60,7 @@ pub(super) const TABLE: [Entry; 25] = [
     ("GET", "/decisions", || get().to(decisions::list)),
     ("GET", "/decisions.csv", || get().to(export::decisions_csv)),
     ("GET", "/decisions.jsonl", || get().to(export::decisions_jsonl)),
-    ("GET", "/decisions/{command_id}", || get().to(decisions::one)),
+    ("GET", "/decisions/{command_id}", || get().to(decision::one)),
     ("POST", "/decisions/{command_id}/requeue", || web::post().to(acting::requeue)),
     ("POST", "/decisions/{command_id}/park", || web::post().to(acting::park)),
     ("POST", "/decisions/{command_id}/show-again", || web::post().to(acting::show_again)),
@@ -63,8 +69,10 @@ pub(super) const TABLE: [Entry; 25] = [
     ("GET", "/refusals.jsonl", || get().to(export::refusals_jsonl)),
     ("GET", "/refusals/{id}", || get().to(refusals::one)),
     ("GET", "/parked", || get().to(parked::page)),
-    ("GET", "/parked/requeue", || get().to(parked::confirm)),
-    ("POST", "/parked/requeue", || web::post().to(parked::requeue)),
+    ("GET", "/parked/requeue", || get().to(bulk::confirm_requeue)),
+    ("POST", "/parked/requeue", || web::post().to(bulk::requeue)),
+    ("GET", "/parked/show-again", || get().to(bulk::confirm_show_again)),
+    ("POST", "/parked/show-again", || web::post().to(bulk::show_again)),
     ("GET", "/parked/results/{id}", || get().to(parked::result)),
     ("GET", "/findings", || get().to(findings::page)),
     ("GET", "/health", || get().to(health::page)),

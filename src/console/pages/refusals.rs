@@ -4,10 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::{
-    Choice, Desk, Fact, Field, Frame, Halt, Live, Phrases, Viewer, When, choices, chosen, clipped, fields,
-    link, look, lookup, query, see_other, task_of,
+    Choice, Desk, Fact, Field, Frame, Halt, Live, Phrases, Term, Viewer, When, choices, chosen, clipped,
+    decision_href, fields, link, look, lookup, query, see_other, task_of,
 };
 use crate::{
+    command::CommandId,
     console::filters::{self, digits},
     ledger::{KeptRefusal, PATIENCE, RefusalFilter, RefusedCallback},
 };
@@ -16,7 +17,7 @@ use crate::{
 pub(super) struct RefusalRow {
     pub(super) href: String,
     pub(super) at: When,
-    pub(super) reason: String,
+    pub(super) reason: Term,
     pub(super) detail: Option<String>,
     pub(super) user: String,
     pub(super) task: String,
@@ -26,13 +27,13 @@ pub(super) struct RefusalRow {
 
 impl RefusalRow {
     fn of(one: &KeptRefusal, viewer: &Viewer) -> Self {
-        let refused = &one.refused;
+        let (t, refused) = (viewer.t(), &one.refused);
         let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "–".to_owned(), clipped);
         Self {
             href: format!("/refusals/{}", one.id),
             at: viewer.when(refused.refused_at),
-            reason: refused.reason.clone(),
-            detail: refused.detail.as_deref().map(clipped),
+            reason: Term::of_reason(&refused.reason, t),
+            detail: refused.detail.as_deref().map(|detail| clipped(&t.cause(detail))),
             user: or_dash(&refused.user_id),
             task: clipped(&about(refused)),
             endpoint: clipped(&refused.endpoint),
@@ -73,6 +74,7 @@ pub(super) async fn list(
     desk: web::Data<Desk>,
 ) -> Result<HttpResponse, Halt> {
     let (t, pairs) = (viewer.t(), query(&request));
+    let labels = labels(t);
     let (mut wrong, mut wrong_field, mut rows, mut next) = (None, None, Vec::new(), None);
     let mut stopped = None;
     match filters::refusals(&desk.reasons.words, &pairs, &viewer.zone) {
@@ -89,27 +91,17 @@ pub(super) async fn list(
         }
         Err(problem) => {
             wrong_field = problem.parameter().map(str::to_owned);
-            wrong = Some((t.bad_parameter)(problem.parameter().unwrap_or("?"), &problem.to_string()));
+            wrong = Some(lookup::wrong(&problem, &labels, t));
         }
     }
     let page = ListPage {
         t,
-        live: pairs.is_empty().then(|| Live { head: 0, refusals: rows.first().map_or(0, |one| one.id) }),
-        reasons: choices(desk.reasons.words.iter().copied(), chosen(&pairs, "reason")),
-        fields: fields(
-            &pairs,
-            [
-                ("user_id", t.col_user),
-                ("task_id", "task_id"),
-                ("instance_id", "instance_id"),
-                ("endpoint", t.col_endpoint),
-                ("peer", t.col_peer),
-                ("message_id", t.card),
-                ("since", t.since),
-                ("until", t.until),
-            ],
-            wrong_field.as_deref(),
+        live: pairs.is_empty().then(|| Live::list(0, rows.first().map_or(0, |one| one.id))),
+        reasons: choices(
+            desk.reasons.words.iter().map(|reason| (t.reason_of(reason).unwrap_or(*reason), *reason)),
+            chosen(&pairs, "reason"),
         ),
+        fields: fields(&pairs, &labels[1..], wrong_field.as_deref()),
         wrong,
         rows: rows.iter().map(|one| RefusalRow::of(one, &viewer)).collect(),
         stopped: stopped.map(|stopped| lookup::stopped(stopped, &viewer)),
@@ -122,14 +114,33 @@ pub(super) async fn list(
     Ok(viewer.page(&page))
 }
 
+/// The parameters of the filter, as the form calls them; first the one that is chosen from a list.
+fn labels(t: &Phrases) -> [(&'static str, &'static str); 9] {
+    [
+        ("reason", t.col_reason),
+        ("user_id", t.col_user),
+        ("task_id", t.task),
+        ("instance_id", t.instance),
+        ("endpoint", t.col_endpoint),
+        ("peer", t.col_peer),
+        ("message_id", t.card_filter),
+        ("since", t.since),
+        ("until", t.until),
+    ]
+}
+
 #[derive(Template)]
 #[template(path = "refusal.html", config = "src/console/pages/askama.toml")]
 struct OnePage {
     f: Frame,
     t: &'static Phrases,
-    heading: String,
+    reason: Term,
     sentence: Option<String>,
     because: String,
+    /// The cause as it is kept, if the page says it in other words.
+    original: Option<String>,
+    /// The decision that it was about.
+    decision: Option<String>,
     remedy: &'static str,
     facts: Vec<Fact>,
     cli: String,
@@ -147,20 +158,35 @@ pub(super) async fn one(
     let filter = RefusalFilter { id: Some(id), limit: 1, ..RefusalFilter::default() };
     let found = look!(viewer, desk.ledger.refusals(filter)).pop();
     let Some(KeptRefusal { refused, .. }) = found else { return Err(viewer.not_found(t.no_such_refusal)) };
-    let because = refused.detail.clone().unwrap_or_else(|| {
+    let because = refused.detail.as_deref().map(|detail| t.cause(detail)).unwrap_or_else(|| {
         if refused.stranger { t.stranger_note.to_owned() } else { t.no_detail.to_owned() }
     });
+    let is_other = |detail: &String| !because.contains(&**detail);
     let page = OnePage {
         t,
-        heading: (t.refusal_heading)(&refused.reason),
-        sentence: (desk.reasons.sentence)(&refused.endpoint, &refused.reason),
+        reason: Term::of_reason(&refused.reason, t),
+        sentence: sentence(&desk, &refused),
+        original: refused.detail.clone().filter(is_other),
         because,
-        remedy: (t.remedy_of)(&refused.reason).unwrap_or(t.unknown),
+        decision: decision_of(&refused).map(decision_href),
+        remedy: t.remedy_of(&refused.reason).unwrap_or(t.unknown),
         facts: facts(&refused, &viewer),
         cli: format!("countersign refusals {id}"),
         f: viewer.frame.clone(),
     };
     Ok(viewer.page(&page))
+}
+
+/// The sentence that the approver saw; `None` if it was no callback.
+pub(super) fn sentence(desk: &Desk, refused: &RefusedCallback) -> Option<String> {
+    (desk.reasons.sentence)(&refused.endpoint, &refused.reason, refused.detail.as_deref())
+}
+
+/// The decision that the cause of a refusal names: the one that is kept, or the one that it contradicts.
+pub(super) fn decision_of(refused: &RefusedCallback) -> Option<CommandId> {
+    let detail = refused.detail.as_deref()?;
+    let rest = detail.strip_prefix("kept as ").or_else(|| detail.strip_prefix("contradicts "))?;
+    CommandId::parse(rest.split(';').next()?)
 }
 
 fn facts(refused: &RefusedCallback, viewer: &Viewer) -> Vec<Fact> {
@@ -182,14 +208,21 @@ fn facts(refused: &RefusedCallback, viewer: &Viewer) -> Vec<Fact> {
     facts.extend(of(t.col_user, &refused.user_id, "user_id"));
     facts.extend(refused.action_type.clone().map(|action| Fact::of(t.col_action, action)));
     facts.extend(of(t.instance, &refused.instance_id, "instance_id"));
-    facts.extend(of("task_id", &refused.task_id, "task_id"));
+    facts.extend(of(t.task, &refused.task_id, "task_id"));
     facts.extend(refused.search_id.clone().map(|id| Fact::of(t.fact_search, id)));
     facts.extend(of(t.card, &refused.message_id, "message_id"));
     facts.extend(refused.approval_code.clone().map(|code| Fact::of(t.fact_approval_code, code)));
     if let Some(task) = &refused.context_task {
-        let parts = [&task.instance_id, &task.task_id, &task.round, &task.business_key];
-        let named: Vec<_> = parts.into_iter().flatten().map(String::as_str).collect();
-        facts.push(Fact::of(t.fact_context_task, named.join(" / ")));
+        let parts = [
+            (t.instance, &task.instance_id),
+            (t.task, &task.task_id),
+            (t.fact_round, &task.round),
+            (t.fact_business_key, &task.business_key),
+        ];
+        let told =
+            |(name, value): (&str, &Option<String>)| value.as_deref().map(|value| (t.is_value)(name, value));
+        let named: Vec<_> = parts.into_iter().filter_map(told).collect();
+        facts.push(Fact::of(t.fact_context_task, named.join(t.comma)));
     }
     facts.push(Fact::of(t.fact_size_bytes, refused.body_bytes.to_string()));
     facts.push(Fact::of(t.fact_stranger, if refused.stranger { t.yes } else { t.no }));

@@ -261,7 +261,7 @@ pub(super) fn admitted(request: &HttpRequest, need: Need) -> Result<Viewer, Halt
         if !host(request).is_some_and(loopback::is_authority) {
             return Err(viewer.halt(StatusCode::FORBIDDEN, t.error_title, t.foreign_page));
         }
-        Person { name: LOOPBACK.to_owned(), may_act: true, by_session: false }
+        Person { name: LOOPBACK.to_owned(), label: t.loopback.to_owned(), may_act: true, by_session: false }
     } else {
         let value = cookie(request.headers(), &desk.cookie);
         let holder = value.and_then(|value| desk.sessions.used(value, &tokens, std::time::Instant::now()));
@@ -269,7 +269,12 @@ pub(super) fn admitted(request: &HttpRequest, need: Need) -> Result<Viewer, Halt
         if !holder.may(need) {
             return Err(viewer.halt(StatusCode::FORBIDDEN, t.error_title, t.not_permitted));
         }
-        Person { may_act: holder.may(Need::Act), name: holder.name, by_session: true }
+        Person {
+            label: holder.name.clone(),
+            may_act: holder.may(Need::Act),
+            name: holder.name,
+            by_session: true,
+        }
     };
     viewer.actor.name = Some(person.name.clone());
     viewer.frame.holder = Some(person);

@@ -1,23 +1,26 @@
 //! `/why?q=`: why did somebody see 提交失败? Takes what a person has in hand, and answers in sentences.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::{BTreeMap, HashSet};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use futures_util::future::join_all;
 
 use super::{
-    Desk, Frame, Halt, Phrases, Unread, Viewer, When, action_of, chosen, clipped, decision_href, link,
-    lookup, meaning_of, query, refusals, see_other, task_of,
+    Desk, Fault, Frame, Halt, Phrases, Term, Unread, Viewer, When, action_of, chosen, clipped, decision,
+    decision_href, link, lookup, meaning_of, query, question::Question, refusals, see_other, task_of,
 };
 use crate::{
-    command::{CommandId, Seq, id::CommandRef},
+    command::outcome::Kind,
     ledger::{AROUND, Filter, KeptRefusal, PATIENCE, Record, RefusalFilter, ShowingState, State, Stopped},
-    time::{Timestamp, Zone, parse},
+    time::Timestamp,
 };
 
 /// Entries of each kind that an answer has.
 const MOST: usize = 20;
+
+/// Decisions of an answer whose history is read as well.
+const WHOLE: usize = 20;
 
 /// Refused callbacks that name nobody, which are summed up.
 const LOOKED_THROUGH: usize = 500;
@@ -25,90 +28,29 @@ const LOOKED_THROUGH: usize = 500;
 /// Longest question, in characters.
 const LONGEST: usize = 300;
 
-/// Digits of a number that can be the id of a card's message.
-const CARD_DIGITS: std::ops::RangeInclusive<usize> = 15..=20;
-
-/// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Question {
-    id: Option<CommandId>,
-    /// A small number may be a place in the log.
-    seq: Option<Seq>,
-    card: Option<String>,
-    peer: Option<IpAddr>,
-    text: Option<String>,
-    at: Option<Timestamp>,
-}
-
-impl Question {
-    fn read(q: &str, now: Timestamp, zone: &Zone) -> Self {
-        let mut question = Self::default();
-        let words: Vec<&str> = q.split_whitespace().collect();
-        // The longest run of words at either end that is a time.
-        let mut rest: &[&str] = &words;
-        for count in (1..=words.len()).rev() {
-            let (tail, head) = (&words[words.len() - count..], &words[..count]);
-            let read = |words: &[&str]| {
-                let text = words.join(" ");
-                let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-                if is_number { None } else { parse(&text, now, zone).ok() }
-            };
-            if let Some(at) = read(tail) {
-                (question.at, rest) = (Some(at), &words[..words.len() - count]);
-                break;
-            }
-            if let Some(at) = read(head) {
-                (question.at, rest) = (Some(at), &words[count..]);
-                break;
-            }
-        }
-        let text = rest.join(" ");
-        if text.is_empty() {
-            return question;
-        }
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number && CARD_DIGITS.contains(&text.len()) {
-            question.card = Some(text);
-        } else if let Ok(peer) = text.parse::<IpAddr>() {
-            question.peer = Some(peer.to_canonical());
-        } else {
-            match CommandRef::parse(&text) {
-                Some(CommandRef::Id(id)) => question.id = Some(id),
-                Some(CommandRef::Seq(seq)) => (question.seq, question.text) = (Some(seq), Some(text)),
-                None => question.text = Some(text),
-            }
-        }
-        question
-    }
-
-    /// The question as text, with an absolute time.
-    fn absolute(&self, zone: &Zone) -> String {
-        let parts = [
-            self.id.map(|id| id.to_string()),
-            self.card.clone(),
-            self.peer.map(|peer| peer.to_string()),
-            self.text.clone(),
-            self.at.map(|at| zone.show(at)),
-        ];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
-    }
-}
-
 /// One thing that happened.
 struct Answer {
     at: When,
     order: Timestamp,
     class: &'static str,
     href: String,
-    name: String,
+    name: Term,
     about: String,
     sentences: Vec<String>,
+    /// The decision that a refusal was about.
+    decision: Option<String>,
 }
 
 /// Requests that name nobody.
 struct Strangers {
     href: String,
     text: String,
+}
+
+/// What to do if this is no answer.
+struct Next {
+    text: &'static str,
+    command: &'static str,
 }
 
 /// A question to try.
@@ -128,7 +70,7 @@ struct WhyPage {
     answers: Vec<Answer>,
     strangers: Vec<Strangers>,
     end: Option<String>,
-    next: Vec<&'static str>,
+    next: Option<Next>,
     examples: Vec<Example>,
 }
 
@@ -147,7 +89,7 @@ pub(super) async fn page(
         answers: Vec::new(),
         strangers: Vec::new(),
         end: None,
-        next: Vec::new(),
+        next: None,
         examples: Vec::new(),
         f: viewer.frame.clone(),
     };
@@ -172,18 +114,35 @@ pub(super) async fn page(
             page.end = Some(match (question.id.filter(|_| is_empty), stopped) {
                 (Some(_), _) => t.no_such_decision.to_owned(),
                 (None, Some(stopped)) => lookup::stopped(stopped, &viewer),
-                (None, None) => format!("{} {}", (t.why_nothing_else)(&asked), t.why_ends),
+                (None, None) => end(&question, &asked, is_empty, t),
             });
             if is_empty {
-                page.next = vec!["countersign doctor", "countersign doctor --public-url URL"];
+                page.next = Some(Next { text: t.why_doctor, command: "countersign doctor --public-url URL" });
             }
         }
         Err(unread) => {
             page.wrong = Some(unread.0);
-            page.next = vec!["countersign doctor"];
+            page.next = Some(Next { text: t.why_next, command: "countersign doctor" });
         }
     }
     Ok(viewer.page(&page))
+}
+
+/// What the end of the answers means.
+fn end(question: &Question, asked: &str, is_empty: bool, t: &Phrases) -> String {
+    let is_name = |text: &String| !text.is_ascii() && !text.contains('/');
+    let end = match (question.at, is_empty) {
+        (Some(_), _) => t.why_nothing_around.to_owned(),
+        (None, true) => (t.why_nothing)(asked),
+        (None, false) => (t.why_nothing_else)(asked),
+    };
+    let hint = if is_empty && question.text.as_ref().is_some_and(is_name) { t.why_no_names } else { "" };
+    [&*end, t.why_ends, hint]
+        .iter()
+        .filter(|part| !part.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(t.space)
 }
 
 fn heading(question: &Question, viewer: &Viewer) -> String {
@@ -194,7 +153,7 @@ fn heading(question: &Question, viewer: &Viewer) -> String {
     parts.extend(question.peer.map(|peer| format!("{} {peer}", t.why_peer)));
     parts.extend(question.text.as_ref().map(|text| format!("{} {text}", t.why_text)));
     parts.extend(question.at.map(|at| format!("{} {}", viewer.shown(at), t.why_around)));
-    (t.why_heading)(&parts.join(", "))
+    (t.why_heading)(&parts.join(t.comma))
 }
 
 fn examples(t: &'static Phrases) -> Vec<Example> {
@@ -260,6 +219,17 @@ async fn answered(question: &Question, viewer: &Viewer, desk: &Desk) -> Result<A
         let found = viewer.look(desk.ledger.search_refusals(filter, PATIENCE)).await?;
         stopped.extend(found.stopped);
         strangers = unattributed(found.rows, viewer, recent, until);
+    }
+    let mut known = HashSet::new();
+    records.retain(|record| known.insert(record.command_id));
+    records.sort_by_key(|record| std::cmp::Reverse(record.received_at));
+    // Lists have no history: what an operator wrote, and whether the same callback came again.
+    let whole = records.iter().take(WHOLE).map(|record| viewer.look(desk.ledger.find(record.command_id)));
+    let whole = join_all(whole).await;
+    for (record, whole) in records.iter_mut().zip(whole) {
+        if let Some(whole) = whole? {
+            *record = whole;
+        }
     }
     let mut answers: Vec<Answer> = records.iter().map(|record| of_record(record, viewer)).collect();
     answers.extend(
@@ -337,37 +307,42 @@ fn unattributed(
 
 fn of_record(record: &Record, viewer: &Viewer) -> Answer {
     let t = viewer.t();
-    let mut sentences = vec![(t.why_accepted)(record.state.as_str(), meaning_of(record.state, t))];
-    sentences.extend(record.note.as_ref().map(|note| (t.why_because)(&clipped(note))));
-    if let Some(outcome) = &record.outcome {
-        let mut words = outcome.outcome.as_str().to_owned();
-        if outcome.showing != ShowingState::Nothing {
-            words = format!("{words}, {}", outcome.showing.as_str());
-        }
-        if let Some(message) = &outcome.message {
-            words = format!("{words}: {}", clipped(message));
-        }
-        sentences.push((t.why_shown_after)(&words));
-        if outcome.showing == ShowingState::Parked {
-            sentences.push((t.why_do)(t.showings_remedy));
-        }
+    let mut sentences =
+        vec![(t.why_accepted)(t.state(record.state), record.state.as_str(), &meaning_of(record, t))];
+    sentences.extend(decision::note(record, t).map(|note| (t.why_because)(&clipped(&note))));
+    let outcome = record.outcome.as_ref();
+    let message = outcome.and_then(|outcome| outcome.message.as_deref());
+    sentences.extend(message.map(|message| (t.why_worker_said)(&clipped(message))));
+    let is_declined = outcome.is_some_and(|outcome| outcome.outcome != Kind::Applied);
+    if is_declined {
+        sentences.push((t.why_do)(t.declined_remedy));
     }
-    let remedy = match record.state {
-        State::Parked => Some(t.group_remedy_parked),
-        State::Rejected => Some(t.group_remedy_rejected),
-        State::Unrouted => Some(t.group_remedy_unrouted),
-        State::Pending | State::Published => None,
+    let not_shown = outcome.is_some_and(|outcome| outcome.showing == ShowingState::Parked);
+    let fault = match record.state {
+        State::Parked => Some(Fault::Parked),
+        State::Rejected => Some(Fault::Rejected),
+        State::Unrouted => Some(Fault::Unrouted),
+        State::Pending | State::Published => not_shown.then_some(Fault::Outcomes),
     };
-    sentences.extend(remedy.map(t.why_do));
+    sentences.extend(fault.map(|fault| (t.why_do)(t.fault(fault).remedy)));
+    let repeats = record.duplicates_at.as_ref().map_or(0, Vec::len);
+    if repeats > 0 {
+        sentences.push((t.repeated)(&repeats.to_string()));
+    }
     let task = task_of(record.instance_id.as_deref(), record.task_id.as_deref());
     Answer {
         at: viewer.when(record.received_at),
         order: record.received_at,
-        class: if remedy.is_some() { "bad" } else { "good" },
+        class: match (fault, is_declined || repeats > 0) {
+            (Some(_), _) => "bad",
+            (None, true) => "warn",
+            (None, false) => "good",
+        },
         href: decision_href(record.command_id),
-        name: t.event_accepted.to_uppercase(),
-        about: clipped(&format!("{} {} {task}", record.user_id, action_of(&record.action, t))),
+        name: Term::new(t.event_accepted, t.event_accepted),
+        about: clipped(&(t.decision_heading)(&record.user_id, &action_of(&record.action, t), &task)),
         sentences,
+        decision: None,
     }
 }
 
@@ -375,64 +350,20 @@ fn of_refusal(one: &KeptRefusal, viewer: &Viewer, desk: &Desk) -> Answer {
     let t = viewer.t();
     let refused = &one.refused;
     let mut sentences = Vec::new();
-    sentences.extend(
-        (desk.reasons.sentence)(&refused.endpoint, &refused.reason).map(|text| (t.why_they_read)(&text)),
-    );
-    sentences.extend(refused.detail.as_ref().map(|detail| (t.why_because)(&clipped(detail))));
-    sentences.extend((t.remedy_of)(&refused.reason).map(t.why_do));
+    sentences.extend(refusals::sentence(desk, refused).map(|text| (t.why_they_read)(&text)));
+    sentences.extend(refused.detail.as_ref().map(|detail| (t.why_because)(&clipped(&t.cause(detail)))));
+    sentences.extend(t.remedy_of(&refused.reason).map(t.why_do));
     let user = refused.user_id.as_deref().or(refused.peer.as_deref()).unwrap_or("–");
     let action = refused.action_type.as_deref().unwrap_or_default();
+    let reason = Term::of_reason(&refused.reason, t);
     Answer {
         at: viewer.when(refused.refused_at),
         order: refused.refused_at,
         class: "bad",
         href: format!("/refusals/{}", one.id),
-        name: format!("{} {}", t.why_refused, refused.reason),
+        name: Term { word: (t.refusal_heading)(&reason.word), ..reason },
         about: clipped(&format!("{user} {action} {}", refusals::about(refused))),
         sentences,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(q: &str) -> Question {
-        let now = "2026-11-20T08:15:30Z".parse().unwrap();
-        Question::read(q, now, &Zone::at_offset("+08:00").unwrap())
-    }
-
-    #[test]
-    fn a_question_is_what_it_looks_like() {
-        let at = |text: &str| Some(text.parse().unwrap());
-        let id = "01a216f6-e462-7457-87f7-20bdc5398582";
-        let text = |text: &str| Question { text: Some(text.to_owned()), ..Question::default() };
-        assert_eq!(read(id), Question { id: CommandId::parse(id), ..Question::default() });
-        let card = Question { card: Some("6963555866582613023".to_owned()), ..Question::default() };
-        assert_eq!(read("6963555866582613023"), card);
-        assert_eq!(read("4711"), Question { seq: Some(4711), ..text("4711") });
-        for peer in ["203.0.113.9", "2001:db8::9", "::ffff:203.0.113.9"] {
-            let wanted = peer.parse::<IpAddr>().unwrap().to_canonical();
-            assert_eq!(read(peer), Question { peer: Some(wanted), ..Question::default() });
-        }
-        assert_eq!(read("zhang3"), text("zhang3"));
-        assert_eq!(read("PO-77/n1"), text("PO-77/n1"));
-        assert_eq!(read("采购 7"), text("采购 7"));
-        assert_eq!(read("10:31"), Question { at: at("2026-11-20T02:31:00Z"), ..Question::default() });
-        for both in
-            ["zhang3 10:31", "10:31 zhang3", "zhang3 2026-11-20 10:31", " zhang3  2026-11-20T10:31:00+08:00 "]
-        {
-            assert_eq!(read(both), Question { at: at("2026-11-20T02:31:00Z"), ..text("zhang3") }, "{both}");
-        }
-        assert_eq!(read(""), Question::default());
-    }
-
-    #[test]
-    fn an_absolute_question_reads_back() {
-        let zone = Zone::at_offset("+08:00").unwrap();
-        for q in ["zhang3 10:31", "10:31", "zhang3", "6963555866582613023", "203.0.113.9 yesterday"] {
-            let absolute = read(q).absolute(&zone);
-            assert_eq!(read(&absolute).absolute(&zone), absolute, "{q}");
-        }
+        decision: refusals::decision_of(refused).map(decision_href),
     }
 }

@@ -9,7 +9,7 @@ use super::{
     values::{Columns, number, text, uuid, values},
 };
 use crate::{
-    command::Seq,
+    command::{CommandId, Seq},
     ledger::{
         ActError, ActFilter, ActKind, ActRecord, Actor, NewAct, Requeue, Via,
         acts::ContextTag,
@@ -227,6 +227,20 @@ async fn remove(transaction: &Transaction, free: Vec<i64>) -> Result<Option<u64>
         .await?;
     let removed: Vec<i64> = removed.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
     Ok(free.iter().find(|id| !removed.contains(id)).map(|id| id.cast_unsigned()))
+}
+
+/// Of acts that changed commands, the first command of each that is still kept.
+pub(super) async fn firsts(link: &Link, acts: &[u64]) -> Result<Vec<(u64, CommandId)>, Error> {
+    let acts: Vec<i64> = acts.iter().copied().map(number).collect();
+    let rows = link
+        .query(
+            "SELECT DISTINCT ON (k.act_id) k.act_id, c.command_id FROM countersign.act_commands k
+             JOIN countersign.commands c ON c.seq = k.seq
+             WHERE k.act_id = ANY($1) ORDER BY k.act_id, k.seq",
+            values![acts],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.seq("act_id")?, row.id("command_id")?))).collect()
 }
 
 /// Acts that pass the filter, newest first.

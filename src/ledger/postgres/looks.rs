@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{Links, acts, credentials, dead_letters, findings, lookup, refusals, search};
+use super::{Links, acts, credentials, dead_letters, findings, lookup, outcomes, refusals, search};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
@@ -80,6 +80,16 @@ impl Lookup for Links {
 
     fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
         self.look("list the acts of", move |links| async move { acts::list(&links.reads, &filter).await })
+    }
+
+    fn first_of_acts(&self, acts: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+        self.look("list the acts of", move |links| async move { acts::firsts(&links.reads, &acts).await })
+    }
+
+    fn parked_showings(&self, limit: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>> {
+        self.look("list the parked outcomes of", move |links| async move {
+            outcomes::parked(&links.reads, limit).await
+        })
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -413,6 +413,17 @@ pub(super) async fn records(
     Ok(outcomes)
 }
 
+/// The places of commands with a parked showing, oldest first.
+pub(super) async fn parked(link: &Link, limit: usize) -> Result<Vec<Seq>, Error> {
+    let rows = link
+        .query(
+            "SELECT DISTINCT seq FROM countersign.showings WHERE state = 'parked' ORDER BY seq LIMIT $1",
+            values![number(limit as u64)],
+        )
+        .await?;
+    rows.iter().map(|row| row.seq("seq")).collect()
+}
+
 /// How many showings wait, how many are parked, and how many published commands retention has passed over because their
 /// outcome is still to be shown.
 pub(super) const COUNTS: &str =

@@ -1,6 +1,6 @@
 //! Acts, as people look for them.
 
-use rusqlite::{Row, types::ToSql};
+use rusqlite::{OptionalExtension, Row, types::ToSql};
 use serde_json::value::RawValue;
 
 use super::{
@@ -8,7 +8,10 @@ use super::{
     columns::{seq, word},
     reader::Reader,
 };
-use crate::ledger::{ActFilter, ActRecord, acts::ContextTag};
+use crate::{
+    command::CommandId,
+    ledger::{ActFilter, ActRecord, acts::ContextTag},
+};
 
 /// Numbers grow with time, but for a clock that was set back. Without the second condition a listing that finds less than its
 /// limit reads all older acts as well. The plus has the smallest number looked up by the index of times.
@@ -69,6 +72,20 @@ impl Reader {
         let mut statement = self.connection().prepare(&sql)?;
         let found = statement.query_map(&*values, record)?.collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Of acts that changed commands, the first command of each that is still kept.
+    pub(super) fn first_of_acts(&self, acts: &[u64]) -> rusqlite::Result<Vec<(u64, CommandId)>> {
+        let mut statement = self.connection().prepare_cached(
+            "SELECT c.command_id FROM act_commands k JOIN commands c ON c.seq = k.seq
+             WHERE k.act_id = ?1 ORDER BY k.seq LIMIT 1",
+        )?;
+        let mut found = Vec::with_capacity(acts.len());
+        for act in acts {
+            let first = statement.query_row([act.cast_signed()], |row| row.get(0)).optional()?;
+            found.extend(first.map(|command| (*act, command)));
+        }
+        Ok(found)
     }
 }
 

@@ -219,6 +219,14 @@ pub(super) fn show_parked_again(transaction: &Connection, by: &By) -> rusqlite::
     Ok(parked.into_iter().map(|(_, id)| id).collect())
 }
 
+/// The places of commands with a parked showing, oldest first.
+pub(super) fn parked(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Seq>> {
+    connection
+        .prepare_cached("SELECT DISTINCT seq FROM showings WHERE state = 'parked' ORDER BY seq LIMIT ?1")?
+        .query_map([limit as i64], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?
+        .collect()
+}
+
 /// Has the outcome of the command at a place in the log shown again. True if there is anything to show. Leaves alone what is already shown while something is not: if the card was
 /// refused, the instance is not shown again.
 pub(super) fn order(transaction: &Connection, seq: i64, now: Timestamp) -> rusqlite::Result<bool> {

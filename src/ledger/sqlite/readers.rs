@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{dead_letters, reader::Reader, schema::OpenError, shared::Shared};
+use super::{dead_letters, outcomes, reader::Reader, schema::OpenError, shared::Shared};
 use crate::{
     command::{CommandId, Seq},
     ledger::{
@@ -132,6 +132,14 @@ impl Lookup for Readers {
 
     fn acts(&self, filter: ActFilter) -> BoxFuture<'static, Result<Vec<ActRecord>, LookError>> {
         self.look("list the acts of", move |reader| reader.acts(&filter))
+    }
+
+    fn first_of_acts(&self, acts: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+        self.look("list the acts of", move |reader| reader.first_of_acts(&acts))
+    }
+
+    fn parked_showings(&self, limit: usize) -> BoxFuture<'static, Result<Vec<Seq>, LookError>> {
+        self.look("list the parked outcomes of", move |reader| outcomes::parked(reader.connection(), limit))
     }
 
     fn credential_uses(&self) -> BoxFuture<'static, Result<Vec<CredentialUse>, LookError>> {

@@ -21,18 +21,19 @@ for (const button of $$("[data-copy]")) {
   });
 }
 
-// --- theme: the link does the same by a request
-const themes = ["auto", "dark", "light"];
-const theme = $("[data-theme-next]");
-theme?.addEventListener("click", (event) => {
-  event.preventDefault();
-  const root = document.documentElement;
-  const next = themes[(themes.indexOf(root.dataset.theme) + 1) % themes.length];
-  root.dataset.theme = next;
-  keep("countersign-theme", next);
-  $("meta[name=color-scheme]").content = next === "auto" ? "light dark" : next;
-  theme.textContent = words[`theme-${next}`];
-});
+// --- theme: the links do the same by a request
+const themes = $$("[data-theme-set]");
+for (const theme of themes) {
+  theme.addEventListener("click", (event) => {
+    event.preventDefault();
+    const word = theme.dataset.themeSet;
+    document.documentElement.dataset.theme = word;
+    keep("countersign-theme", word);
+    $("meta[name=color-scheme]").content = word === "auto" ? "light dark" : word;
+    for (const one of themes) one.removeAttribute("aria-current");
+    theme.setAttribute("aria-current", "true");
+  });
+}
 
 // --- keys, which can be turned off (WCAG 2.1.4)
 const note = $("[data-keys-note]");
@@ -114,20 +115,39 @@ if (live && window.EventSource) {
     });
     source.addEventListener("message", (event) => tell(JSON.parse(event.data)));
   };
+  // A page of one thing has no newest entry: when the ledger has changed, it looks whether it would be another now.
+  let looked = Number(live.dataset.changes);
+  let latest = looked;
+  let looking = false;
+  async function compare() {
+    if (looking || latest === looked || !fresh.hidden) return;
+    looking = true;
+    looked = latest;
+    try {
+      const answer = await fetch(location.pathname, { headers: { accept: "text/html" } });
+      const html = answer.ok ? await answer.text() : "";
+      if (html.includes(" data-digest=") && !html.includes(` data-digest="${live.dataset.digest}"`)) news(words.changed, location.pathname);
+    } catch {
+      // The stream says that the service is away.
+    }
+    setTimeout(() => { looking = false; compare(); }, 2000);
+  }
+  function news(text, href) {
+    if (fresh.textContent === text) return;
+    fresh.textContent = text;
+    fresh.href = href;
+    if (fresh.hidden) say(text);
+    fresh.hidden = false;
+  }
   function tell(counters) {
+    if (live.dataset.digest) { latest = counters.changes; compare(); return; }
     for (const one of $$("[data-count]")) {
       if (one.dataset.count in counters) one.textContent = counters[one.dataset.count];
     }
     let count = 0;
     if (since.decisions) count += Math.max(0, counters.decisions - since.decisions);
     if (since.refusals) count += Math.max(0, counters.refusals - since.refusals);
-    const text = `${count} ${words.new}`;
-    if (count > 0 && fresh.textContent !== text) {
-      fresh.textContent = text;
-      fresh.href = location.pathname + location.search;
-      if (fresh.hidden) say(text);
-      fresh.hidden = false;
-    }
+    if (count > 0) news(`${count} ${words.new}`, location.pathname + location.search);
   }
   pause.addEventListener("click", () => {
     paused = !paused;

@@ -1,6 +1,6 @@
 //! English.
 
-use super::{FaultWords, Phrases};
+use super::Phrases;
 
 fn plural(count: &str, one: &str, many: &str) -> String {
     if count == "1" { format!("1 {one}") } else { format!("{count} {many}") }
@@ -16,10 +16,10 @@ pub(super) const PHRASES: Phrases = Phrases {
     why_button: "Why?",
     why_title: "Why?",
     why_help: "Ask with what you have: a user, a task, an id, a time, an address, or two of them.",
-    why_next: "Next:",
-    theme_auto: "Theme: auto",
-    theme_light: "Theme: light",
-    theme_dark: "Theme: dark",
+    why_next: "What to do:",
+    theme_auto: "auto",
+    theme_light: "light",
+    theme_dark: "dark",
     logged_in_as: "Logged in as ",
     look_only: "look only",
     log_out: "Log out",
@@ -60,7 +60,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     alarms: "Needs attention",
     nothing_wrong: "Nothing waits for an operator.",
     stages: "Where decisions are",
-    refused_last_hour: "Refused in the last hour:",
+    refused_last_hour: "Not accepted in the last hour:",
     none: "none",
     chart_title: "Accepted in the last hour, every 2 minutes",
     as_table: "As a table",
@@ -75,16 +75,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     stage_published: "published",
     stage_outcome: "outcomes waiting",
     stage_shown: "not shown",
-    per_minute: "a minute",
-    waiting: "waiting",
-    oldest: "oldest",
-    in_all: "in all",
-    alarm_not_ready: "No callback can be kept now: approvers read that the system is busy or unavailable.",
-    alarm_broker: "RabbitMQ is not connected. Decisions are kept and published when it is back.",
-    alarm_blocked: "RabbitMQ blocks publishing: it has too little memory or disk.",
+    per_minute: "",
     health_title: "Health",
-    ready: "Ready: callbacks are kept.",
-    not_ready: "Not ready: callbacks cannot be kept now.",
     checks: "Checks",
     check: "Check",
     result: "Result",
@@ -103,7 +95,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     check_accepting: "Accepting callbacks",
     check_broker: "RabbitMQ",
     check_topology: "Exchanges and queues",
-    check_reload: "Last reload",
+    check_reload: "Reload",
     check_parked: "Commands for an operator",
     check_outcomes: "Outcomes not shown",
     check_findings: "Findings",
@@ -112,18 +104,10 @@ pub(super) const PHRASES: Phrases = Phrases {
     fact_reload: "Last reload",
     fact_restart: "Keys that need a restart",
     fact_leader: "Publishing replica",
-    fact_head: "Head of the log",
-    fact_cursor: "Published through",
+    fact_head: "Newest place in the ledger",
+    fact_cursor: "Published through place",
     fact_size: "Ledger size",
     fact_free: "Free on its disk",
-    remedy_ledger: "Check the disk and the log: countersign doctor.",
-    remedy_draining: "The service is being stopped. Callbacks go to another replica, or are tried again.",
-    remedy_broker: "Bring RabbitMQ back, or fix amqp.url. Nothing is lost meanwhile.",
-    remedy_topology: "countersign topology check, then declare what is missing.",
-    remedy_reload: "The earlier configuration stays in force. countersign config check names the faults.",
-    remedy_parked: "See Parked.",
-    remedy_outcomes: "The decisions are carried out; only the approvers do not see it. See Parked.",
-    remedy_findings: "See Findings.",
     unknown: "unknown",
     reload_none: "none since the start",
     decisions_title: "Decisions",
@@ -135,7 +119,6 @@ pub(super) const PHRASES: Phrases = Phrases {
     col_state: "State",
     col_reason: "Reason",
     col_peer: "Peer",
-    col_number: "No.",
     any: "any",
     outcome: "Outcome",
     filter: "Filter",
@@ -152,9 +135,6 @@ pub(super) const PHRASES: Phrases = Phrases {
     until: "To",
     card: "Card",
     instance: "Instance",
-    approve: "approve",
-    reject: "reject",
-    custom: "custom",
     what_to_do: "What you can do",
     reason_label: "Reason (kept with the act)",
     timeline: "What happened",
@@ -172,11 +152,11 @@ pub(super) const PHRASES: Phrases = Phrases {
     warn_show_again: "Sends the outcome to the approval center again.",
     event_accepted: "accepted",
     event_waiting: "waiting",
-    event_refused: "refused by the broker",
+    event_refused: "not taken by RabbitMQ",
     event_published: "published",
     event_came_back: "came back",
     event_reported: "reported",
-    event_report_refused: "report refused",
+    event_report_refused: "report not accepted",
     event_shown: "shown",
     event_requeued: "requeued",
     event_parked: "parked",
@@ -184,29 +164,24 @@ pub(super) const PHRASES: Phrases = Phrases {
     event_reconciled: "compared with the approval center",
     answered_200: "answered 200",
     waits_for_earlier: "an earlier command of its task is not published yet",
-    state_pending: "It is kept and will be published; RabbitMQ has not confirmed it yet.",
-    state_published: "RabbitMQ has it in a queue. What happens next is up to a worker.",
-    state_parked: "It is kept and is not published until an operator requeues it.",
-    state_rejected: "A worker rejected it, or its queue dropped it. Nobody carries it out until it is requeued.",
-    state_unrouted: "No queue was bound for it. Nobody carries it out until it is requeued.",
     fact_id: "command_id",
-    fact_seq: "Place in the log",
+    fact_seq: "Place in the ledger",
     fact_approval_code: "Definition",
-    fact_attempts: "Refused by the broker, times",
+    fact_attempts: "Not taken by RabbitMQ, times",
     fact_next_attempt: "Next attempt",
     fact_message: "Worker's words",
     fact_showing: "Showing",
     fact_event: "Outcome",
     fact_status: "Card status",
     fact_size_bytes: "Bytes of the body",
-    fact_stranger: "Stranger",
-    fact_search: "Task of the search",
-    fact_context_task: "Named by the context",
+    fact_stranger: "From a stranger",
+    fact_search: "The search points to the task",
+    fact_context_task: "The context points to",
     yes: "yes",
     no: "no",
     refusals_title: "Refusals",
     no_refusal: "No refused callback matches. Only the newest are kept (ledger.refusals_kept).",
-    they_read: "They read",
+    they_read: "The approver saw",
     because: "Because",
     no_detail: "No cause was kept; the reason says it all.",
     stranger_note: "The sender knows none of our keys and tokens, so nothing of the content was kept.",
@@ -221,19 +196,15 @@ pub(super) const PHRASES: Phrases = Phrases {
     by_signal: "signal",
     parked_title: "Parked",
     nothing_waits: "Nothing waits for you.",
-    showings_parked: "Outcomes that the approval center rejected:",
+    showings_parked: "Outcomes that the approval center did not accept:",
     showings_remedy: "The decisions are carried out; the approvers do not see it. Fix what the note of a showing says, then show \
                       them again.",
     strays: "Strays:",
     strays_remedy: "Dead letters that are no command of this ledger. Look at them, then remove them.",
     more_wait: "There are more than are listed here. Requeue these first.",
     changed_meanwhile: "Changed meanwhile, and left alone:",
-    changed_state: "is now",
     changed_gone: "is no longer in the ledger",
     unnamed_cause: "no cause noted",
-    group_remedy_parked: "Fix what the cause says, then requeue.",
-    group_remedy_rejected: "See why the workers reject them or the queue drops them, then requeue.",
-    group_remedy_unrouted: "Bind a queue for their routing key, then requeue.",
     cancel: "Cancel",
     which: "Which",
     confirm_wrong_count: "The number typed is not the number of commands. Nothing was done.",
@@ -278,7 +249,6 @@ pub(super) const PHRASES: Phrases = Phrases {
     act_nothing_to_show: "It did not come from a card, and its outcome has no instance.",
     why_nothing_unread: "This is longer than any id. Ask with one or two of: a user, a task, an id, a time, an address.",
     why_is_decision: "a decision",
-    why_refused: "REFUSED",
     why_card: "card",
     why_around: "±5 min",
     why_peer: "peer",
@@ -289,6 +259,54 @@ pub(super) const PHRASES: Phrases = Phrases {
     example_id: "a decision by its id, a card by its message_id",
     example_peer: "what an address sent",
     why_ends: "Older ones may have been pruned.",
+    theme: "Theme",
+    unit: "",
+    per_minute_after: "a minute",
+    in_all: "",
+    in_all_after: "in all",
+    group_remedy_parked: "Fix what the cause says, then requeue.",
+    group_remedy_rejected: "See why the workers reject them or the queue drops them, then requeue.",
+    group_remedy_unrouted: "Bind a queue for their routing key, then requeue.",
+    unit_ms: "ms",
+    unit_s: "s",
+    unit_min: "min",
+    unit_h: "h",
+    unit_d: "d",
+    comma: ", ",
+    colon: ": ",
+    space: " ",
+    host_name: "Host name",
+    console: "console",
+    loopback: "this machine (no login)",
+    configuration_word: "configuration",
+    live_changed: "This page has changed; load it again",
+    look_only_note: "A login that only looks cannot requeue, park or show again.",
+    declined_last_day: "Not carried out by workers in the last 24 hours:",
+    declined_remedy: "As a rule the approver was told that it was submitted. Ask the owners of the business system, and tell the approver if need be.",
+    ready: "Ready: callbacks are kept, and nothing is wrong.",
+    not_inspected: "not inspected yet",
+    not_compared: "not compared yet",
+    tell_topology: "It is inspected when RabbitMQ is connected; countersign topology check does so as well.",
+    ledger_no_room: "the ledger's disk is low on space",
+    ledger_not_durable: "the ledger's server does not keep commits as ledger.durability demands",
+    ledger_timeout: "the ledger did not answer in time",
+    ledger_unavailable: "the ledger cannot be written",
+    check_workers: "Workers",
+    check_waiting: "Decisions that wait",
+    check_strays: "Strays",
+    reload_applied: "applied",
+    reload_failed: "failed",
+    task: "Task",
+    card_filter: "Card (message_id)",
+    target: "On",
+    event_repeated: "came again",
+    done_requeue: "Requeued.",
+    done_park: "Parked.",
+    done_show_again: "It will be shown again.",
+    see_decision: "See the decision",
+    why_doctor: "If the approver did press, check that callbacks arrive:",
+    why_no_names: "Ask with a user_id such as zhang3, not with a name.",
+    why_nothing_around: "No other callback came in the 5 minutes before and after.",
     bad_parameter: |name, message| format!("{name}: {message}"),
     pending_is: |count, oldest| {
         format!(
@@ -296,7 +314,6 @@ pub(super) const PHRASES: Phrases = Phrases {
             plural(count, "decision pending", "decisions pending")
         )
     },
-    parked_is: |count, cause| format!("{}{cause}", plural(count, "command parked", "commands parked")),
     rejected_is: |count| {
         format!(
             "{}: workers or queues gave them back",
@@ -307,7 +324,7 @@ pub(super) const PHRASES: Phrases = Phrases {
         format!("{}: no queue was bound", plural(count, "command unrouted", "commands unrouted"))
     },
     outcomes_parked_is: |count| {
-        format!("{} by the approval center", plural(count, "outcome rejected", "outcomes rejected"))
+        format!("{} by the approval center", plural(count, "outcome not accepted", "outcomes not accepted"))
     },
     strays_is: |count| {
         format!("{} of other systems or ledgers", plural(count, "dead letter", "dead letters"))
@@ -371,129 +388,66 @@ pub(super) const PHRASES: Phrases = Phrases {
     },
     findings_overview: |through, at| format!("Compared up to place {through} of the log; last pass {at}."),
     decision_heading: |user, action, task| format!("{user} {action} {task}"),
-    refusal_heading: |reason| format!("Refused: {reason}"),
+    refusal_heading: |reason| format!("Not accepted: {reason}"),
     why_heading: |asked| format!("Asked: {asked}"),
-    why_they_read: |sentence| format!("They read: {sentence}"),
+    why_they_read: |sentence| format!("The approver saw: {sentence}"),
     why_because: |cause| format!("Because: {cause}"),
-    why_do: |remedy| format!("Do: {remedy}"),
+    why_do: |remedy| format!("What to do: {remedy}"),
     why_strangers: |count, peer| {
-        format!("Cannot be attributed: {count} unauthenticated from {peer}. Their bodies name nobody.")
+        format!(
+            "Besides, {} from {peer} could not be authenticated, so nobody can tell which user sent it.",
+            plural(count, "request", "requests")
+        )
     },
     why_nothing_else: |what| format!("Nothing else reached us for {what}."),
-    why_accepted: |state, meaning| format!("Now {state}. {meaning}"),
-    why_shown_after: |outcome| format!("The worker reported: {outcome}."),
-    remedy_of,
-    fault_words,
+    parked_is: |count| plural(count, "command parked", "commands parked"),
+    not_ready: |faults| format!("Not ready: no callback can be kept now. {faults}"),
+    ready_but: |count, faults| {
+        format!("Callbacks are kept; {}: {faults}", plural(count, "thing is wrong", "things are wrong"))
+    },
+    changed_state: |state, code| {
+        if state == code { format!("is now {state}") } else { format!("is now {state} ({code})") }
+    },
+    why_accepted: |state, code, meaning| {
+        if state == code {
+            format!("Now {state}. {meaning}")
+        } else {
+            format!("Now {state} ({code}). {meaning}")
+        }
+    },
+    alarm_note: |approver, remedy| format!("The approver sees: {approver}. {remedy}"),
+    oldest_waits: |waited| format!("the oldest for {waited}"),
+    topology_is: |objects| format!("missing or different: {objects}"),
+    reload_at: |word, at| format!("{word}, {at}"),
+    pair_is: |number| format!("pair {number}"),
+    is_value: |name, value| format!("{name}: {value}"),
+    and_others: |first, others| format!("{first} and {others} more"),
+    because_of: |cause, reason| format!("{cause}: \"{reason}\""),
+    repeated: |count| {
+        format!(
+            "The same callback came again {}; nothing was carried out twice. How long the answer took is not recorded: after 10 s (Lark: 5 s) the approver still saw that it failed.",
+            plural(count, "time", "times")
+        )
+    },
+    within: |span| format!("within {span}"),
+    showing_is: |surface, id, state| format!("{surface} {id}: {state}"),
+    shown_again: |done, changed| {
+        if changed == "0" {
+            format!("{done} will be shown again.")
+        } else {
+            format!("{done} will be shown again, {changed} will not.")
+        }
+    },
+    show_these_again: |count| {
+        if count == "1" {
+            "Show this outcome again".to_owned()
+        } else {
+            format!("Show these {count} outcomes again")
+        }
+    },
+    show_again_warning: |count| {
+        format!("Sends {} to the approval center again.", plural(count, "outcome", "outcomes"))
+    },
+    why_nothing: |what| format!("No callback was found for {what}."),
+    why_worker_said: |words| format!("The worker said: {words}"),
 };
-
-fn remedy_of(reason: &str) -> Option<&'static str> {
-    Some(match reason {
-        "unauthenticated" => {
-            "From the approval center: compare token and key of the definition and of the bot message with the endpoint's credentials (countersign doctor). From anybody else: nothing to do."
-        }
-        "malformed" => {
-            "The cause names the field. If the approval center sent it, its format has changed: report it."
-        }
-        "action_not_allowed" => {
-            "Add the action to `actions` of the endpoint or of the context, or leave its button out of action_configs."
-        }
-        "definition_not_allowed" => "Add the definition's code to `approval_codes` of the endpoint.",
-        "context_invalid" => {
-            "Compare the action_context of the task or bot message with `context` of the endpoint; countersign context verify reads a token."
-        }
-        "context_expired" => {
-            "The card or task was older than its context permits: send it again, with a later expiry."
-        }
-        "operator_not_allowed" => {
-            "The context permits others: compare its `operators` with the task's assignee."
-        }
-        "conflicting" => {
-            "An earlier decision says the opposite; the cause has its id. Look there which one counts."
-        }
-        "declined" => {
-            "The decision is kept. The worker said that it will not or could not do it; the cause has its words."
-        }
-        "body_too_large" => "Raise http.max_body_bytes if such bodies are to pass.",
-        "too_slow" => {
-            "Check the network and the proxies in front of countersign; http.body_read_timeout_ms is the limit."
-        }
-        "rate_limited" => {
-            "The cause names the limit. If all callbacks come through a proxy, name it in http.trusted_proxies."
-        }
-        "overloaded" => "The ledger's disk is too slow for the load: countersign bench disk measures it.",
-        "ledger_unavailable" => "Check the log and the ledger's disk: countersign doctor.",
-        "shutting_down" => "countersign was being restarted: the approver may press again.",
-        "not_found" | "method_not_allowed" => "Not a callback: nobody pressed a button. Nothing to do.",
-        _ => return None,
-    })
-}
-
-fn fault_words(id: &str) -> Option<FaultWords> {
-    let (name, approver, remedy) = match id {
-        "ledger" => (
-            "The ledger cannot be written: disk full, read-only or gone",
-            "The system cannot take decisions now",
-            "Free or repair the disk; after a failed sync restart the service. countersign doctor.",
-        ),
-        "overloaded" => (
-            "The writer's queue is full",
-            "The system is busy; try again",
-            "The disk is too slow for the load: countersign bench disk.",
-        ),
-        "draining" => (
-            "The service is being stopped",
-            "The system is restarting; try again",
-            "Wait, or see that another replica is ready.",
-        ),
-        "broker" => (
-            "RabbitMQ is away, or refuses user or virtual host",
-            "Success",
-            "Bring it back, or fix user, permission or URL and reload. Nothing is lost.",
-        ),
-        "blocked" => (
-            "RabbitMQ has a memory or disk alarm",
-            "Success",
-            "Give it room; consumers that lag are the usual cause.",
-        ),
-        "topology" => (
-            "An exchange, queue or binding is missing or different",
-            "Success",
-            "countersign topology check; declare it, then requeue what is unrouted.",
-        ),
-        "parked" => (
-            "RabbitMQ refused commands too often, such as by a full queue",
-            "Success",
-            "Make room, then requeue what is parked.",
-        ),
-        "rejected" => (
-            "Workers reject commands, or a policy drops them",
-            "Success; nothing is carried out",
-            "Fix worker or policy, then requeue what is rejected.",
-        ),
-        "unrouted" => (
-            "No queue is bound for a routing key",
-            "Success; nothing is carried out",
-            "Bind a queue, then requeue what is unrouted.",
-        ),
-        "workers" => {
-            ("No worker consumes the queue", "Success; nothing is carried out yet", "Start workers.")
-        }
-        "outcomes" => (
-            "The approval center rejects outcomes",
-            "The card keeps its earlier state",
-            "Read the note of the showing, fix it, show again.",
-        ),
-        "findings" => (
-            "The approval center does not show decisions",
-            "The task is still to be decided",
-            "See Findings: worker, synchronisation, ids.",
-        ),
-        "reload" => (
-            "A reload was rejected",
-            "Success",
-            "The earlier configuration is in force: countersign config check.",
-        ),
-        _ => return None,
-    };
-    Some(FaultWords { name, approver, remedy })
-}

@@ -1,10 +1,15 @@
 //! The words of the pages: one struct, one value of it for each language. A missing phrase does not compile.
 //!
-//! Words of the closed lists (states, reasons, verdicts) are shown as they are: they are what logs, metrics and the
-//! command line say. What they mean is said beside them.
+//! `words` has the words of the closed lists (states, reasons, verdicts), `faults` what can go wrong, `causes` what the
+//! ledger keeps in English.
 
+mod causes;
 mod en;
+mod faults;
+mod words;
 mod zh;
+
+pub(in crate::console) use faults::{Fault, FaultWords};
 
 /// A language of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +71,6 @@ impl Language {
     }
 }
 
-/// A fault of the table on `/health`.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::console) struct FaultWords {
-    pub(in crate::console) name: &'static str,
-    pub(in crate::console) approver: &'static str,
-    pub(in crate::console) remedy: &'static str,
-}
-
 macro_rules! phrases {
     (texts: $($text:ident)+; told: $($told:ident: $type:ty,)+) => {
         /// All of them.
@@ -96,48 +93,46 @@ phrases! {
     code other_code other_language skip why_label why_placeholder why_button why_title why_help why_next
     theme_auto theme_light theme_dark logged_in_as look_only log_out log_in login_title login_note login_wrong
     login_too_often login_not_here login_no_pages token nav_label nav_home nav_decisions nav_refusals nav_parked
-    nav_findings nav_acts nav_health times_are keys_note keys_off keys_on keys_help close copied copy
-    live live_lost live_paused live_new pause resume
-    home_title alarms nothing_wrong stages refused_last_hour none chart_title as_table col_from accepted newest
-    no_decision_yet all_decisions look stage_accepted stage_pending stage_published stage_outcome stage_shown per_minute
-    waiting oldest in_all
-    alarm_not_ready alarm_broker alarm_blocked
-    health_title ready not_ready checks check result remedy faults fault approver_sees now configuration credentials credential
-    last_used never also check_ledger check_accepting check_broker check_topology check_reload check_parked
-    check_outcomes check_findings ok fact_since fact_reload fact_restart fact_leader fact_head fact_cursor fact_size fact_free
-    remedy_ledger remedy_draining remedy_broker remedy_topology remedy_reload remedy_parked remedy_outcomes remedy_findings
-    unknown reload_none
-    decisions_title col_time col_user col_action col_task col_endpoint col_state col_reason col_peer col_number any
-    outcome filter clear paging newest_first_page older newer stopped search_on export cause since until card instance
-    approve reject custom
-    what_to_do reason_label timeline time_unknown facts command_json cli
-    act_requeue act_park act_show_again warn_requeue warn_requeue_published warn_park warn_show_again
-    event_accepted event_waiting event_refused event_published event_came_back event_reported event_report_refused event_shown
-    event_requeued event_parked event_shown_again event_reconciled answered_200 waits_for_earlier
-    state_pending state_published state_parked state_rejected state_unrouted
-    fact_id fact_seq fact_approval_code fact_attempts fact_next_attempt fact_message fact_showing fact_event
-    fact_status fact_size_bytes fact_stranger fact_search fact_context_task yes no
-    refusals_title no_refusal they_read because no_detail stranger_note
-    acts_title act actor count reason no_act detail by_cli by_signal
+    nav_findings nav_acts nav_health times_are keys_note keys_off keys_on keys_help close copied copy live
+    live_lost live_paused live_new pause resume home_title alarms nothing_wrong stages refused_last_hour none
+    chart_title as_table col_from accepted newest no_decision_yet all_decisions look stage_accepted
+    stage_pending stage_published stage_outcome stage_shown per_minute health_title ready checks check result
+    remedy faults fault approver_sees now configuration credentials credential last_used never also check_ledger
+    check_accepting check_broker check_topology check_reload check_parked check_outcomes check_findings ok
+    fact_since fact_reload fact_restart fact_leader fact_head fact_cursor fact_size fact_free unknown
+    reload_none decisions_title col_time col_user col_action col_task col_endpoint col_state col_reason col_peer
+    any outcome filter clear paging newest_first_page older newer stopped search_on export cause since until
+    card instance what_to_do reason_label timeline time_unknown facts command_json cli act_requeue act_park
+    act_show_again warn_requeue warn_requeue_published warn_park warn_show_again event_accepted event_waiting
+    event_refused event_published event_came_back event_reported event_report_refused event_shown event_requeued
+    event_parked event_shown_again event_reconciled answered_200 waits_for_earlier fact_id fact_seq
+    fact_approval_code fact_attempts fact_next_attempt fact_message fact_showing fact_event fact_status
+    fact_size_bytes fact_stranger fact_search fact_context_task yes no refusals_title no_refusal they_read
+    because no_detail stranger_note acts_title act actor count reason no_act detail by_cli by_signal
     parked_title nothing_waits showings_parked showings_remedy strays strays_remedy more_wait changed_meanwhile
-    changed_state changed_gone unnamed_cause group_remedy_parked group_remedy_rejected group_remedy_unrouted cancel which
-    confirm_wrong_count confirm_no_reason
-    findings_title verdict no_finding verdict_unseen verdict_not_found verdict_contradicted verdict_ended
-    never_compared
-    context_title context_expired context_data context_acts context_operators context_actions context_expires
-    context_registered context_endpoint anybody fact_round fact_business_key
-    error_title not_found_title not_found_message no_such_decision no_such_refusal no_such_context not_permitted
-    foreign_page failed_read failed_write failed_late next_doctor body_unread act_illegal act_no_outcome act_nothing_to_show
-    why_nothing_unread why_is_decision why_refused why_card why_around why_peer why_text
-    example_user example_time example_task example_id example_peer why_ends;
+    changed_gone unnamed_cause cancel which confirm_wrong_count confirm_no_reason findings_title verdict
+    no_finding verdict_unseen verdict_not_found verdict_contradicted verdict_ended never_compared context_title
+    context_expired context_data context_acts context_operators context_actions context_expires
+    context_registered context_endpoint anybody fact_round fact_business_key error_title not_found_title
+    not_found_message no_such_decision no_such_refusal no_such_context not_permitted foreign_page failed_read
+    failed_write failed_late next_doctor body_unread act_illegal act_no_outcome act_nothing_to_show
+    why_nothing_unread why_is_decision why_card why_around why_peer why_text example_user example_time
+    example_task example_id example_peer why_ends theme unit per_minute_after in_all in_all_after group_remedy_parked group_remedy_rejected group_remedy_unrouted unit_ms unit_s unit_min unit_h unit_d comma colon space
+    host_name console loopback configuration_word live_changed look_only_note declined_last_day declined_remedy
+    not_inspected not_compared tell_topology ledger_no_room ledger_not_durable ledger_timeout ledger_unavailable
+    check_workers check_waiting check_strays reload_applied reload_failed task card_filter target event_repeated
+    done_requeue done_park done_show_again see_decision why_doctor why_no_names why_nothing_around;
     told:
-    bad_parameter: Two, pending_is: Two, parked_is: Two, rejected_is: One, unrouted_is: One, outcomes_parked_is: One,
-    strays_is: One, findings_is: One, chart_label: Two, reported: Two, report_superseded: One, report_refused: Two, shown_on: Two,
-    came_back: Two, by: Two, published_to: Two, attempt: Two, pruned: One, searched_all: One, searched_back_to: One, group_is: Three,
-    requeue_these: One, requeue_warning: One, type_count: One, requeued: Two, findings_overview: Two,
-    decision_heading: Three, refusal_heading: One, why_heading: One, why_they_read: One, why_because: One, why_do: One,
-    why_strangers: Two, why_nothing_else: One, why_accepted: Two, why_shown_after: One, remedy_of: fn(&str) -> Option<&'static str>,
-    fault_words: fn(&str) -> Option<FaultWords>,
+    bad_parameter: Two, pending_is: Two, rejected_is: One, unrouted_is: One, outcomes_parked_is: One, strays_is:
+    One, findings_is: One, chart_label: Two, reported: Two, report_superseded: One, report_refused: Two,
+    shown_on: Two, came_back: Two, by: Two, published_to: Two, attempt: Two, pruned: One, searched_all: One,
+    searched_back_to: One, group_is: Three, requeue_these: One, requeue_warning: One, type_count: One, requeued:
+    Two, findings_overview: Two, decision_heading: Three, refusal_heading: One, why_heading: One, why_they_read:
+    One, why_because: One, why_do: One, why_strangers: Two, why_nothing_else: One, parked_is: One, not_ready:
+    One, ready_but: Two, changed_state: Two, why_accepted: Three, alarm_note: Two, oldest_waits: One,
+    topology_is: One, reload_at: Two, pair_is: One, is_value: Two, and_others: Two, because_of: Two, repeated:
+    One, within: One, showing_is: Three, shown_again: Two, show_these_again: One, show_again_warning: One,
+    why_nothing: One, why_worker_said: One,
 }
 
 #[cfg(test)]
