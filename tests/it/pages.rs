@@ -85,7 +85,7 @@ async fn each_page_is_for_those_who_may_look_and_each_act_for_those_who_may_act(
         assert!(is_led || (path == "/live" && nobody.status == 403), "{method} {path} {}", nobody.status);
         let other = answer(Some("__Host-countersign-1=fake")).await;
         assert_eq!(other.status, nobody.status, "{method} {path}");
-        let acts = *method == "POST" || path == "/parked/requeue";
+        let acts = *method == "POST" || ["/parked/requeue", "/parked/show-again"].contains(&&*path);
         let (looks, does) = (answer(Some(&li4)).await.status, answer(Some(&chen)).await.status);
         assert_eq!(looks == 403, acts, "{method} {path} {looks}");
         assert!(![401, 403, 500].contains(&does), "{method} {path} {does}");
@@ -120,7 +120,12 @@ async fn acts_from_pages(app: App) {
     for id in &ids {
         let answer =
             post(&format!("/decisions/{id}/park"), &[("state", "pending"), ("reason", "stop it")]).await;
-        assert_eq!(answer.header("location"), Some(&*format!("/decisions/{id}")), "{}", answer.text());
+        assert_eq!(
+            answer.header("location"),
+            Some(&*format!("/decisions/{id}?done=park")),
+            "{}",
+            answer.text()
+        );
     }
     let twice =
         post(&format!("/decisions/{}/park", ids[0]), &[("state", "pending"), ("reason", "again")]).await;
@@ -130,8 +135,11 @@ async fn acts_from_pages(app: App) {
     assert_eq!(one.status, 303, "{}", one.text());
     let decision = page(&format!("/decisions/{}", ids[0])).await;
     assert!(decision.contains("by chen · console · 127.0.0.1: go on"), "{decision}");
+    let parked = page(&format!("/decisions/{}", ids[1])).await;
+    assert!(parked.contains("parked by an operator: &#34;stop it&#34;"), "{parked}");
 
     let parked = page("/parked").await;
+    assert!(parked.contains("parked by an operator: &#34;stop it&#34;"), "{parked}");
     let confirm = parked.split('"').find(|part| part.starts_with("/parked/requeue?"));
     let confirm = confirm.unwrap_or_else(|| panic!("no link in {parked}"));
     let confirm = page(&confirm.replace("&#38;", "&")).await;
@@ -177,6 +185,10 @@ async fn acts_from_pages(app: App) {
         if acts.matches("all of it").count() == 1 { Ok(()) } else { Err(acts) }
     })
     .await;
+    let acts = page("/acts?lang=zh").await;
+    let one = format!("<a href=\"/decisions/{}\">", ids[0]);
+    assert!(acts.contains(&one) && acts.contains("搁置 <code class=\"code\">park</code>"), "{acts}");
+    assert!(acts.contains("，以及另外 1 条</a>"), "the act on two: {acts}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -179,10 +179,7 @@ impl Lookup for Turns {
         self.turn().acts(filter)
     }
 
-    fn first_of_acts(
-        &self,
-        acts: Vec<u64>,
-    ) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
+    fn first_of_acts(&self, acts: Vec<u64>) -> BoxFuture<'static, Result<Vec<(u64, CommandId)>, LookError>> {
         self.turn().first_of_acts(acts)
     }
 

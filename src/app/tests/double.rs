@@ -19,9 +19,10 @@ use crate::{
     command::{Command, CommandId, Fingerprint, Registered, Seq, TaskKey, message},
     ledger::{
         Accept, AcceptError, Acceptance, ActFilter, ActRecord, Acts, By, CarriedOut, Contexts, CredentialUse,
-        Dropped, Due, Entry, Filter, Found, KeptRefusal, Leadership, Lifecycle, LookError, Lookup, NewAct,
-        Order, Outbox, Outcomes, Receipt, Record, RefusalFilter, RefusedCallback, Registering, Registration,
-        Reported, Settlement, ShowAgain, Showing, Shown, Standing, State, Stats, Stopped, Term,
+        Dropped, Due, Entry, Filter, Found, Heard, KeptRefusal, Leadership, Lifecycle, LookError, Lookup,
+        NewAct, Order, Outbox, OutcomeFilter, OutcomeRecord, Outcomes, Receipt, Record, RefusalFilter,
+        RefusedCallback, Registering, Registration, Reported, Settlement, ShowAgain, Showing, Shown,
+        Standing, State, Stats, Stopped, Term, findings::Overview, history::Event,
     },
     time::Timestamp,
 };
@@ -57,6 +58,21 @@ pub(in crate::app) struct Double {
     /// Where searches stop because their time is over.
     pub(super) searches_stop: Mutex<Option<Stopped>>,
     resigned: AtomicUsize,
+    /// What workers said of every command.
+    pub(super) told: Told,
+}
+
+/// What workers said, and what became of it.
+#[derive(Default)]
+pub(super) struct Told {
+    /// To a callback that waits for it.
+    pub(super) heard: Mutex<Option<Heard>>,
+    pub(super) outcome: Mutex<Option<OutcomeRecord>>,
+    pub(super) duplicates_at: Mutex<Option<Vec<Timestamp>>>,
+    pub(super) history: Mutex<Option<Vec<Event>>>,
+    /// Added to the numbers of the log.
+    pub(super) stats: Mutex<Stats>,
+    pub(super) overview: Mutex<Overview>,
 }
 
 impl Double {
@@ -115,11 +131,11 @@ impl Double {
             attempts: None,
             next_attempt_at: None,
             note: None,
-            outcome: None,
+            outcome: self.told.outcome.lock().unwrap().clone(),
             command: whole.then(|| RawValue::from_string(body).unwrap()),
             reconciliation: None,
-            history: None,
-            duplicates_at: None,
+            history: self.told.history.lock().unwrap().clone().filter(|_| whole),
+            duplicates_at: self.told.duplicates_at.lock().unwrap().clone().filter(|_| whole),
         }
     }
 
@@ -184,8 +200,8 @@ impl crate::ledger::Findings for Double {
         self.looked(Vec::new())
     }
 
-    fn overview(&self) -> BoxFuture<'static, Result<crate::ledger::findings::Overview, LookError>> {
-        self.looked(crate::ledger::findings::Overview::default())
+    fn overview(&self) -> BoxFuture<'static, Result<Overview, LookError>> {
+        self.looked(self.told.overview.lock().unwrap().clone())
     }
 
     fn reconciled(
@@ -237,12 +253,8 @@ impl Accept for Double {
         self.written(|| found)
     }
 
-    fn heard(
-        &self,
-        _: CommandId,
-        _: tokio::time::Instant,
-    ) -> BoxFuture<'static, Option<crate::ledger::Heard>> {
-        ready(None).boxed()
+    fn heard(&self, _: CommandId, _: tokio::time::Instant) -> BoxFuture<'static, Option<Heard>> {
+        ready(self.told.heard.lock().unwrap().clone()).boxed()
     }
 }
 
@@ -370,6 +382,10 @@ impl Lookup for Double {
             .filter(|record| {
                 filter.before.is_none_or(|before| record.seq < before)
                     && filter.state.is_none_or(|state| record.state == state)
+                    && filter.outcome.is_none_or(|outcome| {
+                        let last = record.outcome.as_ref().map(|outcome| outcome.outcome);
+                        outcome == last.map_or(OutcomeFilter::None, OutcomeFilter::Last)
+                    })
                     && fits(&filter.task_id, &record.task_id)
                     && fits(&filter.instance_id, &record.instance_id)
                     && fits(&filter.endpoint, &Some(record.endpoint.clone()))
@@ -473,7 +489,7 @@ impl Lookup for Double {
             oldest_pending_at: log.get(cursor as usize).map(|(command, _)| command.received_at),
             head,
             cursor,
-            ..Stats::default()
+            ..self.told.stats.lock().unwrap().clone()
         };
         self.looked(stats)
     }

@@ -9,6 +9,7 @@ mod peers;
 mod registry;
 mod reloading;
 mod stopping;
+mod told;
 
 use std::{
     net::SocketAddr,
@@ -34,6 +35,7 @@ use crate::{
     intake::{self, EndpointSettings, Locale},
     ledger::{Ledger, OnConflict},
     secret::Secret,
+    telemetry::metrics::Metrics,
 };
 use double::Double;
 
@@ -123,6 +125,7 @@ struct Service {
     draining: Arc<AtomicBool>,
     leaving: Arc<AtomicBool>,
     controls: Arc<Controls>,
+    metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -144,6 +147,7 @@ impl Service {
             draining: app.draining.clone(),
             leaving: app.leaving.clone(),
             controls: Arc::new(app.controls()),
+            metrics: app.metrics.clone(),
             stop,
             running: tokio::spawn(app.run(stopped.map(|stopped| {
                 stopped.unwrap();

@@ -98,10 +98,7 @@ async fn a_search_whose_time_is_over_says_how_far_it_came_and_goes_on_from_there
     assert!(why.contains("Searched back to 2026-11-20 08:15:30"), "{why}");
     *service.ledger.searches_stop.lock().unwrap() = None;
     let page = service.page("/decisions?user_id=zhang3").await.body;
-    assert!(
-        page.contains("No decision matches: user_id = zhang3") && !page.contains("Searched back"),
-        "{page}"
-    );
+    assert!(page.contains("No decision matches: User: zhang3.") && !page.contains("Searched back"), "{page}");
     service.stop().await;
 }
 
@@ -190,7 +187,7 @@ async fn the_sentence_is_shown_as_it_was_read() {
     assert!(page.body.contains("ここではこの操作を行えません"), "{}", page.body);
     assert!(page.body.contains("action_configs"), "{}", page.body);
     let why = service.page("/why?q=t2").await;
-    assert!(why.body.contains("They read: ここではこの操作を行えません"), "{}", why.body);
+    assert!(why.body.contains("The approver saw: ここではこの操作を行えません"), "{}", why.body);
     service.stop().await;
 }
 
@@ -208,7 +205,7 @@ async fn lists_are_filtered_and_paged() {
     assert!(!last.contains("rel=\"next\""));
     assert!(service.page("/decisions?task_id=t7&state=&outcome=").await.body.contains("i1 / t7"));
     let none = service.page("/decisions?user_id=nobody").await.body;
-    assert!(none.contains("No decision matches: user_id = nobody."), "{none}");
+    assert!(none.contains("No decision matches: User: nobody."), "{none}");
     let wrong = service.page("/decisions?before=x").await;
     assert!(wrong.body.contains("before: Must be the next_before"), "{}", wrong.body);
     let typed = service.page("/decisions?since=10:31&user_id=u1").await;
@@ -273,7 +270,7 @@ async fn a_ledger_that_cannot_be_read_leaves_the_rest_of_the_page() {
     let home = service.page("/").await;
     assert_eq!(home.status, 200);
     assert!(home.body.contains("The ledger cannot be read now") && home.body.contains("countersign doctor"));
-    assert!(home.body.contains("No callback can be kept now"), "{}", home.body);
+    assert!(home.body.contains("the ledger cannot be written"), "{}", home.body);
     let health = service.page("/health").await;
     assert!(health.body.contains("Not ready") && health.body.contains("id=\"fault-ledger\" class=\"lit\""));
     let list = service.page("/decisions").await;

@@ -216,7 +216,10 @@ async fn an_operator_has_shown_again_what_was_refused_and_it_is_recorded(backend
     assert_eq!((card.state, card.note.as_deref()), (ShowingState::Parked, Some("code 60001")));
 
     let operator = scratch.client().await;
+    assert_eq!(ledger.parked_showings(9).await.unwrap(), [1]);
+    assert!(ledger.parked_showings(0).await.unwrap().is_empty());
     assert_eq!(operator.show_parked_again(by()).await.unwrap(), [id]);
+    assert!(ledger.parked_showings(9).await.unwrap().is_empty());
     assert!(operator.show_parked_again(by()).await.unwrap().is_empty());
     assert_eq!(places(&ledger).await, [(Surface::Card, CARD.to_owned())], "the instance is shown already");
     settle(&ledger, &waiting(&ledger).await[0], ShowingEnd::Shown { version: None }).await;
