@@ -195,6 +195,11 @@ await attempt("pages", async () => {
         }
       }
     }
+    if (width === 320) {
+      await page.goto(`${origin}/health?lang=zh&theme=dark`);
+      const close = await page.evaluate(() => [...document.querySelectorAll(".list [data-label] > div")].filter((one) => one.getBoundingClientRect().left - one.parentElement.getBoundingClientRect().left < 64).length);
+      check("on a phone the value of a cell stands beside its label", close === 0, close);
+    }
     await made.close();
     const stranger = await context(origin, { viewport: { width, height } });
     for (const lang of ["en", "zh"]) {
@@ -238,7 +243,7 @@ await attempt("without a script", async () => {
   await page.click("summary:has-text('Requeue')");
   await page.fill("form[action$=requeue] input[name=reason]", "room again");
   await page.click("form[action$=requeue] button");
-  check("one is requeued", page.url() === `${origin}/decisions/${ids[1]}` && (await page.textContent("main")).includes("by chen · console · 127.0.0.1: room again"), await page.textContent("main"));
+  check("one is requeued", page.url() === `${origin}/decisions/${ids[1]}?done=requeue` && (await page.textContent("[role=status].panel")).includes("Requeued.") && (await page.textContent("main")).includes("by chen · console · 127.0.0.1: room again"), await page.textContent("main"));
   await stale.click("summary:has-text('Requeue')");
   await stale.fill("form[action$=requeue] input[name=reason]", "again");
   await stale.click("form[action$=requeue] button");
@@ -313,7 +318,14 @@ await attempt("keys and live", async () => {
   await page.keyboard.press("?");
   check("and stay off", (await page.locator("dialog").count()) === 0);
 
-  await page.click("[data-theme-next]");
+  await page.goto(`${origin}/acts`);
+  await page.keyboard.press("j");
+  await page.keyboard.press("j");
+  check("j marks one row, in acts as well", (await page.locator("tr.at").count()) === 1 && (await page.locator("tr").nth(2).getAttribute("class")) === "at");
+  const outlines = await page.evaluate(() => [document.querySelector("tr.at"), ...document.querySelectorAll("tr.at td")].filter((one) => getComputedStyle(one).outlineStyle !== "none").length);
+  check("by one outline round the row", outlines === 1, outlines);
+
+  await page.click("[data-theme-set=dark]");
   check("the theme is switched in place", (await page.evaluate(() => document.documentElement.dataset.theme)) === "dark");
   await page.reload();
   check("and kept", (await page.evaluate(() => document.documentElement.dataset.theme)) === "dark");
@@ -327,6 +339,16 @@ await attempt("keys and live", async () => {
   await page.click("[data-live-new]");
   await page.waitForFunction(() => document.querySelector(".list tbody tr:first-child")?.textContent.includes("live-1"), null, { timeout: 5000 });
   check("what is new is behind the link", true);
+
+  // The page of one decision has no newest entry, but tells when it would look different.
+  await page.goto(`${origin}/decisions/${ids[3]}`);
+  await page.waitForFunction(() => document.querySelector("[data-live-state]").textContent === "Live");
+  await run("ledger", "park", "--config", service.config, "--reason", "seen from the page", ids[3]);
+  await page.waitForFunction(() => document.querySelector("[data-live-new]").textContent.includes("has changed"), null, { timeout: 30000 });
+  await page.click("[data-live-new]");
+  await page.waitForFunction(() => document.querySelector("main").textContent.includes("seen from the page"));
+  check("a decision tells that it has changed", true);
+  await page.goto(`${origin}/`);
 
   // A page whose service is killed says so, and finds it again by itself.
   await page.waitForFunction(() => document.querySelector("[data-live-state]").textContent === "Live");
@@ -352,7 +374,7 @@ await attempt("without tokens a page recovers by itself", async () => {
   await page.goto(there);
   const state = () => page.evaluate(() => document.querySelector("[data-live-state]").textContent);
   await eventually("live", async () => (await state()) === "Live");
-  check("the actor is loopback", (await page.textContent("header")).includes("loopback"));
+  check("the actor is loopback", (await page.textContent("header")).includes("this machine"));
   check("there is no cookie", (await made.cookies()).length === 0);
   open.process.kill("SIGKILL");
   await open.ended;

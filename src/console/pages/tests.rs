@@ -118,7 +118,9 @@ impl<'ast> syn::visit::Visit<'ast> for Texts {
 impl Texts {
     /// The texts among the tokens of a macro, which are no syntax yet.
     fn tokens(&mut self, tokens: &str) {
-        let mut rest = tokens;
+        // The character begins no text.
+        let tokens = tokens.replace("'\"'", "' '");
+        let mut rest = &*tokens;
         while let Some(at) = rest.find('"') {
             let mut end = at + 1;
             let bytes = rest.as_bytes();
