@@ -7,7 +7,7 @@ use crate::{
     command::outcome::Kind,
     intake::{NO_CALLBACK, Refusal},
     ledger::{
-        Accept, Actor, Heard, OutcomeRecord, RefusedCallback, ShowingState, Stats, Via,
+        Accept, Actor, Heard, OrderKind, OutcomeRecord, RefusedCallback, ShowingState, Stats, Via,
         findings::Overview,
         history::{ByOperator, Event, What},
     },
@@ -275,5 +275,46 @@ async fn a_decision_page_can_tell_that_it_has_changed() {
     assert_ne!(digest().await, first);
     let done = service.seen(&format!("{path}?done=requeue")).await;
     assert!(done.contains("Requeued.") && !service.seen(&path).await.contains("Requeued."), "{done}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn all_outcomes_that_could_not_be_shown_are_shown_again_in_one_act() {
+    let service = Service::start();
+    let ids = [
+        id_of(&service.post("plain", &callback("t1")).await),
+        id_of(&service.post("plain", &callback("t2")).await),
+    ];
+    let told = &service.ledger.told;
+    *told.parked_showings.lock().unwrap() = vec![1, 2];
+    *told.stats.lock().unwrap() = Stats { outcomes_parked: 2, ..Stats::default() };
+    let parked = service.seen_in_chinese("/parked").await;
+    assert!(parked.contains("<a href=\"/parked/show-again\">再次展示这 2 条处理结果</a>"), "{parked}");
+    let confirm = service.seen("/parked/show-again").await;
+    assert!(
+        confirm.contains("action=\"/parked/show-again\"") && confirm.contains("value=\"1 2\""),
+        "{confirm}"
+    );
+    let send = async |typed: &str| {
+        let body = format!("state=&seqs=1+2&typed={typed}&reason=the+token+was+wrong");
+        let head = format!(
+            "POST /parked/show-again HTTP/1.1\r\nHost: localhost\r\n{HTML}Sec-Fetch-Site: same-origin\r\nOrigin: null\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut connection = Connection::open(service.internal).await;
+        connection.send(&head).await;
+        connection.answer().await
+    };
+    assert_eq!(send("3").await.status, 422);
+    assert!(told.orders.lock().unwrap().is_empty(), "a wrong number does nothing");
+    let done = send("2").await;
+    assert_eq!(done.status, 303, "{}", done.body);
+    let result = service.seen(done.header("location").unwrap()).await;
+    assert!(result.contains("2 will be shown again."), "{result}");
+    let orders = told.orders.lock().unwrap().clone();
+    let [order] = &orders[..] else { panic!("{orders:?}") };
+    assert_eq!((order.kind, order.if_state), (OrderKind::ShowAgain, None));
+    assert_eq!(order.commands.iter().map(ToString::to_string).collect::<Vec<_>>(), ids);
+    assert_eq!(order.by.reason.as_deref(), Some("the token was wrong"));
     service.stop().await;
 }

@@ -204,8 +204,16 @@ pub(super) const CAUSES: &[(&str, &str)] = &[
         "它的实例里有 {}：处理程序不能设置平台把决定发往哪里",
     ),
     (
-        "{} points to {}, which is not in endpoints.outcomes.link_hosts",
-        "{} 指向 {}，不在 endpoints.outcomes.link_hosts 之中",
+        "a link of the instance points to {}, which is not in endpoints.outcomes.link_hosts",
+        "实例的链接指向 {}，不在 endpoints.outcomes.link_hosts 之中",
+    ),
+    (
+        "a link of a task points to {}, which is not in endpoints.outcomes.link_hosts",
+        "任务的链接指向 {}，不在 endpoints.outcomes.link_hosts 之中",
+    ),
+    (
+        "a link of a carbon copy points to {}, which is not in endpoints.outcomes.link_hosts",
+        "抄送的链接指向 {}，不在 endpoints.outcomes.link_hosts 之中",
     ),
     // A filter.
     (

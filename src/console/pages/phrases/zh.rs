@@ -139,8 +139,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     act_requeue: "重新发布",
     act_park: "搁置",
     act_show_again: "再次展示",
-    warn_requeue: "以相同的 message_id 再次发布该命令。处理程序必须保证每个 message_id 只执行一次。",
-    warn_requeue_published: "RabbitMQ 已经确认过该命令。处理程序会再次收到它，message_id 不变；处理程序必须保证只执行一次。",
+    warn_requeue: "再次发布该命令，消息的 message_id 不变。处理程序必须保证每个 message_id 只执行一次。",
+    warn_requeue_published: "RabbitMQ 已经确认过该命令。处理程序会再次收到它，消息的 message_id 不变；处理程序必须保证只执行一次。",
     warn_park: "把该命令放到一边，直到有人重新发布。同一任务之后的命令可能先于它发布。",
     warn_show_again: "把处理结果再次发送给审批中心。",
     event_accepted: "已接受",
@@ -246,7 +246,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     example_user: "某个用户的决定结果如何",
     example_time: "前后 5 分钟内发生了什么",
     example_task: "某个任务或实例",
-    example_id: "按 id 查决定，按 message_id 查卡片",
+    example_id: "按 command_id 查决定，按卡片的 message_id 查回调",
     example_peer: "某个地址发来了什么",
     why_ends: "更早的记录可能已被清理。",
     theme: "外观",
@@ -337,7 +337,9 @@ pub(super) const PHRASES: Phrases = Phrases {
     group_is: |count, endpoint, times| format!("{count} 条命令，接入点 {endpoint}，接收于 {times}"),
     requeue_these: |count| format!("重新发布这 {count} 条命令"),
     requeue_warning: |count| {
-        format!("以相同的 message_id 再次发布 {count} 条命令。处理程序必须保证每个 message_id 只执行一次。")
+        format!(
+            "再次发布 {count} 条命令，消息的 message_id 不变。处理程序必须保证每个 message_id 只执行一次。"
+        )
     },
     type_count: |count| format!("输入 {count} 以确认"),
     requeued: |done, changed| {
