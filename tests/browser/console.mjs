@@ -285,6 +285,12 @@ await attempt("keys and live", async () => {
   const { made, page } = await context(origin);
   await logIn(page, origin, "fake-token-of-chen");
   await run("ledger", "park", "--config", service.config, "--reason", "again", ids[0]);
+  await page.goto(`${origin}/acts`);
+  await page.keyboard.press("j");
+  await page.keyboard.press("j");
+  check("j marks one row, in acts as well", (await page.locator("tr.at").count()) === 1 && (await page.locator("tr").nth(2).getAttribute("class")) === "at");
+  const outlines = await page.evaluate(() => [document.querySelector("tr.at"), ...document.querySelectorAll("tr.at td")].filter((one) => getComputedStyle(one).outlineStyle !== "none").length);
+  check("by one outline round the row", outlines === 1, outlines);
   await page.goto(`${origin}/decisions?state=parked`);
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
@@ -317,13 +323,6 @@ await attempt("keys and live", async () => {
   await page.reload();
   await page.keyboard.press("?");
   check("and stay off", (await page.locator("dialog").count()) === 0);
-
-  await page.goto(`${origin}/acts`);
-  await page.keyboard.press("j");
-  await page.keyboard.press("j");
-  check("j marks one row, in acts as well", (await page.locator("tr.at").count()) === 1 && (await page.locator("tr").nth(2).getAttribute("class")) === "at");
-  const outlines = await page.evaluate(() => [document.querySelector("tr.at"), ...document.querySelectorAll("tr.at td")].filter((one) => getComputedStyle(one).outlineStyle !== "none").length);
-  check("by one outline round the row", outlines === 1, outlines);
 
   await page.click("[data-theme-set=dark]");
   check("the theme is switched in place", (await page.evaluate(() => document.documentElement.dataset.theme)) === "dark");

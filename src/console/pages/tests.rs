@@ -188,6 +188,7 @@ const NO_CAUSES: &[&str] = &[
     "another process continues the act {}",
     "the ledger could not be written",
     // Of the command line and of logs.
+    "callback refused",
     "cannot sign",
     "the key {}",
     "health check",
@@ -201,6 +202,7 @@ const PARTS: &[&str] = &[
     "the definition",
     "kept as ",
     "; a worker reported ",
+    ": {}",
     "the token's ",
     " is not a number of seconds since 1970",
     " looks like milliseconds, and a JWT counts seconds since 1970",
