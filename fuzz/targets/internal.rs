@@ -66,7 +66,7 @@ fn start(token: Option<Secret>) -> SocketAddr {
         }));
         let draining = Arc::new(AtomicBool::new(false));
         let reasons =
-            Reasons { words: vec!["unauthenticated", "malformed"], sentence: Arc::new(|_, _| None) };
+            Reasons { words: vec!["unauthenticated", "malformed"], sentence: Arc::new(|_, _, _| None) };
         actix_web::rt::System::new().block_on(async {
             console::serve(socket, access, ledger, None, Metrics::new(), draining, reasons)
                 .expect("it serves")
