@@ -12,15 +12,19 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use askama::Template;
 
 use super::{
-    Changer, Desk, Frame, Halt, Phrases, Viewer, acting, chosen, decision_href, look,
-    parked::{self, MOST, STATES},
-    query, see_other,
+    Changer, Desk, Frame, Halt, Phrases, Viewer, acting, chosen, decision_href, look, query, see_other,
 };
 use crate::{
     command::Seq,
     console::filters::digits,
-    ledger::{By, Order, OrderKind, Ordered, Record, State},
+    ledger::{By, Filter, MAX_ORDERED, Order, OrderKind, Ordered, Record, State},
 };
+
+/// The states that wait for an operator.
+pub(super) const STATES: [State; 3] = [State::Parked, State::Rejected, State::Unrouted];
+
+/// Commands of each state that the page takes in, and the most that one confirmation requeues.
+pub(super) const MOST: usize = MAX_ORDERED;
 
 /// Commands that the page of a confirmation names.
 const NAMED: usize = 100;
@@ -127,7 +131,7 @@ pub(super) async fn confirm_requeue(
     let pairs = query(&request);
     let Some(state) = waiting_state(chosen(&pairs, "state")) else { return Ok(see_other("/parked")) };
     let (endpoint, note) = (chosen(&pairs, "endpoint"), chosen(&pairs, "note"));
-    let records = look!(viewer, parked::waiting(&desk, state, MOST));
+    let records = look!(viewer, waiting(&desk, state, MOST));
     let is_of_group = |record: &&Record| {
         record.endpoint == endpoint && record.note.as_deref().unwrap_or_default().trim() == note
     };
@@ -162,6 +166,14 @@ impl actix_web::FromRequest for Confirmer {
     fn from_request(request: &HttpRequest, _payload: &mut actix_web::dev::Payload) -> Self::Future {
         std::future::ready(super::admitted(request, crate::console::access::Need::Act).map(Self))
     }
+}
+
+pub(super) fn waiting(
+    desk: &Desk,
+    state: State,
+    limit: usize,
+) -> impl Future<Output = Result<Vec<Record>, crate::ledger::LookError>> + use<> {
+    desk.ledger.list(Filter { state: Some(state), limit, ..Filter::default() })
 }
 
 fn waiting_state(word: &str) -> Option<State> {

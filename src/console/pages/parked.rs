@@ -7,19 +7,13 @@ use askama::Template;
 
 use super::{
     Desk, Frame, Halt, Mark, Phrases, Viewer,
-    bulk::{self, Done, ResultView},
+    bulk::{self, Done, MOST, ResultView, STATES, waiting},
     clipped, decision, link, look,
 };
 use crate::{
     console::filters::digits,
-    ledger::{Filter, MAX_ORDERED, Record, State, history::What},
+    ledger::{Record, State, history::What},
 };
-
-/// The states that wait for an operator.
-pub(super) const STATES: [State; 3] = [State::Parked, State::Rejected, State::Unrouted];
-
-/// Commands of each state that the page takes in, and the most that one confirmation requeues.
-pub(super) const MOST: usize = MAX_ORDERED;
 
 /// Commands of a group whose history is read for what the page says of the cause.
 const READ: usize = 5;
@@ -88,14 +82,6 @@ async fn shown(viewer: Viewer, desk: &Desk, done: Option<Done>) -> Result<HttpRe
         f: viewer.frame.clone(),
     };
     Ok(viewer.page(&page))
-}
-
-pub(super) fn waiting(
-    desk: &Desk,
-    state: State,
-    limit: usize,
-) -> impl Future<Output = Result<Vec<Record>, crate::ledger::LookError>> + use<> {
-    desk.ledger.list(Filter { state: Some(state), limit, ..Filter::default() })
 }
 
 /// Endpoint and note.
