@@ -8,6 +8,8 @@
 scratch=   # make_scratch
 started=   # start
 port=      # pick_port
+# And install_cargo_tool puts its tools here, which is said by the script that calls it:
+tools=
 
 bold= red= plain=
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then bold=$'\e[1m' red=$'\e[1;31m' plain=$'\e[0m'; fi

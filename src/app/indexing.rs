@@ -13,8 +13,9 @@ use crate::{
 /// callbacks. What it has not reached yet is searched without it.
 const PAUSE: u32 = 19;
 
-/// How often it looks for more.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks for more. Seldom, so that the threads that it borrows end in between: what their stacks hold, of a reload for
+/// example, goes with them. What came since is searched without the file.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// After a failure, and while the disk has too little room.
 const AGAIN: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use super::{
 
 /// Keys that are read only at startup, because they name something held open or size something allocated. A reload
 /// ignores changes to them and reports it. TLS on the public listener may change, but not be added or removed.
-pub const NEEDS_RESTART: [&str; 17] = [
+pub const NEEDS_RESTART: [&str; 18] = [
     "http.listen",
     "http.keep_alive",
     "http.workers",
@@ -22,6 +22,7 @@ pub const NEEDS_RESTART: [&str; 17] = [
     "ledger.trust_storage",
     "ledger.queue_capacity",
     "ledger.max_batch",
+    "ledger.search_file",
     "traces.endpoint",
     "traces.headers",
     "traces.headers_file",

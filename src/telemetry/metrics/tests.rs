@@ -15,7 +15,8 @@ fn named(text: &str) -> Vec<(&str, &str)> {
         let labels = rest[end..].strip_prefix('{').and_then(|rest| rest.split('}').next());
         (&rest[..end], labels.unwrap_or_default())
     });
-    ours.collect()
+    // `countersign_X.Y.Z-1_amd64.deb` is a file.
+    ours.filter(|(name, _)| !name.starts_with("countersign_X")).collect()
 }
 
 /// Panics if the text names a metric, a label or a value that is not in the catalogue; returns how often it names a metric.
@@ -159,13 +160,14 @@ fn dashboards_ask_for_metrics_and_labels_of_this_catalogue_and_leave_none_out() 
                 suffix.is_some_and(|suffix| ["", "_total", "_info", "_bucket"].contains(&suffix))
             })
         });
-        // Its file grows over months; room and write-ahead log are what an operator watches.
-        let capacity_only = [
+        // Its file grows over months; room and write-ahead log are what an operator watches. Alerts lead to the console.
+        let not_for_operators = [
+            "countersign_console",
             "countersign_ledger_size_bytes",
             "countersign_repeats_remembered",
             "countersign_repeats_forgotten",
         ];
-        assert_eq!(shown, !capacity_only.contains(&family), "{family} on the operator's dashboard");
+        assert_eq!(shown, !not_for_operators.contains(&family), "{family} on the operator's dashboard");
     }
 }
 

@@ -116,9 +116,12 @@ impl Nodes {
     /// Whether every node runs and sees all others.
     fn is_whole(&self) -> Result<(), String> {
         for node in &self.nodes {
+            // 3.10 calls it `all_running`; 4.3 has no Mnesia any more, and so no partitions of it.
             let sees = format!(
-                "rabbit:is_running() andalso length(rabbit_mnesia:cluster_nodes(running)) =:= {SIZE} andalso \
-                 rabbit_node_monitor:partitions() =:= []."
+                "rabbit:is_running() andalso length(case erlang:function_exported(rabbit_nodes, list_running, 0) of \
+                 true -> rabbit_nodes:list_running(); false -> rabbit_nodes:all_running() end) =:= {SIZE} andalso \
+                 (not erlang:function_exported(rabbit_node_monitor, partitions, 0) \
+                 orelse rabbit_node_monitor:partitions() =:= [])."
             );
             let sees = node.try_eval(&sees).map_err(|error| format!("{}: {error}", node.node_name()))?;
             if sees != "+true" {
