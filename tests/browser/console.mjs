@@ -197,7 +197,7 @@ await attempt("pages", async () => {
     }
     if (width === 320) {
       await page.goto(`${origin}/health?lang=zh&theme=dark`);
-      const close = await page.evaluate(() => [...document.querySelectorAll(".list [data-label] > div")].filter((one) => one.getBoundingClientRect().left - one.parentElement.getBoundingClientRect().left < 64).length);
+      const close = await page.evaluate(() => [...document.querySelectorAll(".list [data-label] > div")].filter((one) => one.offsetParent && one.getBoundingClientRect().left - one.parentElement.getBoundingClientRect().left < 64).length);
       check("on a phone the value of a cell stands beside its label", close === 0, close);
     }
     await made.close();
