@@ -7,11 +7,10 @@ use std::{
 
 use anyhow::Context;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use unicode_width::UnicodeWidthStr;
 
 use super::exit::{Exit, Failure};
-use crate::telemetry::taming::{self, Tamed, push_in_json};
+use crate::telemetry::taming::{self, Tamed};
 
 /// Prints a message line. Errors are ignored: if stderr is closed, nobody can be notified.
 pub(super) fn say(line: impl Display) {
@@ -148,82 +147,14 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     text
 }
 
-/// JSON with one member per line. Preserves member order and digits, which a round trip through values would lose.
-pub(super) fn indented(json: &RawValue) -> String {
-    let mut text = String::with_capacity(json.get().len() * 2);
-    let mut depth = 0;
-    let mut rest = json.get().chars().peekable();
-    let (mut in_string, mut escaped) = (false, false);
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.push_str(&"  ".repeat(depth));
-    };
-    while let Some(c) = rest.next() {
-        if in_string {
-            push_in_json(c, &mut text);
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
-            continue;
-        }
-        match c {
-            ' ' | '\t' | '\n' | '\r' => {}
-            '{' | '[' => {
-                text.push(c);
-                while rest.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-                if let Some(end) = rest.next_if(|c| matches!(c, '}' | ']')) {
-                    text.push(end);
-                } else {
-                    depth += 1;
-                    line(&mut text, depth);
-                }
-            }
-            '}' | ']' => {
-                depth -= 1;
-                line(&mut text, depth);
-                text.push(c);
-            }
-            ',' => {
-                text.push(c);
-                line(&mut text, depth);
-            }
-            ':' => text.push_str(": "),
-            _ => {
-                in_string = c == '"';
-                text.push(c);
-            }
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn json_is_indented_and_otherwise_left_as_it_is() {
-        let compact = r#"{"b":12345678901234567890.10,"a":[],"c":[1, {"d" : "x\"{,:\\"} ],"e":{ }}"#;
-        let raw = RawValue::from_string(compact.to_owned()).unwrap();
-        let shown = indented(&raw);
-        assert_eq!(
-            shown,
-            "{\n  \"b\": 12345678901234567890.10,\n  \"a\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"x\\\"{,:\\\\\"\n    }\n  ],\n  \"e\": {}\n}"
-        );
-    }
-
-    #[test]
-    fn json_stays_on_its_line_and_does_not_act_on_the_terminal() {
-        let odd = "{\"a\":\r\n[1,\n{\"b\":\"\u{9b}2J\u{7f}\u{202e}\u{2028}\\n\"}\t]}";
-        let raw = RawValue::from_string(odd.to_owned()).unwrap();
-        assert!(indented(&raw).contains(r#""\u009b2J\u007f\u202e\u2028\n""#));
-        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(value(odd), value(&indented(&raw)));
-        assert_eq!(table(["", ""], &[["a\u{202e}b".to_owned(), "c".to_owned()]]), "\na\\u{202e}b  c\n");
-    }
-
-    #[test]
     fn a_table_is_aligned_and_cannot_be_broken_by_what_is_in_it() {
         let rows = [["采购".to_owned(), "a\u{1b}[2J\nb".to_owned()], ["x".to_owned(), String::new()]];
+        assert_eq!(table(["", ""], &[["a\u{202e}b".to_owned(), "c".to_owned()]]), "\na\\u{202e}b  c\n");
         assert_eq!(table(["ENDPOINT", "TASK"], &rows), "ENDPOINT  TASK\n采购      a\\u{1b}[2J\\nb\nx\n");
     }
 }

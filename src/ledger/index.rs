@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params, params_from_iter};
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Filter, LookError, Lookup, Subject,
-    search::{Hint, Places},
+    search::{Hint, LONGEST_READ, Places},
     sqlite::free_bytes,
 };
 use crate::command::{CommandId, Seq};
@@ -131,10 +131,11 @@ impl SearchFile {
         }
         let before = filter.before.unwrap_or(Seq::MAX);
         let hint = self.work(move |file| {
-            let guard = file.connection();
+            // A step may hold it for long, and nobody waits for that.
+            let Ok(guard) = file.connection.try_lock() else { return Ok(None) };
             let Some(connection) = guard.as_ref() else { return Ok(None) };
             let Some(reached) = reached(connection)? else { return Ok(None) };
-            Ok(Some((hint(connection, &tags, reached, before)?, reached)))
+            Ok(Some((hint(connection, &tags, reached, before, LONGEST_READ)?, reached)))
         });
         // A step finds the same fault, and says so.
         hint.await.ok().flatten()
@@ -328,8 +329,14 @@ fn add(connection: &mut Connection, before: Option<Reached>, subjects: &[Subject
     transaction.commit()
 }
 
-/// Where all of the tags are, from the highest place below `before` down.
-fn hint(connection: &Connection, tags: &[i64], reached: Reached, before: Seq) -> rusqlite::Result<Hint> {
+/// Where all of the tags are, from the highest place below `before` down; for as long as it may take, but in one segment at least.
+fn hint(
+    connection: &Connection,
+    tags: &[i64],
+    reached: Reached,
+    before: Seq,
+    longest: Duration,
+) -> rusqlite::Result<Hint> {
     // The tags are ?4 and those after it.
     let also: String = (5..4 + tags.len())
         .map(|at| format!(" AND EXISTS (SELECT 1 FROM places o WHERE o.segment = ?1 AND o.tag = ?{at} AND o.place = p.place)"))
@@ -339,6 +346,7 @@ fn hint(connection: &Connection, tags: &[i64], reached: Reached, before: Seq) ->
     ))?;
     let mut first = reached.first;
     let end = before.min(reached.seq + 1);
+    let began = Instant::now();
     let (mut below, mut at): (Seq, Vec<Seq>) = (end, Vec::new());
     while below > first {
         let segment = (below - 1) / SEGMENT;
@@ -353,6 +361,11 @@ fn hint(connection: &Connection, tags: &[i64], reached: Reached, before: Seq) ->
         below = base;
         if at.len() == MANY {
             first = at.last().copied().unwrap_or(first);
+            break;
+        }
+        // From a cold disk each segment takes some reads.
+        if began.elapsed() > longest {
+            first = first.max(base);
             break;
         }
     }
@@ -387,10 +400,15 @@ mod tests {
     }
 
     /// What the index says of the places below `before`, and what is there.
-    fn compare(connection: &Connection, all: &[Subject], before: Seq, names: &[(u8, &str)]) -> Hint {
+    fn compare(
+        connection: &Connection,
+        all: &[Subject],
+        (before, longest): (Seq, Duration),
+        names: &[(u8, &str)],
+    ) -> Hint {
         let reached = reached(connection).unwrap().expect("something was added");
         let tags: Vec<i64> = names.iter().map(|(kind, name)| tag(*kind, name)).collect();
-        let hint = hint(connection, &tags, reached, before).unwrap();
+        let hint = hint(connection, &tags, reached, before, longest).unwrap();
         let covers = hint.covers.expect("something is covered");
         assert_eq!(covers.last, reached.seq.min(before - 1));
         let is_sought = |one: &&Subject| {
@@ -424,12 +442,18 @@ mod tests {
 
         for before in [Seq::MAX, last, 600_000, 131_073, 131_072, 300] {
             for names in [&[(2, "t412")][..], &[(1, "i4")], &[(0, "u1"), (1, "i4")], &[(0, "nobody")]] {
-                let hint = compare(&connection, &all, before, names);
+                let hint = compare(&connection, &all, (before, Duration::MAX), names);
                 assert!(hint.at.len() < MANY);
                 assert_eq!(hint.covers.map(|covers| covers.first), Some(5), "{names:?} below {before}");
             }
         }
-        let hint = compare(&connection, &all, Seq::MAX, &[(0, "u1")]);
+        let hint = compare(&connection, &all, (Seq::MAX, Duration::ZERO), &[(1, "i4")]);
+        assert_eq!(
+            hint.covers.map(|covers| covers.first),
+            Some(last / SEGMENT * SEGMENT),
+            "its time is over"
+        );
+        let hint = compare(&connection, &all, (Seq::MAX, Duration::MAX), &[(0, "u1")]);
         assert_eq!(hint.at.len(), MANY);
         assert_eq!(hint.covers.map(|covers| covers.first), hint.at.first().copied(), "below it is more");
     }

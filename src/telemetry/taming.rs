@@ -95,6 +95,55 @@ pub fn push_in_json(c: char, text: &mut String) {
     }
 }
 
+/// JSON with one member on a line. It is only laid out: parsing it would lose the order of members and the digits of numbers.
+#[must_use]
+pub fn indented(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut rest = json.chars().peekable();
+    while let Some(c) = rest.next() {
+        if in_string {
+            push_in_json(c, &mut text);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            c if c.is_ascii_whitespace() => {}
+            '{' | '[' => {
+                text.push(c);
+                while rest.next_if(char::is_ascii_whitespace).is_some() {}
+                match rest.next_if(|c| matches!(c, '}' | ']')) {
+                    Some(end) => text.push(end),
+                    None => {
+                        depth += 1;
+                        line(&mut text, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut text, depth);
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                line(&mut text, depth);
+            }
+            ':' => text.push_str(": "),
+            c => {
+                in_string = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +168,23 @@ mod tests {
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(value(odd), value(&json(odd)));
         assert!(matches!(json(r#"{"文":1}"#), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_is_indented_and_otherwise_left_as_it_is() {
+        let compact = r#"{"b":12345678901234567890.10,"a":[],"c":[1, {"d" : "x\"{,:\\"} ],"e":{ }}"#;
+        let shown = indented(compact);
+        assert_eq!(
+            shown,
+            "{\n  \"b\": 12345678901234567890.10,\n  \"a\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"x\\\"{,:\\\\\"\n    }\n  ],\n  \"e\": {}\n}"
+        );
+    }
+
+    #[test]
+    fn json_stays_on_its_line_and_does_not_act_on_the_terminal() {
+        let odd = "{\"a\":\r\n[1,\n{\"b\":\"\u{9b}2J\u{7f}\u{202e}\u{2028}\\n\"}\t]}";
+        assert!(indented(odd).contains(r#""\u009b2J\u007f\u202e\u2028\n""#));
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(odd), value(&indented(odd)));
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     cli::{
         actor::who,
         exit::{Exit, Failure},
-        output::{indented, json, line, lines, say, table},
+        output::{json, line, lines, say, table},
         time::{PeriodArguments, ZoneArguments},
         values::{card, command_ref},
     },
@@ -16,6 +16,7 @@ use crate::{
         Client, Filter, OutcomeFilter, OutcomeRecord, Record, ShowingState, State, Stats, Surface, Why,
         history::{ByOperator, Event, What},
     },
+    telemetry::taming::indented,
     time::{Timestamp, Zone},
 };
 
@@ -333,7 +334,7 @@ pub(super) async fn show(arguments: &ShowArguments, ledger: &dyn Client) -> Resu
         lines(&table(["WHEN", "WHAT"], &rows))?;
     }
     if let Some(command) = &record.command {
-        lines(&indented(command))?;
+        lines(&indented(command.get()))?;
         line("")?;
     }
     Ok(Exit::Done)

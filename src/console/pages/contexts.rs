@@ -60,7 +60,7 @@ pub(super) async fn page(
         key,
         expired: found.registered.expires_at.is_some_and(|at| at <= Timestamp::now()),
         facts,
-        json: task.data.as_ref().map(|data| super::decision::indented(data.get())),
+        json: task.data.as_ref().map(|data| crate::telemetry::taming::indented(data.get())),
         f: viewer.frame.clone(),
     };
     Ok(viewer.page(&page))

@@ -15,7 +15,7 @@ use crate::{
         ActKind, Record, ShowingRecord, ShowingState, State, Surface,
         history::{Event, What},
     },
-    telemetry::taming::push_in_json,
+    telemetry::taming::indented,
 };
 
 /// How far the recorded time of a publication may be behind the publication.
@@ -319,54 +319,6 @@ fn showing(surface: Surface, place: &ShowingRecord, viewer: &Viewer) -> String {
     }
     if let Some(at) = place.next_attempt_at.filter(|_| place.attempts > 0) {
         text.push_str(&format!(" · {} {}", t.fact_next_attempt, viewer.shown(at)));
-    }
-    text
-}
-
-/// JSON with line breaks. Parsing it could change a number, so it is only laid out.
-pub(super) fn indented(json: &str) -> String {
-    let mut text = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth));
-    };
-    let mut rest = json.chars().peekable();
-    while let Some(c) = rest.next() {
-        if in_string {
-            push_in_json(c, &mut text);
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
-            continue;
-        }
-        match c {
-            c if c.is_ascii_whitespace() => {}
-            '{' | '[' => {
-                text.push(c);
-                while rest.next_if(char::is_ascii_whitespace).is_some() {}
-                match rest.next_if(|c| matches!(c, '}' | ']')) {
-                    Some(end) => text.push(end),
-                    None => {
-                        depth += 1;
-                        line(&mut text, depth);
-                    }
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                line(&mut text, depth);
-                text.push(c);
-            }
-            ',' => {
-                text.push(c);
-                line(&mut text, depth);
-            }
-            ':' => text.push_str(": "),
-            c => {
-                in_string = c == '"';
-                text.push(c);
-            }
-        }
     }
     text
 }
