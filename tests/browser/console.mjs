@@ -1,48 +1,14 @@
 // The console's pages in a real browser. Prints what failed, and "N passed, M failed" at the end.
 //
-// environment: COUNTERSIGN (the program), CHROMIUM (the browser), SCRATCH (a directory for this run), SHOTS (a directory
-// for screenshots), LOOKS (`few`: see below)
+// environment: COUNTERSIGN (the program), SCRATCH (a directory for this run), and that of the harness
 import { spawn } from "node:child_process";
 import { createServer, request } from "node:http";
 import { createServer as createSocket } from "node:net";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { SHOTS, attempt, check, context, eventually, examine, finish, isLeftOut, oddities, running } from "./support/harness.mjs";
 
-const { COUNTERSIGN, CHROMIUM, SCRATCH, SHOTS, LOOKS } = process.env;
-// With LOOKS=few, pages are looked at in English, light and wide, and in Chinese, dark and narrow.
-const FEW = LOOKS === "few";
-const isLeftOut = (lang, theme, width) => FEW && !(lang === "en" && theme === "light" && width === 1280) && !(lang === "zh" && theme === "dark" && width === 320);
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-mkdirSync(SHOTS, { recursive: true });
-
-// --- counting -----------------------------------------------------------------------------------
-
-let passed = 0;
-let failed = 0;
-function check(what, fine, seen = "") {
-  if (fine) passed += 1;
-  else {
-    failed += 1;
-    console.log(`FAILED: ${what}: ${typeof seen === "string" ? seen : JSON.stringify(seen)}`);
-  }
-}
-async function attempt(what, step) {
-  try {
-    await step();
-  } catch (error) {
-    check(what, false, error.stack ?? String(error));
-  }
-}
-async function eventually(what, reached, patience = 15000) {
-  const end = Date.now() + patience;
-  while (Date.now() < end) {
-    if (await reached()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`not within ${patience} ms: ${what}`);
-}
+const { COUNTERSIGN, SCRATCH } = process.env;
 
 // --- the service --------------------------------------------------------------------------------
 
@@ -53,7 +19,6 @@ const freePort = () => new Promise((resolve) => {
   });
 });
 
-const running = new Set();
 async function serve(name, admin) {
   const [publicPort, port] = [await freePort(), await freePort()];
   const config = join(SCRATCH, `${name}.toml`);
@@ -89,7 +54,6 @@ credentials = [ { action_callback_token = "fake-token-purchase" } ]
   await one.start();
   return one;
 }
-process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
 
 async function decide(service, fields) {
   const body = JSON.stringify({ action_type: "APPROVE", user_id: "zhang3", instance_id: "PO-77", task_id: "n1", token: "fake-token-purchase", ...fields });
@@ -103,30 +67,6 @@ const run = (...words) => new Promise((resolve, reject) => {
   child.stderr.on("data", (piece) => { said += piece; });
   child.on("exit", (code) => (code === 0 ? resolve(said) : reject(new Error(said))));
 });
-
-// --- what a page must never do ------------------------------------------------------------------
-
-const oddities = [];
-function watch(page, origin) {
-  page.on("dialog", async (dialog) => { oddities.push(`${page.url()}: a dialog: ${dialog.message()}`); await dialog.dismiss(); });
-  page.on("pageerror", (error) => oddities.push(`${page.url()}: ${error}`));
-  page.on("console", (message) => {
-    // A page whose answer is an error says so here as well.
-    if (message.type() === "error" && !/status of (4|5)\d\d|net::ERR_/.test(message.text())) oddities.push(`${page.url()}: ${message.text()}`);
-  });
-  page.on("request", (one) => {
-    if (new URL(one.url()).origin !== origin) oddities.push(`${page.url()}: a request to ${one.url()}`);
-  });
-}
-
-const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--force-color-profile=srgb"] });
-
-async function context(origin, options = {}) {
-  const made = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: "en-US", ...options });
-  const page = await made.newPage();
-  watch(page, origin);
-  return { made, page };
-}
 
 async function logIn(page, origin, token) {
   await page.goto(`${origin}/login`);
@@ -157,29 +97,6 @@ const PAGES = {
   findings: "/findings", acts: "/acts", health: "/health", why: "/why", whyzhang3: "/why?q=zhang3",
   whytime: `/why?q=${encodeURIComponent(new Date().toISOString())}`, missing: "/decisions/x",
 };
-
-async function examine(page, name, address) {
-  let requests = 0;
-  const count = () => { requests += 1; };
-  // What the page before still asks for is not this page's.
-  await page.goto("about:blank");
-  page.on("request", count);
-  const answer = await page.goto(address);
-  const weight = (await answer.body()).length;
-  await page.waitForLoadState("load");
-  page.off("request", count);
-  check(`${name}: at most 80 KB`, weight <= 80 << 10, weight);
-  check(`${name}: at most 6 requests`, requests <= 6, requests);
-  const wide = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
-  check(`${name}: no horizontal scroll`, wide <= 0, wide);
-  // Our policy forbids scripts of others in the page; the debugger's own way is not one.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
-    runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] },
-  }));
-  const seen = violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html} ${node.failureSummary}`).join(" | ")}`);
-  check(`${name}: accessible`, violations.length === 0, seen.join("\n"));
-}
 
 await attempt("pages", async () => {
   for (const [width, height] of [[1280, 900], [320, 720]]) {
@@ -488,9 +405,7 @@ await attempt("hostile texts", async () => {
 });
 
 check("no dialog, no error, no report of the policy, no request to another origin", oddities.length === 0, oddities.slice(0, 10).join("\n"));
-await browser.close();
 service.process.kill("SIGTERM");
 await service.ended;
 rmSync(SCRATCH, { recursive: true, force: true });
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 ? 0 : 1);
+await finish();

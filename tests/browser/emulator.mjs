@@ -1,53 +1,15 @@
 // The emulator's page in a real browser, with the demo behind it. Prints what failed, and "N passed, M failed" at the end.
 //
-// environment: COUNTERSIGN (the program), CHROMIUM (the browser), AMQP_URL (a broker), SCRATCH (a directory for this run),
-// SHOTS (a directory for screenshots)
+// environment: COUNTERSIGN (the program), AMQP_URL (a broker), SCRATCH (a directory for this run), and that of the harness
 import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
 import { request } from "node:http";
-import { createRequire } from "node:module";
 import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { SHOTS, attempt, check, context, eventually, examine, finish, isLeftOut, oddities, running } from "./support/harness.mjs";
 
-const { COUNTERSIGN, CHROMIUM, AMQP_URL, SCRATCH, SHOTS, LOOKS } = process.env;
-// With LOOKS=few, pages are looked at in English, light and wide, and in Chinese, dark and narrow.
-const FEW = LOOKS === "few";
-const isLeftOut = (lang, theme, width) => FEW && !(lang === "en" && theme === "light" && width === 1280) && !(lang === "zh" && theme === "dark" && width === 320);
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-mkdirSync(SHOTS, { recursive: true });
-
-// --- counting -----------------------------------------------------------------------------------
-
-let passed = 0;
-let failed = 0;
-function check(what, fine, seen = "") {
-  if (fine) passed += 1;
-  else {
-    failed += 1;
-    console.log(`FAILED: ${what}: ${typeof seen === "string" ? seen : JSON.stringify(seen)}`);
-  }
-}
-async function attempt(what, step) {
-  try {
-    await step();
-  } catch (error) {
-    check(what, false, error.stack ?? String(error));
-  }
-}
-async function eventually(what, reached, patience = 15000) {
-  const end = Date.now() + patience;
-  while (Date.now() < end) {
-    const seen = await reached();
-    if (seen) return seen;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`not within ${patience} ms: ${what}`);
-}
+const { COUNTERSIGN, AMQP_URL, SCRATCH } = process.env;
 
 // --- the demo -----------------------------------------------------------------------------------
 
-const running = new Set();
-process.on("exit", () => running.forEach((one) => one.kill("SIGKILL")));
 async function demo(amqpUrl, words = ["dev"]) {
   const began = Date.now();
   const child = spawn(COUNTERSIGN, [...words, "--listen", "127.0.0.1:0"], {
@@ -68,49 +30,6 @@ async function demo(amqpUrl, words = ["dev"]) {
     return one.ended;
   };
   return one;
-}
-
-// --- what a page must never do ------------------------------------------------------------------
-
-const oddities = [];
-function watch(page, origin) {
-  page.on("dialog", async (dialog) => { oddities.push(`${page.url()}: a dialog: ${dialog.message()}`); await dialog.dismiss(); });
-  page.on("pageerror", (error) => oddities.push(`${page.url()}: ${error}`));
-  page.on("console", (message) => {
-    // A page whose answer is an error says so here as well.
-    if (message.type() === "error" && !/status of (4|5)\d\d|net::ERR_/.test(message.text())) oddities.push(`${page.url()}: ${message.text()}`);
-  });
-  page.on("request", (one) => {
-    if (new URL(one.url()).origin !== origin) oddities.push(`${page.url()}: a request to ${one.url()}`);
-  });
-}
-
-const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--force-color-profile=srgb"] });
-async function context(origin, options = {}) {
-  const made = await browser.newContext({ viewport: { width: 1280, height: 900 }, locale: "en-US", ...options });
-  const page = await made.newPage();
-  watch(page, origin);
-  return { made, page };
-}
-
-async function examine(page, name, address) {
-  let requests = 0;
-  const count = (one) => { if (!one.url().endsWith("/emulator/events")) requests += 1; };
-  page.on("request", count);
-  const answer = await page.goto(address);
-  const weight = (await answer.body()).length;
-  await page.waitForLoadState("load");
-  page.off("request", count);
-  check(`${name}: at most 80 KB`, weight <= 80 << 10, weight);
-  check(`${name}: at most 6 requests`, requests <= 6, requests);
-  const wide = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
-  check(`${name}: no horizontal scroll`, wide <= 0, wide);
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, {
-    runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] },
-  }));
-  const seen = violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html} ${node.failureSummary}`).join(" | ")}`);
-  check(`${name}: accessible`, violations.length === 0, seen.join("\n"));
 }
 
 // --- from one command to a card that says APPROVED ----------------------------------------------
@@ -307,7 +226,7 @@ await attempt("pages", async () => {
         if (isLeftOut(lang, theme, width)) continue;
         await page.goto(`${origin}/?lang=${lang}&theme=${theme}`);
         for (const [name, path] of Object.entries(PAGES)) {
-          await examine(page, `${name} ${lang} ${theme} ${width}`, origin + path);
+          await examine(page, `${name} ${lang} ${theme} ${width}`, origin + path, "/emulator/events");
           await page.screenshot({ path: join(SHOTS, `emulator-${name}-${lang}-${theme}-${width}.png`), fullPage: true });
         }
       }
@@ -364,7 +283,4 @@ await attempt("without a broker", async () => {
 });
 
 check("no page did what it must not", oddities.length === 0, oddities.join("\n"));
-await browser.close();
-console.log(`${passed} passed, ${failed} failed`);
-// A demo that a failed step has left running must not keep this program: it ends with it.
-process.exit(failed === 0 ? 0 : 1);
+await finish();
