@@ -216,7 +216,7 @@ def all_contestants(options, programs):
     uvicorn = [programs["python"], "-m", "uvicorn", "server:app", "--app-dir", programs["python_server"],
                "--host", "127.0.0.1", "--port", "{port}", "--no-access-log", "--log-level", "warning"]
     seconds = str(options.seconds)
-    # Messages like countersign's own: its contract has thirteen headers, and the broker reads and keeps each of them.
+    # Messages like countersign's own: its contract has six headers, and the broker reads and keeps each of them.
     same = {"DRESSED": "{bytes}"}
     return [
         Countersign(),

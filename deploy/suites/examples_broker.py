@@ -85,7 +85,7 @@ def signed(properties, body):
 
 def poisoned(properties, message_id):
     headers = dict(properties.headers)
-    for name in ("id", "root_id", "cloudEvents_id"):
+    for name in ("id", "root_id"):
         if name in headers:
             headers[name] = message_id
     return pika.BasicProperties(

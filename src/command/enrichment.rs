@@ -106,7 +106,7 @@ mod tests {
     use crate::command::{
         message::{Envelope, render},
         profile::Profile,
-        samples::{self, golden},
+        samples,
     };
 
     fn complete() -> Enrichment {
@@ -132,16 +132,7 @@ mod tests {
         let (kept, mut published) = (render(&command), render(&command));
         complete().add_to(&mut published);
         assert!(published.starts_with(&kept[..kept.len() - 1]));
-        let envelope = Envelope::of(&command);
-        golden("list_enriched", &{
-            let headers: serde_json::Map<_, _> = envelope
-                .headers("approval.command.v1")
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect();
-            json!({ "routing_key": envelope.routing_key(), "headers": headers,
-                "body": serde_json::from_slice::<Value>(&published).unwrap() })
-        });
+        samples::golden_message("list_enriched", &Envelope::of(&command), &published);
     }
 
     #[test]
@@ -156,7 +147,8 @@ mod tests {
             (celery, "/0/0"),
             (Profile::MassTransit, "/message"),
         ] {
-            let form = profile.form(&Envelope::of(&command), "approval.command.v1", &body);
+            let envelope = Envelope::of(&command);
+            let form = profile.form(&envelope, "approval.command.v1", &body);
             let whole: Value = serde_json::from_slice(&form.body).unwrap();
             let enrichment = &whole.pointer(pointer).unwrap()["enrichment"];
             assert_eq!(

@@ -4,7 +4,7 @@
 //! `null`.
 //! The golden files in `tests/fixtures/commands/` check this.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     telemetry::traces::{self, TraceContext},
@@ -33,7 +33,7 @@ pub struct Envelope {
     pub endpoint: Arc<str>,
     /// Header `action`, part of the routing key.
     pub action: Action,
-    /// Header `approval_code`, part of the routing key.
+    /// Part of the routing key.
     pub approval_code: Option<String>,
     /// Header `instance_id`; AMQP `correlation_id`.
     pub instance_id: Option<String>,
@@ -71,36 +71,19 @@ impl Envelope {
         routing_key(&self.endpoint, self.approval_code.as_deref(), self.action.as_str())
     }
 
-    /// The flat text headers, including `cloudEvents_*` (CloudEvents AMQP binding, binary mode: content type in the
-    /// property, data in the body).
+    /// The flat text headers of every profile: what workers and bindings go by without reading the body.
     ///
     /// An absent value omits its header, because some client libraries do not support null headers.
     #[must_use]
-    pub fn headers(&self, message_type: &str) -> Vec<(&'static str, String)> {
-        let id = self.command_id.to_string();
-        let mut headers = Vec::with_capacity(13);
-        headers.push(("schema", SCHEMA.to_owned()));
-        headers.push(("endpoint", self.endpoint.to_string()));
-        headers.push(("action", self.action.as_str().to_owned()));
-        let ids = [
-            ("approval_code", &self.approval_code),
-            ("instance_id", &self.instance_id),
-            ("task_id", &self.task_id),
-        ];
-        for (name, value) in ids {
-            if let Some(value) = value {
-                headers.push((name, value.clone()));
-            }
-        }
-        headers.push(("traceparent", self.trace().to_string()));
-        headers.push(("cloudEvents_specversion", "1.0".to_owned()));
-        headers.push(("cloudEvents_source", format!("/callbacks/{}", self.endpoint)));
-        headers.push(("cloudEvents_type", message_type.to_owned()));
-        headers.push(("cloudEvents_time", self.received_at.to_string()));
-        if let Some(instance_id) = &self.instance_id {
-            headers.push(("cloudEvents_subject", instance_id.clone()));
-        }
-        headers.push(("cloudEvents_id", id));
+    pub fn headers(&self) -> Vec<(&'static str, Cow<'_, str>)> {
+        let ids = [("instance_id", &self.instance_id), ("task_id", &self.task_id)];
+        let ids = ids.into_iter().filter_map(|(name, id)| Some((name, Cow::from(id.as_deref()?))));
+        let mut headers = Vec::with_capacity(8);
+        headers.push(("schema", Cow::from(SCHEMA)));
+        headers.push(("endpoint", Cow::from(&*self.endpoint)));
+        headers.push(("action", Cow::from(self.action.as_str())));
+        headers.extend(ids);
+        headers.push(("traceparent", Cow::from(self.trace().to_string())));
         headers
     }
 }
@@ -347,17 +330,7 @@ mod tests {
     use crate::command::{ResolvedBy, samples};
 
     fn golden(name: &str, command: &Command) {
-        let rendered: serde_json::Value = serde_json::from_slice(&render(command)).unwrap();
-        let envelope = Envelope::of(command);
-        let headers: serde_json::Map<_, _> = envelope
-            .headers("approval.command.v1")
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect();
-        let whole = serde_json::json!({
-            "routing_key": envelope.routing_key(), "headers": headers, "body": rendered,
-        });
-        samples::golden(name, &whole);
+        samples::golden_message(name, &Envelope::of(command), &render(command));
         let (conflicts_with, repeats) = (command.conflicts_with, command.repeats);
         let parts = Parts::of(&Command { conflicts_with: None, repeats: None, ..command.clone() });
         assert_eq!(parts.join(conflicts_with, repeats), render(command));

@@ -2,8 +2,8 @@
 //!
 //! The command is rendered and stored once, in the plain form; a profile wraps it when it is published. In every
 //! profile the command is inside verbatim, and `message_id`, `type`, routing key and the headers of
-//! [`Envelope::headers`] (including `cloudEvents_*`) are the same. So bindings, traces and idempotence do not depend
-//! on it. A profile adds headers, and never changes one.
+//! [`Envelope::headers`] are the same. So bindings, traces and idempotence do not depend on it. A profile adds headers, and
+//! never changes one.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,9 @@ pub const DATA_SCHEMA: &str = "urn:countersign:approval.command:1";
 /// MassTransit's URN for the type `Countersign.ApprovalCommand`, by which its consumers select messages.
 const MASSTRANSIT_TYPE: &str = "urn:message:Countersign:ApprovalCommand";
 
+/// Names and values of headers.
+pub type Headers<'a> = Vec<(&'static str, Cow<'a, str>)>;
+
 /// The form of an endpoint's commands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Profile {
@@ -26,6 +29,8 @@ pub enum Profile {
     Plain,
     /// A CloudEvent 1.0 in structured mode, with the command as its `data`.
     CloudEvents,
+    /// The bare command, with headers that make it a CloudEvent 1.0 in binary mode.
+    CloudEventsBinary,
     /// A Celery task call (message protocol 2) with the command as its only argument.
     Celery {
         /// The name under which the worker registered the task. At most 255 bytes.
@@ -41,9 +46,9 @@ pub struct Form<'a> {
     /// AMQP `content_type`. The `content_encoding` is always `utf-8`.
     pub content_type: &'static str,
     /// AMQP `correlation_id`, of any length.
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<Cow<'a, str>>,
     /// Flat text headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Headers<'a>,
     /// The body; borrowed if it is the unchanged rendered command.
     pub body: Cow<'a, [u8]>,
 }
@@ -52,23 +57,24 @@ impl Profile {
     /// Builds the published form of a command. `message_type` is the configured AMQP `type`; `body` is the output of
     /// [`render`](super::message::render), one JSON object, which is copied byte for byte.
     #[must_use]
-    pub fn form<'a>(&self, envelope: &Envelope, message_type: &str, body: &'a [u8]) -> Form<'a> {
+    pub fn form<'a>(&'a self, envelope: &'a Envelope, message_type: &'a str, body: &'a [u8]) -> Form<'a> {
         let mut form = Form {
             content_type: "application/json",
-            correlation_id: envelope.instance_id.clone(),
-            headers: envelope.headers(message_type),
+            correlation_id: envelope.instance_id.as_deref().map(Cow::from),
+            headers: envelope.headers(),
             body: Cow::Borrowed(body),
         };
         match self {
             Self::Plain => {}
             Self::CloudEvents => {
                 form.content_type = "application/cloudevents+json";
-                form.body = Cow::Owned(cloud_event(envelope, message_type, &form.headers, body));
+                form.body = Cow::Owned(cloud_event(envelope, message_type, body));
             }
+            Self::CloudEventsBinary => form.headers.extend(event_headers(envelope, message_type)),
             Self::Celery { task } => {
                 let id = envelope.command_id.to_string();
                 form.headers.extend(celery_headers(envelope, task, &id));
-                form.correlation_id = Some(id);
+                form.correlation_id = Some(id.into());
                 form.body = Cow::Owned(celery_call(body));
             }
             Self::MassTransit => {
@@ -80,54 +86,50 @@ impl Profile {
     }
 }
 
-/// The attributes equal those of the `cloudEvents_*` headers, so that both modes describe the same event.
-fn cloud_event(
-    envelope: &Envelope,
-    message_type: &str,
-    headers: &[(&'static str, String)],
-    body: &[u8],
-) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Attributes<'a> {
-        specversion: &'static str,
-        id: CommandId,
-        source: &'a str,
-        r#type: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        subject: Option<&'a str>,
-        time: &'a str,
-        datacontenttype: &'static str,
-        dataschema: &'static str,
-        /// The extension "distributed tracing".
-        traceparent: &'a str,
+/// CloudEvents' AMQP binding, binary mode: the attributes are headers with this prefix, the data's type is the message's.
+const EVENT_PREFIX: &str = "cloudEvents_";
+
+fn event_headers<'a>(envelope: &'a Envelope, message_type: &'a str) -> Headers<'a> {
+    let subject = envelope.instance_id.as_deref().map(|id| ("cloudEvents_subject", id.into()));
+    let attributes: [(_, Cow<'a, str>); 6] = [
+        ("cloudEvents_specversion", "1.0".into()),
+        ("cloudEvents_id", envelope.command_id.to_string().into()),
+        ("cloudEvents_source", format!("/callbacks/{}", envelope.endpoint).into()),
+        ("cloudEvents_type", message_type.into()),
+        ("cloudEvents_time", envelope.received_at.to_string().into()),
+        ("cloudEvents_dataschema", DATA_SCHEMA.into()),
+    ];
+    attributes.into_iter().chain(subject).collect()
+}
+
+/// Structured mode: the same attributes, and the extension "distributed tracing".
+fn cloud_event(envelope: &Envelope, message_type: &str, body: &[u8]) -> Vec<u8> {
+    struct Attributes<'a>(Headers<'a>);
+    impl Serialize for Attributes<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let attribute = |name: &'static str| name.strip_prefix(EVENT_PREFIX).unwrap_or(name);
+            serializer.collect_map(self.0.iter().map(|(name, value)| (attribute(name), value)))
+        }
     }
-    let attributes = Attributes {
-        specversion: "1.0",
-        id: envelope.command_id,
-        source: header(headers, "cloudEvents_source"),
-        r#type: message_type,
-        subject: envelope.instance_id.as_deref(),
-        time: header(headers, "cloudEvents_time"),
-        datacontenttype: "application/json",
-        dataschema: DATA_SCHEMA,
-        traceparent: header(headers, "traceparent"),
-    };
-    with_member(&attributes, "data", body)
+    let mut attributes = event_headers(envelope, message_type);
+    attributes.push(("datacontenttype", "application/json".into()));
+    attributes.push(("traceparent", envelope.trace().to_string().into()));
+    with_member(&Attributes(attributes), "data", body)
 }
 
 /// The headers of protocol 2 that a Celery 5 worker reads. `parent_id`, `group`, `eta`, `expires` and similar are
 /// omitted, which Celery treats as `None`: some client libraries do not support null headers.
 ///
 /// Celery logs `argsrepr`, so it contains the command's id but not its content.
-fn celery_headers(envelope: &Envelope, task: &str, id: &str) -> [(&'static str, String); 7] {
+fn celery_headers<'a>(envelope: &Envelope, task: &'a str, id: &str) -> [(&'static str, Cow<'a, str>); 7] {
     [
-        ("lang", "py".to_owned()),
-        ("task", task.to_owned()),
-        ("id", id.to_owned()),
-        ("root_id", id.to_owned()),
-        ("argsrepr", format!("(<command {id}>,)")),
-        ("kwargsrepr", "{}".to_owned()),
-        ("origin", format!("countersign@{}", envelope.endpoint)),
+        ("lang", "py".into()),
+        ("task", task.into()),
+        ("id", id.to_owned().into()),
+        ("root_id", id.to_owned().into()),
+        ("argsrepr", format!("(<command {id}>,)").into()),
+        ("kwargsrepr", "{}".into()),
+        ("origin", format!("countersign@{}", envelope.endpoint).into()),
     ]
 }
 
@@ -143,7 +145,7 @@ fn celery_call(body: &[u8]) -> Vec<u8> {
 
 /// Contains no addresses, because there is no MassTransit endpoint to reply to. `sentTime` is when the callback was
 /// received, so that a command published again is the same message.
-fn masstransit_envelope(envelope: &Envelope, headers: &[(&'static str, String)], body: &[u8]) -> Vec<u8> {
+fn masstransit_envelope(envelope: &Envelope, headers: &Headers<'_>, body: &[u8]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Attributes<'a> {
@@ -151,28 +153,20 @@ fn masstransit_envelope(envelope: &Envelope, headers: &[(&'static str, String)],
         conversation_id: CommandId,
         message_type: [&'static str; 1],
         sent_time: Timestamp,
-        headers: Headers<'a>,
+        #[serde(serialize_with = "as_object")]
+        headers: &'a Headers<'a>,
     }
-    struct Headers<'a>(&'a [(&'static str, String)]);
-    impl Serialize for Headers<'_> {
-        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            let own = self.0.iter().filter(|(name, _)| !name.starts_with("cloudEvents_"));
-            serializer.collect_map(own.map(|(name, value)| (name, value)))
-        }
+    fn as_object<S: serde::Serializer>(headers: &Headers<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(headers.iter().map(|(name, value)| (name, value)))
     }
     let attributes = Attributes {
         message_id: envelope.command_id,
         conversation_id: envelope.command_id,
         message_type: [MASSTRANSIT_TYPE],
         sent_time: envelope.received_at,
-        headers: Headers(headers),
+        headers,
     };
     with_member(&attributes, "message", body)
-}
-
-fn header<'a>(headers: &'a [(&'static str, String)], name: &str) -> &'a str {
-    let found = headers.iter().find(|(known, _)| *known == name);
-    found.map(|(_, value)| value.as_str()).expect("Envelope::headers has it for every command")
 }
 
 /// Appends a member with a raw value to an object. Parsing the value as JSON would cost time at every publish, and
@@ -203,23 +197,37 @@ mod tests {
 
     const TYPE: &str = "approval.command.v1";
 
+    /// A form that borrows nothing.
+    fn owned(form: Form<'_>) -> Form<'static> {
+        let text = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Form {
+            content_type: form.content_type,
+            correlation_id: form.correlation_id.map(text),
+            headers: form.headers.into_iter().map(|(name, value)| (name, text(value))).collect(),
+            body: Cow::Owned(form.body.into_owned()),
+        }
+    }
+
+    fn header<'a>(form: &'a Form<'_>, name: &str) -> &'a str {
+        &form.headers.iter().find(|(known, _)| *known == name).expect(name).1
+    }
+
     fn rendered(profile: &Profile, command: &Command) -> (Form<'static>, Value, String) {
         let body = render(command);
         let envelope = Envelope::of(command);
         let form = profile.form(&envelope, TYPE, &body);
         let text = String::from_utf8(form.body.to_vec()).unwrap();
         assert!(text.contains(std::str::from_utf8(&body).unwrap()), "the command is inside verbatim");
-        let shared = envelope.headers(TYPE);
+        let shared = envelope.headers();
         assert_eq!(form.headers[..shared.len()], shared, "a profile adds headers and changes none");
         let value = serde_json::from_str(&text).unwrap();
-        let form = Form { body: Cow::Owned(form.body.into_owned()), ..form };
-        (form, value, text)
+        (owned(form), value, text)
     }
 
     fn keep(name: &str, profile: &Profile, command: &Command) {
         let (form, body, _) = rendered(profile, command);
         let headers: serde_json::Map<_, _> =
-            form.headers.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+            form.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let whole = json!({
             "routing_key": Envelope::of(command).routing_key(),
             "content_type": form.content_type, "correlation_id": form.correlation_id,
@@ -239,7 +247,7 @@ mod tests {
         let envelope = Envelope::of(&command);
         let form = Profile::Plain.form(&envelope, TYPE, &body);
         assert!(matches!(form.body, Cow::Borrowed(same) if std::ptr::eq(same, &raw const body[..])));
-        assert_eq!((form.content_type, form.headers), ("application/json", envelope.headers(TYPE)));
+        assert_eq!((form.content_type, form.headers), ("application/json", envelope.headers()));
         assert_eq!(form.correlation_id.as_deref(), Some("erp:PO-77"));
     }
 
@@ -247,6 +255,7 @@ mod tests {
     fn each_profile_renders_its_golden_files() {
         for (kind, command) in [("card", samples::card()), ("list", samples::list())] {
             keep(&format!("cloudevents_{kind}"), &Profile::CloudEvents, &command);
+            keep(&format!("cloudevents_binary_{kind}"), &Profile::CloudEventsBinary, &command);
             keep(&format!("celery_{kind}"), &celery(), &command);
             keep(&format!("masstransit_{kind}"), &Profile::MassTransit, &command);
         }
@@ -254,15 +263,19 @@ mod tests {
 
     #[test]
     fn a_cloud_event_has_the_attributes_that_1_0_asks_for_and_those_of_the_headers() {
-        let (form, event, _) = rendered(&Profile::CloudEvents, &samples::list());
+        let (_, event, _) = rendered(&Profile::CloudEvents, &samples::list());
         for required in ["id", "source", "specversion", "type"] {
             assert!(event[required].as_str().is_some_and(|value| !value.is_empty()), "{required}");
         }
-        for (name, value) in &form.headers {
-            if let Some(attribute) = name.strip_prefix("cloudEvents_") {
-                assert_eq!(event[attribute], **value, "{attribute}");
-            }
+        let (binary, ..) = rendered(&Profile::CloudEventsBinary, &samples::list());
+        let attributes =
+            binary.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix(EVENT_PREFIX)?, value)));
+        let mut count = 0;
+        for (attribute, value) in attributes {
+            count += 1;
+            assert_eq!(event[attribute], **value, "{attribute}");
         }
+        assert_eq!(count, 7, "{binary:?}");
         let named = |name: &String| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         assert!(event.as_object().unwrap().keys().all(named), "attribute names are a-z and 0-9: {event}");
         let (_, event, _) = rendered(&Profile::CloudEvents, &samples::card());
@@ -278,11 +291,8 @@ mod tests {
         assert_eq!(call[2], json!({"callbacks": null, "errbacks": null, "chain": null, "chord": null}));
         let id = call[0][0]["command_id"].as_str();
         assert_eq!(form.correlation_id.as_deref(), id);
-        assert_eq!(
-            (Some(header(&form.headers, "id")), header(&form.headers, "task")),
-            (id, "approval.command")
-        );
-        assert!(!header(&form.headers, "argsrepr").contains("金额"), "what approvers write is not for logs");
+        assert_eq!((Some(header(&form, "id")), header(&form, "task")), (id, "approval.command"));
+        assert!(!header(&form, "argsrepr").contains("金额"), "what approvers write is not for logs");
         assert!(text.contains("12345678901234567890.10"), "numbers pass untouched: {text}");
     }
 
@@ -291,7 +301,7 @@ mod tests {
         let (form, envelope, _) = rendered(&Profile::MassTransit, &samples::list());
         assert_eq!(envelope["messageType"], json!(["urn:message:Countersign:ApprovalCommand"]));
         assert_eq!(envelope["messageId"], envelope["message"]["command_id"]);
-        assert_eq!(envelope["headers"]["traceparent"], header(&form.headers, "traceparent"));
+        assert_eq!(envelope["headers"]["traceparent"], header(&form, "traceparent"));
         let again = rendered(&Profile::MassTransit, &samples::list()).0;
         assert_eq!(again, form);
     }

@@ -1,11 +1,13 @@
 //! Sample commands for tests, and access to the golden files in `tests/fixtures/commands/` with their published
 //! forms.
 
-use serde_json::{Value, value::RawValue};
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json, value::RawValue};
 
 use crate::telemetry::traces::TraceContext;
 
-use super::{Action, Attachment, Command, CommandId, Origin, ResolvedBy, TaskRef};
+use super::{Action, Attachment, Command, CommandId, Origin, ResolvedBy, TaskRef, message::Envelope};
 
 /// Compares with the golden file of that name, or writes it if `COUNTERSIGN_WRITE_GOLDEN` is set.
 pub(crate) fn golden(name: &str, whole: &Value) {
@@ -15,6 +17,13 @@ pub(crate) fn golden(name: &str, whole: &Value) {
     }
     let kept: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(*whole, kept, "{path} is the contract with consumers");
+}
+
+/// [`golden`] of a plain message.
+pub(crate) fn golden_message(name: &str, envelope: &Envelope, body: &[u8]) {
+    let headers: BTreeMap<_, _> = envelope.headers().into_iter().collect();
+    let body: Value = serde_json::from_slice(body).unwrap();
+    golden(name, &json!({ "routing_key": envelope.routing_key(), "headers": headers, "body": body }));
 }
 
 fn raw(text: &str) -> Box<RawValue> {

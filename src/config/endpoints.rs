@@ -131,6 +131,7 @@ fn profile(section: &mut Section<'_, '_, '_>) -> Option<Profile> {
     let names = [
         ("plain", Profile::Plain),
         ("cloudevents", Profile::CloudEvents),
+        ("cloudevents-binary", Profile::CloudEventsBinary),
         ("celery", Profile::Celery { task: String::new() }),
         ("masstransit", Profile::MassTransit),
     ];

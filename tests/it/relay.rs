@@ -58,17 +58,11 @@ async fn the_message_is_the_command_to_the_letter() {
         ("schema", "approval.command/1"),
         ("endpoint", "purchase"),
         ("action", "approve"),
-        ("approval_code", "PO_APPROVAL"),
         ("instance_id", "po-2026-0001"),
         ("task_id", "po-2026-0001-t1"),
-        ("cloudEvents_specversion", "1.0"),
-        ("cloudEvents_id", id.as_str()),
-        ("cloudEvents_type", "approval.command.v1"),
+        ("traceparent", headers["traceparent"].as_str()),
     ];
-    for (name, value) in expected {
-        assert_eq!(headers.get(name).map(String::as_str), Some(value), "header {name}");
-    }
-    assert!(!headers["cloudEvents_source"].is_empty());
+    assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     let parts: Vec<usize> = headers["traceparent"].split('-').map(str::len).collect();
     assert_eq!(parts, [2, 32, 16, 2], "a W3C trace context: {}", headers["traceparent"]);
 

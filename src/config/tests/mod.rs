@@ -275,6 +275,7 @@ fn each_endpoint_has_the_profile_that_it_names() {
         endpoint("c", "profile = 'celery'"),
         endpoint("d", "profile = 'celery'\ncelery_task = 'erp.approve'"),
         endpoint("e", "profile = 'masstransit'\ncelery_task = 'unused'"),
+        endpoint("f", "profile = 'cloudevents-binary'"),
     ];
     let profiles = Case::file(&text.concat()).config().amqp.broker.profiles;
     let celery = |task: &str| Profile::Celery { task: task.to_owned() };
@@ -284,6 +285,7 @@ fn each_endpoint_has_the_profile_that_it_names() {
         ("c", celery("approval.command")),
         ("d", celery("erp.approve")),
         ("e", Profile::MassTransit),
+        ("f", Profile::CloudEventsBinary),
     ];
     assert_eq!(profiles, expected.map(|(name, profile)| (name.to_owned(), profile)).into());
     let faults =

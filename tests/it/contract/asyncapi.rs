@@ -33,6 +33,7 @@ fn resolved(value: &Value, document: &Value) -> Value {
 fn message_of<'a>(document: &'a Value, content_type: &str, headers: &Value) -> &'a Value {
     let name = match content_type {
         "application/json" if headers.get("task").is_some() => "approvalCommandCelery",
+        "application/json" if headers.get("cloudEvents_id").is_some() => "approvalCommandCloudEventBinary",
         "application/json" => "approvalCommand",
         "application/cloudevents+json" => "approvalCommandCloudEvent",
         "application/vnd.masstransit+json" => "approvalCommandMassTransit",
@@ -130,8 +131,8 @@ async fn its_queues_are_those_that_the_program_declares() {
         // One message for each profile of a command, plus a report where reports are possible.
         let expected = match &**name {
             "outcomes" => 1,
-            "dead" => 5,
-            _ => 4,
+            "dead" => 6,
+            _ => 5,
         };
         assert_eq!(messages, Some(expected), "{name}");
     }

@@ -40,6 +40,10 @@ impl Proxy {
                     Ok((mut client, _)) = listener.accept() => {
                         pairs.spawn(async move {
                             if let Ok(mut server) = TcpStream::connect(target).await {
+                                // Else a short message waits up to 40 ms, for the acknowledgement of the one before.
+                                for stream in [&client, &server] {
+                                    stream.set_nodelay(true).expect("a connected socket");
+                                }
                                 // Ignore how a pair ended: both sockets are closed in any case.
                                 drop(copy_bidirectional(&mut client, &mut server).await);
                             }

@@ -90,7 +90,6 @@ impl Dress {
         for (name, value) in HEADERS {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
-        headers.insert("cloudEvents_id".into(), AMQPValue::LongString(id.into()));
         least
             .with_type("approval.command.v1".into())
             .with_content_encoding("utf-8".into())
@@ -102,19 +101,13 @@ impl Dress {
 }
 
 /// By name and length those of a command of the benchmark.
-const HEADERS: [(&str, &str); 12] = [
+const HEADERS: [(&str, &str); 6] = [
     ("schema", "approval.command/1"),
     ("endpoint", "purchase"),
     ("action", "approve"),
-    ("approval_code", "7C468A54-8745-2245-9675-08B7C63E7A85"),
     ("instance_id", "demo-instance-00000001"),
     ("task_id", "demo-task-00000001"),
     ("traceparent", "00-019aa1b2c3d47e5f8a9b0c1d2e3f4a5b-8a9b0c1d2e3f4a5b-01"),
-    ("cloudEvents_specversion", "1.0"),
-    ("cloudEvents_source", "/callbacks/purchase"),
-    ("cloudEvents_type", "approval.command.v1"),
-    ("cloudEvents_time", "2026-11-20T08:15:30.123Z"),
-    ("cloudEvents_subject", "demo-instance-00000001"),
 ];
 
 pub const SUCCESS: &str = r#"{"code":0,"msg":"success"}"#;
