@@ -135,9 +135,9 @@ class Http:
 class Countersign(Http):
     """countersign itself, on a ledger of its own."""
 
-    def __init__(self, name="countersign", ledger=None, amqp_url=None):
-        super().__init__(name, "countersign", [])
-        self.ledger, self.amqp_url = ledger, amqp_url
+    def __init__(self, name="countersign", ledger=None, amqp_url=None, program="countersign", words="countersign"):
+        super().__init__(name, words, [])
+        self.ledger, self.amqp_url, self.program = ledger, amqp_url, program
 
     def config(self, bench, more=""):
         directory = bench.directory(self.name)
@@ -155,7 +155,7 @@ class Countersign(Http):
 
     def start(self, bench, more="", connected=True):
         config, log = self.config(bench, more)
-        service = Measured([bench.programs["countersign"], "serve", "--config", config], log)
+        service = Measured([bench.programs[self.program], "serve", "--config", config], log)
         self.until_ready(service)
         if connected and self.amqp_url is None:
             until(30, "the connection to the broker", lambda: self.metric("countersign_amqp_connected") == 1)
@@ -218,8 +218,11 @@ def all_contestants(options, programs):
     seconds = str(options.seconds)
     # Messages like countersign's own: its contract has six headers, and the broker reads and keeps each of them.
     same = {"DRESSED": "{bytes}"}
+    before = [Countersign("before", program="before", words=f"countersign at {programs['before_revision']}")] \
+        if "before" in programs else []
     return [
         Countersign(),
+        *before,
         Http("floor", "actix-web, bare lapin, confirm; no ledger", [peers / "floor"]),
         Http("floor-same", "the same, its messages like countersign's", [peers / "floor"], same),
         Http("node-1", "Node: fastify, amqplib, confirm; 1 process", node),

@@ -15,6 +15,7 @@ import scenarios
 from broker import Broker
 from contestants import Bench, Http, all_contestants
 from measure import conformance, measured
+from quiet import Watch
 
 
 def options():
@@ -28,6 +29,7 @@ def options():
     parser.add_argument("--soak-rate", type=int, default=1000, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--chart", type=Path, metavar="FILE")
+    parser.add_argument("--broker-directory", type=Path, metavar="DIRECTORY")
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--program", action="append", default=[], metavar="NAME=PATH")
     chosen = parser.parse_args()
@@ -100,10 +102,12 @@ def main():
         order = taking_part[number % len(taking_part):] + taking_part[:number % len(taking_part)]
         for contestant in order:
             began = time.monotonic()
-            figures[contestant.name] = measured(contestant, bench)
-            one = figures[contestant.name]
+            watch = Watch(chosen.broker_directory)
+            figures[contestant.name] = one = measured(contestant, bench)
+            one["disturbances"] = watch.disturbances()
             print(f"    round {number + 1}: {contestant.name:<13} {one['end_to_end_per_s']:8.0f}/s "
-                  f"{one['cpu_s_per_10k']:6.2f} CPU-s/10 000  ({time.monotonic() - began:.0f} s)", flush=True)
+                  f"{one['cpu_s_per_10k']:6.2f} CPU-s/10 000  ({time.monotonic() - began:.0f} s)"
+                  + "".join(f"  ! {words}" for words in one["disturbances"]), flush=True)
         rounds.append(figures)
     done = {}
     for name, words, scenario, arguments in further:
@@ -123,6 +127,9 @@ def main():
         if ratios:
             print(report.aligned([["countersign / ...", "median", "least", "most"], *ratios]) + "\n")
     print(report.goals(rounds, done))
+    disturbed = report.disturbed(rounds)
+    if disturbed:
+        print("\nnot quiet, so read the spread with care:\n" + disturbed)
     if chosen.json:
         chosen.json.write_text(json.dumps({
             "schema": "countersign.bench/1",
