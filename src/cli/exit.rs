@@ -34,6 +34,17 @@ pub(super) enum Failure {
     Said(Exit),
 }
 
+impl Failure {
+    /// The error behind it, for one that does not end the program.
+    pub(super) fn cause(self) -> anyhow::Error {
+        match self {
+            Self::Failed(error) | Self::Unavailable(error) => error,
+            Self::Usage(text) => anyhow::Error::msg(text),
+            Self::Configuration(_) | Self::Said(_) => anyhow::anyhow!("see the lines above"),
+        }
+    }
+}
+
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::Configuration(faults)

@@ -246,7 +246,7 @@ fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         CliCommand::Dev(arguments) => dev::run(&arguments),
         CliCommand::Emulator(arguments) => match arguments.demo() {
             Some(stand_in) => dev::start(stand_in, false),
-            None => emulator::run(&arguments),
+            None => emulator::run(&arguments, || sources.load_telling()),
         },
         CliCommand::Encrypt(arguments) => crypt::encrypt(&arguments, &sources.load_telling()),
         CliCommand::Decrypt(arguments) => crypt::decrypt(&arguments, &sources.load_telling()),

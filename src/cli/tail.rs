@@ -82,8 +82,8 @@ async fn follow(
     amqp: &Settings,
     connection: &amqp::Listening,
 ) -> Result<Exit, Failure> {
-    let listening = Listening { bindings: &arguments.binding, acks: true };
-    let mut consumer = subscribe_soon(&listening, amqp, connection).await?;
+    let listening = Listening { exchange: &amqp.exchange, bindings: &arguments.binding, acks: true };
+    let mut consumer = subscribe_soon(&listening, connection).await?;
     say("ready");
     let mut seen = 0;
     while arguments.count.is_none_or(|count| seen < count) {
@@ -111,6 +111,7 @@ async fn follow(
 
 /// A subscription through an exclusive queue.
 pub(super) struct Listening<'a> {
+    pub(super) exchange: &'a str,
     /// Routing key patterns.
     pub(super) bindings: &'a [String],
     /// False to consume without acknowledgements, so that a slow reader does not hold up the broker.
@@ -121,7 +122,6 @@ pub(super) struct Listening<'a> {
 /// broker, and may have been started only a moment ago.
 pub(super) async fn subscribe_soon(
     listening: &Listening<'_>,
-    amqp: &Settings,
     connection: &amqp::Listening,
 ) -> Result<Consumer, Failure> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -129,7 +129,7 @@ pub(super) async fn subscribe_soon(
     loop {
         let channel =
             connection.channel().await.context("cannot open a channel").map_err(Failure::Unavailable)?;
-        let error = match subscribe(listening, amqp, &channel).await {
+        let error = match subscribe(listening, &channel).await {
             Ok(consumer) => return Ok(consumer),
             Err(error) => error,
         };
@@ -137,18 +137,18 @@ pub(super) async fn subscribe_soon(
         if !missing || tokio::time::Instant::now() >= deadline {
             let cause = anyhow::Error::new(error).context(format!(
                 "cannot subscribe to the exchange {:?}; `countersign serve` declares it if topology = \"declare\"",
-                amqp.exchange
+                listening.exchange
             ));
             return Err(if missing { Failure::Failed(cause) } else { Failure::Unavailable(cause) });
         }
         if !std::mem::replace(&mut told, true) {
-            say(format_args!("waiting for the exchange {:?}", amqp.exchange));
+            say(format_args!("waiting for the exchange {:?}", listening.exchange));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel) -> lapin::Result<Consumer> {
+async fn subscribe(listening: &Listening<'_>, channel: &Channel) -> lapin::Result<Consumer> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     // Named by the broker, exclusive to this connection, deleted with it.
     let options =
@@ -158,7 +158,7 @@ async fn subscribe(listening: &Listening<'_>, amqp: &Settings, channel: &Channel
         channel
             .queue_bind(
                 queue.name().clone(),
-                amqp.exchange.as_str().into(),
+                listening.exchange.into(),
                 binding.as_str().into(),
                 QueueBindOptions::default(),
                 FieldTable::default(),

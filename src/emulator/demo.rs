@@ -141,11 +141,6 @@ impl Emulator {
         self.changed();
     }
 
-    /// The connection of the demo's relay has changed.
-    pub fn broker_changed(&self) {
-        self.changed();
-    }
-
     /// The instance that a command names as the demo's third party has it after the decision, in the form of
     /// `POST external_instances`.
     #[must_use]

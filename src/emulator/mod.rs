@@ -112,6 +112,8 @@ pub struct Emulator {
     streams: stream::Streams,
     /// Set once, if this is a demo.
     demo: OnceLock<Demo>,
+    /// Set once, if it sees the commands of a real service: whether it does so now.
+    followed: OnceLock<watch::Receiver<bool>>,
     scenarios: scenarios::Results,
 }
 
@@ -136,7 +138,24 @@ impl Emulator {
         let tenant = Mutex::new(Tenant::new(&settings));
         let (changes, streams) = (watch::Sender::new(0), stream::Streams::default());
         let scenarios = scenarios::Results::default();
-        Ok(Arc::new(Self { settings, tenant, client, changes, streams, demo: OnceLock::new(), scenarios }))
+        let (demo, followed) = (OnceLock::new(), OnceLock::new());
+        Ok(Arc::new(Self { settings, tenant, client, changes, streams, demo, followed, scenarios }))
+    }
+
+    /// From now on commands and reports of a real service arrive while `connected`; see [`Self::broker_changed`].
+    pub fn follow(&self, connected: watch::Receiver<bool>) {
+        self.followed.set(connected).ok();
+    }
+
+    /// The connection to the broker has changed: that of the demo's relay, or the one that follows a real service.
+    pub fn broker_changed(&self) {
+        self.changed();
+    }
+
+    /// Whether commands can arrive now; `None` if they never do.
+    fn sees_commands(&self) -> Option<bool> {
+        let connected = self.demo.get().map(|demo| &demo.connected).or_else(|| self.followed.get());
+        connected.map(|connected| *connected.borrow())
     }
 
     /// A worker received a command.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     amqp::{self, Listening, listen_in},
-    cli::{output::say, tail::headers_of},
+    cli::{emulator::arrived, output::say},
     emulator::{Arrived, Emulator, Manner, Reported},
     telemetry::log::chain,
     time::Timestamp,
@@ -168,18 +168,7 @@ impl DemoWorker {
     }
 
     async fn take(&self, channel: &Channel, delivery: Delivery) -> anyhow::Result<()> {
-        let command = Arrived {
-            command_id: delivery
-                .properties
-                .message_id()
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            routing_key: delivery.routing_key.to_string(),
-            headers: Value::Object(headers_of(&delivery)).to_string(),
-            body: String::from_utf8_lossy(&delivery.data).into_owned(),
-            at: Timestamp::now().as_millisecond(),
-        };
+        let command = arrived(&delivery);
         self.emulator.arrived(command.clone());
         let manner = *self.manner.borrow();
         self.report(channel, &command, manner).await?;

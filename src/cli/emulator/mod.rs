@@ -1,5 +1,7 @@
 //! `emulator`: a stand-in for the approval center.
 
+mod follow;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -13,8 +15,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::JoinHandle,
 };
+
+pub(super) use follow::arrived;
 
 use super::{
     Trust, block_on, client,
@@ -23,6 +28,8 @@ use super::{
     reachable, url,
 };
 use crate::{
+    amqp,
+    config::Loaded,
     emulator::{Emulator, Settings, serve},
     telemetry::log,
 };
@@ -34,6 +41,8 @@ Examples:
   countersign emulator press --message 709… --action REJECT --reason 'too dear'
   countersign emulator state                             what the center has
   countersign emulator scenario double-tap               play a scenario of `countersign dev`
+  countersign emulator --follow --config countersign.toml
+                                                         show the commands of a real service as well
 
 With it `countersign center …` works without a tenant, if the configuration says
   [approval_center]
@@ -56,6 +65,9 @@ pub(super) struct Arguments {
     /// With a broker, a service and a worker: the same as `countersign dev`
     #[arg(long)]
     demo: bool,
+    /// Show on the page what the service of the configuration publishes, and what its workers report; takes nothing from them
+    #[arg(long, conflicts_with = "demo")]
+    follow: bool,
     #[command(flatten)]
     stand_in: StandInArguments,
 }
@@ -177,9 +189,13 @@ struct ScenarioArguments {
     url: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(arguments: &Arguments, load: impl FnOnce() -> Loaded) -> Result<Exit, Failure> {
     match &arguments.command {
-        None => block_on(stand_in(&arguments.stand_in)),
+        None if arguments.follow => {
+            let broker = load().amqp()?.broker.clone();
+            block_on(stand_in(&arguments.stand_in, Some(broker)))
+        }
+        None => block_on(stand_in(&arguments.stand_in, None)),
         Some(EmulatorCommand::Press(arguments)) => block_on(press(arguments)),
         Some(EmulatorCommand::State(arguments)) => block_on(async {
             let told = ask(&arguments.url, "/emulator/state", None).await?;
@@ -253,7 +269,7 @@ impl Signals {
     }
 }
 
-async fn stand_in(arguments: &StandInArguments) -> Result<Exit, Failure> {
+async fn stand_in(arguments: &StandInArguments, followed: Option<amqp::Settings>) -> Result<Exit, Failure> {
     let _log = log::init(&log::Settings::default()).context("cannot start logging")?;
     let mut signals = Signals::new()?;
     let listening = Listening::start(arguments)?;
@@ -265,7 +281,17 @@ async fn stand_in(arguments: &StandInArguments) -> Result<Exit, Failure> {
     ));
     say(format_args!("users: {}", settings.users.join(", ")));
     say(format_args!("ready at http://{}", listening.address));
-    signals.any().await;
+    match followed {
+        Some(broker) => {
+            let connected = watch::Sender::new(false);
+            listening.emulator.follow(connected.subscribe());
+            tokio::select! {
+                never = follow::follow(listening.emulator.clone(), broker, connected) => match never {},
+                () = signals.any() => {}
+            }
+        }
+        None => signals.any().await,
+    }
     listening.stop().await?;
     Ok(Exit::Done)
 }

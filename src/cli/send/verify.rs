@@ -185,8 +185,9 @@ impl Verifier {
             listen_in(amqp, "countersign send").await.map_err(|error| Failure::Unavailable(error.into()))?;
         let consumer = match source {
             Source::Own => {
-                let listening = Listening { bindings: &["#".to_owned()], acks: false };
-                subscribe_soon(&listening, amqp, &session).await?
+                let listening =
+                    Listening { exchange: &amqp.exchange, bindings: &["#".to_owned()], acks: false };
+                subscribe_soon(&listening, &session).await?
             }
             Source::Queue => {
                 let channel =

@@ -403,13 +403,16 @@ impl Teller<'_> {
         }
         let kept = self.tap.command_id().is_some();
         let lost = self.tap.answer.as_ref().is_some_and(|answer| answer.status.is_none());
-        let (state, summary) = match (&self.tap.answer, self.emulator.demo.get()) {
+        let is_demo = self.emulator.demo.get().is_some();
+        let (state, summary) = match (&self.tap.answer, self.emulator.sees_commands()) {
             (None, _) => (State::Waiting, ""),
             (Some(_), _) if !kept && !lost => (State::Never, t.no_command),
             (Some(_), None) => (State::Never, t.not_followed),
             (Some(_), Some(_)) if !kept => (State::Waiting, ""),
-            (Some(_), Some(demo)) if !*demo.connected.borrow() => (State::Waiting, t.waits_for_broker),
-            (Some(_), Some(_)) => (State::Waiting, t.waits_for_worker),
+            (Some(_), Some(false)) if is_demo => (State::Waiting, t.waits_for_broker),
+            (Some(_), Some(true)) if is_demo => (State::Waiting, t.waits_for_worker),
+            (Some(_), Some(false)) => (State::Waiting, t.cannot_follow),
+            (Some(_), Some(true)) => (State::Waiting, t.waits_for_queue),
         };
         (self.head(4, state, summary.to_owned(), None), None)
     }
@@ -418,7 +421,7 @@ impl Teller<'_> {
         let t = self.look.phrases();
         let Some(report) = &self.tap.report else {
             // A command that is on its way will have a report.
-            let is_on_its_way = self.emulator.demo.get().is_some() && command == State::Waiting;
+            let is_on_its_way = self.emulator.sees_commands().is_some() && command == State::Waiting;
             let state =
                 if self.tap.command.is_some() || is_on_its_way { State::Waiting } else { State::Never };
             let summary = if self.tap.command.is_some() { t.no_report } else { "" };

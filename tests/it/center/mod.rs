@@ -5,6 +5,7 @@ mod dev;
 mod doctor;
 mod emulator;
 mod enrichment;
+mod follow;
 mod instances;
 mod limits;
 mod messages;

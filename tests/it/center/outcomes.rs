@@ -27,7 +27,7 @@ struct Loop {
 }
 
 /// A configuration with the approval center at this URL.
-fn config(vhost: &Vhost, center_url: &str) -> Config {
+pub(super) fn config(vhost: &Vhost, center_url: &str) -> Config {
     let endpoint =
         Endpoint::encrypted("purchase").credentials(&[("fake-token-number-1", Some("fake-key-number-1"))]);
     Config::bare(vhost.url())
@@ -119,7 +119,7 @@ impl Loop {
 
 /// Publishes like a worker: persistent, to the exchange for reports, with the queue's name, confirmed. Repeats while
 /// the message is returned, because the queue is declared a moment before it is bound.
-async fn report(vhost: &Vhost, body: &[u8]) {
+pub(super) async fn report(vhost: &Vhost, body: &[u8]) {
     let (_connection, channel) = vhost.channel().await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };

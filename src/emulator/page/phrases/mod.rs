@@ -152,6 +152,8 @@ pub(super) struct Phrases {
     pub(super) waits_for_broker: &'static str,
     pub(super) waits_for_worker: &'static str,
     pub(super) not_followed: &'static str,
+    pub(super) cannot_follow: &'static str,
+    pub(super) waits_for_queue: &'static str,
     pub(super) routing_key: &'static str,
     pub(super) headers: &'static str,
     pub(super) in_console: &'static str,
