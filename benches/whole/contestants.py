@@ -17,6 +17,8 @@ CONTEXT = json.dumps({"document": "PO-2026-001234", "node": "manager", "note": "
 TOKEN = "fake-token-" + secrets.token_hex(8)
 KEY = "fake-key-" + secrets.token_hex(8)
 ENDPOINT = "bench"
+# How the names of contestants begin that are countersign as of another commit.
+BEFORE = "at-"
 
 
 def free_port():
@@ -218,8 +220,8 @@ def all_contestants(options, programs):
     seconds = str(options.seconds)
     # Messages like countersign's own: its contract has six headers, and the broker reads and keeps each of them.
     same = {"DRESSED": "{bytes}"}
-    before = [Countersign("before", program="before", words=f"countersign at {programs['before_revision']}")] \
-        if "before" in programs else []
+    before = [Countersign(name, program=name, words=f"countersign as of {name.removeprefix(BEFORE)}")
+              for name in programs if name.startswith(BEFORE)]
     return [
         Countersign(),
         *before,
