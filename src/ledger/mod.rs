@@ -65,7 +65,6 @@ mod outcomes;
 pub mod postgres;
 mod refusals;
 mod refused_queue;
-mod replies;
 mod requeue;
 mod retention;
 mod search;

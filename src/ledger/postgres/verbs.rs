@@ -25,7 +25,6 @@ use crate::{
         ShowAgain, Showing, Shown, Term,
         findings::{Findings, Keeps},
         lookup::Looks,
-        replies,
     },
     time::Timestamp,
 };
@@ -38,7 +37,7 @@ impl Accept for PostgresLedger {
             return refused(AcceptError::Overloaded);
         }
         let Acceptance { since, command, fingerprint, window, repeats_window, on_conflict } = acceptance;
-        let (reply, answer) = replies::reply();
+        let (reply, answer) = oneshot::channel();
         let accepting = Accepting {
             body: Parts::of(&command),
             decision_key: DecisionKey::of(&command),
@@ -58,7 +57,7 @@ impl Accept for PostgresLedger {
         // The writer drops a reply only when it ends. It may be busy with what came before.
         Box::pin(async move {
             let left = HOLD.saturating_sub(since.elapsed());
-            let answer = timeout(left, answer).await.ok().flatten();
+            let answer = timeout(left, answer).await.ok().and_then(Result::ok);
             answer.unwrap_or(Err(AcceptError::Unavailable))
         })
     }

@@ -21,10 +21,7 @@ use super::{
 };
 use crate::{
     command::{Command, CommandId, Fingerprint, TaskKey, id::DecisionKey, message, message::Envelope},
-    ledger::{
-        AcceptError, Entry, OnConflict, Receipt,
-        replies::{Reply, Wakeups},
-    },
+    ledger::{AcceptError, Entry, OnConflict, Receipt},
     telemetry::log::chain,
 };
 
@@ -52,7 +49,7 @@ pub(super) struct Accepting {
     pub(super) repeats_window: Duration,
     pub(super) on_conflict: OnConflict,
     pub(super) since: Instant,
-    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
+    pub(super) reply: oneshot::Sender<Result<Receipt, AcceptError>>,
 }
 
 pub(super) enum Job {
@@ -174,19 +171,19 @@ impl Writer {
         if let Some(server) = server {
             self.shared.accepted(entries, server);
         }
-        let mut wakeups = Wakeups::new();
         self.shared.memory.changes.add();
         for (one, answer) in batch.into_iter().zip(answers) {
             self.shared.memory.note(&answer.receipt, one.command.received_at);
-            wakeups.give(one.reply, Ok(answer.receipt));
+            one.reply.send(Ok(answer.receipt)).ok();
         }
     }
 
     /// What was sent before may be kept all the same.
     fn refuse(&self, refused: Vec<Accepting>, why: AcceptError) {
         self.shared.waiting.fetch_sub(refused.len(), Ordering::Relaxed);
-        let mut wakeups = Wakeups::new();
-        refused.into_iter().for_each(|one| wakeups.give(one.reply, Err(why)));
+        for one in refused {
+            one.reply.send(Err(why)).ok();
+        }
     }
 }
 

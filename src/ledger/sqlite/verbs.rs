@@ -28,7 +28,6 @@ use crate::{
         NewAct, Order, Outbox, Outcomes, Receipt, RefusedCallback, RefusedReport, Registering, Registration,
         Reported, Settlement, ShowAgain, Showing, Shown, Standing, Term,
         findings::{Candidate, Findings, Overview, Page, Reach, Reconciled, Which},
-        replies,
     },
     telemetry::failpoint::reach,
     time::Timestamp,
@@ -51,7 +50,7 @@ impl Accept for SqliteLedger {
         let body = message::render(&command);
         let decision_key = DecisionKey::of(&command);
         let task_key = TaskKey::of(&command);
-        let (reply, answer) = replies::reply();
+        let (reply, answer) = oneshot::channel();
         let accepting = Accepting {
             command,
             body,

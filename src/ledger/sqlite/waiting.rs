@@ -11,11 +11,7 @@ use tokio::sync::oneshot;
 use super::{changes::Change, shared::Shared, window::Seen};
 use crate::{
     command::{Command, Fingerprint, TaskKey, id::DecisionKey},
-    ledger::{
-        AcceptError, OnConflict, Receipt, RefusedCallback, Settlement,
-        refused_queue::RefusedQueue,
-        replies::{Reply, Wakeups},
-    },
+    ledger::{AcceptError, OnConflict, Receipt, RefusedCallback, Settlement, refused_queue::RefusedQueue},
 };
 
 /// Rows of changes in one commit, unless a single change has more: a million contexts must not keep accepts waiting for
@@ -32,7 +28,7 @@ pub(super) struct Accepting {
     pub(super) window: Duration,
     pub(super) repeats_window: Duration,
     pub(super) on_conflict: OnConflict,
-    pub(super) reply: Reply<Result<Receipt, AcceptError>>,
+    pub(super) reply: oneshot::Sender<Result<Receipt, AcceptError>>,
 }
 
 pub(super) enum Job {
@@ -98,11 +94,9 @@ impl Waiting {
     pub(super) fn refuse(&mut self, shared: &Shared, changes: Vec<Change>) {
         let Self { accepts, changes: later, probes, older: _, lazy, flush: _ } = self;
         shared.waiting.fetch_sub(accepts.len(), Ordering::Relaxed);
-        let mut wakeups = Wakeups::new();
         for accepting in accepts.drain(..) {
-            wakeups.give(accepting.reply, Err(AcceptError::Unavailable));
+            accepting.reply.send(Err(AcceptError::Unavailable)).ok();
         }
-        drop(wakeups);
         for change in changes.into_iter().chain(later.drain(..)) {
             change.tell(false);
         }

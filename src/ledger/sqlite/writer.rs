@@ -29,9 +29,7 @@ use super::{
 };
 use crate::{
     command::Seq,
-    ledger::{
-        AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement, replies::Wakeups, retention::Pass,
-    },
+    ledger::{AcceptError, Entry, Limits, Receipt, RefusedCallback, Settlement, retention::Pass},
     telemetry::failpoint::reach,
     time::Timestamp,
 };
@@ -224,13 +222,11 @@ impl Writer {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 // Before the receipts: a caller with a receipt finds the command in `head`.
                 self.hand_on(appended.entries);
-                let mut wakeups = Wakeups::new();
                 for (accepting, receipt) in waiting.accepts.drain(..).zip(done.receipts) {
                     self.shared.memory.note(&receipt, accepting.command.received_at);
                     // An approver whose connection is gone gets the duplicate at the next tap.
-                    wakeups.give(accepting.reply, Ok(receipt));
+                    accepting.reply.send(Ok(receipt)).ok();
                 }
-                drop(wakeups);
                 reach("ledger:replied");
                 for change in changes {
                     change.tell(true);
