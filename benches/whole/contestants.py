@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 from process import Measured
@@ -96,6 +97,16 @@ def filled(environment, bench):
     return {name: value.replace("{bytes}", str(bench.message_bytes)) for name, value in environment.items()}
 
 
+@contextmanager
+def stopped_on_failure(service):
+    """A service that does not become ready is nobody's to stop later."""
+    try:
+        yield
+    except BaseException:
+        service.stop()
+        raise
+
+
 class Http:
     """A contestant that takes callbacks."""
 
@@ -119,7 +130,8 @@ class Http:
         }
         command = [part.replace("{port}", address.split(":")[1]) for part in map(str, self.command)]
         service = Measured(command, bench.directory(self.name) / "log", environment)
-        self.until_open(service, address)
+        with stopped_on_failure(service):
+            self.until_open(service, address)
         return service
 
     @staticmethod
@@ -158,9 +170,10 @@ class Countersign(Http):
     def start(self, bench, more="", connected=True):
         config, log = self.config(bench, more)
         service = Measured([bench.programs[self.program], "serve", "--config", config], log)
-        self.until_ready(service)
-        if connected and self.amqp_url is None:
-            until(30, "the connection to the broker", lambda: self.metric("countersign_amqp_connected") == 1)
+        with stopped_on_failure(service):
+            self.until_ready(service)
+            if connected and self.amqp_url is None:
+                until(30, "the connection to the broker", lambda: self.metric("countersign_amqp_connected") == 1)
         return service
 
     def until_ready(self, service):
