@@ -230,6 +230,7 @@ impl Taps {
     }
 
     pub(super) fn reported(&mut self, command_id: &str, mut report: Reported) {
+        report.word = cut(&report.word, 64).into_owned();
         report.message = report.message.map(|message| cut(&message, KEPT_TEXT_BYTES).into_owned());
         let has =
             |tap: &&mut Tap| tap.command.as_ref().is_some_and(|command| command.command_id == command_id);

@@ -35,9 +35,9 @@ pub(super) async fn follow(
     let mut told = false;
     loop {
         let Err(error) = session(&emulator, &amqp, &connected).await;
-        connected.send_replace(false);
+        let was_connected = connected.send_replace(false);
         emulator.broker_changed();
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut told, true) || was_connected {
             say(format_args!("cannot follow commands; retrying: {}", chain(error.as_ref())));
         }
         sleep(PAUSE).await;
