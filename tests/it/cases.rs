@@ -27,7 +27,8 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Waits for this many refusals, and returns them in order of arrival.
+/// Waits for this many refusals, and returns them in the order in which they were recorded. That is after the answer:
+/// two that follow each other may be recorded the other way round unless the first is waited for.
 async fn refusals(app: &App, count: usize) -> Vec<Value> {
     let newest_first = eventually("the refusals in the ledger", async || {
         let listed = app.get("/api/v1/refusals?limit=500").await.json();
@@ -99,6 +100,7 @@ async fn ciphertexts_of_other_languages_open_or_are_refused_with_their_cause() {
             Some(cause) => {
                 assert_refused(&answer, "unauthenticated");
                 causes.push((file, cause));
+                refusals(&app, causes.len()).await;
             }
         }
     }
@@ -146,8 +148,9 @@ async fn a_right_key_with_a_wrong_token_leaves_who_and_what() {
         );
         crate::support::envelope(&crate::support::seal(KEY, plain.as_bytes()))
     };
-    for token in ["tok-3", "", "tok-2"] {
+    for (before, token) in ["tok-3", "", "tok-2"].into_iter().enumerate() {
         assert_refused(&app.post("enc", sealed(token)).await, "unauthenticated");
+        refusals(&app, before + 1).await;
     }
     let rows = refusals(&app, 3).await;
     for (row, detail) in rows.iter().zip(["wrong", "missing", "that of another credential"]) {
@@ -194,10 +197,12 @@ async fn a_refusal_keeps_what_the_context_named() {
             .to_string()
     };
     assert_refused(&app.post("jwt", callback(&token)).await, "context_invalid");
+    refusals(&app, 1).await;
     assert_refused(
         &app.post("json", callback(r#"{"t":"n2","i":"PO-78","r":3}"#)).await,
         "action_not_allowed",
     );
+    refusals(&app, 2).await;
     assert_refused(&app.post("json", callback("none")).await, "action_not_allowed");
     let rows = refusals(&app, 3).await;
     let named = |instance: &str, task: &str, round: &str| json!({ "instance_id": instance, "task_id": task, "round": round, "business_key": null });
@@ -328,6 +333,7 @@ async fn members_of_every_shape_are_taken_exactly_or_refused() {
             Refused(reason, detail) => {
                 assert_eq!(answer.reason(), *reason, "{member}: {}", answer.text());
                 refused.push((member, reason, detail));
+                refusals(&app, refused.len()).await;
             }
         }
     }
@@ -396,6 +402,7 @@ async fn what_is_no_callback_is_told_by_name() {
     ] {
         assert_refused(&app.post(endpoint, fixture(file)).await, reason);
         details.push((file, endpoint, detail));
+        refusals(&app, details.len()).await;
     }
     let url = app.callback_url("plain");
     for (coding, detail) in [
@@ -410,6 +417,7 @@ async fn what_is_no_callback_is_told_by_name() {
         }
         assert_eq!(request.send().await.expect("an answer").status().as_u16(), 403);
         details.push(("07-body.json.gz", "plain", detail));
+        refusals(&app, details.len()).await;
     }
     for ((file, endpoint, detail), row) in details.iter().zip(refusals(&app, details.len()).await) {
         let told = row["detail"].as_str().expect("a detail");

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -232,6 +233,17 @@ async fn imported(dir: &Path, file: &Path, ledger: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_outside_of_overwritten_pages_is_salvaged_and_nothing_is_published_that_was() {
+    overwritten(1..=6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: half a minute"]
+async fn everything_outside_of_many_overwritten_pages_is_salvaged_and_nothing_is_published_that_was() {
+    overwritten(7..=48).await;
+}
+
+/// Salvages a ledger once for each seed, which says what pages are overwritten.
+async fn overwritten(seeds: RangeInclusive<u64>) {
     let config = Config::bare(NOWHERE);
     let dir = config.dir();
     let (whole, damaged, out) = (dir.join("whole.db"), dir.join("damaged.db"), dir.join("out.jsonl"));
@@ -245,7 +257,7 @@ async fn everything_outside_of_overwritten_pages_is_salvaged_and_nothing_is_publ
          UNION SELECT pageno FROM dbstat WHERE name = 'commands' AND pagetype = 'internal'",
     );
     assert!(roots.len() >= 6, "{roots:?}");
-    for seed in 1..=24_u64 {
+    for seed in seeds {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut bad: BTreeSet<u32> =
             (0..dice.throw(12) + 1).map(|_| dice.throw(count as usize) as u32 + 1).collect();

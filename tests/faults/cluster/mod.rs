@@ -144,6 +144,7 @@ async fn a_cluster_whose_queue_loses_its_leader_by_sigkill_goes_on_and_nothing_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: a minute"]
 async fn a_cluster_whose_node_is_killed_under_the_program_is_used_through_another() {
     let scene = Scene::new(0, 1).await;
     let kill = async |load: &Load| {

@@ -274,7 +274,7 @@ fn repeat(decision: &Decision) -> Acceptance {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_power_failure_leaves_of_the_disk_what_was_answered_is_there() {
-    power_failures(variable("COUNTERSIGN_POWER_IMAGES", 200), 20).await;
+    power_failures(variable("COUNTERSIGN_POWER_IMAGES", 60), 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
