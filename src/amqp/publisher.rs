@@ -257,7 +257,7 @@ fn properties(envelope: &Envelope, message_type: &str, form: Form<'_>) -> BasicP
     let mut headers = FieldTable::default();
     for (name, value) in form.headers {
         if value.len() <= MAX_HEADER_BYTES {
-            headers.insert(name.into(), AMQPValue::LongString((*value).into()));
+            headers.insert(name.into(), AMQPValue::LongString(value.into_owned().into()));
         }
     }
     let mut properties = BasicProperties::default()

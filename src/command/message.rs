@@ -83,7 +83,7 @@ impl Envelope {
         headers.push(("endpoint", Cow::from(&*self.endpoint)));
         headers.push(("action", Cow::from(self.action.as_str())));
         headers.extend(ids);
-        headers.push(("traceparent", Cow::from(self.trace().to_string())));
+        headers.push(("traceparent", Cow::from(self.trace().traceparent())));
         headers
     }
 }
@@ -103,17 +103,13 @@ pub fn routing_key(endpoint: &str, approval_code: Option<&str>, action: &str) ->
     match approval_code {
         None => key.push('-'),
         Some(code) => {
-            let mut escaped = String::with_capacity(code.len());
-            escape(code, &mut escaped);
-            if escaped.len() <= room {
-                key.push_str(&escaped);
-            } else {
-                let mut keep = room - 17;
+            let end = key.len() + room;
+            escape(code, &mut key);
+            if key.len() > end {
+                let keep = end - 17;
                 // Do not cut inside an escape.
-                if let Some(at) = escaped[keep.saturating_sub(2)..keep].find('%') {
-                    keep = keep - 2 + at;
-                }
-                key.push_str(&escaped[..keep]);
+                let escape = key[keep - 2..keep].find('%');
+                key.truncate(escape.map_or(keep, |at| keep - 2 + at));
                 key.push('-');
                 for byte in &Sha256::digest(code.as_bytes())[..8] {
                     push_hex(*byte, &mut key);

@@ -113,7 +113,7 @@ fn cloud_event(envelope: &Envelope, message_type: &str, body: &[u8]) -> Vec<u8> 
     }
     let mut attributes = event_headers(envelope, message_type);
     attributes.push(("datacontenttype", "application/json".into()));
-    attributes.push(("traceparent", envelope.trace().to_string().into()));
+    attributes.push(("traceparent", envelope.trace().traceparent().into()));
     with_member(&Attributes(attributes), "data", body)
 }
 

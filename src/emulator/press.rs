@@ -322,7 +322,7 @@ fn prepared(
     let text = |member: &str| callback[member].as_str().filter(|text| !text.is_empty());
     let url = text("action_callback_url").ok_or("no action_callback_url is configured; nothing is sent")?;
     let secret = |member: &str| text(member).map(Secret::new);
-    // Members in the platform's order, without unset ones (platform.md#types-on-the-wire).
+    // Without unset members (platform.md#types-on-the-wire), and sorted by name.
     let plain = serde_json::to_vec(&body).expect("texts and numbers are JSON");
     let (key, token) = (secret("action_callback_key"), secret("action_callback_token"));
     let patience = tenant.settings.callback_timeout.min(Duration::from_secs(3600));

@@ -269,8 +269,10 @@ async fn a_copy_that_was_killed_goes_on_and_until_then_nothing_uses_the_database
             let served = ["serve", "--set", &format!("ledger.url={to}")];
             let served = program(&app, &served).run().await;
             assert!(served.code != Some(0) && served.stderr.contains("copy is not finished"), "{served:?}");
-            let accept =
-                format!("SELECT * FROM countersign.accept_v1({}0, false, false, 2000)", "'{}', ".repeat(21));
+            let accept = format!(
+                "SELECT * FROM countersign.accept_v1({}0, false, false, 2000, false)",
+                "'{}', ".repeat(21)
+            );
             let said =
                 postgres::client(&to).await.batch_execute(&accept).await.expect_err("it is half a ledger");
             assert!(format!("{said:?}").contains("a ledger is being copied into this one"), "{said:?}");

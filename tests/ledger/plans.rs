@@ -14,7 +14,7 @@ const ACCEPT: &str = "SELECT count(a.*) FROM (
         array_agg(false) AS no, array_agg('{'::bytea) AS bodies
     FROM generate_series(1, 64)) i, countersign.accept_v1(
     ids, ones, words, words, words, words, nothings, nothings, words, nothings, ones, hashes, numbers, hashes, numbers,
-    windows, windows, no, no, bodies, bodies, 0, false, false, 2000) a";
+    windows, windows, no, no, bodies, bodies, 0, false, false, 2000, true) a";
 
 /// Rows that the accepts of the last hour may have left. No statistics are gathered: that happens a minute later at the
 /// earliest, and until then a plan that is right for an empty table is kept.

@@ -66,19 +66,25 @@ impl Link {
         Ok(self.query(sql, values).await?.into_iter().next())
     }
 
-    /// [`Link::query`] for a statement that must be on a standby once it has returned, if there is one. `after` is run once it
-    /// is committed; on its error nobody knows how durable the commit is.
+    /// [`Link::query`] for a statement that must be on a standby once it has returned, if there is one. `after`, if any, is run
+    /// once it is committed; on its error nobody knows how durable the commit is.
     pub(super) async fn commit(
         &self,
-        (sql, values): (&str, &Values<'_>),
-        (after, its): (&str, &Values<'_>),
+        sql: &str,
+        values: &Values<'_>,
+        after: Option<&str>,
     ) -> Result<Vec<Row>, Error> {
         let connection = within(self.connected()).await?;
         let before = connection.warnings();
+        let after = async {
+            match after {
+                None => Ok(Vec::new()),
+                Some(after) => connection.query(after, &[]).await,
+            }
+        };
         // Sent together, so that the second costs no round trip.
         let done = within(async {
-            let (done, after) =
-                tokio::join!(biased; connection.query(sql, values), connection.query(after, its));
+            let (done, after) = tokio::join!(biased; connection.query(sql, values), after);
             done.and_then(|rows| after.map(|_| rows))
         });
         let done = done.await;

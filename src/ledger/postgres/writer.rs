@@ -103,7 +103,7 @@ impl Writer {
 
     /// A batch of nothing is a commit all the same.
     async fn probe(&mut self) -> Result<(), AcceptError> {
-        let answered = call(&self.link, &[], self.demands, HOLD - SLACK).await;
+        let answered = call(&self.link, &[], self.demands, HOLD - SLACK, false).await;
         self.judged(answered).await.map(drop)
     }
 
@@ -133,7 +133,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut batch: Vec<Accepting>) {
-        let mut failed = None;
+        let (mut failed, mut again) = (None, false);
         let answered = loop {
             let late: Vec<_>;
             (batch, late) = batch.into_iter().partition(|one| one.since.elapsed() < HOLD);
@@ -144,14 +144,14 @@ impl Writer {
             }
             let Some(oldest) = batch.iter().map(|one| one.since).min() else { return };
             let patience = HOLD.saturating_sub(oldest.elapsed()).saturating_sub(SLACK).max(AGAIN);
-            match call(&self.link, &batch, self.demands, patience).await {
+            match call(&self.link, &batch, self.demands, patience, again).await {
                 Ok(answers) => break Ok(answers),
                 Err(error) if error.is_passing() => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         "a batch of accepts is sent again"
                     );
-                    failed = Some(error);
+                    (failed, again) = (Some(error), true);
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(error) => break Err(error),
@@ -228,12 +228,13 @@ impl Answer {
     }
 }
 
-/// Waits for the lock of the log for `patience`.
+/// Waits for the lock of the log for `patience`. `again` if a call before may have kept the batch.
 async fn call(
     link: &Link,
     batch: &[Accepting],
     demands: Demands,
     patience: Duration,
+    again: bool,
 ) -> Result<Vec<Answer>, Error> {
     let of = |get: fn(&Accepting) -> Option<&str>| -> Vec<Option<&str>> { batch.iter().map(get).collect() };
     let texts = |get: fn(&Accepting) -> &str| -> Vec<&str> { batch.iter().map(get).collect() };
@@ -247,11 +248,12 @@ async fn call(
     let lead = |one: &Accepting| {
         one.command.command_id.millis().saturating_sub(one.command.received_at.as_millisecond())
     };
-    let (needs_standby, trust_storage) = (demands.needs_standby(), demands.trust_storage);
+    // Again once it is committed: a wait for a standby also ends, without a word, when the list of standbys is emptied.
+    let after = demands.needs_standby().then_some("SELECT countersign.durable_v1(true, true)");
     let rows = link
-        .commit((
+        .commit(
             "SELECT kind, seq, other, contradicts, repeats, server FROM countersign.accept_v1(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)",
             values![
                 ids,
                 numbers(|one| one.command.received_at.as_millisecond()),
@@ -275,12 +277,12 @@ async fn call(
                 bytes(|one| one.body.head()),
                 bytes(|one| one.body.tail()),
                 batch.iter().map(lead).max().unwrap_or(0),
-                needs_standby,
-                trust_storage,
+                demands.needs_standby(),
+                demands.trust_storage,
                 i64::try_from(patience.as_millis()).unwrap_or(i64::MAX),
-            ]),
-            // Again: a wait for a standby also ends, without a word, when the list of standbys is emptied.
-            ("SELECT countersign.durable_v1($1, $2)", values![needs_standby, trust_storage]),
+                again,
+            ],
+            after,
         )
         .await?;
     let answer = |(row, one): (&tokio_postgres::Row, &Accepting)| -> Result<Answer, Error> {

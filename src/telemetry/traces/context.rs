@@ -1,6 +1,8 @@
 //! The W3C trace context: what the header `traceparent` says.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+
+use uuid::Uuid;
 
 /// The trace of a request or a message, and the span in it that is the parent of what follows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +49,14 @@ impl TraceContext {
         Self { trace_id: *id, span_id: span_of_command(id), flags: 0 }
     }
 
+    /// The header's text, in one allocation: every command has it.
+    #[must_use]
+    pub fn traceparent(self) -> String {
+        let mut text = String::with_capacity(LENGTH);
+        write!(text, "{self}").expect("a String takes every text");
+        text
+    }
+
     /// Whether spans of the trace are to be recorded.
     #[must_use]
     pub fn is_sampled(self) -> bool {
@@ -67,11 +77,8 @@ pub(super) fn span_of_command(id: &[u8; 16]) -> [u8; 8] {
 /// The header's text, always version 00.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("00-")?;
-        self.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("-")?;
-        self.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, "-{:02x}", self.flags)
+        let trace_id = Uuid::from_bytes(self.trace_id);
+        write!(f, "00-{}-{:016x}-{:02x}", trace_id.as_simple(), u64::from_be_bytes(self.span_id), self.flags)
     }
 }
 
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_command_has_a_context_of_its_own() {
-        let id = *uuid::Uuid::parse_str("019a0000-0000-7000-8000-000000000001").unwrap().as_bytes();
+        let id = *Uuid::parse_str("019a0000-0000-7000-8000-000000000001").unwrap().as_bytes();
         let context = TraceContext::of_command(&id);
         assert_eq!(context.to_string(), "00-019a0000000070008000000000000001-8000000000000001-00");
     }

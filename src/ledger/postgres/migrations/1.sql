@@ -15,7 +15,7 @@ INSERT INTO countersign.log VALUES (1, 0, (extract(epoch FROM clock_timestamp())
 CREATE TABLE countersign.commands (
     seq            bigint  PRIMARY KEY,
     command_id     uuid    NOT NULL,
-    at_ms          bigint  NOT NULL,            -- when it was accepted, by the log's clock
+    at_ms          bigint  NOT NULL,            -- when it was accepted, by the log's clock: it does not fall as seq grows
     received_at    bigint  NOT NULL,            -- by the clock of the machine that received it
     endpoint       text    NOT NULL,
     action         text    NOT NULL,            -- approve, reject, custom
@@ -33,8 +33,8 @@ CREATE TABLE countersign.commands (
     message        bytea   NOT NULL,            -- the rendered body, as it is published
     UNIQUE (command_id) INCLUDE (seq)           -- finds the places of a span of time without reading the rows
 );
-CREATE INDEX commands_by_fingerprint ON countersign.commands (fingerprint8, at_ms);
-CREATE INDEX commands_by_decision ON countersign.commands (decision_key8, at_ms);
+CREATE INDEX commands_by_fingerprint ON countersign.commands (fingerprint8, seq);
+CREATE INDEX commands_by_decision ON countersign.commands (decision_key8, seq);
 
 -- One row. Everything at or below `published_through` is published unless an exception says otherwise; published rows at
 -- or below `pruned_through` are gone. The holder of the term publishes, until the lease expires.
@@ -307,8 +307,8 @@ BEGIN
 END
 $$;
 
--- Keeps a batch of commands, or finds that they were kept before. No two of a batch may have the same fingerprint or the
--- same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
+-- Keeps a batch of commands, or finds that they were kept before; its own are looked for only if it is sent `again`. No two
+-- of a batch may have the same fingerprint or the same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
 -- takes, so it sees every accept that committed before.
 --
 -- Every lookup is LATERAL with a LIMIT, so that it is made by an index for each command. A join would be planned as a scan
@@ -319,7 +319,7 @@ CREATE FUNCTION countersign.accept_v1(
     fingerprints bytea[], fingerprints8 bigint[], decision_keys bytea[], decision_keys8 bigint[],
     windows bigint[], reaches bigint[], refuses boolean[], with_round boolean[], heads bytea[], tails bytea[],
     lead bigint, needs_standby boolean, trust_storage boolean,
-    patience_ms bigint
+    patience_ms bigint, again boolean
 ) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -341,7 +341,8 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH clock AS (
-        SELECT l.head, w.wall_ms, l.elapsed_ms + greatest(0, w.wall_ms - l.wall_ms) AS now_ms
+        SELECT l.head, w.wall_ms, l.elapsed_ms + greatest(0, w.wall_ms - l.wall_ms) AS now_ms,
+            countersign.server_v1() AS server
         FROM countersign.log l, (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS wall_ms) w
         WHERE l.id = 1
     ),
@@ -363,7 +364,7 @@ BEGIN
             decision.command_id AS decided, decision.age AS decided_ago
         FROM item i CROSS JOIN clock
         LEFT JOIN LATERAL (
-            SELECT c.seq FROM countersign.commands c WHERE c.command_id = i.id LIMIT 1
+            SELECT c.seq FROM countersign.commands c WHERE again AND c.command_id = i.id LIMIT 1
         ) own ON true
         LEFT JOIN LATERAL (
             SELECT r.command_id FROM countersign.rounds r
@@ -371,16 +372,14 @@ BEGIN
         ) round ON true
         LEFT JOIN LATERAL (
             SELECT c.command_id, clock.now_ms - c.at_ms AS age FROM countersign.commands c
-            WHERE c.fingerprint8 = i.fingerprint8 AND c.at_ms > clock.now_ms - i.reach
-              AND c.fingerprint = i.fingerprint AND NOT i.with_round
-            ORDER BY c.at_ms DESC, c.seq DESC LIMIT 1
-        ) same ON true
+            WHERE c.fingerprint8 = i.fingerprint8 AND c.fingerprint = i.fingerprint AND NOT i.with_round
+            ORDER BY c.seq DESC LIMIT 1
+        ) same ON same.age < i.reach
         LEFT JOIN LATERAL (
             SELECT c.command_id, c.action_type, clock.now_ms - c.at_ms AS age FROM countersign.commands c
-            WHERE c.decision_key8 = i.decision_key8 AND c.at_ms > clock.now_ms - i.reach
-              AND c.decision_key = i.decision_key
-            ORDER BY c.at_ms DESC, c.seq DESC LIMIT 1
-        ) decision ON decision.action_type <> i.action_type
+            WHERE c.decision_key8 = i.decision_key8 AND c.decision_key = i.decision_key
+            ORDER BY c.seq DESC LIMIT 1
+        ) decision ON decision.age < i.reach AND decision.action_type <> i.action_type
     ),
     judged AS (
         SELECT k.*, CASE
@@ -415,7 +414,7 @@ BEGIN
     )
     SELECT j.verdict, coalesce(f.new_seq, j.own_seq),
         CASE j.verdict WHEN 'duplicate' THEN j.duplicate_of WHEN 'conflicting' THEN j.decided END, f.decided, f.earlier,
-        countersign.server_v1()
-    FROM judged j LEFT JOIN fresh f ON f.n = j.n ORDER BY j.n;
+        clock.server
+    FROM clock CROSS JOIN judged j LEFT JOIN fresh f ON f.n = j.n ORDER BY j.n;
 END
 $$;
