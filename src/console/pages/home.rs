@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use futures_util::future::try_join_all;
 
 use super::{
     Desk, Fault, Frame, Halt, Live, Phrases, Term, Unread, Viewer,
@@ -182,11 +183,15 @@ fn href(fault: Fault) -> String {
 /// What workers did not carry out in the last day. The approvers were told that it was submitted, so somebody has to know.
 async fn declined(viewer: &Viewer, desk: &Desk, now: Timestamp) -> Result<Vec<Counted>, Unread> {
     let (t, since) = (viewer.t(), now - DAY);
-    let mut all = Vec::new();
-    for kind in [Kind::Refused, Kind::Failed] {
+    let kinds = [Kind::Refused, Kind::Failed];
+    // At the same time: each may take all the time that a person waits for a search.
+    let searches = kinds.map(|kind| {
         let outcome = Some(OutcomeFilter::Last(kind));
         let filter = Filter { outcome, since: Some(since), limit: COUNTED, ..Filter::default() };
-        let found = viewer.look(desk.search(filter)).await?;
+        viewer.look(desk.search(filter))
+    });
+    let mut all = Vec::new();
+    for (kind, found) in kinds.into_iter().zip(try_join_all(searches).await?) {
         let count = found.rows.len();
         if count > 0 {
             let more = if count == COUNTED || found.stopped.is_some() { "+" } else { "" };

@@ -234,8 +234,10 @@ fn conditions(filter: &Filter) -> (String, Vec<Box<dyn ToSql>>) {
             conditions.push_str(" AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq)");
         }
         Some(OutcomeFilter::Last(kind)) => {
-            conditions
-                .push_str(" AND EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = c.seq AND o.outcome = '");
+            // Begins with the outcomes of these places, whose rows are small and often few.
+            conditions.push_str(
+                " AND c.seq IN (SELECT o.seq FROM outcomes o WHERE o.seq BETWEEN ?1 AND ?2 AND o.outcome = '",
+            );
             conditions.push_str(kind.as_str());
             conditions.push_str("')");
         }
