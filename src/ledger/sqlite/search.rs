@@ -30,6 +30,18 @@ struct Search {
     places: Places,
 }
 
+impl Search {
+    /// Its statement: the places are `?1` and `?2`, the limit is `?3`; the values of `conditions` follow.
+    fn sql(&self, conditions: &str, ascending: bool) -> String {
+        let Self { from, place, condition, places: _ } = self;
+        let order = if ascending { "ASC" } else { "DESC" };
+        format!(
+            "SELECT {RECORD} FROM {from} WHERE {place} BETWEEN ?1 AND ?2 AND {condition}{conditions}
+             ORDER BY {place} {order} LIMIT ?3"
+        )
+    }
+}
+
 const LOG: (&str, &str) = ("commands c LEFT JOIN exceptions e ON e.seq = c.seq", "c.seq");
 const EXCEPTIONS: (&str, &str) = ("exceptions e CROSS JOIN commands c ON c.seq = e.seq", "e.seq");
 const CAME_BACK: (&str, &str) = (
@@ -99,16 +111,13 @@ impl Reader {
         let cursor = self.cursor()?;
         let (conditions, values) = conditions(filter);
         let ascending = filter.after.is_some();
-        let order = if ascending { "ASC" } else { "DESC" };
         let mut found: Vec<Record> = Vec::new();
-        for Search { from, place, condition, places } in searches(filter.state, slice, cursor) {
+        for search in searches(filter.state, slice, cursor) {
+            let places = search.places;
             if places.first > places.last {
                 continue;
             }
-            let sql = format!(
-                "SELECT {RECORD} FROM {from} WHERE {place} BETWEEN ?1 AND ?2 AND {condition}{conditions}
-                 ORDER BY {place} {order} LIMIT ?3"
-            );
+            let sql = search.sql(&conditions, ascending);
             let (first, last) = (stored(places.first), stored(places.last));
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let mut all: Vec<&dyn ToSql> = vec![&first, &last, &limit];
@@ -243,4 +252,29 @@ fn conditions(filter: &Filter) -> (String, Vec<Box<dyn ToSql>>) {
         }
     }
     (conditions, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::schema::MIGRATIONS, *};
+    use crate::command::outcome::Kind;
+
+    /// The overview asks for the outcomes of a day, most of which may have none of the wanted kind.
+    #[test]
+    fn a_search_by_outcome_reads_no_command_without_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        let filter = Filter { outcome: Some(OutcomeFilter::Last(Kind::Refused)), ..Filter::default() };
+        for state in [None, Some(State::Published)] {
+            for search in searches(state, Places { first: 1, last: 9 }, 9) {
+                let sql = format!("EXPLAIN QUERY PLAN {}", search.sql(&conditions(&filter).0, false));
+                let mut statement = connection.prepare(&sql).unwrap();
+                let plan = statement.query_map([1, 9, 5], |row| row.get::<_, String>(3)).unwrap();
+                let plan: Vec<_> = plan.map(Result::unwrap).collect();
+                assert_eq!(plan[0], "SEARCH c USING INTEGER PRIMARY KEY (rowid=?)", "{plan:?}");
+                let of_places = "SEARCH o USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)";
+                assert!(plan.iter().any(|row| row == of_places), "{plan:?}");
+            }
+        }
+    }
 }

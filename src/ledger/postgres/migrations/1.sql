@@ -15,7 +15,7 @@ INSERT INTO countersign.log VALUES (1, 0, (extract(epoch FROM clock_timestamp())
 CREATE TABLE countersign.commands (
     seq            bigint  PRIMARY KEY,
     command_id     uuid    NOT NULL,
-    at_ms          bigint  NOT NULL,            -- when it was accepted, by the log's clock: it does not fall as seq grows
+    at_ms          bigint  NOT NULL,            -- when it was accepted, by the log's clock
     received_at    bigint  NOT NULL,            -- by the clock of the machine that received it
     endpoint       text    NOT NULL,
     action         text    NOT NULL,            -- approve, reject, custom
@@ -33,6 +33,7 @@ CREATE TABLE countersign.commands (
     message        bytea   NOT NULL,            -- the rendered body, as it is published
     UNIQUE (command_id) INCLUDE (seq)           -- finds the places of a span of time without reading the rows
 );
+-- By the order of the log and not by its times: in a copied ledger these fall where a clock was set back.
 CREATE INDEX commands_by_fingerprint ON countersign.commands (fingerprint8, seq);
 CREATE INDEX commands_by_decision ON countersign.commands (decision_key8, seq);
 
