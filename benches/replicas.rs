@@ -25,18 +25,21 @@ use countersign::{
     time::Timestamp,
 };
 use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use support::postgres::{Postgres, PostgresPair};
 
 /// Callbacks that wait at each replica at the same time; of the plain inserts, rows in a statement.
 const WAITING: [usize; 3] = [1, 64, 256];
 
-/// Rows into a table with the columns and indexes of the log, a statement at a time: what PostgreSQL itself can do.
+/// Rows into a table with the columns and indexes of the log, a statement at a time: what PostgreSQL itself can do with them.
 const RAW: &str = "INSERT INTO countersign.raw
-    SELECT $1 + n, lpad(to_hex($1 + n), 32, '0')::uuid, $1, $1, 'bench', 'approve', 'APPROVE', 'demo-user', 'demo', 'demo-instance',
-        'demo-task-' || n, NULL, n, sha256(int8send($1 + n)), hashint8extended($1 + n, 0),
-        substr(sha256(int8send($1 - n)), 1, 16), hashint8extended($1 + n, 1), $3
-    FROM generate_series(1, $2::bigint) AS n";
+    SELECT $1 + i.n, i.id, $2, $2, 'bench', 'approve', 'APPROVE', i.user_id, 'demo', i.instance_id, i.task_id, NULL, i.task_key,
+        i.fingerprint, i.fingerprint8, i.decision_key, i.decision_key8, i.message
+    FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::bigint[], $10::bytea[],
+        $11::bigint[], $12::bytea[]) WITH ORDINALITY
+        AS i (id, user_id, instance_id, task_id, task_key, fingerprint, fingerprint8, decision_key, decision_key8, message, n)";
 
 struct Contestant {
     name: &'static str,
@@ -163,11 +166,41 @@ async fn raw(url: &str) -> tokio_postgres::Client {
 async fn inserts(client: &tokio_postgres::Client, rows: usize, began: Instant, time: Duration) -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let statement = client.prepare(RAW).await.expect("a statement");
-    let (message, count) = (vec![b'x'; 820], rows as i64);
     let mut done = 0;
     while began.elapsed() < time {
-        let first = NEXT.fetch_add(rows as u64, Ordering::Relaxed).cast_signed();
-        client.execute(&statement, &[&first, &count, &message]).await.expect("inserted");
+        let first = NEXT.fetch_add(rows as u64, Ordering::Relaxed);
+        let numbers: Vec<u64> = (first..first + rows as u64).collect();
+        let hashes: Vec<[u8; 32]> =
+            numbers.iter().map(|number| Sha256::digest(number.to_be_bytes()).into()).collect();
+        let texts = |what: &str| -> Vec<String> {
+            numbers.iter().map(|number| format!("{what}-{number:08}")).collect()
+        };
+        let part = |at: usize| -> Vec<i64> {
+            let part = |hash: &[u8; 32]| hash[at..at + 8].try_into().map(i64::from_be_bytes);
+            hashes.iter().map(|hash| part(hash).expect("8 bytes")).collect()
+        };
+        let ids: Vec<Uuid> = numbers.iter().map(|_| Uuid::now_v7()).collect();
+        let (whole, half) = (hashes.iter().map(|hash| &hash[..]), hashes.iter().map(|hash| &hash[16..]));
+        client
+            .execute(
+                &statement,
+                &[
+                    &first.cast_signed(),
+                    &Timestamp::now().as_millisecond(),
+                    &ids,
+                    &texts("user"),
+                    &texts("instance"),
+                    &texts("task"),
+                    &part(8),
+                    &whole.collect::<Vec<_>>(),
+                    &part(0),
+                    &half.collect::<Vec<_>>(),
+                    &part(16),
+                    &vec![&[b'x'; 820][..]; rows],
+                ],
+            )
+            .await
+            .expect("inserted");
         done += rows as u64;
     }
     done

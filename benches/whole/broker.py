@@ -11,18 +11,24 @@ import pika
 class Broker:
     """The topology is countersign's own, for all contestants: what it prints is declared."""
 
-    def __init__(self, countersign, queue="countersign.commands"):
-        printed = subprocess.run(
-            [countersign, "topology", "print", "--set", "amqp.url=amqp://127.0.0.1"],
-            check=True,
-            capture_output=True,
-            env={"COUNTERSIGN_ACTION_CALLBACK_TOKEN": "fake-token-to-measure", "COUNTERSIGN__ENDPOINTS__0__PLAIN": "true", "PATH": os.environ["PATH"]},
-        )
-        self.definitions = json.loads(printed.stdout)
+    def __init__(self, programs, queue="countersign.commands"):
+        self.programs, self.topologies, self.there = programs, {}, None
         self.queue = queue
         self.exchange = queue
         self.connection = None
         self.connect()
+
+    def topology(self, program):
+        """What this program wants of the broker: another version may want something else."""
+        if program not in self.topologies:
+            printed = subprocess.run(
+                [self.programs[program], "topology", "print", "--set", "amqp.url=amqp://127.0.0.1"],
+                check=True,
+                capture_output=True,
+                env={"COUNTERSIGN_ACTION_CALLBACK_TOKEN": "fake-token-to-measure", "COUNTERSIGN__ENDPOINTS__0__PLAIN": "true", "PATH": os.environ["PATH"]},
+            )
+            self.topologies[program] = json.loads(printed.stdout)
+        return self.topologies[program]
 
     def connect(self):
         parameters = pika.URLParameters(os.environ["AMQP_URL"])
@@ -30,17 +36,22 @@ class Broker:
         self.connection = pika.BlockingConnection(parameters)
         self.channel = self.connection.channel()
 
-    def fresh(self):
+    def fresh(self, program="countersign"):
         """An empty queue, made anew: the last contestant's messages are nobody else's load."""
-        for queue in self.definitions["queues"]:
-            self.channel.queue_delete(queue["name"])
-        for exchange in self.definitions["exchanges"]:
+        wanted = self.topology(program)
+        for old in filter(None, (self.there, wanted)):
+            for queue in old["queues"]:
+                self.channel.queue_delete(queue["name"])
+            for exchange in old["exchanges"]:
+                self.channel.exchange_delete(exchange["name"])
+        self.there = wanted
+        for exchange in wanted["exchanges"]:
             self.channel.exchange_declare(
                 exchange["name"], exchange["type"], durable=exchange["durable"], arguments=exchange["arguments"]
             )
-        for queue in self.definitions["queues"]:
+        for queue in wanted["queues"]:
             self.channel.queue_declare(queue["name"], durable=queue["durable"], arguments=queue["arguments"])
-        for binding in self.definitions["bindings"]:
+        for binding in wanted["bindings"]:
             self.channel.queue_bind(binding["destination"], binding["source"], binding["routing_key"])
 
     def depth(self):

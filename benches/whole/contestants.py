@@ -112,6 +112,7 @@ class Http:
 
     publishes = True
     environment = {}
+    program = "countersign"  # whose topology it publishes to
 
     def __init__(self, name, words, command, environment=None, publishes=True):
         self.name, self.words, self.command = name, words, command
@@ -200,6 +201,7 @@ class Alone:
     """A limit that makes its own load and prints one JSON line."""
 
     publishes = False
+    program = "countersign"
 
     def __init__(self, name, words, command, publishes, environment=None):
         self.name, self.words, self.command, self.publishes = name, words, command, publishes

@@ -12,7 +12,7 @@ def conformance(contestant, bench):
     Returns how long the message is that it published.
     """
     length = None
-    bench.broker.fresh()
+    bench.broker.fresh(contestant.program)
     service = contestant.start(bench)
     try:
         good, bad = post(contestant.url, bench.body()), post(contestant.url, bench.body("fake-other-token"))
@@ -70,7 +70,7 @@ def open_loop(contestant, bench, rate, seconds):
 def measured(contestant, bench):
     """All figures of one contestant in one round."""
     if contestant.publishes or not isinstance(contestant, Alone):
-        bench.broker.fresh()
+        bench.broker.fresh(contestant.program)
     if isinstance(contestant, Alone):
         told = contestant.run(bench)
         return {

@@ -63,7 +63,7 @@ def main():
     chosen = options()
     programs = dict(part.split("=", 1) for part in chosen.program)
     programs["peers"] = Path(programs["peers"])
-    broker = Broker(programs["countersign"])
+    broker = Broker(programs)
     bench = Bench(chosen, broker, chosen.scratch, programs)
     body = bench.body()
     about = {**machine(), "version": git_version(), "rounds": chosen.rounds, "seconds": chosen.seconds,

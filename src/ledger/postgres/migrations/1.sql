@@ -308,9 +308,18 @@ BEGIN
 END
 $$;
 
+-- What becomes of one command of a batch.
+CREATE TYPE countersign.verdict_v1 AS (
+    kind        text,                           -- accepted, kept, duplicate, conflicting
+    seq         bigint,                         -- of the command itself, if it is in the log
+    other       uuid,                           -- that it is a duplicate of, or conflicts with
+    contradicts uuid,
+    repeats     uuid
+);
+
 -- Keeps a batch of commands, or finds that they were kept before; its own are looked for only if it is sent `again`. No two
--- of a batch may have the same fingerprint or the same decision key. Two statements are essential: the snapshot of the second is younger than the lock that the first
--- takes, so it sees every accept that committed before.
+-- of a batch may have the same fingerprint or the same decision key. That a statement of its own locks the log is essential:
+-- the snapshot of the next one is younger than the lock, so it sees every accept that committed before.
 --
 -- Every lookup is LATERAL with a LIMIT, so that it is made by an index for each command. A join would be planned as a scan
 -- while the table is small, and that plan is kept until statistics are gathered, however much the log grows until then.
@@ -323,47 +332,44 @@ CREATE FUNCTION countersign.accept_v1(
     patience_ms bigint, again boolean
 ) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
+DECLARE
+    setting  text;
+    log      countersign.log;
+    wall     bigint;
+    now_ms   bigint;
+    started  bigint := countersign.server_v1();
+    verdicts countersign.verdict_v1[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'accept_v1 needs the isolation level read committed'
             USING HINT = 'Set default_transaction_isolation of this user to "read committed".';
     END IF;
     PERFORM countersign.durable_v1(needs_standby, trust_storage);
-    PERFORM set_config('lock_timeout', patience_ms || 'ms', true);
+    setting := set_config('lock_timeout', patience_ms || 'ms', true);
     -- One plan fits all batches, and making it takes longer than carrying it out.
-    PERFORM set_config('plan_cache_mode', 'force_generic_plan', true);
+    setting := set_config('plan_cache_mode', 'force_generic_plan', true);
     -- A database may default to less, for others.
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
+        setting := set_config('synchronous_commit', 'on', true);
     END IF;
-    PERFORM 1 FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
+    SELECT * INTO log FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
     IF EXISTS (SELECT 1 FROM countersign.copied c WHERE c.finished_at IS NULL) THEN
         RAISE EXCEPTION 'a ledger is being copied into this one';
     END IF;
-    RETURN QUERY
-    WITH clock AS (
-        SELECT l.head, w.wall_ms, l.elapsed_ms + greatest(0, w.wall_ms - l.wall_ms) AS now_ms,
-            countersign.server_v1() AS server
-        FROM countersign.log l, (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS wall_ms) w
-        WHERE l.id = 1
-    ),
-    item AS (
-        SELECT * FROM unnest(
-            ids, received, endpoints, actions, action_types, user_ids, approval_codes, instance_ids, task_ids,
-            message_ids, task_keys, fingerprints, fingerprints8, decision_keys, decision_keys8, windows, reaches,
-            refuses, with_round, heads, tails
-        ) WITH ORDINALITY AS i (
-            id, received_at, endpoint, action, action_type, user_id, approval_code, instance_id, task_id, message_id,
-            task_key, fingerprint, fingerprint8, decision_key, decision_key8, win, reach, refuses, with_round, head,
-            tail, n
-        )
-    ),
-    known AS (
-        SELECT i.*, own.seq AS own_seq, clock.now_ms,
+    wall := extract(epoch FROM clock_timestamp()) * 1000;
+    now_ms := log.elapsed_ms + greatest(0, wall - log.wall_ms);
+
+    WITH known AS (
+        SELECT i.n, i.win, i.refuses, own.seq AS own_seq,
             CASE WHEN i.with_round THEN round.command_id WHEN same.age < i.win THEN same.command_id END AS duplicate_of,
             CASE WHEN NOT i.with_round THEN same.command_id END AS earlier,
             decision.command_id AS decided, decision.age AS decided_ago
-        FROM item i CROSS JOIN clock
+        FROM unnest(
+            ids, action_types, fingerprints, fingerprints8, decision_keys, decision_keys8, windows, reaches, refuses,
+            with_round
+        ) WITH ORDINALITY AS i (
+            id, action_type, fingerprint, fingerprint8, decision_key, decision_key8, win, reach, refuses, with_round, n
+        )
         LEFT JOIN LATERAL (
             SELECT c.seq FROM countersign.commands c WHERE again AND c.command_id = i.id LIMIT 1
         ) own ON true
@@ -372,12 +378,12 @@ BEGIN
             WHERE i.with_round AND r.fingerprint = i.fingerprint LIMIT 1
         ) round ON true
         LEFT JOIN LATERAL (
-            SELECT c.command_id, clock.now_ms - c.at_ms AS age FROM countersign.commands c
+            SELECT c.command_id, now_ms - c.at_ms AS age FROM countersign.commands c
             WHERE c.fingerprint8 = i.fingerprint8 AND c.fingerprint = i.fingerprint AND NOT i.with_round
             ORDER BY c.seq DESC LIMIT 1
         ) same ON same.age < i.reach
         LEFT JOIN LATERAL (
-            SELECT c.command_id, c.action_type, clock.now_ms - c.at_ms AS age FROM countersign.commands c
+            SELECT c.command_id, c.action_type, now_ms - c.at_ms AS age FROM countersign.commands c
             WHERE c.decision_key8 = i.decision_key8 AND c.decision_key = i.decision_key
             ORDER BY c.seq DESC LIMIT 1
         ) decision ON decision.age < i.reach AND decision.action_type <> i.action_type
@@ -390,32 +396,46 @@ BEGIN
             ELSE 'accepted' END AS verdict
         FROM known k
     ),
-    fresh AS (
-        SELECT j.*, clock.head + row_number() OVER (ORDER BY j.n) AS new_seq
-        FROM judged j CROSS JOIN clock WHERE j.verdict = 'accepted'
-    ),
-    inserted AS (
-        INSERT INTO countersign.commands
-        SELECT f.new_seq, f.id, f.now_ms, f.received_at, f.endpoint, f.action, f.action_type, f.user_id, f.approval_code,
-            f.instance_id, f.task_id, f.message_id, f.task_key, f.fingerprint, f.fingerprint8, f.decision_key,
-            f.decision_key8,
-            f.head || convert_to(coalesce('"' || f.decided || '"', 'null') || ',"repeats":'
-                || coalesce('"' || f.earlier || '"', 'null'), 'UTF8') || f.tail
-        FROM fresh f
-    ),
-    rounds AS (
-        INSERT INTO countersign.rounds SELECT f.fingerprint, f.id FROM fresh f WHERE f.with_round
-    ),
+    placed AS (
+        SELECT j.*, log.head + count(*) FILTER (WHERE j.verdict = 'accepted') OVER (ORDER BY j.n) AS place FROM judged j
+    )
+    SELECT array_agg(CASE p.verdict
+        WHEN 'accepted' THEN ROW(p.verdict, p.place, NULL, p.decided, p.earlier)::countersign.verdict_v1
+        WHEN 'kept' THEN ROW(p.verdict, p.own_seq, NULL, NULL, NULL)::countersign.verdict_v1
+        WHEN 'duplicate' THEN ROW(p.verdict, NULL, p.duplicate_of, NULL, NULL)::countersign.verdict_v1
+        ELSE ROW(p.verdict, NULL, p.decided, NULL, NULL)::countersign.verdict_v1 END ORDER BY p.n)
+    INTO verdicts FROM placed p;
+
+    INSERT INTO countersign.commands
+    SELECT i.seq, i.id, now_ms, i.received_at, i.endpoint, i.action, i.action_type, i.user_id, i.approval_code,
+        i.instance_id, i.task_id, i.message_id, i.task_key, i.fingerprint, i.fingerprint8, i.decision_key,
+        i.decision_key8,
+        i.head || convert_to(coalesce('"' || i.contradicts || '"', 'null') || ',"repeats":'
+            || coalesce('"' || i.repeats || '"', 'null'), 'UTF8') || i.tail
+    FROM ROWS FROM (
+        unnest(
+            ids, received, endpoints, actions, action_types, user_ids, approval_codes, instance_ids, task_ids,
+            message_ids, task_keys, fingerprints, fingerprints8, decision_keys, decision_keys8, heads, tails
+        ),
+        unnest(verdicts)
+    ) AS i (
+        id, received_at, endpoint, action, action_type, user_id, approval_code, instance_id, task_id, message_id,
+        task_key, fingerprint, fingerprint8, decision_key, decision_key8, head, tail,
+        kind, seq, other, contradicts, repeats
+    )
+    WHERE i.kind = 'accepted';
+    IF true = ANY (with_round) THEN
+        INSERT INTO countersign.rounds
+        SELECT i.fingerprint, i.id FROM ROWS FROM (unnest(fingerprints, ids, with_round), unnest(verdicts))
+            AS i (fingerprint, id, with_round, kind, seq, other, contradicts, repeats)
+        WHERE i.with_round AND i.kind = 'accepted';
+    END IF;
     -- Also for a batch of duplicates alone: only a commit that writes waits for the standby, and after a crash of the
     -- primary a copy of what nobody was promised may be visible that no standby has.
-    advanced AS (
-        UPDATE countersign.log l SET head = l.head + (SELECT count(*) FROM fresh), wall_ms = clock.wall_ms,
-            elapsed_ms = clock.now_ms, id_lead_ms = greatest(l.id_lead_ms, lead)
-        FROM clock WHERE l.id = 1
-    )
-    SELECT j.verdict, coalesce(f.new_seq, j.own_seq),
-        CASE j.verdict WHEN 'duplicate' THEN j.duplicate_of WHEN 'conflicting' THEN j.decided END, f.decided, f.earlier,
-        clock.server
-    FROM clock CROSS JOIN judged j LEFT JOIN fresh f ON f.n = j.n ORDER BY j.n;
+    UPDATE countersign.log l SET wall_ms = wall, elapsed_ms = now_ms, id_lead_ms = greatest(l.id_lead_ms, lead),
+        head = l.head + (SELECT count(*) FROM unnest(verdicts) v WHERE v.kind = 'accepted')
+    WHERE l.id = 1;
+    RETURN QUERY SELECT v.kind, v.seq, v.other, v.contradicts, v.repeats, started
+        FROM unnest(verdicts) WITH ORDINALITY AS v (kind, seq, other, contradicts, repeats, n) ORDER BY v.n;
 END
 $$;
