@@ -20,8 +20,8 @@ use std::{
 use crate::time::Timestamp;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
+    Layer, Registry,
+    filter::{FilterExt, Targets, filter_fn},
     fmt::{
         format::{Format as Prose, Writer},
         time::FormatTime,
@@ -43,7 +43,7 @@ use people::People;
 pub struct Settings {
     /// The output format.
     pub format: Format,
-    /// Filter in `tracing_subscriber`'s [`EnvFilter`] syntax.
+    /// Levels and targets, in the syntax of [`Targets`].
     pub filter: String,
     /// The console's address in browsers, without a slash at its end: lines about a command then have that of its page.
     pub pages: Option<String>,
@@ -92,14 +92,12 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     filter::slip(filter).map_or(Ok(()), Err)
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, String> {
+fn parse(filter: &str) -> Result<Targets, String> {
     // Otherwise an empty filter means "errors only", which nobody expects.
     if filter.trim().is_empty() {
         return Err("is empty".to_owned());
     }
-    EnvFilter::builder()
-        .parse(format!("{QUIET}{filter}"))
-        .map_err(|error| format!("is not understood: {error}"))
+    format!("{QUIET}{filter}").parse().map_err(|error| format!("is not understood: {error}"))
 }
 
 /// False for events that may contain what must not be logged: lapin logs returned messages with their whole bodies at
@@ -166,8 +164,8 @@ pub fn init(settings: &Settings) -> Result<Log, Error> {
 /// Switches the format and the filter: each format has a filter, and that of the inactive one lets nothing through. A
 /// layer itself cannot be replaced once it has a filter.
 struct Switch {
-    human: reload::Handle<EnvFilter, Registry>,
-    json: reload::Handle<EnvFilter, Registry>,
+    human: reload::Handle<Targets, Registry>,
+    json: reload::Handle<Targets, Registry>,
     pages: Pages,
 }
 
@@ -182,8 +180,8 @@ impl Switch {
 }
 
 /// The human-readable and the JSON filter.
-fn filters(human: bool, filter: &str) -> Result<(EnvFilter, EnvFilter), Error> {
-    let (filter, nothing) = (parse(filter).map_err(Error::Filter)?, EnvFilter::new("off"));
+fn filters(human: bool, filter: &str) -> Result<(Targets, Targets), Error> {
+    let (filter, nothing) = (parse(filter).map_err(Error::Filter)?, Targets::new());
     Ok(if human { (filter, nothing) } else { (nothing, filter) })
 }
 

@@ -245,3 +245,24 @@ async fn each_fault_that_is_planted_in_a_database_is_found() {
         assert!(found(&told, (kind, place, what)), "{sql}: {told:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_copied_ledger_the_times_may_fall_as_its_machines_clock_did() {
+    let url = tokio::task::block_in_place(Postgres::shared).database().await;
+    let mut app = App::with(config(NOWHERE).set("ledger", "url", &quoted(&url))).await;
+    filled(&app).await;
+    stop(&mut app).await;
+    let client = postgres::client(&url).await;
+    client
+        .batch_execute("UPDATE countersign.commands SET at_ms = 0 WHERE seq = 5")
+        .await
+        .expect("SQL of ours");
+    let (code, told) = faults(&app, &url).await;
+    assert!(code == Some(FAILED) && found(&told, ("column", "commands 5", "at_ms is 0")), "{told:?}");
+    let copied =
+        "INSERT INTO countersign.copied (id, source, content, ahead_ms, doing, rows, begun_at, finished_at)
+        VALUES (1, 'ledger.db', '', 0, 'commands', 6, 0, 0)";
+    client.batch_execute(copied).await.expect("SQL of ours");
+    let (code, told) = faults(&app, &url).await;
+    assert_eq!((code, told.len(), &told[0]["faults"]), (Some(0), 1, &json!(0)), "{told:?}");
+}

@@ -173,7 +173,7 @@ async fn look(
     };
     (report.head, report.cursor, report.pruned) = (ends.head, ends.cursor, ends.pruned);
     report.newest = ends.newest.and_then(|at| Timestamp::from_millisecond(at).ok());
-    let mut rules = Rules::new(ends, matches!(inspection, Inspection::Postgres(_)));
+    let mut rules = Rules::new(ends);
     report.faults += tell(rules.take());
     let mut read = 0;
     // The log first: what else there is belongs to its commands.

@@ -73,8 +73,6 @@ pub(in crate::ledger) type Wanted = (Vec<u8>, Uuid, i64);
 #[derive(Debug)]
 pub(in crate::ledger) struct Rules {
     ends: Ends,
-    /// True where the log has a clock of its own, by which it is in order.
-    has_clock: bool,
     pub(in crate::ledger) commands: Places,
     outcomes: Places,
     /// The id of the first command that pruning has not reached.
@@ -85,10 +83,9 @@ pub(in crate::ledger) struct Rules {
 }
 
 impl Rules {
-    pub(in crate::ledger) fn new(ends: Ends, has_clock: bool) -> Self {
+    pub(in crate::ledger) fn new(ends: Ends) -> Self {
         let mut rules = Self {
             ends,
-            has_clock,
             commands: Places::default(),
             outcomes: Places::default(),
             eldest: None,
@@ -185,7 +182,7 @@ impl Rules {
             self.eldest = Some(id);
         }
         let at = rows.number("at_ms", row).unwrap_or(i64::MIN);
-        if self.has_clock && at < self.latest_ms {
+        if self.ends.has_clock && at < self.latest_ms {
             let what = format!("at_ms is {at}, and {} of an earlier one", self.latest_ms);
             self.fault(Kind::Column, &*place, what);
         }

@@ -107,6 +107,8 @@ pub(in crate::ledger) struct Ends {
     pub(in crate::ledger) id_lead: i64,
     /// The time of the newest command.
     pub(in crate::ledger) newest: Option<i64>,
+    /// True if the log has a clock of its own, whose times never fall.
+    pub(in crate::ledger) has_clock: bool,
     /// The largest id that a showing ever had.
     pub(in crate::ledger) last_showing: i64,
     pub(in crate::ledger) reconciliation: Reconciliation,

@@ -94,6 +94,7 @@ impl Head {
             head: self.head,
             id_lead: self.id_lead_ms,
             newest: None,
+            has_clock: false,
             last_showing: self.last_showing,
             reconciliation: Reconciliation {
                 skipped_through: self.skipped_through,

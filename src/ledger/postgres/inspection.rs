@@ -63,7 +63,8 @@ impl Inspection {
     pub(in crate::ledger) async fn ends(&mut self) -> Result<Ends, Error> {
         let sql = "SELECT r.published_through, r.pruned_through, l.head, l.id_lead_ms, c.skipped_through, c.asked_through, c.passed_at,
                 c.seen, c.ended, c.untellable,
-                (SELECT received_at FROM countersign.commands ORDER BY seq DESC LIMIT 1) AS newest
+                (SELECT received_at FROM countersign.commands ORDER BY seq DESC LIMIT 1) AS newest,
+                NOT EXISTS (SELECT 1 FROM countersign.copied) AS has_clock
              FROM countersign.relay r, countersign.log l, countersign.reconciliation c";
         let row = self.transaction.query_opt(sql, values![]).await?.ok_or(Error::NoVersion)?;
         Ok(Ends {
@@ -72,6 +73,8 @@ impl Inspection {
             head: row.try_get("head")?,
             id_lead: row.try_get("id_lead_ms")?,
             newest: row.try_get("newest")?,
+            // What was copied has the times of a machine's clock, which may have been set back.
+            has_clock: row.try_get("has_clock")?,
             // A sequence numbers them, which never goes back.
             last_showing: i64::MAX,
             reconciliation: Reconciliation {

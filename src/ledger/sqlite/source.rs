@@ -203,6 +203,7 @@ pub(super) fn ends(connection: &Connection) -> rusqlite::Result<Ends> {
                 head: last.max(pruned),
                 id_lead: row.get(3)?,
                 newest: row.get(4)?,
+                has_clock: false,
                 last_showing: row.get(5)?,
                 reconciliation,
             })

@@ -120,6 +120,14 @@ impl Scene {
         self.is_whole(load).await;
     }
 
+    /// Starts a node anew that was away and can be reached again. Whether it finds the others by itself is left to chance, even
+    /// with pause_minority.
+    async fn starts_again(&self, node: Number, load: &Load) {
+        self.through(load, 500).await;
+        self.cluster.kill(node).await;
+        self.start(node, load).await;
+    }
+
     /// Lets a fault happen under load; then reads the queue, once the cluster is whole, and compares.
     async fn survives(&self, fault: &str, happening: impl AsyncFnOnce(&Load)) {
         crate::say(fault);
@@ -166,10 +174,7 @@ async fn a_node_that_is_frozen_with_connection_and_leader_is_left_for_another() 
         assert_ne!(scene.connected(), Some(0));
         // What it was sent before comes out of it now, after what was sent again.
         scene.cluster.thaw(0);
-        scene.through(load, 500).await;
-        // Whether it finds the others again by itself is left to chance, even with pause_minority.
-        scene.cluster.kill(0).await;
-        scene.start(0, load).await;
+        scene.starts_again(0, load).await;
     };
     scene.survives("cluster: the node of connection and leader frozen", freeze).await;
 }
@@ -183,7 +188,7 @@ async fn a_minority_that_is_cut_off_with_the_connection_pauses_and_is_left_for_t
         scene.goes_on(load).await;
         assert_ne!(scene.connected(), Some(0));
         scene.cluster.reconnect(0);
-        scene.is_whole(load).await;
+        scene.starts_again(0, load).await;
     };
     scene.survives("cluster: the node of connection and leader cut off, pausing", cut).await;
 }
