@@ -169,7 +169,7 @@ impl ConfirmChannel {
 impl crate::relay::Session for ConfirmChannel {
     type Error = Error;
 
-    fn publish(&mut self, entry: Entry) -> Result<(), Error> {
+    fn publish(&mut self, entry: Entry) {
         let Entry { mut envelope, body, .. } = entry;
         let publishing = Publishing::of(&envelope, self.exchange.as_str(), body.len());
         envelope.trace = publishing.context().or(envelope.trace);
@@ -190,7 +190,6 @@ impl crate::relay::Session for ConfirmChannel {
         let routing_key = ShortString::from(envelope.routing_key());
         let channel = self.link.channel.clone();
         let exchange = self.exchange.clone();
-        // The first poll queues the frames; the io thread writes them in batches.
         let answer = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
             let confirm = channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
@@ -200,7 +199,11 @@ impl crate::relay::Session for ConfirmChannel {
             publishing.end(&answer);
             Ok(answer)
         };
-        self.window.push(command_id, Box::pin(answer)).map_err(|error| self.ended(Some(error)))
+        self.window.push(command_id, Box::pin(answer));
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.window.start().map_err(|error| self.ended(Some(error)))
     }
 
     fn poll_news(&mut self, cx: &mut Context<'_>, news: &mut News) -> Poll<Result<(), Error>> {

@@ -53,6 +53,8 @@ const MUCH: usize = 32;
 /// Publishes in order, with their answers.
 pub(super) struct Window<F> {
     slots: VecDeque<Slot<F>>,
+    /// How many of them, the last ones, have not been polled yet.
+    unstarted: usize,
     /// Returns that were read and are not yet matched.
     returned: Vec<Returned>,
     /// Read everything at the next poll, whatever caused the wake-up.
@@ -75,13 +77,22 @@ where
     F: Future<Output = Result<Answer, E>> + Unpin,
 {
     pub(super) fn new() -> Self {
-        Self { slots: VecDeque::new(), returned: Vec::new(), thorough: false }
+        Self { slots: VecDeque::new(), unstarted: 0, returned: Vec::new(), thorough: false }
     }
 
-    /// Starts a publish: polls its future once, then keeps it.
-    pub(super) fn push(&mut self, command_id: CommandId, future: F) -> Result<(), E> {
+    /// Keeps a publish, for [`start`](Self::start).
+    pub(super) fn push(&mut self, command_id: CommandId, future: F) {
         self.slots.push_back(Slot { command_id, answer: Awaited::Future(future), returned: None });
-        self.read(self.slots.len() - 1).map(drop)
+        self.unstarted += 1;
+    }
+
+    /// Starts what was pushed: the first poll of each queues its frames.
+    ///
+    /// One right after the other, so that lapin's thread, which the first one wakes up, finds many of them: pushed one at a time,
+    /// as they are made, it writes most of them singly, with a wake-up, a system call and a packet for each.
+    pub(super) fn start(&mut self) -> Result<(), E> {
+        let first = self.slots.len() - std::mem::take(&mut self.unstarted);
+        (first..self.slots.len()).try_for_each(|index| self.read(index).map(drop))
     }
 
     pub(super) fn be_thorough(&mut self) {
@@ -104,6 +115,7 @@ where
         mut barrier: impl FnMut() -> Vec<Returned>,
         news: &mut News,
     ) -> Poll<Result<(), E>> {
+        debug_assert_eq!(self.unstarted, 0, "what is read is started, and would overtake those before it");
         if self.slots.is_empty() {
             return Poll::Pending;
         }
@@ -212,8 +224,9 @@ mod tests {
                 let (sender, receiver) = oneshot::channel();
                 bench.broker.push(Some(sender));
                 let answer = receiver.map(|answer| answer.unwrap_or(Err("closed"))).boxed();
-                bench.window.push(id(number), answer).unwrap();
+                bench.window.push(id(number), answer);
             }
+            bench.window.start().unwrap();
             bench
         }
 
@@ -242,6 +255,26 @@ mod tests {
                 Poll::Pending => assert!(news.outcomes.is_empty() && news.late.is_empty()),
             }
             news
+        }
+    }
+
+    #[test]
+    fn publishes_are_started_together_and_in_order() {
+        let mut window = Window::new();
+        let started = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let publish = |number: usize| -> Answers {
+            let started = started.clone();
+            async move {
+                started.lock().unwrap().push(number);
+                std::future::pending().await
+            }
+            .boxed()
+        };
+        for burst in [0..3, 3..3, 3..5] {
+            burst.clone().for_each(|number| window.push(id(number), publish(number)));
+            assert_eq!(*started.lock().unwrap(), (0..burst.start).collect::<Vec<_>>());
+            window.start().unwrap();
+            assert_eq!(*started.lock().unwrap(), (0..burst.end).collect::<Vec<_>>());
         }
     }
 

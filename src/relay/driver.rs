@@ -283,10 +283,13 @@ impl Relay {
         while let Some(effect) = self.machine.next(head, stopping, now) {
             if let Some(Parcel { entry, .. }) = self.carry_out(effect) {
                 reach("relay:publishing");
-                session.publish(entry)?;
-                reach("relay:published");
+                session.publish(entry);
                 published = true;
             }
+        }
+        if published {
+            session.flush()?;
+            reach("relay:published");
         }
         Ok(published)
     }

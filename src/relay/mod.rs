@@ -133,10 +133,12 @@ pub trait Session: Send {
     /// Why the session ended.
     type Error: Failure;
 
-    /// Hands one command to the broker; returns immediately.
-    ///
-    /// After `Ok`, exactly one [`BrokerAnswer`] follows, after those of all earlier commands, unless the session ends.
-    fn publish(&mut self, entry: Entry) -> Result<(), Self::Error>;
+    /// Takes one command, for the next [`flush`](Session::flush). Exactly one [`BrokerAnswer`] follows after that, after those of
+    /// all earlier commands, unless the session ends.
+    fn publish(&mut self, entry: Entry);
+
+    /// Hands what was taken to the broker, together; returns immediately.
+    fn flush(&mut self) -> Result<(), Self::Error>;
 
     /// Adds what the broker sent since the last call to `news`; pending if that is nothing.
     ///

@@ -81,9 +81,10 @@ async fn among_thousands_in_flight_each_return_counts_for_its_own_command() {
     let mut news = News::default();
     while told < PUBLISHES {
         while sent < PUBLISHES && sent - told < 1024 {
-            session.publish(entry(sent, if is_bound(sent) { "bound" } else { "nowhere" })).unwrap();
+            session.publish(entry(sent, if is_bound(sent) { "bound" } else { "nowhere" }));
             sent += 1;
         }
+        session.flush().unwrap();
         if sent == PUBLISHES {
             session.look().unwrap();
         }

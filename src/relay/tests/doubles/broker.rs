@@ -66,7 +66,7 @@ impl Publisher for Handle {
 impl Session for Handle {
     type Error = Told;
 
-    fn publish(&mut self, entry: Entry) -> Result<(), Told> {
+    fn publish(&mut self, entry: Entry) {
         let mut world = self.world();
         // A command that got through before an operator requeued it is a repetition and holds up nothing.
         let repeats = |seq: &u64| world.touched.contains(seq) && world.confirmed.contains(seq);
@@ -78,7 +78,7 @@ impl Session for Handle {
         world.published.push(entry.seq);
         if world.ended.is_some() {
             // Later publishes are not read any more.
-            return Ok(());
+            return;
         }
         let overtaken = world.overtaken_by(&entry);
         assert_eq!(
@@ -90,11 +90,14 @@ impl Session for Handle {
             *world.refusals.entry(entry.seq).or_default() += 1;
             world.ended = Some("406 PRECONDITION_FAILED - the test says so".to_owned());
             world.wake();
-            return Ok(());
+            return;
         }
         let answer = world.policy.as_mut().and_then(|policy| policy(entry.seq));
         world.flying.push_back((entry.seq, answer));
-        world.tell();
+    }
+
+    fn flush(&mut self) -> Result<(), Told> {
+        self.world().tell();
         Ok(())
     }
 
