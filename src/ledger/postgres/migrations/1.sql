@@ -334,8 +334,9 @@ CREATE FUNCTION countersign.accept_v1(
 LANGUAGE plpgsql AS $$
 DECLARE
     setting  text;
-    log      countersign.log;
+    place    bigint;
     wall     bigint;
+    last_ms  bigint;                            -- PostgreSQL's clock at the last accept
     now_ms   bigint;
     started  bigint := countersign.server_v1();
     verdicts countersign.verdict_v1[];
@@ -352,12 +353,13 @@ BEGIN
     IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
         setting := set_config('synchronous_commit', 'on', true);
     END IF;
-    SELECT * INTO log FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
+    -- Into single values: a variable of the table's type would wait for the table when the function is first called, and for ever.
+    SELECT l.head, l.wall_ms, l.elapsed_ms INTO place, last_ms, now_ms FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
     IF EXISTS (SELECT 1 FROM countersign.copied c WHERE c.finished_at IS NULL) THEN
         RAISE EXCEPTION 'a ledger is being copied into this one';
     END IF;
     wall := extract(epoch FROM clock_timestamp()) * 1000;
-    now_ms := log.elapsed_ms + greatest(0, wall - log.wall_ms);
+    now_ms := now_ms + greatest(0, wall - last_ms);
 
     WITH known AS (
         SELECT i.n, i.win, i.refuses, own.seq AS own_seq,
@@ -397,10 +399,10 @@ BEGIN
         FROM known k
     ),
     placed AS (
-        SELECT j.*, log.head + count(*) FILTER (WHERE j.verdict = 'accepted') OVER (ORDER BY j.n) AS place FROM judged j
+        SELECT j.*, place + count(*) FILTER (WHERE j.verdict = 'accepted') OVER (ORDER BY j.n) AS new_seq FROM judged j
     )
     SELECT array_agg(CASE p.verdict
-        WHEN 'accepted' THEN ROW(p.verdict, p.place, NULL, p.decided, p.earlier)::countersign.verdict_v1
+        WHEN 'accepted' THEN ROW(p.verdict, p.new_seq, NULL, p.decided, p.earlier)::countersign.verdict_v1
         WHEN 'kept' THEN ROW(p.verdict, p.own_seq, NULL, NULL, NULL)::countersign.verdict_v1
         WHEN 'duplicate' THEN ROW(p.verdict, NULL, p.duplicate_of, NULL, NULL)::countersign.verdict_v1
         ELSE ROW(p.verdict, NULL, p.decided, NULL, NULL)::countersign.verdict_v1 END ORDER BY p.n)
