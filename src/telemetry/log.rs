@@ -89,12 +89,12 @@ pub enum Error {
 /// Checks a filter. The error is the end of a sentence; a valid filter that lets nothing through is an error too.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     parse(filter)?;
-    filter::slip(filter).map_or(Ok(()), Err)
+    filter::slip(&filter::tidied(filter)).map_or(Ok(()), Err)
 }
 
 fn parse(filter: &str) -> Result<Targets, String> {
-    // Otherwise an empty filter means "errors only", which nobody expects.
-    if filter.trim().is_empty() {
+    let filter = filter::tidied(filter);
+    if filter.is_empty() {
         return Err("is empty".to_owned());
     }
     format!("{QUIET}{filter}").parse().map_err(|error| format!("is not understood: {error}"))
@@ -474,6 +474,27 @@ mod tests {
         assert!(text.contains("lost the broker"), "the relay says what matters of it: {text}");
         let text = log(true, "info,lapin=debug", speak);
         assert!(text.contains("chatter") && text.contains("trouble"), "{text}");
+    }
+
+    #[test]
+    fn blanks_and_empty_directives_in_a_filter_change_nothing() {
+        for filter in [
+            "info,countersign::relay=debug",
+            " info , countersign::relay=debug ",
+            "info,countersign::relay=debug,",
+            ",countersign::relay = debug,,INFO",
+        ] {
+            check_filter(filter).unwrap();
+            let text = log(false, filter, || {
+                tracing::info!(target: "countersign::app", "told");
+                tracing::debug!(target: "countersign::relay", "told too");
+                tracing::debug!(target: "countersign::app", "never");
+                tracing::error!(target: "lapin", "nor this");
+            });
+            let told =
+                ["told", "told too", "never", "nor this"].map(|word| text.contains(&format!("\"{word}\"")));
+            assert_eq!(told, [true, true, false, false], "{filter:?}: {text}");
+        }
     }
 
     #[test]

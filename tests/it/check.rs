@@ -213,12 +213,18 @@ async fn each_fault_that_is_planted_in_a_file_is_found() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_fault_that_is_planted_in_a_database_is_found() {
+/// A database with the six commands, whose service has stopped.
+async fn database() -> (App, String) {
     let url = tokio::task::block_in_place(Postgres::shared).database().await;
     let mut app = App::with(config(NOWHERE).set("ledger", "url", &quoted(&url))).await;
     filled(&app).await;
     stop(&mut app).await;
+    (app, url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_that_is_planted_in_a_database_is_found() {
+    let (app, url) = database().await;
     let client = postgres::client(&url).await;
     client.batch_execute(&postgresql(LIVED)).await.expect("SQL of ours");
     let (code, told) = faults(&app, &url).await;
@@ -248,10 +254,7 @@ async fn each_fault_that_is_planted_in_a_database_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_copied_ledger_the_times_may_fall_as_its_machines_clock_did() {
-    let url = tokio::task::block_in_place(Postgres::shared).database().await;
-    let mut app = App::with(config(NOWHERE).set("ledger", "url", &quoted(&url))).await;
-    filled(&app).await;
-    stop(&mut app).await;
+    let (app, url) = database().await;
     let client = postgres::client(&url).await;
     client
         .batch_execute("UPDATE countersign.commands SET at_ms = 0 WHERE seq = 5")

@@ -333,10 +333,11 @@ CREATE FUNCTION countersign.accept_v1(
 ) RETURNS TABLE (kind text, seq bigint, other uuid, contradicts uuid, repeats uuid, server bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
-    setting  text;
+    setting  text;                              -- what set_config answers
     place    bigint;
     wall     bigint;
     last_ms  bigint;                            -- PostgreSQL's clock at the last accept
+    elapsed  bigint;                            -- the log's clock then, and now
     now_ms   bigint;
     started  bigint := countersign.server_v1();
     verdicts countersign.verdict_v1[];
@@ -354,12 +355,12 @@ BEGIN
         setting := set_config('synchronous_commit', 'on', true);
     END IF;
     -- Into single values: a variable of the table's type would wait for the table when the function is first called, and for ever.
-    SELECT l.head, l.wall_ms, l.elapsed_ms INTO place, last_ms, now_ms FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
+    SELECT l.head, l.wall_ms, l.elapsed_ms INTO place, last_ms, elapsed FROM countersign.log l WHERE l.id = 1 FOR UPDATE;
     IF EXISTS (SELECT 1 FROM countersign.copied c WHERE c.finished_at IS NULL) THEN
         RAISE EXCEPTION 'a ledger is being copied into this one';
     END IF;
     wall := extract(epoch FROM clock_timestamp()) * 1000;
-    now_ms := now_ms + greatest(0, wall - last_ms);
+    now_ms := elapsed + greatest(0, wall - last_ms);
 
     WITH known AS (
         SELECT i.n, i.win, i.refuses, own.seq AS own_seq,
