@@ -138,14 +138,14 @@ async fn killed_and_continued(config: Config, vhost: &Vhost, commands: usize, ra
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_that_were_published_come_again_in_order_though_it_is_killed_in_the_middle() {
     let vhost = Vhost::new().await;
-    killed_and_continued(Config::new(&vhost), &vhost, 5000, "500").await;
+    killed_and_continued(Config::new(&vhost), &vhost, 2000, "400").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_from_postgres() {
     let vhost = Vhost::new().await;
     let config = Config::new(&vhost).set("ledger", "url", &quoted(&postgres().await));
-    killed_and_continued(config, &vhost, 1000, "100").await;
+    killed_and_continued(config, &vhost, 1000, "200").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

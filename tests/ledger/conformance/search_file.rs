@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use super::*;
 use countersign::ledger::{Lookup, SearchFile, Step};
 
-/// How far the commands are from one another: many slices, and a few segments of the file.
-const APART: Seq = 50_000;
+/// How far the commands are from one another: many slices, and together a few segments of the file.
+const APART: Seq = 25_000;
 
 async fn commands(ledger: &Handle, tasks: std::ops::Range<u32>) {
     for task in tasks {
