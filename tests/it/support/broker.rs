@@ -301,20 +301,16 @@ impl Broker {
 
     pub(crate) fn vhost(&self) -> Vhost {
         let name = format!("test-{}", next());
+        // `deploy/suites/brokers` tries each.
+        let default_type = match std::env::var("VHOST_QUEUE_TYPE") {
+            Ok(kind) if !kind.is_empty() => format!(", default_queue_type => <<\"{kind}\">>"),
+            _ => String::new(),
+        };
         self.eval(&format!(
-            "ok = rabbit_vhost:add(<<\"{name}\">>, <<\"tests\">>), ok = rabbit_auth_backend_internal:set_permissions(\
+            "ok = rabbit_vhost:add(<<\"{name}\">>, #{{description => <<>>, tags => []{default_type}}}, <<\"tests\">>), \
+             ok = rabbit_auth_backend_internal:set_permissions(\
              <<\"guest\">>, <<\"{name}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"tests\">>)."
         ));
-        // `deploy/suites/brokers` tries each.
-        if let Some(kind) = std::env::var("VHOST_QUEUE_TYPE").ok().filter(|kind| !kind.is_empty()) {
-            // RabbitMQ 3.10 has no `update_metadata` of three arguments.
-            self.eval(&format!(
-                "case erlang:function_exported(rabbit_vhost, update_metadata, 3) of
-                    true -> ok = rabbit_vhost:update_metadata(<<\"{name}\">>, #{{default_queue_type => <<\"{kind}\">>}}, <<\"tests\">>);
-                    false -> _ = rabbit_vhost:update(<<\"{name}\">>, <<>>, [], <<\"{kind}\">>, <<\"tests\">>)
-                 end."
-            ));
-        }
         Vhost {
             url: format!("amqp://guest:guest@{}/{name}", self.address()),
             address: self.address(),
