@@ -29,10 +29,11 @@ const WORDS: [(&str, &str); 22] = [
 
 const OURS: &str = "countersign";
 
-/// The filter without blanks and empty directives: `Targets` takes a blank for a part of a name, and nothing for "errors only".
+/// The filter without blanks around names and without empty directives: `Targets` takes a blank for a part of a name, and
+/// nothing for "errors only".
 pub(super) fn tidied(filter: &str) -> String {
-    let filter: String = filter.chars().filter(|c| !c.is_whitespace()).collect();
-    filter.split(',').filter(|directive| !directive.is_empty()).collect::<Vec<_>>().join(",")
+    let trimmed = |directive: &str| directive.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+    filter.split(',').map(trimmed).filter(|directive| !directive.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 /// The probable mistake in a tidied filter that `Targets` accepts, as the end of a sentence.
@@ -43,6 +44,9 @@ pub(super) fn slip(filter: &str) -> Option<String> {
             return Some(format!(
                 "has {directive:?}; only targets and levels can be named, as in \"info,lapin=debug\""
             ));
+        }
+        if directive.contains(char::is_whitespace) {
+            return Some(format!("has a blank in {directive:?}; commas separate directives"));
         }
         let (target, level) = match directive.split_once('=') {
             None => (directive, None),
@@ -102,6 +106,11 @@ mod tests {
                 "hides everything of countersign; begin it with a level, as in \"info,lapin=debug\"",
             ),
             ("countersigned=debug", "hides everything of countersign"),
+            (
+                "info countersign=debug",
+                "has a blank in \"info countersign=debug\"; commas separate directives",
+            ),
+            ("in fo", "has a blank in \"in fo\""),
             ("info,lapin[{x=1,y}]=trace", "has \"lapin[{x=1\"; only targets and levels can be named"),
         ] {
             let told = slip(&tidied(filter)).unwrap();

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// So many approvers decide one task after the other. With the pause that makes some 100 callbacks in a second, also while many
-/// of them wait for a replica that says nothing: nobody waits for an approver before tapping, in life. Twice as many keep one
-/// core busy in a debug build, with all servers; another test has the other, and answers took as long as the balancer waits.
+/// of them wait for a replica that says nothing: real approvers do not wait for each other. With 200 in a second, a debug build
+/// and all servers keep one core busy; beside another test, on two cores, some answers took longer than the balancer waits.
 const SENDERS: usize = 250;
 /// After each answer.
 const PAUSE: Duration = Duration::from_millis(2500);
